@@ -54,7 +54,13 @@ modem_start() {
 plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
 
 # modem NAME COMMAND…: a word to the modem's control socket; prints the answer.
-modem() { /vm/bin/modem ctl "$SCENARIO/$1.sock" "${@:2}"; }
+modem() {
+	perl -MIO::Socket::UNIX -e '
+		my $modem = IO::Socket::UNIX->new(shift) or die "the modem is not there: $!\n";
+		print $modem "@ARGV\n";
+		print scalar <$modem>;
+	' "$SCENARIO/$1.sock" "${@:2}"
+}
 
 # transcript NAME: `KIND TEXT` a line, without the times.
 transcript() { [ ! -f "$SCENARIO/$1.transcript" ] || cut -d' ' -f2- "$SCENARIO/$1.transcript"; }
@@ -64,7 +70,17 @@ times_seen() { transcript "$1" | grep -cE -- "$2" || true; }
 # when_seen NAME REGEX: the epoch in microseconds of the first such line.
 when_seen() { sed 's/\.//' "$SCENARIO/$1.transcript" | awk -v re="$2" '{ t = $1; $1 = ""; if (substr($0, 2) ~ re) { print t; exit } }'; }
 
+# What scenarios look for in transcripts: Sierra's switch, and the unlock, which is QMI inside MBIM as well.
+SWITCH='^control 400b010000000000'
+UNLOCK='^qmi> .* DMS Set FCC Authentication$'
+export SWITCH UNLOCK
+
 online() { [ "$(modem "$1" get mode)" = online ]; }
+
+# left_tidy NAME: nothing of ours is left in the modem, no client id and no MBIM session.
+left_tidy() {
+	is "$(modem "$1" get cids)" 0 && is "$(modem "$1" get mbim-open)" false
+}
 
 # sysfs_port NAME: the modem's folder in sysfs, as `…/1-1`. Ports of vhci are numbered from 1 on its high-speed hub.
 sysfs_port() {
@@ -103,6 +119,12 @@ said() { [ "$(times_said "$1")" -gt 0 ]; }
 policy() {
 	mkdir -p /etc/wwan-quirks
 	printf '%s\n' "$@" >/etc/wwan-quirks/config.toml
+}
+
+# trigger ACTION NAME: what an administrator's `udevadm trigger` does to one modem; returns when udev is done.
+trigger() {
+	udevadm trigger --action="$1" --settle "$(sysfs_port "$2")"
+	settle
 }
 
 settle() { udevadm settle --timeout=30; }
