@@ -10,10 +10,14 @@
 pub mod deadline;
 pub mod device;
 pub mod id;
+pub mod journal;
 pub mod link;
 pub mod policy;
 pub mod quirks;
 pub mod root;
 pub mod session;
+pub mod state;
 pub mod steps;
+pub mod sys;
+pub mod systemd;
 pub mod wire;
