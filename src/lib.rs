@@ -7,8 +7,10 @@
 //! event ──> device ──> quirk ──> plan ──> steps ──> outcome
 //! ```
 
+pub mod cli;
 pub mod deadline;
 pub mod device;
+pub mod event;
 pub mod id;
 pub mod journal;
 pub mod link;
