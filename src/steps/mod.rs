@@ -3,6 +3,7 @@
 
 pub mod configure;
 pub mod fcc_auth;
+pub mod switch;
 
 use std::fmt;
 
