@@ -49,6 +49,16 @@ impl Kind {
         }
     }
 
+    /// The outcome as a line says it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Kind::Nothing => "nothing to do",
+            Kind::Unfinished => "not finished",
+            Kind::LeftAlone => "left alone",
+            other => other.name(),
+        }
+    }
+
     pub fn level(self) -> Level {
         match self {
             Kind::Done | Kind::Nothing => Level::Info,

@@ -1,8 +1,39 @@
+use std::io::{self, Write};
+use std::process::ExitCode;
+
 use clap::Parser;
-fn main() { let c = wwan_quirks::cli::Cli::parse(); env_logger::init();
- let root = wwan_quirks::root::Root::new(c.root);
- let v: toml::Value = toml::from_str("a=1").unwrap_or(toml::Value::Boolean(true)); println!("{v:?}");
- for d in wwan_quirks::device::Device::all(&root).unwrap_or_default() { println!("{} {}", d.port, d.id); if let Ok(mut n) = wwan_quirks::link::usb::Node::open(&root, &d) { use wwan_quirks::link::usb::*; n.control_out(Setup{request_type:0x40,request:11,value:1,index:0}, &[], std::time::Duration::from_secs(1)).ok(); } }
- let j = wwan_quirks::journal::Journal::open(&root); j.send(wwan_quirks::journal::Kind::Done, "x", &[]);
- let mut s = wwan_quirks::state::State::forgetful(); s.save().ok();
+use log::LevelFilter;
+use wwan_quirks::cli::{Cli, Verb};
+use wwan_quirks::root::Root;
+use wwan_quirks::{apply, check, explain, hook, list, rules, status};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::Error,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).format_timestamp(None).init();
+
+    let root = Root::new(&cli.root);
+    let mut out = io::stdout().lock();
+    let ended = match cli.verb {
+        Verb::Hook => hook::run(&root),
+        Verb::Apply { devices, dry_run, output } => apply::run(&root, &devices.device, dry_run, output.json, &mut out),
+        Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
+        Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
+        Verb::List { output } => list::run(&root, output.json, &mut out),
+        Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
+        Verb::Rules => rules::run(&root, &mut out),
+    };
+    let ended = ended.and_then(|exit| Ok(out.flush().map(|()| exit)?));
+    ended.map_or_else(
+        |error| {
+            eprintln!("wwan-quirks: {}", error.chain());
+            error.exit().into()
+        },
+        ExitCode::from,
+    )
 }
