@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
-use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
 
 use crate::id::UsbId;
@@ -160,14 +160,19 @@ impl Device {
         let sys = root.at("/sys");
         let path = sys.join(relative);
         let top = File::open(&sys).map_err(|source| DeviceError::Io { path: sys, source })?;
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let directory = match fcntl::openat2(&top, relative, how) {
-            Ok(directory) => directory,
-            Err(nix::Error::ENOENT | nix::Error::ENODEV) => return Err(DeviceError::Gone { port: port.to_string() }),
-            Err(error) => return Err(DeviceError::Io { path, source: error.into() }),
-        };
+        // One name at a time: openat2, which could do it at once, is withheld from helpers by udevd's sandbox
+        // (RestrictSUIDSGID answers it with ENOSYS).
+        let mut directory = OwnedFd::from(top);
+        for name in relative {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            directory = match fcntl::openat(&directory, name, flags, Mode::empty()) {
+                Ok(directory) => directory,
+                Err(nix::Error::ENOENT | nix::Error::ENODEV) => {
+                    return Err(DeviceError::Gone { port: port.to_string() });
+                }
+                Err(error) => return Err(DeviceError::Io { path, source: error.into() }),
+            };
+        }
         let mut device = Device { port, id: UsbId { vendor: 0, product: 0 }, path, directory };
         device.id = UsbId { vendor: device.hex("idVendor")?, product: device.hex("idProduct")? };
         Ok(device)
