@@ -46,9 +46,9 @@ impl Configuration {
                 ((0x08, _, 0x50), _) => Role::Storage,
                 ((0x02, 0x0e, _), _) => Role::Mbim,
                 // qmi_wwan tells QMI by interface number, or by class ff/ff/ff or ff/ff/50.
-                ((0xff, 0xff, 0xff | 0x50), [_, _, _]) => Role::Qmi,
                 ((0xff, _, _), [_, _, _]) if matches!(interface.number, 8 | 10) => Role::Qmi,
                 ((0xff, _, _), _) if interface.number == 3 => Role::At,
+                ((0xff, 0xff, 0xff | 0x50), [_, _, _]) => Role::Qmi,
                 _ => Role::Silent,
             };
             if !configuration.roles.iter().any(|(number, _)| *number == interface.number) {
@@ -92,8 +92,12 @@ impl Configuration {
         self
     }
 
-    pub fn serial(mut self, number: u8, role: Role) -> Configuration {
-        self.append(number, 0, (0xff, 0, 0), &[], &[INPUT | INTERRUPT, INPUT | BULK, BULK]);
+    pub fn serial(self, number: u8, role: Role) -> Configuration {
+        self.serial_of(number, role, (0xff, 0, 0))
+    }
+
+    pub fn serial_of(mut self, number: u8, role: Role, class: (u8, u8, u8)) -> Configuration {
+        self.append(number, 0, class, &[], &[INPUT | INTERRUPT, INPUT | BULK, BULK]);
         self.roles.push((number, role));
         self
     }
