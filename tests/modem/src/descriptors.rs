@@ -11,6 +11,8 @@ pub enum Role {
     Mbim,
     /// AT commands on a tty.
     At,
+    /// Reports on interrupt endpoints.
+    Reports,
     /// Takes everything, says nothing.
     Silent,
 }
@@ -89,6 +91,18 @@ impl Configuration {
     pub fn storage_of(mut self, number: u8, class: (u8, u8, u8)) -> Configuration {
         self.append(number, 0, class, &[], &[INPUT | BULK, BULK]);
         self.roles.push((number, Role::Storage));
+        self
+    }
+
+    /// Another setting of an interface that is storage otherwise.
+    pub fn vendor_alternate(mut self, number: u8, alternate: u8) -> Configuration {
+        self.append(number, alternate, (0xff, 0xff, 0xff), &[], &[INPUT | BULK, BULK]);
+        self
+    }
+
+    pub fn reports(mut self, number: u8) -> Configuration {
+        self.append(number, 0, (0xff, 0, 0), &[], &[INPUT | INTERRUPT, INTERRUPT]);
+        self.roles.push((number, Role::Reports));
         self
     }
 

@@ -247,15 +247,11 @@ fn listen(path: &Path, events: Sender<Event>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn serve(mut client: UnixStream, events: &Sender<Event>) {
+fn serve(client: UnixStream, events: &Sender<Event>) {
     let Ok(reader) = client.try_clone() else { return };
     for line in BufReader::new(reader).lines().map_while(Result::ok) {
-        let (answer, answered) = mpsc::channel();
-        if events.send(Event::Control(line.trim().to_owned(), answer)).is_err() {
-            return;
-        }
-        let Ok(text) = answered.recv() else { return };
-        if writeln!(client, "{text}").is_err() {
+        let Ok(client) = client.try_clone() else { return };
+        if events.send(Event::Control(line.trim().to_owned(), client)).is_err() {
             return;
         }
     }

@@ -356,7 +356,7 @@ impl Row {
 }
 
 /// The sierra driver wants ff/ff/ff on a DirectIP modem.
-fn serial_ports(configuration: Configuration) -> Configuration {
+pub fn serial_ports(configuration: Configuration) -> Configuration {
     let class = (0xff, 0xff, 0xff);
     let silent = configuration.diag(0).serial_of(1, Role::Silent, class).serial_of(2, Role::Silent, class);
     silent.serial_of(3, Role::At, class)
