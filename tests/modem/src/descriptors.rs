@@ -11,6 +11,8 @@ pub enum Role {
     Mbim,
     /// AT commands on a tty.
     At,
+    /// Reports on interrupt endpoints.
+    Reports,
     /// Takes everything, says nothing.
     Silent,
 }
@@ -46,9 +48,9 @@ impl Configuration {
                 ((0x08, _, 0x50), _) => Role::Storage,
                 ((0x02, 0x0e, _), _) => Role::Mbim,
                 // qmi_wwan tells QMI by interface number, or by class ff/ff/ff or ff/ff/50.
-                ((0xff, 0xff, 0xff | 0x50), [_, _, _]) => Role::Qmi,
                 ((0xff, _, _), [_, _, _]) if matches!(interface.number, 8 | 10) => Role::Qmi,
                 ((0xff, _, _), _) if interface.number == 3 => Role::At,
+                ((0xff, 0xff, 0xff | 0x50), [_, _, _]) => Role::Qmi,
                 _ => Role::Silent,
             };
             if !configuration.roles.iter().any(|(number, _)| *number == interface.number) {
@@ -92,8 +94,24 @@ impl Configuration {
         self
     }
 
-    pub fn serial(mut self, number: u8, role: Role) -> Configuration {
-        self.append(number, 0, (0xff, 0, 0), &[], &[INPUT | INTERRUPT, INPUT | BULK, BULK]);
+    /// Another setting of an interface that is storage otherwise.
+    pub fn vendor_alternate(mut self, number: u8, alternate: u8) -> Configuration {
+        self.append(number, alternate, (0xff, 0xff, 0xff), &[], &[INPUT | BULK, BULK]);
+        self
+    }
+
+    pub fn reports(mut self, number: u8) -> Configuration {
+        self.append(number, 0, (0xff, 0, 0), &[], &[INPUT | INTERRUPT, INTERRUPT]);
+        self.roles.push((number, Role::Reports));
+        self
+    }
+
+    pub fn serial(self, number: u8, role: Role) -> Configuration {
+        self.serial_of(number, role, (0xff, 0, 0))
+    }
+
+    pub fn serial_of(mut self, number: u8, role: Role, class: (u8, u8, u8)) -> Configuration {
+        self.append(number, 0, class, &[], &[INPUT | INTERRUPT, INPUT | BULK, BULK]);
         self.roles.push((number, role));
         self
     }

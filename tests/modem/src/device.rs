@@ -1,7 +1,8 @@
 //! One software modem: its attaches to the bus, its endpoint 0, and the way from the endpoints to what is behind them.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,8 @@ pub enum Event {
     Usb(u64, Command),
     /// The host controller has let go of this attach.
     Detached(u64),
-    /// A line of the control socket, and where its answer goes.
-    Control(String, Sender<String>),
+    /// A line of the control socket, and the client that gets the answer.
+    Control(String, UnixStream),
 }
 
 /// What happens when its time has come.
@@ -59,6 +60,8 @@ enum Function {
     Storage(Storage),
     Wdm(Wdm),
     At(At),
+    /// Has an empty report for everybody who asks.
+    Reports,
     Silent,
 }
 
@@ -131,9 +134,11 @@ impl Device {
                 Ok(Event::Usb(attach, command)) if attach == self.attaches => self.command(command),
                 Ok(Event::Detached(attach)) if attach == self.attaches && self.link.is_some() => self.leave(),
                 Ok(Event::Usb(..) | Event::Detached(_)) => {}
-                Ok(Event::Control(line, answer)) => {
+                Ok(Event::Control(line, mut client)) => {
                     let quit = line == "quit";
-                    let _ = answer.send(self.control_line(&line).unwrap_or_else(|error| format!("error: {error}")));
+                    let answer = self.control_line(&line).unwrap_or_else(|error| format!("error: {error}"));
+                    // A client that has gone does not want it.
+                    let _ = writeln!(client, "{answer}");
                     if quit {
                         self.leave();
                         return Ok(());
@@ -288,6 +293,9 @@ impl Device {
                 self.on_link(|link| link.stall(urb.seqnum));
             }
             Command::Submit(urb) if urb.endpoint & INPUT != 0 => {
+                if let Some(Function::Reports) = self.function_at(urb.endpoint) {
+                    self.on_link(|link| link.queue(urb.endpoint, vec![0; 8]));
+                }
                 self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length));
                 self.pump(urb.endpoint);
             }
@@ -346,6 +354,10 @@ impl Device {
         self.active.configurations.iter().find(|c| c.value() == self.configuration)
     }
 
+    fn function_at(&self, endpoint: u8) -> Option<&Function> {
+        self.functions.get(&self.current()?.interface_of(endpoint)?)
+    }
+
     /// An OUT transfer on a bulk or interrupt endpoint.
     fn output(&mut self, urb: Submit) {
         let fate = self.fate();
@@ -382,7 +394,7 @@ impl Device {
                     self.on_link(|link| link.queue(back, output));
                 }
             }
-            Function::Wdm(_) | Function::Silent => {}
+            Function::Wdm(_) | Function::Reports | Function::Silent => {}
         }
         self.pump(back);
     }
@@ -485,16 +497,10 @@ impl Device {
 
     fn answer(&mut self, urb: &Submit) -> Answer {
         let [request_type, request, low, high, index, ..] = urb.setup;
-        let seen = match (request_type, request) {
-            (0, 9) => Seen::SetConfiguration(low),
-            (1, 11) => Seen::SetInterface(index, low),
-            _ => Seen::Control(&urb.setup, &urb.data),
-        };
-        let switched = self.watch(seen);
+        let switched = self.watch(Seen::Control(&urb.setup, &urb.data));
         match (request_type, request, switched) {
-            // What the host expects of a configuration or a setting happens, whatever follows from it.
-            (0, 9, None | Some(Answer::Done)) => self.set_configuration(low),
-            (1, 11, None | Some(Answer::Done)) => {
+            (0, 9, None) => self.set_configuration(low),
+            (1, 11, None) => {
                 self.alternates.insert(index, low);
                 Answer::Done
             }
@@ -591,6 +597,7 @@ impl Device {
             Role::Qmi => Function::Wdm(Wdm::new(Protocol::Qmi)),
             Role::Mbim => Function::Wdm(Wdm::new(Protocol::Mbim(Mbim::new(max)))),
             Role::At => Function::At(At::new(self.dialect)),
+            Role::Reports => Function::Reports,
             Role::Silent => Function::Silent,
         };
         configuration.roles.iter().map(|(number, role)| (*number, function(*role))).collect()

@@ -1,7 +1,7 @@
 //! Install mode: the traffic that makes a stick leave it, and nothing else does.
 
 use crate::descriptors::Configuration;
-use crate::models::Model;
+use crate::models::{self, Model};
 use crate::transcript::from_hex;
 
 /// One thing that the host must do.
@@ -13,8 +13,6 @@ pub enum Expect {
     Bulk(Vec<u8>),
     /// These bytes on an interrupt OUT endpoint.
     Interrupt(Vec<u8>),
-    SetConfiguration(u8),
-    SetInterface(u8, u8),
 }
 
 /// Something that the host did.
@@ -23,8 +21,6 @@ pub enum Seen<'a> {
     Control(&'a [u8; 8], &'a [u8]),
     Bulk(&'a [u8]),
     Interrupt(&'a [u8]),
-    SetConfiguration(u8),
-    SetInterface(u8, u8),
 }
 
 impl Expect {
@@ -36,10 +32,6 @@ impl Expect {
             }
             (Expect::Bulk(bytes), Seen::Bulk(seen)) => bytes == seen,
             (Expect::Interrupt(bytes), Seen::Interrupt(seen)) => bytes == seen,
-            (Expect::SetConfiguration(value), Seen::SetConfiguration(seen)) => *value == seen,
-            (Expect::SetInterface(interface, alternate), Seen::SetInterface(i, a)) => {
-                (*interface, *alternate) == (i, a)
-            }
             _ => false,
         }
     }
@@ -77,8 +69,8 @@ pub const METHODS: &[(&str, &str)] = &[
     ("sony", "control c0 11 0002, a return in install mode, the same again"),
     ("cisco", "eleven CBWs, CDB fd"),
     ("mobile-action", "two SET_REPORTs, then reports on the interrupt endpoints"),
-    ("configuration", "SET_CONFIGURATION --value (2)"),
-    ("alternate", "SET_INTERFACE 0 --value (1)"),
+    ("configuration", "SET_CONFIGURATION --value (2); changes in place"),
+    ("alternate", "SET_INTERFACE --interface --value (1); changes in place"),
 ];
 
 /// The `install` model's own options.
@@ -115,14 +107,24 @@ impl Model {
         form.switch = method(name, value, &options.messages, options.interface)
             .ok_or_else(|| format!("no method of this name, or nothing to wait for: {name} (see `modem methods`)"))?;
         let class = options.class.unwrap_or((0x08, 0x06, 0x50));
-        form.configurations = vec![Configuration::new(1).storage_of(options.interface, class)];
-        form.device[17] = 1;
+        let storage = Configuration::new(1).storage_of(options.interface, class);
+        form.configurations = match name {
+            "mobile-action" => vec![Configuration::new(1).reports(options.interface)],
+            "alternate" => vec![storage.vendor_alternate(options.interface, value)],
+            "configuration" => vec![storage, models::serial_ports(Configuration::new(value))],
+            _ => vec![storage],
+        };
+        form.device[17] = form.configurations.len() as u8;
         form.scsi.cdrom = !options.disk;
         if let Some(vendor) = &options.scsi_vendor {
             form.scsi.vendor.clone_from(vendor);
         }
         if let Some(model) = &options.scsi_model {
             form.scsi.model.clone_from(model);
+        }
+        if form.switch.is_empty() {
+            // It changes in place.
+            self.forms.truncate(1);
         }
         self.forms[0] = form;
         Ok(())
@@ -161,8 +163,7 @@ pub fn method(name: &str, value: u8, messages: &[Vec<u8>], interface: u8) -> Opt
         }
         "cisco" => one(cisco()?),
         "mobile-action" => one(mobile_action()?),
-        "configuration" => one(vec![Expect::SetConfiguration(value)]),
-        "alternate" => one(vec![Expect::SetInterface(interface, value)]),
+        "configuration" | "alternate" => Some(Vec::new()),
         _ => None,
     }
 }

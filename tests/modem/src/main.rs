@@ -35,6 +35,7 @@ modem faults                   faults that --fault takes
 modem methods                  ways out of install mode that --method takes
 modem run MODEL [OPTIONS]      plug in a modem and serve it until SIGTERM or `quit`
 modem run --report FILE        the same for a modem that `wwan-quirks report` described
+modem ask PATH COMMAND…        say one command to the control socket of a running modem, print its answer
   --port N                     vhci port (the first free high-speed one)
   --control PATH               unix socket: one command a line, one answer a line
                                unplug | plug | reset | relock | quit | fault NAME[=VALUE] | clear [NAME] |
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["run", rest @ ..] => run(rest),
+        ["ask", path, words @ ..] if !words.is_empty() => ask(path, &words.join(" ")),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
@@ -212,6 +214,26 @@ fn run(words: &[&str]) -> Result<(), String> {
     device.run(&events).map_err(|error| error.to_string())
 }
 
+/// Says one line to a running modem; an answer that is an error is ours.
+fn ask(path: &str, line: &str) -> Result<(), String> {
+    let talk = || {
+        let mut socket = UnixStream::connect(path)?;
+        writeln!(socket, "{line}")?;
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = talk().map_err(|error: std::io::Error| format!("{path}: {error}"))?;
+    match answer.trim_end() {
+        "" => Err(format!("{path}: no answer")),
+        error if error.starts_with("error: ") => Err(error["error: ".len()..].to_owned()),
+        answer => {
+            println!("{answer}");
+            Ok(())
+        }
+    }
+}
+
 /// Serves the control socket, a thread a client.
 fn listen(path: &Path, events: Sender<Event>) -> std::io::Result<()> {
     let _ = std::fs::remove_file(path);
@@ -225,15 +247,11 @@ fn listen(path: &Path, events: Sender<Event>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn serve(mut client: UnixStream, events: &Sender<Event>) {
+fn serve(client: UnixStream, events: &Sender<Event>) {
     let Ok(reader) = client.try_clone() else { return };
     for line in BufReader::new(reader).lines().map_while(Result::ok) {
-        let (answer, answered) = mpsc::channel();
-        if events.send(Event::Control(line.trim().to_owned(), answer)).is_err() {
-            return;
-        }
-        let Ok(text) = answered.recv() else { return };
-        if writeln!(client, "{text}").is_err() {
+        let Ok(client) = client.try_clone() else { return };
+        if events.send(Event::Control(line.trim().to_owned(), client)).is_err() {
             return;
         }
     }

@@ -355,8 +355,11 @@ impl Row {
     }
 }
 
-fn serial_ports(configuration: Configuration) -> Configuration {
-    configuration.diag(0).serial(1, Role::Silent).serial(2, Role::Silent).serial(3, Role::At)
+/// The sierra driver wants ff/ff/ff on a DirectIP modem.
+pub fn serial_ports(configuration: Configuration) -> Configuration {
+    let class = (0xff, 0xff, 0xff);
+    let silent = configuration.diag(0).serial_of(1, Role::Silent, class).serial_of(2, Role::Silent, class);
+    silent.serial_of(3, Role::At, class)
 }
 
 /// The form of a DirectIP modem, which has no QMI.
