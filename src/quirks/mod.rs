@@ -204,7 +204,7 @@ pub fn lookup(root: &Root, id: UsbId, strings: impl Fn() -> Strings) -> Found {
     let mut device = None;
     let mut best: Option<(usize, Layer)> = None;
     for file in files {
-        let (quirks, errors) = load(root, &file);
+        let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
         found.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
             let rank = (quirk.strings.count(), quirk.place.layer);
@@ -226,18 +226,22 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
     };
     let mut all = (Vec::new(), Vec::new());
     for file in files {
-        let (quirks, errors) = load(root, &file);
+        let (quirks, errors) = load(root, &file, |text| fragment::parse(&file, text));
         all.0.extend(quirks);
         all.1.extend(errors);
     }
     all
 }
 
-fn load(root: &Root, file: &Layered) -> (Vec<Quirk>, Vec<QuirksError>) {
+fn load(
+    root: &Root,
+    file: &Layered,
+    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Invalid>),
+) -> (Vec<Quirk>, Vec<QuirksError>) {
     match layers::read(root, file) {
         Ok(None) => (Vec::new(), Vec::new()),
         Ok(Some(text)) => {
-            let (quirks, errors) = fragment::parse(file, &text);
+            let (quirks, errors) = parse(&text);
             (quirks, errors.into_iter().map(|error| Box::new(error).into()).collect())
         }
         Err(error) => (Vec::new(), vec![error.into()]),
