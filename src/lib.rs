@@ -16,4 +16,5 @@ pub mod quirks;
 pub mod root;
 pub mod session;
 pub mod steps;
+pub mod sys;
 pub mod wire;
