@@ -6,7 +6,7 @@ use fake::{Root, install_mode, mc7710};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
 
-fn device_event<'a>(devpath: &'a str) -> [(&'a str, &'a str); 4] {
+fn device_event(devpath: &str) -> [(&str, &str); 4] {
     [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]
 }
 
