@@ -214,10 +214,9 @@ pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
 /// A failing answer to the transaction before the one that `reply` answers.
 pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let m = Message::parse(reply)?;
-    let transaction = match m.service {
-        CTL => u16::from(m.transaction.wrapping_sub(1) as u8).max(1),
-        _ => m.transaction.wrapping_sub(1),
-    };
+    // Zero is no transaction: the one before the first is the last.
+    let last = if m.service == CTL { u16::from(u8::MAX) } else { u16::MAX };
+    let transaction = if m.transaction > 1 { m.transaction - 1 } else { last };
     Some(emit(m.service, m.client, Kind::Response, transaction, m.id, &result(error::INTERNAL)))
 }
 
@@ -513,5 +512,7 @@ mod tests {
         let mut modem = modem(Lock::Sierra);
         let reply = answer(&mut modem, &from_hex(ALLOCATE.replace("00 01 22", "00 05 22").as_str()).unwrap()).unwrap();
         assert_eq!(Message::parse(&stale(&reply).unwrap()).unwrap().transaction, 4);
+        let first = answer(&mut modem, &from_hex(ALLOCATE).unwrap()).unwrap();
+        assert_eq!(Message::parse(&stale(&first).unwrap()).unwrap().transaction, 255);
     }
 }
