@@ -66,6 +66,7 @@ impl At {
             return Vec::new();
         }
         modem.transcript.event("at>", line);
+        modem.replies += 1;
         if modem.is_mute() {
             return Vec::new();
         }

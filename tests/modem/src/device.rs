@@ -34,6 +34,8 @@ pub enum Event {
 enum Action {
     /// A GET_ENCAPSULATED_RESPONSE of this interface can be answered.
     Response(u8, Vec<u8>),
+    /// This IN endpoint has something to say.
+    Output(u8, Vec<u8>),
     Wish(Wish),
     Leave,
     Return,
@@ -161,6 +163,10 @@ impl Device {
         let Some((_, action)) = due.then(|| self.timers.pop_first()).flatten() else { return Ok(()) };
         match action {
             Action::Response(interface, data) => self.respond(interface, data),
+            Action::Output(endpoint, data) => {
+                self.on_link(|link| link.queue(endpoint, data));
+                self.pump(endpoint);
+            }
             Action::Wish(Wish::Online) => {
                 if !self.modem.hardware_switch_off() && !self.modem.locked {
                     self.modem.set_mode(ONLINE);
@@ -179,9 +185,11 @@ impl Device {
             self.after(delay, Action::Wish(wish));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
-            let told = self.functions.iter().filter_map(|(interface, function)| match function {
-                Function::Wdm(wdm) => Some((*interface, wdm.mode_changed(&self.modem)?)),
-                _ => None,
+            let told = self.functions.iter().flat_map(|(interface, function)| match function {
+                Function::Wdm(wdm) => {
+                    wdm.mode_changed(&self.modem).into_iter().map(|data| (*interface, data)).collect()
+                }
+                _ => Vec::new(),
             });
             for (interface, data) in told.collect::<Vec<_>>() {
                 self.respond(interface, data);
@@ -194,8 +202,7 @@ impl Device {
     fn power_on(&mut self) {
         self.modem.power_cycle();
         if self.unlocked {
-            self.modem.locked = false;
-            self.modem.mode = ONLINE;
+            self.modem.unlocked_from_the_start();
         }
     }
 
@@ -279,7 +286,10 @@ impl Device {
             _ => form.configurations = self.modem.next_composition.configurations(),
         }
         form.device[17] = form.configurations.len() as u8;
-        self.power_on();
+        self.modem.reset();
+        if self.unlocked {
+            self.modem.unlocked_from_the_start();
+        }
         self.leave_and_return();
     }
 
@@ -390,8 +400,11 @@ impl Device {
             },
             Function::At(at) => {
                 let output = at.receive(&mut self.modem, &urb.data);
-                if !output.is_empty() {
-                    self.on_link(|link| link.queue(back, output));
+                let hit = self.modem.reply_is_hit();
+                let delay = if hit { self.modem.faults.millis("late", 0) } else { Duration::ZERO };
+                let size = self.modem.faults.number_or("split", 7).filter(|_| hit).unwrap_or(512);
+                for chunk in output.chunks(size.max(1) as usize) {
+                    self.after(delay, Action::Output(back, chunk.to_vec()));
                 }
             }
             Function::Wdm(_) | Function::Reports | Function::Silent => {}

@@ -20,8 +20,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("stale", "a failing reply of the transaction before, then the reply"),
     ("short", "every reply cut in half"),
     ("overlong", "every reply followed by bytes that do not belong to it"),
-    ("duplicate", "every reply twice"),
     ("flood=N", "N indications before every reply (1000)"),
+    ("duplicate", "every reply twice"),
     ("cid-exhausted", "no client ids left"),
     ("keep-cids", "client ids survive a CTL sync"),
     ("no-qmi-service", "QMI inside MBIM: NoDeviceSupport"),
@@ -29,6 +29,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
+    ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
+    ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
     ("gone-after=N", "unplugged after the Nth transfer, counted likewise"),

@@ -78,6 +78,8 @@ pub struct Modem {
     /// The mode has changed since the ports were told.
     pub mode_changed: bool,
     pub plugged: Instant,
+    /// Requests of all ports since the plug.
+    pub replies: u64,
 }
 
 impl Modem {
@@ -98,7 +100,27 @@ impl Modem {
             unlocks: (0, 0),
             mode_changed: false,
             plugged: Instant::now(),
+            replies: 0,
         }
+    }
+
+    pub fn unlocked_from_the_start(&mut self) {
+        self.locked = false;
+        self.mode = ONLINE;
+    }
+
+    /// A reset: an unlock that waits for one outlasts it.
+    pub fn reset(&mut self) {
+        let unlocked = self.faults.has("reset-needed") && !self.locked;
+        self.power_cycle();
+        if unlocked {
+            self.unlocked_from_the_start();
+        }
+    }
+
+    /// Whether the reply that is due now is one that faults of replies are for.
+    pub fn reply_is_hit(&self) -> bool {
+        self.faults.number("at-reply").is_none_or(|which| which == self.replies)
     }
 
     /// Power was off: the lock and the clients' ids do not outlast that.
@@ -108,13 +130,14 @@ impl Modem {
         self.clients = Clients::default();
         self.wishes.clear();
         self.plugged = Instant::now();
+        self.replies = 0;
     }
 
     /// Whether it does not answer now.
     pub fn is_mute(&self) -> bool {
         let starting =
             self.faults.number("mute-for").is_some_and(|ms| self.plugged.elapsed() < Duration::from_millis(ms));
-        self.faults.has("mute") || starting
+        self.faults.has("mute") && self.reply_is_hit() || starting
     }
 
     pub fn hardware_switch_off(&self) -> bool {
@@ -143,7 +166,7 @@ impl Modem {
         self.locked = false;
         self.unlocks.0 += 1;
         self.transcript.event("unlocked", "");
-        if !self.faults.has("stays-low") {
+        if !self.faults.has("stays-low") && !self.faults.has("reset-needed") {
             self.wishes.push((self.faults.millis("auth-delay", 50), Wish::Online));
         }
     }
