@@ -333,20 +333,7 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x003c => text("8900100000000000001"),
         0x0043 => text("001010000000001"),
         0x0051 => text(&identity.revision),
-        0x555b if modem.next_composition.number != 0 => {
-            let list = [&[SUPPORTED.len() as u8], SUPPORTED.as_slice()].concat();
-            Ok([tlv(0x10, &[modem.next_composition.number]), tlv(0x11, &list)].concat())
-        }
-        0x555c if modem.next_composition.number != 0 => {
-            let value = request.byte(1)?;
-            if !SUPPORTED.contains(&value) {
-                return Err(error::INVALID_ARGUMENT);
-            }
-            if !modem.faults.has("composition-ignored") {
-                modem.next_composition = Composition::numbered(value);
-            }
-            Ok(Vec::new())
-        }
+        0x555b | 0x555c => usb_composition(modem, request),
         0x555e if foxconn(modem) => match request.byte(1)? {
             0 => text(FOXCONN_MCFG),
             1 => text(&format!("{FOXCONN_MCFG}_{FOXCONN_APPS}")),
@@ -360,6 +347,23 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         }
         _ => Err(error::INVALID_COMMAND),
     }
+}
+
+/// Sierra's 0x555B (get) and 0x555C (set, from the next reset on).
+fn usb_composition(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
+    let Some(composition) = &modem.next_composition else { return Err(error::INVALID_COMMAND) };
+    if request.id == 0x555b {
+        let list = [&[SUPPORTED.len() as u8], SUPPORTED.as_slice()].concat();
+        return Ok([tlv(0x10, &[composition.number]), tlv(0x11, &list)].concat());
+    }
+    let value = request.byte(1)?;
+    if !SUPPORTED.contains(&value) {
+        return Err(error::INVALID_ARGUMENT);
+    }
+    if !modem.faults.has("composition-ignored") {
+        modem.next_composition = Some(Composition::numbered(value));
+    }
+    Ok(Vec::new())
 }
 
 fn network_access(modem: &Modem, request: &Message) -> Result<Vec<u8>, u16> {
@@ -382,8 +386,7 @@ fn network_access(modem: &Modem, request: &Message) -> Result<Vec<u8>, u16> {
 fn set_operating_mode(modem: &mut Modem, mode: u8) -> Result<(), u16> {
     match mode {
         ONLINE if modem.locked => {
-            let error = modem.faults.number("online-error");
-            Err(error.map_or(error::INTERNAL, |error| error as u16))
+            Err(modem.faults.number("online-error").map_or(modem.online_error, |error| error as u16))
         }
         ONLINE if modem.hardware_switch_off() => Err(error::HARDWARE_RESTRICTED),
         // Reset is allowed from offline only.

@@ -65,7 +65,9 @@ pub struct Modem {
     pub locked: bool,
     pub mode: u8,
     /// Sierra's USB composition after the next reset.
-    pub next_composition: Composition,
+    pub next_composition: Option<Composition>,
+    /// QMI error for going online while locked.
+    pub online_error: u16,
     pub product: u16,
     /// Product id after the next reset, AT!UDPID.
     pub next_product: Option<u16>,
@@ -90,7 +92,8 @@ impl Modem {
             lock: model.lock,
             locked,
             mode: if locked { LOW_POWER } else { ONLINE },
-            next_composition: model.composition.clone().unwrap_or(Composition::numbered(0)),
+            next_composition: model.composition.clone(),
+            online_error: model.online_error,
             product: model.forms.last().map_or(0, |form| form.id().1),
             next_product: None,
             clients: Clients::default(),

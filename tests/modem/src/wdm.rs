@@ -17,17 +17,19 @@ pub struct Wdm {
     /// One entry is what one GET_ENCAPSULATED_RESPONSE returns.
     pub responses: VecDeque<Vec<u8>>,
     pub dtr: bool,
+    /// Never answers, as some modems do after a wrong way into a configuration.
+    pub deaf: bool,
 }
 
 impl Wdm {
     pub fn new(protocol: Protocol) -> Wdm {
-        Wdm { protocol, responses: VecDeque::new(), dtr: false }
+        Wdm { protocol, responses: VecDeque::new(), dtr: false, deaf: false }
     }
 
     /// Takes one message of the host; returns the reads that answer it, and how late they come.
     pub fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         modem.replies += 1;
-        let dumb = modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
+        let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
         let replies = match &mut self.protocol {
             Protocol::Qmi if dumb => {
                 let text = format!("{} not heard", crate::transcript::hex(message));
