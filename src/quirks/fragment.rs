@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use memchr::memmem;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
@@ -103,6 +104,9 @@ impl Ids {
         };
         let read = |(span, text): (Range<usize>, String)| match (text.parse::<UsbId>(), vendor) {
             (Err(error), _) => Err((span, error.to_string())),
+            (Ok(id), _) if ![id.to_string(), id.to_string().to_uppercase()].contains(&text) => {
+                Err((span, "write the letters of an ID in one case".to_owned()))
+            }
             (Ok(id), Some(vendor)) if id.vendor != vendor => {
                 Err((span, format!("{id} does not belong into a file of vendor {vendor:04x}")))
             }
@@ -147,35 +151,41 @@ impl<'de> Deserialize<'de> for WishEntry {
 }
 
 /// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
-/// large file is read as fast as a small one. What is wrong with the others is for `check` to tell.
+/// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
 pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Invalid>) {
-    // A line that begins with this is the header of an entry, unless it stands in a string of several lines.
+    /// A line that begins so is the header of an entry, unless it stands in a string of several lines.
     const HEADER: &str = "\n[[device]]";
-    if text.contains("\"\"\"") || text.contains("'''") {
-        return parse(file, text);
-    }
-    let starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at + 1).collect();
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let id = id.to_string();
-    let concerned = |entry: &str| {
-        // An ID that is written with escapes can only be found by reading it.
-        entry.contains('\\') || entry.as_bytes().windows(id.len()).any(|part| part.eq_ignore_ascii_case(id.as_bytes()))
+    let find = |part: &str, from: usize| {
+        let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
+        Some(from + at)
     };
-    let mut shortened = String::with_capacity(4096);
-    let head = text.get(..starts.first().copied().unwrap_or(text.len())).unwrap_or_default();
-    shortened.push_str(head);
-    let mut skipped = false;
-    for (start, end) in starts.iter().copied().zip(ends) {
-        let entry = text.get(start..end).unwrap_or_default();
-        if concerned(entry) {
-            shortened.push_str(entry);
-        } else {
-            // Lines keep their numbers.
-            shortened.extend(entry.bytes().filter(|byte| *byte == b'\n').map(char::from));
-            skipped = true;
+    let first = find(HEADER, 0);
+    // An ID in a text with escapes, or an entry among strings of several lines, is only found by reading it all.
+    let (Some(first), None) = (first, ["\\", "\"\"\"", "'''"].iter().find_map(|odd| find(odd, 0))) else {
+        return parse(file, text);
+    };
+    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    let mut read = 0;
+    let forms = [id.to_string(), id.to_string().to_uppercase()];
+    let next = |from| forms.iter().filter_map(|form| find(form, from)).min();
+    while let Some(at) = next(read) {
+        if at < first {
+            return parse(file, text);
         }
+        let before = text.get(..at).unwrap_or_default();
+        let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
+        let end = find(HEADER, at).unwrap_or(text.len());
+        let part = |from, to| text.get(from..to).unwrap_or_default();
+        let (mut more, mut wrong) = parse(file, &[part(0, first), part(start, end)].concat());
+        // What was left out had lines, too.
+        let lines = memchr::memchr_iter(b'\n', part(first, start).as_bytes()).count();
+        more.iter_mut().for_each(|quirk| quirk.place.line += lines);
+        wrong.iter_mut().for_each(|error| error.line += lines);
+        quirks.append(&mut more);
+        errors.append(&mut wrong);
+        read = end;
     }
-    parse(file, if skipped { &shortened } else { text })
+    (quirks, errors)
 }
 
 /// The quirks of a file, and what is wrong with it. Where the file as a whole cannot be read, there are no quirks; an
@@ -274,6 +284,7 @@ mod tests {
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = \"mbin\" }]", "3:28", "invalid value"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
             ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "vendor 1199"),
+            ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "one case"),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");

@@ -197,7 +197,8 @@ pub struct Found {
 /// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
 pub fn lookup(root: &Root, id: UsbId, strings: impl Fn() -> Strings) -> Found {
     let mut found = Found::default();
-    let files = match layers::files(root, DIRECTORY, |name| vendor_of(name).is_none_or(|vendor| vendor == id.vendor)) {
+    let own = format!("{:04x}-", id.vendor);
+    let files = match layers::files(root, DIRECTORY, |name| can_hold(name, &own)) {
         Ok(files) => files,
         Err(error) => return Found { quirk: None, errors: vec![error.into()] },
     };
@@ -245,6 +246,16 @@ fn load(
             (quirks, errors.into_iter().map(|error| Box::new(error).into()).collect())
         }
         Err(error) => (Vec::new(), vec![error.into()]),
+    }
+}
+
+/// Whether a file of this name can hold entries of the vendor whose files begin with `own` (`1199-`).
+fn can_hold(name: &[u8], own: &str) -> bool {
+    match name {
+        [a, b, c, d, b'-', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => {
+            name.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(own.as_bytes()))
+        }
+        _ => true,
     }
 }
 
