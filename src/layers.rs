@@ -5,11 +5,16 @@
 //! files apply in the order of their names.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use serde::Serialize;
 
 use crate::root::{Root, read_limited};
@@ -64,24 +69,28 @@ pub enum LayerError {
 }
 
 /// The `*.toml` files of `directory` in all layers whose names are `wanted`, in the order of their names.
-pub fn files(root: &Root, directory: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Layered>, LayerError> {
+pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Layered>, LayerError> {
     let mut found = BTreeMap::new();
     for layer in Layer::ALL {
         let path = Path::new(layer.directory()).join(directory);
-        let io = |source| LayerError::Io { path: path.clone(), source };
-        let entries = match fs::read_dir(root.at(&path)) {
+        let io = |error: nix::Error| LayerError::Io { path: path.clone(), source: error.into() };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let entries = match Dir::open(&root.at(&path), flags, Mode::empty()) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(nix::Error::ENOENT) => continue,
             Err(error) => return Err(io(error)),
         };
         secure(root, &path)?;
-        for (count, entry) in entries.enumerate() {
-            let name = entry.map_err(io)?.file_name();
+        for (count, entry) in entries.into_iter().enumerate() {
+            let entry = entry.map_err(io)?;
             if count >= FILES_LIMIT {
                 return Err(LayerError::TooMany { path });
             }
-            if let Some(name) = name.to_str().filter(|name| name.ends_with(".toml") && wanted(name)) {
-                found.insert(name.to_owned(), Layered { layer, path: path.join(name) });
+            // Most names are not wanted: they are passed over as they are.
+            let name = entry.file_name().to_bytes();
+            if wanted(name) && name.ends_with(b".toml") {
+                let name = PathBuf::from(OsStr::from_bytes(name));
+                found.insert(name.clone(), Layered { layer, path: path.join(name) });
             }
         }
     }

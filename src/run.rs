@@ -4,21 +4,25 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::device::{Device, DeviceError};
+use crate::device::{ControlPort, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
 use crate::journal::{Journal, Kind, printable};
+use crate::link::OpenError;
 use crate::link::usb::Node;
+use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
-use crate::quirks::{self, Quirk, Step, Strings};
+use crate::quirks::{self, Procedure, Quirk, Step, Strings};
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
+use crate::steps::fcc_auth::Protocol;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
 use crate::systemd;
 
-/// A switch or a new configuration takes far less, unless the modem does not take it at all.
-const DEVICE_STEP: Duration = Duration::from_secs(1);
+/// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
+const LEAVING: Duration = Duration::from_secs(1);
+const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
 
 /// A modem that the database knows, with what holds for it.
 pub struct Known {
@@ -170,13 +174,17 @@ impl Run<'_> {
         }
         let outcome = match action {
             Action::Switch(method) => match Node::open(self.root, device) {
-                Ok(mut node) => switch::run(&mut node, method.setup(), deadline.within(DEVICE_STEP)),
+                Ok(mut node) => {
+                    let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
+                    switch::run(&mut node, method.setup(), deadline.within(leaving))
+                }
                 Err(error) if error.is_gone() => switch::left(),
                 Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
             },
             Action::Configure { from, to } => configure::run(device, *from, *to),
             Action::FccAuth { port, protocol, procedure } => {
-                fcc_auth::run(self.root, port, *protocol, *procedure, deadline)
+                let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
+                self.unlock(device, port, *protocol, *procedure, deadline)
             }
         };
         Some(match outcome {
@@ -188,20 +196,46 @@ impl Run<'_> {
         })
     }
 
+    fn unlock(
+        &self,
+        device: &Device,
+        port: &ControlPort,
+        protocol: Protocol,
+        procedure: Procedure,
+        deadline: Deadline,
+    ) -> Outcome {
+        let path = self.root.at("/dev").join(&port.name);
+        let opened = Wdm::open(&path, port.number);
+        // The node was opened while this very modem stood: its number cannot have meant another one.
+        if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
+            return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
+        }
+        match opened {
+            Ok(mut wdm) => fcc_auth::run(&mut wdm, protocol, procedure, deadline),
+            Err(error @ OpenError::InUse { .. }) => {
+                Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
+            }
+            Err(error) => {
+                Outcome::Failed(Trouble::new(error.to_string(), "see what the kernel's log says of the port"))
+            }
+        }
+    }
+
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(&self, device: &Device, action: &Action, policy: &Resolved, trouble: &Trouble) -> (Kind, String) {
-        let unit = format!("wwan-quirks@{}.service", device.port);
+        let Action::FccAuth { port, protocol, procedure } = action else {
+            // The modem's next identity has its own event.
+            return (Kind::Unfinished, trouble.to_string());
+        };
         if systemd::is_running(self.root) {
+            let unit = format!("wwan-quirks@{}.service", device.port);
             return match systemd::start(self.root, &unit) {
                 Ok(()) => (Kind::Unfinished, format!("{}; {unit} carries on", trouble.cause)),
                 Err(error) => (Kind::Failed, format!("{trouble}; {unit} could not be started: {error}")),
             };
         }
-        let Action::FccAuth { port, protocol, procedure } = action else {
-            return (Kind::Unfinished, trouble.to_string());
-        };
         let deadline = Deadline::after(policy.modem_ready.value);
-        match fcc_auth::run(self.root, port, *protocol, *procedure, deadline) {
+        match self.unlock(device, port, *protocol, *procedure, deadline) {
             Outcome::Done(text) => (Kind::Done, text),
             Outcome::Nothing(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),

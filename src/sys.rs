@@ -1,13 +1,93 @@
-//! The only `unsafe` of the project: calls that the libraries below cannot vouch for themselves.
-#![allow(unsafe_code)]
+//! What only `unsafe` can ask of the kernel, and waiting.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
-
+use crate::deadline::Deadline;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::time::TimeSpec;
 use rusb::{Context, DeviceHandle, UsbContext};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+mod ioctl {
+    // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.
+    nix::ioctl_read!(wdm_max_command, b'H', 0xA0, u16);
+}
+
+/// The longest message that a cdc-wdm port takes, in bytes: `wMaxCommand`.
+///
+/// # Errors
+/// `ENOTTY` on anything else than cdc-wdm.
+pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
+    let mut bytes = 0_u16;
+    // SAFETY: the request writes one u16 through the pointer, which `bytes` holds room for; the descriptor is borrowed
+    // and so open.
+    unsafe { ioctl::wdm_max_command(port.as_raw_fd(), &mut bytes) }?;
+    Ok(bytes)
+}
 
 /// Hands an opened usbfs node to libusb. The caller keeps `node` open for as long as the handle lives: libusb neither
 /// duplicates nor closes it (`libusb_wrap_sys_device`).
 pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
     // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
     unsafe { context.open_device_with_fd(node.as_raw_fd()) }
+}
+
+static STOPS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count_stop(_signal: i32) {
+    STOPS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
+fn stop_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+}
+
+/// From here on SIGTERM, SIGINT and SIGHUP no longer end the process: they end its waits, and what was begun on a modem
+/// is put in order.
+pub fn catch_stop_signals() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(count_stop), SaFlags::empty(), SigSet::empty());
+    for signal in &stop_signals() {
+        // SAFETY: the handler adds to an atomic and nothing else, which is safe at any moment of the process.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// How often the process was asked to stop so far.
+pub fn stops() -> usize {
+    STOPS.load(Ordering::Relaxed)
+}
+
+/// Waits until the descriptor is ready for `events`, or says that it is gone, or the deadline passes (empty flags).
+///
+/// # Errors
+/// `EINTR` where the process has been asked to stop more often than `seen` times, be it before the wait or within it:
+/// the signals are let in only while the kernel waits, so that none falls between the look and the wait.
+pub fn wait(fd: BorrowedFd, events: PollFlags, deadline: Deadline, seen: usize) -> nix::Result<PollFlags> {
+    let before = stop_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let ready = wait_blocked(fd, events, deadline, seen, before);
+    before.thread_set_mask()?;
+    ready
+}
+
+fn wait_blocked(
+    fd: BorrowedFd,
+    events: PollFlags,
+    deadline: Deadline,
+    seen: usize,
+    mask: SigSet,
+) -> nix::Result<PollFlags> {
+    loop {
+        if stops() > seen {
+            return Err(Errno::EINTR);
+        }
+        let mut polled = [PollFd::new(fd, events)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(deadline.remaining())), Some(mask)) {
+            Ok(_) => return Ok(polled.iter().filter_map(PollFd::revents).collect()),
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use fake::{Root, install_mode, mc7710};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
 
-fn device_event<'a>(devpath: &'a str) -> [(&'a str, &'a str); 4] {
+fn device_event(devpath: &str) -> [(&str, &str); 4] {
     [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]
 }
 
@@ -30,7 +30,9 @@ fn the_preferred_function_is_found_in_the_descriptors() {
 fn the_administrators_word_on_one_modem_comes_first() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
-    root.policy("prefer = \"keep\"\n[[device]]\nmatch = { serial = \"LF53920000010\", port = \"1-1\" }\nprefer = \"mbim\"\n");
+    root.policy(
+        "prefer = \"keep\"\n[[device]]\nmatch = { serial = \"LF53920000010\", port = \"1-1\" }\nprefer = \"mbim\"\n",
+    );
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
     let explained = root.run(&["explain", "1-1"]).stdout;
@@ -93,7 +95,9 @@ fn a_devpath_through_a_link_is_refused() {
 fn events_that_are_not_ours_are_passed_over_without_a_word() {
     let root = Root::new();
     root.plug("1-1", "1199:68a2", &mc7710());
-    for (name, value) in [("ACTION", "change"), ("ACTION", "remove"), ("SUBSYSTEM", "net"), ("DEVTYPE", "usb_interface")] {
+    for (name, value) in
+        [("ACTION", "change"), ("ACTION", "remove"), ("SUBSYSTEM", "net"), ("DEVTYPE", "usb_interface")]
+    {
         let mut event = device_event(PATH).to_vec();
         event.iter_mut().filter(|(key, _)| *key == name).for_each(|pair| pair.1 = value);
         let ended = root.hook(&event);
@@ -145,7 +149,10 @@ fn strings_of_a_device_are_data() {
 fn a_broken_file_is_told_with_its_place_and_does_not_disable_the_rest() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
-    root.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = \"1199:68a2\"\nnam = \"x\"\nsteps = []\n");
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"1199:68a2\"\nnam = \"x\"\nsteps = []\n",
+    );
     let ended = root.run(&["check"]);
     assert_eq!(ended.code, 3);
     let place = "/etc/wwan-quirks/quirks.d/own.toml:4:1: unknown field `nam`";
@@ -161,14 +168,18 @@ fn the_shipped_files_are_valid_and_the_rules_are_theirs() {
     let root = Root::new();
     let ended = root.run(&["check"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "{}", ended.stderr);
-    let rules = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/udev-rules/85-wwan-quirks.rules")).unwrap();
+    let rules =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/udev-rules/85-wwan-quirks.rules")).unwrap();
     assert_eq!(root.run(&["rules"]).stdout, rules, "run `make rules`");
 }
 
 #[test]
 fn layers_override_and_mask() {
     let root = Root::new();
-    root.write("/run/wwan-quirks/quirks.d/1199-sierra.toml", "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"R\"\nsteps = []\n");
+    root.write(
+        "/run/wwan-quirks/quirks.d/1199-sierra.toml",
+        "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"R\"\nsteps = []\n",
+    );
     assert!(root.run(&["explain", "1199:0fff"]).stdout.contains("no quirk applies"));
     assert!(root.run(&["explain", "1199:9071"]).stdout.contains("1199:9071 (not plugged in): R"));
     std::os::unix::fs::symlink("/dev/null", root.0.join("etc/wwan-quirks/quirks.d/1199-sierra.toml")).unwrap();

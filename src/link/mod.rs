@@ -1,20 +1,64 @@
-//! How bytes travel to a modem. Each way is a small trait with one real and one scripted implementation.
+//! How bytes travel: each kind of port behind [`Port`].
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod usb;
+pub mod wdm;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::deadline::Deadline;
 use crate::device::DeviceNumber;
+
+/// A port that a modem listens on.
+pub trait Port {
+    /// Sends one message whole.
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError>;
+
+    /// The next bytes from the modem, at least one; `None` where none came in time, and after that time whatever came:
+    /// a modem that never stops talking does not keep anybody.
+    ///
+    /// They need be neither one message nor whole messages.
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError>;
+
+    /// The longest message that the port carries, in bytes.
+    fn longest(&self) -> usize;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The port took nothing until the deadline.
+    #[error("the port takes no message")]
+    Jammed,
+    #[error("the modem left")]
+    Gone,
+    /// The process was asked to stop. Said once for each time that it was asked.
+    #[error("stopped by a signal")]
+    Interrupted,
+    /// Bytes from the modem were lost; those that follow need not begin with a message.
+    #[error("bytes from the modem were lost")]
+    Lost,
+    #[error("a message of {length} bytes is longer than the port's {longest}")]
+    TooLong { length: usize, longest: usize },
+    #[error("the port's {operation} failed: {errno}")]
+    Io { operation: &'static str, errno: Errno },
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
+    /// Its other face, `/dev/wwan*`, is in use: the kernel lets one of the two be opened.
+    #[error("{path} is in use as a /dev/wwan port")]
+    InUse { path: PathBuf },
     #[error("cannot open {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is not the device that sysfs names: it must be the character device {major}:{minor}")]
@@ -26,8 +70,9 @@ pub enum OpenError {
 pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
-    let file = opened.map_err(|source| match source.raw_os_error().map(nix::Error::from_raw) {
-        Some(nix::Error::ENOENT | nix::Error::ENODEV | nix::Error::ENXIO) => OpenError::Gone { path: path.to_owned() },
+    let file = opened.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
+        Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
         _ => OpenError::Io { path: path.to_owned(), source },
     })?;
     let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;

@@ -197,14 +197,15 @@ pub struct Found {
 /// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
 pub fn lookup(root: &Root, id: UsbId, strings: impl Fn() -> Strings) -> Found {
     let mut found = Found::default();
-    let files = match layers::files(root, DIRECTORY, |name| vendor_of(name).is_none_or(|vendor| vendor == id.vendor)) {
+    let own = format!("{:04x}-", id.vendor);
+    let files = match layers::files(root, DIRECTORY, |name| can_hold(name, &own)) {
         Ok(files) => files,
         Err(error) => return Found { quirk: None, errors: vec![error.into()] },
     };
     let mut device = None;
     let mut best: Option<(usize, Layer)> = None;
     for file in files {
-        let (quirks, errors) = load(root, &file);
+        let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
         found.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
             let rank = (quirk.strings.count(), quirk.place.layer);
@@ -226,21 +227,35 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
     };
     let mut all = (Vec::new(), Vec::new());
     for file in files {
-        let (quirks, errors) = load(root, &file);
+        let (quirks, errors) = load(root, &file, |text| fragment::parse(&file, text));
         all.0.extend(quirks);
         all.1.extend(errors);
     }
     all
 }
 
-fn load(root: &Root, file: &Layered) -> (Vec<Quirk>, Vec<QuirksError>) {
+fn load(
+    root: &Root,
+    file: &Layered,
+    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Invalid>),
+) -> (Vec<Quirk>, Vec<QuirksError>) {
     match layers::read(root, file) {
         Ok(None) => (Vec::new(), Vec::new()),
         Ok(Some(text)) => {
-            let (quirks, errors) = fragment::parse(file, &text);
+            let (quirks, errors) = parse(&text);
             (quirks, errors.into_iter().map(|error| Box::new(error).into()).collect())
         }
         Err(error) => (Vec::new(), vec![error.into()]),
+    }
+}
+
+/// Whether a file of this name can hold entries of the vendor whose files begin with `own` (`1199-`).
+fn can_hold(name: &[u8], own: &str) -> bool {
+    match name {
+        [a, b, c, d, b'-', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => {
+            name.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(own.as_bytes()))
+        }
+        _ => true,
     }
 }
 

@@ -14,14 +14,14 @@ pub fn run(usb: &mut dyn Usb, setup: Setup, deadline: Deadline) -> Outcome {
     if sent == Err(UsbError::Gone) || usb.wait_until_gone(deadline) {
         return left();
     }
-    let cause = match sent {
-        Ok(_) => "the modem took the message and is still in install mode".to_owned(),
-        Err(error) => format!("{error}, and the modem is still in install mode"),
-    };
-    Outcome::Failed(Trouble::new(
-        cause,
-        "if it does not leave by itself within a few seconds, plug it in again, or run `wwan-quirks apply`",
-    ))
+    const CURE: &str = "if it stays so, plug it in again, or run `wwan-quirks apply`";
+    match sent {
+        // Real ones need up to a few seconds to leave, and no udev event lasts so long.
+        Ok(_) => {
+            Outcome::Unfinished(Trouble::new("the modem took the message, and has not left install mode yet", CURE))
+        }
+        Err(error) => Outcome::Failed(Trouble::new(format!("{error}, and the modem is still in install mode"), CURE)),
+    }
 }
 
 /// The modem left, by our message or by somebody else's: the kernel's own switcher may have been first.
@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn one_that_stays_is_not_said_to_have_left() {
-        for answer in [Ok(0), Err(UsbError::Stall), Err(UsbError::TimedOut)] {
+        assert!(matches!(outcome(Ok(0), false), Outcome::Unfinished(_)));
+        for answer in [Err(UsbError::Stall), Err(UsbError::TimedOut)] {
             assert!(matches!(outcome(answer, false), Outcome::Failed(_)), "{answer:?}");
         }
     }

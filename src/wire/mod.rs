@@ -1,1 +1,135 @@
+//! Bytes as they travel, without I/O: parse and emit.
 //!
+//! Nothing here panics on any input, and values that are not known are kept as numbers. A view borrows the bytes that
+//! it describes, and all its lengths were checked when it was made.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod mbim;
+pub mod qmi;
+
+/// Why bytes are not the message that they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("{field} needs {needed} bytes, {had} are there")]
+    Short { field: &'static str, needed: usize, had: usize },
+    #[error("{field} is {value:#x}")]
+    Value { field: &'static str, value: u32 },
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+}
+
+/// Takes one field after the other, little-endian, off the front of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields<'a>(pub &'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub fn bytes(&mut self, field: &'static str, needed: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) =
+            self.0.split_at_checked(needed).ok_or(Malformed::Short { field, needed, had: self.0.len() })?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
+        let (taken, rest) =
+            self.0.split_first_chunk().ok_or(Malformed::Short { field, needed: N, had: self.0.len() })?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
+        self.array(field).map(u8::from_le_bytes)
+    }
+
+    pub fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
+        self.array(field).map(u16::from_le_bytes)
+    }
+
+    pub fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
+        self.array(field).map(u32::from_le_bytes)
+    }
+}
+
+/// What the first bytes of a stream are, by the head of the protocol's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// The head is not all there yet.
+    Incomplete,
+    /// A message of this many bytes, head included.
+    Message(usize),
+    /// No message begins here.
+    Noise,
+}
+
+/// Cuts a stream of bytes into messages: several in one read, one in several reads, noise in between.
+///
+/// Holds at most one message of `longest` bytes and one read.
+#[derive(Debug)]
+pub struct Framer {
+    head: fn(&[u8]) -> Head,
+    longest: usize,
+    bytes: Vec<u8>,
+    start: usize,
+    skipped: usize,
+}
+
+impl Framer {
+    pub(crate) fn new(head: fn(&[u8]) -> Head, longest: usize) -> Framer {
+        Framer { head, longest, bytes: Vec::new(), start: 0, skipped: 0 }
+    }
+
+    pub fn push(&mut self, read: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        self.bytes.extend_from_slice(read);
+    }
+
+    /// The next whole message, if there is one.
+    pub fn next_message(&mut self) -> Option<&[u8]> {
+        loop {
+            let rest = self.bytes.get(self.start..)?;
+            match (self.head)(rest) {
+                Head::Message(length) if length <= self.longest => {
+                    let message = self.start..self.start.checked_add(length)?;
+                    self.bytes.get(message.clone())?;
+                    self.start = message.end;
+                    return self.bytes.get(message);
+                }
+                Head::Incomplete => return None,
+                Head::Message(_) | Head::Noise => self.skip(),
+            }
+        }
+    }
+
+    /// Gives up on a message whose end does not come, and looks for the next one behind its first byte.
+    pub fn resynchronise(&mut self) {
+        if self.start < self.bytes.len() {
+            self.skip();
+        }
+    }
+
+    /// Forgets what is there, after bytes of the stream were lost.
+    pub fn clear(&mut self) {
+        self.skipped += self.bytes.len() - self.start;
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// How many bytes were no part of a message so far.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    fn skip(&mut self) {
+        self.start += 1;
+        self.skipped += 1;
+    }
+}
+
+/// Hex digits, with spaces where they help the reader, as bytes.
+#[cfg(test)]
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}

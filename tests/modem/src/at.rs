@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::composition::{CUSTOM, Composition, KNOWN_BITS, SUPPORTED, mask_names};
+use crate::composition::{Composition, KNOWN_BITS, SUPPORTED, mask_names};
 use crate::digest;
 use crate::models::Dialect;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
@@ -66,6 +66,7 @@ impl At {
             return Vec::new();
         }
         modem.transcript.event("at>", line);
+        modem.replies += 1;
         if modem.is_mute() {
             return Vec::new();
         }
@@ -171,6 +172,7 @@ impl At {
             }
             ("!RESET", "", _) => reset(modem),
             _ if !self.protected_open => error(),
+            ("!UDUSBCOMP" | "!USBCOMP", ..) => self.composition(modem, name, argument),
             ("!UDPID", "?", Dialect::SierraOld) => {
                 let product = modem.next_product.unwrap_or(modem.product);
                 one(format!("{product:04X}"))
@@ -185,38 +187,40 @@ impl At {
                 }
                 Ok(Vec::new())
             }
-            ("!UDUSBCOMP", "?", Dialect::SierraOld) => one(format!("!UDUSBCOMP: {}", modem.next_composition.number)),
-            ("!UDUSBCOMP", "=?", Dialect::SierraOld) => Ok(composition_table()),
-            ("!UDUSBCOMP", _, Dialect::SierraOld) => {
-                let number = value.and_then(|value| value.parse().ok());
-                match number.filter(|number| SUPPORTED.contains(number)) {
-                    Some(number) => set_composition(modem, Composition::numbered(number)),
-                    None => error(),
-                }
-            }
-            ("!USBCOMP", "?", Dialect::Sierra74 | Dialect::Sierra75) => {
-                let mask = modem.next_composition.masks.first().copied().unwrap_or(0);
-                Ok(vec![
-                    "Config Index: 1".into(),
-                    "Config Type:  1 (Generic)".into(),
-                    format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
-                ])
-            }
-            ("!USBCOMP", "=?", Dialect::Sierra74 | Dialect::Sierra75) => Ok(mask_table()),
-            ("!USBCOMP", _, Dialect::Sierra74 | Dialect::Sierra75) => {
-                let fields: Vec<&str> = value.unwrap_or("").split(',').map(str::trim).collect();
-                let kind = if self.dialect == Dialect::Sierra75 { "3" } else { "1" };
-                let mask = match fields.as_slice() {
-                    ["1", type_, mask] if *type_ == kind => u32::from_str_radix(mask, 16).ok(),
-                    _ => None,
-                };
-                match mask.filter(|mask| *mask != 0 && mask & !KNOWN_BITS == 0) {
-                    Some(mask) => set_composition(modem, Composition::masked(mask)),
-                    None => error(),
-                }
-            }
             _ => error(),
         }
+    }
+
+    /// AT!UDUSBCOMP by number on older modems, AT!USBCOMP by mask on newer ones.
+    fn composition(&self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
+        let by_number = self.dialect == Dialect::SierraOld;
+        let Some(stands) = modem.next_composition.clone().filter(|_| by_number == (name == "!UDUSBCOMP")) else {
+            return error();
+        };
+        let wanted = match argument {
+            "?" if by_number => return one(format!("!UDUSBCOMP: {}", stands.number)),
+            "=?" if by_number => return Ok(composition_table()),
+            "?" => return Ok(mask_lines(&stands)),
+            "=?" => return Ok(mask_table()),
+            argument if by_number => {
+                let number = argument.strip_prefix('=').and_then(|number| number.parse().ok());
+                number.filter(|number| SUPPORTED.contains(number)).map(Composition::numbered)
+            }
+            argument => {
+                let kind = if self.dialect == Dialect::Sierra75 { "3" } else { "1" };
+                let fields: Vec<&str> = argument.trim_start_matches('=').split(',').map(str::trim).collect();
+                let mask = match fields.as_slice() {
+                    ["1", given, mask] if *given == kind => u32::from_str_radix(mask, 16).ok(),
+                    _ => None,
+                };
+                mask.filter(|mask| *mask != 0 && mask & !KNOWN_BITS == 0).map(Composition::masked)
+            }
+        };
+        let Some(wanted) = wanted else { return error() };
+        if !modem.faults.has("composition-ignored") {
+            modem.next_composition = Some(wanted);
+        }
+        Ok(Vec::new())
     }
 
     fn rolling(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
@@ -261,11 +265,13 @@ fn reset(modem: &mut Modem) -> Lines {
     Ok(Vec::new())
 }
 
-fn set_composition(modem: &mut Modem, composition: Composition) -> Lines {
-    if !modem.faults.has("composition-ignored") {
-        modem.next_composition = composition;
-    }
-    Ok(Vec::new())
+fn mask_lines(composition: &Composition) -> Vec<String> {
+    let mask = composition.masks.first().copied().unwrap_or(0);
+    vec![
+        "Config Index: 1".into(),
+        "Config Type:  1 (Generic)".into(),
+        format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
+    ]
 }
 
 fn composition_table() -> Vec<String> {
@@ -310,14 +316,6 @@ fn mask_table() -> Vec<String> {
         lines.push(format!("{head}{name:<8} - 0x{bit:08X},"));
     }
     lines
-}
-
-/// The number for the transcript and `get composition`.
-pub fn composition_text(composition: &Composition) -> String {
-    match composition.number {
-        CUSTOM => composition.masks.iter().map(|mask| format!("{mask:X}")).collect::<Vec<_>>().join("+"),
-        number => number.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -382,7 +380,7 @@ mod tests {
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP?").contains("0000010D (diag,nmea,modem,rmnet0)"));
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,3,100D").contains("ERROR"));
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,1,100D").contains("OK"));
-        assert_eq!(modem.next_composition.number, 8);
+        assert_eq!(modem.next_composition, Some(Composition::numbered(8)));
         let (mut at, mut modem) = port("em7565");
         ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,1,10D").contains("ERROR"));

@@ -51,6 +51,11 @@ impl Composition {
         numbered.unwrap_or(Composition { number: CUSTOM, masks: vec![mask] })
     }
 
+    /// Whether it is one of those without QMI and MBIM, which DirectIP modems have.
+    pub fn is_serial(&self) -> bool {
+        self.number < 6
+    }
+
     /// Interfaces as Sierra numbers them: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM.
     pub fn configurations(&self) -> Vec<Configuration> {
         let configuration = |(index, mask): (usize, &u32)| {
@@ -77,6 +82,16 @@ impl Composition {
             built
         };
         self.masks.iter().enumerate().map(configuration).collect()
+    }
+}
+
+impl std::fmt::Display for Composition {
+    /// The number, or the masks where there is none.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.number {
+            CUSTOM => write!(f, "{}", self.masks.iter().map(|mask| format!("{mask:X}")).collect::<Vec<_>>().join("+")),
+            number => write!(f, "{number}"),
+        }
     }
 }
 

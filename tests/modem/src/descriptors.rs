@@ -25,6 +25,8 @@ pub struct Configuration {
     endpoints: u8,
 }
 
+/// Index of the string with the MAC address of an ECM function.
+pub const MAC_ADDRESS: u8 = 5;
 const BULK: u8 = 2;
 const INTERRUPT: u8 = 3;
 pub const INPUT: u8 = 0x80;
@@ -141,6 +143,19 @@ impl Configuration {
         self.append(number + 1, 1, (0x0a, 0x00, 0x02), &[], &[INPUT | BULK, BULK]);
         self.roles.push((number, Role::Mbim));
         self.roles.push((number + 1, Role::Silent));
+        self
+    }
+
+    /// CDC Ethernet: control interface `number`, data interface `number + 1`; string 5 is its MAC address.
+    pub fn ecm(mut self, number: u8) -> Configuration {
+        let header = [5, 0x24, 0x00, 0x10, 0x01];
+        let union = [5, 0x24, 0x06, number, number + 1];
+        let ethernet = [13, 0x24, 0x0f, MAC_ADDRESS, 0, 0, 0, 0, 0xea, 0x05, 0, 0, 0];
+        let functional = [&header[..], &union, &ethernet].concat();
+        self.append(number, 0, (0x02, 0x06, 0x00), &functional, &[INPUT | INTERRUPT]);
+        self.append(number + 1, 0, (0x0a, 0x00, 0x00), &[], &[]);
+        self.append(number + 1, 1, (0x0a, 0x00, 0x00), &[], &[INPUT | BULK, BULK]);
+        self.roles.extend([(number, Role::Silent), (number + 1, Role::Silent)]);
         self
     }
 

@@ -6,19 +6,18 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::at::{At, composition_text};
+use crate::at::At;
 use crate::composition::Composition;
-use crate::descriptors::{self, Configuration, INPUT, Role, Transfer};
+use crate::descriptors::{Configuration, INPUT, Transfer};
 use crate::host;
 use crate::install::Seen;
 use crate::link::Link;
-use crate::mbim::Mbim;
-use crate::models::{Dialect, Form, Model, direct_ip, parse_id};
-use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish, mode_name};
+use crate::models::{Dialect, Form, Model, direct_ip};
+use crate::radio::{Modem, ONLINE, Wish};
 use crate::storage::{self, Reply, Storage};
 use crate::transcript::hex;
 use crate::usbip::{self, Command, Submit};
-use crate::wdm::{Protocol, Wdm};
+use crate::wdm::Wdm;
 
 /// What the modem's thread waits for.
 pub enum Event {
@@ -34,10 +33,15 @@ pub enum Event {
 enum Action {
     /// A GET_ENCAPSULATED_RESPONSE of this interface can be answered.
     Response(u8, Vec<u8>),
+    /// This IN endpoint has something to say.
+    Output(u8, Vec<u8>),
     Wish(Wish),
     Leave,
     Return,
 }
+
+mod control;
+mod endpoint0;
 
 /// How a control transfer ends.
 enum Answer {
@@ -83,6 +87,8 @@ pub struct Device {
     configuration: u8,
     /// The first configuration that the host chose after the attach.
     chosen: Option<u8>,
+    /// Since when it has been unconfigured by the host.
+    unconfigured: Option<Instant>,
     alternates: BTreeMap<u8, u8>,
     functions: BTreeMap<u8, Function>,
     timers: BTreeMap<(Instant, u64), Action>,
@@ -108,6 +114,7 @@ impl Device {
             attaches: 0,
             configuration: 0,
             chosen: None,
+            unconfigured: None,
             alternates: BTreeMap::new(),
             functions: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -161,6 +168,10 @@ impl Device {
         let Some((_, action)) = due.then(|| self.timers.pop_first()).flatten() else { return Ok(()) };
         match action {
             Action::Response(interface, data) => self.respond(interface, data),
+            Action::Output(endpoint, data) => {
+                self.on_link(|link| link.queue(endpoint, data));
+                self.pump(endpoint);
+            }
             Action::Wish(Wish::Online) => {
                 if !self.modem.hardware_switch_off() && !self.modem.locked {
                     self.modem.set_mode(ONLINE);
@@ -179,9 +190,11 @@ impl Device {
             self.after(delay, Action::Wish(wish));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
-            let told = self.functions.iter().filter_map(|(interface, function)| match function {
-                Function::Wdm(wdm) => Some((*interface, wdm.mode_changed(&self.modem)?)),
-                _ => None,
+            let told = self.functions.iter().flat_map(|(interface, function)| match function {
+                Function::Wdm(wdm) => {
+                    wdm.mode_changed(&self.modem).into_iter().map(|data| (*interface, data)).collect()
+                }
+                _ => Vec::new(),
             });
             for (interface, data) in told.collect::<Vec<_>>() {
                 self.respond(interface, data);
@@ -194,8 +207,7 @@ impl Device {
     fn power_on(&mut self) {
         self.modem.power_cycle();
         if self.unlocked {
-            self.modem.locked = false;
-            self.modem.mode = ONLINE;
+            self.modem.unlocked_from_the_start();
         }
     }
 
@@ -207,6 +219,7 @@ impl Device {
         self.attaches += 1;
         self.configuration = 0;
         self.chosen = None;
+        self.unconfigured = None;
         self.functions.clear();
         let (vendor, product) = self.active.id();
         self.modem.transcript.event("plug", &format!("{vendor:04x}:{product:04x}"));
@@ -263,23 +276,28 @@ impl Device {
     fn reset(&mut self) {
         self.modem.transcript.event("reset", "");
         let Some(form) = self.forms.last_mut() else { return };
+        let next = &mut self.modem.next_composition;
         if let Some(product) = self.modem.next_product.take() {
             let (vendor, _) = form.id();
             form.set_id((vendor, product));
             self.modem.product = product;
+            // The product id says which of the two families of compositions it is.
             if product == DIRECT_IP {
-                self.modem.next_composition = Composition::numbered(1);
-            } else if self.modem.next_composition.number == 1 {
-                self.modem.next_composition = Composition::numbered(6);
+                *next = Some(Composition::numbered(1));
+            } else if next.as_ref().is_some_and(Composition::is_serial) {
+                *next = Some(Composition::numbered(6));
             }
         }
-        match self.modem.next_composition.number {
-            0 => {}
-            1 => form.configurations = direct_ip(),
-            _ => form.configurations = self.modem.next_composition.configurations(),
+        match next {
+            None => {}
+            Some(next) if next.is_serial() => form.configurations = direct_ip(),
+            Some(next) => form.configurations = next.configurations(),
         }
         form.device[17] = form.configurations.len() as u8;
-        self.power_on();
+        self.modem.reset();
+        if self.unlocked {
+            self.modem.unlocked_from_the_start();
+        }
         self.leave_and_return();
     }
 
@@ -374,10 +392,15 @@ impl Device {
         }
         let seen = if kind == "bulk-out" { Seen::Bulk(&urb.data) } else { Seen::Interrupt(&urb.data) };
         // A command that makes it leave gets its CSW like any other, if the host is quick enough.
-        let _ = self.watch(seen);
+        let switched = self.watch(seen);
         let Some(interface) = self.current().and_then(|current| current.interface_of(urb.endpoint)) else { return };
         let back = self.current().and_then(|current| current.endpoint(interface, Transfer::BulkIn));
         let (Some(function), Some(back)) = (self.functions.get_mut(&interface), back) else { return };
+        match switched {
+            Some(Answer::Stall) => return self.on_link(|link| link.halt(back)),
+            Some(Answer::Never) => return,
+            _ => {}
+        }
         match function {
             Function::Storage(storage) => match storage.receive(&urb.data, &self.modem.faults) {
                 Reply::Nothing => {}
@@ -390,8 +413,11 @@ impl Device {
             },
             Function::At(at) => {
                 let output = at.receive(&mut self.modem, &urb.data);
-                if !output.is_empty() {
-                    self.on_link(|link| link.queue(back, output));
+                let hit = self.modem.reply_is_hit();
+                let delay = if hit { self.modem.faults.millis("late", 0) } else { Duration::ZERO };
+                let size = self.modem.faults.number_or("split", 7).filter(|_| hit).unwrap_or(512);
+                for chunk in output.chunks(size.max(1) as usize) {
+                    self.after(delay, Action::Output(back, chunk.to_vec()));
                 }
             }
             Function::Wdm(_) | Function::Reports | Function::Silent => {}
@@ -453,315 +479,6 @@ impl Device {
         self.after(self.modem.faults.millis("leave-delay", 10), Action::Leave);
         answer
     }
-
-    // Endpoint 0.
-
-    fn control(&mut self, urb: Submit) {
-        let standard = urb.setup[0] & 0x60 == 0 && !matches!(urb.setup[1], 3 | 9 | 11) && urb.setup[..2] != [2, 1];
-        let fate = if standard { Fate::Good } else { self.fate() };
-        self.record(&urb, standard);
-        if fate == Fate::Stalled {
-            return self.on_link(|link| link.stall(urb.seqnum));
-        }
-        match self.answer(&urb) {
-            Answer::Data(mut data) => {
-                let asked = usize::from(u16::from_le_bytes([urb.setup[6], urb.setup[7]]));
-                data.truncate(asked.min(urb.length));
-                self.on_link(|link| link.done(urb.seqnum, data.len(), &data));
-            }
-            Answer::Done => {
-                let sent = urb.data.len();
-                self.on_link(|link| link.done(urb.seqnum, sent, &[]));
-            }
-            Answer::Stall => self.on_link(|link| link.stall(urb.seqnum)),
-            Answer::Never => self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length)),
-        }
-        if fate == Fate::Last {
-            self.leave();
-        }
-    }
-
-    fn record(&mut self, urb: &Submit, standard: bool) {
-        let [request_type, request, low, _, index, ..] = urb.setup;
-        match (request_type, request) {
-            (0, 9) => self.modem.transcript.event("configured", &low.to_string()),
-            (1, 11) => self.modem.transcript.event("interface", &format!("{index} {low}")),
-            (2, 1) => self.modem.transcript.event("clear-halt", &format!("{index:02x}")),
-            _ => {
-                let kind = if standard { "std" } else { "control" };
-                let data = if urb.data.is_empty() { String::new() } else { format!(" {}", hex(&urb.data)) };
-                self.modem.transcript.event(kind, &format!("{}{data}", hex(&urb.setup)));
-            }
-        }
-    }
-
-    fn answer(&mut self, urb: &Submit) -> Answer {
-        let [request_type, request, low, high, index, ..] = urb.setup;
-        let switched = self.watch(Seen::Control(&urb.setup, &urb.data));
-        match (request_type, request, switched) {
-            (0, 9, None) => self.set_configuration(low),
-            (1, 11, None) => {
-                self.alternates.insert(index, low);
-                Answer::Done
-            }
-            (_, _, Some(Answer::Done)) if request_type & INPUT != 0 => Answer::Data(vec![0; urb.length]),
-            (_, _, Some(answer)) => answer,
-            (0x80, 6, None) => self.descriptor(high, low),
-            (0x80..=0x82, 0, None) => {
-                let halted = request_type == 0x82 && self.link.as_ref().is_some_and(|link| link.is_halted(index));
-                Answer::Data(vec![u8::from(halted), 0])
-            }
-            (0x80, 8, None) => Answer::Data(vec![self.configuration]),
-            (0x81, 10, None) => Answer::Data(vec![self.alternates.get(&index).copied().unwrap_or(0)]),
-            (2, 1, None) => {
-                self.on_link(|link| link.clear_halt(index));
-                self.pump(index);
-                Answer::Done
-            }
-            (0, 1 | 3, None) => Answer::Done,
-            (0xc0, 0x0a, None) if self.active.installs() => self.swoc_info(),
-            (0x21 | 0xa1, _, None) => self.class_request(urb, index),
-            // The sierra driver's power state, the qmi_wwan driver's and others' harmless vendor writes.
-            (0x40, 0, None) if !self.active.installs() => Answer::Done,
-            _ => Answer::Stall,
-        }
-    }
-
-    fn descriptor(&self, kind: u8, index: u8) -> Answer {
-        let lie = self.modem.faults.text("bad-descriptors").unwrap_or("");
-        match kind {
-            1 => {
-                let mut device = self.active.device;
-                device[17] = if lie == "configurations" { 8 } else { self.active.configurations.len() as u8 };
-                Answer::Data(device.to_vec())
-            }
-            2 => match self.active.configurations.get(usize::from(index)) {
-                Some(configuration) => Answer::Data(configuration.lying(lie)),
-                None => Answer::Stall,
-            },
-            3 => self.string(index),
-            _ => Answer::Stall,
-        }
-    }
-
-    fn string(&self, index: u8) -> Answer {
-        let text = match index {
-            0 => return Answer::Data(vec![4, 3, 0x09, 0x04]),
-            1..=3 => self.active.strings[usize::from(index) - 1].as_str(),
-            4 => "Mass Storage",
-            _ => return Answer::Stall,
-        };
-        match self.modem.faults.text("bad-strings") {
-            Some("control") => Answer::Data(descriptors::string("\u{1b}[31m\n\t\u{7}../../etc \u{202e}%s$(reboot)")),
-            Some("surrogate") => Answer::Data(vec![8, 3, 0x00, 0xd8, b'A', 0, 0x00, 0xdc]),
-            Some("odd") => Answer::Data(vec![7, 3, b'A', 0, b'B', 0, b'C']),
-            Some("empty") => Answer::Data(vec![2, 3]),
-            Some("long") => Answer::Data(descriptors::string(&"W".repeat(126))),
-            Some("stall") => Answer::Stall,
-            _ => Answer::Data(descriptors::string(text)),
-        }
-    }
-
-    fn set_configuration(&mut self, value: u8) -> Answer {
-        let known = value == 0 || self.active.configurations.iter().any(|c| c.value() == value);
-        let other = value != 0 && self.chosen.is_some_and(|chosen| chosen != value);
-        if !known || other && self.modem.faults.has("config-refuse") {
-            return Answer::Stall;
-        }
-        self.configuration = value;
-        if value != 0 {
-            self.chosen.get_or_insert(value);
-        }
-        self.alternates.clear();
-        self.on_link(Link::configured);
-        self.functions = self.functions_of(value);
-        if other && self.modem.faults.take("config-reenumerates") {
-            self.after(Duration::from_millis(20), Action::Leave);
-        }
-        if other && self.modem.faults.has("config-sticky") {
-            let form = &mut self.forms[self.form];
-            form.configurations.retain(|c| c.value() == value);
-            let _ = self.modem.faults.set("mute");
-            self.after(Duration::from_millis(20), Action::Leave);
-        }
-        Answer::Done
-    }
-
-    fn functions_of(&self, value: u8) -> BTreeMap<u8, Function> {
-        let Some(configuration) = self.active.configurations.iter().find(|c| c.value() == value) else {
-            return BTreeMap::new();
-        };
-        let max = configuration.max_control_message().unwrap_or(descriptors::MAX_CONTROL_MESSAGE);
-        let function = |role| match role {
-            Role::Storage => Function::Storage(Storage::new(self.active.scsi.clone())),
-            Role::Qmi => Function::Wdm(Wdm::new(Protocol::Qmi)),
-            Role::Mbim => Function::Wdm(Wdm::new(Protocol::Mbim(Mbim::new(max)))),
-            Role::At => Function::At(At::new(self.dialect)),
-            Role::Reports => Function::Reports,
-            Role::Silent => Function::Silent,
-        };
-        configuration.roles.iter().map(|(number, role)| (*number, function(*role))).collect()
-    }
-
-    fn swoc_info(&self) -> Answer {
-        let faults = &self.modem.faults;
-        if faults.has("stall-swoc") {
-            return Answer::Stall;
-        }
-        let sku = faults.text("sku").and_then(|sku| u16::from_str_radix(sku, 16).ok()).unwrap_or(0x2100);
-        let mut info = vec![0; if faults.has("short-swoc") { 16 } else { 60 }];
-        info[0] = 1;
-        info[9..11].copy_from_slice(&sku.to_le_bytes());
-        info[11..13].copy_from_slice(&0x0001u16.to_le_bytes());
-        Answer::Data(info)
-    }
-
-    fn class_request(&mut self, urb: &Submit, interface: u8) -> Answer {
-        let [request_type, request, low, ..] = urb.setup;
-        match (request_type, request, self.functions.get_mut(&interface)) {
-            // SEND_ENCAPSULATED_COMMAND, GET_ENCAPSULATED_RESPONSE
-            (0x21, 0x00, Some(Function::Wdm(wdm))) => {
-                let (delay, reads) = wdm.receive(&mut self.modem, &urb.data);
-                for data in reads {
-                    self.after(delay, Action::Response(interface, data));
-                }
-                Answer::Done
-            }
-            (0xa1, 0x01, Some(Function::Wdm(wdm))) => Answer::Data(wdm.responses.pop_front().unwrap_or_default()),
-            // SET_CONTROL_LINE_STATE
-            (0x21, 0x22, Some(Function::Wdm(wdm))) => {
-                wdm.dtr = low & 1 != 0;
-                Answer::Done
-            }
-            // Line state and coding of a serial port, break.
-            (0x21, 0x20 | 0x22 | 0x23, Some(Function::At(_) | Function::Silent)) => Answer::Done,
-            (0xa1, 0x21, _) => Answer::Data(vec![0x00, 0xc2, 0x01, 0x00, 0, 0, 8]),
-            // GET_MAX_LUN, BULK_ONLY_RESET
-            (0xa1, 0xfe, Some(Function::Storage(_))) => Answer::Data(vec![0]),
-            (0x21, 0xff, Some(Function::Storage(storage))) => {
-                *storage = Storage::new(self.active.scsi.clone());
-                Answer::Done
-            }
-            // GET_NTB_PARAMETERS, and what else the NCM part of cdc_mbim reads and sets.
-            (0xa1, 0x80, Some(Function::Wdm(_))) => Answer::Data(NTB_PARAMETERS.to_vec()),
-            (0xa1, 0x83 | 0x87, Some(Function::Wdm(_))) => Answer::Data(vec![0, 0]),
-            (0xa1, 0x85, Some(Function::Wdm(_))) => Answer::Data(16384u32.to_le_bytes().to_vec()),
-            (0x21, 0x84 | 0x86 | 0x88 | 0x8a, Some(Function::Wdm(_))) => Answer::Done,
-            // RESET_FUNCTION
-            (0x21, 0x05, Some(Function::Wdm(_))) => Answer::Done,
-            _ => Answer::Stall,
-        }
-    }
-
-    /// Makes a response readable and tells the host so.
-    fn respond(&mut self, interface: u8, data: Vec<u8>) {
-        let Some(Function::Wdm(wdm)) = self.functions.get_mut(&interface) else { return };
-        wdm.responses.push_back(data);
-        let notify = self.current().and_then(|current| current.endpoint(interface, Transfer::InterruptIn));
-        let Some(endpoint) = notify else { return };
-        // RESPONSE_AVAILABLE
-        self.on_link(|link| link.queue(endpoint, vec![0xa1, 0x01, 0, 0, interface, 0, 0, 0]));
-        self.pump(endpoint);
-    }
-
-    // The control socket.
-
-    fn control_line(&mut self, line: &str) -> Result<String, String> {
-        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let rest = rest.trim();
-        match verb {
-            "quit" => {}
-            "unplug" => {
-                self.leave();
-                self.form = 0;
-                self.progress = (0, 0);
-            }
-            "plug" => {
-                self.power_on();
-                self.attach().map_err(|error| error.to_string())?;
-            }
-            "reset" => self.reset(),
-            "relock" => self.modem.relock(),
-            "fault" => {
-                self.modem.faults.set(rest)?;
-                self.modem.transcript.event("fault", rest);
-            }
-            "clear" if rest.is_empty() => self.modem.faults.clear(),
-            "clear" => self.modem.faults.clear_one(rest),
-            "get" => return self.get(rest),
-            "set" => {
-                let (key, value) = rest.split_once(' ').ok_or("set KEY VALUE")?;
-                self.set(key, value)?;
-            }
-            _ => return Err(format!("unknown command: {verb}")),
-        }
-        Ok("ok".into())
-    }
-
-    fn get(&self, key: &str) -> Result<String, String> {
-        let modem = &self.modem;
-        let (vendor, product) = self.active.id();
-        let open = self.functions.values().any(
-            |function| matches!(function, Function::Wdm(Wdm { protocol: Protocol::Mbim(mbim), .. }) if mbim.is_open()),
-        );
-        Ok(match key {
-            "mode" => mode_name(modem.reported_mode()).into(),
-            "locked" => modem.locked.to_string(),
-            "radio" => if modem.radio_on() { "on" } else { "off" }.into(),
-            "identity" => format!("{vendor:04x}:{product:04x}"),
-            "plugged" => self.link.is_some().to_string(),
-            "port" => self.port.map_or("none".into(), |port| port.to_string()),
-            "configuration" => self.configuration.to_string(),
-            "configurations" => self.active.configurations.len().to_string(),
-            "cids" => modem.clients.count().to_string(),
-            "mbim-open" => open.to_string(),
-            "composition" => composition_text(&modem.next_composition),
-            "transfers" => self.transfers.to_string(),
-            "attaches" => self.attaches.to_string(),
-            "unlocks" => modem.unlocks.0.to_string(),
-            "refused" => modem.unlocks.1.to_string(),
-            "faults" => modem.faults.names(),
-            "imei" => modem.identity.imei.clone(),
-            _ => return Err(format!("no key of this name: {key}")),
-        })
-    }
-
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let number = || value.parse::<u64>().map_err(|_| format!("{value} is no number"));
-        match key {
-            "mode" => {
-                let mode = (0..=7).find(|mode| mode_name(*mode) == value).ok_or("unknown mode")?;
-                self.modem.set_mode(mode);
-            }
-            "locked" => {
-                self.modem.locked = value == "true";
-                if self.modem.locked {
-                    self.modem.lock = if self.modem.lock == Lock::Free { Lock::Sierra } else { self.modem.lock };
-                    self.modem.set_mode(LOW_POWER);
-                }
-            }
-            "unlocked" => self.unlocked = value == "true",
-            "transfers" => self.transfers = number()?,
-            "max-control-message" => self.max_control_message = Some(number()? as u16),
-            "imei" => self.modem.identity.imei = value.into(),
-            "manufacturer" | "product" | "serial" => {
-                let index = ["manufacturer", "product", "serial"].iter().position(|name| *name == key).unwrap_or(0);
-                for form in &mut self.forms {
-                    form.strings[index] = value.into();
-                }
-            }
-            "id" => {
-                let id = parse_id(value).ok_or("VID:PID")?;
-                self.forms[self.form].set_id(id);
-            }
-            _ => return Err(format!("no key of this name: {key}")),
-        }
-        Ok(())
-    }
 }
 
 const DIRECT_IP: u16 = 0x68a3;
-
-/// NTBs of 16 KiB both ways, 16-bit format, no alignment wishes.
-const NTB_PARAMETERS: [u8; 28] =
-    [28, 0, 1, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0];

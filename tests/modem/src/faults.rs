@@ -12,7 +12,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("refuse=ERROR", "the unlock is answered with this QMI error or MBIM status"),
     ("auth-delay=MS", "from the unlock to online (50)"),
     ("stays-low", "the unlock is accepted, the radio stays off"),
-    ("online-error=ERROR", "QMI error for Set Operating Mode(online) while locked (3)"),
+    ("online-error=ERROR", "QMI error for Set Operating Mode(online) while locked (3, of em7455-lenovo 60)"),
     ("garbage", "bytes that are no message before every reply"),
     ("indications", "unsolicited indications and a CTL sync indication before every reply"),
     ("merged", "an indication and the reply in one read"),
@@ -20,8 +20,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("stale", "a failing reply of the transaction before, then the reply"),
     ("short", "every reply cut in half"),
     ("overlong", "every reply followed by bytes that do not belong to it"),
-    ("duplicate", "every reply twice"),
     ("flood=N", "N indications before every reply (1000)"),
+    ("duplicate", "every reply twice"),
     ("cid-exhausted", "no client ids left"),
     ("keep-cids", "client ids survive a CTL sync"),
     ("no-qmi-service", "QMI inside MBIM: NoDeviceSupport"),
@@ -29,6 +29,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
+    ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
+    ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
     ("gone-after=N", "unplugged after the Nth transfer, counted likewise"),
@@ -55,6 +57,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("remote-wakeup=ON", "1: the configurations offer remote wake-up; 0: they do not (1)"),
     ("config-reenumerates=N", "writing a configuration other than the active one unplugs and replugs, N times"),
     ("config-refuse", "stalls SET_CONFIGURATION of anything but the first one chosen"),
+    ("config-needs-zero", "MBIM stays mute unless configuration 0 came 50 ms before its own"),
     ("config-sticky", "after the first configuration is written it comes back with that one alone, its QMI mute"),
 ];
 

@@ -224,8 +224,10 @@ fn ask(path: &str, line: &str) -> Result<(), String> {
         Ok(answer)
     };
     let answer = talk().map_err(|error: std::io::Error| format!("{path}: {error}"))?;
+    if answer.is_empty() {
+        return Err(format!("{path}: no answer"));
+    }
     match answer.trim_end() {
-        "" => Err(format!("{path}: no answer")),
         error if error.starts_with("error: ") => Err(error["error: ".len()..].to_owned()),
         answer => {
             println!("{answer}");

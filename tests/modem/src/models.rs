@@ -3,6 +3,7 @@
 use crate::composition::Composition;
 use crate::descriptors::{self, Configuration, Role};
 use crate::install::{Expect, sierra};
+use crate::qmi;
 use crate::radio::{Identity, Lock};
 use crate::transcript::from_hex;
 
@@ -19,6 +20,10 @@ pub enum Shape {
     FoxconnDual,
     /// MBIM on 0 and 1, then diagnostics, AT and another port.
     Mbim,
+    /// HP lt4120: QMI on interface 1, ECM, MBIM.
+    QmiEcmMbim,
+    /// Huawei's: serial ports, ECM, MBIM.
+    SerialEcmMbim,
     /// A disk.
     Disk,
     /// A disk and a debug port, as phones have them.
@@ -47,6 +52,8 @@ pub struct Row {
     pub shape: Shape,
     pub dialect: Dialect,
     pub lock: Lock,
+    /// QMI error for going online while locked.
+    pub online_error: u16,
     /// Comes up as 1199:0fff first.
     pub install: bool,
     pub note: &'static str,
@@ -70,6 +77,7 @@ const fn sierra_row(
         shape,
         dialect: Dialect::SierraOld,
         lock: Lock::Sierra,
+        online_error: qmi::error::INTERNAL,
         install: false,
         note,
     }
@@ -111,6 +119,7 @@ pub const ROWS: &[Row] = &[
         ..sierra_row("em7455-qmi", 0x9071, "EM7455", Shape::Sierra(6), "one configuration, QMI, locked")
     },
     Row {
+        online_error: qmi::error::INVALID_TRANSITION,
         dialect: Dialect::Sierra74,
         ..sierra_row("em7455-lenovo", 0x9079, "EM7455", Shape::Sierra(9), "Lenovo's, one configuration, MBIM, locked")
     },
@@ -174,6 +183,45 @@ pub const ROWS: &[Row] = &[
             "DW5821e Snapdragon X20 LTE",
             Shape::FoxconnDual,
             "T77W968 of Dell, QMI on interface 0 + MBIM",
+        )
+    },
+    Row {
+        id: (0x03f0, 0x9d1d),
+        manufacturer: "Hewlett-Packard",
+        dialect: Dialect::Plain,
+        lock: Lock::Free,
+        ..sierra_row(
+            "lt4120",
+            0,
+            "HP lt4120 Snapdragon X5 LTE",
+            Shape::QmiEcmMbim,
+            "three configurations: QMI on interface 1, ECM, MBIM",
+        )
+    },
+    Row {
+        id: (0x12d1, 0x15c1),
+        manufacturer: "Huawei Technologies Co., Ltd.",
+        dialect: Dialect::Plain,
+        lock: Lock::Free,
+        ..sierra_row(
+            "me906s",
+            0,
+            "HUAWEI Mobile Broadband Module",
+            Shape::SerialEcmMbim,
+            "three configurations: serial, ECM, MBIM",
+        )
+    },
+    Row {
+        id: (0x03f0, 0xa31d),
+        manufacturer: "HP",
+        dialect: Dialect::Plain,
+        lock: Lock::Free,
+        ..sierra_row(
+            "lt4132",
+            0,
+            "HP lt4132 LTE/HSPA+ 4G Module",
+            Shape::SerialEcmMbim,
+            "ME906s of HP: serial, ECM, MBIM",
         )
     },
     Row {
@@ -305,6 +353,7 @@ pub struct Model {
     pub identity: Identity,
     pub dialect: Dialect,
     pub lock: Lock,
+    pub online_error: u16,
     pub composition: Option<Composition>,
 }
 
@@ -332,6 +381,7 @@ impl Row {
             },
             dialect: self.dialect,
             lock: self.lock,
+            online_error: self.online_error,
             composition,
         }
     }
@@ -349,8 +399,16 @@ impl Row {
                 vec![qmi, Configuration::new(2).mbim(0).serial(2, Role::At)]
             }
             Shape::Mbim => vec![one.mbim(0).diag(2).serial(3, Role::At).serial(4, Role::Silent)],
+            Shape::QmiEcmMbim => {
+                let qmi = one.diag(0).qmi(1).serial(2, Role::At);
+                vec![qmi, Configuration::new(2).ecm(0).serial(2, Role::At), Configuration::new(3).mbim(0)]
+            }
+            Shape::SerialEcmMbim => {
+                vec![serial_ports(one), Configuration::new(2).ecm(0), Configuration::new(3).mbim(0)]
+            }
             Shape::Disk => vec![one.storage(0)],
-            Shape::Phone => vec![one.storage(0).diag(1)],
+            // The debug bridge has a class of its own.
+            Shape::Phone => vec![one.storage(0).serial_of(1, Role::Silent, (0xff, 0x42, 0x01))],
         }
     }
 }
@@ -399,6 +457,7 @@ pub fn from_report(text: &str) -> Result<Model, String> {
         forms: vec![form],
         dialect: Dialect::Plain,
         lock: if sierra_made { Lock::Sierra } else { Lock::Free },
+        online_error: qmi::error::INTERNAL,
         composition: None,
     })
 }

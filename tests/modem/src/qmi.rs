@@ -4,11 +4,13 @@ use crate::composition::{Composition, SUPPORTED};
 use crate::digest;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish, mode_name};
 use crate::transcript::hex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const CTL: u8 = 0;
+const WDS: u8 = 1;
 const DMS: u8 = 2;
+const NAS: u8 = 3;
 
 /// Client ids that a service gives out before it says ClientIdsExhausted; real modems have about ten.
 const CLIENTS: usize = 10;
@@ -102,6 +104,13 @@ impl<'a> Message<'a> {
             (DMS, 0x0023) => "DMS Get Revision",
             (DMS, 0x0024) => "DMS Get MSISDN",
             (DMS, 0x0025) => "DMS Get IDs",
+            (DMS, 0x002b) => "DMS UIM Get PIN Status",
+            (DMS, 0x003c) => "DMS UIM Get ICCID",
+            (DMS, 0x0043) => "DMS UIM Get IMSI",
+            (NAS, 0x0002) => "NAS Set Event Report",
+            (NAS, 0x0003) => "NAS Register Indications",
+            (NAS, 0x0020) => "NAS Get Signal Strength",
+            (NAS, 0x0024) => "NAS Get Serving System",
             (DMS, 0x002c) => "DMS Get Hardware Revision",
             (DMS, 0x002d) => "DMS Get Operating Mode",
             (DMS, 0x002e) => "DMS Set Operating Mode",
@@ -155,36 +164,51 @@ fn result(error: u16) -> Vec<u8> {
     tlv(2, &[status, error.to_le_bytes()].concat())
 }
 
-/// Client ids given out, a list a service.
+/// Client ids given out.
 #[derive(Default)]
-pub struct Clients(BTreeMap<u8, Vec<u8>>);
+pub struct Clients {
+    by_service: BTreeMap<u8, Vec<u8>>,
+    /// DMS clients that want to hear of each operating mode.
+    mode_reports: BTreeSet<u8>,
+}
 
 impl Clients {
     pub fn count(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.by_service.values().map(Vec::len).sum()
     }
 
     fn allocate(&mut self, service: u8) -> Option<u8> {
-        let taken = self.0.entry(service).or_default();
+        let taken = self.by_service.entry(service).or_default();
         let id = (FIRST_CLIENT..).find(|id| !taken.contains(id)).filter(|_| taken.len() < CLIENTS)?;
         taken.push(id);
         Some(id)
     }
 
     fn release(&mut self, service: u8, id: u8) -> bool {
-        let Some(taken) = self.0.get_mut(&service) else { return false };
+        let Some(taken) = self.by_service.get_mut(&service) else { return false };
+        if service == DMS {
+            self.mode_reports.remove(&id);
+        }
         let before = taken.len();
         taken.retain(|taken| *taken != id);
         taken.len() < before
     }
 
+    fn report_mode(&mut self, id: u8, wanted: bool) {
+        if wanted {
+            self.mode_reports.insert(id);
+        } else {
+            self.mode_reports.remove(&id);
+        }
+    }
+
     fn holds(&self, service: u8, id: u8) -> bool {
-        self.0.get(&service).is_some_and(|taken| taken.contains(&id))
+        self.by_service.get(&service).is_some_and(|taken| taken.contains(&id))
     }
 }
 
 /// Services and versions that the modem says it has.
-const SERVICES: [(u8, u16, u16); 2] = [(CTL, 1, 5), (DMS, 1, 14)];
+const SERVICES: [(u8, u16, u16); 4] = [(CTL, 1, 5), (WDS, 1, 9), (DMS, 1, 14), (NAS, 1, 0)];
 
 /// Answers one frame of the host; what is no request gets no answer.
 pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
@@ -198,6 +222,7 @@ pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
         _ if !modem.clients.holds(request.service, request.client) => Err(error::INVALID_CLIENT_ID),
         _ if modem.faults.take("busy") => Err(error::DEVICE_NOT_READY),
         DMS => device_management(modem, &request),
+        NAS => network_access(modem, &request),
         _ => Err(error::INVALID_COMMAND),
     };
     let tlvs = match &answer {
@@ -214,10 +239,9 @@ pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
 /// A failing answer to the transaction before the one that `reply` answers.
 pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let m = Message::parse(reply)?;
-    let transaction = match m.service {
-        CTL => u16::from(m.transaction.wrapping_sub(1) as u8).max(1),
-        _ => m.transaction.wrapping_sub(1),
-    };
+    // Zero is no transaction: the one before the first is the last.
+    let last = if m.service == CTL { u16::from(u8::MAX) } else { u16::MAX };
+    let transaction = if m.transaction > 1 { m.transaction - 1 } else { last };
     Some(emit(m.service, m.client, Kind::Response, transaction, m.id, &result(error::INTERNAL)))
 }
 
@@ -226,9 +250,15 @@ pub fn sync_indication() -> Vec<u8> {
     emit(CTL, 0, Kind::Indication, 0, 0x0027, &[])
 }
 
-/// DMS event report to everybody: the operating mode.
-pub fn mode_indication(mode: u8) -> Vec<u8> {
-    emit(DMS, 0xff, Kind::Indication, 0, 0x0001, &tlv(0x14, &[mode]))
+/// DMS event report to a client, or to everybody (0xff): the operating mode.
+pub fn mode_indication(client: u8, mode: u8) -> Vec<u8> {
+    emit(DMS, client, Kind::Indication, 0, 0x0001, &tlv(0x14, &[mode]))
+}
+
+/// The event reports that follow from a new operating mode.
+pub fn mode_reports(modem: &Modem) -> Vec<Vec<u8>> {
+    let mode = modem.reported_mode();
+    modem.clients.mode_reports.iter().map(|client| mode_indication(*client, mode)).collect()
 }
 
 fn control(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
@@ -274,7 +304,11 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
     let text = |text: &str| Ok(tlv(1, text.as_bytes()));
     let identity = modem.identity.clone();
     match request.id {
-        0x0001 => Ok(Vec::new()),
+        0x0001 => {
+            let asked = request.tlv(0x14) == Some(&[1]);
+            modem.clients.report_mode(request.client, asked);
+            Ok(Vec::new())
+        }
         // Rates in bit/s up and down, data capability 3 (simultaneous), SIM, LTE.
         0x0020 => {
             let rates = [50_000_000u32.to_le_bytes(), 100_000_000u32.to_le_bytes()].concat();
@@ -285,6 +319,8 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x0023 => text(&identity.revision),
         0x0024 => text("15550100"),
         0x0025 => Ok([tlv(0x10, b"0"), tlv(0x11, identity.imei.as_bytes())].concat()),
+        // PIN 1 and 2: disabled, three tries to verify, ten to unblock.
+        0x002b => Ok([tlv(0x11, &[3, 3, 10]), tlv(0x12, &[3, 3, 10])].concat()),
         0x002c => text("10"),
         0x002d => {
             let restricted = u8::from(modem.hardware_switch_off());
@@ -294,21 +330,10 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
             Ok([tlv(1, &[mode]), reason, tlv(0x11, &[restricted])].concat())
         }
         0x002e => set_operating_mode(modem, request.byte(1)?).map(|()| Vec::new()),
+        0x003c => text("8900100000000000001"),
+        0x0043 => text("001010000000001"),
         0x0051 => text(&identity.revision),
-        0x555b if modem.next_composition.number != 0 => {
-            let list = [&[SUPPORTED.len() as u8], SUPPORTED.as_slice()].concat();
-            Ok([tlv(0x10, &[modem.next_composition.number]), tlv(0x11, &list)].concat())
-        }
-        0x555c if modem.next_composition.number != 0 => {
-            let value = request.byte(1)?;
-            if !SUPPORTED.contains(&value) {
-                return Err(error::INVALID_ARGUMENT);
-            }
-            if !modem.faults.has("composition-ignored") {
-                modem.next_composition = Composition::numbered(value);
-            }
-            Ok(Vec::new())
-        }
+        0x555b | 0x555c => usb_composition(modem, request),
         0x555e if foxconn(modem) => match request.byte(1)? {
             0 => text(FOXCONN_MCFG),
             1 => text(&format!("{FOXCONN_MCFG}_{FOXCONN_APPS}")),
@@ -324,11 +349,44 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
     }
 }
 
+/// Sierra's 0x555B (get) and 0x555C (set, from the next reset on).
+fn usb_composition(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
+    let Some(composition) = &modem.next_composition else { return Err(error::INVALID_COMMAND) };
+    if request.id == 0x555b {
+        let list = [&[SUPPORTED.len() as u8], SUPPORTED.as_slice()].concat();
+        return Ok([tlv(0x10, &[composition.number]), tlv(0x11, &list)].concat());
+    }
+    let value = request.byte(1)?;
+    if !SUPPORTED.contains(&value) {
+        return Err(error::INVALID_ARGUMENT);
+    }
+    if !modem.faults.has("composition-ignored") {
+        modem.next_composition = Some(Composition::numbered(value));
+    }
+    Ok(Vec::new())
+}
+
+fn network_access(modem: &Modem, request: &Message) -> Result<Vec<u8>, u16> {
+    const LTE: u8 = 8;
+    let on = modem.radio_on();
+    match request.id {
+        0x0002 | 0x0003 => Ok(Vec::new()),
+        // -70 dBm.
+        0x0020 => Ok(tlv(1, &[(-70i8) as u8, LTE])),
+        // Registered at home with both domains attached, or not registered; PLMN 001 01.
+        0x0024 if on => {
+            let plmn = [&1u16.to_le_bytes()[..], &1u16.to_le_bytes(), &[4], b"Test"].concat();
+            Ok([tlv(1, &[1, 1, 1, 1, 1, LTE]), tlv(0x10, &[1]), tlv(0x12, &plmn)].concat())
+        }
+        0x0024 => Ok(tlv(1, &[0, 2, 2, 1, 0])),
+        _ => Err(error::INVALID_COMMAND),
+    }
+}
+
 fn set_operating_mode(modem: &mut Modem, mode: u8) -> Result<(), u16> {
     match mode {
         ONLINE if modem.locked => {
-            let error = modem.faults.number("online-error");
-            Err(error.map_or(error::INTERNAL, |error| error as u16))
+            Err(modem.faults.number("online-error").map_or(modem.online_error, |error| error as u16))
         }
         ONLINE if modem.hardware_switch_off() => Err(error::HARDWARE_RESTRICTED),
         // Reset is allowed from offline only.
@@ -427,7 +485,7 @@ mod tests {
         assert_eq!(
             ask(&mut modem, "01 0B 00 00 00 00 00 01 21 00 00 00"),
             spaced(
-                "01 20 00 80 00 00 01 01 21 00 15 00 02 04 00 00 00 00 00 01 0B 00 02 00 01 00 05 00 02 01 00 0E 00"
+                "01 2A 00 80 00 00 01 01 21 00 1F 00 02 04 00 00 00 00 00 01 15 00 04 00 01 00 05 00 01 01 00 09 00 02 01 00 0E 00 03 01 00 00 00"
             )
         );
         assert_eq!(
@@ -460,6 +518,17 @@ mod tests {
         assert_eq!(ask(&mut modem, ALLOCATE), exhausted);
         ask(&mut modem, "01 0B 00 00 00 00 00 01 27 00 00 00");
         assert_eq!(modem.clients.count(), 0);
+    }
+
+    #[test]
+    fn mode_reports_go_to_those_who_asked() {
+        let mut modem = modem(Lock::Free);
+        ask(&mut modem, ALLOCATE);
+        assert!(mode_reports(&modem).is_empty());
+        ask(&mut modem, "01 10 00 00 02 14 00 01 00 01 00 04 00 14 01 00 01");
+        assert_eq!(mode_reports(&modem), [mode_indication(0x14, ONLINE)]);
+        ask(&mut modem, "01 10 00 00 00 00 00 02 23 00 05 00 01 02 00 02 14");
+        assert!(mode_reports(&modem).is_empty());
     }
 
     #[test]
@@ -513,5 +582,7 @@ mod tests {
         let mut modem = modem(Lock::Sierra);
         let reply = answer(&mut modem, &from_hex(ALLOCATE.replace("00 01 22", "00 05 22").as_str()).unwrap()).unwrap();
         assert_eq!(Message::parse(&stale(&reply).unwrap()).unwrap().transaction, 4);
+        let first = answer(&mut modem, &from_hex(ALLOCATE).unwrap()).unwrap();
+        assert_eq!(Message::parse(&stale(&first).unwrap()).unwrap().transaction, 255);
     }
 }

@@ -65,7 +65,9 @@ pub struct Modem {
     pub locked: bool,
     pub mode: u8,
     /// Sierra's USB composition after the next reset.
-    pub next_composition: Composition,
+    pub next_composition: Option<Composition>,
+    /// QMI error for going online while locked.
+    pub online_error: u16,
     pub product: u16,
     /// Product id after the next reset, AT!UDPID.
     pub next_product: Option<u16>,
@@ -78,6 +80,8 @@ pub struct Modem {
     /// The mode has changed since the ports were told.
     pub mode_changed: bool,
     pub plugged: Instant,
+    /// Requests of all ports since the plug.
+    pub replies: u64,
 }
 
 impl Modem {
@@ -88,7 +92,8 @@ impl Modem {
             lock: model.lock,
             locked,
             mode: if locked { LOW_POWER } else { ONLINE },
-            next_composition: model.composition.clone().unwrap_or(Composition::numbered(0)),
+            next_composition: model.composition.clone(),
+            online_error: model.online_error,
             product: model.forms.last().map_or(0, |form| form.id().1),
             next_product: None,
             clients: Clients::default(),
@@ -98,7 +103,27 @@ impl Modem {
             unlocks: (0, 0),
             mode_changed: false,
             plugged: Instant::now(),
+            replies: 0,
         }
+    }
+
+    pub fn unlocked_from_the_start(&mut self) {
+        self.locked = false;
+        self.mode = ONLINE;
+    }
+
+    /// A reset: an unlock that waits for one outlasts it.
+    pub fn reset(&mut self) {
+        let unlocked = self.faults.has("reset-needed") && !self.locked;
+        self.power_cycle();
+        if unlocked {
+            self.unlocked_from_the_start();
+        }
+    }
+
+    /// Whether the reply that is due now is one that faults of replies are for.
+    pub fn reply_is_hit(&self) -> bool {
+        self.faults.number("at-reply").is_none_or(|which| which == self.replies)
     }
 
     /// Power was off: the lock and the clients' ids do not outlast that.
@@ -108,13 +133,14 @@ impl Modem {
         self.clients = Clients::default();
         self.wishes.clear();
         self.plugged = Instant::now();
+        self.replies = 0;
     }
 
     /// Whether it does not answer now.
     pub fn is_mute(&self) -> bool {
         let starting =
             self.faults.number("mute-for").is_some_and(|ms| self.plugged.elapsed() < Duration::from_millis(ms));
-        self.faults.has("mute") || starting
+        self.faults.has("mute") && self.reply_is_hit() || starting
     }
 
     pub fn hardware_switch_off(&self) -> bool {
@@ -143,7 +169,7 @@ impl Modem {
         self.locked = false;
         self.unlocks.0 += 1;
         self.transcript.event("unlocked", "");
-        if !self.faults.has("stays-low") {
+        if !self.faults.has("stays-low") && !self.faults.has("reset-needed") {
             self.wishes.push((self.faults.millis("auth-delay", 50), Wish::Online));
         }
     }

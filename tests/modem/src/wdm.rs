@@ -17,16 +17,19 @@ pub struct Wdm {
     /// One entry is what one GET_ENCAPSULATED_RESPONSE returns.
     pub responses: VecDeque<Vec<u8>>,
     pub dtr: bool,
+    /// Never answers, as some modems do after a wrong way into a configuration.
+    pub deaf: bool,
 }
 
 impl Wdm {
     pub fn new(protocol: Protocol) -> Wdm {
-        Wdm { protocol, responses: VecDeque::new(), dtr: false }
+        Wdm { protocol, responses: VecDeque::new(), dtr: false, deaf: false }
     }
 
     /// Takes one message of the host; returns the reads that answer it, and how late they come.
     pub fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
-        let dumb = modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
+        modem.replies += 1;
+        let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
         let replies = match &mut self.protocol {
             Protocol::Qmi if dumb => {
                 let text = format!("{} not heard", crate::transcript::hex(message));
@@ -41,14 +44,22 @@ impl Wdm {
             Protocol::Qmi => qmi::answer(modem, message).into_iter().collect(),
             Protocol::Mbim(mbim) => mbim.receive(modem, message),
         };
+        if !modem.reply_is_hit() {
+            return (Duration::ZERO, replies);
+        }
         (modem.faults.millis("late", 0), self.with_faults(modem, replies))
     }
 
     /// What the modem says by itself when its operating mode changes.
-    pub fn mode_changed(&self, modem: &Modem) -> Option<Vec<u8>> {
+    pub fn mode_changed(&self, modem: &Modem) -> Vec<Vec<u8>> {
+        let reports = qmi::mode_reports(modem);
         match &self.protocol {
-            Protocol::Qmi => None,
-            Protocol::Mbim(mbim) => mbim.is_open().then(|| mbim.radio_indication(modem)),
+            Protocol::Qmi => reports,
+            Protocol::Mbim(mbim) if mbim.is_open() => {
+                let tunnelled = reports.iter().map(|frame| mbim::qmi_indication(frame));
+                std::iter::once(mbim.radio_indication(modem)).chain(tunnelled).collect()
+            }
+            Protocol::Mbim(_) => Vec::new(),
         }
     }
 
@@ -102,7 +113,7 @@ impl Wdm {
     }
 
     fn indications(&self, modem: &Modem) -> Vec<Vec<u8>> {
-        let mode = qmi::mode_indication(modem.reported_mode());
+        let mode = qmi::mode_indication(0xff, modem.reported_mode());
         match &self.protocol {
             Protocol::Qmi => vec![qmi::sync_indication(), mode],
             Protocol::Mbim(_) => {
@@ -148,5 +159,16 @@ mod tests {
         assert_eq!(reads("short"), [reply[..9].to_vec()]);
         assert_eq!(reads("overlong")[0].len(), reply.len() + 9);
         assert_eq!(reads("duplicate").len(), 2);
+    }
+
+    #[test]
+    fn a_fault_can_befall_one_reply_alone() {
+        let mut modem = Modem::of(&models::row("mc7710").unwrap().model());
+        modem.faults.set("duplicate").unwrap();
+        modem.faults.set("at-reply=2").unwrap();
+        let sync = from_hex("01 0B 00 00 00 00 00 05 27 00 00 00").unwrap();
+        let mut wdm = Wdm::new(Protocol::Qmi);
+        let mut reads = || wdm.receive(&mut modem, &sync).1.len();
+        assert_eq!([reads(), reads(), reads()], [1, 2, 1]);
     }
 }

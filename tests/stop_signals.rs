@@ -1,0 +1,41 @@
+//! Signals are the whole process's, so this is a process of its own.
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{Signal, raise};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use wwan_quirks::deadline::Deadline;
+use wwan_quirks::sys;
+
+#[test]
+fn a_signal_ends_one_wait_and_not_the_process() {
+    let (quiet, _other) = UnixStream::pair().unwrap();
+    let wait = |milliseconds, seen| {
+        sys::wait(quiet.as_fd(), PollFlags::POLLIN, Deadline::after(Duration::from_millis(milliseconds)), seen)
+    };
+    sys::catch_stop_signals().unwrap();
+
+    // Before the wait.
+    for (number, signal) in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().enumerate() {
+        raise(signal).unwrap();
+        assert_eq!(wait(60_000, number), Err(Errno::EINTR));
+    }
+    assert_eq!(sys::stops(), 3);
+    // Those that were told of do not end another wait.
+    assert_eq!(wait(20, 3), Ok(PollFlags::empty()));
+
+    // Within it.
+    let waiting = pthread_self();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            pthread_kill(waiting, Signal::SIGTERM).unwrap();
+        });
+        assert_eq!(wait(60_000, 3), Err(Errno::EINTR));
+    });
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
