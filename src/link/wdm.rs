@@ -5,49 +5,18 @@
 //! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
 //! close drops what was not yet sent or read.
 
-use super::{LinkError, Port};
+use super::{DeviceNumber, LinkError, OpenError, Port, errno, open_node};
 use crate::deadline::Deadline;
 use crate::sys;
 use nix::errno::Errno;
-use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::poll::PollFlags;
-use nix::sys::stat::{major, minor};
-use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What qmi_wwan gives its ports, and the most that cdc_mbim's usually have.
 const USUAL_MAX_COMMAND: u16 = 4096;
-
-/// A device number, as sysfs's `dev` and `st_rdev` have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceNumber {
-    pub major: u64,
-    pub minor: u64,
-}
-
-impl fmt::Display for DeviceNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The modem left between its event and now.
-    #[error("{} is gone", .0.display())]
-    Gone(PathBuf),
-    /// Its other face, `/dev/wwan*`, is in use: the kernel lets one of the two be opened.
-    #[error("{} is in use as a /dev/wwan port", .0.display())]
-    InUse(PathBuf),
-    #[error("{} is not character device {expected}, but {found}", .path.display())]
-    OtherNode { path: PathBuf, expected: DeviceNumber, found: String },
-    #[error("cannot open {}: {error}", .path.display())]
-    Io { path: PathBuf, error: io::Error },
-}
 
 #[derive(Debug)]
 pub struct Wdm {
@@ -58,32 +27,9 @@ pub struct Wdm {
 }
 
 impl Wdm {
-    /// Opens the node that must be this character device and no link to one: after a replug, another modem may have
-    /// taken its name.
-    ///
-    /// Takes as long as the kernel needs to wake the modem up.
-    pub fn open(path: &Path, expected: DeviceNumber) -> Result<Wdm, OpenError> {
-        let io = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone(path.to_owned()),
-            Some(Errno::EBUSY) => OpenError::InUse(path.to_owned()),
-            _ => OpenError::Io { path: path.to_owned(), error },
-        };
-        let other = |found: String| OpenError::OtherNode { path: path.to_owned(), expected, found };
-        let opened =
-            OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC).open(path);
-        let file = match opened {
-            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Err(other("a link".to_owned())),
-            opened => opened.map_err(io)?,
-        };
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.file_type().is_char_device() {
-            return Err(other("no character device".to_owned()));
-        }
-        let found = DeviceNumber { major: major(metadata.rdev()), minor: minor(metadata.rdev()) };
-        if found != expected {
-            return Err(other(found.to_string()));
-        }
-        Ok(Wdm::over(file))
+    /// Opens the node. Takes as long as the kernel needs to wake the modem up.
+    pub fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
+        open_node(path, number).map(Wdm::over)
     }
 
     /// A port over what is already open, without blocking, and is the right node.
@@ -92,17 +38,8 @@ impl Wdm {
         Wdm { file, buffer: vec![0; longest.into()].into_boxed_slice(), stops: 0 }
     }
 
-    /// Whether the port became ready in time.
     fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
-        match sys::wait(self.file.as_fd(), events, by, self.stops) {
-            Ok(flags) if flags.contains(PollFlags::POLLHUP) => Err(LinkError::Gone),
-            Ok(flags) => Ok(!flags.is_empty()),
-            Err(Errno::EINTR) => {
-                self.stops += 1;
-                Err(LinkError::Interrupted)
-            }
-            Err(errno) => Err(LinkError::Io { operation: "poll", errno }),
-        }
+        super::ready(self.file.as_fd(), events, by, &mut self.stops)
     }
 }
 
@@ -113,7 +50,7 @@ impl Port for Wdm {
         }
         let mut earlier_failed = false;
         loop {
-            match self.file.write(message).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+            match errno(self.file.write(message)) {
                 Ok(written) if written == message.len() => return Ok(()),
                 Ok(written) => return Err(LinkError::TooLong { length: message.len(), longest: written }),
                 Err(Errno::EAGAIN) => {
@@ -135,7 +72,7 @@ impl Port for Wdm {
             if !self.ready(PollFlags::POLLIN, by)? {
                 return Ok(None);
             }
-            match self.file.read(&mut self.buffer).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+            match errno(self.file.read(&mut self.buffer)) {
                 Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
@@ -238,23 +175,5 @@ mod tests {
     fn nothing_is_sent_that_the_port_would_cut() {
         let (mut port, _modem) = pair();
         assert_eq!(port.send(&[0; 4097], soon()), Err(LinkError::TooLong { length: 4097, longest: 4096 }));
-    }
-
-    #[test]
-    fn only_the_expected_device_is_opened() {
-        let null = DeviceNumber { major: 1, minor: 3 };
-        assert!(Wdm::open(Path::new("/dev/null"), null).is_ok());
-        let refused = |path: &str, number| Wdm::open(Path::new(path), number).unwrap_err().to_string();
-        assert_eq!(
-            refused("/dev/null", DeviceNumber { major: 180, minor: 176 }),
-            "/dev/null is not character device 180:176, but 1:3"
-        );
-        assert_eq!(refused("/proc/self/exe", null), "/proc/self/exe is not character device 1:3, but a link");
-        assert_eq!(refused("/dev/no-such-node", null), "/dev/no-such-node is gone");
-        let file = std::env::temp_dir().join(format!("wwan-quirks-wdm-{}", std::process::id()));
-        std::fs::write(&file, "").unwrap();
-        let refusal = refused(file.to_str().unwrap(), null);
-        std::fs::remove_file(&file).unwrap();
-        assert!(refusal.ends_with("is not character device 1:3, but no character device"), "{refusal}");
     }
 }
