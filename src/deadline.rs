@@ -11,6 +11,11 @@ impl Deadline {
         Deadline(Instant::now() + budget)
     }
 
+    /// This deadline and `budget` more.
+    pub fn plus(self, budget: Duration) -> Deadline {
+        Deadline(self.0 + budget)
+    }
+
     /// The time left, zero once it has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())

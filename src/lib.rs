@@ -7,14 +7,31 @@
 //! event ──> device ──> quirk ──> plan ──> steps ──> outcome
 //! ```
 
+pub mod apply;
+pub mod check;
+pub mod cli;
 pub mod deadline;
 pub mod device;
+pub mod error;
+pub mod event;
+pub mod explain;
+pub mod hook;
 pub mod id;
+pub mod journal;
+pub mod layers;
 pub mod link;
+pub mod list;
+pub mod plan;
 pub mod policy;
 pub mod quirks;
 pub mod root;
+pub mod rules;
+pub mod run;
 pub mod session;
+pub mod source;
+pub mod state;
+pub mod status;
 pub mod steps;
 pub mod sys;
+pub mod systemd;
 pub mod wire;

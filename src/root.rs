@@ -25,7 +25,7 @@ impl Root {
 
 /// Reads a whole file of at most `limit` bytes; a longer one is an error of kind `FileTooLarge`.
 pub fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(limit.min(4096) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
+use rusb::{Context, DeviceHandle, UsbContext};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,6 +24,13 @@ pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
     // and so open.
     unsafe { ioctl::wdm_max_command(port.as_raw_fd(), &mut bytes) }?;
     Ok(bytes)
+}
+
+/// Hands an opened usbfs node to libusb. The caller keeps `node` open for as long as the handle lives: libusb neither
+/// duplicates nor closes it (`libusb_wrap_sys_device`).
+pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
+    // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
+    unsafe { context.open_device_with_fd(node.as_raw_fd()) }
 }
 
 static STOPS: AtomicUsize = AtomicUsize::new(0);

@@ -1,1 +1,353 @@
+//! One USB device as sysfs tells it.
 //!
+//! A [`Device`] holds its sysfs directory open. That handle belongs to this very device: once the device has left the
+//! bus, every read and write through it fails, even if another device stands on the same port by then. So nothing
+//! below ever acts on a modem other than the one that it was given.
+//!
+//! What is read here comes from the device or from whoever wrote the environment, and is checked: paths stay below
+//! `/sys/devices` and pass no symbolic link, texts and descriptors are bounded.
+
+pub mod descriptors;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::Mode;
+
+use crate::id::UsbId;
+use crate::root::{Root, read_limited};
+use descriptors::{Descriptors, Malformed};
+
+/// A sysfs attribute is at most a page.
+const ATTRIBUTE_LIMIT: usize = 4096;
+/// Eight configurations of at most 65,535 bytes each: `USB_MAXCONFIG` in the kernel.
+const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
+
+/// The place of a device in the tree of hubs, as the kernel names it: bus, then the port on every hub (`1-1.2`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(String);
+
+impl Port {
+    /// `text` if it has the form of a port.
+    pub fn new(text: &str) -> Option<Port> {
+        let number = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        let (bus, path) = text.split_once('-')?;
+        (number(bus) && path.split('.').count() <= 7 && path.split('.').all(number)).then(|| Port(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("DEVPATH {0:?} is no device: it must lie below /devices, without \"..\" (who called the hook by hand?)")]
+    BadPath(String),
+    #[error("DEVPATH {0:?} names neither a USB device nor anything on one")]
+    NotUsb(String),
+    #[error("the device at {port} is gone")]
+    Gone { port: String },
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} says {text:?}, which is not what the kernel writes there")]
+    Odd { path: PathBuf, text: String },
+    #[error("the descriptors in {path} are malformed: {source}")]
+    Descriptors { path: PathBuf, source: Malformed },
+    #[error("{0:?} is neither a port (1-1.2), nor VID:PID, nor /dev/cdc-wdmN, nor /dev/bus/usb/BBB/DDD")]
+    NoSuchForm(String),
+    #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
+    Absent(String),
+}
+
+/// The number of a device node, major and minor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceNumber {
+    pub major: u64,
+    pub minor: u64,
+}
+
+impl DeviceNumber {
+    fn parse(text: &str) -> Option<DeviceNumber> {
+        let (major, minor) = text.split_once(':')?;
+        Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+/// An interface of the active configuration, with what the kernel made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundInterface {
+    #[doc(alias = "bInterfaceNumber")]
+    pub number: u8,
+    pub driver: Option<String>,
+    /// Names of the `usbmisc`, `tty` and `net` devices on it.
+    pub nodes: Vec<String>,
+}
+
+/// A `cdc-wdm` character device of a modem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPort {
+    /// `cdc-wdm0`.
+    pub name: String,
+    pub driver: Option<String>,
+    pub number: DeviceNumber,
+}
+
+pub struct Device {
+    pub port: Port,
+    pub id: UsbId,
+    /// For messages and for finding things again; reading goes through `directory`.
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Device {
+    /// The USB device that `devpath` (`/devices/…`, as udev's `DEVPATH` has it) is or lies on.
+    pub fn at_devpath(root: &Root, devpath: &str) -> Result<Device, DeviceError> {
+        let bad = || DeviceError::BadPath(devpath.to_owned());
+        let relative = devpath.strip_prefix('/').filter(|path| path.starts_with("devices/")).ok_or_else(bad)?;
+        if relative.len() > 4096 || relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad());
+        }
+        let parts: Vec<&str> = relative.split('/').collect();
+        let depth = parts.iter().rposition(|part| Port::new(part).is_some());
+        let depth = depth.ok_or_else(|| DeviceError::NotUsb(devpath.to_owned()))?;
+        let (Some(path), Some(port)) = (parts.get(..=depth), parts.get(depth).and_then(|part| Port::new(part))) else {
+            return Err(bad());
+        };
+        Device::open(root, Path::new(&path.join("/")), port)
+    }
+
+    /// All USB devices that stand on `root`'s buses, in the order of their ports.
+    pub fn all(root: &Root) -> Result<Vec<Device>, DeviceError> {
+        let path = root.at("/sys/bus/usb/devices");
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(DeviceError::Io { path, source }),
+        };
+        let mut ports: Vec<Port> =
+            entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)).collect();
+        ports.sort();
+        // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
+        Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
+    }
+
+    /// The USB device that stands on `port`.
+    pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
+        let link = root.at("/sys/bus/usb/devices").join(port.as_str());
+        let sys = root.at("/sys").canonicalize();
+        let real = link.canonicalize().and_then(|real| Ok((real, sys?)));
+        let (real, sys) = real.map_err(|_| DeviceError::Absent(port.to_string()))?;
+        let relative = real.strip_prefix(&sys).map_err(|_| DeviceError::BadPath(real.display().to_string()))?;
+        Device::open(root, relative, port)
+    }
+
+    fn open(root: &Root, relative: &Path, port: Port) -> Result<Device, DeviceError> {
+        let sys = root.at("/sys");
+        let path = sys.join(relative);
+        let top = File::open(&sys).map_err(|source| DeviceError::Io { path: sys, source })?;
+        // One name at a time: openat2, which could do it at once, is withheld from helpers by udevd's sandbox
+        // (RestrictSUIDSGID answers it with ENOSYS).
+        let mut directory = OwnedFd::from(top);
+        for name in relative {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            directory = match fcntl::openat(&directory, name, flags, Mode::empty()) {
+                Ok(directory) => directory,
+                Err(nix::Error::ENOENT | nix::Error::ENODEV) => {
+                    return Err(DeviceError::Gone { port: port.to_string() });
+                }
+                Err(error) => return Err(DeviceError::Io { path, source: error.into() }),
+            };
+        }
+        let mut device = Device { port, id: UsbId { vendor: 0, product: 0 }, path, directory };
+        device.id = UsbId { vendor: device.hex("idVendor")?, product: device.hex("idProduct")? };
+        Ok(device)
+    }
+
+    /// The devices that a person means by `text`: a port, an ID, a cdc-wdm node or a usbfs node.
+    pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
+        let absent = || DeviceError::Absent(text.to_owned());
+        let found = if let Some(port) = Port::new(text) {
+            vec![Device::at_port(root, port)?]
+        } else if let Ok(id) = text.parse::<UsbId>() {
+            Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
+        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name)) {
+            let real = root.at("/sys/class/usbmisc").join(name).canonicalize().map_err(|_| absent())?;
+            let sys = root.at("/sys").canonicalize().map_err(|_| absent())?;
+            let relative = real.strip_prefix(&sys).map_err(|_| absent())?;
+            vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]
+        } else if let Some(numbers) = text.strip_prefix("/dev/bus/usb/") {
+            let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
+            let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
+            let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
+            Device::all(root)?.into_iter().filter(|device| here(device) == wanted).collect()
+        } else {
+            return Err(DeviceError::NoSuchForm(text.to_owned()));
+        };
+        if found.is_empty() { Err(absent()) } else { Ok(found) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this very device still stands on the bus.
+    pub fn is_present(&self) -> bool {
+        self.attribute("idVendor").is_ok()
+    }
+
+    /// A text attribute without its trailing newline. Bytes that are no UTF-8 are replaced.
+    ///
+    /// `manufacturer`, `product`, `serial` and `bConfigurationValue` take the device's lock in the kernel and may
+    /// block for seconds while a driver probes; `idVendor`, `idProduct`, `busnum`, `devnum`, `dev` and `descriptors`
+    /// do not (Linux `drivers/usb/core/sysfs.c`).
+    pub fn attribute(&self, name: &str) -> Result<String, DeviceError> {
+        let bytes = self.read(Path::new(name), ATTRIBUTE_LIMIT)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    pub fn descriptors(&self) -> Result<Descriptors, DeviceError> {
+        let bytes = self.raw_descriptors()?;
+        descriptors::parse(&bytes)
+            .map_err(|source| DeviceError::Descriptors { path: self.path.join("descriptors"), source })
+    }
+
+    pub fn raw_descriptors(&self) -> Result<Vec<u8>, DeviceError> {
+        self.read(Path::new("descriptors"), DESCRIPTORS_LIMIT)
+    }
+
+    /// The active configuration; none where the device is unconfigured.
+    #[doc(alias = "bConfigurationValue")]
+    pub fn configuration(&self) -> Result<Option<u8>, DeviceError> {
+        let text = self.attribute("bConfigurationValue")?;
+        match text.trim() {
+            "" | "0" => Ok(None),
+            value => value.parse().map(Some).map_err(|_| self.odd("bConfigurationValue", value)),
+        }
+    }
+
+    /// Writes `bConfigurationValue`. The kernel unbinds the drivers, sends SET_CONFIGURATION (up to 5 s) and binds anew
+    /// before this returns.
+    pub fn set_configuration(&self, value: u8) -> io::Result<()> {
+        use std::io::Write;
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        File::from(file).write_all(format!("{value}\n").as_bytes())
+    }
+
+    /// The node of the device under `/dev/bus/usb`, and the number that it must have.
+    pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
+        let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);
+        Ok((root.at(name), self.number("dev")?))
+    }
+
+    /// The interfaces of the active configuration.
+    pub fn interfaces(&self) -> Result<Vec<BoundInterface>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        let mut found = Vec::new();
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let directory = Path::new(&name);
+            let number = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            let number = u8::from_str_radix(&number, 16).map_err(|_| self.odd("bInterfaceNumber", &number))?;
+            let mut nodes = Vec::new();
+            for class in ["usbmisc", "net", "tty"] {
+                nodes.extend(self.list(&directory.join(class)).unwrap_or_default());
+            }
+            // A usb-serial port is a directory of its own beside the classes (`ttyUSB0`).
+            nodes.extend(self.list(directory)?.into_iter().filter(|name| name.starts_with("tty") && name != "tty"));
+            nodes.sort();
+            found.push(BoundInterface { number, driver: self.driver(directory), nodes });
+        }
+        found.sort_by_key(|interface| interface.number);
+        Ok(found)
+    }
+
+    /// The `cdc-wdm` ports of the device, in the order of their names.
+    pub fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        let mut ports = Vec::new();
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let class = Path::new(&name).join("usbmisc");
+            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_control_port(port)) {
+                let number = self.number(&class.join(&port).join("dev").display().to_string())?;
+                ports.push(ControlPort { driver: self.driver(Path::new(&name)), name: port, number });
+            }
+        }
+        ports.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ports)
+    }
+
+    fn driver(&self, directory: &Path) -> Option<String> {
+        let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
+        Path::new(&target).file_name()?.to_str().map(str::to_owned)
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let entries = Dir::openat(&self.directory, directory, flags, Mode::empty());
+        let entries = entries.map_err(|error| self.error(directory, error.into()))?;
+        let names = entries.into_iter().flatten().map(|entry| entry.file_name().to_bytes().to_owned());
+        let texts = names.filter_map(|name| OsStr::from_bytes(&name).to_str().map(str::to_owned));
+        Ok(texts.filter(|name| name != "." && name != "..").collect())
+    }
+
+    fn read(&self, name: &Path, limit: usize) -> Result<Vec<u8>, DeviceError> {
+        debug_assert!(name.components().all(|part| matches!(part, Component::Normal(_))));
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        fcntl::openat(self.directory.as_fd(), name, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|file| read_limited(File::from(file), limit))
+            .map_err(|error| self.error(name, error))
+    }
+
+    fn error(&self, name: &Path, source: io::Error) -> DeviceError {
+        match source.raw_os_error().map(nix::Error::from_raw) {
+            Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
+            // A removed directory has no entries any more; one that still has an ID merely lacks this attribute.
+            Some(nix::Error::ENOENT) if name == Path::new("idVendor") => {
+                DeviceError::Gone { port: self.port.to_string() }
+            }
+            _ => DeviceError::Io { path: self.path.join(name), source },
+        }
+    }
+
+    fn odd(&self, name: &str, text: &str) -> DeviceError {
+        DeviceError::Odd { path: self.path.join(name), text: text.to_owned() }
+    }
+
+    fn hex(&self, name: &str) -> Result<u16, DeviceError> {
+        let text = self.attribute(name)?;
+        u16::from_str_radix(&text, 16).map_err(|_| self.odd(name, &text))
+    }
+
+    fn decimal(&self, name: &str) -> Result<u16, DeviceError> {
+        let text = self.attribute(name)?;
+        text.parse().map_err(|_| self.odd(name, &text))
+    }
+
+    fn number(&self, name: &str) -> Result<DeviceNumber, DeviceError> {
+        let text = self.attribute(name)?;
+        DeviceNumber::parse(&text).ok_or_else(|| self.odd(name, &text))
+    }
+}
+
+/// `cdc-wdm` and a number.
+pub fn is_control_port(name: &str) -> bool {
+    let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
+    (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -6,20 +6,22 @@
 pub(crate) mod scripted;
 pub mod stream;
 pub mod tty;
+pub mod usb;
 pub mod wdm;
 
-use crate::deadline::Deadline;
-use crate::sys;
-use nix::errno::Errno;
-use nix::libc::{O_CLOEXEC, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
-use nix::poll::PollFlags;
-use nix::sys::stat::{major, minor};
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+
+use crate::deadline::Deadline;
+use crate::device::DeviceNumber;
+use crate::sys;
 
 /// A port that a modem listens on.
 pub trait Port {
@@ -55,54 +57,35 @@ pub enum LinkError {
     Io { operation: &'static str, errno: Errno },
 }
 
-/// A device number, as sysfs's `dev` and `st_rdev` have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceNumber {
-    pub major: u64,
-    pub minor: u64,
-}
-
-impl fmt::Display for DeviceNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The modem left between its event and now.
-    #[error("{} is gone", .0.display())]
-    Gone(PathBuf),
+    #[error("{path} is gone")]
+    Gone { path: PathBuf },
     /// Its other face, `/dev/wwan*`, is in use: the kernel lets one of the two be opened.
-    #[error("{} is in use as a /dev/wwan port", .0.display())]
-    InUse(PathBuf),
-    #[error("{} is not character device {expected}, but {found}", .path.display())]
-    OtherNode { path: PathBuf, expected: DeviceNumber, found: String },
-    #[error("cannot open {}: {error}", .path.display())]
-    Io { path: PathBuf, error: io::Error },
+    #[error("{path} is in use as a /dev/wwan port")]
+    InUse { path: PathBuf },
+    #[error("cannot open {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is not the device that sysfs names: it must be the character device {major}:{minor}")]
+    Another { path: PathBuf, major: u64, minor: u64 },
 }
 
-/// Opens the node that must be this character device and no link to one, without blocking: after a replug, another
-/// modem may have taken its name.
-fn open_node(path: &Path, expected: DeviceNumber) -> Result<File, OpenError> {
-    let io = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone(path.to_owned()),
-        Some(Errno::EBUSY) => OpenError::InUse(path.to_owned()),
-        _ => OpenError::Io { path: path.to_owned(), error },
-    };
-    let other = |found: String| OpenError::OtherNode { path: path.to_owned(), expected, found };
-    let flags = O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY;
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Err(other("a link".to_owned())),
-        opened => opened.map_err(io)?,
-    };
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.file_type().is_char_device() {
-        return Err(other("no character device".to_owned()));
-    }
-    let found = DeviceNumber { major: major(metadata.rdev()), minor: minor(metadata.rdev()) };
-    if found != expected {
-        return Err(other(found.to_string()));
+/// Opens a device node for reading and writing, without blocking. Refused is whatever is not the character device
+/// `number`: a link, a file, or the node of another device.
+pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
+    let file = opened.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
+        Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
+        _ => OpenError::Io { path: path.to_owned(), source },
+    })?;
+    let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let found =
+        DeviceNumber { major: nix::sys::stat::major(metadata.rdev()), minor: nix::sys::stat::minor(metadata.rdev()) };
+    if !metadata.file_type().is_char_device() || found != number {
+        let DeviceNumber { major, minor } = number;
+        return Err(OpenError::Another { path: path.to_owned(), major, minor });
     }
     Ok(file)
 }
@@ -130,20 +113,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_expected_device_is_opened() {
+    fn only_the_named_character_device_is_opened() {
         let null = DeviceNumber { major: 1, minor: 3 };
         assert!(open_node(Path::new("/dev/null"), null).is_ok());
-        let refused = |path: &str, number| open_node(Path::new(path), number).unwrap_err().to_string();
-        assert_eq!(
-            refused("/dev/null", DeviceNumber { major: 180, minor: 176 }),
-            "/dev/null is not character device 180:176, but 1:3"
-        );
-        assert_eq!(refused("/proc/self/exe", null), "/proc/self/exe is not character device 1:3, but a link");
-        assert_eq!(refused("/dev/no-such-node", null), "/dev/no-such-node is gone");
-        let file = std::env::temp_dir().join(format!("wwan-quirks-wdm-{}", std::process::id()));
-        std::fs::write(&file, "").unwrap();
-        let refusal = refused(file.to_str().unwrap(), null);
-        std::fs::remove_file(&file).unwrap();
-        assert!(refusal.ends_with("is not character device 1:3, but no character device"), "{refusal}");
+        let other = open_node(Path::new("/dev/zero"), null).unwrap_err();
+        assert!(matches!(other, OpenError::Another { .. }), "{other}");
+        assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Gone { .. })));
+        let link = std::env::temp_dir().join(format!("wwan-quirks-link-{}", std::process::id()));
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let refused = open_node(&link, null);
+        std::fs::remove_file(&link).unwrap();
+        assert!(matches!(refused, Err(OpenError::Io { .. })));
     }
 }

@@ -1,8 +1,9 @@
 //! A modem's tty, as made by the option driver: AT commands.
 
 use super::stream::Stream;
-use super::{DeviceNumber, LinkError, OpenError, Port, open_node};
+use super::{LinkError, OpenError, Port, open_node};
 use crate::deadline::Deadline;
+use crate::device::DeviceNumber;
 use nix::errno::Errno;
 use nix::sys::termios::{
     BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
@@ -22,8 +23,8 @@ impl Tty {
     pub fn open(path: &Path, number: DeviceNumber) -> Result<Tty, OpenError> {
         let file = open_node(path, number)?;
         Tty::over(file).map_err(|errno| match errno {
-            Errno::EIO | Errno::ENXIO | Errno::ENODEV => OpenError::Gone(path.to_owned()),
-            errno => OpenError::Io { path: path.to_owned(), error: io::Error::from(errno) },
+            Errno::EIO | Errno::ENXIO | Errno::ENODEV => OpenError::Gone { path: path.to_owned() },
+            errno => OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) },
         })
     }
 

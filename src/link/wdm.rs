@@ -5,8 +5,9 @@
 //! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
 //! close drops what was not yet sent or read.
 
-use super::{DeviceNumber, LinkError, OpenError, Port, errno, open_node};
+use super::{LinkError, OpenError, Port, errno, open_node};
 use crate::deadline::Deadline;
+use crate::device::DeviceNumber;
 use crate::sys;
 use nix::errno::Errno;
 use nix::poll::PollFlags;

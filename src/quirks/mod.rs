@@ -1,1 +1,275 @@
-//!
+//! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
+
+pub mod fragment;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::device::descriptors::Function;
+use crate::id::UsbId;
+use crate::layers::{self, Layer, LayerError, Layered};
+use crate::link::usb::Setup;
+use crate::root::Root;
+use crate::source::Invalid;
+
+const DIRECTORY: &str = "quirks.d";
+
+/// Where an entry or a setting stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub layer: Layer,
+    pub path: PathBuf,
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// One entry of the database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quirk {
+    pub ids: Vec<UsbId>,
+    pub name: String,
+    /// What a person should know, shown by `explain`.
+    pub note: Option<String>,
+    /// Texts of the device that narrow the match.
+    pub strings: Strings,
+    /// The `bInterfaceNumber`s on which qmi_wwan finds QMI; where empty, it is looked for.
+    pub qmi_interfaces: Vec<u8>,
+    pub steps: Vec<Step>,
+    pub place: Place,
+}
+
+/// Texts of a device, or parts of them to look for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Strings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scsi_vendor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scsi_model: Option<String>,
+}
+
+impl Strings {
+    fn pairs<'a>(&'a self, other: &'a Strings) -> [(&'a Option<String>, &'a Option<String>); 5] {
+        [
+            (&self.manufacturer, &other.manufacturer),
+            (&self.product, &other.product),
+            (&self.serial, &other.serial),
+            (&self.scsi_vendor, &other.scsi_vendor),
+            (&self.scsi_model, &other.scsi_model),
+        ]
+    }
+
+    /// How many texts are given.
+    pub fn count(&self) -> usize {
+        self.pairs(self).iter().filter(|(text, _)| text.is_some()).count()
+    }
+
+    /// Whether every text that is given here is part of the device's.
+    pub fn match_device(&self, device: &Strings) -> bool {
+        self.pairs(device).iter().all(|(part, whole)| match (part, whole) {
+            (None, _) => true,
+            (Some(part), Some(whole)) => whole.contains(part.as_str()),
+            (Some(_), None) => false,
+        })
+    }
+}
+
+/// What a modem needs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    Switch(Switch),
+    Configuration(Wish),
+    FccAuth(Procedure),
+}
+
+impl Step {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Switch(_) => "switch",
+            Step::Configuration(_) => "configuration",
+            Step::FccAuth(_) => "fcc-auth",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Switch(switch) => write!(f, "switch={switch}"),
+            Step::Configuration(wish) => write!(f, "configuration={wish}"),
+            Step::FccAuth(procedure) => write!(f, "fcc-auth={procedure}"),
+        }
+    }
+}
+
+/// How a modem leaves its install mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    Sierra,
+}
+
+impl Switch {
+    /// The control transfer that does it.
+    pub fn setup(self) -> Setup {
+        match self {
+            Switch::Sierra => Setup { request_type: 0x40, request: 0x0b, value: 1, index: 0 },
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Switch::Sierra => f.write_str("sierra"),
+        }
+    }
+}
+
+/// The configuration that a quirk wishes for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// What the policy prefers.
+    Preferred,
+    /// What the kernel chose.
+    Keep,
+    Function(Function),
+    /// A `bConfigurationValue`.
+    Value(u8),
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wish::Preferred => f.write_str("preferred"),
+            Wish::Keep => f.write_str("keep"),
+            Wish::Function(function) => f.write_str(function.name()),
+            Wish::Value(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+/// How a radio is unlocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Procedure {
+    /// DMS 0x555F, of Sierra and those that sell its modems. No secret.
+    Sierra,
+    /// The radio state of Quectel's own MBIM service. No secret.
+    Quectel,
+    /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
+    Foxconn { magic: String },
+    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
+    Rolling { oem_strings: Vec<String> },
+}
+
+impl fmt::Display for Procedure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Procedure::Sierra => "sierra",
+            Procedure::Quectel => "quectel",
+            Procedure::Foxconn { .. } => "foxconn",
+            Procedure::Rolling { .. } => "rolling",
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum QuirksError {
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error("{0}")]
+    Invalid(#[from] Box<Invalid>),
+}
+
+/// What a look-up gives: the quirk, and what is wrong with files that might have had a better one.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub quirk: Option<Quirk>,
+    pub errors: Vec<QuirksError>,
+}
+
+/// The narrowest quirk for a device: the one with the most texts that match, of these the one of the highest layer, of
+/// these the last. `strings` is called only where a text is asked for, since reading them takes the device's lock.
+///
+/// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
+pub fn lookup(root: &Root, id: UsbId, strings: impl Fn() -> Strings) -> Found {
+    let mut found = Found::default();
+    let own = format!("{:04x}-", id.vendor);
+    let files = match layers::files(root, DIRECTORY, |name| can_hold(name, &own)) {
+        Ok(files) => files,
+        Err(error) => return Found { quirk: None, errors: vec![error.into()] },
+    };
+    let mut device = None;
+    let mut best: Option<(usize, Layer)> = None;
+    for file in files {
+        let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
+        found.errors.extend(errors);
+        for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
+            let rank = (quirk.strings.count(), quirk.place.layer);
+            let matches = rank.0 == 0 || quirk.strings.match_device(device.get_or_insert_with(&strings));
+            if matches && best.is_none_or(|best| rank >= best) {
+                best = Some(rank);
+                found.quirk = Some(quirk);
+            }
+        }
+    }
+    found
+}
+
+/// The whole database, in the order of its files.
+pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
+    let files = match layers::files(root, DIRECTORY, |_| true) {
+        Ok(files) => files,
+        Err(error) => return (Vec::new(), vec![error.into()]),
+    };
+    let mut all = (Vec::new(), Vec::new());
+    for file in files {
+        let (quirks, errors) = load(root, &file, |text| fragment::parse(&file, text));
+        all.0.extend(quirks);
+        all.1.extend(errors);
+    }
+    all
+}
+
+fn load(
+    root: &Root,
+    file: &Layered,
+    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Invalid>),
+) -> (Vec<Quirk>, Vec<QuirksError>) {
+    match layers::read(root, file) {
+        Ok(None) => (Vec::new(), Vec::new()),
+        Ok(Some(text)) => {
+            let (quirks, errors) = parse(&text);
+            (quirks, errors.into_iter().map(|error| Box::new(error).into()).collect())
+        }
+        Err(error) => (Vec::new(), vec![error.into()]),
+    }
+}
+
+/// Whether a file of this name can hold entries of the vendor whose files begin with `own` (`1199-`).
+fn can_hold(name: &[u8], own: &str) -> bool {
+    match name {
+        [a, b, c, d, b'-', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => {
+            name.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(own.as_bytes()))
+        }
+        _ => true,
+    }
+}
+
+/// The vendor that a file of this name is all about (`1199-sierra.toml`).
+pub fn vendor_of(name: &str) -> Option<u16> {
+    let digits = name.get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    name.get(4..)?.starts_with('-').then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+}

@@ -12,6 +12,7 @@ mod tests;
 use super::{Outcome, Trouble};
 use crate::deadline::Deadline;
 use crate::link::{LinkError, Port};
+use crate::quirks::Procedure;
 use crate::session::SessionError;
 use crate::session::mbim::Session;
 use crate::session::qmi::{self, Carrier, Direct};
@@ -46,30 +47,6 @@ impl fmt::Display for Protocol {
             Protocol::Qmi => "QMI",
             Protocol::Mbim => "MBIM",
             Protocol::At => "AT commands",
-        })
-    }
-}
-
-/// How a modem is unlocked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Procedure {
-    /// DMS 0x555F, of Sierra and those that sell its modems. No secret.
-    Sierra,
-    /// The radio state of Quectel's own MBIM service. No secret.
-    Quectel,
-    /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
-    Foxconn { magic: String },
-    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
-    Rolling { oem_strings: Vec<String> },
-}
-
-impl fmt::Display for Procedure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Procedure::Sierra => "sierra",
-            Procedure::Quectel => "quectel",
-            Procedure::Foxconn { .. } => "foxconn",
-            Procedure::Rolling { .. } => "rolling",
         })
     }
 }

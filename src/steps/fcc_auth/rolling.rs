@@ -106,7 +106,8 @@ fn conclude(at: &mut Conversation, stays_off: Option<&str>) -> Result<Outcome, S
 mod tests {
     use super::*;
     use crate::link::LinkError;
-    use crate::steps::fcc_auth::{Procedure, Protocol, Transport, run};
+    use crate::quirks::Procedure;
+    use crate::steps::fcc_auth::{Protocol, Transport, run};
     use std::collections::VecDeque;
     use std::time::Duration;
 

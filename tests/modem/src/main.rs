@@ -1,1 +1,260 @@
-fn main() {}
+//! Software WWAN modems on the kernel's `vhci_hcd`, for tests: they enumerate, leave install mode,
+//! answer QMI, MBIM and AT, write down what they saw, and fail on request.
+
+mod at;
+mod composition;
+mod descriptors;
+mod device;
+mod digest;
+mod faults;
+mod host;
+mod install;
+mod link;
+mod mbim;
+mod models;
+mod qmi;
+mod radio;
+mod storage;
+mod transcript;
+mod usbip;
+mod wdm;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Sender};
+
+use device::{Device, Event};
+use models::Model;
+use radio::Modem;
+
+const USAGE: &str = "\
+modem list                     models: NAME  VID:PID  description
+modem faults                   faults that --fault takes
+modem methods                  ways out of install mode that --method takes
+modem run MODEL [OPTIONS]      plug in a modem and serve it until SIGTERM or `quit`
+modem run --report FILE        the same for a modem that `wwan-quirks report` described
+modem ask PATH COMMAND…        say one command to the control socket of a running modem, print its answer
+  --port N                     vhci port (the first free high-speed one)
+  --control PATH               unix socket: one command a line, one answer a line
+                               unplug | plug | reset | relock | quit | fault NAME[=VALUE] | clear [NAME] |
+                               get KEY | set KEY VALUE
+  --transcript PATH            append a line an event
+  --fault NAME[=VALUE]         repeatable
+  --unlocked                   comes up unlocked and online
+  --serial --imei --manufacturer --product TEXT, --id VID:PID
+                               (the last three of the first form)
+  --max-control-message N      wMaxControlMessage of MBIM (4096)
+  --method NAME, --message HEX (repeatable), --value N
+                               what the `install` model, or any other with --method, waits for
+  --target VID:PID, --then MODEL
+                               what it becomes: another id, or another model
+  --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk
+                               the interface and the drive of the `install` model
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["list"] => {
+            for row in models::ROWS {
+                println!("{:<14} {:04x}:{:04x}  {}", row.name, row.id.0, row.id.1, row.note);
+            }
+            Ok(())
+        }
+        ["faults"] => {
+            faults::FAULTS.iter().for_each(|(form, what)| println!("{form:<24} {what}"));
+            Ok(())
+        }
+        ["methods"] => {
+            install::METHODS.iter().for_each(|(name, what)| println!("{name:<14} {what}"));
+            Ok(())
+        }
+        ["run", rest @ ..] => run(rest),
+        ["ask", path, words @ ..] if !words.is_empty() => ask(path, &words.join(" ")),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("modem: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `run` was asked for.
+#[derive(Default)]
+struct Options {
+    model: Option<String>,
+    report: Option<String>,
+    port: Option<u32>,
+    control: Option<PathBuf>,
+    transcript: Option<PathBuf>,
+    faults: faults::Faults,
+    unlocked: bool,
+    serial: Option<String>,
+    imei: Option<String>,
+    manufacturer: Option<String>,
+    product: Option<String>,
+    id: Option<(u16, u16)>,
+    max_control_message: Option<u16>,
+    install: install::Options,
+    target: Option<(u16, u16)>,
+    then: Option<String>,
+}
+
+fn options(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().map(|value| value.to_string()).ok_or(format!("{word} wants a value"));
+        let id = |text: String| models::parse_id(&text).ok_or(format!("{text} is not VID:PID"));
+        fn number<T: std::str::FromStr>(text: String) -> Result<T, String> {
+            text.parse().map_err(|_| format!("{text} is no number"))
+        }
+        match *word {
+            "--port" => options.port = Some(number(value()?)?),
+            "--control" => options.control = Some(value()?.into()),
+            "--transcript" => options.transcript = Some(value()?.into()),
+            "--fault" => options.faults.set(&value()?)?,
+            "--unlocked" => options.unlocked = true,
+            "--serial" => options.serial = Some(value()?),
+            "--imei" => options.imei = Some(value()?),
+            "--manufacturer" => options.manufacturer = Some(value()?),
+            "--product" => options.product = Some(value()?),
+            "--id" => options.id = Some(id(value()?)?),
+            "--report" => options.report = Some(value()?),
+            "--max-control-message" => options.max_control_message = Some(number(value()?)?),
+            "--method" => options.install.method = Some(value()?),
+            "--message" => {
+                let text = value()?;
+                let message = transcript::from_hex(&text).ok_or(format!("{text} is not hex"))?;
+                options.install.messages.push(message);
+            }
+            "--value" => options.install.value = Some(number(value()?)?),
+            "--interface" => options.install.interface = number(value()?)?,
+            "--class" => {
+                let text = value()?;
+                options.install.class = Some(install::parse_class(&text).ok_or(format!("{text} is not CC:SS:PP"))?);
+            }
+            "--scsi-vendor" => options.install.scsi_vendor = Some(value()?),
+            "--scsi-model" => options.install.scsi_model = Some(value()?),
+            "--disk" => options.install.disk = true,
+            "--target" => options.target = Some(id(value()?)?),
+            "--then" => options.then = Some(value()?),
+            name if !name.starts_with('-') && options.model.is_none() => options.model = Some(name.to_owned()),
+            other => return Err(format!("unknown option {other}\n{USAGE}")),
+        }
+    }
+    Ok(options)
+}
+
+fn named(name: &str) -> Result<Model, String> {
+    Ok(models::row(name).ok_or(format!("no model of this name: {name} (see `modem list`)"))?.model())
+}
+
+fn model(options: &Options) -> Result<Model, String> {
+    let mut model = match (&options.model, &options.report) {
+        (Some(name), None) => named(name)?,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            models::from_report(&text).map_err(|error| format!("{path}: {error}"))?
+        }
+        _ => return Err("run wants a model or --report".into()),
+    };
+    if let Some(name) = &options.then {
+        let first = model.forms.remove(0);
+        model = named(name)?;
+        model.forms.retain(|form| !form.installs());
+        model.forms.insert(0, first);
+    }
+    let is_install = options.model.as_deref() == Some("install");
+    if is_install || options.install.method.is_some() {
+        model.with_install(&options.install)?;
+    }
+    if let (Some(id), Some(form)) = (options.target, model.forms.last_mut()) {
+        form.set_id(id);
+    }
+    let strings = [&options.manufacturer, &options.product, &options.serial];
+    for (index, text) in strings.into_iter().enumerate() {
+        if let Some(text) = text {
+            model.forms.iter_mut().for_each(|form| form.strings[index].clone_from(text));
+        }
+    }
+    if let Some(id) = options.id {
+        model.forms[0].set_id(id);
+    }
+    if let Some(imei) = &options.imei {
+        model.identity.imei.clone_from(imei);
+    }
+    Ok(model)
+}
+
+fn run(words: &[&str]) -> Result<(), String> {
+    let options = options(words)?;
+    let model = model(&options)?;
+    let mut modem = Modem::of(&model);
+    modem.faults = options.faults;
+    if let Some(path) = &options.transcript {
+        modem.transcript =
+            transcript::Transcript::append_to(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let (sender, events) = mpsc::channel();
+    if let Some(path) = &options.control {
+        listen(path, sender.clone()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let mut device = Device::new(model, modem, options.unlocked, options.port, sender);
+    if let Some(size) = options.max_control_message {
+        device.set_max_control_message(size);
+    }
+    // SIGTERM needs no handler: the socket closes with the process, and that unplugs the modem.
+    device.run(&events).map_err(|error| error.to_string())
+}
+
+/// Says one line to a running modem; an answer that is an error is ours.
+fn ask(path: &str, line: &str) -> Result<(), String> {
+    let talk = || {
+        let mut socket = UnixStream::connect(path)?;
+        writeln!(socket, "{line}")?;
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = talk().map_err(|error: std::io::Error| format!("{path}: {error}"))?;
+    if answer.is_empty() {
+        return Err(format!("{path}: no answer"));
+    }
+    match answer.trim_end() {
+        error if error.starts_with("error: ") => Err(error["error: ".len()..].to_owned()),
+        answer => {
+            println!("{answer}");
+            Ok(())
+        }
+    }
+}
+
+/// Serves the control socket, a thread a client.
+fn listen(path: &Path, events: Sender<Event>) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let events = events.clone();
+            std::thread::spawn(move || serve(client, &events));
+        }
+    });
+    Ok(())
+}
+
+fn serve(client: UnixStream, events: &Sender<Event>) {
+    let Ok(reader) = client.try_clone() else { return };
+    for line in BufReader::new(reader).lines().map_while(Result::ok) {
+        let Ok(client) = client.try_clone() else { return };
+        if events.send(Event::Control(line.trim().to_owned(), client)).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `apply`: does by hand what the hook would do.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use crate::device::Device;
+use crate::error::{Error, Exit};
+use crate::event::Occasion;
+use crate::journal::Journal;
+use crate::plan::plan;
+use crate::root::Root;
+use crate::run::{Known, Run, look_up, stand};
+
+/// Serves the devices named, or all that the database knows.
+pub fn run(root: &Root, names: &[String], dry_run: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    let devices = devices(root, names)?;
+    if dry_run {
+        return print_plans(root, &devices, json, out);
+    }
+    let mut exit = Exit::Fine;
+    for device in devices {
+        let mut run = Run { root, journal: Journal::open(root), echo: Some(out), by_hand: true };
+        exit = exit.max(run.serve(&device, &Occasion::ByHand));
+    }
+    Ok(exit)
+}
+
+/// The devices that `names` mean, or all that are plugged in.
+pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
+    if names.is_empty() {
+        return Ok(Device::all(root)?);
+    }
+    let mut devices: Vec<Device> = Vec::new();
+    for name in names {
+        for device in Device::named(root, name)? {
+            if devices.iter().all(|known| known.port != device.port) {
+                devices.push(device);
+            }
+        }
+    }
+    Ok(devices)
+}
+
+fn print_plans(root: &Root, devices: &[Device], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    let mut exit = Exit::Fine;
+    let mut plans = Vec::new();
+    for device in devices {
+        let known = look_up(root, device, &mut |error| {
+            exit = exit.max(error.exit());
+            eprintln!("wwan-quirks: {error}");
+        });
+        let Some(Known { quirk, policy }) = known else { continue };
+        let planned = plan(&Occasion::ByHand, &stand(device, &quirk, &Occasion::ByHand)?, &quirk, &policy);
+        let steps: Vec<String> = planned.iter().map(ToString::to_string).collect();
+        if json {
+            plans.push(
+                json!({ "port": device.port.as_str(), "id": device.id.to_string(), "name": quirk.name, "plan": steps }),
+            );
+        } else {
+            writeln!(out, "{} {} {}", device.port, device.id, quirk.name)?;
+            for step in steps {
+                writeln!(out, "  {step}")?;
+            }
+        }
+    }
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &plans)?;
+        writeln!(out)?;
+    }
+    Ok(exit)
+}

@@ -1,0 +1,84 @@
+//! What can be asked of the program.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+/// Make USB WWAN modems work: out of install mode, in the right USB configuration, radio unlocked
+///
+/// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people.
+#[derive(Debug, Parser)]
+#[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed; 2 wrong usage; \
+                        3 database or policy invalid.")]
+pub struct Cli {
+    /// Take DIR for `/`: for tests and images
+    #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true)]
+    pub root: PathBuf,
+    /// Say more on standard error
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serve one udev event, described by its environment
+    Hook,
+    /// Do now what the hook would do
+    Apply {
+        #[command(flatten)]
+        devices: Devices,
+        /// Print the plan and touch nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say of each modem what it is, where it stands, and how the last run ended
+    Status {
+        #[command(flatten)]
+        devices: Devices,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say which quirk and which policy apply to a modem, and the plan that follows
+    Explain {
+        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        device: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the database, a line a quirk
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Validate the database and the policy, or the files named
+    Check {
+        /// Files of the quirks database, or `config.toml`
+        file: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the udev rules for the database as it stands
+    Rules,
+}
+
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; all modems where none is named
+    #[arg(value_name = "DEVICE")]
+    pub device: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,147 @@
+//! Configuration files in three layers: `/etc` over `/run` over `/usr/share`
+//! (UAPI configuration files specification 1.0).
+//!
+//! Of one file name the highest layer's file counts whole; a link to `/dev/null` or an empty file masks the others;
+//! files apply in the order of their names.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use serde::Serialize;
+
+use crate::root::{Root, read_limited};
+
+/// No file of ours comes near; one that does is a mistake or an attack.
+const FILE_LIMIT: usize = 1 << 20;
+const FILES_LIMIT: usize = 10_000;
+const LINKS_LIMIT: usize = 8;
+
+/// Who wrote a file. The order is that of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// `/usr/share/wwan-quirks`
+    Shipped,
+    /// `/run/wwan-quirks`
+    Runtime,
+    /// `/etc/wwan-quirks`
+    Administrator,
+}
+
+impl Layer {
+    const ALL: [Layer; 3] = [Layer::Shipped, Layer::Runtime, Layer::Administrator];
+
+    pub fn directory(self) -> &'static str {
+        match self {
+            Layer::Shipped => "/usr/share/wwan-quirks",
+            Layer::Runtime => "/run/wwan-quirks",
+            Layer::Administrator => "/etc/wwan-quirks",
+        }
+    }
+}
+
+/// A file that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layered {
+    pub layer: Layer,
+    /// As people know it, without the root.
+    pub path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} can be written by others than root: `chmod go-w {path}` and see that root owns it")]
+    Insecure { path: PathBuf },
+    #[error("{path} holds too many files")]
+    TooMany { path: PathBuf },
+    #[error("{path} is not UTF-8")]
+    NotText { path: PathBuf },
+}
+
+/// The `*.toml` files of `directory` in all layers whose names are `wanted`, in the order of their names.
+pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Layered>, LayerError> {
+    let mut found = BTreeMap::new();
+    for layer in Layer::ALL {
+        let path = Path::new(layer.directory()).join(directory);
+        let io = |error: nix::Error| LayerError::Io { path: path.clone(), source: error.into() };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let entries = match Dir::open(&root.at(&path), flags, Mode::empty()) {
+            Ok(entries) => entries,
+            Err(nix::Error::ENOENT) => continue,
+            Err(error) => return Err(io(error)),
+        };
+        secure(root, &path)?;
+        for (count, entry) in entries.into_iter().enumerate() {
+            let entry = entry.map_err(io)?;
+            if count >= FILES_LIMIT {
+                return Err(LayerError::TooMany { path });
+            }
+            // Most names are not wanted: they are passed over as they are.
+            let name = entry.file_name().to_bytes();
+            if wanted(name) && name.ends_with(b".toml") {
+                let name = PathBuf::from(OsStr::from_bytes(name));
+                found.insert(name.clone(), Layered { layer, path: path.join(name) });
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The one file `name` (`config.toml`) of the highest layer that has it.
+pub fn file(root: &Root, name: &str) -> Option<Layered> {
+    let mut layers = Layer::ALL.into_iter().rev();
+    layers.find_map(|layer| {
+        let path = Path::new(layer.directory()).join(name);
+        fs::symlink_metadata(root.at(&path)).is_ok().then_some(Layered { layer, path })
+    })
+}
+
+/// The text of a file; none where it masks others of its name.
+pub fn read(root: &Root, file: &Layered) -> Result<Option<String>, LayerError> {
+    let io = |source| LayerError::Io { path: file.path.clone(), source };
+    let Some(real) = follow(root, &file.path).map_err(io)? else { return Ok(None) };
+    secure(root, &real)?;
+    let opened = File::open(root.at(&real)).map_err(io)?;
+    if !opened.metadata().map_err(io)?.is_file() {
+        return Err(io(io::Error::other("not a regular file")));
+    }
+    let bytes = read_limited(opened, FILE_LIMIT).map_err(io)?;
+    let text = String::from_utf8(bytes).map_err(|_| LayerError::NotText { path: file.path.clone() })?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// Where links lead, absolute ones from the root; none for `/dev/null`.
+fn follow(root: &Root, path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_LIMIT {
+        match fs::read_link(root.at(&path)) {
+            Ok(target) if target == Path::new("/dev/null") => return Ok(None),
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(Some(path)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+/// On the running system, what decides over modems must be root's alone.
+fn secure(root: &Root, path: &Path) -> Result<(), LayerError> {
+    if !root.is_live() {
+        return Ok(());
+    }
+    let metadata = fs::metadata(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
+    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        return Err(LayerError::Insecure { path: path.to_owned() });
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! USB transfers over one usbfs node.
+//!
+//! The node is opened by the name that sysfs gives, must have the number that sysfs gives, and belongs to the device
+//! for as long as the device's sysfs directory answers. Nothing is scanned, no thread is started, and nothing is
+//! detached or claimed unless asked.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use rusb::{Context, DeviceHandle};
+
+use crate::deadline::Deadline;
+use crate::device::{Device, DeviceError};
+use crate::link::{OpenError, open_node};
+use crate::root::Root;
+use crate::sys;
+
+/// The eight bytes that begin a control transfer, less `wLength`, which the data stage says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    #[doc(alias = "bmRequestType")]
+    pub request_type: u8,
+    #[doc(alias = "bRequest")]
+    pub request: u8,
+    #[doc(alias = "wValue")]
+    pub value: u16,
+    #[doc(alias = "wIndex")]
+    pub index: u16,
+}
+
+/// How a transfer failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UsbError {
+    #[error("the modem refused the transfer (STALL)")]
+    Stall,
+    #[error("the modem did not answer in time")]
+    TimedOut,
+    #[error("the modem is gone")]
+    Gone,
+    #[error("the transfer failed ({0})")]
+    Other(rusb::Error),
+}
+
+impl From<rusb::Error> for UsbError {
+    fn from(error: rusb::Error) -> UsbError {
+        match error {
+            rusb::Error::Pipe => UsbError::Stall,
+            rusb::Error::Timeout => UsbError::TimedOut,
+            rusb::Error::NoDevice | rusb::Error::NotFound => UsbError::Gone,
+            other => UsbError::Other(other),
+        }
+    }
+}
+
+/// Transfers to one device, and the question whether it left.
+pub trait Usb {
+    /// A control transfer with data to the device; how many bytes went.
+    fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
+    /// A control transfer with data from the device; how many bytes came.
+    fn control_in(&mut self, setup: Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
+    /// Waits until the device has left the bus; whether it has.
+    fn wait_until_gone(&mut self, deadline: Deadline) -> bool;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("libusb cannot use {path}: {source}")]
+    Libusb { path: PathBuf, source: rusb::Error },
+}
+
+impl NodeError {
+    /// Whether the device left before its node could be used.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, NodeError::Device(DeviceError::Gone { .. }) | NodeError::Open(OpenError::Gone { .. }))
+    }
+}
+
+/// The usbfs node of one device, opened for transfers.
+pub struct Node {
+    // Fields drop in this order: libusb lets go of the node before it is closed.
+    handle: DeviceHandle<Context>,
+    node: File,
+}
+
+impl Node {
+    /// Opens the node of `device` below `root`.
+    pub fn open(root: &Root, device: &Device) -> Result<Node, NodeError> {
+        let (path, number) = device.node(root)?;
+        let node = open_node(&path, number)?;
+        // The node was opened while this very device stood: its number cannot have meant another one.
+        if !device.is_present() {
+            return Err(OpenError::Gone { path: path.clone() }.into());
+        }
+        let libusb = |source| match UsbError::from(source) {
+            UsbError::Gone => NodeError::Open(OpenError::Gone { path: path.clone() }),
+            _ => NodeError::Libusb { path: path.clone(), source },
+        };
+        rusb::disable_device_discovery().map_err(libusb)?;
+        let context = Context::new().map_err(libusb)?;
+        let handle = sys::wrap_usb_node(&context, node.as_fd()).map_err(libusb)?;
+        Ok(Node { handle, node })
+    }
+}
+
+impl Usb for Node {
+    fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
+        let Setup { request_type, request, value, index } = setup;
+        Ok(self.handle.write_control(request_type, request, value, index, data, timeout)?)
+    }
+
+    fn control_in(&mut self, setup: Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+        let Setup { request_type, request, value, index } = setup;
+        Ok(self.handle.read_control(request_type, request, value, index, data, timeout)?)
+    }
+
+    fn wait_until_gone(&mut self, deadline: Deadline) -> bool {
+        loop {
+            // usbfs reports a hang-up, whatever one asks for, once the device has left (Linux drivers/usb/core/devio.c).
+            let mut wait = [PollFd::new(self.node.as_fd(), PollFlags::empty())];
+            let timeout = PollTimeout::try_from(deadline.remaining()).unwrap_or(PollTimeout::ZERO);
+            match nix::poll::poll(&mut wait, timeout) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(nix::Error::EINTR) if !deadline.has_passed() => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! From what a modem is, what its quirk says and what the administrator wants, to what there is to do.
+//!
+//! Pure: no I/O of any kind happens here, so that `--dry-run`, `explain` and most tests are this.
+
+use std::fmt;
+
+use crate::device::ControlPort;
+use crate::device::descriptors::Descriptors;
+use crate::event::Occasion;
+use crate::link::usb::Setup;
+use crate::policy::Resolved;
+use crate::quirks::{Procedure, Quirk, Step, Switch, Wish};
+use crate::steps::Trouble;
+use crate::steps::fcc_auth::Protocol;
+
+/// What is known of the modem: as much as the steps of its quirk need for this occasion.
+#[derive(Debug, Default)]
+pub struct Stand {
+    /// The descriptors, or why they cannot be had.
+    pub descriptors: Option<Result<Descriptors, String>>,
+    /// The active configuration; none where the modem is unconfigured.
+    pub configuration: Option<u8>,
+    pub ports: Vec<ControlPort>,
+}
+
+/// Something to do to the modem.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Switch(Switch),
+    Configure { from: Option<u8>, to: u8 },
+    FccAuth { port: ControlPort, protocol: Protocol, procedure: Procedure },
+}
+
+impl Action {
+    pub fn step(&self) -> &'static str {
+        match self {
+            Action::Switch(_) => "switch",
+            Action::Configure { .. } => "configuration",
+            Action::FccAuth { .. } => "fcc-auth",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Switch(method) => {
+                let Setup { request_type, request, value, index } = method.setup();
+                write!(f, "{method}: control {request_type:02x} {request:02x} {value:04x} {index:04x}, no data")
+            }
+            Action::Configure { from, to } => write!(f, "write {to} to bConfigurationValue instead of {}", name(*from)),
+            Action::FccAuth { port, protocol, procedure } => {
+                write!(f, "{procedure} over {protocol} on /dev/{}, if the radio is in low power", port.name)
+            }
+        }
+    }
+}
+
+/// One step of the quirk, and what it comes to here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Planned {
+    Act(Action),
+    /// Nothing to do for this step, and why.
+    Stands {
+        step: &'static str,
+        why: String,
+    },
+    /// The step cannot be planned: nothing is touched.
+    Cannot {
+        step: &'static str,
+        trouble: Trouble,
+    },
+}
+
+impl Planned {
+    pub fn step(&self) -> &'static str {
+        match self {
+            Planned::Act(action) => action.step(),
+            Planned::Stands { step, .. } | Planned::Cannot { step, .. } => step,
+        }
+    }
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Planned::Act(action) => write!(f, "{}: {action}", action.step()),
+            Planned::Stands { step, why } => write!(f, "{step}: nothing to do: {why}"),
+            Planned::Cannot { step, trouble } => write!(f, "{step}: cannot be done: {trouble}"),
+        }
+    }
+}
+
+/// What there is to do on `occasion`, in the order of the quirk's steps.
+pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for step in &quirk.steps {
+        match (step, occasion) {
+            (Step::Switch(_) | Step::Configuration(_), Occasion::ControlPort(_))
+            | (Step::FccAuth(_), Occasion::Device) => {}
+            (Step::Switch(switch), _) => planned.push(switching(switch, policy)),
+            (Step::Configuration(wish), _) => planned.push(configuring(*wish, stand, quirk, policy)),
+            // A new configuration brings new ports, and these have events of their own.
+            (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
+            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, policy)),
+        }
+    }
+    planned
+}
+
+fn switching(switch: &Switch, policy: &Resolved) -> Planned {
+    if policy.switch.value {
+        Planned::Act(Action::Switch(*switch))
+    } else {
+        stands("switch", &format!("`switch = false` in {}", policy.switch.origin))
+    }
+}
+
+fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
+    let step = "configuration";
+    let descriptors = match &stand.descriptors {
+        Some(Ok(descriptors)) => descriptors,
+        Some(Err(why)) => return cannot(step, why, "plug the modem in again; if that does not help, report it"),
+        None => return stands(step, "its configurations are not known"),
+    };
+    let configurations = &descriptors.configurations;
+    if configurations.len() < 2 {
+        return stands(step, "the modem has one configuration");
+    }
+    let wanted = match wanted(wish, policy) {
+        Wish::Preferred | Wish::Keep => None,
+        Wish::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
+        Wish::Function(function) => configurations
+            .iter()
+            .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
+    };
+    match (wanted.map(|configuration| configuration.value), stand.configuration) {
+        (None, _) => {
+            stands(step, &format!("configuration {} is left as the kernel chose it", name(stand.configuration)))
+        }
+        (Some(to), Some(active)) if to == active => stands(step, &format!("configuration {to} is active")),
+        // The kernel takes 0 for "unconfigured": a modem that numbers a configuration so cannot be given it.
+        (Some(0), _) => stands(step, "the configuration that offers it is numbered 0 and cannot be set"),
+        (Some(to), from) => Planned::Act(Action::Configure { from, to }),
+    }
+}
+
+/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default.
+fn wanted(wish: Wish, policy: &Resolved) -> Wish {
+    if policy.prefer.origin.is_administrator() || wish == Wish::Preferred {
+        policy.prefer.value.function().map_or(Wish::Keep, Wish::Function)
+    } else {
+        wish
+    }
+}
+
+fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
+    let step = "fcc-auth";
+    if !policy.fcc_auth.value {
+        return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
+    }
+    let concerned = stand.ports.iter().filter(|port| match occasion {
+        Occasion::ControlPort(name) => port.name == *name,
+        Occasion::Device | Occasion::ByHand => true,
+    });
+    // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
+    let ports = concerned.filter_map(|port| {
+        let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
+        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure: procedure.clone() }))
+    });
+    // One port is enough: the lock is the modem's, not the port's.
+    let first: Vec<Planned> = ports.take(1).collect();
+    if first.is_empty() {
+        return vec![stands(step, "no port speaks QMI or MBIM")];
+    }
+    first
+}
+
+fn stands(step: &'static str, why: &str) -> Planned {
+    Planned::Stands { step, why: why.to_owned() }
+}
+
+fn cannot(step: &'static str, cause: &str, cure: &str) -> Planned {
+    Planned::Cannot { step, trouble: Trouble::new(cause, cure) }
+}
+
+fn name(configuration: Option<u8>) -> String {
+    configuration.map_or("none".to_owned(), |value| value.to_string())
+}

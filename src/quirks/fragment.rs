@@ -1,0 +1,302 @@
+//! One file of the database as it is written, and what it says once it is checked.
+
+use std::fmt;
+use std::ops::Range;
+
+use memchr::memmem;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use toml::Spanned;
+
+use super::{Place, Procedure, Quirk, Step, Strings, Switch, Wish, vendor_of};
+use crate::device::descriptors::Function;
+use crate::id::UsbId;
+use crate::layers::Layered;
+use crate::source::{Invalid, line_of};
+
+/// The form of the files that this program reads.
+const SCHEMA: u32 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    schema: Spanned<u32>,
+    #[serde(default)]
+    device: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Entry {
+    id: Spanned<Ids>,
+    name: Spanned<String>,
+    note: Option<String>,
+    manufacturer: Option<String>,
+    product: Option<String>,
+    serial: Option<String>,
+    scsi_vendor: Option<String>,
+    scsi_model: Option<String>,
+    #[serde(default)]
+    qmi_interfaces: Vec<u8>,
+    steps: Spanned<Vec<StepEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StepEntry {
+    Switch(SwitchName),
+    Configuration(WishEntry),
+    FccAuth(ProcedureName),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SwitchName {
+    Sierra,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProcedureName {
+    Sierra,
+}
+
+/// One ID or a list of them, not yet read.
+enum Ids {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
+        struct IdsVisitor;
+        impl<'de> Visitor<'de> for IdsVisitor {
+            type Value = Ids;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an ID like \"1199:9071\", or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
+                Ok(Ids::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ids, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = list.next_element()? {
+                    ids.push(id);
+                }
+                Ok(Ids::Many(ids))
+            }
+        }
+        deserializer.deserialize_any(IdsVisitor)
+    }
+}
+
+impl Ids {
+    /// The IDs, or where the first that is wrong stands, and why. All must be of `vendor`, where one is given.
+    fn read(ids: Spanned<Ids>, vendor: Option<u16>) -> Result<Vec<UsbId>, (Range<usize>, String)> {
+        let span = ids.span();
+        let texts = match ids.into_inner() {
+            Ids::One(text) => vec![(span, text)],
+            Ids::Many(texts) if texts.is_empty() => return Err((span, "an entry needs at least one ID".to_owned())),
+            Ids::Many(texts) => texts.into_iter().map(|text| (text.span(), text.into_inner())).collect(),
+        };
+        let read = |(span, text): (Range<usize>, String)| match (text.parse::<UsbId>(), vendor) {
+            (Err(error), _) => Err((span, error.to_string())),
+            (Ok(id), _) if ![id.to_string(), id.to_string().to_uppercase()].contains(&text) => {
+                Err((span, "write the letters of an ID in one case".to_owned()))
+            }
+            (Ok(id), Some(vendor)) if id.vendor != vendor => {
+                Err((span, format!("{id} does not belong into a file of vendor {vendor:04x}")))
+            }
+            (Ok(id), _) => Ok(id),
+        };
+        texts.into_iter().map(read).collect()
+    }
+}
+
+/// `"preferred"`, `"keep"`, a function, or a `bConfigurationValue`.
+struct WishEntry(Wish);
+
+impl<'de> Deserialize<'de> for WishEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WishEntry, D::Error> {
+        struct WishVisitor;
+        impl Visitor<'_> for WishVisitor {
+            type Value = WishEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
+                Ok(WishEntry(match text {
+                    "preferred" => Wish::Preferred,
+                    "keep" => Wish::Keep,
+                    "mbim" => Wish::Function(Function::Mbim),
+                    "qmi" => Wish::Function(Function::Qmi),
+                    "ecm" => Wish::Function(Function::Ecm),
+                    "ncm" => Wish::Function(Function::Ncm),
+                    _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
+                let value = u8::try_from(value).ok().filter(|value| *value != 0);
+                value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
+            }
+        }
+        deserializer.deserialize_any(WishVisitor)
+    }
+}
+
+/// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
+/// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
+pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Invalid>) {
+    /// A line that begins so is the header of an entry, unless it stands in a string of several lines.
+    const HEADER: &str = "\n[[device]]";
+    let find = |part: &str, from: usize| {
+        let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
+        Some(from + at)
+    };
+    let first = find(HEADER, 0);
+    // An ID in a text with escapes, or an entry among strings of several lines, is only found by reading it all.
+    let (Some(first), None) = (first, ["\\", "\"\"\"", "'''"].iter().find_map(|odd| find(odd, 0))) else {
+        return parse(file, text);
+    };
+    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    let mut read = 0;
+    let forms = [id.to_string(), id.to_string().to_uppercase()];
+    let next = |from| forms.iter().filter_map(|form| find(form, from)).min();
+    while let Some(at) = next(read) {
+        if at < first {
+            return parse(file, text);
+        }
+        let before = text.get(..at).unwrap_or_default();
+        let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
+        let end = find(HEADER, at).unwrap_or(text.len());
+        let part = |from, to| text.get(from..to).unwrap_or_default();
+        let (mut more, mut wrong) = parse(file, &[part(0, first), part(start, end)].concat());
+        // What was left out had lines, too.
+        let lines = memchr::memchr_iter(b'\n', part(first, start).as_bytes()).count();
+        more.iter_mut().for_each(|quirk| quirk.place.line += lines);
+        wrong.iter_mut().for_each(|error| error.line += lines);
+        quirks.append(&mut more);
+        errors.append(&mut wrong);
+        read = end;
+    }
+    (quirks, errors)
+}
+
+/// The quirks of a file, and what is wrong with it. Where the file as a whole cannot be read, there are no quirks; an
+/// entry that is wrong is left out.
+pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
+    let invalid = |span, message: String| Invalid::at(&file.path, text, span, message);
+    let fragment: Fragment = match toml::from_str(text) {
+        Ok(fragment) => fragment,
+        Err(error) => return (Vec::new(), vec![Invalid::from_toml(&file.path, text, &error)]),
+    };
+    if *fragment.schema.get_ref() != SCHEMA {
+        let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
+        return (Vec::new(), vec![invalid(fragment.schema.span(), message)]);
+    }
+    let vendor = file.path.file_name().and_then(|name| vendor_of(name.to_str()?));
+    let mut quirks = Vec::new();
+    let mut errors = Vec::new();
+    for entry in fragment.device {
+        let line = line_of(text, entry.span().start);
+        let entry = entry.into_inner();
+        let ids = match Ids::read(entry.id, vendor) {
+            Ok(ids) => ids,
+            Err((span, message)) => {
+                errors.push(invalid(span, message));
+                continue;
+            }
+        };
+        quirks.push(Quirk {
+            ids,
+            name: entry.name.into_inner(),
+            note: entry.note,
+            strings: Strings {
+                manufacturer: entry.manufacturer,
+                product: entry.product,
+                serial: entry.serial,
+                scsi_vendor: entry.scsi_vendor,
+                scsi_model: entry.scsi_model,
+            },
+            qmi_interfaces: entry.qmi_interfaces,
+            steps: entry.steps.into_inner().into_iter().map(step).collect(),
+            place: Place { layer: file.layer, path: file.path.clone(), line },
+        });
+    }
+    (quirks, errors)
+}
+
+fn step(entry: StepEntry) -> Step {
+    match entry {
+        StepEntry::Switch(SwitchName::Sierra) => Step::Switch(Switch::Sierra),
+        StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
+        StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Layer;
+    use std::path::PathBuf;
+
+    fn file(name: &str) -> Layered {
+        Layered { layer: Layer::Shipped, path: PathBuf::from(name) }
+    }
+
+    const TEXT: &str = "schema = 1\n\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [\n]\n\n# x\n[[device]]\n\
+        id = [\"1199:68A2\", \"1199:9041\"]\nname = \"B\"\nsteps = [{ configuration = 1 }]\n[[device]]\nid = \"1199:0fff\"\n";
+
+    #[test]
+    fn only_what_concerns_an_id_is_read_and_lines_keep_their_numbers() {
+        let (quirks, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:68a2".parse().unwrap());
+        assert_eq!(errors, []);
+        assert_eq!(quirks.len(), 1);
+        assert_eq!((quirks[0].name.as_str(), quirks[0].place.line), ("B", 10));
+        // The last entry is wrong, which a look-up for it tells at the same place as a check of the whole file.
+        let (_, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:0fff".parse().unwrap());
+        assert_eq!(errors, parse(&file("1199-x.toml"), TEXT).1);
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn an_id_in_disguise_is_found() {
+        let text = "schema = 1\n[[device]]\nid = \"\\u0031199:9071\"\nname = \"A\"\nsteps = []\n[[device]]\nid = \"1199:1111\"\n\
+            name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
+        let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
+        assert_eq!((errors.len(), quirks.len()), (0, 2));
+    }
+
+    #[test]
+    fn faults_are_found_where_they_are() {
+        for (entry, place, message) in [
+            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no USB ID"),
+            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no USB ID"),
+            ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "1 to 255"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = \"mbin\" }]", "3:28", "invalid value"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
+            ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "vendor 1199"),
+            ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "one case"),
+            ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
+        ] {
+            let text = format!("schema = 1\n[[device]]\n{entry}\n");
+            let errors = parse(&file("1199-x.toml"), &text).1;
+            let [error] = errors.as_slice() else { panic!("{entry}: {errors:?}") };
+            assert_eq!(format!("{}:{}", error.line - 2, error.column), place, "{entry}: {error}");
+            assert!(error.message.contains(message), "{entry}: {error}");
+        }
+        assert_eq!(
+            parse(&file("a.toml"), "schema = 2\n").1[0].message,
+            "this program reads schema = 1; a newer one may read this file"
+        );
+        assert_eq!(parse(&file("a.toml"), "[[device]]\n").1.len(), 1);
+    }
+}

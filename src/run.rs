@@ -1,0 +1,276 @@
+//! One run on one modem: from what it is to what came of it. The hook and `apply` share it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::device::{ControlPort, Device, DeviceError};
+use crate::error::{Error, Exit};
+use crate::event::Occasion;
+use crate::journal::{Journal, Kind, printable};
+use crate::link::OpenError;
+use crate::link::usb::Node;
+use crate::link::wdm::Wdm;
+use crate::plan::{Action, Planned, Stand, plan};
+use crate::policy::{Policy, Resolved};
+use crate::quirks::{self, Procedure, Quirk, Step, Strings};
+use crate::root::Root;
+use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
+use crate::steps::fcc_auth::{Protocol, Transport};
+use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
+use crate::systemd;
+
+/// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
+const LEAVING: Duration = Duration::from_secs(1);
+const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+
+/// A modem that the database knows, with what holds for it.
+pub struct Known {
+    pub quirk: Quirk,
+    pub policy: Resolved,
+}
+
+/// The quirk and the policy for `device`; none where the database does not know it. What is wrong with database or
+/// policy does not keep the rest of them from being used: it is told through `complain`.
+pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) -> Option<Known> {
+    let found = quirks::lookup(root, device.id, || strings(device));
+    found.errors.into_iter().for_each(|error| complain(error.into()));
+    let quirk = found.quirk?;
+    let (policy, errors) = Policy::load(root);
+    errors.into_iter().for_each(|error| complain(error.into()));
+    let policy = policy.resolve(device.id, Some(&device.port), || device.attribute("serial").ok());
+    Some(Known { quirk, policy })
+}
+
+fn strings(device: &Device) -> Strings {
+    let text = |name| device.attribute(name).ok();
+    Strings {
+        manufacturer: text("manufacturer"),
+        product: text("product"),
+        serial: text("serial"),
+        ..Strings::default()
+    }
+}
+
+/// What the plan needs to know of `device` for the steps of `quirk` on this occasion.
+pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stand, DeviceError> {
+    let mut stand = Stand::default();
+    let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
+    if !matches!(occasion, Occasion::ControlPort(_)) && has(|step| matches!(step, Step::Configuration(_))) {
+        stand.descriptors = match device.descriptors() {
+            Err(error @ DeviceError::Gone { .. }) => return Err(error),
+            read => Some(read.map_err(|error| error.to_string())),
+        };
+        stand.configuration = device.configuration()?;
+    }
+    if !matches!(occasion, Occasion::Device) && has(|step| matches!(step, Step::FccAuth(_))) {
+        stand.ports = device.control_ports()?;
+    }
+    Ok(stand)
+}
+
+/// One run, and where it tells what it decides.
+pub struct Run<'a> {
+    pub root: &'a Root,
+    pub journal: Journal,
+    /// Where a person reads along.
+    pub echo: Option<&'a mut dyn Write>,
+    pub by_hand: bool,
+}
+
+impl Run<'_> {
+    /// Does to `device` what the occasion calls for.
+    pub fn serve(&mut self, device: &Device, occasion: &Occasion) -> Exit {
+        let begun = Deadline::after(Duration::ZERO);
+        let mut exit = Exit::Fine;
+        let known = look_up(self.root, device, &mut |error| {
+            exit = exit.max(error.exit());
+            self.complain(device, &error);
+        });
+        let Some(Known { quirk, policy }) = known else { return exit };
+        let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
+        let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
+        exit.max(served.unwrap_or_else(|error| match error {
+            // A modem that left is served when it comes back.
+            Error::Device(DeviceError::Gone { .. }) => Exit::Fine,
+            error => {
+                self.complain(device, &error);
+                error.exit()
+            }
+        }))
+    }
+
+    fn serve_known(
+        &mut self,
+        device: &Device,
+        occasion: &Occasion,
+        quirk: &Quirk,
+        policy: &Resolved,
+        deadline: Deadline,
+    ) -> Result<Exit, Error> {
+        let mut state = match State::lock(self.root, &device.port, deadline) {
+            Ok(state) => state,
+            Err(error @ StateError::Busy) => {
+                log::info!("{}: {error}", device.port);
+                return Ok(Exit::Fine);
+            }
+            Err(error) => {
+                log::warn!("{}: {error}", device.port);
+                State::forgetful()
+            }
+        };
+        let planned = plan(occasion, &stand(device, quirk, occasion)?, quirk, policy);
+        if !quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))) {
+            state.record.arrived("switch");
+        }
+        if self.by_hand {
+            state.record.attempts.clear();
+        }
+        let mut exit = Exit::Fine;
+        for planned in planned {
+            let step = planned.step();
+            let (kind, text) = match planned {
+                Planned::Stands { why, .. } => (Kind::Nothing, why),
+                Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
+                Planned::Act(action) => {
+                    let Some(ended) = self.act(device, &action, policy, &mut state, deadline) else { continue };
+                    ended
+                }
+            };
+            state.record.ended(step, kind.name(), &text);
+            self.tell(device, &quirk.name, step, kind, &text);
+            if kind == Kind::Failed || (kind == Kind::Unfinished && self.by_hand) {
+                exit = Exit::Failed;
+            }
+        }
+        if let Err(error) = state.save() {
+            log::warn!("{}: {error}", device.port);
+        }
+        Ok(exit)
+    }
+
+    /// Carries out one action; nothing where it was told before that this modem is left alone.
+    fn act(
+        &self,
+        device: &Device,
+        action: &Action,
+        policy: &Resolved,
+        state: &mut State,
+        deadline: Deadline,
+    ) -> Option<(Kind, String)> {
+        let step = action.step();
+        if !matches!(action, Action::FccAuth { .. }) && !state.record.attempt(step, &device.id.to_string(), now()) {
+            let told = state.record.last.get(step).is_some_and(|last| last.outcome == Kind::LeftAlone.name());
+            let text = format!(
+                "it came back as it was {ATTEMPTS} times within {WINDOW} seconds and is left alone; \
+                 `wwan-quirks apply {}` tries again",
+                device.port
+            );
+            return (!told).then_some((Kind::LeftAlone, text));
+        }
+        // What is tried is remembered first: should the modem take this process down with it, it is still counted.
+        if let Err(error) = state.save() {
+            log::warn!("{}: {error}", device.port);
+        }
+        let outcome = match action {
+            Action::Switch(method) => match Node::open(self.root, device) {
+                Ok(mut node) => {
+                    let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
+                    switch::run(&mut node, method.setup(), deadline.within(leaving))
+                }
+                Err(error) if error.is_gone() => switch::left(),
+                Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
+            },
+            Action::Configure { from, to } => configure::run(device, *from, *to),
+            Action::FccAuth { port, protocol, procedure } => {
+                let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
+                self.unlock(device, port, *protocol, procedure, deadline)
+            }
+        };
+        Some(match outcome {
+            Outcome::Done(text) => (Kind::Done, text),
+            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
+            Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
+            Outcome::Unfinished(trouble) => self.carry_on(device, action, policy, &trouble),
+        })
+    }
+
+    fn unlock(
+        &self,
+        device: &Device,
+        port: &ControlPort,
+        protocol: Protocol,
+        procedure: &Procedure,
+        deadline: Deadline,
+    ) -> Outcome {
+        let path = self.root.at("/dev").join(&port.name);
+        let opened = Wdm::open(&path, port.number);
+        // The node was opened while this very modem stood: its number cannot have meant another one.
+        if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
+            return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
+        }
+        match opened {
+            Ok(mut wdm) => {
+                let transport = Transport { port: &mut wdm, protocol, proxied: None };
+                fcc_auth::run(transport, procedure, None, deadline)
+            }
+            Err(error @ OpenError::InUse { .. }) => {
+                Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
+            }
+            Err(error) => {
+                Outcome::Failed(Trouble::new(error.to_string(), "see what the kernel's log says of the port"))
+            }
+        }
+    }
+
+    /// Sees to it that somebody gives the modem the time that a udev event cannot.
+    fn carry_on(&self, device: &Device, action: &Action, policy: &Resolved, trouble: &Trouble) -> (Kind, String) {
+        let Action::FccAuth { port, protocol, procedure } = action else {
+            // The modem's next identity has its own event.
+            return (Kind::Unfinished, trouble.to_string());
+        };
+        if systemd::is_running(self.root) {
+            let unit = format!("wwan-quirks@{}.service", device.port);
+            return match systemd::start(self.root, &unit) {
+                Ok(()) => (Kind::Unfinished, format!("{}; {unit} carries on", trouble.cause)),
+                Err(error) => (Kind::Failed, format!("{trouble}; {unit} could not be started: {error}")),
+            };
+        }
+        let deadline = Deadline::after(policy.modem_ready.value);
+        match self.unlock(device, port, *protocol, procedure, deadline) {
+            Outcome::Done(text) => (Kind::Done, text),
+            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
+        }
+    }
+
+    fn tell(&mut self, device: &Device, name: &str, step: &str, kind: Kind, text: &str) {
+        let (port, id) = (device.port.as_str(), device.id.to_string());
+        let message = format!("{port} {id} {name}: {step}: {}: {text}", kind.words());
+        self.journal.send(
+            kind,
+            &message,
+            &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", step)],
+        );
+        if let Some(echo) = &mut self.echo {
+            // A reader that went away does not keep the modem from being served.
+            let _ = writeln!(echo, "{}", printable(&message));
+        }
+    }
+
+    fn complain(&mut self, device: &Device, error: &Error) {
+        let (port, id) = (device.port.as_str(), device.id.to_string());
+        let kind = if error.exit() == Exit::Invalid { Kind::Invalid } else { Kind::Failed };
+        let message = format!("{port} {id}: {}", first_line(&error.chain()));
+        self.journal.send(kind, &message, &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id)]);
+        if self.echo.is_some() {
+            eprintln!("wwan-quirks: {error}");
+        }
+    }
+}
+
+/// A line of the journal is a line; the source and the caret are for people at a terminal.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

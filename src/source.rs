@@ -1,0 +1,90 @@
+//! Faults in configuration files, with their place: `path:line:column: message`, the line, and a caret.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Invalid {
+    pub path: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    pub message: String,
+    /// The line itself.
+    #[serde(skip)]
+    pub source: String,
+    /// How many characters the fault covers on that line.
+    #[serde(skip)]
+    pub width: usize,
+}
+
+impl std::error::Error for Invalid {}
+
+impl Invalid {
+    /// A fault at the bytes `span` of `text`.
+    pub fn at(path: &Path, text: &str, span: Range<usize>, message: impl Into<String>) -> Invalid {
+        let start = floor(text, span.start);
+        let begin = text.get(..start).unwrap_or_default().rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text.get(begin..).unwrap_or_default().find('\n').map_or(text.len(), |length| begin + length);
+        let characters = |range: Range<usize>| text.get(range).unwrap_or_default().chars().count();
+        Invalid {
+            path: path.to_owned(),
+            line: line_of(text, start),
+            column: characters(begin..start) + 1,
+            message: message.into(),
+            source: text.get(begin..end).unwrap_or_default().trim_end_matches('\r').to_owned(),
+            width: characters(start..floor(text, span.end).min(end)).max(1),
+        }
+    }
+
+    pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Invalid {
+        // The message of a value that does not fit may go over several lines.
+        let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        Invalid::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
+    }
+}
+
+/// The line, from 1, of the byte `at`.
+pub fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Invalid { line, column, message, source, width, .. } = self;
+        writeln!(f, "{}:{line}:{column}: {message}", self.path.display())?;
+        let number = line.to_string();
+        let indent: String =
+            source.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
+        writeln!(f, "{number} | {source}")?;
+        write!(f, "{:width$} | {indent}{}", "", "^".repeat(*width), width = number.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_shown_with_its_line_and_a_caret() {
+        let text = "schema = 1\n\tü = \"x\"\n";
+        let at = text.find("\"x\"").unwrap();
+        let shown = Invalid::at(Path::new("a.toml"), text, at..at + 3, "no").to_string();
+        assert_eq!(shown, "a.toml:2:6: no\n2 | \tü = \"x\"\n  | \t    ^^^");
+    }
+
+    #[test]
+    fn no_span_is_out_of_reach() {
+        for span in [0..0, 5..5, 99..120] {
+            let _ = Invalid::at(Path::new("a"), "ä\nb", span, "").to_string();
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `configuration`: makes the kernel set another USB configuration, and sees that it stands.
+
+use crate::device::{Device, DeviceError};
+use crate::steps::{Outcome, Trouble};
+
+/// Sets configuration `to`, where `from` is active. What the kernel set is put back when the modem does not take it.
+pub fn run(device: &Device, from: Option<u8>, to: u8) -> Outcome {
+    let refusal = match device.set_configuration(to) {
+        Err(error) if !device.is_present() => return left(&error.to_string()),
+        Err(error) => format!("configuration {to} was refused: {error}"),
+        Ok(()) => match device.configuration() {
+            Ok(Some(now)) if now == to => return Outcome::Done(done(from, to)),
+            Ok(now) => format!("the modem did not take configuration {to}: {} is active", name(now)),
+            Err(DeviceError::Gone { .. }) => return left("it left while the configuration changed"),
+            Err(error) => format!("configuration {to} was written, and cannot be verified: {error}"),
+        },
+    };
+    let restored = match from {
+        Some(from) => device.set_configuration(from).is_ok() && device.configuration().ok() == Some(Some(from)),
+        None => false,
+    };
+    let after = match (from, restored) {
+        (Some(from), true) => format!("{from} is active again"),
+        (Some(from), false) => format!("{from}, which was active before, could not be put back"),
+        (None, _) => "none was active before".to_owned(),
+    };
+    Outcome::Failed(Trouble::new(
+        format!("{refusal}; {after}"),
+        "plug the modem in again, or set `prefer = \"keep\"` for it in /etc/wwan-quirks/config.toml",
+    ))
+}
+
+fn done(from: Option<u8>, to: u8) -> String {
+    format!("configuration {to} instead of {}", name(from))
+}
+
+fn left(why: &str) -> Outcome {
+    Outcome::Nothing(format!("the modem is gone: {why}; its return is handled by its own event"))
+}
+
+fn name(configuration: Option<u8>) -> String {
+    configuration.map_or("none".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,147 @@
+//! Asks systemd to start a unit.
+//!
+//! One D-Bus call, `StartUnit`, over systemd's own socket: no bus daemon, which may not run yet, and no program, which
+//! a helper of udev had better not start. Only what that call needs of the D-Bus specification is here.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::root::Root;
+
+const METHOD_RETURN: u8 = 2;
+const ERROR: u8 = 3;
+/// systemd answers within milliseconds, unless the machine has much to do, as at boot.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What a caller with little time had better keep back for [`start`].
+pub const KEPT_BACK: Duration = Duration::from_millis(200);
+
+/// "30" is the user ID "0" in hex: systemd compares it with whom the kernel says we are.
+const GREETING: &[u8] = b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n";
+
+/// Whether `root` is run by systemd (`sd_booted(3)`).
+pub fn is_running(root: &Root) -> bool {
+    root.at("/run/systemd/system").is_dir()
+}
+
+/// Queues the start of `unit`, and returns without waiting for it to run.
+pub fn start(root: &Root, unit: &str) -> io::Result<()> {
+    let mut stream = UnixStream::connect(root.at("/run/systemd/private"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(GREETING)?;
+    stream.write_all(&start_unit(unit))?;
+    let line = until_line_end(&mut stream)?;
+    if !line.starts_with(b"OK ") {
+        return Err(io::Error::other(format!("systemd refused us: {}", String::from_utf8_lossy(&line).trim_end())));
+    }
+    let mut header = [0; 16];
+    stream.read_exact(&mut header)?;
+    match header {
+        [b'l', METHOD_RETURN, ..] => Ok(()),
+        [b'l', ERROR, ..] => Err(io::Error::other(format!("systemd does not start {unit} (is it installed?)"))),
+        _ => Err(io::Error::other("systemd gave an answer that makes no sense")),
+    }
+}
+
+fn until_line_end(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !line.ends_with(b"\r\n") && line.len() < 256 {
+        stream.read_exact(&mut byte)?;
+        line.extend(byte);
+    }
+    Ok(line)
+}
+
+/// The call `org.freedesktop.systemd1.Manager.StartUnit(unit, "replace")`, little-endian, serial 1.
+fn start_unit(unit: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    string(&mut body, unit);
+    string(&mut body, "replace");
+
+    let mut fields = Vec::new();
+    for (code, kind, value) in [
+        (1, b'o', "/org/freedesktop/systemd1"),
+        (2, b's', "org.freedesktop.systemd1.Manager"),
+        (3, b's', "StartUnit"),
+        (6, b's', "org.freedesktop.systemd1"),
+        (8, b'g', "ss"),
+    ] {
+        align(&mut fields, 8);
+        fields.extend([code, 1, kind, 0]);
+        if kind == b'g' {
+            fields.push(value.len() as u8);
+            fields.extend(value.bytes());
+            fields.push(0);
+        } else {
+            string(&mut fields, value);
+        }
+    }
+
+    let mut message = vec![b'l', 1, 0, 1];
+    message.extend((body.len() as u32).to_le_bytes());
+    message.extend(1_u32.to_le_bytes());
+    message.extend((fields.len() as u32).to_le_bytes());
+    message.extend(fields);
+    align(&mut message, 8);
+    message.extend(body);
+    message
+}
+
+fn string(bytes: &mut Vec<u8>, text: &str) {
+    align(bytes, 4);
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(text.bytes());
+    bytes.push(0);
+}
+
+fn align(bytes: &mut Vec<u8>, to: usize) {
+    bytes.resize(bytes.len().next_multiple_of(to), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn answered_with(answer: &'static [u8]) -> (io::Result<()>, Vec<u8>) {
+        let directory =
+            std::env::temp_dir().join(format!("wwan-quirks-systemd-{}-{}", std::process::id(), answer.len()));
+        std::fs::create_dir_all(directory.join("run/systemd")).unwrap();
+        let listener = UnixListener::bind(directory.join("run/systemd/private")).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut call = vec![0; GREETING.len() + start_unit("wwan-quirks@1-1.service").len()];
+            stream.read_exact(&mut call).unwrap();
+            stream.write_all(answer).unwrap();
+            call
+        });
+        let result = start(&Root::new(&directory), "wwan-quirks@1-1.service");
+        let call = server.join().unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+        (result, call)
+    }
+
+    #[test]
+    fn a_unit_is_started_by_one_call() {
+        let (result, call) = answered_with(b"OK 0123456789abcdef\r\nl\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0");
+        result.unwrap();
+        let message = &call[GREETING.len()..];
+        assert_eq!(message.len() % 4, 0);
+        let text = String::from_utf8_lossy(message);
+        for part in ["StartUnit\0", "wwan-quirks@1-1.service\0", "replace\0"] {
+            assert!(text.contains(part), "{part}");
+        }
+        // The body begins at a multiple of eight and is as long as the header says.
+        let fields = u32::from_le_bytes(message[12..16].try_into().unwrap()) as usize;
+        let body = u32::from_le_bytes(message[4..8].try_into().unwrap()) as usize;
+        assert_eq!((16 + fields).next_multiple_of(8) + body, message.len());
+    }
+
+    #[test]
+    fn a_refusal_is_told() {
+        assert!(answered_with(b"REJECTED\r\n").0.is_err());
+        assert!(answered_with(b"OK 0\r\nl\x03\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0").0.is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! A root directory with a modem in its sysfs, for tests of the program as a whole.
+#![allow(dead_code)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub struct Root(pub PathBuf);
+
+impl Root {
+    /// A fresh root that holds the shipped database and policy.
+    pub fn new() -> Root {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wwan-quirks-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let root = Root(std::env::temp_dir().join(name));
+        for directory in ["sys/bus/usb/devices", "sys/class/usbmisc", "run", "etc/wwan-quirks/quirks.d", "dev"] {
+            fs::create_dir_all(root.0.join(directory)).unwrap();
+        }
+        let shipped = root.0.join("usr/share/wwan-quirks/quirks.d");
+        fs::create_dir_all(&shipped).unwrap();
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        for entry in fs::read_dir(config.join("quirks.d")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), shipped.join(entry.file_name())).unwrap();
+        }
+        fs::copy(config.join("config.toml"), root.0.join("usr/share/wwan-quirks/config.toml")).unwrap();
+        root
+    }
+
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.0.join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.0.join(path.trim_start_matches('/'))).unwrap()
+    }
+
+    pub fn policy(&self, text: &str) {
+        self.write("etc/wwan-quirks/config.toml", text);
+    }
+
+    /// Puts a USB device on `port`; its sysfs directory below the root.
+    pub fn plug(&self, port: &str, id: &str, descriptors: &[u8]) -> String {
+        let (vendor, product) = id.split_once(':').unwrap();
+        let directory = format!("/sys/devices/pci0000:00/usb1/{port}");
+        let attribute = |name: &str, text: &str| self.write(&format!("{directory}/{name}"), text);
+        attribute("idVendor", &format!("{vendor}\n"));
+        attribute("idProduct", &format!("{product}\n"));
+        attribute("busnum", "1\n");
+        attribute("devnum", "5\n");
+        attribute("dev", "189:4\n");
+        attribute("manufacturer", "Sierra Wireless, Incorporated\n");
+        attribute("product", "MC7710\n");
+        attribute("serial", "LF53920000010\n");
+        attribute("bNumConfigurations", &format!("{}\n", descriptors.get(17).copied().unwrap_or(1)));
+        attribute("bConfigurationValue", "1\n");
+        self.write(&format!("{directory}/descriptors"), descriptors);
+        symlink(format!("../../../devices/pci0000:00/usb1/{port}"), self.0.join("sys/bus/usb/devices").join(port))
+            .unwrap();
+        directory
+    }
+
+    /// Gives the modem on `port` a control port, bound to `driver`.
+    pub fn control_port(&self, port: &str, interface: &str, driver: &str, name: &str) {
+        let directory = format!("/sys/devices/pci0000:00/usb1/{port}/{port}:{interface}");
+        let number = interface.split_once('.').unwrap().1;
+        self.write(&format!("{directory}/bInterfaceNumber"), format!("{:02x}\n", number.parse::<u8>().unwrap()));
+        self.write(&format!("{directory}/usbmisc/{name}/dev"), "180:176\n");
+        fs::create_dir_all(self.0.join("sys/bus/usb/drivers").join(driver)).unwrap();
+        let link = self.0.join(directory.trim_start_matches('/')).join("driver");
+        symlink(format!("../../../../../bus/usb/drivers/{driver}"), link).unwrap();
+        let class = format!("../../devices/pci0000:00/usb1/{port}/{port}:{interface}/usbmisc/{name}");
+        symlink(class, self.0.join("sys/class/usbmisc").join(name)).unwrap();
+    }
+
+    /// Runs the program on this root.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_with(arguments, &[])
+    }
+
+    /// Runs the hook on an event with this environment alone.
+    pub fn hook(&self, environment: &[(&str, &str)]) -> Ended {
+        self.run_with(&["hook"], environment)
+    }
+
+    fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        command.env_clear().envs(environment.iter().copied()).arg("--root").arg(&self.0).args(arguments);
+        Ended::from(command.output().unwrap())
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Ended {
+        Ended {
+            code: output.status.code().expect("ended by a signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
+    bytes.extend(configurations.concat());
+    bytes
+}
+
+fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
+    let body = interfaces.concat();
+    let total = (9 + body.len()) as u16;
+    let mut bytes = vec![9, 2, total as u8, (total >> 8) as u8, interfaces.len() as u8, value, 0, 0xe0, 0];
+    bytes.extend(body);
+    bytes
+}
+
+fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
+    let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
+    for (address, attributes) in endpoints {
+        bytes.extend([7, 5, *address, *attributes, 0, 2, 0]);
+    }
+    bytes
+}
+
+/// An MC7710: 1 = QMI on interface 8, 2 = MBIM.
+pub fn mc7710() -> Vec<u8> {
+    let control = [(0x81, 3), (0x82, 2), (0x02, 2)];
+    let vendor = [0xff, 0xff, 0xff];
+    let qmi = [interface(3, vendor, &control), interface(8, vendor, &control)];
+    let mbim = [interface(12, [2, 0x0e, 0], &[(0x81, 3)]), interface(13, [10, 0, 2], &[(0x82, 2), (0x02, 2)])];
+    device(&[configuration(1, &qmi), configuration(2, &mbim)])
+}
+
+/// TRU-Install: mass storage on interface 9, the only one.
+pub fn install_mode() -> Vec<u8> {
+    device(&[configuration(1, &[interface(9, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])])])
+}

@@ -1,0 +1,404 @@
+//! AT commands: the common ones, Sierra's protected ones for the USB composition, and
+//! Rolling's FCC lock challenge.
+
+use std::time::Duration;
+
+use crate::composition::{Composition, KNOWN_BITS, SUPPORTED, mask_names};
+use crate::digest;
+use crate::models::Dialect;
+use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
+
+/// Opens Sierra's protected commands.
+const PASSWORD: &str = "A710";
+/// The OEM string whose hash is the secret of Lenovo's modules.
+const OEM_STRING: &str = "KHOIHGIUCCHHII";
+const CHALLENGE: u32 = 0x1234_abcd;
+/// A line that is longer is forgotten.
+const MAX_LINE: usize = 512;
+
+/// Product ids that AT!UDPID=? lists: QMI and DirectIP.
+const PRODUCTS: [u16; 2] = [0x68a2, 0x68a3];
+
+/// One AT port.
+pub struct At {
+    dialect: Dialect,
+    echo: bool,
+    /// AT!ENTERCND was given.
+    protected_open: bool,
+    challenged: bool,
+    line: Vec<u8>,
+}
+
+type Lines = Result<Vec<String>, String>;
+
+fn error() -> Lines {
+    Err("ERROR".into())
+}
+
+fn one(line: impl Into<String>) -> Lines {
+    Ok(vec![line.into()])
+}
+
+impl At {
+    pub fn new(dialect: Dialect) -> At {
+        At { dialect, echo: true, protected_open: false, challenged: false, line: Vec::new() }
+    }
+
+    /// Takes bytes from the host; returns what the modem writes back.
+    pub fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<u8> {
+        let mut output = Vec::new();
+        for byte in bytes {
+            match byte {
+                b'\r' => {
+                    let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).trim().to_owned();
+                    output.extend(self.line(modem, &line));
+                }
+                b'\n' | 0 => {}
+                byte if self.line.len() < MAX_LINE => self.line.push(*byte),
+                _ => self.line.clear(),
+            }
+        }
+        output
+    }
+
+    fn line(&mut self, modem: &mut Modem, line: &str) -> Vec<u8> {
+        if line.is_empty() {
+            return Vec::new();
+        }
+        modem.transcript.event("at>", line);
+        modem.replies += 1;
+        if modem.is_mute() {
+            return Vec::new();
+        }
+        let echo = if self.echo { format!("{line}\r") } else { String::new() };
+        let answer = match line.get(..2) {
+            _ if modem.faults.take("busy") => Err("+CME ERROR: 14".into()),
+            Some(at) if at.eq_ignore_ascii_case("AT") => self.command(modem, &line[2..]),
+            _ => error(),
+        };
+        let (mut lines, last) = match answer {
+            Ok(lines) => (lines, "OK".to_owned()),
+            Err(error) => (Vec::new(), error),
+        };
+        if modem.faults.has("indications") {
+            lines.insert(0, "+CREG: 2".into());
+        }
+        lines.push(last);
+        for line in &lines {
+            modem.transcript.event("at<", line);
+        }
+        let body: String = lines.iter().map(|line| format!("\r\n{line}\r\n")).collect();
+        let mut output = (echo + &body).into_bytes();
+        if modem.faults.has("garbage") {
+            output.splice(..0, [0xff, 0x00, 0x7e, 0x80]);
+        }
+        if modem.faults.has("short") {
+            output.truncate(output.len() / 2);
+        }
+        output
+    }
+
+    fn command(&mut self, modem: &mut Modem, command: &str) -> Lines {
+        let (name, argument) = match command.find(['=', '?']) {
+            Some(at) => command.split_at(at),
+            None => (command, ""),
+        };
+        let name = name.to_ascii_uppercase();
+        let identity = modem.identity.clone();
+        match (name.as_str(), argument) {
+            ("", _) | ("Z" | "&F" | "V1" | "&F0" | "+CMEE" | "X4" | "&C1" | "&D2" | "S0", _) => Ok(Vec::new()),
+            ("E0", _) => {
+                self.echo = false;
+                Ok(Vec::new())
+            }
+            ("E" | "E1", _) => {
+                self.echo = true;
+                Ok(Vec::new())
+            }
+            ("I", _) => Ok(vec![
+                format!("Manufacturer: {}", identity.manufacturer),
+                format!("Model: {}", identity.model),
+                format!("Revision: {}", identity.revision),
+                format!("IMEI: {}", identity.imei),
+                "+GCAP: +CGSM".into(),
+            ]),
+            ("+CGMI" | "+GMI", _) => one(identity.manufacturer),
+            ("+CGMM" | "+GMM", _) => one(identity.model),
+            ("+CGMR" | "+GMR", _) => one(identity.revision),
+            ("+CGSN" | "+GSN", _) => one(identity.imei),
+            ("+GCAP", _) => one("+GCAP: +CGSM"),
+            ("+CPIN", "?") => one("+CPIN: READY"),
+            ("+CFUN", "?") => one(format!("+CFUN: {}", u8::from(modem.radio_on()))),
+            ("+CFUN", "=1") if modem.locked => Err("+CME ERROR: operation not supported".into()),
+            ("+CFUN", "=1") => {
+                modem.set_mode(ONLINE);
+                Ok(Vec::new())
+            }
+            ("+CFUN", "=0" | "=4") => {
+                modem.set_mode(LOW_POWER);
+                Ok(Vec::new())
+            }
+            ("+CFUN", "=1,1") => reset(modem),
+            (name, argument) if name.starts_with('!') && self.is_sierra() => self.sierra(modem, name, argument),
+            (name, argument) if name.starts_with("+GTFCC") && self.dialect == Dialect::Rolling => {
+                self.rolling(modem, name, argument)
+            }
+            _ => error(),
+        }
+    }
+
+    fn is_sierra(&self) -> bool {
+        matches!(self.dialect, Dialect::SierraOld | Dialect::Sierra74 | Dialect::Sierra75)
+    }
+
+    fn sierra(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
+        let value = argument.strip_prefix('=');
+        match (name, argument, self.dialect) {
+            ("!ENTERCND", _, _) if value.map(|v| v.trim_matches('"')) == Some(PASSWORD) => {
+                self.protected_open = true;
+                Ok(Vec::new())
+            }
+            ("!ENTERCND", ..) => error(),
+            ("!PCINFO", "?", _) => {
+                let state = if modem.radio_on() { "Online" } else { "Low Power Mode" };
+                let bios = u8::from(modem.locked);
+                let switch = u8::from(modem.hardware_switch_off());
+                Ok(vec![
+                    format!("State: {state}"),
+                    format!(
+                        "LPM voters - Temp:0, Volt:0, User:0, W_DISABLE:{switch}, IMSWITCH:0, BIOS:{bios}, LWM2M:0, OMADM:0, FOTA:0"
+                    ),
+                ])
+            }
+            ("!RESET", "", _) => reset(modem),
+            _ if !self.protected_open => error(),
+            ("!UDUSBCOMP" | "!USBCOMP", ..) => self.composition(modem, name, argument),
+            ("!UDPID", "?", Dialect::SierraOld) => {
+                let product = modem.next_product.unwrap_or(modem.product);
+                one(format!("{product:04X}"))
+            }
+            ("!UDPID", "=?", Dialect::SierraOld) => Ok(PRODUCTS.iter().map(|id| format!("{id:04X}")).collect()),
+            ("!UDPID", _, Dialect::SierraOld) => {
+                let product = value.and_then(|value| u16::from_str_radix(value, 16).ok());
+                // A real MC7710 takes any product id, and is lost with a wrong one.
+                let Some(product) = product else { return error() };
+                if !modem.faults.has("composition-ignored") {
+                    modem.next_product = Some(product);
+                }
+                Ok(Vec::new())
+            }
+            _ => error(),
+        }
+    }
+
+    /// AT!UDUSBCOMP by number on older modems, AT!USBCOMP by mask on newer ones.
+    fn composition(&self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
+        let by_number = self.dialect == Dialect::SierraOld;
+        let Some(stands) = modem.next_composition.clone().filter(|_| by_number == (name == "!UDUSBCOMP")) else {
+            return error();
+        };
+        let wanted = match argument {
+            "?" if by_number => return one(format!("!UDUSBCOMP: {}", stands.number)),
+            "=?" if by_number => return Ok(composition_table()),
+            "?" => return Ok(mask_lines(&stands)),
+            "=?" => return Ok(mask_table()),
+            argument if by_number => {
+                let number = argument.strip_prefix('=').and_then(|number| number.parse().ok());
+                number.filter(|number| SUPPORTED.contains(number)).map(Composition::numbered)
+            }
+            argument => {
+                let kind = if self.dialect == Dialect::Sierra75 { "3" } else { "1" };
+                let fields: Vec<&str> = argument.trim_start_matches('=').split(',').map(str::trim).collect();
+                let mask = match fields.as_slice() {
+                    ["1", given, mask] if *given == kind => u32::from_str_radix(mask, 16).ok(),
+                    _ => None,
+                };
+                mask.filter(|mask| *mask != 0 && mask & !KNOWN_BITS == 0).map(Composition::masked)
+            }
+        };
+        let Some(wanted) = wanted else { return error() };
+        if !modem.faults.has("composition-ignored") {
+            modem.next_composition = Some(wanted);
+        }
+        Ok(Vec::new())
+    }
+
+    fn rolling(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
+        match (name, argument) {
+            ("+GTFCCLOCKGEN", "") => {
+                self.challenged = true;
+                one(format!("+GTFCCLOCKGEN: 0x{CHALLENGE:08x}"))
+            }
+            ("+GTFCCLOCKVER", answer) if self.challenged => {
+                self.challenged = false;
+                let right = answer.strip_prefix("=0x").is_some_and(|hex| hex.eq_ignore_ascii_case(&rolling_answer()));
+                if let Some(code) = modem.faults.number("refuse") {
+                    modem.refuse_unlock("by fault");
+                    return one(format!("+GTFCCLOCKVER: {code}"));
+                }
+                if right && modem.locked {
+                    modem.locked = false;
+                    modem.unlocks.0 += 1;
+                    modem.transcript.event("unlocked", "");
+                } else if !right {
+                    modem.refuse_unlock("wrong answer to the challenge");
+                }
+                one(format!("+GTFCCLOCKVER: {}", u8::from(right)))
+            }
+            ("+GTFCCEFFSTATUS", "?") => {
+                one(format!("+GTFCCEFFSTATUS: {},0", u8::from(!modem.locked && modem.lock == Lock::Rolling)))
+            }
+            _ => error(),
+        }
+    }
+}
+
+/// First four bytes of SHA-256 over the challenge and the hashed OEM string, as hex.
+fn rolling_answer() -> String {
+    let key = &digest::sha256(OEM_STRING.as_bytes())[..4];
+    let message = [&CHALLENGE.to_be_bytes(), key].concat();
+    digest::to_hex(&digest::sha256(&message)[..4])
+}
+
+fn reset(modem: &mut Modem) -> Lines {
+    modem.wishes.push((Duration::from_millis(50), Wish::Reset));
+    Ok(Vec::new())
+}
+
+fn mask_lines(composition: &Composition) -> Vec<String> {
+    let mask = composition.masks.first().copied().unwrap_or(0);
+    vec![
+        "Config Index: 1".into(),
+        "Config Type:  1 (Generic)".into(),
+        format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
+    ]
+}
+
+fn composition_table() -> Vec<String> {
+    let names = [
+        "HIP  DM    NMEA  AT    MDM1  MDM2  MDM3  MS",
+        "HIP  DM    NMEA  AT    MDM1  MS",
+        "HIP  DM    NMEA  AT    NIC1  MS",
+        "HIP  DM    NMEA  AT    MDM1  NIC1  MS",
+        "HIP  DM    NMEA  AT    NIC1  NIC2  NIC3  MS",
+        "HIP  DM    NMEA  AT    ECM1  MS",
+        "DM   NMEA  AT    QMI",
+        "DM   NMEA  AT    RMNET1 RMNET2 RMNET3",
+        "DM   NMEA  AT    MBIM",
+        "MBIM",
+        "NMEA MBIM",
+        "DM   MBIM",
+        "DM   NMEA  MBIM",
+        "Config1: comp6    Config2: comp8",
+        "Config1: comp6    Config2: comp9",
+        "Config1: comp6    Config2: comp10",
+        "Config1: comp6    Config2: comp11",
+        "Config1: comp6    Config2: comp12",
+        "Config1: comp7    Config2: comp8",
+        "Config1: comp7    Config2: comp9",
+    ];
+    let line = |(number, name): (usize, &&str)| {
+        let supported = if SUPPORTED.contains(&(number as u8)) { "SUPPORTED" } else { "NOT SUPPORTED" };
+        format!("{number:<2} - {name:<44} {supported}")
+    };
+    names.iter().enumerate().map(line).collect()
+}
+
+fn mask_table() -> Vec<String> {
+    let bits = [("DIAG", 0x1), ("NMEA", 0x4), ("MODEM", 0x8), ("RMNET0", 0x100), ("RMNET1", 0x400), ("MBIM", 0x1000)];
+    let mut lines = vec![
+        "AT!USBCOMP=<Config Index>,<Config Type>,<Interface bitmask>".to_owned(),
+        "  <Config Index>      - configuration index to which the composition applies, should be 1".to_owned(),
+        "  <Config Type>       - 1:Generic, 2:USBIF-MBIM, 3:RNDIS".to_owned(),
+    ];
+    for (index, (name, bit)) in bits.iter().enumerate() {
+        let head = if index == 0 { "  <Interface bitmask> - " } else { "                        " };
+        lines.push(format!("{head}{name:<8} - 0x{bit:08X},"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+
+    fn port(name: &str) -> (At, Modem) {
+        let model = models::row(name).unwrap().model();
+        let dialect = model.dialect;
+        (At::new(dialect), Modem::of(&model))
+    }
+
+    fn ask(at: &mut At, modem: &mut Modem, command: &str) -> String {
+        String::from_utf8(at.receive(modem, format!("{command}\r").as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn echo_goes_with_e0() {
+        let (mut at, mut modem) = port("directip");
+        assert_eq!(ask(&mut at, &mut modem, "AT"), "AT\r\r\nOK\r\n");
+        ask(&mut at, &mut modem, "ATE0");
+        assert_eq!(ask(&mut at, &mut modem, "at"), "\r\nOK\r\n");
+        assert_eq!(ask(&mut at, &mut modem, "AT+NONSENSE"), "\r\nERROR\r\n");
+    }
+
+    #[test]
+    fn commands_arrive_in_pieces() {
+        let (mut at, mut modem) = port("directip");
+        assert!(at.receive(&mut modem, b"A").is_empty());
+        assert!(at.receive(&mut modem, b"TE0").is_empty());
+        assert!(!at.receive(&mut modem, b"\r\n").is_empty());
+    }
+
+    #[test]
+    fn protected_commands_need_the_password() {
+        let (mut at, mut modem) = port("directip");
+        assert!(ask(&mut at, &mut modem, "AT!UDPID=68A2").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "AT!ENTERCND=\"B710\"").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"").contains("OK"));
+        assert!(ask(&mut at, &mut modem, "AT!UDPID?").contains("68A3"));
+        assert!(ask(&mut at, &mut modem, "AT!UDPID=68A2").contains("OK"));
+        assert_eq!(modem.next_product, Some(0x68a2));
+    }
+
+    #[test]
+    fn compositions_by_number() {
+        let (mut at, mut modem) = port("mc7355");
+        ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
+        let table = ask(&mut at, &mut modem, "AT!UDUSBCOMP=?");
+        assert!(table.contains("\n6  - DM   NMEA  AT    QMI "));
+        assert!(ask(&mut at, &mut modem, "AT!UDUSBCOMP=13").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "AT!UDUSBCOMP=8").contains("OK"));
+        assert!(ask(&mut at, &mut modem, "AT!UDUSBCOMP?").contains("!UDUSBCOMP: 8"));
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP?").contains("ERROR"));
+    }
+
+    #[test]
+    fn compositions_by_mask_and_type() {
+        let (mut at, mut modem) = port("em7455-qmi");
+        ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP?").contains("0000010D (diag,nmea,modem,rmnet0)"));
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,3,100D").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,1,100D").contains("OK"));
+        assert_eq!(modem.next_composition, Some(Composition::numbered(8)));
+        let (mut at, mut modem) = port("em7565");
+        ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,1,10D").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,3,10D").contains("OK"));
+    }
+
+    #[test]
+    fn the_challenge_takes_only_the_right_answer() {
+        let (mut at, mut modem) = port("rw101");
+        assert!(ask(&mut at, &mut modem, "at+gtfcclockver=0x00000000").contains("ERROR"));
+        assert!(ask(&mut at, &mut modem, "at+gtfcclockgen").contains("0x1234abcd"));
+        assert!(ask(&mut at, &mut modem, "at+gtfcclockver=0x00000000").contains("VER: 0"));
+        assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("CME ERROR"));
+        ask(&mut at, &mut modem, "at+gtfcclockgen");
+        let answer = format!("at+gtfcclockver=0x{}", rolling_answer());
+        assert!(ask(&mut at, &mut modem, &answer).contains("VER: 1"));
+        assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 1"));
+        assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("OK"));
+        assert_eq!(modem.mode, ONLINE);
+    }
+}

@@ -1,0 +1,484 @@
+//! One software modem: its attaches to the bus, its endpoint 0, and the way from the endpoints to what is behind them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use crate::at::At;
+use crate::composition::Composition;
+use crate::descriptors::{Configuration, INPUT, Transfer};
+use crate::host;
+use crate::install::Seen;
+use crate::link::Link;
+use crate::models::{Dialect, Form, Model, direct_ip};
+use crate::radio::{Modem, ONLINE, Wish};
+use crate::storage::{self, Reply, Storage};
+use crate::transcript::hex;
+use crate::usbip::{self, Command, Submit};
+use crate::wdm::Wdm;
+
+/// What the modem's thread waits for.
+pub enum Event {
+    /// A command from the host controller, of the attach with this number.
+    Usb(u64, Command),
+    /// The host controller has let go of this attach.
+    Detached(u64),
+    /// A line of the control socket, and the client that gets the answer.
+    Control(String, UnixStream),
+}
+
+/// What happens when its time has come.
+enum Action {
+    /// A GET_ENCAPSULATED_RESPONSE of this interface can be answered.
+    Response(u8, Vec<u8>),
+    /// This IN endpoint has something to say.
+    Output(u8, Vec<u8>),
+    Wish(Wish),
+    Leave,
+    Return,
+}
+
+mod control;
+mod endpoint0;
+
+/// How a control transfer ends.
+enum Answer {
+    Data(Vec<u8>),
+    Done,
+    Stall,
+    Never,
+}
+
+/// What becomes of a counted transfer.
+#[derive(PartialEq)]
+enum Fate {
+    Good,
+    Stalled,
+    /// It is good, and the last one.
+    Last,
+}
+
+enum Function {
+    Storage(Storage),
+    Wdm(Wdm),
+    At(At),
+    /// Has an empty report for everybody who asks.
+    Reports,
+    Silent,
+}
+
+pub struct Device {
+    modem: Modem,
+    dialect: Dialect,
+    /// The forms that the modem takes in turn, and the one that it has now.
+    forms: Vec<Form>,
+    form: usize,
+    /// The form as it is on the bus, faults included.
+    active: Form,
+    /// Where in `active.switch` the host has got: stage, and place in it.
+    progress: (usize, usize),
+    unlocked: bool,
+    port: Option<u32>,
+    events: Sender<Event>,
+    link: Option<Link>,
+    attaches: u64,
+    configuration: u8,
+    /// The first configuration that the host chose after the attach.
+    chosen: Option<u8>,
+    /// Since when it has been unconfigured by the host.
+    unconfigured: Option<Instant>,
+    alternates: BTreeMap<u8, u8>,
+    functions: BTreeMap<u8, Function>,
+    timers: BTreeMap<(Instant, u64), Action>,
+    timer: u64,
+    /// Transfers since the first plug, without standard requests.
+    transfers: u64,
+    max_control_message: Option<u16>,
+}
+
+impl Device {
+    pub fn new(model: Model, modem: Modem, unlocked: bool, port: Option<u32>, events: Sender<Event>) -> Device {
+        Device {
+            modem,
+            dialect: model.dialect,
+            active: model.forms[0].clone(),
+            forms: model.forms,
+            form: 0,
+            progress: (0, 0),
+            unlocked,
+            port,
+            events,
+            link: None,
+            attaches: 0,
+            configuration: 0,
+            chosen: None,
+            unconfigured: None,
+            alternates: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            timer: 0,
+            transfers: 0,
+            max_control_message: None,
+        }
+    }
+
+    pub fn set_max_control_message(&mut self, size: u16) {
+        self.max_control_message = Some(size);
+    }
+
+    /// Plugs in, and serves until somebody says `quit`.
+    pub fn run(&mut self, events: &Receiver<Event>) -> io::Result<()> {
+        self.power_on();
+        self.attach()?;
+        loop {
+            let event = match self.timers.first_key_value() {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(((due, _), _)) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Usb(attach, command)) if attach == self.attaches => self.command(command),
+                Ok(Event::Detached(attach)) if attach == self.attaches && self.link.is_some() => self.leave(),
+                Ok(Event::Usb(..) | Event::Detached(_)) => {}
+                Ok(Event::Control(line, mut client)) => {
+                    let quit = line == "quit";
+                    let answer = self.control_line(&line).unwrap_or_else(|error| format!("error: {error}"));
+                    // A client that has gone does not want it.
+                    let _ = writeln!(client, "{answer}");
+                    if quit {
+                        self.leave();
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.timer_due()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            self.settle();
+        }
+    }
+
+    fn after(&mut self, delay: Duration, action: Action) {
+        self.timer += 1;
+        self.timers.insert((Instant::now() + delay, self.timer), action);
+    }
+
+    fn timer_due(&mut self) -> io::Result<()> {
+        let due = self.timers.first_key_value().is_some_and(|((due, _), _)| *due <= Instant::now());
+        let Some((_, action)) = due.then(|| self.timers.pop_first()).flatten() else { return Ok(()) };
+        match action {
+            Action::Response(interface, data) => self.respond(interface, data),
+            Action::Output(endpoint, data) => {
+                self.on_link(|link| link.queue(endpoint, data));
+                self.pump(endpoint);
+            }
+            Action::Wish(Wish::Online) => {
+                if !self.modem.hardware_switch_off() && !self.modem.locked {
+                    self.modem.set_mode(ONLINE);
+                }
+            }
+            Action::Wish(Wish::Reset) => self.reset(),
+            Action::Leave => self.leave_and_return(),
+            Action::Return => self.attach()?,
+        }
+        Ok(())
+    }
+
+    /// Does what a transfer or a timer has brought about.
+    fn settle(&mut self) {
+        for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
+            self.after(delay, Action::Wish(wish));
+        }
+        if std::mem::take(&mut self.modem.mode_changed) {
+            let told = self.functions.iter().flat_map(|(interface, function)| match function {
+                Function::Wdm(wdm) => {
+                    wdm.mode_changed(&self.modem).into_iter().map(|data| (*interface, data)).collect()
+                }
+                _ => Vec::new(),
+            });
+            for (interface, data) in told.collect::<Vec<_>>() {
+                self.respond(interface, data);
+            }
+        }
+    }
+
+    // On and off the bus.
+
+    fn power_on(&mut self) {
+        self.modem.power_cycle();
+        if self.unlocked {
+            self.modem.unlocked_from_the_start();
+        }
+    }
+
+    fn attach(&mut self) -> io::Result<()> {
+        if self.link.is_some() {
+            return Ok(());
+        }
+        self.active = self.form_on_the_bus();
+        self.attaches += 1;
+        self.configuration = 0;
+        self.chosen = None;
+        self.unconfigured = None;
+        self.functions.clear();
+        let (vendor, product) = self.active.id();
+        self.modem.transcript.event("plug", &format!("{vendor:04x}:{product:04x}"));
+        let (port, stream) = host::attach(self.port)?;
+        self.port = Some(port);
+        let (mut wire, attach, events) = (stream.try_clone()?, self.attaches, self.events.clone());
+        std::thread::spawn(move || {
+            while let Ok(command) = usbip::read(&mut wire) {
+                if events.send(Event::Usb(attach, command)).is_err() {
+                    return;
+                }
+            }
+            let _ = events.send(Event::Detached(attach));
+        });
+        self.link = Some(Link::new(stream));
+        Ok(())
+    }
+
+    fn form_on_the_bus(&self) -> Form {
+        let mut form = self.forms[self.form].clone();
+        let faults = &self.modem.faults;
+        if form.installs() && faults.has("iface9") {
+            form.configurations = vec![Configuration::new(1).storage(9)];
+        }
+        for configuration in &mut form.configurations {
+            if faults.number("remote-wakeup") == Some(0) {
+                configuration.bytes[7] &= !0x20;
+            }
+            if let Some(size) = self.max_control_message {
+                configuration.set_max_control_message(size);
+            }
+        }
+        form
+    }
+
+    fn leave(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.unplug();
+            self.modem.transcript.event("unplug", "");
+        }
+        self.timers.clear();
+        self.functions.clear();
+        self.configuration = 0;
+    }
+
+    fn leave_and_return(&mut self) {
+        self.leave();
+        if !self.modem.faults.has("never-back") {
+            self.after(self.modem.faults.millis("return-delay", 100), Action::Return);
+        }
+    }
+
+    /// A reset of the modem itself: new composition, new lock, off the bus and back.
+    fn reset(&mut self) {
+        self.modem.transcript.event("reset", "");
+        let Some(form) = self.forms.last_mut() else { return };
+        let next = &mut self.modem.next_composition;
+        if let Some(product) = self.modem.next_product.take() {
+            let (vendor, _) = form.id();
+            form.set_id((vendor, product));
+            self.modem.product = product;
+            // The product id says which of the two families of compositions it is.
+            if product == DIRECT_IP {
+                *next = Some(Composition::numbered(1));
+            } else if next.as_ref().is_some_and(Composition::is_serial) {
+                *next = Some(Composition::numbered(6));
+            }
+        }
+        match next {
+            None => {}
+            Some(next) if next.is_serial() => form.configurations = direct_ip(),
+            Some(next) => form.configurations = next.configurations(),
+        }
+        form.device[17] = form.configurations.len() as u8;
+        self.modem.reset();
+        if self.unlocked {
+            self.modem.unlocked_from_the_start();
+        }
+        self.leave_and_return();
+    }
+
+    // Transfers.
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Unlink { seqnum, victim } => self.on_link(|link| link.unlink(seqnum, victim)),
+            Command::Submit(urb) if urb.endpoint & 0x0f == 0 => self.control(urb),
+            Command::Submit(urb) if self.link.as_ref().is_some_and(|link| link.is_halted(urb.endpoint)) => {
+                self.on_link(|link| link.stall(urb.seqnum));
+            }
+            Command::Submit(urb) if urb.endpoint & INPUT != 0 => {
+                if let Some(Function::Reports) = self.function_at(urb.endpoint) {
+                    self.on_link(|link| link.queue(urb.endpoint, vec![0; 8]));
+                }
+                self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length));
+                self.pump(urb.endpoint);
+            }
+            Command::Submit(urb) => self.output(urb),
+        }
+    }
+
+    fn on_link(&mut self, act: impl FnOnce(&mut Link)) {
+        if let Some(link) = &mut self.link {
+            act(link);
+        }
+    }
+
+    /// Counts a transfer that is no standard request.
+    fn fate(&mut self) -> Fate {
+        self.transfers += 1;
+        if self.modem.faults.number("gone-after") == Some(self.transfers) {
+            self.modem.transcript.event("fault", &format!("gone-after={}", self.transfers));
+            return Fate::Last;
+        }
+        if self.modem.faults.number("stall") == Some(self.transfers) {
+            self.modem.transcript.event("fault", &format!("stall={}", self.transfers));
+            return Fate::Stalled;
+        }
+        Fate::Good
+    }
+
+    /// Completes what can be completed on an IN endpoint.
+    fn pump(&mut self, endpoint: u8) {
+        while let Some((seqnum, data)) = self.link.as_mut().and_then(|link| link.ready(endpoint)) {
+            let fate = self.fate();
+            if fate == Fate::Stalled {
+                self.on_link(|link| link.stall(seqnum));
+                self.on_link(|link| link.halt(endpoint));
+                return;
+            }
+            self.modem.transcript.event(self.transfer_kind(endpoint, true), &format!("{endpoint:02x} {}", hex(&data)));
+            self.on_link(|link| link.done(seqnum, data.len(), &data));
+            if fate == Fate::Last {
+                return self.leave();
+            }
+        }
+    }
+
+    fn transfer_kind(&self, endpoint: u8, input: bool) -> &'static str {
+        let interrupt = self.current().is_some_and(|current| current.is_interrupt(endpoint));
+        match (interrupt, input) {
+            (true, true) => "intr-in",
+            (true, false) => "intr-out",
+            (false, true) => "bulk-in",
+            (false, false) => "bulk-out",
+        }
+    }
+
+    fn current(&self) -> Option<&Configuration> {
+        self.active.configurations.iter().find(|c| c.value() == self.configuration)
+    }
+
+    fn function_at(&self, endpoint: u8) -> Option<&Function> {
+        self.functions.get(&self.current()?.interface_of(endpoint)?)
+    }
+
+    /// An OUT transfer on a bulk or interrupt endpoint.
+    fn output(&mut self, urb: Submit) {
+        let fate = self.fate();
+        let kind = self.transfer_kind(urb.endpoint, false);
+        let text = format!("{:02x} {}{}", urb.endpoint, hex(&urb.data), storage::name(&urb.data));
+        self.modem.transcript.event(kind, &text);
+        if fate == Fate::Stalled {
+            self.on_link(|link| link.halt(urb.endpoint));
+            return self.on_link(|link| link.stall(urb.seqnum));
+        }
+        self.on_link(|link| link.done(urb.seqnum, urb.data.len(), &[]));
+        if fate == Fate::Last {
+            return self.leave();
+        }
+        let seen = if kind == "bulk-out" { Seen::Bulk(&urb.data) } else { Seen::Interrupt(&urb.data) };
+        // A command that makes it leave gets its CSW like any other, if the host is quick enough.
+        let switched = self.watch(seen);
+        let Some(interface) = self.current().and_then(|current| current.interface_of(urb.endpoint)) else { return };
+        let back = self.current().and_then(|current| current.endpoint(interface, Transfer::BulkIn));
+        let (Some(function), Some(back)) = (self.functions.get_mut(&interface), back) else { return };
+        match switched {
+            Some(Answer::Stall) => return self.on_link(|link| link.halt(back)),
+            Some(Answer::Never) => return,
+            _ => {}
+        }
+        match function {
+            Function::Storage(storage) => match storage.receive(&urb.data, &self.modem.faults) {
+                Reply::Nothing => {}
+                Reply::Packets(packets) => {
+                    for packet in packets {
+                        self.on_link(|link| link.queue(back, packet));
+                    }
+                }
+                Reply::Stall => self.on_link(|link| link.halt(back)),
+            },
+            Function::At(at) => {
+                let output = at.receive(&mut self.modem, &urb.data);
+                let hit = self.modem.reply_is_hit();
+                let delay = if hit { self.modem.faults.millis("late", 0) } else { Duration::ZERO };
+                let size = self.modem.faults.number_or("split", 7).filter(|_| hit).unwrap_or(512);
+                for chunk in output.chunks(size.max(1) as usize) {
+                    self.after(delay, Action::Output(back, chunk.to_vec()));
+                }
+            }
+            Function::Wdm(_) | Function::Reports | Function::Silent => {}
+        }
+        self.pump(back);
+    }
+
+    /// Follows the traffic that makes this form leave; `Some` is how the last piece of it ends.
+    fn watch(&mut self, seen: Seen) -> Option<Answer> {
+        let (stage, place) = self.progress;
+        let expected = self.active.switch.get(stage)?;
+        let first_again = || expected.first().is_some_and(|first| first.matches(seen));
+        if expected.get(place)?.matches(seen) {
+            self.progress.1 += 1;
+        } else if first_again() {
+            // The host begins anew.
+            self.progress.1 = 1;
+        } else {
+            return None;
+        }
+        if self.progress.1 < expected.len() {
+            return Some(Answer::Done);
+        }
+        self.progress.1 = 0;
+        Some(self.switch())
+    }
+
+    /// The last piece of the switch has come.
+    fn switch(&mut self) -> Answer {
+        let faults = &mut self.modem.faults;
+        let (answer, leaves) = if faults.has("timeout-switch") {
+            (Answer::Never, false)
+        } else if faults.has("ignore-switch") {
+            (Answer::Done, false)
+        } else if faults.has("stall-switch-stays") {
+            (Answer::Stall, false)
+        } else if faults.has("stall-switch-leaves") {
+            (Answer::Stall, true)
+        } else {
+            (Answer::Done, true)
+        };
+        if !leaves {
+            self.modem.transcript.event("switch", "stays");
+            return answer;
+        }
+        let last_stage = self.progress.0 + 1 == self.active.switch.len();
+        if !last_stage {
+            self.progress.0 += 1;
+            self.modem.transcript.event("switch", "comes back for more");
+        } else if self.modem.faults.number("back-in-install").is_some() && self.modem.faults.take("back-in-install") {
+            self.progress.0 = 0;
+            self.modem.transcript.event("switch", "comes back in install mode");
+        } else {
+            self.progress.0 = 0;
+            self.form = (self.form + 1).min(self.forms.len() - 1);
+            self.modem.transcript.event("switch", "leaves");
+            self.power_on();
+        }
+        self.after(self.modem.faults.millis("leave-delay", 10), Action::Leave);
+        answer
+    }
+}
+
+const DIRECT_IP: u16 = 0x68a3;

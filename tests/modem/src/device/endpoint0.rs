@@ -1,0 +1,238 @@
+//! Endpoint 0: standard requests, install mode's vendor requests, and those of the classes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Action, Answer, Device, Fate, Function};
+use crate::at::At;
+use crate::descriptors::{self, INPUT, Role, Transfer};
+use crate::install::Seen;
+use crate::link::Link;
+use crate::mbim::Mbim;
+use crate::storage::Storage;
+use crate::transcript::hex;
+use crate::usbip::Submit;
+use crate::wdm::{Protocol, Wdm};
+
+impl Device {
+    pub(super) fn control(&mut self, urb: Submit) {
+        let standard = urb.setup[0] & 0x60 == 0 && !matches!(urb.setup[1], 3 | 9 | 11) && urb.setup[..2] != [2, 1];
+        let fate = if standard { Fate::Good } else { self.fate() };
+        self.record(&urb, standard);
+        if fate == Fate::Stalled {
+            return self.on_link(|link| link.stall(urb.seqnum));
+        }
+        match self.answer(&urb) {
+            Answer::Data(mut data) => {
+                let asked = usize::from(u16::from_le_bytes([urb.setup[6], urb.setup[7]]));
+                data.truncate(asked.min(urb.length));
+                self.on_link(|link| link.done(urb.seqnum, data.len(), &data));
+            }
+            Answer::Done => {
+                let sent = urb.data.len();
+                self.on_link(|link| link.done(urb.seqnum, sent, &[]));
+            }
+            Answer::Stall => self.on_link(|link| link.stall(urb.seqnum)),
+            Answer::Never => self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length)),
+        }
+        if fate == Fate::Last {
+            self.leave();
+        }
+    }
+
+    fn record(&mut self, urb: &Submit, standard: bool) {
+        let [request_type, request, low, _, index, ..] = urb.setup;
+        match (request_type, request) {
+            (0, 9) => self.modem.transcript.event("configured", &low.to_string()),
+            (1, 11) => self.modem.transcript.event("interface", &format!("{index} {low}")),
+            (2, 1) => self.modem.transcript.event("clear-halt", &format!("{index:02x}")),
+            _ => {
+                let kind = if standard { "std" } else { "control" };
+                let data = if urb.data.is_empty() { String::new() } else { format!(" {}", hex(&urb.data)) };
+                self.modem.transcript.event(kind, &format!("{}{data}", hex(&urb.setup)));
+            }
+        }
+    }
+
+    fn answer(&mut self, urb: &Submit) -> Answer {
+        let [request_type, request, low, high, index, ..] = urb.setup;
+        let switched = self.watch(Seen::Control(&urb.setup, &urb.data));
+        match (request_type, request, switched) {
+            (0, 9, None) => self.set_configuration(low),
+            (1, 11, None) => {
+                self.alternates.insert(index, low);
+                Answer::Done
+            }
+            (_, _, Some(Answer::Done)) if request_type & INPUT != 0 => Answer::Data(vec![0; urb.length]),
+            (_, _, Some(answer)) => answer,
+            (0x80, 6, None) => self.descriptor(high, low),
+            (0x80..=0x82, 0, None) => {
+                let halted = request_type == 0x82 && self.link.as_ref().is_some_and(|link| link.is_halted(index));
+                Answer::Data(vec![u8::from(halted), 0])
+            }
+            (0x80, 8, None) => Answer::Data(vec![self.configuration]),
+            (0x81, 10, None) => Answer::Data(vec![self.alternates.get(&index).copied().unwrap_or(0)]),
+            (2, 1, None) => {
+                self.on_link(|link| link.clear_halt(index));
+                self.pump(index);
+                Answer::Done
+            }
+            (0, 1 | 3, None) => Answer::Done,
+            (0xc0, 0x0a, None) if self.active.installs() => self.swoc_info(),
+            (0x21 | 0xa1, _, None) => self.class_request(urb, index),
+            // The sierra driver's power state, the qmi_wwan driver's and others' harmless vendor writes.
+            (0x40, 0, None) if !self.active.installs() => Answer::Done,
+            _ => Answer::Stall,
+        }
+    }
+
+    fn descriptor(&self, kind: u8, index: u8) -> Answer {
+        let lie = self.modem.faults.text("bad-descriptors").unwrap_or("");
+        match kind {
+            1 => {
+                let mut device = self.active.device;
+                device[17] = if lie == "configurations" { 8 } else { self.active.configurations.len() as u8 };
+                Answer::Data(device.to_vec())
+            }
+            2 => match self.active.configurations.get(usize::from(index)) {
+                Some(configuration) => Answer::Data(configuration.lying(lie)),
+                None => Answer::Stall,
+            },
+            3 => self.string(index),
+            _ => Answer::Stall,
+        }
+    }
+
+    fn string(&self, index: u8) -> Answer {
+        let text = match index {
+            0 => return Answer::Data(vec![4, 3, 0x09, 0x04]),
+            1..=3 => self.active.strings[usize::from(index) - 1].as_str(),
+            4 => "Mass Storage",
+            descriptors::MAC_ADDRESS => "020000000001",
+            _ => return Answer::Stall,
+        };
+        match self.modem.faults.text("bad-strings") {
+            Some("control") => Answer::Data(descriptors::string("\u{1b}[31m\n\t\u{7}../../etc \u{202e}%s$(reboot)")),
+            Some("surrogate") => Answer::Data(vec![8, 3, 0x00, 0xd8, b'A', 0, 0x00, 0xdc]),
+            Some("odd") => Answer::Data(vec![7, 3, b'A', 0, b'B', 0, b'C']),
+            Some("empty") => Answer::Data(vec![2, 3]),
+            Some("long") => Answer::Data(descriptors::string(&"W".repeat(126))),
+            Some("stall") => Answer::Stall,
+            _ => Answer::Data(descriptors::string(text)),
+        }
+    }
+
+    fn set_configuration(&mut self, value: u8) -> Answer {
+        let known = value == 0 || self.active.configurations.iter().any(|c| c.value() == value);
+        let other = value != 0 && self.chosen.is_some_and(|chosen| chosen != value);
+        if !known || other && self.modem.faults.has("config-refuse") {
+            return Answer::Stall;
+        }
+        self.configuration = value;
+        if value != 0 {
+            self.chosen.get_or_insert(value);
+        }
+        self.alternates.clear();
+        self.on_link(Link::configured);
+        self.functions = self.functions_of(value);
+        let zero = std::mem::replace(&mut self.unconfigured, (value == 0).then(Instant::now));
+        let rested = zero.is_some_and(|since| since.elapsed() >= Duration::from_millis(50));
+        let deaf = other && !rested && self.modem.faults.has("config-needs-zero");
+        for function in self.functions.values_mut() {
+            if let Function::Wdm(wdm) = function {
+                wdm.deaf = deaf;
+            }
+        }
+        if other && self.modem.faults.take("config-reenumerates") {
+            self.after(Duration::from_millis(20), Action::Leave);
+        }
+        if other && self.modem.faults.has("config-sticky") {
+            let form = &mut self.forms[self.form];
+            form.configurations.retain(|c| c.value() == value);
+            let _ = self.modem.faults.set("mute");
+            self.after(Duration::from_millis(20), Action::Leave);
+        }
+        Answer::Done
+    }
+
+    fn functions_of(&self, value: u8) -> BTreeMap<u8, Function> {
+        let Some(configuration) = self.active.configurations.iter().find(|c| c.value() == value) else {
+            return BTreeMap::new();
+        };
+        let max = configuration.max_control_message().unwrap_or(descriptors::MAX_CONTROL_MESSAGE);
+        let function = |role| match role {
+            Role::Storage => Function::Storage(Storage::new(self.active.scsi.clone())),
+            Role::Qmi => Function::Wdm(Wdm::new(Protocol::Qmi)),
+            Role::Mbim => Function::Wdm(Wdm::new(Protocol::Mbim(Mbim::new(max)))),
+            Role::At => Function::At(At::new(self.dialect)),
+            Role::Reports => Function::Reports,
+            Role::Silent => Function::Silent,
+        };
+        configuration.roles.iter().map(|(number, role)| (*number, function(*role))).collect()
+    }
+
+    fn swoc_info(&self) -> Answer {
+        let faults = &self.modem.faults;
+        if faults.has("stall-swoc") {
+            return Answer::Stall;
+        }
+        let sku = faults.text("sku").and_then(|sku| u16::from_str_radix(sku, 16).ok()).unwrap_or(0x2100);
+        let mut info = vec![0; if faults.has("short-swoc") { 16 } else { 60 }];
+        info[0] = 1;
+        info[9..11].copy_from_slice(&sku.to_le_bytes());
+        info[11..13].copy_from_slice(&0x0001u16.to_le_bytes());
+        Answer::Data(info)
+    }
+
+    fn class_request(&mut self, urb: &Submit, interface: u8) -> Answer {
+        let [request_type, request, low, ..] = urb.setup;
+        match (request_type, request, self.functions.get_mut(&interface)) {
+            // SEND_ENCAPSULATED_COMMAND, GET_ENCAPSULATED_RESPONSE
+            (0x21, 0x00, Some(Function::Wdm(wdm))) => {
+                let (delay, reads) = wdm.receive(&mut self.modem, &urb.data);
+                for data in reads {
+                    self.after(delay, Action::Response(interface, data));
+                }
+                Answer::Done
+            }
+            (0xa1, 0x01, Some(Function::Wdm(wdm))) => Answer::Data(wdm.responses.pop_front().unwrap_or_default()),
+            // SET_CONTROL_LINE_STATE
+            (0x21, 0x22, Some(Function::Wdm(wdm))) => {
+                wdm.dtr = low & 1 != 0;
+                Answer::Done
+            }
+            // Line state and coding of a serial port, break.
+            (0x21, 0x20 | 0x22 | 0x23, Some(Function::At(_) | Function::Silent)) => Answer::Done,
+            (0xa1, 0x21, _) => Answer::Data(vec![0x00, 0xc2, 0x01, 0x00, 0, 0, 8]),
+            // GET_MAX_LUN, BULK_ONLY_RESET
+            (0xa1, 0xfe, Some(Function::Storage(_))) => Answer::Data(vec![0]),
+            (0x21, 0xff, Some(Function::Storage(storage))) => {
+                *storage = Storage::new(self.active.scsi.clone());
+                Answer::Done
+            }
+            // GET_NTB_PARAMETERS, and what else the NCM part of cdc_mbim reads and sets.
+            (0xa1, 0x80, Some(Function::Wdm(_))) => Answer::Data(NTB_PARAMETERS.to_vec()),
+            (0xa1, 0x83 | 0x87, Some(Function::Wdm(_))) => Answer::Data(vec![0, 0]),
+            (0xa1, 0x85, Some(Function::Wdm(_))) => Answer::Data(16384u32.to_le_bytes().to_vec()),
+            (0x21, 0x84 | 0x86 | 0x88 | 0x8a, Some(Function::Wdm(_))) => Answer::Done,
+            // RESET_FUNCTION
+            (0x21, 0x05, Some(Function::Wdm(_))) => Answer::Done,
+            _ => Answer::Stall,
+        }
+    }
+
+    /// Makes a response readable and tells the host so.
+    pub(super) fn respond(&mut self, interface: u8, data: Vec<u8>) {
+        let Some(Function::Wdm(wdm)) = self.functions.get_mut(&interface) else { return };
+        wdm.responses.push_back(data);
+        let notify = self.current().and_then(|current| current.endpoint(interface, Transfer::InterruptIn));
+        let Some(endpoint) = notify else { return };
+        // RESPONSE_AVAILABLE
+        self.on_link(|link| link.queue(endpoint, vec![0xa1, 0x01, 0, 0, interface, 0, 0, 0]));
+        self.pump(endpoint);
+    }
+}
+
+/// NTBs of 16 KiB both ways, 16-bit format, no alignment wishes.
+const NTB_PARAMETERS: [u8; 28] =
+    [28, 0, 1, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0];

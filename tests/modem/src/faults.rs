@@ -1,0 +1,152 @@
+//! What can be wrong with a modem: `NAME` or `NAME=VALUE`, set at the start or while it runs.
+
+use std::collections::BTreeMap;
+
+/// Every fault: name and what it does. A value in capitals is one that it takes.
+pub const FAULTS: &[(&str, &str)] = &[
+    // Replies on QMI, MBIM and AT ports.
+    ("mute", "no reply to anything"),
+    ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
+    ("late=MS", "every reply MS milliseconds late"),
+    ("busy=N", "the next N requests are answered with DeviceNotReady (QMI), Busy (MBIM), or CME ERROR 14 (AT)"),
+    ("refuse=ERROR", "the unlock is answered with this QMI error or MBIM status"),
+    ("auth-delay=MS", "from the unlock to online (50)"),
+    ("stays-low", "the unlock is accepted, the radio stays off"),
+    ("online-error=ERROR", "QMI error for Set Operating Mode(online) while locked (3, of em7455-lenovo 60)"),
+    ("garbage", "bytes that are no message before every reply"),
+    ("indications", "unsolicited indications and a CTL sync indication before every reply"),
+    ("merged", "an indication and the reply in one read"),
+    ("split=N", "every reply in reads of N bytes (7)"),
+    ("stale", "a failing reply of the transaction before, then the reply"),
+    ("short", "every reply cut in half"),
+    ("overlong", "every reply followed by bytes that do not belong to it"),
+    ("flood=N", "N indications before every reply (1000)"),
+    ("duplicate", "every reply twice"),
+    ("cid-exhausted", "no client ids left"),
+    ("keep-cids", "client ids survive a CTL sync"),
+    ("no-qmi-service", "QMI inside MBIM: NoDeviceSupport"),
+    ("fragments=N", "MBIM replies in fragments of N bytes (64)"),
+    ("dtr", "no reply before the host has raised DTR"),
+    ("hw-switch-off", "the radio's hardware switch is off"),
+    ("composition-ignored", "a new composition is accepted and forgotten"),
+    ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
+    ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
+    // USB transfers.
+    ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
+    ("gone-after=N", "unplugged after the Nth transfer, counted likewise"),
+    // Install mode.
+    ("stall-switch-leaves", "stalls the switch, and leaves"),
+    ("stall-switch-stays", "stalls the switch, and stays"),
+    ("timeout-switch", "never answers the switch, and stays"),
+    ("ignore-switch", "accepts the switch, and stays"),
+    ("leave-delay=MS", "from the switch to leaving the bus (10)"),
+    ("return-delay=MS", "from leaving the bus to coming back (100)"),
+    ("back-in-install=N", "comes back in install mode N times"),
+    ("never-back", "leaves the bus and does not come back"),
+    ("sku=HEX", "LinuxSKU of the SWoC info (2100)"),
+    ("short-swoc", "answers the SWoC query with 16 bytes"),
+    ("stall-swoc", "stalls the SWoC query"),
+    ("iface9", "the only interface of the install mode has number 9"),
+    ("stall-csw", "stalls instead of sending a CSW, until the halt is cleared"),
+    ("no-csw", "never sends a CSW"),
+    ("short-csw", "CSWs of 4 bytes"),
+    ("failed-csw", "every CSW says that the command failed"),
+    // Descriptors and configurations.
+    ("bad-descriptors=KIND", "length, zero, count, endpoints, type, total or configurations: descriptors that lie"),
+    ("bad-strings=KIND", "control, surrogate, odd, empty, long or stall: strings that are none"),
+    ("remote-wakeup=ON", "1: the configurations offer remote wake-up; 0: they do not (1)"),
+    ("config-reenumerates=N", "writing a configuration other than the active one unplugs and replugs, N times"),
+    ("config-refuse", "stalls SET_CONFIGURATION of anything but the first one chosen"),
+    ("config-needs-zero", "MBIM stays mute unless configuration 0 came 50 ms before its own"),
+    ("config-sticky", "after the first configuration is written it comes back with that one alone, its QMI mute"),
+];
+
+#[derive(Clone, Default)]
+pub struct Faults {
+    set: BTreeMap<&'static str, String>,
+}
+
+impl Faults {
+    /// Sets a fault from `NAME` or `NAME=VALUE`.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let known = FAULTS.iter().map(|(form, _)| form.split('=').next().unwrap_or(form));
+        let name = known.into_iter().find(|known| *known == name);
+        let name = name.ok_or_else(|| format!("no fault of this name: {text}"))?;
+        self.set.insert(name, value.to_owned());
+        Ok(())
+    }
+
+    pub fn clear(&mut self) {
+        self.set.clear();
+    }
+
+    pub fn clear_one(&mut self, name: &str) {
+        self.set.remove(name);
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.set.contains_key(name)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.set.get(name).map(String::as_str)
+    }
+
+    /// The fault's number, `default` where it was set without one, `None` where it was not set.
+    pub fn number_or(&self, name: &str, default: u64) -> Option<u64> {
+        Some(self.set.get(name)?.parse().unwrap_or(default))
+    }
+
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.set.get(name)?.parse().ok()
+    }
+
+    /// Milliseconds of a delay, `default` where it was not set.
+    pub fn millis(&self, name: &str, default: u64) -> std::time::Duration {
+        std::time::Duration::from_millis(self.number(name).unwrap_or(default))
+    }
+
+    /// Whether a fault that happens N times happens now; without a number it happens for ever.
+    pub fn take(&mut self, name: &str) -> bool {
+        let Some(value) = self.set.get_mut(name) else { return false };
+        let Ok(left) = value.parse::<u64>() else { return true };
+        *value = left.saturating_sub(1).to_string();
+        left > 0
+    }
+
+    pub fn names(&self) -> String {
+        let one = |(name, value): (&&str, &String)| match value.as_str() {
+            "" => (*name).to_owned(),
+            value => format!("{name}={value}"),
+        };
+        self.set.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_it_knows() {
+        let mut faults = Faults::default();
+        faults.set("mute").unwrap();
+        faults.set("late=1500").unwrap();
+        assert!(faults.set("nonsense").is_err());
+        assert!(faults.has("mute") && !faults.has("busy"));
+        assert_eq!(faults.number("late"), Some(1500));
+        assert_eq!(faults.number_or("mute", 3), Some(3));
+        assert_eq!(faults.names(), "late=1500 mute");
+    }
+
+    #[test]
+    fn counts_down() {
+        let mut faults = Faults::default();
+        faults.set("busy=2").unwrap();
+        assert_eq!([faults.take("busy"), faults.take("busy"), faults.take("busy")], [true, true, false]);
+        faults.set("busy").unwrap();
+        assert!((0..9).all(|_| faults.take("busy")));
+        assert!(!faults.take("mute"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The wire of one attach: URBs that wait for data, data that waits for URBs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use crate::usbip::{self, ECONNRESET, EPIPE};
+
+pub struct Link {
+    stream: UnixStream,
+    /// By endpoint: seqnum and room of each URB that is not completed yet.
+    pending: BTreeMap<u8, VecDeque<(u32, usize)>>,
+    outbox: BTreeMap<u8, VecDeque<Vec<u8>>>,
+    halted: BTreeSet<u8>,
+}
+
+impl Link {
+    pub fn new(stream: UnixStream) -> Link {
+        Link { stream, pending: BTreeMap::new(), outbox: BTreeMap::new(), halted: BTreeSet::new() }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // A broken wire shows at the reading end.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub fn done(&mut self, seqnum: u32, actual: usize, data: &[u8]) {
+        self.send(&usbip::ret_submit(seqnum, 0, actual, data));
+    }
+
+    pub fn stall(&mut self, seqnum: u32) {
+        self.send(&usbip::ret_submit(seqnum, EPIPE, 0, &[]));
+    }
+
+    pub fn wait(&mut self, endpoint: u8, seqnum: u32, length: usize) {
+        self.pending.entry(endpoint).or_default().push_back((seqnum, length));
+    }
+
+    pub fn unlink(&mut self, seqnum: u32, victim: u32) {
+        let mut found = false;
+        for urbs in self.pending.values_mut() {
+            let before = urbs.len();
+            urbs.retain(|(seqnum, _)| *seqnum != victim);
+            found |= urbs.len() < before;
+        }
+        self.send(&usbip::ret_unlink(seqnum, if found { ECONNRESET } else { 0 }));
+    }
+
+    pub fn queue(&mut self, endpoint: u8, data: Vec<u8>) {
+        self.outbox.entry(endpoint).or_default().push_back(data);
+    }
+
+    /// The next URB of the endpoint that there is data for, with as much of it as the URB takes.
+    pub fn ready(&mut self, endpoint: u8) -> Option<(u32, Vec<u8>)> {
+        let urbs = self.pending.get_mut(&endpoint)?;
+        let packets = self.outbox.get_mut(&endpoint)?;
+        let (_, length) = *urbs.front()?;
+        let mut packet = packets.pop_front()?;
+        if packet.len() > length {
+            packets.push_front(packet.split_off(length));
+        }
+        let (seqnum, _) = urbs.pop_front()?;
+        Some((seqnum, packet))
+    }
+
+    /// Stalls the endpoint until its halt is cleared; what it had to say is lost.
+    pub fn halt(&mut self, endpoint: u8) {
+        self.halted.insert(endpoint);
+        self.outbox.remove(&endpoint);
+        for (seqnum, _) in self.pending.remove(&endpoint).unwrap_or_default() {
+            self.stall(seqnum);
+        }
+    }
+
+    pub fn is_halted(&self, endpoint: u8) -> bool {
+        self.halted.contains(&endpoint)
+    }
+
+    pub fn clear_halt(&mut self, endpoint: u8) {
+        self.halted.remove(&endpoint);
+    }
+
+    /// A new configuration begins with silent endpoints.
+    pub fn configured(&mut self) {
+        self.outbox.clear();
+        self.halted.clear();
+    }
+
+    pub fn unplug(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn link() -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link::new(ours), theirs)
+    }
+
+    fn status(stream: &mut UnixStream) -> (u32, i32) {
+        let mut header = [0; 48];
+        stream.read_exact(&mut header).unwrap();
+        let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+        (word(4), word(20) as i32)
+    }
+
+    #[test]
+    fn data_waits_for_urbs_and_is_cut_to_their_room() {
+        let (mut link, _kernel) = link();
+        link.queue(0x81, vec![1, 2, 3]);
+        assert_eq!(link.ready(0x81), None);
+        link.wait(0x81, 5, 2);
+        link.wait(0x81, 6, 2);
+        assert_eq!(link.ready(0x81), Some((5, vec![1, 2])));
+        assert_eq!(link.ready(0x81), Some((6, vec![3])));
+        assert_eq!(link.ready(0x81), None);
+    }
+
+    #[test]
+    fn unlink_tells_pending_from_done() {
+        let (mut link, mut kernel) = link();
+        link.wait(0x81, 5, 2);
+        link.unlink(7, 5);
+        assert_eq!(status(&mut kernel), (7, ECONNRESET));
+        link.unlink(8, 5);
+        assert_eq!(status(&mut kernel), (8, 0));
+        link.queue(0x81, vec![1]);
+        assert_eq!(link.ready(0x81), None);
+    }
+
+    #[test]
+    fn a_halted_endpoint_stalls_what_waits() {
+        let (mut link, mut kernel) = link();
+        link.wait(0x81, 5, 2);
+        link.halt(0x81);
+        assert_eq!(status(&mut kernel), (5, EPIPE));
+        assert!(link.is_halted(0x81));
+        link.clear_halt(0x81);
+        assert!(!link.is_halted(0x81));
+    }
+}

@@ -1,0 +1,174 @@
+//! An encapsulated command channel, and what can be wrong with its replies.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::mbim::{self, Mbim};
+use crate::qmi;
+use crate::radio::Modem;
+
+pub enum Protocol {
+    Qmi,
+    Mbim(Mbim),
+}
+
+pub struct Wdm {
+    pub protocol: Protocol,
+    /// One entry is what one GET_ENCAPSULATED_RESPONSE returns.
+    pub responses: VecDeque<Vec<u8>>,
+    pub dtr: bool,
+    /// Never answers, as some modems do after a wrong way into a configuration.
+    pub deaf: bool,
+}
+
+impl Wdm {
+    pub fn new(protocol: Protocol) -> Wdm {
+        Wdm { protocol, responses: VecDeque::new(), dtr: false, deaf: false }
+    }
+
+    /// Takes one message of the host; returns the reads that answer it, and how late they come.
+    pub fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+        modem.replies += 1;
+        let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
+        let replies = match &mut self.protocol {
+            Protocol::Qmi if dumb => {
+                let text = format!("{} not heard", crate::transcript::hex(message));
+                modem.transcript.event("qmi>", &text);
+                Vec::new()
+            }
+            Protocol::Mbim(_) if dumb => {
+                let text = format!("{} not heard", crate::transcript::hex(message));
+                modem.transcript.event("mbim>", &text);
+                Vec::new()
+            }
+            Protocol::Qmi => qmi::answer(modem, message).into_iter().collect(),
+            Protocol::Mbim(mbim) => mbim.receive(modem, message),
+        };
+        if !modem.reply_is_hit() {
+            return (Duration::ZERO, replies);
+        }
+        (modem.faults.millis("late", 0), self.with_faults(modem, replies))
+    }
+
+    /// What the modem says by itself when its operating mode changes.
+    pub fn mode_changed(&self, modem: &Modem) -> Vec<Vec<u8>> {
+        let reports = qmi::mode_reports(modem);
+        match &self.protocol {
+            Protocol::Qmi => reports,
+            Protocol::Mbim(mbim) if mbim.is_open() => {
+                let tunnelled = reports.iter().map(|frame| mbim::qmi_indication(frame));
+                std::iter::once(mbim.radio_indication(modem)).chain(tunnelled).collect()
+            }
+            Protocol::Mbim(_) => Vec::new(),
+        }
+    }
+
+    fn with_faults(&self, modem: &Modem, replies: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let faults = &modem.faults;
+        if replies.is_empty() {
+            return replies;
+        }
+        let mut reads: Vec<Vec<u8>> = Vec::new();
+        if let Some(count) = faults.number_or("flood", 1000) {
+            reads.extend((0..count).map(|_| self.indications(modem).swap_remove(0)));
+        }
+        if faults.has("indications") {
+            reads.extend(self.indications(modem));
+        }
+        if faults.has("stale") {
+            reads.extend(replies.first().and_then(|reply| match self.protocol {
+                Protocol::Qmi => qmi::stale(reply),
+                Protocol::Mbim(_) => mbim::stale(reply),
+            }));
+        }
+        for mut reply in replies {
+            if faults.has("garbage") {
+                // Looks like the beginning of a frame for two bytes, then no more.
+                let garbage = [0x00, 0xff, 0x01, 0xfe, 0xca, 0x55, 0xaa];
+                match self.protocol {
+                    Protocol::Qmi => reply.splice(..0, garbage).for_each(drop),
+                    Protocol::Mbim(_) => reads.push(garbage.to_vec()),
+                }
+            }
+            if faults.has("short") {
+                reply.truncate(reply.len() / 2);
+            }
+            if faults.has("overlong") {
+                reply.extend([0xee; 9]);
+            }
+            if faults.has("merged") {
+                let mut merged = self.indications(modem).concat();
+                merged.extend(reply);
+                reply = merged;
+            }
+            if faults.has("duplicate") {
+                reads.push(reply.clone());
+            }
+            match faults.number_or("split", 7) {
+                Some(size) => reads.extend(reply.chunks(size.max(1) as usize).map(<[u8]>::to_vec)),
+                None => reads.push(reply),
+            }
+        }
+        reads
+    }
+
+    fn indications(&self, modem: &Modem) -> Vec<Vec<u8>> {
+        let mode = qmi::mode_indication(0xff, modem.reported_mode());
+        match &self.protocol {
+            Protocol::Qmi => vec![qmi::sync_indication(), mode],
+            Protocol::Mbim(_) => {
+                vec![
+                    mbim::signal_indication(),
+                    mbim::qmi_indication(&qmi::sync_indication()),
+                    mbim::qmi_indication(&mode),
+                ]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+    use crate::transcript::from_hex;
+
+    fn reads(fault: &str) -> Vec<Vec<u8>> {
+        let mut modem = Modem::of(&models::row("mc7710").unwrap().model());
+        modem.faults.set(fault).unwrap();
+        let sync = from_hex("01 0B 00 00 00 00 00 05 27 00 00 00").unwrap();
+        Wdm::new(Protocol::Qmi).receive(&mut modem, &sync).1
+    }
+
+    const REPLY: &str = "01 12 00 80 00 00 01 05 27 00 07 00 02 04 00 00 00 00 00";
+
+    #[test]
+    fn each_fault_is_on_the_wire() {
+        let reply = from_hex(REPLY).unwrap();
+        assert_eq!(reads("late=0"), std::slice::from_ref(&reply));
+        assert!(reads("mute").is_empty());
+        assert!(reads("dtr").is_empty());
+        assert!(reads("garbage")[0].ends_with(&reply) && reads("garbage")[0][0] != 1);
+        assert_eq!(reads("split=7").concat(), reply);
+        assert_eq!(reads("split=7").len(), 3);
+        assert_eq!(reads("indications").len(), 3);
+        assert_eq!(reads("merged").len(), 1);
+        assert!(reads("merged")[0].ends_with(&reply));
+        assert_eq!(reads("flood=20").len(), 21);
+        assert_eq!(reads("stale")[0][7], 4);
+        assert_eq!(reads("short"), [reply[..9].to_vec()]);
+        assert_eq!(reads("overlong")[0].len(), reply.len() + 9);
+        assert_eq!(reads("duplicate").len(), 2);
+    }
+
+    #[test]
+    fn a_fault_can_befall_one_reply_alone() {
+        let mut modem = Modem::of(&models::row("mc7710").unwrap().model());
+        modem.faults.set("duplicate").unwrap();
+        modem.faults.set("at-reply=2").unwrap();
+        let sync = from_hex("01 0B 00 00 00 00 00 05 27 00 00 00").unwrap();
+        let mut wdm = Wdm::new(Protocol::Qmi);
+        let mut reads = || wdm.receive(&mut modem, &sync).1.len();
+        assert_eq!([reads(), reads(), reads()], [1, 2, 1]);
+    }
+}

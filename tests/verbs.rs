@@ -1,0 +1,199 @@
+//! The program as a whole, on roots of its own: what it says, what it exits with, and what it leaves untouched.
+
+mod fake;
+
+use fake::{Root, install_mode, mc7710};
+
+const PATH: &str = "/devices/pci0000:00/usb1/1-1";
+
+fn device_event(devpath: &str) -> [(&str, &str); 4] {
+    [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]
+}
+
+#[test]
+fn the_preferred_function_is_found_in_the_descriptors() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    let value = format!("{device}/bConfigurationValue");
+    // MBIM by default, wherever the modem has it.
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&value).trim(), "2");
+    root.policy("prefer = \"qmi\"\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&value).trim(), "1");
+    root.policy("prefer = \"keep\"\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&value).trim(), "1");
+}
+
+#[test]
+fn the_administrators_word_on_one_modem_comes_first() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.policy(
+        "prefer = \"keep\"\n[[device]]\nmatch = { serial = \"LF53920000010\", port = \"1-1\" }\nprefer = \"mbim\"\n",
+    );
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+    let explained = root.run(&["explain", "1-1"]).stdout;
+    assert!(explained.contains("prefer = mbim  (/etc/wwan-quirks/config.toml:4, [[device]])"), "{explained}");
+    root.policy("[[device]]\nmatch = { serial = \"another\" }\nprefer = \"qmi\"\n");
+    let explained = root.run(&["explain", "1-1"]).stdout;
+    assert!(explained.contains("prefer = mbim  (built-in default)"), "{explained}");
+}
+
+#[test]
+fn the_em7355_keeps_its_configuration_whatever_is_preferred_in_general() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:901f", &mc7710());
+    root.policy("prefer = \"mbim\"\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+    assert!(root.run(&["explain", "1-1"]).stdout.contains("left alone"));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_touches_nothing() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.plug("1-2", "1199:0fff", &install_mode());
+    let ended = root.run(&["apply", "--dry-run"]);
+    assert_eq!(ended.code, 0);
+    assert_eq!(
+        ended.stdout,
+        "1-1 1199:68a2 Sierra Wireless MC7710\n  configuration: write 2 to bConfigurationValue instead of 1\n\
+         1-2 1199:0fff Sierra Wireless, TRU-Install mode\n  switch: sierra: control 40 0b 0001 0000, no data\n"
+    );
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+    assert!(!root.0.join("run/wwan-quirks").exists());
+}
+
+#[test]
+fn an_environment_that_is_none_is_wrong_usage() {
+    let root = Root::new();
+    let ended = root.hook(&[]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("ACTION is not set"), "{}", ended.stderr);
+    for devpath in ["/devices/../etc", "devices/x/1-1", "/class/usb/1-1", "/devices/a//1-1", "/devices/pci0000:00"] {
+        let ended = root.hook(&device_event(devpath));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{devpath}: {}", ended.stderr);
+        assert!(ended.stderr.contains("DEVPATH"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_devpath_through_a_link_is_refused() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    std::os::unix::fs::symlink("usb1", root.0.join("sys/devices/pci0000:00/usb9")).unwrap();
+    let ended = root.hook(&device_event("/devices/pci0000:00/usb9/1-1"));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+}
+
+#[test]
+fn events_that_are_not_ours_are_passed_over_without_a_word() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    for (name, value) in
+        [("ACTION", "change"), ("ACTION", "remove"), ("SUBSYSTEM", "net"), ("DEVTYPE", "usb_interface")]
+    {
+        let mut event = device_event(PATH).to_vec();
+        event.iter_mut().filter(|(key, _)| *key == name).for_each(|pair| pair.1 = value);
+        let ended = root.hook(&event);
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""), "{name}={value}");
+    }
+    // Gone before we looked.
+    let ended = root.hook(&device_event("/devices/pci0000:00/usb1/1-7"));
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_node_that_is_not_the_devices_is_refused() {
+    let root = Root::new();
+    root.plug("1-1", "1199:0fff", &install_mode());
+    root.write("/dev/bus/usb/001/005", "not a device");
+    let ended = root.hook(&device_event(PATH));
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("not the device that sysfs names"), "{}", ended.stderr);
+}
+
+#[test]
+fn malformed_descriptors_are_told_and_nothing_is_written() {
+    let root = Root::new();
+    let mut descriptors = mc7710();
+    descriptors.truncate(60);
+    let device = root.plug("1-1", "1199:68a2", &descriptors);
+    let ended = root.hook(&device_event(PATH));
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("malformed"), "{}", ended.stderr);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+}
+
+#[test]
+fn strings_of_a_device_are_data() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(&format!("{device}/product"), b"\x1b[2J\xff\xfe\n\n");
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"a\\u001Bb\"\nproduct = \"[2J\"\nsteps = [{ configuration = 2 }]\n",
+    );
+    let ended = root.hook(&device_event(PATH));
+    assert_eq!(ended.code, 0);
+    assert!(ended.stderr.contains("a\\u{1b}b") && !ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_place_and_does_not_disable_the_rest() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"1199:68a2\"\nnam = \"x\"\nsteps = []\n",
+    );
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 3);
+    let place = "/etc/wwan-quirks/quirks.d/own.toml:4:1: unknown field `nam`";
+    assert!(ended.stdout.starts_with(place), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("4 | nam = \"x\"\n  | ^^^\n"), "{}", ended.stdout);
+    let ended = root.hook(&device_event(PATH));
+    assert_eq!(ended.code, 3);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+}
+
+#[test]
+fn the_shipped_files_are_valid_and_the_rules_are_theirs() {
+    let root = Root::new();
+    let ended = root.run(&["check"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "{}", ended.stderr);
+    let rules =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/udev-rules/85-wwan-quirks.rules")).unwrap();
+    assert_eq!(root.run(&["rules"]).stdout, rules, "run `make rules`");
+}
+
+#[test]
+fn layers_override_and_mask() {
+    let root = Root::new();
+    root.write(
+        "/run/wwan-quirks/quirks.d/1199-sierra.toml",
+        "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"R\"\nsteps = []\n",
+    );
+    assert!(root.run(&["explain", "1199:0fff"]).stdout.contains("no quirk applies"));
+    assert!(root.run(&["explain", "1199:9071"]).stdout.contains("1199:9071 (not plugged in): R"));
+    std::os::unix::fs::symlink("/dev/null", root.0.join("etc/wwan-quirks/quirks.d/1199-sierra.toml")).unwrap();
+    assert!(root.run(&["explain", "1199:9071"]).stdout.contains("no quirk applies"));
+    root.write("/etc/real.toml", "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"L\"\nsteps = []\n");
+    std::os::unix::fs::symlink("/etc/real.toml", root.0.join("etc/wwan-quirks/quirks.d/zz.toml")).unwrap();
+    assert!(root.run(&["explain", "1199:9071"]).stdout.contains("(not plugged in): L"));
+}
+
+#[test]
+fn no_two_runs_act_on_one_port_and_a_lost_state_hurts_nobody() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write("/run/wwan-quirks/state", "in the way");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+}

@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# What scenarios are written in. Each runs in its own folder, $SCENARIO, with these and nothing of the one before.
+set -euo pipefail
+shopt -s inherit_errexit
+
+cleanups=()
+trap run_cleanups EXIT
+run_cleanups() {
+	local command
+	for command in ${cleanups[@]+"${cleanups[@]}"}; do eval "$command"; done
+}
+
+fail() {
+	echo "FAIL: $*"
+	exit 1
+}
+
+# at_end COMMAND: runs it when the scenario ends, however it ends.
+at_end() { cleanups=("$1" ${cleanups[@]+"${cleanups[@]}"}); }
+
+not() { ! "$@"; }
+
+# expect CONDITION…: a command that must succeed now.
+expect() { "$@" >/dev/null || fail "expected: $*"; }
+
+# wait_for SECONDS CONDITION…: a command that must succeed within so many (whole) seconds.
+wait_for() {
+	local limit=$1 end=$((${EPOCHREALTIME/./} + $1 * 1000000))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ "${EPOCHREALTIME/./}" -lt "$end" ] || fail "not within $limit s: $*"
+		sleep 0.02
+	done
+}
+
+is() { [ "$1" = "$2" ] || { echo "is '$1', not '$2'" && return 1; }; }
+
+# The modems of the scenario. ------------------------------------------------------------------------------
+
+# modem_start NAME MODEL [OPTION…]: plugs a software modem into the port of the next number.
+next_port=0
+declare -A port_of pid_of
+modem_start() {
+	local name=$1 model=$2
+	shift 2
+	port_of[$name]=$next_port
+	/vm/bin/modem run "$model" --port "$next_port" --control "$SCENARIO/$name.sock" \
+		--transcript "$SCENARIO/$name.transcript" "$@" >"$name.out" 2>&1 &
+	pid_of[$name]=$!
+	next_port=$((next_port + 1))
+	wait_for 5 plugged_or_gone "$name"
+	saw "$name" '^plug' || fail "modem $name did not start: $(cat "$name.out")"
+}
+plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
+
+# modem NAME COMMAND…: a word to the modem's control socket; prints the answer.
+modem() {
+	# 1 and 1 are AF_UNIX and SOCK_STREAM; perl's own modules for that take half a second to load here.
+	perl -e '
+		socket(MODEM, 1, 1, 0) && connect(MODEM, pack("Sa108", 1, shift)) or die "the modem is not there: $!\n";
+		syswrite(MODEM, "@ARGV\n");
+		print scalar <MODEM>;
+	' "$SCENARIO/$1.sock" "${@:2}"
+}
+
+# transcript NAME: `KIND TEXT` a line, without the times.
+transcript() { [ ! -f "$SCENARIO/$1.transcript" ] || cut -d' ' -f2- "$SCENARIO/$1.transcript"; }
+# saw NAME REGEX: whether the modem saw such a thing; `times_seen NAME REGEX` prints how often.
+saw() { [ "$(times_seen "$1" "$2")" -gt 0 ]; }
+times_seen() { transcript "$1" | grep -cE -- "$2" || true; }
+# when_seen NAME REGEX: the epoch in microseconds of the first such line.
+when_seen() { sed 's/\.//' "$SCENARIO/$1.transcript" | awk -v re="$2" '{ t = $1; $1 = ""; if (substr($0, 2) ~ re) { print t; exit } }'; }
+
+# What scenarios look for in transcripts: Sierra's switch, and the unlock, which is QMI inside MBIM as well.
+SWITCH='^control 400b010000000000'
+UNLOCK='^qmi> .* DMS Set FCC Authentication$'
+export SWITCH UNLOCK
+
+online() { [ "$(modem "$1" get mode)" = online ]; }
+
+# left_tidy NAME: nothing of ours is left in the modem, no client id and no MBIM session.
+left_tidy() {
+	is "$(modem "$1" get cids)" 0 && is "$(modem "$1" get mbim-open)" false
+}
+
+# sysfs_port NAME: the modem's folder in sysfs, as `…/1-1`. Ports of vhci are numbered from 1 on its high-speed hub.
+sysfs_port() {
+	local bus
+	bus=$(grep -lx 480 /sys/devices/platform/vhci_hcd.0/usb*/speed | head -n 1)
+	bus=${bus%/speed}
+	echo "$bus/${bus##*/usb}-$((port_of[$1] + 1))"
+}
+# attribute NAME ATTRIBUTE: of the modem in sysfs, or nothing where it is not there.
+attribute() { cat "$(sysfs_port "$1")/$2" 2>/dev/null || true; }
+identity() { echo "$(attribute "$1" idVendor):$(attribute "$1" idProduct)"; }
+identity_is() { [ "$(identity "$1")" = "$2" ]; }
+configuration_is() { [ "$(attribute "$1" bConfigurationValue)" = "$2" ]; }
+# wdm NAME: its /dev/cdc-wdmN.
+wdm() {
+	local path
+	path=$(compgen -G "$(sysfs_port "$1")/*/usbmisc/cdc-wdm*" | head -n 1) || return 1
+	echo "/dev/${path##*/}"
+}
+
+# What the program said and did. ---------------------------------------------------------------------------
+
+# journal: the program's own lines since the scenario began.
+journal() {
+	if [ -d /run/systemd/system ]; then
+		journalctl --sync
+		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
+	else
+		grep -F wwan-quirks /run/vm/messages | grep -v "^$" || true
+	fi
+}
+times_said() { journal | grep -cE -- "$1" || true; }
+said() { [ "$(times_said "$1")" -gt 0 ]; }
+
+# policy TEXT…: the administrator's config.toml, a line an argument.
+policy() {
+	mkdir -p /etc/wwan-quirks
+	printf '%s\n' "$@" >/etc/wwan-quirks/config.toml
+}
+
+# trigger ACTION NAME: what an administrator's `udevadm trigger` does to one modem; returns when udev is done.
+trigger() {
+	udevadm trigger --action="$1" --settle "$(sysfs_port "$2")"
+	settle
+}
+
+settle() { udevadm settle --timeout=30; }
+
+unload() { modprobe -r "$@"; }
