@@ -11,6 +11,7 @@ mod tests;
 
 use super::{Outcome, Trouble};
 use crate::deadline::Deadline;
+use crate::holders::Holder;
 use crate::link::{LinkError, Port};
 use crate::quirks::Procedure;
 use crate::session::SessionError;
@@ -95,6 +96,15 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
     }
 }
 
+/// What to say where others hold the port, and no proxy that would let us in.
+pub fn held(holders: &[Holder]) -> Outcome {
+    let names: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    Outcome::Failed(Trouble::new(
+        format!("left alone: the port is held by {}", names.join(", ")),
+        "stop it and run `wwan-quirks apply`, or have it use qmi-proxy or mbim-proxy",
+    ))
+}
+
 /// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
 fn over_qmi(
     transport: Transport,
@@ -132,7 +142,7 @@ impl fmt::Display for Radio {
         f.write_str(match self {
             Radio::On => "the radio is online",
             Radio::Off => {
-                "the radio stays in low power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
+                "the radio stays in low-power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
             }
             Radio::SwitchedOff => "a hardware switch holds the radio off (W_DISABLE pin): turn it on at the laptop",
         })

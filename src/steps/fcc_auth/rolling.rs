@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_challenge_is_answered() {
         let mut modem = locked();
-        assert_begins(unlock(&mut modem), "Done(\"unlocked; the radio stays in low power");
+        assert_begins(unlock(&mut modem), "Done(\"unlocked; the radio stays in low-power");
         assert!(modem.unlocked);
         assert_eq!(
             modem.seen,

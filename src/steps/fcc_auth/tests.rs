@@ -103,7 +103,7 @@ fn modes_that_somebody_chose_are_left_alone() {
 #[test]
 fn one_that_stays_in_low_power_is_unlocked_all_the_same() {
     let Outcome::Done(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
-    assert!(what.starts_with("unlocked; the radio stays in low power until ModemManager"), "{what}");
+    assert!(what.starts_with("unlocked; the radio stays in low-power until ModemManager"), "{what}");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn no_effect_means_done_before() {
         let mut modem = Modem::locked(face);
         modem.auth_error = 26;
         let Outcome::Nothing(why) = unlock(&mut modem) else { panic!("not taken for done") };
-        assert!(why.starts_with("was unlocked already; the radio stays in low power"), "{why}");
+        assert!(why.starts_with("was unlocked already; the radio stays in low-power"), "{why}");
         assert_eq!(modem.count(0x2d), 2);
     }
 }
