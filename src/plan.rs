@@ -102,7 +102,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
             (Step::Configuration(wish), _) => planned.push(configuring(*wish, stand, quirk, policy)),
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
-            (Step::FccAuth(procedure), _) => planned.extend(unlocking(*procedure, occasion, stand, policy)),
+            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, policy)),
         }
     }
     planned
@@ -154,7 +154,7 @@ fn wanted(wish: Wish, policy: &Resolved) -> Wish {
     }
 }
 
-fn unlocking(procedure: Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
+fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
     let step = "fcc-auth";
     if !policy.fcc_auth.value {
         return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
@@ -166,7 +166,7 @@ fn unlocking(procedure: Procedure, occasion: &Occasion, stand: &Stand, policy: &
     // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
-        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure }))
+        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure: procedure.clone() }))
     });
     // One port is enough: the lock is the modem's, not the port's.
     let first: Vec<Planned> = ports.take(1).collect();

@@ -16,7 +16,7 @@ use crate::policy::{Policy, Resolved};
 use crate::quirks::{self, Procedure, Quirk, Step, Strings};
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
-use crate::steps::fcc_auth::Protocol;
+use crate::steps::fcc_auth::{Protocol, Transport};
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
 use crate::systemd;
 
@@ -184,7 +184,7 @@ impl Run<'_> {
             Action::Configure { from, to } => configure::run(device, *from, *to),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
-                self.unlock(device, port, *protocol, *procedure, deadline)
+                self.unlock(device, port, *protocol, procedure, deadline)
             }
         };
         Some(match outcome {
@@ -201,7 +201,7 @@ impl Run<'_> {
         device: &Device,
         port: &ControlPort,
         protocol: Protocol,
-        procedure: Procedure,
+        procedure: &Procedure,
         deadline: Deadline,
     ) -> Outcome {
         let path = self.root.at("/dev").join(&port.name);
@@ -211,7 +211,10 @@ impl Run<'_> {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut wdm) => fcc_auth::run(&mut wdm, protocol, procedure, deadline),
+            Ok(mut wdm) => {
+                let transport = Transport { port: &mut wdm, protocol, proxied: None };
+                fcc_auth::run(transport, procedure, None, deadline)
+            }
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }
@@ -235,7 +238,7 @@ impl Run<'_> {
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
-        match self.unlock(device, port, *protocol, *procedure, deadline) {
+        match self.unlock(device, port, *protocol, procedure, deadline) {
             Outcome::Done(text) => (Kind::Done, text),
             Outcome::Nothing(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),

@@ -162,17 +162,26 @@ impl fmt::Display for Wish {
 }
 
 /// How a radio is unlocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Procedure {
-    /// QMI DMS 0x555F without a secret.
+    /// DMS 0x555F, of Sierra and those that sell its modems. No secret.
     Sierra,
+    /// The radio state of Quectel's own MBIM service. No secret.
+    Quectel,
+    /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
+    Foxconn { magic: String },
+    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
+    Rolling { oem_strings: Vec<String> },
 }
 
 impl fmt::Display for Procedure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Procedure::Sierra => f.write_str("sierra"),
-        }
+        f.write_str(match self {
+            Procedure::Sierra => "sierra",
+            Procedure::Quectel => "quectel",
+            Procedure::Foxconn { .. } => "foxconn",
+            Procedure::Rolling { .. } => "rolling",
+        })
     }
 }
 
