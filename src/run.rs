@@ -176,7 +176,7 @@ impl Run<'_> {
             Action::Switch(method) => match Node::open(self.root, device) {
                 Ok(mut node) => {
                     let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
-                    switch::run(&mut node, method.setup(), deadline.within(leaving))
+                    switch::run(&mut node, &method.ops(), deadline.within(leaving))
                 }
                 Err(error) if error.is_gone() => switch::left(),
                 Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::{Place, Procedure, Quirk, Step, Strings, Switch, Wish, vendor_of};
+use super::switch::Written;
+use super::{Place, Procedure, Quirk, Step, Strings, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::Layered;
@@ -44,15 +45,9 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StepEntry {
-    Switch(SwitchName),
+    Switch(Written),
     Configuration(WishEntry),
     FccAuth(ProcedureName),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum SwitchName {
-    Sierra,
 }
 
 #[derive(Deserialize)]
@@ -234,7 +229,7 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
 
 fn step(entry: StepEntry) -> Step {
     match entry {
-        StepEntry::Switch(SwitchName::Sierra) => Step::Switch(Switch::Sierra),
+        StepEntry::Switch(Written(switch)) => Step::Switch(switch),
         StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
         StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
     }

@@ -1,6 +1,7 @@
 //! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
 
 pub mod fragment;
+pub mod switch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,9 +11,9 @@ use serde::Serialize;
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::{self, Layer, LayerError, Layered};
-use crate::link::usb::Setup;
 use crate::root::Root;
 use crate::source::Invalid;
+pub use switch::Switch;
 
 const DIRECTORY: &str = "quirks.d";
 
@@ -111,29 +112,6 @@ impl fmt::Display for Step {
             Step::Switch(switch) => write!(f, "switch={switch}"),
             Step::Configuration(wish) => write!(f, "configuration={wish}"),
             Step::FccAuth(procedure) => write!(f, "fcc-auth={procedure}"),
-        }
-    }
-}
-
-/// How a modem leaves its install mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    Sierra,
-}
-
-impl Switch {
-    /// The control transfer that does it.
-    pub fn setup(self) -> Setup {
-        match self {
-            Switch::Sierra => Setup { request_type: 0x40, request: 0x0b, value: 1, index: 0 },
-        }
-    }
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Switch::Sierra => f.write_str("sierra"),
         }
     }
 }
