@@ -17,6 +17,7 @@ pub mod event;
 pub mod explain;
 pub mod hook;
 pub mod id;
+pub mod import;
 pub mod journal;
 pub mod layers;
 pub mod link;
