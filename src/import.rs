@@ -84,7 +84,11 @@ pub fn run(paths: &[PathBuf], out: &mut impl Write) -> Result<Exit, Error> {
 /// Leaves out what package managers and editors put beside configuration files.
 fn is_configuration(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    path.is_file() && !name.starts_with('.') && !name.contains(".dpkg") && !name.contains(".rpm") && !name.ends_with('~')
+    path.is_file()
+        && !name.starts_with('.')
+        && !name.contains(".dpkg")
+        && !name.contains(".rpm")
+        && !name.ends_with('~')
 }
 
 /// What files come to.
@@ -263,7 +267,10 @@ impl<'a> Reader<'a> {
         for (key, _, span) in self.keys.clone() {
             if let Some((_, reason)) = WITHOUT_MEANING.iter().find(|(name, _)| *name == key) {
                 self.ignored.push((key, reason));
-            } else if !known.contains(&key) && !parameters.contains(&key) && METHODS.iter().all(|(name, _)| *name != key) {
+            } else if !known.contains(&key)
+                && !parameters.contains(&key)
+                && METHODS.iter().all(|(name, _)| *name != key)
+            {
                 let message = format!("usb_modeswitch knows no key {key}");
                 self.faults.push(Invalid::at(self.path, self.text, span, message));
             }

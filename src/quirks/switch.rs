@@ -402,7 +402,9 @@ impl<'de> Deserialize<'de> for Act {
                     _ => return Err(de::Error::unknown_variant(&key, ACTS)),
                 };
                 match map.next_key::<String>()? {
-                    Some(second) => Err(de::Error::custom(format!("{key} and {second} are two acts: write two tables"))),
+                    Some(second) => {
+                        Err(de::Error::custom(format!("{key} and {second} are two acts: write two tables")))
+                    }
                     None => Ok(Act::Op(op)),
                 }
             }

@@ -68,7 +68,8 @@ mod tests {
 
     fn outcome(answer: Result<usize, UsbError>, leaves: bool) -> Outcome {
         let mut script = Script { answer, leaves, sent: Vec::new() };
-        let outcome = run(&mut script, &Switch::method("sierra").unwrap().ops(), Deadline::after(Duration::from_secs(1)));
+        let outcome =
+            run(&mut script, &Switch::method("sierra").unwrap().ops(), Deadline::after(Duration::from_secs(1)));
         assert_eq!(script.sent, [SIERRA], "one message, once");
         outcome
     }
