@@ -235,9 +235,10 @@ fn keys(text: &str) -> Vec<Key<'_>> {
 }
 
 /// The first comment, which in usb_modeswitch's files is the name of the device.
-fn first_comment(text: &str) -> Option<&str> {
+fn first_comment(text: &str) -> Option<String> {
     let comments = text.lines().filter_map(|line| line.trim().strip_prefix('#'));
-    comments.map(|comment| comment.trim_matches(['#', ' ', '\t'])).find(|comment| !comment.is_empty())
+    let comment = comments.map(|comment| comment.trim_matches(['#', ' ', '\t'])).find(|comment| !comment.is_empty())?;
+    Some(comment.chars().filter(|character| !character.is_control()).collect())
 }
 
 struct Reader<'a> {
@@ -275,7 +276,7 @@ impl<'a> Reader<'a> {
                 self.faults.push(Invalid::at(self.path, self.text, span, message));
             }
         }
-        let name = first_comment(self.text).map_or_else(|| id.to_string(), str::to_owned);
+        let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
         let suffix = self.name().splitn(3, ':').nth(2).unwrap_or_default().to_owned();
         self.faults.is_empty().then_some(Entry { id, name, suffix, strings, steps })
     }
@@ -323,13 +324,13 @@ impl<'a> Reader<'a> {
     fn steps(&mut self) -> String {
         let mut acts = self.acts();
         let configuration = self.number("Configuration", 16);
-        let after: Vec<String> = [
-            self.number("AltSetting", 16).map(|value| format!("{{ alternate-setting = {value} }}")),
-            self.flag("ResetUSB").then(|| "{ sleep = 1 }, \"reset\"".to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let mut after = Vec::new();
+        if let Some(value) = self.number("AltSetting", 16) {
+            after.push(format!("{{ alternate-setting = {value} }}"));
+        }
+        if self.flag("ResetUSB") {
+            after.extend(["{ sleep = 1 }".to_owned(), "\"reset\"".to_owned()]);
+        }
         let mut steps = Vec::new();
         let configuration = match configuration {
             // "Look for an MBIM configuration": which one it is to be is the policy's matter here.
@@ -365,13 +366,15 @@ impl<'a> Reader<'a> {
                 if self.flag("StandardEject") || !messages.is_empty() {
                     self.ignore("MessageContent", "beside a mode of its own, usb_modeswitch passes it over");
                 }
-                match (*key, self.number(key, 10)) {
-                    // "The device does it by itself."
-                    ("PantechMode", Some(1 | 3)) => {}
-                    ("PantechMode", Some(mode)) if mode != 2 => acts.push(format!(
-                        "\"detach\", {{ control = {{ request-type = 0x40, request = 0x70, value = {mode} }} }}"
-                    )),
-                    _ => acts.push(format!("\"{method}\"")),
+                let mode = if *key == "PantechMode" { self.number(key, 10) } else { None };
+                match mode {
+                    // The device switches by itself.
+                    Some(1 | 3) => {}
+                    None | Some(2) => acts.push(format!("\"{method}\"")),
+                    Some(mode) => acts.extend([
+                        "\"detach\"".to_owned(),
+                        format!("{{ control = {{ request-type = 0x40, request = 0x70, value = {mode} }} }}"),
+                    ]),
                 }
                 return acts;
             }
@@ -466,5 +469,127 @@ impl<'a> Reader<'a> {
 
     fn fault(&mut self, span: Range<usize>, message: &str) {
         self.faults.push(Invalid::at(self.path, self.text, span, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn import(name: &str, text: &str) -> Import {
+        let mut import = Import::default();
+        import.add(Path::new(name), text);
+        import
+    }
+
+    /// The `steps` that a file comes to.
+    fn steps(text: &str) -> String {
+        let import = import("1234:5678", text);
+        assert!(import.faults.is_empty(), "{:?}", import.faults);
+        import.toml().split_once("steps = ").unwrap().1.trim_end().to_owned()
+    }
+
+    fn without_meaning(text: &str) -> Vec<String> {
+        import("1234:5678", text).without_meaning.into_keys().collect()
+    }
+
+    const REZERO: &str = "55534243123456780000000000000601000000000000000000000000000000";
+
+    #[test]
+    fn keys_become_steps_in_usb_modeswitchs_order() {
+        assert_eq!(steps("StandardEject=1\n"), "[{ switch = \"eject\" }]");
+        assert_eq!(steps("HuaweiNewMode = yes"), "[{ switch = \"huawei-new\" }]");
+        assert_eq!(steps("Configuration=0"), "[{ configuration = \"preferred\" }]");
+        assert_eq!(steps("Configuration=0x0a"), "[{ configuration = 10 }]");
+        assert_eq!(
+            steps(&format!("MessageContent=\"{REZERO}\"")),
+            format!("[{{ switch = [{{ bulk = \"{REZERO}\" }}] }}]")
+        );
+        assert_eq!(
+            steps("SonyMode=1\nConfiguration=2\nTargetClass=0x02"),
+            "[{ switch = { target-class = 0x02, do = [\"sony\", { set-configuration = 2 }] } }]"
+        );
+        assert_eq!(
+            steps("OptionMode=1\nAltSetting=1\nResetUSB=1\nConfiguration=1"),
+            "[{ switch = [\n    \"option\",\n    { set-configuration = 1 },\n    { alternate-setting = 1 },\n    \
+             { sleep = 1 },\n    \"reset\",\n] }]"
+        );
+        assert_eq!(steps("DetachStorageOnly=1"), "[{ switch = \"detach\" }]");
+        assert_eq!(
+            steps(
+                "StandardEject=1\nInterface=1\nWaitBefore=2\nReleaseDelay=4000\nMessageEndpoint=05\nResponseEndpoint=85"
+            ),
+            "[{ switch = { interface = 0x01, out = 0x05, in = 0x85, wait-before = 2, release-delay = 4, do = [\"eject\"] } }]"
+        );
+        assert_eq!(steps("PantechMode=2"), "[{ switch = \"pantech\" }]");
+        assert!(steps("PantechMode=4").contains("value = 4"));
+        assert_eq!(steps("PantechMode=1"), "[]");
+    }
+
+    #[test]
+    fn what_usb_modeswitch_passes_over_is_passed_over() {
+        let eject = steps(&format!("StandardEject=1\nMessageContent={REZERO}\nMessageContent2={REZERO}"));
+        assert_eq!(eject.matches("bulk").count(), 1);
+        assert_eq!(steps(&format!("CiscoMode=1\nMessageContent={REZERO}")), "[{ switch = \"cisco\" }]");
+        assert_eq!(steps("StandardEject=0\nHuaweiMode=1\nHuaweiMode=0"), "[{ switch = \"huawei\" }]");
+        assert_eq!(steps("; StandardEject=1\n #HuaweiMode=1\n!SierraMode=1"), "[]");
+        assert_eq!(
+            without_meaning("NeedResponse=1\nTargetVendor=0x1234\nStandardEject=1\nCheckSuccess=40"),
+            ["CheckSuccess", "NeedResponse", "TargetVendor"]
+        );
+        assert_eq!(without_meaning("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
+    }
+
+    #[test]
+    fn a_key_without_meaning_is_told_once() {
+        let mut import = Import::default();
+        for name in ["1234:0001", "1234:0002", "1234:0003"] {
+            import.add(Path::new(name), "StandardEject=1\nNeedResponse=1\n");
+        }
+        let told = import.without_meaning.get("NeedResponse").unwrap().to_string();
+        assert!(told.starts_with("in 1234:0001 and 2 more files, has no meaning here: the answer to a CBW"), "{told}");
+        assert_eq!(import.toml().matches("[[device]]").count(), 1);
+    }
+
+    #[test]
+    fn the_name_says_what_it_is_for() {
+        let toml = import("05C6:1000:uMa=A \"B\":sRe=2", "# ## Some stick\nStandardEject=1").toml();
+        assert!(toml.contains("id = \"05c6:1000\"\nname = \"Some stick\"\n"), "{toml}");
+        assert!(toml.contains("manufacturer = 'A \"B\"'\nscsi-revision = \"2\"\n"), "{toml}");
+        let toml = import("1234:5678", "# a\u{1b}[2J\tb\nStandardEject=1").toml();
+        assert!(toml.contains("name = \"a[2Jb\""), "{toml}");
+        let toml = import("my.conf", "DefaultVendor=0x12d1\nDefaultProduct=0x1446\nHuaweiNewMode=1").toml();
+        assert!(toml.contains("id = \"12d1:1446\"\nname = \"12d1:1446\""), "{toml}");
+    }
+
+    #[test]
+    fn of_equal_matches_the_last_by_name_is_the_last() {
+        let mut import = Import::default();
+        for name in ["05c6:1000:uMa=Option", "05c6:1000:sVe=Option", "05c6:1000"] {
+            import.add(Path::new(name), "OptionMode=1");
+        }
+        let toml = import.toml();
+        let at = |text: &str| toml.find(text).unwrap();
+        assert!(at("scsi-vendor") < at("manufacturer"));
+        assert_eq!(toml.matches("[[device]]").count(), 3, "{toml}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place_and_gives_no_entry() {
+        for (name, text, place, message) in [
+            ("1234:5678", "StandardEject=1\nHuaweMode=1", "2:11", "knows no key HuaweMode"),
+            ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "two modes at once"),
+            ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
+            ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
+            ("1234:5678", "Configuration=x", "1:15", "Configuration is no number"),
+            ("1234:5678:uXx=1", "StandardEject=1", "1:1", "names no text"),
+            ("my.conf", "StandardEject=1", "1:1", "DefaultVendor"),
+        ] {
+            let import = import(name, text);
+            let [fault] = import.faults.as_slice() else { panic!("{text}: {:?}", import.faults) };
+            assert_eq!(format!("{}:{}", fault.line, fault.column), place, "{text}");
+            assert!(fault.message.contains(message), "{fault}");
+            assert!(!import.toml().contains("[[device]]"));
+        }
     }
 }
