@@ -70,8 +70,8 @@ install:
 deb: build
 	packaging/deb
 
-rules: build
-	$(BIN) rules > udev-rules/85-wwan-quirks.rules.new --root tests/root
+rules: build $(STAGE)
+	$(BIN) --root $(STAGE) rules > udev-rules/85-wwan-quirks.rules.new
 	mv udev-rules/85-wwan-quirks.rules.new udev-rules/85-wwan-quirks.rules
 
 clean:

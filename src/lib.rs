@@ -18,6 +18,7 @@ pub mod explain;
 pub mod holders;
 pub mod hook;
 pub mod id;
+pub mod import;
 pub mod journal;
 pub mod layers;
 pub mod link;

@@ -7,7 +7,6 @@ use std::fmt;
 use crate::device::ControlPort;
 use crate::device::descriptors::Descriptors;
 use crate::event::Occasion;
-use crate::link::usb::Setup;
 use crate::policy::Resolved;
 use crate::quirks::{Procedure, Quirk, Step, Switch, Wish};
 use crate::steps::Trouble;
@@ -44,9 +43,9 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Switch(method) => {
-                let Setup { request_type, request, value, index } = method.setup();
-                write!(f, "{method}: control {request_type:02x} {request:02x} {value:04x} {index:04x}, no data")
+            Action::Switch(switch) => {
+                let ops: Vec<String> = switch.ops().iter().map(ToString::to_string).collect();
+                write!(f, "{switch}: {}", ops.join("; "))
             }
             Action::Configure { from, to } => write!(f, "write {to} to bConfigurationValue instead of {}", name(*from)),
             Action::FccAuth { port, protocol, procedure } => {
@@ -110,7 +109,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
 
 fn switching(switch: &Switch, policy: &Resolved) -> Planned {
     if policy.switch.value {
-        Planned::Act(Action::Switch(*switch))
+        Planned::Act(Action::Switch(switch.clone()))
     } else {
         stands("switch", &format!("`switch = false` in {}", policy.switch.origin))
     }

@@ -13,7 +13,7 @@ use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
-use crate::quirks::{self, Procedure, Quirk, Step, Strings};
+use crate::quirks::{self, Procedure, Quirk, Step, Text};
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
@@ -33,7 +33,7 @@ pub struct Known {
 /// The quirk and the policy for `device`; none where the database does not know it. What is wrong with database or
 /// policy does not keep the rest of them from being used: it is told through `complain`.
 pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) -> Option<Known> {
-    let found = quirks::lookup(root, device.id, || strings(device));
+    let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));
     found.errors.into_iter().for_each(|error| complain(error.into()));
     let quirk = found.quirk?;
     let (policy, errors) = Policy::load(root);
@@ -42,14 +42,15 @@ pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) ->
     Some(Known { quirk, policy })
 }
 
-fn strings(device: &Device) -> Strings {
-    let text = |name| device.attribute(name).ok();
-    Strings {
-        manufacturer: text("manufacturer"),
-        product: text("product"),
-        serial: text("serial"),
-        ..Strings::default()
-    }
+fn text(device: &Device, text: Text) -> Option<String> {
+    let attribute = match text {
+        Text::Manufacturer => "manufacturer",
+        Text::Product => "product",
+        Text::Serial => "serial",
+        // The kernel asks a device for these long after its event.
+        Text::ScsiVendor | Text::ScsiModel | Text::ScsiRevision => return None,
+    };
+    device.attribute(attribute).ok()
 }
 
 /// What the plan needs to know of `device` for the steps of `quirk` on this occasion.
@@ -176,7 +177,7 @@ impl Run<'_> {
             Action::Switch(method) => match Node::open(self.root, device) {
                 Ok(mut node) => {
                     let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
-                    switch::run(&mut node, method.setup(), deadline.within(leaving))
+                    switch::run(&mut node, &method.ops(), deadline.within(leaving))
                 }
                 Err(error) if error.is_gone() => switch::left(),
                 Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),

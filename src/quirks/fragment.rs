@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::{Place, Procedure, Quirk, Step, Strings, Switch, Wish, vendor_of};
+use super::switch::Written;
+use super::{Place, Procedure, Quirk, Step, Strings, Text, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::Layered;
@@ -36,6 +37,7 @@ struct Entry {
     serial: Option<String>,
     scsi_vendor: Option<String>,
     scsi_model: Option<String>,
+    scsi_revision: Option<String>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
     steps: Spanned<Vec<StepEntry>>,
@@ -44,15 +46,9 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StepEntry {
-    Switch(SwitchName),
+    Switch(Written),
     Configuration(WishEntry),
     FccAuth(ProcedureName),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum SwitchName {
-    Sierra,
 }
 
 #[derive(Deserialize)]
@@ -213,17 +209,20 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
                 continue;
             }
         };
+        let texts = [
+            (Text::Manufacturer, entry.manufacturer),
+            (Text::Product, entry.product),
+            (Text::Serial, entry.serial),
+            (Text::ScsiVendor, entry.scsi_vendor),
+            (Text::ScsiModel, entry.scsi_model),
+            (Text::ScsiRevision, entry.scsi_revision),
+        ];
+        let strings: Strings = texts.into_iter().filter_map(|(text, part)| Some((text, part?))).collect();
         quirks.push(Quirk {
             ids,
             name: entry.name.into_inner(),
             note: entry.note,
-            strings: Strings {
-                manufacturer: entry.manufacturer,
-                product: entry.product,
-                serial: entry.serial,
-                scsi_vendor: entry.scsi_vendor,
-                scsi_model: entry.scsi_model,
-            },
+            strings,
             qmi_interfaces: entry.qmi_interfaces,
             steps: entry.steps.into_inner().into_iter().map(step).collect(),
             place: Place { layer: file.layer, path: file.path.clone(), line },
@@ -234,7 +233,7 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
 
 fn step(entry: StepEntry) -> Step {
     match entry {
-        StepEntry::Switch(SwitchName::Sierra) => Step::Switch(Switch::Sierra),
+        StepEntry::Switch(Written(switch)) => Step::Switch(switch),
         StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
         StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
     }

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::link::usb::{Setup, Usb, UsbError};
+use crate::link::usb::{Usb, UsbError};
+use crate::quirks::switch::Op;
 use crate::steps::{Outcome, Trouble};
 
 /// No modem takes longer to take or refuse one control transfer without data.
 const TRANSFER: Duration = Duration::from_millis(600);
 
-pub fn run(usb: &mut dyn Usb, setup: Setup, deadline: Deadline) -> Outcome {
-    let sent = usb.control_out(setup, &[], deadline.within(TRANSFER).remaining());
+pub fn run(usb: &mut dyn Usb, ops: &[Op], deadline: Deadline) -> Outcome {
+    let [Op::Control(control)] = ops else {
+        return Outcome::Failed(Trouble::new(
+            "this program can send one control message and nothing else",
+            "see whether a newer one can do more",
+        ));
+    };
+    let sent = usb.control_out(control.setup(0), &control.data.0, deadline.within(TRANSFER).remaining());
     if sent == Err(UsbError::Gone) || usb.wait_until_gone(deadline) {
         return left();
     }
@@ -32,6 +39,8 @@ pub fn left() -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::usb::Setup;
+    use crate::quirks::Switch;
 
     const SIERRA: Setup = Setup { request_type: 0x40, request: 0x0b, value: 1, index: 0 };
 
@@ -59,7 +68,8 @@ mod tests {
 
     fn outcome(answer: Result<usize, UsbError>, leaves: bool) -> Outcome {
         let mut script = Script { answer, leaves, sent: Vec::new() };
-        let outcome = run(&mut script, SIERRA, Deadline::after(Duration::from_secs(1)));
+        let outcome =
+            run(&mut script, &Switch::method("sierra").unwrap().ops(), Deadline::after(Duration::from_secs(1)));
         assert_eq!(script.sent, [SIERRA], "one message, once");
         outcome
     }
