@@ -5,12 +5,14 @@
 use std::fmt;
 
 use crate::device::ControlPort;
-use crate::device::descriptors::Descriptors;
+use crate::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
 use crate::event::Occasion;
 use crate::policy::Resolved;
+use crate::quirks::switch::Op;
 use crate::quirks::{Procedure, Quirk, Step, Switch, Wish};
 use crate::steps::Trouble;
 use crate::steps::fcc_auth::Protocol;
+use crate::steps::switch::Target;
 
 /// What is known of the modem: as much as the steps of its quirk need for this occasion.
 #[derive(Debug, Default)]
@@ -25,7 +27,7 @@ pub struct Stand {
 /// Something to do to the modem.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    Switch(Switch),
+    Switch { switch: Switch, target: Target },
     Configure { from: Option<u8>, to: u8 },
     FccAuth { port: ControlPort, protocol: Protocol, procedure: Procedure },
 }
@@ -33,7 +35,7 @@ pub enum Action {
 impl Action {
     pub fn step(&self) -> &'static str {
         match self {
-            Action::Switch(_) => "switch",
+            Action::Switch { .. } => "switch",
             Action::Configure { .. } => "configuration",
             Action::FccAuth { .. } => "fcc-auth",
         }
@@ -43,7 +45,7 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Switch(switch) => {
+            Action::Switch { switch, .. } => {
                 let ops: Vec<String> = switch.ops().iter().map(ToString::to_string).collect();
                 write!(f, "{switch}: {}", ops.join("; "))
             }
@@ -97,7 +99,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
         match (step, occasion) {
             (Step::Switch(_) | Step::Configuration(_), Occasion::ControlPort(_))
             | (Step::FccAuth(_), Occasion::Device) => {}
-            (Step::Switch(switch), _) => planned.push(switching(switch, policy)),
+            (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
             (Step::Configuration(wish), _) => planned.push(configuring(*wish, stand, quirk, policy)),
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
@@ -107,12 +109,55 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
     planned
 }
 
-fn switching(switch: &Switch, policy: &Resolved) -> Planned {
-    if policy.switch.value {
-        Planned::Act(Action::Switch(switch.clone()))
-    } else {
-        stands("switch", &format!("`switch = false` in {}", policy.switch.origin))
+fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
+    let step = "switch";
+    if !policy.switch.value {
+        return stands(step, &format!("`switch = false` in {}", policy.switch.origin));
     }
+    if !switch.needs_interfaces() {
+        return Planned::Act(Action::Switch { switch: switch.clone(), target: Target::default() });
+    }
+    let configurations = match &stand.descriptors {
+        Some(Ok(descriptors)) => &descriptors.configurations,
+        Some(Err(why)) => return cannot(step, why, "plug the device in again; if that does not help, report it"),
+        None => return stands(step, "its interfaces are not known"),
+    };
+    let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
+    if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
+        return stands(step, &format!("it has switched already: its first interface is of class {class:02x}"));
+    }
+    let ops = switch.ops();
+    let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
+    if wanted.is_some() && wanted == stand.configuration {
+        return stands(step, &format!("configuration {} is active", name(wanted)));
+    }
+    let active = match (configurations.as_slice(), stand.configuration) {
+        ([only], _) => Some(only),
+        (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
+    };
+    let interfaces = active.map(|active| active.interfaces.as_slice()).unwrap_or_default();
+    let spoken_to = match switch.interface {
+        Some(number) => interfaces.iter().find(|interface| interface.number == number),
+        None => interfaces.first(),
+    };
+    let Some(interface) = spoken_to else { return stands(step, "it has not the interface that the switch speaks to") };
+    if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
+        // A phone, or the same ID in modem mode: SCSI commands are not for it.
+        return stands(step, &format!("its interface {} is no mass storage", interface.number));
+    }
+    let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
+    let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
+    numbers.dedup();
+    let target = Target {
+        interface: interface.number,
+        out: switch.out.or_else(|| bulk(false)),
+        r#in: switch.r#in.or_else(|| bulk(true)),
+        interfaces: numbers,
+    };
+    if ops.iter().any(|op| matches!(op, Op::Bulk(_))) && (target.out.is_none() || target.r#in.is_none()) {
+        return cannot(step, "its interface has no bulk endpoints", "report it");
+    }
+    Planned::Act(Action::Switch { switch: switch.clone(), target })
 }
 
 fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {

@@ -13,16 +13,18 @@ use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
-use crate::quirks::{self, Procedure, Quirk, Step, Text};
+use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
+use crate::steps::switch::Target;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
 use crate::systemd;
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
 pub struct Known {
@@ -57,7 +59,11 @@ fn text(device: &Device, text: Text) -> Option<String> {
 pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stand, DeviceError> {
     let mut stand = Stand::default();
     let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
-    if !matches!(occasion, Occasion::ControlPort(_)) && has(|step| matches!(step, Step::Configuration(_))) {
+    let of_device = |step: &Step| match step {
+        Step::Switch(switch) => switch.needs_interfaces(),
+        step => matches!(step, Step::Configuration(_)),
+    };
+    if !matches!(occasion, Occasion::ControlPort(_)) && has(of_device) {
         stand.descriptors = match device.descriptors() {
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
             read => Some(read.map_err(|error| error.to_string())),
@@ -174,14 +180,11 @@ impl Run<'_> {
             log::warn!("{}: {error}", device.port);
         }
         let outcome = match action {
-            Action::Switch(method) => match Node::open(self.root, device) {
-                Ok(mut node) => {
-                    let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
-                    switch::run(&mut node, &method.ops(), deadline.within(leaving))
-                }
-                Err(error) if error.is_gone() => switch::left(),
-                Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
-            },
+            Action::Switch { switch, .. } if !self.by_hand && switch.pauses() >= LEAVING => {
+                let seconds = switch.pauses().as_secs_f32();
+                Outcome::Unfinished(Trouble::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
+            }
+            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
             Action::Configure { from, to } => configure::run(device, *from, *to),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
@@ -195,6 +198,20 @@ impl Run<'_> {
             Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
             Outcome::Unfinished(trouble) => self.carry_on(device, action, policy, &trouble),
         })
+    }
+
+    fn switch(&self, device: &Device, switch: &Switch, target: &Target, deadline: Deadline) -> Outcome {
+        let mut node = match Node::open(self.root, device) {
+            Ok(node) => node,
+            Err(error) if error.is_gone() => return switch::left_mode(),
+            Err(error) => return Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
+        };
+        let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
+        // A message that is no more than one control transfer is over within the time that it is watched.
+        let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
+        let mut configure =
+            |value| device.set_configuration(value).is_ok() && device.configuration().ok() == Some(Some(value));
+        switch::run(&mut node, switch, target, &mut configure, leaving, deadline)
     }
 
     fn unlock(
@@ -227,10 +244,10 @@ impl Run<'_> {
 
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(&self, device: &Device, action: &Action, policy: &Resolved, trouble: &Trouble) -> (Kind, String) {
-        let Action::FccAuth { port, protocol, procedure } = action else {
-            // The modem's next identity has its own event.
+        if matches!(action, Action::Switch { switch, .. } if switch.pauses() < LEAVING) {
+            // What was sent is sent; the device's next identity has its own event.
             return (Kind::Unfinished, trouble.to_string());
-        };
+        }
         if systemd::is_running(self.root) {
             let unit = format!("wwan-quirks@{}.service", device.port);
             return match systemd::start(self.root, &unit) {
@@ -239,7 +256,12 @@ impl Run<'_> {
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
-        match self.unlock(device, port, *protocol, procedure, deadline) {
+        let outcome = match action {
+            Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
+            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
+            Action::Configure { from, to } => configure::run(device, *from, *to),
+        };
+        match outcome {
             Outcome::Done(text) => (Kind::Done, text),
             Outcome::Nothing(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),

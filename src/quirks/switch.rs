@@ -180,7 +180,26 @@ impl Switch {
     }
 }
 
+impl Switch {
+    /// All that it waits by itself.
+    pub fn pauses(&self) -> Duration {
+        let sleeps = self.ops().into_iter().map(|op| if let Op::Sleep(pause) = op { pause.0 } else { Duration::ZERO });
+        sleeps.sum::<Duration>() + self.wait_before.0 + self.release_delay.0
+    }
+
+    /// Whether what is done depends on the interfaces that the device has.
+    pub fn needs_interfaces(&self) -> bool {
+        let plain = |op: &Op| matches!(op, Op::Sleep(_) | Op::Control(Control { index: Index::Number(_), .. }));
+        self.target_class.is_some() || !self.ops().iter().all(plain)
+    }
+}
+
 impl Op {
+    /// Whether it is a SCSI command to a mass storage.
+    pub fn is_cbw(&self) -> bool {
+        matches!(self, Op::Bulk(Bytes(message)) if message.starts_with(&CBW_SIGNATURE))
+    }
+
     /// What is wrong with a message that claims to be a CBW.
     pub fn fault(&self) -> Option<String> {
         let Op::Bulk(Bytes(message)) = self else { return None };
