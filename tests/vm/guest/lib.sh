@@ -76,6 +76,7 @@ SWITCH='^control 400b010000000000'
 UNLOCK='^qmi> .* DMS Set FCC Authentication$'
 export SWITCH UNLOCK
 
+plugged() { [ "$(modem "$1" get plugged)" = true ]; }
 online() { [ "$(modem "$1" get mode)" = online ]; }
 
 # left_tidy NAME: nothing of ours is left in the modem, no client id and no MBIM session.
@@ -94,6 +95,7 @@ sysfs_port() {
 attribute() { cat "$(sysfs_port "$1")/$2" 2>/dev/null || true; }
 identity() { echo "$(attribute "$1" idVendor):$(attribute "$1" idProduct)"; }
 identity_is() { [ "$(identity "$1")" = "$2" ]; }
+configured() { [ -n "$(attribute "$1" bConfigurationValue)" ]; }
 configuration_is() { [ "$(attribute "$1" bConfigurationValue)" = "$2" ]; }
 # wdm NAME: its /dev/cdc-wdmN.
 wdm() {
@@ -104,10 +106,9 @@ wdm() {
 
 # What the program said and did. ---------------------------------------------------------------------------
 
-# journal: the program's own lines since the scenario began.
+# journal: the program's own lines since the scenario began; all of them once the scenario has settled.
 journal() {
 	if [ -d /run/systemd/system ]; then
-		journalctl --sync
 		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
 	else
 		grep -F wwan-quirks /run/vm/messages | grep -v "^$" || true
@@ -128,6 +129,10 @@ trigger() {
 	settle
 }
 
-settle() { udevadm settle --timeout=30; }
+# settle: udev is done with all events, and the journal has what was said in them.
+settle() {
+	udevadm settle --timeout=30
+	[ ! -d /run/systemd/system ] || journalctl --sync
+}
 
 unload() { modprobe -r "$@"; }
