@@ -19,7 +19,7 @@ use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
 use crate::steps::switch::Target;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
-use crate::systemd;
+use crate::{sys, systemd};
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -222,6 +222,10 @@ impl Run<'_> {
         procedure: &Procedure,
         deadline: Deadline,
     ) -> Outcome {
+        // From here on the modem may have to be put in order, which a signal must not prevent.
+        if let Err(error) = sys::catch_stop_signals() {
+            log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
+        }
         let path = self.root.at("/dev").join(&port.name);
         let opened = Wdm::open(&path, port.number);
         // The node was opened while this very modem stood: its number cannot have meant another one.
