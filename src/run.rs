@@ -7,6 +7,7 @@ use crate::deadline::Deadline;
 use crate::device::{ControlPort, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
+use crate::holders::{self, Way};
 use crate::journal::{Journal, Kind, printable};
 use crate::link::OpenError;
 use crate::link::usb::Node;
@@ -14,6 +15,7 @@ use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
 use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
+use crate::rfkill;
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
@@ -82,7 +84,10 @@ pub struct Run<'a> {
     pub journal: Journal,
     /// Where a person reads along.
     pub echo: Option<&'a mut dyn Write>,
+    /// A person, or the unit, runs this: there is time.
     pub by_hand: bool,
+    /// Somebody asked for this run, so that the modem may be in use already.
+    pub asked: bool,
 }
 
 impl Run<'_> {
@@ -227,16 +232,31 @@ impl Run<'_> {
             log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
         }
         let path = self.root.at("/dev").join(&port.name);
+        let stays_off = rfkill::wwan_is_blocked(self.root);
+        let unlock = |transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
+        match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
+            Way::Held(holders) => return fcc_auth::held(&holders),
+            Way::Through(proxy) => {
+                return match proxy.connect() {
+                    Ok(mut stream) => {
+                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) })
+                    }
+                    Err(error) => Outcome::Failed(Trouble::new(
+                        format!("{} holds the port and takes no connection: {error}", proxy.name()),
+                        "stop it, then `wwan-quirks apply`",
+                    )),
+                };
+            }
+            Way::Free => {}
+        }
         let opened = Wdm::open(&path, port.number);
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut wdm) => {
-                let transport = Transport { port: &mut wdm, protocol, proxied: None };
-                fcc_auth::run(transport, procedure, None, deadline)
-            }
+            Ok(mut wdm) => unlock(Transport { port: &mut wdm, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }

@@ -48,13 +48,16 @@ struct Entry {
 enum StepEntry {
     Switch(Written),
     Configuration(WishEntry),
-    FccAuth(ProcedureName),
+    FccAuth(ProcedureEntry),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum ProcedureName {
+enum ProcedureEntry {
     Sierra,
+    Quectel,
+    /// With the word that its maker puts into the hash.
+    Foxconn(String),
 }
 
 /// One ID or a list of them, not yet read.
@@ -235,7 +238,11 @@ fn step(entry: StepEntry) -> Step {
     match entry {
         StepEntry::Switch(Written(switch)) => Step::Switch(switch),
         StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
-        StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
+        StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
+            ProcedureEntry::Sierra => Procedure::Sierra,
+            ProcedureEntry::Quectel => Procedure::Quectel,
+            ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
+        }),
     }
 }
 
