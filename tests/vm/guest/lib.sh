@@ -111,7 +111,7 @@ journal() {
 	if [ -d /run/systemd/system ]; then
 		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
 	else
-		grep -F wwan-quirks /run/vm/messages | grep -v "^$" || true
+		tail -n "+$((LOGGED + 1))" /run/vm/messages | sed -n 's/^.* wwan-quirks\[[0-9]*\]: //p'
 	fi
 }
 times_said() { journal | grep -cE -- "$1" || true; }
