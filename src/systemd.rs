@@ -14,7 +14,7 @@ const ERROR: u8 = 3;
 /// systemd answers within milliseconds, unless the machine has much to do, as at boot.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What a caller with little time had better keep back for [`start`].
-pub const KEPT_BACK: Duration = Duration::from_millis(200);
+pub const KEPT_BACK: Duration = Duration::from_millis(300);
 
 /// "30" is the user ID "0" in hex: systemd compares it with whom the kernel says we are.
 const GREETING: &[u8] = b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n";
