@@ -1,5 +1,6 @@
 //! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
 
+pub mod audit;
 pub mod fragment;
 pub mod switch;
 
