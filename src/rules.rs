@@ -50,7 +50,7 @@ pub fn text(quirks: &[Quirk]) -> String {
 
 /// Whether a step is done when the device itself appears.
 fn for_device(step: &Step) -> bool {
-    matches!(step, Step::Switch(_) | Step::Configuration(_))
+    matches!(step, Step::Switch(_) | Step::Configuration { .. })
 }
 
 /// Whether a step is done when a control port of the device appears.

@@ -114,3 +114,31 @@ fn the_narrowest_entry_counts() {
     root.write(&format!("{device}/manufacturer"), "Other\n");
     assert!(explain().contains("Mine"), "{}", explain());
 }
+
+#[test]
+fn what_the_modem_does_not_offer_is_not_preferred() {
+    let root = Root::new();
+    let device = root.plug("1-1", "12d1:1d50", &fake::two_of_storage());
+    let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    let write = "configuration: write 2 to bConfigurationValue instead of 1\n";
+    assert!(plan().ends_with(write), "the quirk's wish comes before the shipped default: {}", plan());
+    root.policy("prefer = \"qmi\"\n");
+    assert!(plan().ends_with(write), "there is no QMI to be had: {}", plan());
+    root.policy("prefer = \"keep\"\n");
+    assert!(plan().contains("nothing to do"), "{}", plan());
+    root.write(&format!("{device}/descriptors"), fake::mc7710());
+    root.policy("prefer = \"qmi\"\n");
+    assert!(plan().contains("configuration 1 is active"), "the administrator's word comes first: {}", plan());
+}
+
+#[test]
+fn a_modem_can_be_left_unconfigured_for_a_moment() {
+    let root = Root::new();
+    let device = root.plug("1-1", "12d1:15c1", &fake::mc7710());
+    let planned = root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert!(planned.ends_with("write 2 to bConfigurationValue instead of 1, by way of 0 for 0.5 s\n"), "{planned}");
+    let begun = std::time::Instant::now();
+    assert_eq!(root.run(&["apply", "1-1"]).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")), "2\n");
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(500));
+}

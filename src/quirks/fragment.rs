@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::switch::Written;
+use super::switch::{Seconds, Written};
 use super::{Place, Procedure, Quirk, Step, Strings, Text, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
@@ -17,6 +19,8 @@ use crate::source::{Invalid, line_of};
 
 /// The form of the files that this program reads.
 const SCHEMA: u32 = 1;
+/// What a udev event has left beside the kernel's own work on a new configuration.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +51,7 @@ struct Entry {
 #[serde(rename_all = "kebab-case")]
 enum StepEntry {
     Switch(Written),
-    Configuration(WishEntry),
+    Configuration(ConfigurationEntry),
     FccAuth(ProcedureName),
 }
 
@@ -112,37 +116,81 @@ impl Ids {
     }
 }
 
+/// A wish, or a table of it and how it is come by.
+struct ConfigurationEntry {
+    wish: WishEntry,
+    unconfigured: Option<Seconds>,
+}
+
+impl<'de> Deserialize<'de> for ConfigurationEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigurationEntry, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            wish: WishEntry,
+            unconfigured: Option<Seconds>,
+        }
+        struct ConfigurationVisitor;
+        impl<'de> Visitor<'de> for ConfigurationVisitor {
+            type Value = ConfigurationEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Visitor::expecting(&WishVisitor, f)?;
+                f.write_str(", or a table with `wish`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_str(text)?, unconfigured: None })
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_i64(value)?, unconfigured: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
+                let Table { wish, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
+                    return Err(de::Error::custom("no udev event can wait for more than a second"));
+                }
+                Ok(ConfigurationEntry { wish, unconfigured })
+            }
+        }
+        deserializer.deserialize_any(ConfigurationVisitor)
+    }
+}
+
 /// `"preferred"`, `"keep"`, a function, or a `bConfigurationValue`.
 struct WishEntry(Wish);
 
 impl<'de> Deserialize<'de> for WishEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WishEntry, D::Error> {
-        struct WishVisitor;
-        impl Visitor<'_> for WishVisitor {
-            type Value = WishEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
-                Ok(WishEntry(match text {
-                    "preferred" => Wish::Preferred,
-                    "keep" => Wish::Keep,
-                    "mbim" => Wish::Function(Function::Mbim),
-                    "qmi" => Wish::Function(Function::Qmi),
-                    "ecm" => Wish::Function(Function::Ecm),
-                    "ncm" => Wish::Function(Function::Ncm),
-                    _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
-                let value = u8::try_from(value).ok().filter(|value| *value != 0);
-                value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
-            }
-        }
         deserializer.deserialize_any(WishVisitor)
+    }
+}
+
+struct WishVisitor;
+impl Visitor<'_> for WishVisitor {
+    type Value = WishEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
+        Ok(WishEntry(match text {
+            "preferred" => Wish::Preferred,
+            "keep" => Wish::Keep,
+            "mbim" => Wish::Function(Function::Mbim),
+            "qmi" => Wish::Function(Function::Qmi),
+            "ecm" => Wish::Function(Function::Ecm),
+            "ncm" => Wish::Function(Function::Ncm),
+            _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
+        let value = u8::try_from(value).ok().filter(|value| *value != 0);
+        value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
     }
 }
 
@@ -277,7 +325,9 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
 fn step(entry: StepEntry) -> Step {
     match entry {
         StepEntry::Switch(Written(switch)) => Step::Switch(switch),
-        StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
+        StepEntry::Configuration(ConfigurationEntry { wish: WishEntry(wish), unconfigured }) => {
+            Step::Configuration { wish, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
+        }
         StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
     }
 }
@@ -344,6 +394,12 @@ mod tests {
                 "3:9",
                 "two configuration steps",
             ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 1, unconfigured = 2 } }]",
+                "3:28",
+                "more than a second",
+            ),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");
