@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Exit};
 use crate::id::UsbId;
 use crate::layers::LayerError;
-use crate::quirks::switch::{Bytes, Op};
+use crate::quirks::switch::Bytes;
 use crate::root::read_limited;
 use crate::source::Invalid;
 
@@ -397,7 +397,7 @@ impl<'a> Reader<'a> {
         let (value, span) = self.get(key)?;
         match value.parse::<Bytes>() {
             Err(message) => self.fault(span, &message),
-            Ok(bytes) => match Op::Bulk(bytes.clone()).fault() {
+            Ok(bytes) => match bytes.fault() {
                 Some(message) => self.fault(span, &message),
                 None => return Some(format!("{{ bulk = \"{bytes}\" }}")),
             },

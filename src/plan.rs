@@ -3,6 +3,7 @@
 //! Pure: no I/O of any kind happens here, so that `--dry-run`, `explain` and most tests are this.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::device::ControlPort;
 use crate::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
@@ -27,9 +28,21 @@ pub struct Stand {
 /// Something to do to the modem.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    Switch { switch: Switch, target: Target },
-    Configure { from: Option<u8>, to: u8 },
-    FccAuth { port: ControlPort, protocol: Protocol, procedure: Procedure },
+    Switch {
+        switch: Switch,
+        target: Target,
+    },
+    Configure {
+        from: Option<u8>,
+        to: u8,
+        /// How long the modem is left unconfigured in between.
+        unconfigured: Option<Duration>,
+    },
+    FccAuth {
+        port: ControlPort,
+        protocol: Protocol,
+        procedure: Procedure,
+    },
 }
 
 impl Action {
@@ -49,7 +62,10 @@ impl fmt::Display for Action {
                 let ops: Vec<String> = switch.ops().iter().map(ToString::to_string).collect();
                 write!(f, "{switch}: {}", ops.join("; "))
             }
-            Action::Configure { from, to } => write!(f, "write {to} to bConfigurationValue instead of {}", name(*from)),
+            Action::Configure { from, to, unconfigured } => {
+                write!(f, "write {to} to bConfigurationValue instead of {}", name(*from))?;
+                unconfigured.map_or(Ok(()), |pause| write!(f, ", by way of 0 for {} s", pause.as_secs_f64()))
+            }
             Action::FccAuth { port, protocol, procedure } => {
                 write!(f, "{procedure} over {protocol} on /dev/{}, if the radio is in low power", port.name)
             }
@@ -97,10 +113,12 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
     let mut planned = Vec::new();
     for step in &quirk.steps {
         match (step, occasion) {
-            (Step::Switch(_) | Step::Configuration(_), Occasion::ControlPort(_))
+            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_))
             | (Step::FccAuth(_), Occasion::Device) => {}
             (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
-            (Step::Configuration(wish), _) => planned.push(configuring(*wish, stand, quirk, policy)),
+            (Step::Configuration { wish, unconfigured }, _) => {
+                planned.push(configuring(*wish, *unconfigured, stand, quirk, policy));
+            }
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
             (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, policy)),
@@ -154,13 +172,16 @@ fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
         r#in: switch.r#in.or_else(|| bulk(true)),
         interfaces: numbers,
     };
-    if ops.iter().any(|op| matches!(op, Op::Bulk(_))) && (target.out.is_none() || target.r#in.is_none()) {
-        return cannot(step, "its interface has no bulk endpoints", "report it");
+    // Only a CBW has an answer; there are devices that hear messages on an endpoint without a fellow.
+    if (target.out.is_none() && ops.iter().any(|op| matches!(op, Op::Bulk(_))))
+        || (target.r#in.is_none() && ops.iter().any(Op::is_cbw))
+    {
+        return cannot(step, "its interface has not the bulk endpoints that the switch needs", "report it");
     }
     Planned::Act(Action::Switch { switch: switch.clone(), target })
 }
 
-fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
+fn configuring(wish: Wish, unconfigured: Option<Duration>, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
     let step = "configuration";
     let descriptors = match &stand.descriptors {
         Some(Ok(descriptors)) => descriptors,
@@ -171,13 +192,13 @@ fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> P
     if configurations.len() < 2 {
         return stands(step, "the modem has one configuration");
     }
-    let wanted = match wanted(wish, policy) {
+    let wanted = wishes(wish, policy).into_iter().find_map(|wish| match wish {
         Wish::Preferred | Wish::Keep => None,
         Wish::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
         Wish::Function(function) => configurations
             .iter()
             .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
-    };
+    });
     match (wanted.map(|configuration| configuration.value), stand.configuration) {
         (None, _) => {
             stands(step, &format!("configuration {} is left as the kernel chose it", name(stand.configuration)))
@@ -185,16 +206,18 @@ fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> P
         (Some(to), Some(active)) if to == active => stands(step, &format!("configuration {to} is active")),
         // The kernel takes 0 for "unconfigured": a modem that numbers a configuration so cannot be given it.
         (Some(0), _) => stands(step, "the configuration that offers it is numbered 0 and cannot be set"),
-        (Some(to), from) => Planned::Act(Action::Configure { from, to }),
+        (Some(to), from) => Planned::Act(Action::Configure { from, to, unconfigured }),
     }
 }
 
-/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default.
-fn wanted(wish: Wish, policy: &Resolved) -> Wish {
-    if policy.prefer.origin.is_administrator() || wish == Wish::Preferred {
-        policy.prefer.value.function().map_or(Wish::Keep, Wish::Function)
-    } else {
-        wish
+/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default. Where the modem does
+/// not offer the function that the administrator prefers, the quirk's wish counts.
+fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
+    let preferred = policy.prefer.value.function().map_or(Wish::Keep, Wish::Function);
+    match (policy.prefer.origin.is_administrator(), preferred, wish) {
+        (true, Wish::Keep, _) | (_, _, Wish::Preferred) => vec![preferred],
+        (true, _, _) => vec![preferred, wish],
+        (false, _, _) => vec![wish],
     }
 }
 

@@ -63,7 +63,7 @@ pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stan
     let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
     let of_device = |step: &Step| match step {
         Step::Switch(switch) => switch.needs_interfaces(),
-        step => matches!(step, Step::Configuration(_)),
+        step => matches!(step, Step::Configuration { .. }),
     };
     if !matches!(occasion, Occasion::ControlPort(_)) && has(of_device) {
         stand.descriptors = match device.descriptors() {
@@ -190,7 +190,7 @@ impl Run<'_> {
                 Outcome::Unfinished(Trouble::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
             }
             Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
-            Action::Configure { from, to } => configure::run(device, *from, *to),
+            Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
                 self.unlock(device, port, *protocol, procedure, deadline)
@@ -283,7 +283,7 @@ impl Run<'_> {
         let outcome = match action {
             Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
             Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
-            Action::Configure { from, to } => configure::run(device, *from, *to),
+            Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {
             Outcome::Done(text) => (Kind::Done, text),

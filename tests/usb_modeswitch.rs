@@ -202,10 +202,12 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
                 let [Transfer::Configuration { value: 0 }, Transfer::Configuration { value }] = *trace.ops else {
                     panic!("{key}: {:?}", trace.ops);
                 };
-                assert_eq!(quirk.steps, [Step::Configuration(Wish::Value(value))], "{key}");
+                let step = Step::Configuration { wish: Wish::Value(value), unconfigured: None };
+                assert_eq!(quirk.steps, [step], "{key}");
             }
             Some(Wanted::ByFunction) => {
-                assert!(!quirk.steps.iter().any(|step| matches!(step, Step::Configuration(Wish::Value(_)))), "{key}");
+                let by_number = |step: &Step| matches!(step, Step::Configuration { wish: Wish::Value(_), .. });
+                assert!(!quirk.steps.iter().any(by_number), "{key}");
                 assert_eq!(ours, [], "{key}");
             }
             Some(Wanted::ToTheEnd) => {
@@ -218,7 +220,18 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
 }
 
 /// Devices of which more is known than usb-modeswitch-data says, and what that is.
-const BETTER_KNOWN: [(&str, &str); 14] = [
+const BETTER_KNOWN: [(&str, &str); 25] = [
+    ("03f0:581d", "ME906E: needs to be unconfigured first"),
+    ("03f0:a31d", "ME906s: needs to be unconfigured first"),
+    ("12d1:1570", "needs to be unconfigured first"),
+    ("12d1:1571", "needs to be unconfigured first"),
+    ("12d1:1572", "needs to be unconfigured first"),
+    ("12d1:1573", "needs to be unconfigured first"),
+    ("12d1:15bb", "needs to be unconfigured first"),
+    ("12d1:15c0", "needs to be unconfigured first"),
+    ("12d1:15c1", "needs to be unconfigured first"),
+    ("12d1:15f0", "needs to be unconfigured first"),
+    ("12d1:1c25", "needs to be unconfigured first"),
     ("03f0:4e1d", "left alone: EM7355 in composition 14"),
     ("1199:9011", "configuration 1 is asked for; which one it is to be is the policy's matter"),
     ("1199:9013", "configuration 1 is asked for; which one it is to be is the policy's matter"),
@@ -281,7 +294,7 @@ fn every_device_has_its_rule() {
     let (device, _) = rules.split_once("LABEL=\"wwan_quirks_port\"").unwrap();
     for key in devices().keys() {
         let quirk = shipped.quirk(key);
-        let concerned = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_) | Step::Configuration(_)));
+        let concerned = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_) | Step::Configuration { .. }));
         let (vendor, product) = (key.get(..4).unwrap(), key.get(5..9).unwrap());
         let rule = device.lines().any(|line| {
             line.starts_with(&format!("ATTR{{idVendor}}==\"{vendor}\""))

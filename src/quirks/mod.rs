@@ -1,11 +1,13 @@
 //! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
 
+pub mod audit;
 pub mod fragment;
 pub mod switch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -71,7 +73,12 @@ fn is_part(part: &str, whole: &str) -> bool {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Switch(Switch),
-    Configuration(Wish),
+    Configuration {
+        wish: Wish,
+        /// How long the device is left without any configuration before it is given this one; none for a device that
+        /// needs no such detour.
+        unconfigured: Option<Duration>,
+    },
     FccAuth(Procedure),
 }
 
@@ -79,7 +86,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Step::Switch(_) => "switch",
-            Step::Configuration(_) => "configuration",
+            Step::Configuration { .. } => "configuration",
             Step::FccAuth(_) => "fcc-auth",
         }
     }
@@ -89,7 +96,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Switch(switch) => write!(f, "switch={switch}"),
-            Step::Configuration(wish) => write!(f, "configuration={wish}"),
+            Step::Configuration { wish, .. } => write!(f, "configuration={wish}"),
             Step::FccAuth(procedure) => write!(f, "fcc-auth={procedure}"),
         }
     }

@@ -36,8 +36,8 @@ const METHODS: &str = include_str!("../../config/methods.toml");
 /// The first four bytes of a command block wrapper (USB Mass Storage Bulk-Only 1.0, 5.1).
 const CBW_SIGNATURE: [u8; 4] = *b"USBC";
 const CBW_LENGTH: usize = 31;
-/// The standard ends at 16; Huawei's own messages say 17.
-const CBW_COMMAND_LENGTHS: std::ops::RangeInclusive<u8> = 1..=17;
+/// The longest command that a CBW holds. The shortest is 1 by the standard, and 0 in Huawei's own messages.
+const CBW_COMMAND_LENGTH: u8 = 16;
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -197,21 +197,27 @@ impl Switch {
 impl Op {
     /// Whether it is a SCSI command to a mass storage.
     pub fn is_cbw(&self) -> bool {
-        matches!(self, Op::Bulk(Bytes(message)) if message.starts_with(&CBW_SIGNATURE))
+        matches!(self, Op::Bulk(message) if message.is_cbw())
+    }
+}
+
+impl Bytes {
+    /// Whether this claims to be a command block wrapper.
+    pub fn is_cbw(&self) -> bool {
+        self.0.starts_with(&CBW_SIGNATURE)
     }
 
     /// What is wrong with a message that claims to be a CBW.
     pub fn fault(&self) -> Option<String> {
-        let Op::Bulk(Bytes(message)) = self else { return None };
-        if !message.starts_with(&CBW_SIGNATURE) {
+        if !self.is_cbw() {
             return None;
         }
-        if message.len() != CBW_LENGTH {
-            return Some(format!("a CBW is {CBW_LENGTH} bytes long, and this has {}", message.len()));
+        if self.0.len() != CBW_LENGTH {
+            return Some(format!("a CBW is {CBW_LENGTH} bytes long, and this has {}", self.0.len()));
         }
-        let length = message.get(14).copied().unwrap_or_default();
-        (!CBW_COMMAND_LENGTHS.contains(&length))
-            .then(|| format!("a CBW holds a command of 1 to 16 bytes, and this one says {length}"))
+        let length = self.0.get(14).copied().unwrap_or_default();
+        (length > CBW_COMMAND_LENGTH)
+            .then(|| format!("a CBW holds a command of up to {CBW_COMMAND_LENGTH} bytes, and this one says {length}"))
     }
 }
 
@@ -337,6 +343,16 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// What a bulk transfer carries.
+struct Message(Bytes);
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
+        let bytes = Bytes::deserialize(deserializer)?;
+        bytes.fault().map_or(Ok(Message(bytes)), |fault| Err(de::Error::custom(fault)))
+    }
+}
+
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
@@ -411,7 +427,7 @@ impl<'de> Deserialize<'de> for Act {
                 };
                 let op = match key.as_str() {
                     "control" => Op::Control(map.next_value()?),
-                    "bulk" => Op::Bulk(map.next_value()?),
+                    "bulk" => Op::Bulk(map.next_value::<Message>()?.0),
                     "interrupt-out" => Op::InterruptOut(map.next_value()?),
                     "interrupt-in" => Op::InterruptIn(map.next_value()?),
                     "set-configuration" => Op::SetConfiguration(map.next_value()?),
@@ -553,10 +569,10 @@ mod tests {
 
     #[test]
     fn a_message_that_claims_to_be_a_cbw_is_one() {
-        let fault = |hex: &str| Op::Bulk(hex.parse().unwrap()).fault();
+        let fault = |hex: &str| hex.parse::<Bytes>().unwrap().fault();
         assert_eq!(fault("5553424312345678000000000000061b000000020000000000000000000000"), None);
         assert_eq!(fault("1b5a01"), None);
         assert!(fault("5553424312345678").is_some_and(|fault| fault.contains("31 bytes")));
-        assert!(fault(&format!("55534243{}", "00".repeat(27))).is_some_and(|fault| fault.contains("says 0")));
+        assert!(fault(&format!("55534243{}", "11".repeat(27))).is_some_and(|fault| fault.contains("says 17")));
     }
 }

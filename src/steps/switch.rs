@@ -144,9 +144,8 @@ impl Run<'_> {
 
     /// One message; after a CBW its data stage and its CSW.
     fn bulk(&mut self, message: &[u8], timeout: Duration) -> Result<(), UsbError> {
-        let (Some(out), Some(r#in)) = (self.target.out, self.target.r#in) else {
-            return Err(UsbError::Other(rusb::Error::NotFound));
-        };
+        let missing = UsbError::Other(rusb::Error::NotFound);
+        let out = self.target.out.ok_or(missing)?;
         match self.usb.bulk_out(out, message, timeout) {
             // The answer tells what became of it.
             Err(UsbError::Stall) => self.usb.clear_halt(out)?,
@@ -155,6 +154,7 @@ impl Run<'_> {
         if !message.starts_with(CBW_SIGNATURE) {
             return Ok(());
         }
+        let r#in = self.target.r#in.ok_or(missing)?;
         let length = message.get(8..12).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
         let to_host = message.get(12).is_some_and(|flags| flags & 0x80 != 0);
         if length > 0 && to_host {
