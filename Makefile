@@ -12,7 +12,8 @@ DESTDIR ?=
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
 CARGO ?= cargo
-SUITE ?= $(shell . /etc/os-release 2>/dev/null; echo "$${VERSION_CODENAME:-bookworm}")
+# The Debian of the virtual machine: this one, where it is one that is known.
+SUITE ?= $(shell . /etc/os-release 2>/dev/null; case "$$VERSION_CODENAME" in trixie) echo trixie ;; *) echo bookworm ;; esac)
 
 # udev, systemd and the database have their places below /usr, whatever PREFIX is.
 UDEVDIR ?= $(PREFIX)/lib/udev
@@ -23,7 +24,7 @@ BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
 
-.PHONY: all build deps demo test check-format clippy unit vm bench install deb rules clean
+.PHONY: all build deps testbed demo test vm bench install deb rules clean
 
 all: build
 
@@ -33,8 +34,14 @@ build:
 deps:
 	tests/deps
 
-demo: deps build $(STAGE)
-	tests/vm/demo
+# What the virtual machine is given: the tree that a package holds, and the software modem.
+testbed: deps build
+	$(CARGO) build --release --locked -p modem
+	rm -rf $(STAGE)
+	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
+
+demo: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
 test: deps
 	$(CARGO) fmt --all --check
@@ -42,17 +49,12 @@ test: deps
 	$(CARGO) test --workspace --locked
 	$(MAKE) --no-print-directory vm
 
-vm: deps build $(STAGE)
+vm: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE)
 
-bench: deps build $(STAGE)
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --bench
+bench: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
 	tests/bench
-
-.PHONY: $(STAGE)
-$(STAGE): build
-	rm -rf $@
-	$(MAKE) --no-print-directory install DESTDIR=$@ PREFIX=/usr
 
 install:
 	@test -x $(BIN) || { echo "make install: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
@@ -67,11 +69,11 @@ install:
 	sed -i 's|/usr/sbin/wwan-quirks|$(PREFIX)/sbin/wwan-quirks|' \
 		$(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
 
-deb: build
+deb: deps build
 	packaging/deb
 
-rules: build
-	$(BIN) rules > udev-rules/85-wwan-quirks.rules.new --root tests/root
+rules: testbed
+	$(BIN) --root $(STAGE) rules > udev-rules/85-wwan-quirks.rules.new
 	mv udev-rules/85-wwan-quirks.rules.new udev-rules/85-wwan-quirks.rules
 
 clean:

@@ -20,7 +20,7 @@ pub fn run(root: &Root, names: &[String], dry_run: bool, json: bool, out: &mut i
     }
     let mut exit = Exit::Fine;
     for device in devices {
-        let mut run = Run { root, journal: Journal::open(root), echo: Some(out), by_hand: true };
+        let mut run = Run { root, journal: Journal::open(root), echo: Some(out), by_hand: true, asked: true };
         exit = exit.max(run.serve(&device, &Occasion::ByHand));
     }
     Ok(exit)

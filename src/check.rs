@@ -5,10 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Exit};
-use crate::layers::{Layer, LayerError, Layered};
+use crate::layers::{self, Layer, LayerError, Layered};
 use crate::policy::{self, Policy, PolicyError};
-use crate::quirks::{self, QuirksError, fragment};
+use crate::quirks::audit::{Finding, audit};
+use crate::quirks::{self, Place, QuirksError, fragment};
 use crate::root::{Root, read_limited};
+use crate::rules::Ruled;
 use crate::source::Invalid;
 
 /// Prints what is wrong with the database and the policy of `root`, or with `files`, each by itself.
@@ -16,7 +18,15 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     let mut faults = Vec::new();
     let mut others = Vec::new();
     if files.is_empty() {
-        for error in quirks::all(root).1 {
+        let (quirks, errors) = quirks::all(root);
+        for finding in audit(&quirks, Ruled::installed(root).as_ref()) {
+            let Place { layer, path, .. } = finding.place;
+            match layers::read(root, &Layered { layer: *layer, path: path.clone() }) {
+                Ok(text) => faults.push(placed(&finding, path, &text.unwrap_or_default())),
+                Err(error) => others.push(error),
+            }
+        }
+        for error in errors {
             match error {
                 QuirksError::Invalid(fault) => faults.push(*fault),
                 QuirksError::Layer(error) => others.push(error),
@@ -56,7 +66,19 @@ fn check(path: &Path, text: &str) -> Vec<Invalid> {
     if in_drop_ins || path.ends_with("config.toml") {
         return policy::check(path, text);
     }
-    fragment::parse(&Layered { layer: Layer::Administrator, path: path.to_owned() }, text).1
+    let (quirks, mut faults) = fragment::parse(&Layered { layer: Layer::Administrator, path: path.to_owned() }, text);
+    faults.extend(audit(&quirks, None).iter().map(|finding| placed(finding, path, text)));
+    faults
+}
+
+/// A finding where its ID stands in `text`.
+fn placed(finding: &Finding, path: &Path, text: &str) -> Invalid {
+    let lines = text.split_inclusive('\n').take(finding.place.line.saturating_sub(1));
+    let entry: usize = lines.map(str::len).sum();
+    let id = finding.id.to_string();
+    let rest = text.get(entry..).unwrap_or_default();
+    let at = entry + rest.to_ascii_lowercase().find(&id).unwrap_or_default();
+    Invalid::at(path, text, at..at + id.len(), finding.message.clone())
 }
 
 fn read(path: &Path) -> Result<String, LayerError> {

@@ -67,6 +67,12 @@ pub enum Verb {
     },
     /// Print the udev rules for the database as it stands
     Rules,
+    /// Turn usb_modeswitch configuration files into quirks
+    Import {
+        /// Files named VID:PID…, or folders of them
+        #[arg(required = true)]
+        file: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -33,6 +33,8 @@ pub enum Occasion {
 pub struct Event {
     pub devpath: String,
     pub occasion: Occasion,
+    /// Somebody asked udev to look at the device again (`udevadm trigger`).
+    pub asked: bool,
 }
 
 impl Event {
@@ -53,9 +55,10 @@ impl Event {
         let action = required("ACTION")?;
         let devpath = required("DEVPATH")?;
         let subsystem = required("SUBSYSTEM")?;
+        let asked = text("SYNTH_UUID")?.is_some();
         match action.as_str() {
             "add" => {}
-            "change" if text("SYNTH_UUID")?.is_some() => {}
+            "change" if asked => {}
             "change" | "remove" | "move" | "online" | "offline" | "bind" | "unbind" => return Ok(None),
             _ => return Err(EventError::UnknownAction(action)),
         }
@@ -65,7 +68,7 @@ impl Event {
             "usbmisc" if is_control_port(name) => Occasion::ControlPort(name.to_owned()),
             _ => return Ok(None),
         };
-        Ok(Some(Event { devpath, occasion }))
+        Ok(Some(Event { devpath, occasion, asked }))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::event::Occasion;
 use crate::id::UsbId;
 use crate::plan::plan;
 use crate::policy::{Policy, Setting};
-use crate::quirks::{self, Strings};
+use crate::quirks;
 use crate::root::Root;
 use crate::run::{Known, look_up, stand};
 
@@ -56,7 +56,7 @@ pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<
 
 /// What would hold for a device of this ID, if nothing else were known of it.
 fn of_id(root: &Root, id: UsbId, complain: &mut dyn FnMut(Error)) -> Explained {
-    let found = quirks::lookup(root, id, Strings::default);
+    let found = quirks::lookup(root, id, |_| None);
     found.errors.into_iter().for_each(|error| complain(error.into()));
     let (policy, errors) = Policy::load(root);
     errors.into_iter().for_each(|error| complain(error.into()));

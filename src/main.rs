@@ -5,7 +5,7 @@ use clap::Parser;
 use log::LevelFilter;
 use wwan_quirks::cli::{Cli, Verb};
 use wwan_quirks::root::Root;
-use wwan_quirks::{apply, check, explain, hook, list, rules, status};
+use wwan_quirks::{apply, check, explain, hook, import, list, rules, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
         Verb::Rules => rules::run(&root, &mut out),
+        Verb::Import { file } => import::run(&file, &mut out),
     };
     let ended = ended.and_then(|exit| Ok(out.flush().map(|()| exit)?));
     ended.map_or_else(

@@ -3,15 +3,17 @@
 //! Pure: no I/O of any kind happens here, so that `--dry-run`, `explain` and most tests are this.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::device::ControlPort;
-use crate::device::descriptors::Descriptors;
+use crate::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
 use crate::event::Occasion;
-use crate::link::usb::Setup;
 use crate::policy::Resolved;
+use crate::quirks::switch::Op;
 use crate::quirks::{Procedure, Quirk, Step, Switch, Wish};
 use crate::steps::Trouble;
 use crate::steps::fcc_auth::Protocol;
+use crate::steps::switch::Target;
 
 /// What is known of the modem: as much as the steps of its quirk need for this occasion.
 #[derive(Debug, Default)]
@@ -26,15 +28,27 @@ pub struct Stand {
 /// Something to do to the modem.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    Switch(Switch),
-    Configure { from: Option<u8>, to: u8 },
-    FccAuth { port: ControlPort, protocol: Protocol, procedure: Procedure },
+    Switch {
+        switch: Switch,
+        target: Target,
+    },
+    Configure {
+        from: Option<u8>,
+        to: u8,
+        /// How long the modem is left unconfigured in between.
+        unconfigured: Option<Duration>,
+    },
+    FccAuth {
+        port: ControlPort,
+        protocol: Protocol,
+        procedure: Procedure,
+    },
 }
 
 impl Action {
     pub fn step(&self) -> &'static str {
         match self {
-            Action::Switch(_) => "switch",
+            Action::Switch { .. } => "switch",
             Action::Configure { .. } => "configuration",
             Action::FccAuth { .. } => "fcc-auth",
         }
@@ -44,11 +58,14 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Switch(method) => {
-                let Setup { request_type, request, value, index } = method.setup();
-                write!(f, "{method}: control {request_type:02x} {request:02x} {value:04x} {index:04x}, no data")
+            Action::Switch { switch, .. } => {
+                let ops: Vec<String> = switch.ops().iter().map(ToString::to_string).collect();
+                write!(f, "{switch}: {}", ops.join("; "))
             }
-            Action::Configure { from, to } => write!(f, "write {to} to bConfigurationValue instead of {}", name(*from)),
+            Action::Configure { from, to, unconfigured } => {
+                write!(f, "write {to} to bConfigurationValue instead of {}", name(*from))?;
+                unconfigured.map_or(Ok(()), |pause| write!(f, ", by way of 0 for {} s", pause.as_secs_f64()))
+            }
             Action::FccAuth { port, protocol, procedure } => {
                 write!(f, "{procedure} over {protocol} on /dev/{}, if the radio is in low power", port.name)
             }
@@ -96,27 +113,75 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
     let mut planned = Vec::new();
     for step in &quirk.steps {
         match (step, occasion) {
-            (Step::Switch(_) | Step::Configuration(_), Occasion::ControlPort(_))
+            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_))
             | (Step::FccAuth(_), Occasion::Device) => {}
-            (Step::Switch(switch), _) => planned.push(switching(switch, policy)),
-            (Step::Configuration(wish), _) => planned.push(configuring(*wish, stand, quirk, policy)),
+            (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
+            (Step::Configuration { wish, unconfigured }, _) => {
+                planned.push(configuring(*wish, *unconfigured, stand, quirk, policy));
+            }
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
-            (Step::FccAuth(procedure), _) => planned.extend(unlocking(*procedure, occasion, stand, policy)),
+            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, policy)),
         }
     }
     planned
 }
 
-fn switching(switch: &Switch, policy: &Resolved) -> Planned {
-    if policy.switch.value {
-        Planned::Act(Action::Switch(*switch))
-    } else {
-        stands("switch", &format!("`switch = false` in {}", policy.switch.origin))
+fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
+    let step = "switch";
+    if !policy.switch.value {
+        return stands(step, &format!("`switch = false` in {}", policy.switch.origin));
     }
+    if !switch.needs_interfaces() {
+        return Planned::Act(Action::Switch { switch: switch.clone(), target: Target::default() });
+    }
+    let configurations = match &stand.descriptors {
+        Some(Ok(descriptors)) => &descriptors.configurations,
+        Some(Err(why)) => return cannot(step, why, "plug the device in again; if that does not help, report it"),
+        None => return stands(step, "its interfaces are not known"),
+    };
+    let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
+    if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
+        return stands(step, &format!("it has switched already: its first interface is of class {class:02x}"));
+    }
+    let ops = switch.ops();
+    let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
+    if wanted.is_some() && wanted == stand.configuration {
+        return stands(step, &format!("configuration {} is active", name(wanted)));
+    }
+    let active = match (configurations.as_slice(), stand.configuration) {
+        ([only], _) => Some(only),
+        (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
+    };
+    let interfaces = active.map(|active| active.interfaces.as_slice()).unwrap_or_default();
+    let spoken_to = match switch.interface {
+        Some(number) => interfaces.iter().find(|interface| interface.number == number),
+        None => interfaces.first(),
+    };
+    let Some(interface) = spoken_to else { return stands(step, "it has not the interface that the switch speaks to") };
+    if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
+        // A phone, or the same ID in modem mode: SCSI commands are not for it.
+        return stands(step, &format!("its interface {} is no mass storage", interface.number));
+    }
+    let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
+    let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
+    numbers.dedup();
+    let target = Target {
+        interface: interface.number,
+        out: switch.out.or_else(|| bulk(false)),
+        r#in: switch.r#in.or_else(|| bulk(true)),
+        interfaces: numbers,
+    };
+    // Only a CBW has an answer; there are devices that hear messages on an endpoint without a fellow.
+    if (target.out.is_none() && ops.iter().any(|op| matches!(op, Op::Bulk(_))))
+        || (target.r#in.is_none() && ops.iter().any(Op::is_cbw))
+    {
+        return cannot(step, "its interface has not the bulk endpoints that the switch needs", "report it");
+    }
+    Planned::Act(Action::Switch { switch: switch.clone(), target })
 }
 
-fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
+fn configuring(wish: Wish, unconfigured: Option<Duration>, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
     let step = "configuration";
     let descriptors = match &stand.descriptors {
         Some(Ok(descriptors)) => descriptors,
@@ -127,13 +192,13 @@ fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> P
     if configurations.len() < 2 {
         return stands(step, "the modem has one configuration");
     }
-    let wanted = match wanted(wish, policy) {
+    let wanted = wishes(wish, policy).into_iter().find_map(|wish| match wish {
         Wish::Preferred | Wish::Keep => None,
         Wish::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
         Wish::Function(function) => configurations
             .iter()
             .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
-    };
+    });
     match (wanted.map(|configuration| configuration.value), stand.configuration) {
         (None, _) => {
             stands(step, &format!("configuration {} is left as the kernel chose it", name(stand.configuration)))
@@ -141,20 +206,22 @@ fn configuring(wish: Wish, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> P
         (Some(to), Some(active)) if to == active => stands(step, &format!("configuration {to} is active")),
         // The kernel takes 0 for "unconfigured": a modem that numbers a configuration so cannot be given it.
         (Some(0), _) => stands(step, "the configuration that offers it is numbered 0 and cannot be set"),
-        (Some(to), from) => Planned::Act(Action::Configure { from, to }),
+        (Some(to), from) => Planned::Act(Action::Configure { from, to, unconfigured }),
     }
 }
 
-/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default.
-fn wanted(wish: Wish, policy: &Resolved) -> Wish {
-    if policy.prefer.origin.is_administrator() || wish == Wish::Preferred {
-        policy.prefer.value.function().map_or(Wish::Keep, Wish::Function)
-    } else {
-        wish
+/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default. Where the modem does
+/// not offer the function that the administrator prefers, the quirk's wish counts.
+fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
+    let preferred = policy.prefer.value.function().map_or(Wish::Keep, Wish::Function);
+    match (policy.prefer.origin.is_administrator(), preferred, wish) {
+        (true, Wish::Keep, _) | (_, _, Wish::Preferred) => vec![preferred],
+        (true, _, _) => vec![preferred, wish],
+        (false, _, _) => vec![wish],
     }
 }
 
-fn unlocking(procedure: Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
+fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
     let step = "fcc-auth";
     if !policy.fcc_auth.value {
         return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
@@ -166,7 +233,7 @@ fn unlocking(procedure: Procedure, occasion: &Occasion, stand: &Stand, policy: &
     // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
-        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure }))
+        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure: procedure.clone() }))
     });
     // One port is enough: the lock is the modem's, not the port's.
     let first: Vec<Planned> = ports.take(1).collect();

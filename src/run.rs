@@ -7,22 +7,26 @@ use crate::deadline::Deadline;
 use crate::device::{ControlPort, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
+use crate::holders::{self, Way};
 use crate::journal::{Journal, Kind, printable};
 use crate::link::OpenError;
 use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
-use crate::quirks::{self, Procedure, Quirk, Step, Strings};
+use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
+use crate::rfkill;
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
-use crate::steps::fcc_auth::Protocol;
+use crate::steps::fcc_auth::{Protocol, Transport};
+use crate::steps::switch::Target;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
-use crate::systemd;
+use crate::{sys, systemd};
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
 pub struct Known {
@@ -33,7 +37,7 @@ pub struct Known {
 /// The quirk and the policy for `device`; none where the database does not know it. What is wrong with database or
 /// policy does not keep the rest of them from being used: it is told through `complain`.
 pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) -> Option<Known> {
-    let found = quirks::lookup(root, device.id, || strings(device));
+    let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));
     found.errors.into_iter().for_each(|error| complain(error.into()));
     let quirk = found.quirk?;
     let (policy, errors) = Policy::load(root);
@@ -42,21 +46,26 @@ pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) ->
     Some(Known { quirk, policy })
 }
 
-fn strings(device: &Device) -> Strings {
-    let text = |name| device.attribute(name).ok();
-    Strings {
-        manufacturer: text("manufacturer"),
-        product: text("product"),
-        serial: text("serial"),
-        ..Strings::default()
-    }
+fn text(device: &Device, text: Text) -> Option<String> {
+    let attribute = match text {
+        Text::Manufacturer => "manufacturer",
+        Text::Product => "product",
+        Text::Serial => "serial",
+        // The kernel asks a device for these long after its event.
+        Text::ScsiVendor | Text::ScsiModel | Text::ScsiRevision => return None,
+    };
+    device.attribute(attribute).ok()
 }
 
 /// What the plan needs to know of `device` for the steps of `quirk` on this occasion.
 pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stand, DeviceError> {
     let mut stand = Stand::default();
     let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
-    if !matches!(occasion, Occasion::ControlPort(_)) && has(|step| matches!(step, Step::Configuration(_))) {
+    let of_device = |step: &Step| match step {
+        Step::Switch(switch) => switch.needs_interfaces(),
+        step => matches!(step, Step::Configuration { .. }),
+    };
+    if !matches!(occasion, Occasion::ControlPort(_)) && has(of_device) {
         stand.descriptors = match device.descriptors() {
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
             read => Some(read.map_err(|error| error.to_string())),
@@ -75,7 +84,10 @@ pub struct Run<'a> {
     pub journal: Journal,
     /// Where a person reads along.
     pub echo: Option<&'a mut dyn Write>,
+    /// A person, or the unit, runs this: there is time.
     pub by_hand: bool,
+    /// Somebody asked for this run, so that the modem may be in use already.
+    pub asked: bool,
 }
 
 impl Run<'_> {
@@ -173,18 +185,15 @@ impl Run<'_> {
             log::warn!("{}: {error}", device.port);
         }
         let outcome = match action {
-            Action::Switch(method) => match Node::open(self.root, device) {
-                Ok(mut node) => {
-                    let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
-                    switch::run(&mut node, method.setup(), deadline.within(leaving))
-                }
-                Err(error) if error.is_gone() => switch::left(),
-                Err(error) => Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
-            },
-            Action::Configure { from, to } => configure::run(device, *from, *to),
+            Action::Switch { switch, .. } if !self.by_hand && switch.pauses() >= LEAVING => {
+                let seconds = switch.pauses().as_secs_f32();
+                Outcome::Unfinished(Trouble::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
+            }
+            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
+            Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
-                self.unlock(device, port, *protocol, *procedure, deadline)
+                self.unlock(device, port, *protocol, procedure, deadline)
             }
         };
         Some(match outcome {
@@ -196,22 +205,58 @@ impl Run<'_> {
         })
     }
 
+    fn switch(&self, device: &Device, switch: &Switch, target: &Target, deadline: Deadline) -> Outcome {
+        let mut node = match Node::open(self.root, device) {
+            Ok(node) => node,
+            Err(error) if error.is_gone() => return switch::left_mode(),
+            Err(error) => return Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
+        };
+        let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
+        // A message that is no more than one control transfer is over within the time that it is watched.
+        let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
+        let mut configure =
+            |value| device.set_configuration(value).is_ok() && device.configuration().ok() == Some(Some(value));
+        switch::run(&mut node, switch, target, &mut configure, leaving, deadline)
+    }
+
     fn unlock(
         &self,
         device: &Device,
         port: &ControlPort,
         protocol: Protocol,
-        procedure: Procedure,
+        procedure: &Procedure,
         deadline: Deadline,
     ) -> Outcome {
+        // From here on the modem may have to be put in order, which a signal must not prevent.
+        if let Err(error) = sys::catch_stop_signals() {
+            log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
+        }
         let path = self.root.at("/dev").join(&port.name);
+        let stays_off = rfkill::wwan_is_blocked(self.root);
+        let unlock = |transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
+        match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
+            Way::Held(holders) => return fcc_auth::held(&holders),
+            Way::Through(proxy) => {
+                return match proxy.connect() {
+                    Ok(mut stream) => {
+                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) })
+                    }
+                    Err(error) => Outcome::Failed(Trouble::new(
+                        format!("{} holds the port and takes no connection: {error}", proxy.name()),
+                        "stop it, then `wwan-quirks apply`",
+                    )),
+                };
+            }
+            Way::Free => {}
+        }
         let opened = Wdm::open(&path, port.number);
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut wdm) => fcc_auth::run(&mut wdm, protocol, procedure, deadline),
+            Ok(mut wdm) => unlock(Transport { port: &mut wdm, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }
@@ -223,10 +268,10 @@ impl Run<'_> {
 
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(&self, device: &Device, action: &Action, policy: &Resolved, trouble: &Trouble) -> (Kind, String) {
-        let Action::FccAuth { port, protocol, procedure } = action else {
-            // The modem's next identity has its own event.
+        if matches!(action, Action::Switch { switch, .. } if switch.pauses() < LEAVING) {
+            // What was sent is sent; the device's next identity has its own event.
             return (Kind::Unfinished, trouble.to_string());
-        };
+        }
         if systemd::is_running(self.root) {
             let unit = format!("wwan-quirks@{}.service", device.port);
             return match systemd::start(self.root, &unit) {
@@ -235,7 +280,12 @@ impl Run<'_> {
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
-        match self.unlock(device, port, *protocol, *procedure, deadline) {
+        let outcome = match action {
+            Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
+            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
+            Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
+        };
+        match outcome {
             Outcome::Done(text) => (Kind::Done, text),
             Outcome::Nothing(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),

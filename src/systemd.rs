@@ -14,7 +14,7 @@ const ERROR: u8 = 3;
 /// systemd answers within milliseconds, unless the machine has much to do, as at boot.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What a caller with little time had better keep back for [`start`].
-pub const KEPT_BACK: Duration = Duration::from_millis(200);
+pub const KEPT_BACK: Duration = Duration::from_millis(300);
 
 /// "30" is the user ID "0" in hex: systemd compares it with whom the kernel says we are.
 const GREETING: &[u8] = b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n";
@@ -30,17 +30,25 @@ pub fn start(root: &Root, unit: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(GREETING)?;
-    stream.write_all(&start_unit(unit))?;
     let line = until_line_end(&mut stream)?;
     if !line.starts_with(b"OK ") {
         return Err(io::Error::other(format!("systemd refused us: {}", String::from_utf8_lossy(&line).trim_end())));
     }
-    let mut header = [0; 16];
-    stream.read_exact(&mut header)?;
-    match header {
-        [b'l', METHOD_RETURN, ..] => Ok(()),
-        [b'l', ERROR, ..] => Err(io::Error::other(format!("systemd does not start {unit} (is it installed?)"))),
-        _ => Err(io::Error::other("systemd gave an answer that makes no sense")),
+    // Not before: what comes along with the greeting, systemd leaves lying until more comes.
+    stream.write_all(&start_unit(unit))?;
+    loop {
+        let mut header = [0; 16];
+        stream.read_exact(&mut header)?;
+        match header {
+            [b'l', METHOD_RETURN, ..] => return Ok(()),
+            [b'l', ERROR, ..] => return Err(io::Error::other("it does not start it (is the unit installed?)")),
+            [b'l', _, _, _, b0, b1, b2, b3, _, _, _, _, f0, f1, f2, f3] => {
+                let body = u64::from(u32::from_le_bytes([b0, b1, b2, b3]));
+                let fields = u64::from(u32::from_le_bytes([f0, f1, f2, f3])).next_multiple_of(8);
+                io::copy(&mut (&stream).take(fields + body), &mut io::sink())?;
+            }
+            _ => return Err(io::Error::other("systemd gave an answer that makes no sense")),
+        }
     }
 }
 
@@ -112,22 +120,34 @@ mod tests {
         let listener = UnixListener::bind(directory.join("run/systemd/private")).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut call = vec![0; GREETING.len() + start_unit("wwan-quirks@1-1.service").len()];
-            stream.read_exact(&mut call).unwrap();
-            stream.write_all(answer).unwrap();
-            call
+            let mut greeting = [0; GREETING.len()];
+            stream.read_exact(&mut greeting).unwrap();
+            let (line, reply) = answer.split_at(answer.iter().position(|byte| *byte == b'\n').unwrap() + 1);
+            stream.write_all(line).unwrap();
+            let mut call = Vec::new();
+            if !reply.is_empty() {
+                call.resize(start_unit("wwan-quirks@1-1.service").len(), 0);
+                stream.read_exact(&mut call).unwrap();
+                stream.write_all(reply).unwrap();
+            }
+            (greeting, call)
         });
         let result = start(&Root::new(&directory), "wwan-quirks@1-1.service");
-        let call = server.join().unwrap();
+        let (greeting, call) = server.join().unwrap();
+        assert_eq!(greeting, GREETING);
         std::fs::remove_dir_all(directory).unwrap();
         (result, call)
     }
 
     #[test]
     fn a_unit_is_started_by_one_call() {
-        let (result, call) = answered_with(b"OK 0123456789abcdef\r\nl\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0");
+        let (result, call) = answered_with(
+            // A signal comes before the answer.
+            b"OK 0123456789abcdef\r\nl\x04\x01\x01\x02\0\0\0\x09\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\
+              l\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0",
+        );
         result.unwrap();
-        let message = &call[GREETING.len()..];
+        let message = call.as_slice();
         assert_eq!(message.len() % 4, 0);
         let text = String::from_utf8_lossy(message);
         for part in ["StartUnit\0", "wwan-quirks@1-1.service\0", "replace\0"] {

@@ -12,7 +12,7 @@ const INTERFACE: u8 = 4;
 const ENDPOINT: u8 = 5;
 
 const CLASS_COMMUNICATIONS: u8 = 0x02;
-const CLASS_MASS_STORAGE: u8 = 0x08;
+pub const CLASS_MASS_STORAGE: u8 = 0x08;
 const CLASS_VENDOR: u8 = 0xff;
 const SUBCLASS_ECM: u8 = 0x06;
 const SUBCLASS_NCM: u8 = 0x0d;

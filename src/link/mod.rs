@@ -4,19 +4,24 @@
 
 #[cfg(test)]
 pub(crate) mod scripted;
+pub mod stream;
+pub mod tty;
 pub mod usb;
 pub mod wdm;
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
 
 use crate::deadline::Deadline;
 use crate::device::DeviceNumber;
+use crate::sys;
 
 /// A port that a modem listens on.
 pub trait Port {
@@ -83,6 +88,24 @@ pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
         return Err(OpenError::Another { path: path.to_owned(), major, minor });
     }
     Ok(file)
+}
+
+/// Whether the descriptor became ready in time. `stops` counts the requests to stop that its port has told of.
+fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
+    match sys::wait(fd, events, by, *stops) {
+        Ok(flags) if flags.contains(PollFlags::POLLHUP) => Err(LinkError::Gone),
+        Ok(flags) => Ok(!flags.is_empty()),
+        Err(Errno::EINTR) => {
+            *stops += 1;
+            Err(LinkError::Interrupted)
+        }
+        Err(errno) => Err(LinkError::Io { operation: "poll", errno }),
+    }
+}
+
+/// What a read or write came to, with the number of its error.
+fn errno(result: io::Result<usize>) -> Result<usize, Errno> {
+    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -14,6 +14,12 @@ pub enum Face {
     Mbim,
 }
 
+pub const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
+pub const APPS: &str = "01.00.00.01";
+pub const IMEI: &str = "359072060000001";
+/// What it expects in version 2, with `foxc` as the magic, made by md5sum.
+const FOXCONN_DIGEST: &str = "9845966bd27f97813370fdbad8bc6ad7";
+
 pub struct Modem {
     pub face: Face,
     // What it is.
@@ -23,6 +29,14 @@ pub struct Modem {
     pub auth_error: u16,
     /// How often the mode is read after the unlock before it is online.
     pub looks_until_online: usize,
+    /// The version of Foxconn's authentication that it takes, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
+    pub foxconn: Option<u8>,
+    /// Quectel's radio state.
+    pub quectel: Option<u32>,
+    /// Answers Quectel's unlock, and stays locked.
+    pub quectel_stays_locked: bool,
+    /// A proxy stands before it, which wants to hear this path first.
+    pub behind_proxy: Option<&'static str>,
     /// `wMaxControlMessage`, in both directions.
     pub longest: usize,
     // Its faults.
@@ -83,6 +97,10 @@ impl Modem {
             switched_off: false,
             auth_error: 0,
             looks_until_online: 2,
+            foxconn: None,
+            quectel: None,
+            quectel_stays_locked: false,
+            behind_proxy: None,
             longest: 4096,
             deaf_to: 0,
             mute_to: Vec::new(),
@@ -156,6 +174,18 @@ impl Modem {
         assert_ne!(tid, 0);
         let reply = |body: Body<'_>| mbim::Message { tid, body }.emit();
         match body {
+            Body::Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: mbim::CommandType::Set, buffer } => {
+                let path = self.behind_proxy.take().expect("a proxy that was not spoken to");
+                assert_eq!(buffer, mbim::proxy_configuration(path, 5));
+                self.seen.push(0xff00);
+                self.answer(reply(Body::CommandDone {
+                    service: Uuid::PROXY_CONTROL,
+                    cid: 1,
+                    status: Status::SUCCESS,
+                    buffer: &[],
+                }));
+            }
+            _ if self.behind_proxy.is_some() && !matches!(body, Body::Close) => panic!("{body:?} to a proxy"),
             Body::Open { max_control_transfer } => {
                 assert_eq!(max_control_transfer as usize, self.longest);
                 // Opening starts the function anew, and only what it has closed counts as closed.
@@ -189,7 +219,42 @@ impl Modem {
                     }
                 }
             }
+            Body::Command { service, cid, kind, buffer } => {
+                let (status, answer) = self.take_radio(service, cid, kind, buffer);
+                self.answer(reply(Body::CommandDone { service, cid, status, buffer: &answer }));
+            }
             other => panic!("the modem did not expect {other:?}"),
+        }
+    }
+
+    /// Quectel's radio state and that of Basic Connect.
+    fn take_radio(&mut self, service: Uuid, cid: u32, kind: mbim::CommandType, buffer: &[u8]) -> (Status, Vec<u8>) {
+        use mbim::CommandType::{Query, Set};
+        match (service, cid, kind, self.quectel) {
+            (Uuid::QUECTEL, 1, Query, Some(state)) => {
+                self.seen.push(0x9000);
+                (Status::SUCCESS, state.to_le_bytes().to_vec())
+            }
+            (Uuid::QUECTEL, 1, Set, Some(_)) if self.auth_error != 0 => (Status(self.auth_error.into()), Vec::new()),
+            (Uuid::QUECTEL, 1, Set, Some(_)) => {
+                assert_eq!(buffer, [1, 0, 0, 0]);
+                self.seen.push(0x9001);
+                if !self.quectel_stays_locked {
+                    self.quectel = Some(1);
+                }
+                (Status::SUCCESS, Vec::new())
+            }
+            (Uuid::BASIC_CONNECT, 3, Query, Some(4)) => (Status::OPERATION_NOT_ALLOWED, Vec::new()),
+            (Uuid::BASIC_CONNECT, 3, Query, Some(state)) => {
+                let hardware = u8::from(!self.switched_off);
+                (Status::SUCCESS, vec![hardware, 0, 0, 0, state as u8, 0, 0, 0])
+            }
+            (Uuid::BASIC_CONNECT, 3, Set, Some(_)) => {
+                assert_eq!(buffer, [0, 0, 0, 0]);
+                self.quectel = Some(0);
+                (Status::SUCCESS, Vec::new())
+            }
+            _ => (Status::NO_DEVICE_SUPPORT, Vec::new()),
         }
     }
 
@@ -206,6 +271,15 @@ impl Modem {
         };
         if !self.hears(request.id) {
             return None;
+        }
+        match (self.behind_proxy, self.face) {
+            (Some(path), Face::Qmi) => {
+                assert_eq!((request.service, request.id), (Service::CTL, ctl::PROXY_OPEN.id));
+                assert_eq!(request.tlvs.get(1, "path"), Ok(path.as_bytes()));
+                self.behind_proxy = None;
+                return reply(0, &[]);
+            }
+            _ => assert_ne!(request.id, ctl::PROXY_OPEN.id),
         }
         if request.service == Service::CTL {
             return match request.id {
@@ -258,6 +332,40 @@ impl Modem {
                 assert!(request.tlvs.as_bytes().is_empty());
                 self.unlocked = self.auth_error == 0;
                 reply(self.auth_error, &[])
+            }
+            id if id == dms::SET_OPERATING_MODE.id => {
+                assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the modem is never switched on");
+                self.mode = 1;
+                self.unlocked = false;
+                reply(0, &[])
+            }
+            id if id == dms::GET_IDS.id => reply(0, &[(0x10, b"0"), (0x11, IMEI.as_bytes())]),
+            id if id == dms::FOXCONN_GET_FIRMWARE_VERSION.id && self.foxconn == Some(2) => {
+                match request.tlvs.u8(1, "type").unwrap() {
+                    0 => reply(0, &[(0x01, FIRMWARE.as_bytes())]),
+                    2 => reply(0, &[(0x01, APPS.as_bytes())]),
+                    _ => reply(48, &[]),
+                }
+            }
+            id if id == dms::FOXCONN_SET_FCC_AUTHENTICATION.id => {
+                let tlvs: Vec<_> = request.tlvs.iter().collect();
+                let digest = match (self.foxconn, tlvs.as_slice()) {
+                    (Some(1), [(0x01, [0])]) => FOXCONN_DIGEST,
+                    (Some(2), [(0x01, proof), (0x02, b"0")]) => {
+                        std::str::from_utf8(proof).unwrap().strip_prefix("salt").unwrap()
+                    }
+                    (Some(2), _) => return reply(17, &[]),
+                    (Some(_), _) => return reply(1, &[]),
+                    (None, _) => return reply(71, &[]),
+                };
+                match (self.auth_error, digest == FOXCONN_DIGEST) {
+                    (0, true) => {
+                        self.unlocked = true;
+                        reply(0, &[])
+                    }
+                    (0, false) => reply(34, &[]),
+                    (error, _) => reply(error, &[]),
+                }
             }
             _ => reply(71, &[]),
         }

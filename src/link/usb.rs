@@ -36,6 +36,9 @@ pub struct Setup {
 pub enum UsbError {
     #[error("the modem refused the transfer (STALL)")]
     Stall,
+    /// By the status of its CSW.
+    #[error("the modem says that the command failed")]
+    Refused,
     #[error("the modem did not answer in time")]
     TimedOut,
     #[error("the modem is gone")]
@@ -55,12 +58,30 @@ impl From<rusb::Error> for UsbError {
     }
 }
 
-/// Transfers to one device, and the question whether it left.
+/// Transfers to one device, and the question whether it left. Endpoints are given by `bEndpointAddress`, interfaces by
+/// `bInterfaceNumber`.
 pub trait Usb {
     /// A control transfer with data to the device; how many bytes went.
     fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
     /// A control transfer with data from the device; how many bytes came.
     fn control_in(&mut self, setup: Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
+    fn bulk_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
+    fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
+    fn interrupt_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
+    fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
+    /// Lets an endpoint go on that answered with a stall.
+    fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError>;
+    /// Takes an interface for transfers to its endpoints.
+    fn claim(&mut self, interface: u8) -> Result<(), UsbError>;
+    fn release(&mut self, interface: u8) -> Result<(), UsbError>;
+    /// Takes an interface away from the kernel's driver; whether one had it.
+    fn detach(&mut self, interface: u8) -> Result<bool, UsbError>;
+    /// Gives it back.
+    fn attach(&mut self, interface: u8) -> Result<(), UsbError>;
+    #[doc(alias = "SET_INTERFACE")]
+    fn set_alternate(&mut self, interface: u8, alternate: u8) -> Result<(), UsbError>;
+    /// Resets the port that the device stands on.
+    fn reset(&mut self) -> Result<(), UsbError>;
     /// Waits until the device has left the bus; whether it has.
     fn wait_until_gone(&mut self, deadline: Deadline) -> bool;
 }
@@ -118,6 +139,54 @@ impl Usb for Node {
     fn control_in(&mut self, setup: Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
         let Setup { request_type, request, value, index } = setup;
         Ok(self.handle.read_control(request_type, request, value, index, data, timeout)?)
+    }
+
+    fn bulk_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
+        Ok(self.handle.write_bulk(endpoint, data, timeout)?)
+    }
+
+    fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+        Ok(self.handle.read_bulk(endpoint, data, timeout)?)
+    }
+
+    fn interrupt_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
+        Ok(self.handle.write_interrupt(endpoint, data, timeout)?)
+    }
+
+    fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+        Ok(self.handle.read_interrupt(endpoint, data, timeout)?)
+    }
+
+    fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError> {
+        Ok(self.handle.clear_halt(endpoint)?)
+    }
+
+    fn claim(&mut self, interface: u8) -> Result<(), UsbError> {
+        Ok(self.handle.claim_interface(interface)?)
+    }
+
+    fn release(&mut self, interface: u8) -> Result<(), UsbError> {
+        Ok(self.handle.release_interface(interface)?)
+    }
+
+    fn detach(&mut self, interface: u8) -> Result<bool, UsbError> {
+        let bound = self.handle.kernel_driver_active(interface)?;
+        if bound {
+            self.handle.detach_kernel_driver(interface)?;
+        }
+        Ok(bound)
+    }
+
+    fn attach(&mut self, interface: u8) -> Result<(), UsbError> {
+        Ok(self.handle.attach_kernel_driver(interface)?)
+    }
+
+    fn set_alternate(&mut self, interface: u8, alternate: u8) -> Result<(), UsbError> {
+        Ok(self.handle.set_alternate_setting(interface, alternate)?)
+    }
+
+    fn reset(&mut self) -> Result<(), UsbError> {
+        Ok(self.handle.reset()?)
     }
 
     fn wait_until_gone(&mut self, deadline: Deadline) -> bool {

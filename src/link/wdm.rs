@@ -5,7 +5,7 @@
 //! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
 //! close drops what was not yet sent or read.
 
-use super::{LinkError, OpenError, Port, open_node};
+use super::{LinkError, OpenError, Port, errno, open_node};
 use crate::deadline::Deadline;
 use crate::device::DeviceNumber;
 use crate::sys;
@@ -39,17 +39,8 @@ impl Wdm {
         Wdm { file, buffer: vec![0; longest.into()].into_boxed_slice(), stops: 0 }
     }
 
-    /// Whether the port became ready in time.
     fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
-        match sys::wait(self.file.as_fd(), events, by, self.stops) {
-            Ok(flags) if flags.contains(PollFlags::POLLHUP) => Err(LinkError::Gone),
-            Ok(flags) => Ok(!flags.is_empty()),
-            Err(Errno::EINTR) => {
-                self.stops += 1;
-                Err(LinkError::Interrupted)
-            }
-            Err(errno) => Err(LinkError::Io { operation: "poll", errno }),
-        }
+        super::ready(self.file.as_fd(), events, by, &mut self.stops)
     }
 }
 
@@ -60,7 +51,7 @@ impl Port for Wdm {
         }
         let mut earlier_failed = false;
         loop {
-            match self.file.write(message).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+            match errno(self.file.write(message)) {
                 Ok(written) if written == message.len() => return Ok(()),
                 Ok(written) => return Err(LinkError::TooLong { length: message.len(), longest: written }),
                 Err(Errno::EAGAIN) => {
@@ -82,7 +73,7 @@ impl Port for Wdm {
             if !self.ready(PollFlags::POLLIN, by)? {
                 return Ok(None);
             }
-            match self.file.read(&mut self.buffer).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))) {
+            match errno(self.file.read(&mut self.buffer)) {
                 Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),

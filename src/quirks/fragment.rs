@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::{Place, Procedure, Quirk, Step, Strings, Switch, Wish, vendor_of};
+use super::switch::{Seconds, Written};
+use super::{Place, Procedure, Quirk, Step, Strings, Text, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::Layered;
@@ -16,6 +19,8 @@ use crate::source::{Invalid, line_of};
 
 /// The form of the files that this program reads.
 const SCHEMA: u32 = 1;
+/// What a udev event has left beside the kernel's own work on a new configuration.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +41,7 @@ struct Entry {
     serial: Option<String>,
     scsi_vendor: Option<String>,
     scsi_model: Option<String>,
+    scsi_revision: Option<String>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
     steps: Spanned<Vec<StepEntry>>,
@@ -44,21 +50,18 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StepEntry {
-    Switch(SwitchName),
-    Configuration(WishEntry),
-    FccAuth(ProcedureName),
+    Switch(Written),
+    Configuration(ConfigurationEntry),
+    FccAuth(ProcedureEntry),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum SwitchName {
+enum ProcedureEntry {
     Sierra,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ProcedureName {
-    Sierra,
+    Quectel,
+    /// With the word that its maker puts into the hash.
+    Foxconn(String),
 }
 
 /// One ID or a list of them, not yet read.
@@ -116,45 +119,90 @@ impl Ids {
     }
 }
 
+/// A wish, or a table of it and how it is come by.
+struct ConfigurationEntry {
+    wish: WishEntry,
+    unconfigured: Option<Seconds>,
+}
+
+impl<'de> Deserialize<'de> for ConfigurationEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigurationEntry, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            wish: WishEntry,
+            unconfigured: Option<Seconds>,
+        }
+        struct ConfigurationVisitor;
+        impl<'de> Visitor<'de> for ConfigurationVisitor {
+            type Value = ConfigurationEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Visitor::expecting(&WishVisitor, f)?;
+                f.write_str(", or a table with `wish`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_str(text)?, unconfigured: None })
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_i64(value)?, unconfigured: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
+                let Table { wish, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
+                    return Err(de::Error::custom("no udev event can wait for more than a second"));
+                }
+                Ok(ConfigurationEntry { wish, unconfigured })
+            }
+        }
+        deserializer.deserialize_any(ConfigurationVisitor)
+    }
+}
+
 /// `"preferred"`, `"keep"`, a function, or a `bConfigurationValue`.
 struct WishEntry(Wish);
 
 impl<'de> Deserialize<'de> for WishEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WishEntry, D::Error> {
-        struct WishVisitor;
-        impl Visitor<'_> for WishVisitor {
-            type Value = WishEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
-                Ok(WishEntry(match text {
-                    "preferred" => Wish::Preferred,
-                    "keep" => Wish::Keep,
-                    "mbim" => Wish::Function(Function::Mbim),
-                    "qmi" => Wish::Function(Function::Qmi),
-                    "ecm" => Wish::Function(Function::Ecm),
-                    "ncm" => Wish::Function(Function::Ncm),
-                    _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
-                let value = u8::try_from(value).ok().filter(|value| *value != 0);
-                value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
-            }
-        }
         deserializer.deserialize_any(WishVisitor)
     }
 }
 
+struct WishVisitor;
+impl Visitor<'_> for WishVisitor {
+    type Value = WishEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
+        Ok(WishEntry(match text {
+            "preferred" => Wish::Preferred,
+            "keep" => Wish::Keep,
+            "mbim" => Wish::Function(Function::Mbim),
+            "qmi" => Wish::Function(Function::Qmi),
+            "ecm" => Wish::Function(Function::Ecm),
+            "ncm" => Wish::Function(Function::Ncm),
+            _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
+        let value = u8::try_from(value).ok().filter(|value| *value != 0);
+        value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
+    }
+}
+
+/// A line that begins so is the header of an entry, unless it stands in a string of several lines.
+const HEADER: &str = "\n[[device]]";
+
 /// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
 /// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
 pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Invalid>) {
-    /// A line that begins so is the header of an entry, unless it stands in a string of several lines.
-    const HEADER: &str = "\n[[device]]";
     let find = |part: &str, from: usize| {
         let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
         Some(from + at)
@@ -175,12 +223,7 @@ pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Inva
         let before = text.get(..at).unwrap_or_default();
         let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
         let end = find(HEADER, at).unwrap_or(text.len());
-        let part = |from, to| text.get(from..to).unwrap_or_default();
-        let (mut more, mut wrong) = parse(file, &[part(0, first), part(start, end)].concat());
-        // What was left out had lines, too.
-        let lines = memchr::memchr_iter(b'\n', part(first, start).as_bytes()).count();
-        more.iter_mut().for_each(|quirk| quirk.place.line += lines);
-        wrong.iter_mut().for_each(|error| error.line += lines);
+        let (mut more, mut wrong) = parse_entry(file, text, first, start..end);
         quirks.append(&mut more);
         errors.append(&mut wrong);
         read = end;
@@ -188,17 +231,56 @@ pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Inva
     (quirks, errors)
 }
 
-/// The quirks of a file, and what is wrong with it. Where the file as a whole cannot be read, there are no quirks; an
-/// entry that is wrong is left out.
-pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
-    let invalid = |span, message: String| Invalid::at(&file.path, text, span, message);
-    let fragment: Fragment = match toml::from_str(text) {
-        Ok(fragment) => fragment,
-        Err(error) => return (Vec::new(), vec![Invalid::from_toml(&file.path, text, &error)]),
+/// What is before the first header, at `first`, and the entry at `span`, as a file of their own.
+fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Invalid>) {
+    let part = |from, to| text.get(from..to).unwrap_or_default();
+    let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), part(span.start, span.end)].concat()) {
+        Ok(parsed) => parsed,
+        Err(error) => (Vec::new(), vec![*error]),
     };
+    // What was left out had lines, too.
+    let lines = memchr::memchr_iter(b'\n', part(first, span.start).as_bytes()).count();
+    quirks.iter_mut().for_each(|quirk| quirk.place.line += lines);
+    errors.iter_mut().filter(|error| error.line > line_of(text, first)).for_each(|error| error.line += lines);
+    (quirks, errors)
+}
+
+/// The quirks of a file, and all that is wrong with it. An entry that is wrong is left out.
+pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
+    let error = match parse_whole(file, text) {
+        Ok(parsed) => return parsed,
+        Err(error) => *error,
+    };
+    // A parser stops at the first fault: the entries are read one by one to find the others.
+    let starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
+    let (Some(first), false) = (starts.first(), text.contains("\"\"\"") || text.contains("'''")) else {
+        return (Vec::new(), vec![error]);
+    };
+    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let (mut more, wrong) = parse_entry(file, text, *first, start..end);
+        quirks.append(&mut more);
+        for fault in wrong {
+            // A fault before the first entry is found with each of them.
+            if !errors.contains(&fault) {
+                errors.push(fault);
+            }
+        }
+    }
+    if errors.is_empty() {
+        errors.push(error);
+    }
+    (quirks, errors)
+}
+
+/// The quirks of a file and what is wrong with their IDs, or the fault that keeps it from being read.
+fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>), Box<Invalid>> {
+    let invalid = |span, message: String| Invalid::at(&file.path, text, span, message);
+    let fragment: Fragment = toml::from_str(text).map_err(|error| Invalid::from_toml(&file.path, text, &error))?;
     if *fragment.schema.get_ref() != SCHEMA {
         let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
-        return (Vec::new(), vec![invalid(fragment.schema.span(), message)]);
+        return Err(invalid(fragment.schema.span(), message).into());
     }
     let vendor = file.path.file_name().and_then(|name| vendor_of(name.to_str()?));
     let mut quirks = Vec::new();
@@ -213,30 +295,47 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
                 continue;
             }
         };
+        let texts = [
+            (Text::Manufacturer, entry.manufacturer),
+            (Text::Product, entry.product),
+            (Text::Serial, entry.serial),
+            (Text::ScsiVendor, entry.scsi_vendor),
+            (Text::ScsiModel, entry.scsi_model),
+            (Text::ScsiRevision, entry.scsi_revision),
+        ];
+        let strings: Strings = texts.into_iter().filter_map(|(text, part)| Some((text, part?))).collect();
+        let span = entry.steps.span();
+        let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
+        let twice =
+            steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| other.name() == step.name()));
+        if let Some((_, step)) = twice {
+            errors.push(invalid(span, format!("two {} steps: a modem takes one", step.name())));
+            continue;
+        }
         quirks.push(Quirk {
             ids,
             name: entry.name.into_inner(),
             note: entry.note,
-            strings: Strings {
-                manufacturer: entry.manufacturer,
-                product: entry.product,
-                serial: entry.serial,
-                scsi_vendor: entry.scsi_vendor,
-                scsi_model: entry.scsi_model,
-            },
+            strings,
             qmi_interfaces: entry.qmi_interfaces,
-            steps: entry.steps.into_inner().into_iter().map(step).collect(),
+            steps,
             place: Place { layer: file.layer, path: file.path.clone(), line },
         });
     }
-    (quirks, errors)
+    Ok((quirks, errors))
 }
 
 fn step(entry: StepEntry) -> Step {
     match entry {
-        StepEntry::Switch(SwitchName::Sierra) => Step::Switch(Switch::Sierra),
-        StepEntry::Configuration(WishEntry(wish)) => Step::Configuration(wish),
-        StepEntry::FccAuth(ProcedureName::Sierra) => Step::FccAuth(Procedure::Sierra),
+        StepEntry::Switch(Written(switch)) => Step::Switch(switch),
+        StepEntry::Configuration(ConfigurationEntry { wish: WishEntry(wish), unconfigured }) => {
+            Step::Configuration { wish, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
+        }
+        StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
+            ProcedureEntry::Sierra => Procedure::Sierra,
+            ProcedureEntry::Quectel => Procedure::Quectel,
+            ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
+        }),
     }
 }
 
@@ -266,6 +365,17 @@ mod tests {
     }
 
     #[test]
+    fn one_fault_hides_no_other() {
+        let (quirks, errors) = parse(&file("1199-x.toml"), &format!("{TEXT}[[device]]\nid = \"1199:1\nsteps = []\n"));
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!((quirks.len(), lines.as_slice()), (2, [14, 17].as_slice()), "{errors:?}");
+        // What is wrong with the head is told once.
+        let (quirks, errors) = parse(&file("1199-x.toml"), &TEXT.replace("schema", "shema"));
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!((quirks.len(), lines.as_slice()), (0, [1, 14].as_slice()), "{errors:?}");
+    }
+
+    #[test]
     fn an_id_in_disguise_is_found() {
         let text = "schema = 1\n[[device]]\nid = \"\\u0031199:9071\"\nname = \"A\"\nsteps = []\n[[device]]\nid = \"1199:1111\"\n\
             name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
@@ -285,6 +395,18 @@ mod tests {
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
             ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "vendor 1199"),
             ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "one case"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ switch = [{ bulk = \"55534243\" }] }]", "3:31", "31 bytes"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 1 }, { configuration = 2 }]",
+                "3:9",
+                "two configuration steps",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 1, unconfigured = 2 } }]",
+                "3:28",
+                "more than a second",
+            ),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");

@@ -1,18 +1,22 @@
 //! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
 
+pub mod audit;
 pub mod fragment;
+pub mod switch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::{self, Layer, LayerError, Layered};
-use crate::link::usb::Setup;
 use crate::root::Root;
 use crate::source::Invalid;
+pub use switch::Switch;
 
 const DIRECTORY: &str = "quirks.d";
 
@@ -45,53 +49,36 @@ pub struct Quirk {
     pub place: Place,
 }
 
-/// Texts of a device, or parts of them to look for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// A text that a device tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Strings {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub manufacturer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub product: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scsi_vendor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scsi_model: Option<String>,
+pub enum Text {
+    Manufacturer,
+    Product,
+    Serial,
+    /// Of the answer to a SCSI INQUIRY.
+    ScsiVendor,
+    ScsiModel,
+    ScsiRevision,
 }
 
-impl Strings {
-    fn pairs<'a>(&'a self, other: &'a Strings) -> [(&'a Option<String>, &'a Option<String>); 5] {
-        [
-            (&self.manufacturer, &other.manufacturer),
-            (&self.product, &other.product),
-            (&self.serial, &other.serial),
-            (&self.scsi_vendor, &other.scsi_vendor),
-            (&self.scsi_model, &other.scsi_model),
-        ]
-    }
+/// Parts of texts to look for in a device; `_` stands for itself and for a blank.
+pub type Strings = BTreeMap<Text, String>;
 
-    /// How many texts are given.
-    pub fn count(&self) -> usize {
-        self.pairs(self).iter().filter(|(text, _)| text.is_some()).count()
-    }
-
-    /// Whether every text that is given here is part of the device's.
-    pub fn match_device(&self, device: &Strings) -> bool {
-        self.pairs(device).iter().all(|(part, whole)| match (part, whole) {
-            (None, _) => true,
-            (Some(part), Some(whole)) => whole.contains(part.as_str()),
-            (Some(_), None) => false,
-        })
-    }
+fn is_part(part: &str, whole: &str) -> bool {
+    whole.contains(part) || (part.contains('_') && whole.replace(' ', "_").contains(&part.replace(' ', "_")))
 }
 
 /// What a modem needs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Switch(Switch),
-    Configuration(Wish),
+    Configuration {
+        wish: Wish,
+        /// How long the device is left without any configuration before it is given this one; none for a device that
+        /// needs no such detour.
+        unconfigured: Option<Duration>,
+    },
     FccAuth(Procedure),
 }
 
@@ -99,7 +86,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Step::Switch(_) => "switch",
-            Step::Configuration(_) => "configuration",
+            Step::Configuration { .. } => "configuration",
             Step::FccAuth(_) => "fcc-auth",
         }
     }
@@ -109,31 +96,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Switch(switch) => write!(f, "switch={switch}"),
-            Step::Configuration(wish) => write!(f, "configuration={wish}"),
+            Step::Configuration { wish, .. } => write!(f, "configuration={wish}"),
             Step::FccAuth(procedure) => write!(f, "fcc-auth={procedure}"),
-        }
-    }
-}
-
-/// How a modem leaves its install mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    Sierra,
-}
-
-impl Switch {
-    /// The control transfer that does it.
-    pub fn setup(self) -> Setup {
-        match self {
-            Switch::Sierra => Setup { request_type: 0x40, request: 0x0b, value: 1, index: 0 },
-        }
-    }
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Switch::Sierra => f.write_str("sierra"),
         }
     }
 }
@@ -162,17 +126,26 @@ impl fmt::Display for Wish {
 }
 
 /// How a radio is unlocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Procedure {
-    /// QMI DMS 0x555F without a secret.
+    /// DMS 0x555F, of Sierra and those that sell its modems. No secret.
     Sierra,
+    /// The radio state of Quectel's own MBIM service. No secret.
+    Quectel,
+    /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
+    Foxconn { magic: String },
+    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
+    Rolling { oem_strings: Vec<String> },
 }
 
 impl fmt::Display for Procedure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Procedure::Sierra => f.write_str("sierra"),
-        }
+        f.write_str(match self {
+            Procedure::Sierra => "sierra",
+            Procedure::Quectel => "quectel",
+            Procedure::Foxconn { .. } => "foxconn",
+            Procedure::Rolling { .. } => "rolling",
+        })
     }
 }
 
@@ -192,24 +165,28 @@ pub struct Found {
 }
 
 /// The narrowest quirk for a device: the one with the most texts that match, of these the one of the highest layer, of
-/// these the last. `strings` is called only where a text is asked for, since reading them takes the device's lock.
+/// these the last. `read` is called only for texts that an entry asks for, since reading them takes the device's lock.
 ///
 /// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
-pub fn lookup(root: &Root, id: UsbId, strings: impl Fn() -> Strings) -> Found {
+pub fn lookup(root: &Root, id: UsbId, read: impl Fn(Text) -> Option<String>) -> Found {
     let mut found = Found::default();
     let own = format!("{:04x}-", id.vendor);
     let files = match layers::files(root, DIRECTORY, |name| can_hold(name, &own)) {
         Ok(files) => files,
         Err(error) => return Found { quirk: None, errors: vec![error.into()] },
     };
-    let mut device = None;
+    // Of every text whether the device has it, read when it is first asked for.
+    let mut device = BTreeMap::new();
     let mut best: Option<(usize, Layer)> = None;
     for file in files {
         let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
         found.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
-            let rank = (quirk.strings.count(), quirk.place.layer);
-            let matches = rank.0 == 0 || quirk.strings.match_device(device.get_or_insert_with(&strings));
+            let rank = (quirk.strings.len(), quirk.place.layer);
+            let matches = quirk.strings.iter().all(|(text, part)| {
+                let whole = device.entry(*text).or_insert_with(|| read(*text));
+                whole.as_ref().is_some_and(|whole| is_part(part, whole))
+            });
             if matches && best.is_none_or(|best| rank >= best) {
                 best = Some(rank);
                 found.quirk = Some(quirk);

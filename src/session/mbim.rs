@@ -7,6 +7,7 @@ use crate::link::{LinkError, Port};
 use crate::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
 use crate::wire::{Framer, Malformed};
 use log::debug;
+use std::path::Path;
 
 const OPEN: &str = "MBIM open";
 
@@ -21,6 +22,12 @@ pub struct Command {
 
 /// The QMI service's only command.
 const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
+
+/// What mbim-proxy is told first.
+const PROXY_CONFIGURATION: Command =
+    Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: CommandType::Set, name: "mbim-proxy configuration" };
+/// How long mbim-proxy may take to open a port that it does not hold yet, in seconds.
+const PROXY_OPENS_WITHIN: u32 = 5;
 
 /// An open session. It is closed when it is dropped.
 pub struct Session<'p> {
@@ -58,7 +65,26 @@ impl<'p> Session<'p> {
     ///
     /// The session is over by `deadline`, close included.
     pub fn open(port: &'p mut dyn Port, deadline: Deadline) -> Result<Session<'p>, SessionError> {
-        let mut session = Session {
+        let mut session = Session::over(port, deadline);
+        session.open_function()?;
+        Ok(session)
+    }
+
+    /// Opens a session of our own beside others', on a new connection to mbim-proxy.
+    pub fn open_through_proxy(
+        proxy: &'p mut dyn Port,
+        port: &Path,
+        deadline: Deadline,
+    ) -> Result<Session<'p>, SessionError> {
+        let mut session = Session::over(proxy, deadline);
+        let configuration = mbim::proxy_configuration(&port.to_string_lossy(), PROXY_OPENS_WITHIN);
+        session.command(PROXY_CONFIGURATION, &configuration)?;
+        session.open_function()?;
+        Ok(session)
+    }
+
+    fn over(port: &'p mut dyn Port, deadline: Deadline) -> Session<'p> {
+        Session {
             port,
             framer: mbim::framer(),
             reassembly: Reassembly::default(),
@@ -67,9 +93,7 @@ impl<'p> Session<'p> {
             may_reopen: true,
             tid: first_tid(),
             deadline,
-        };
-        session.open_function()?;
-        Ok(session)
+        }
     }
 
     /// Sends a command, and again until there is an answer or no time; a modem that is busy is asked again too.
@@ -99,7 +123,8 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    fn work_deadline(&self) -> Deadline {
+    /// When commands end, and what is left is kept for the close.
+    pub fn work_deadline(&self) -> Deadline {
         self.deadline.keeping(KEPT_BACK)
     }
 

@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod at;
 pub mod mbim;
 pub mod qmi;
 
@@ -43,6 +44,8 @@ pub enum SessionError {
     Mbim { request: &'static str, status: Status },
     #[error("{request} ended with MBIM function error {error}")]
     Function { request: &'static str, error: ProtocolError },
+    #[error("{request} ended with {error:?}")]
+    At { request: &'static str, error: String },
     #[error("the answer to {request} is malformed: {malformed}")]
     Malformed { request: &'static str, malformed: Malformed },
 }

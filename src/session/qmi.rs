@@ -6,6 +6,8 @@ use crate::link::{LinkError, Port};
 use crate::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl};
 use crate::wire::{Framer, Malformed};
 use log::debug;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What QMUX frames travel in.
 pub trait Carrier {
@@ -61,6 +63,13 @@ impl Carrier for Direct<'_> {
     }
 }
 
+/// Tells qmi-proxy, on a new connection to it, which port the connection is for.
+pub fn open_through_proxy(carrier: &mut dyn Carrier, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
+    let mut client = Client::without_cid(carrier, Service::CTL, deadline);
+    client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())], Tries::One)?;
+    Ok(())
+}
+
 /// How often a request may be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tries {
@@ -104,19 +113,16 @@ impl<'c> Client<'c> {
     ///
     /// The client is done with the modem by `deadline`, release included.
     pub fn allocate(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Result<Self, SessionError> {
-        let mut client = Client {
-            carrier,
-            service,
-            cid: None,
-            allocating: None,
-            releasing: Vec::new(),
-            tid: first_tid() as u16,
-            deadline,
-        };
+        let mut client = Client::without_cid(carrier, service, deadline);
         // Not CTL Sync, which is the usual greeting: it would take everybody else's CIDs away.
         client.exchange(ctl::GET_VERSION_INFO, 0, &[], Tries::Many)?;
         client.take_cid()?;
         Ok(client)
+    }
+
+    fn without_cid(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Client<'c> {
+        let tid = first_tid() as u16;
+        Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
     /// Asks until there is an answer or no time; a modem that says that it is busy is asked again too.

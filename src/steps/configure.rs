@@ -1,11 +1,16 @@
 //! `configuration`: makes the kernel set another USB configuration, and sees that it stands.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::device::{Device, DeviceError};
 use crate::steps::{Outcome, Trouble};
 
-/// Sets configuration `to`, where `from` is active. What the kernel set is put back when the modem does not take it.
-pub fn run(device: &Device, from: Option<u8>, to: u8) -> Outcome {
-    let refusal = match device.set_configuration(to) {
+/// Sets configuration `to`, where `from` is active; where the modem needs it, after it was `unconfigured` for a while.
+/// What the kernel set is put back when the modem does not take it.
+pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>) -> Outcome {
+    let detour = unconfigured.map_or(Ok(()), |pause| device.set_configuration(0).map(|()| thread::sleep(pause)));
+    let refusal = match detour.and_then(|()| device.set_configuration(to)) {
         Err(error) if !device.is_present() => return left(&error.to_string()),
         Err(error) => format!("configuration {to} was refused: {error}"),
         Ok(()) => match device.configuration() {

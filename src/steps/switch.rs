@@ -1,82 +1,391 @@
-//! `switch`: makes a modem leave its install mode, and knows afterwards whether it left.
+//! `switch`: makes a device leave its install mode, and knows afterwards whether it left, changed in place, or stayed.
+//!
+//! Nothing is detached or claimed but for transfers that need it, and what was detached is given back to the kernel
+//! when the device stays. A transfer that fails does not keep the next one from being made: what counts is what the
+//! device does in the end.
 
+use std::thread;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::link::usb::{Setup, Usb, UsbError};
+use crate::link::usb::{Usb, UsbError};
+use crate::quirks::switch::{Op, Switch};
 use crate::steps::{Outcome, Trouble};
 
-/// No modem takes longer to take or refuse one control transfer without data.
-const TRANSFER: Duration = Duration::from_millis(600);
+/// No device takes longer to take or refuse a transfer that it means to answer.
+const TRANSFER: Duration = Duration::from_secs(3);
+/// Bulk-only transport (USB Mass Storage Bulk-Only 1.0, 5.1 and 5.2).
+const CBW_SIGNATURE: &[u8] = b"USBC";
+const CSW_SIGNATURE: &[u8] = b"USBS";
+const CSW: usize = 13;
+/// More data than any switch message asks for.
+const DATA_LIMIT: u32 = 4096;
 
-pub fn run(usb: &mut dyn Usb, setup: Setup, deadline: Deadline) -> Outcome {
-    let sent = usb.control_out(setup, &[], deadline.within(TRANSFER).remaining());
-    if sent == Err(UsbError::Gone) || usb.wait_until_gone(deadline) {
-        return left();
-    }
-    const CURE: &str = "if it stays so, plug it in again, or run `wwan-quirks apply`";
-    match sent {
-        // Real ones need up to a few seconds to leave, and no udev event lasts so long.
-        Ok(_) => {
-            Outcome::Unfinished(Trouble::new("the modem took the message, and has not left install mode yet", CURE))
+/// The interface that is spoken to, in the active configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    pub interface: u8,
+    /// Its bulk endpoints.
+    pub out: Option<u8>,
+    pub r#in: Option<u8>,
+    /// All interfaces of the configuration.
+    pub interfaces: Vec<u8>,
+}
+
+/// Makes the device switch, and then watches it for `leaving`. `configure` sets a configuration through the kernel, and
+/// says whether it then stands.
+pub fn run(
+    usb: &mut dyn Usb,
+    switch: &Switch,
+    target: &Target,
+    configure: &mut dyn FnMut(u8) -> bool,
+    leaving: Duration,
+    deadline: Deadline,
+) -> Outcome {
+    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None };
+    thread::sleep(switch.wait_before.0.min(deadline.remaining()));
+    let ops = switch.ops();
+    let mut changed = false;
+    for (index, op) in ops.iter().enumerate() {
+        // What is left of the time is for all that is left to do: one that times out leaves the others theirs.
+        let left = u32::try_from(ops.len() - index).unwrap_or(u32::MAX).saturating_add(1);
+        let timeout = TRANSFER.min(deadline.remaining() / left).max(Duration::from_millis(1));
+        let done = match op {
+            Op::SetConfiguration(value) => {
+                changed = configure(*value);
+                Ok(())
+            }
+            // Its return has an event of its own, which begins anew; it switches for good then.
+            Op::WaitForReturn(_) => break,
+            Op::Sleep(pause) => {
+                thread::sleep(pause.0.min(deadline.remaining()));
+                Ok(())
+            }
+            op => run.carry_out(op, timeout),
+        };
+        match done {
+            Ok(()) => {}
+            Err(UsbError::Gone) => return left_mode(),
+            Err(error) => {
+                log::debug!("{op}: {error}");
+                run.trouble.get_or_insert(error);
+            }
         }
-        Err(error) => Outcome::Failed(Trouble::new(format!("{error}, and the modem is still in install mode"), CURE)),
+    }
+    thread::sleep(switch.release_delay.0.min(deadline.remaining()));
+    run.end(changed, deadline.within(leaving))
+}
+
+struct Run<'a> {
+    usb: &'a mut dyn Usb,
+    target: &'a Target,
+    /// Interfaces that were taken away from the kernel's drivers.
+    detached: Vec<u8>,
+    claimed: bool,
+    /// The first thing that went wrong.
+    trouble: Option<UsbError>,
+}
+
+impl Run<'_> {
+    fn carry_out(&mut self, op: &Op, timeout: Duration) -> Result<(), UsbError> {
+        match op {
+            Op::Detach => self.detach(),
+            Op::Reset => self.usb.reset(),
+            Op::Control(control) => {
+                let timeout = timeout.min(control.timeout.0);
+                let setup = control.setup(self.target.interface);
+                if control.is_in() {
+                    let mut data = vec![0; control.length.into()];
+                    self.usb.control_in(setup, &mut data, timeout).map(drop)
+                } else {
+                    self.usb.control_out(setup, &control.data.0, timeout).map(drop)
+                }
+            }
+            Op::Bulk(message) => {
+                self.claim()?;
+                self.bulk(&message.0, timeout)
+            }
+            Op::InterruptOut(transfer) => {
+                self.claim()?;
+                self.usb.interrupt_out(transfer.endpoint, &transfer.data.0, timeout).map(drop)
+            }
+            Op::InterruptIn(transfer) => {
+                self.claim()?;
+                let mut data = vec![0; transfer.length.into()];
+                (0..transfer.times).try_for_each(|_| {
+                    self.usb.interrupt_in(transfer.endpoint, &mut data, timeout / transfer.times.into()).map(drop)
+                })
+            }
+            Op::AlternateSetting(alternate) => {
+                self.claim()?;
+                self.usb.set_alternate(self.target.interface, *alternate)
+            }
+            Op::SetConfiguration(_) | Op::Sleep(_) | Op::WaitForReturn(_) => Ok(()),
+        }
+    }
+
+    fn detach(&mut self) -> Result<(), UsbError> {
+        for interface in &self.target.interfaces {
+            if self.usb.detach(*interface)? {
+                self.detached.push(*interface);
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self) -> Result<(), UsbError> {
+        if !self.claimed {
+            self.detach()?;
+            self.usb.claim(self.target.interface)?;
+            self.claimed = true;
+        }
+        Ok(())
+    }
+
+    /// One message; after a CBW its data stage and its CSW.
+    fn bulk(&mut self, message: &[u8], timeout: Duration) -> Result<(), UsbError> {
+        let missing = UsbError::Other(rusb::Error::NotFound);
+        let out = self.target.out.ok_or(missing)?;
+        match self.usb.bulk_out(out, message, timeout) {
+            // The answer tells what became of it.
+            Err(UsbError::Stall) => self.usb.clear_halt(out)?,
+            sent => drop(sent?),
+        }
+        if !message.starts_with(CBW_SIGNATURE) {
+            return Ok(());
+        }
+        let r#in = self.target.r#in.ok_or(missing)?;
+        let length = message.get(8..12).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+        let to_host = message.get(12).is_some_and(|flags| flags & 0x80 != 0);
+        if length > 0 && to_host {
+            let mut data = vec![0; usize::try_from(length.min(DATA_LIMIT)).unwrap_or(CSW).max(CSW)];
+            match self.answer(r#in, &mut data, timeout) {
+                // Many devices skip the data and answer at once.
+                Ok(got) if data.get(..got).is_some_and(|data| data.len() == CSW && data.starts_with(CSW_SIGNATURE)) => {
+                    return status(&data);
+                }
+                Err(UsbError::Gone) => return Err(UsbError::Gone),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let mut csw = [0; CSW];
+        self.answer(r#in, &mut csw, timeout)?;
+        status(&csw)
+    }
+
+    /// What the device says; a stall is cleared and it is asked once more (Bulk-Only 1.0, figure 2).
+    fn answer(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+        match self.usb.bulk_in(endpoint, data, timeout) {
+            Err(UsbError::Stall) => {
+                self.usb.clear_halt(endpoint)?;
+                self.usb.bulk_in(endpoint, data, timeout)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Looks what the device did, and puts in order what was done to one that stayed.
+    fn end(mut self, changed: bool, deadline: Deadline) -> Outcome {
+        if self.claimed {
+            let _ = self.usb.release(self.target.interface);
+        }
+        if changed {
+            self.give_back();
+            return Outcome::Done("the device changed its configuration in place".to_owned());
+        }
+        if self.usb.wait_until_gone(deadline) {
+            return left_mode();
+        }
+        self.give_back();
+        const CURE: &str = "if it stays so, plug it in again, or run `wwan-quirks apply`";
+        match self.trouble {
+            // Real ones need up to a few seconds to leave, and no udev event lasts so long.
+            None => Outcome::Unfinished(Trouble::new(
+                "the device took the message, and has not left install mode yet",
+                CURE,
+            )),
+            Some(error) => Outcome::Failed(Trouble::new(format!("{error}, and it is still in install mode"), CURE)),
+        }
+    }
+
+    fn give_back(&mut self) {
+        for interface in self.detached.drain(..) {
+            if let Err(error) = self.usb.attach(interface) {
+                log::debug!("interface {interface} is left without its driver: {error}");
+            }
+        }
     }
 }
 
-/// The modem left, by our message or by somebody else's: the kernel's own switcher may have been first.
-pub fn left() -> Outcome {
-    Outcome::Done("the modem left install mode".to_owned())
+/// A CSW that reports a failed command is no failed transfer: some devices switch and say so. It is told where they stay.
+fn status(csw: &[u8]) -> Result<(), UsbError> {
+    match csw.get(12) {
+        Some(0) => Ok(()),
+        _ => Err(UsbError::Refused),
+    }
+}
+
+/// The device left, by our message or by somebody else's: the kernel's own switcher may have been first.
+pub fn left_mode() -> Outcome {
+    Outcome::Done("the device left install mode".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
-    const SIERRA: Setup = Setup { request_type: 0x40, request: 0x0b, value: 1, index: 0 };
-
+    /// Answers transfers in turn, and notes all that is done.
+    #[derive(Default)]
     struct Script {
-        answer: Result<usize, UsbError>,
+        answers: VecDeque<Result<Vec<u8>, UsbError>>,
         leaves: bool,
-        sent: Vec<Setup>,
+        seen: Vec<String>,
+    }
+
+    impl Script {
+        fn note(&mut self, what: String) -> Result<(), UsbError> {
+            self.seen.push(what);
+            Ok(())
+        }
+
+        fn answer(&mut self, what: String, data: &mut [u8]) -> Result<usize, UsbError> {
+            self.seen.push(what);
+            let answer = self.answers.pop_front().unwrap_or(Ok(Vec::new()))?;
+            data[..answer.len()].copy_from_slice(&answer);
+            Ok(answer.len())
+        }
+    }
+
+    fn hex(data: &[u8]) -> String {
+        data.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     impl Usb for Script {
-        fn control_out(&mut self, setup: Setup, data: &[u8], _: Duration) -> Result<usize, UsbError> {
-            assert!(data.is_empty());
-            self.sent.push(setup);
-            self.answer
+        fn control_out(&mut self, s: crate::link::usb::Setup, data: &[u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(
+                format!(
+                    "control {:02x}{:02x} {:04x} {:04x} {}",
+                    s.request_type,
+                    s.request,
+                    s.value,
+                    s.index,
+                    hex(data)
+                ),
+                &mut [],
+            )
         }
-
-        fn control_in(&mut self, _: Setup, _: &mut [u8], _: Duration) -> Result<usize, UsbError> {
-            unreachable!("nothing is asked of the modem")
+        fn control_in(&mut self, s: crate::link::usb::Setup, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(
+                format!(
+                    "control {:02x}{:02x} {:04x} {:04x} in {}",
+                    s.request_type,
+                    s.request,
+                    s.value,
+                    s.index,
+                    data.len()
+                ),
+                data,
+            )
         }
-
+        fn bulk_out(&mut self, endpoint: u8, data: &[u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("out {endpoint:02x} {}", hex(data)), &mut [])
+        }
+        fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("in {endpoint:02x} {}", data.len()), data)
+        }
+        fn interrupt_out(&mut self, endpoint: u8, data: &[u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("int-out {endpoint:02x} {}", hex(data)), &mut [])
+        }
+        fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("int-in {endpoint:02x} {}", data.len()), data)
+        }
+        fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError> {
+            self.note(format!("clear {endpoint:02x}"))
+        }
+        fn claim(&mut self, interface: u8) -> Result<(), UsbError> {
+            self.note(format!("claim {interface}"))
+        }
+        fn release(&mut self, interface: u8) -> Result<(), UsbError> {
+            self.note(format!("release {interface}"))
+        }
+        fn detach(&mut self, interface: u8) -> Result<bool, UsbError> {
+            self.note(format!("detach {interface}"))?;
+            Ok(true)
+        }
+        fn attach(&mut self, interface: u8) -> Result<(), UsbError> {
+            self.note(format!("attach {interface}"))
+        }
+        fn set_alternate(&mut self, interface: u8, alternate: u8) -> Result<(), UsbError> {
+            self.note(format!("alternate {interface} {alternate}"))
+        }
+        fn reset(&mut self) -> Result<(), UsbError> {
+            self.note("reset".to_owned())
+        }
         fn wait_until_gone(&mut self, _: Deadline) -> bool {
             self.leaves
         }
     }
 
-    fn outcome(answer: Result<usize, UsbError>, leaves: bool) -> Outcome {
-        let mut script = Script { answer, leaves, sent: Vec::new() };
-        let outcome = run(&mut script, SIERRA, Deadline::after(Duration::from_secs(1)));
-        assert_eq!(script.sent, [SIERRA], "one message, once");
-        outcome
+    fn go(method: &str, answers: Vec<Result<Vec<u8>, UsbError>>, leaves: bool) -> (Outcome, Vec<String>) {
+        let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
+        let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
+        let switch = Switch::method(method).unwrap();
+        let outcome = run(&mut script, &switch, &target, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
+        (outcome, script.seen)
     }
 
+    const CSW_GOOD: &[u8] = b"USBS\x12\x34\x56\x78\0\0\0\0\0";
+
     #[test]
-    fn what_counts_is_whether_the_modem_left() {
-        for answer in [Ok(0), Err(UsbError::Stall), Err(UsbError::TimedOut), Err(UsbError::Gone)] {
-            assert_eq!(outcome(answer, true), left(), "{answer:?}");
+    fn sierra_is_one_message_and_nothing_else() {
+        for answer in [Ok(vec![]), Err(UsbError::Stall), Err(UsbError::TimedOut), Err(UsbError::Gone)] {
+            let (outcome, seen) = go("sierra", vec![answer], true);
+            assert_eq!(outcome, left_mode());
+            assert_eq!(seen, ["control 400b 0001 0000 "]);
         }
-        assert_eq!(outcome(Err(UsbError::Gone), false), left());
+        assert!(matches!(go("sierra", vec![Ok(vec![])], false).0, Outcome::Unfinished(_)));
+        for error in [UsbError::Stall, UsbError::TimedOut] {
+            assert!(matches!(go("sierra", vec![Err(error)], false).0, Outcome::Failed(_)));
+        }
     }
 
     #[test]
-    fn one_that_stays_is_not_said_to_have_left() {
-        assert!(matches!(outcome(Ok(0), false), Outcome::Unfinished(_)));
-        for answer in [Err(UsbError::Stall), Err(UsbError::TimedOut)] {
-            assert!(matches!(outcome(answer, false), Outcome::Failed(_)), "{answer:?}");
+    fn a_device_that_stays_gets_its_drivers_back() {
+        let (outcome, seen) = go("huawei-new", vec![Ok(vec![]), Ok(CSW_GOOD.to_vec())], false);
+        assert!(matches!(outcome, Outcome::Unfinished(_)));
+        assert_eq!(
+            seen,
+            [
+                "detach 0",
+                "detach 1",
+                "claim 0",
+                "out 01 55534243123456780000000000000011062000000101000100000000000000",
+                "in 81 13",
+                "release 0",
+                "attach 0",
+                "attach 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn stalls_are_cleared_and_time_outs_do_not_end_the_list() {
+        let (outcome, seen) =
+            go("eject", vec![Err(UsbError::Stall), Err(UsbError::TimedOut), Ok(vec![]), Err(UsbError::Stall)], false);
+        assert!(matches!(outcome, Outcome::Failed(_)));
+        assert_eq!(seen.iter().filter(|what| what.starts_with("out")).count(), 4, "{seen:?}");
+        assert_eq!(seen.iter().filter(|what| *what == "clear 01").count(), 1);
+        assert_eq!(seen.iter().filter(|what| *what == "clear 81").count(), 1);
+    }
+
+    #[test]
+    fn a_device_that_goes_in_the_middle_has_left() {
+        for good in 0..8 {
+            let answers = (0..good).map(|n| Ok(if n % 2 == 1 { CSW_GOOD.to_vec() } else { vec![] }));
+            let (outcome, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), false);
+            assert_eq!(outcome, left_mode());
+            assert!(!seen.iter().any(|what| what.starts_with("attach")));
         }
     }
 }

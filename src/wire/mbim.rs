@@ -321,6 +321,20 @@ pub fn fragments(message: &[u8], longest: usize) -> Vec<Vec<u8>> {
     data.chunks(room).enumerate().map(fragment).collect()
 }
 
+/// The buffer of mbim-proxy's configuration: the port's path in UTF-16, and the seconds that the proxy may take to open
+/// it.
+pub fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
+    let path: Vec<u8> = port.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut buffer = Vec::new();
+    // Offset and size of the path, which follows these three fields.
+    for field in [12, path.len() as u32, seconds] {
+        buffer.extend(field.to_le_bytes());
+    }
+    buffer.extend(path);
+    buffer.resize(buffer.len().next_multiple_of(4), 0);
+    buffer
+}
+
 /// Puts fragments together again, one message at a time, of at most [`LONGEST`] bytes.
 #[derive(Debug, Default)]
 pub struct Reassembly(Option<Unfinished>);
@@ -437,6 +451,12 @@ mod tests {
             assert_eq!(parsed.emit(), hex(bytes));
             assert_eq!(Message::parse(&hex(bytes)), Ok(parsed));
         }
+    }
+
+    #[test]
+    fn the_proxy_is_told_the_port() {
+        assert_eq!(proxy_configuration("/dev/x", 5), hex("0C000000 0C000000 05000000 2F00 6400 6500 7600 2F00 7800"));
+        assert_eq!(proxy_configuration("/dev/", 5).len(), 12 + 10 + 2);
     }
 
     #[test]

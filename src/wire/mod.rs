@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod at;
 pub mod mbim;
 pub mod qmi;
 
@@ -132,4 +133,65 @@ impl Framer {
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// xorshift64, so that a failure comes again.
+    struct Noise(u64);
+
+    impl Noise {
+        fn next(&mut self) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 as usize
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_parser_panic_or_a_framer_stop() {
+        let seeds = [
+            hex("01 17 00 80 02 14 02 01 00 2D 00 0B 00 02 04 00 00 00 00 00 01 01 00 01"),
+            hex("01 17 00 80 00 00 01 01 22 00 0C 00 02 04 00 00 00 00 00 01 02 00 02 14"),
+            hex(
+                "03000080 30000000 07000000 01000000 00000000 D1A30BC2F97A6E43BF65C7E24FB0F0D3 01000000 09000000 00000000",
+            ),
+            hex("07000080 1C000000 07000000 02000000 00000000 D1A30BC2F97A6E43"),
+            b"\r\n+GTFCCLOCKGEN: 0x1234abcd\r\n\r\nOK\r\n".to_vec(),
+        ];
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut framers = [qmi::framer(), mbim::framer(), at::framer()];
+        let mut reassembly = mbim::Reassembly::default();
+        for _ in 0..50_000 {
+            let mut bytes = seeds[noise.next() % seeds.len()].clone();
+            for _ in 0..noise.next() % 4 {
+                let at = noise.next() % bytes.len();
+                bytes[at] = [0x00, 0x01, 0x7f, 0xff, noise.next() as u8][noise.next() % 5];
+            }
+            bytes.truncate(1 + noise.next() % bytes.len());
+            if let Ok(message) = qmi::Message::parse(&bytes) {
+                let _ = message.result();
+                assert!(message.tlvs.iter().map(|(_, value)| value.len() + 3).sum::<usize>() <= bytes.len());
+            }
+            let _ = mbim::Message::parse(&bytes);
+            if let Ok(Some(whole)) = reassembly.push(&bytes) {
+                let _ = mbim::Message::parse(&whole);
+            }
+            for framer in &mut framers {
+                framer.push(&bytes);
+                while let Some(message) = framer.next_message() {
+                    assert!(!message.is_empty());
+                }
+                if noise.next() % 8 == 0 {
+                    framer.resynchronise();
+                }
+            }
+        }
+        for framer in &framers {
+            assert!(framer.bytes.len() <= mbim::LONGEST + 128);
+        }
+    }
 }

@@ -96,6 +96,8 @@ pub mod ctl {
     pub const ALLOCATE_CID: Call = call(0x0022, "CTL Allocate CID");
     /// TLV 0x01: service, CID; the same in the answer.
     pub const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
+    /// Of qmi-proxy alone. TLV 0x01: path of the port that the connection is for.
+    pub const PROXY_OPEN: Call = call(0xff00, "qmi-proxy open");
     /// Drops the CIDs of all clients of the modem, which is why it is here only to be recognised: modems send it as
     /// an indication when they start.
     pub const SYNC: Call = call(0x0027, "CTL Sync");

@@ -152,3 +152,9 @@ pub fn mc7710() -> Vec<u8> {
 pub fn install_mode() -> Vec<u8> {
     device(&[configuration(1, &[interface(9, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])])])
 }
+
+/// Two configurations of mass storage, and no function of a modem in either.
+pub fn two_of_storage() -> Vec<u8> {
+    let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
+    device(&[configuration(1, &storage), configuration(2, &storage)])
+}

@@ -1,16 +1,18 @@
 //! The kernel's virtual host controller: a port of it, and the socket behind the port.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const VHCI: &str = "/sys/devices/platform/vhci_hcd.0";
+const VHCI: &str = "/sys/devices/platform/vhci_hcd";
 const SPEED_HIGH: u8 = 3;
-/// How long a port may take to be free again after its socket was shut down.
-const DETACH: Duration = Duration::from_secs(10);
+/// How long a port may take to be free again after its socket was shut down. A transfer that was under way then
+/// does not end before its own time-out: vhci_hcd does not tell the driver that waits for it.
+const DETACH: Duration = Duration::from_secs(30);
 
 /// A row of `status`.
 #[derive(Debug, PartialEq)]
@@ -31,32 +33,55 @@ fn parse_status(text: &str) -> Vec<Port> {
     text.lines().filter_map(row).collect()
 }
 
-fn ports() -> io::Result<Vec<Port>> {
-    let mut ports = parse_status(&std::fs::read_to_string(format!("{VHCI}/status"))?);
-    for controller in 1.. {
-        let Ok(text) = std::fs::read_to_string(format!("{VHCI}/status.{controller}")) else { break };
-        ports.extend(parse_status(&text));
+/// The ports of each controller in turn.
+fn controllers() -> io::Result<Vec<Vec<Port>>> {
+    let mut controllers = vec![parse_status(&fs::read_to_string(format!("{VHCI}.0/status"))?)];
+    while let Ok(text) = fs::read_to_string(format!("{VHCI}.0/status.{}", controllers.len())) {
+        controllers.push(parse_status(&text));
     }
-    Ok(ports)
+    Ok(controllers)
+}
+
+/// Where sysfs keeps the device on a high-speed port: port n of the controller is port n + 1 of its 480 Mbit/s root hub.
+fn device_on(port: u32) -> io::Result<Option<PathBuf>> {
+    for (index, ports) in controllers()?.iter().enumerate() {
+        let Some(place) = ports.iter().filter(|p| p.high_speed).position(|p| p.number == port) else { continue };
+        for entry in fs::read_dir(format!("{VHCI}.{index}"))?.flatten() {
+            let hub = entry.path();
+            let bus = entry.file_name().to_string_lossy().strip_prefix("usb").map(str::to_owned);
+            let speed = fs::read_to_string(hub.join("speed")).unwrap_or_default();
+            if let (Some(bus), "480") = (bus, speed.trim()) {
+                return Ok(Some(hub.join(format!("{bus}-{}", place + 1))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the port is free, and the kernel has let go of the device that was there. Without the latter it
+/// would take a device that comes back quickly for the one that it knows, configured and all.
+fn is_free(port: u32) -> io::Result<bool> {
+    let free = controllers()?.iter().flatten().any(|p| p.number == port && p.free);
+    Ok(free && !device_on(port)?.is_some_and(|path| path.exists()))
 }
 
 fn attach_to(port: u32) -> io::Result<UnixStream> {
     let (ours, kernels) = UnixStream::pair()?;
     let devid = 1;
     let line = format!("{port} {} {devid} {SPEED_HIGH}", kernels.as_raw_fd());
-    std::fs::write(format!("{VHCI}/attach"), line)?;
+    fs::write(format!("{VHCI}.0/attach"), line)?;
     Ok(ours)
 }
 
 /// Plugs a high-speed device into `port`, or into the first free one.
 /// Returns the port and our end of the wire; shutting that down unplugs the device.
 pub fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
-    if !Path::new(VHCI).exists() {
+    if !Path::new(&format!("{VHCI}.0")).exists() {
         return Err(io::Error::other("no vhci_hcd here (modprobe vhci-hcd)"));
     }
     if let Some(port) = port {
         let deadline = Instant::now() + DETACH;
-        while !ports()?.iter().any(|p| p.number == port && p.free) {
+        while !is_free(port)? {
             if Instant::now() > deadline {
                 return Err(io::Error::other(format!("vhci port {port} is not free")));
             }
@@ -65,7 +90,7 @@ pub fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
         return Ok((port, attach_to(port)?));
     }
     // Another modem may take the port between the look and the write: then the next one.
-    for port in ports()?.iter().filter(|p| p.high_speed && p.free) {
+    for port in controllers()?.iter().flatten().filter(|p| p.high_speed && p.free) {
         if let Ok(stream) = attach_to(port.number) {
             return Ok((port.number, stream));
         }

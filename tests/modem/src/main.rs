@@ -202,6 +202,9 @@ fn run(words: &[&str]) -> Result<(), String> {
         modem.transcript =
             transcript::Transcript::append_to(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
+    for fault in modem.faults.names().split_whitespace() {
+        modem.transcript.event("fault", fault);
+    }
     let (sender, events) = mpsc::channel();
     if let Some(path) = &options.control {
         listen(path, sender.clone()).map_err(|error| format!("{}: {error}", path.display()))?;

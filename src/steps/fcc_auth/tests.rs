@@ -1,0 +1,532 @@
+use super::*;
+use crate::link::scripted::{Face, Modem};
+use crate::wire::qmi::{ctl, dms};
+use std::time::{Duration, Instant};
+
+const BUDGET: Duration = Duration::from_millis(600);
+/// What a loaded machine may add to a wait.
+const SLACK: Duration = Duration::from_millis(100);
+const FACES: [Face; 2] = [Face::Qmi, Face::Mbim];
+
+/// Unlocks the modem within the budget, and sees to it that nothing is left behind on it.
+fn unlock(modem: &mut Modem) -> Outcome {
+    unlock_within(modem, BUDGET)
+}
+
+fn unlock_within(modem: &mut Modem, budget: Duration) -> Outcome {
+    unlock_by(&Procedure::Sierra, None, modem, budget)
+}
+
+fn unlock_by(procedure: &Procedure, stays_off: Option<&str>, modem: &mut Modem, budget: Duration) -> Outcome {
+    let protocol = match modem.face {
+        Face::Qmi => Protocol::Qmi,
+        Face::Mbim => Protocol::Mbim,
+    };
+    let began = Instant::now();
+    let proxied = modem.behind_proxy.map(Path::new);
+    let transport = Transport { port: modem, protocol, proxied };
+    let outcome = run(transport, procedure, stays_off, Deadline::after(budget));
+    let took = began.elapsed();
+    assert!(took < budget + SLACK, "{took:?} of {budget:?}: {outcome:?}");
+    if modem.gone_at.is_none() {
+        assert!(modem.cids.is_empty(), "CIDs {:?} not released: {outcome:?}", modem.cids);
+        assert!(!modem.is_open, "MBIM session not closed: {outcome:?}");
+    }
+    outcome
+}
+
+/// Runs a modem with both faces, each made by `with`, and returns the outcome, which must be the same.
+#[track_caller]
+fn both(with: impl Fn(&mut Modem) + Sync) -> Outcome {
+    let unlocked = |face| {
+        let mut modem = Modem::locked(face);
+        with(&mut modem);
+        unlock(&mut modem)
+    };
+    let (qmi, mbim) = std::thread::scope(|scope| {
+        let qmi = scope.spawn(|| unlocked(Face::Qmi));
+        (unlocked(Face::Mbim), qmi.join().unwrap())
+    });
+    assert_eq!(qmi, mbim);
+    qmi
+}
+
+fn online() -> Outcome {
+    Outcome::Done("unlocked; the radio is online".to_owned())
+}
+
+#[track_caller]
+fn assert_trouble(outcome: Outcome, unfinished: bool, words: &str) {
+    let (trouble, as_expected) = match &outcome {
+        Outcome::Unfinished(trouble) => (trouble, unfinished),
+        Outcome::Failed(trouble) => (trouble, !unfinished),
+        _ => panic!("{outcome:?}"),
+    };
+    assert!(as_expected && trouble.cause.contains(words) && !trouble.cure.is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn a_locked_modem_goes_online() {
+    for mode in [1, 6, 7] {
+        assert_eq!(both(|modem| modem.mode = mode), online());
+    }
+    let mut modem = Modem::locked(Face::Qmi);
+    unlock(&mut modem);
+    assert_eq!(modem.seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x2d, 0x2d, 0x23]);
+}
+
+#[test]
+fn an_online_modem_is_not_touched() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.mode = 0;
+        assert_eq!(unlock(&mut modem), Outcome::Nothing("the radio is online already".to_owned()));
+        assert_eq!(modem.count(0x555f), 0);
+    }
+}
+
+#[test]
+fn modes_that_somebody_chose_are_left_alone() {
+    for (mode, name) in
+        [(2, "factory-test"), (3, "offline"), (4, "reset"), (5, "shutting-down"), (99, "operating mode 99")]
+    {
+        for face in FACES {
+            let mut modem = Modem::locked(face);
+            modem.mode = mode;
+            let Outcome::Nothing(why) = unlock(&mut modem) else { panic!("mode {mode}") };
+            assert!(why.contains(name), "{why}");
+            assert_eq!(modem.count(0x555f), 0);
+        }
+    }
+}
+
+#[test]
+fn one_that_stays_in_low_power_is_unlocked_all_the_same() {
+    let Outcome::Done(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
+    assert!(what.starts_with("unlocked; the radio stays in low-power until ModemManager"), "{what}");
+}
+
+#[test]
+fn no_effect_means_done_before() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.auth_error = 26;
+        let Outcome::Nothing(why) = unlock(&mut modem) else { panic!("not taken for done") };
+        assert!(why.starts_with("was unlocked already; the radio stays in low-power"), "{why}");
+        assert_eq!(modem.count(0x2d), 2);
+    }
+}
+
+#[test]
+fn the_hardware_switch_is_told_apart() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.switched_off = true;
+        let began = Instant::now();
+        let Outcome::Done(what) = unlock(&mut modem) else { panic!("not unlocked") };
+        assert!(what.starts_with("unlocked; a hardware switch holds the radio off"), "{what}");
+        assert_eq!(modem.count(0x555f), 1);
+        assert!(began.elapsed() < BUDGET / 2, "there is nothing to wait for");
+    }
+    assert_trouble(both(|modem| modem.auth_error = 83), false, "hardware switch");
+}
+
+#[test]
+fn refusals_are_told_apart() {
+    for error in [25, 57, 71, 94] {
+        assert_trouble(both(|modem| modem.auth_error = error), false, "not supported by the modem");
+    }
+    for (error, name) in
+        [(34, "AuthenticationFailed (34)"), (82, "AccessDenied (82)"), (3, "Internal (3)"), (777, "error 777")]
+    {
+        assert_trouble(
+            both(|modem| modem.auth_error = error),
+            false,
+            &format!("DMS Set FCC Authentication ended with QMI error {name}"),
+        );
+    }
+    assert_trouble(both(|modem| modem.has_no_cid = true), false, "ClientIdsExhausted (5)");
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.has_no_qmi = true;
+    assert_trouble(unlock(&mut modem), false, "not supported over this port");
+}
+
+#[test]
+fn a_busy_modem_is_asked_again_until_the_deadline() {
+    assert_eq!(both(|modem| modem.busy_for = 2), online());
+    assert_trouble(both(|modem| modem.busy_for = usize::MAX), true, "DeviceNotReady (52)");
+    for error in [52, 118] {
+        assert_trouble(both(|modem| modem.auth_error = error), true, "the modem is busy");
+    }
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.mbim_busy_for = 2;
+    assert_eq!(unlock(&mut modem), online());
+    modem.mbim_busy_for = usize::MAX;
+    assert_trouble(unlock(&mut modem), true, "Busy (1)");
+}
+
+#[test]
+fn silence_is_unfinished_at_each_request() {
+    for (id, request) in [
+        (0x21, "CTL Get Version Info"),
+        (0x22, "CTL Allocate CID"),
+        (0x2d, "DMS Get Operating Mode"),
+        (0x555f, "DMS Set FCC"),
+    ] {
+        let words = format!("no answer to {request}");
+        assert_trouble(both(|modem| modem.mute_to = vec![id]), true, &words);
+    }
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.mute_to = vec![1];
+    assert_trouble(unlock(&mut modem), true, "no answer to MBIM open");
+    assert_eq!(modem.seen.last(), Some(&2), "what may have been opened late is closed");
+    assert_trouble(both(|modem| modem.jammed = true), true, "the port takes no message");
+}
+
+#[test]
+fn a_modem_that_does_not_answer_the_end_costs_no_time_beyond_the_deadline() {
+    assert_eq!(both(|modem| modem.quiet_on = vec![0x23, 2]), online());
+}
+
+#[test]
+fn a_modem_that_wakes_up_late_is_waited_for() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.deaf_to = 2;
+        assert_eq!(unlock_within(&mut modem, Duration::from_millis(2500)), online());
+        assert_eq!(modem.allocations, 1);
+    }
+}
+
+#[test]
+fn one_that_answers_every_request_late_is_understood() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.answers_after = Duration::from_millis(450);
+        modem.looks_until_online = 0;
+        let Outcome::Done(_) = unlock_within(&mut modem, Duration::from_secs(9)) else { panic!("not unlocked") };
+        assert_eq!(modem.allocations, 1, "an allocation is never repeated");
+    }
+}
+
+#[test]
+fn a_cid_that_comes_too_late_goes_back() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        // After the time for work, and before the time for the release is over.
+        modem.allocates_after = BUDGET - Duration::from_millis(110);
+        assert_trouble(unlock(&mut modem), true, "no answer to CTL Allocate CID");
+        assert_eq!((modem.allocations, modem.count(0x23)), (1, 1));
+    }
+}
+
+#[test]
+fn a_cid_of_an_earlier_run_goes_back() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.cids.insert(0x33);
+        (modem.noise, modem.noise_at) = (late_cid(face), Some(dms::GET_OPERATING_MODE.id));
+        assert_eq!(unlock(&mut modem), online());
+    }
+}
+
+/// The answer to an allocation that nobody waits for any more.
+fn late_cid(face: Face) -> Vec<u8> {
+    use crate::wire::mbim::{Body, Message, Uuid};
+    use crate::wire::qmi::{Kind, from_modem};
+    // TID 0, which nobody uses.
+    let buffer = &from_modem(ctl::ALLOCATE_CID, 0, Kind::Response, 0, &[(2, &[0; 4]), (1, &[2, 0x33])]);
+    match face {
+        Face::Qmi => buffer.clone(),
+        Face::Mbim => {
+            let body = Body::CommandDone { service: Uuid::QMI, cid: 1, status: Status::SUCCESS, buffer };
+            Message { tid: 0, body }.emit()
+        }
+    }
+}
+
+#[test]
+fn what_others_say_meanwhile_is_passed_over() {
+    assert_eq!(both(|modem| modem.chatters = true), online());
+    assert_eq!(
+        both(|modem| {
+            modem.chatters = true;
+            modem.reads_all = true;
+        }),
+        online()
+    );
+}
+
+#[test]
+fn split_answers_are_put_together() {
+    for length in [1, 2, 3, 7, 11, 13] {
+        assert_eq!(
+            both(|modem| {
+                modem.chatters = true;
+                modem.reads_of = Some(length);
+            }),
+            online()
+        );
+    }
+}
+
+#[test]
+fn fragments_travel_both_ways() {
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.longest = 50;
+    modem.chatters = true;
+    assert_eq!(unlock(&mut modem), online());
+}
+
+#[test]
+fn garbage_is_passed_over_and_told_if_there_is_nothing_else() {
+    let noise = vec![0x00, 0x01, 0xff, 0xff, 0x55, 0x01, 0x01, 0x00, 0x80, 0xee];
+    assert_eq!(both(|modem| modem.noise = noise.clone()), online());
+
+    struct Garbling(Modem);
+    impl Port for Garbling {
+        fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+            self.0.send(message, by)
+        }
+        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+            Ok(self.0.receive(by)?.map(|_| &b"\r\nNO CARRIER\r\n"[..]))
+        }
+        fn longest(&self) -> usize {
+            self.0.longest()
+        }
+    }
+    for (face, protocol) in [(Face::Qmi, Protocol::Qmi), (Face::Mbim, Protocol::Mbim)] {
+        let mut garbling = Garbling(Modem::locked(face));
+        let transport = Transport { port: &mut garbling, protocol, proxied: None };
+        let outcome = run(transport, &Procedure::Sierra, None, Deadline::after(BUDGET));
+        assert_trouble(outcome, true, "bytes that make no sense");
+        assert!(!garbling.0.is_open);
+    }
+}
+
+#[test]
+fn a_modem_that_never_stops_talking_does_not_outlast_the_deadline() {
+    assert_trouble(unlock(&mut flooding(Face::Qmi)), true, "no answer to CTL Get Version Info");
+    assert_trouble(unlock(&mut flooding(Face::Mbim)), true, "no answer to MBIM open");
+}
+
+fn flooding(face: Face) -> Modem {
+    let mut modem = Modem::locked(face);
+    modem.floods = true;
+    modem
+}
+
+#[test]
+fn a_modem_that_forgets_its_clients_is_asked_for_another_cid() {
+    for at in 1..4 {
+        for face in FACES {
+            let mut modem = Modem::locked(face);
+            modem.forgets_at = Some(at);
+            assert_eq!(unlock(&mut modem), online());
+            assert_eq!(modem.allocations, 2);
+        }
+    }
+}
+
+#[test]
+fn a_modem_that_was_closed_meanwhile_is_opened_once_more() {
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.not_opened = 1;
+    assert_eq!(unlock(&mut modem), online());
+    assert_eq!(modem.count(1), 2);
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.not_opened = usize::MAX;
+    assert_trouble(unlock(&mut modem), false, "NotOpened (5)");
+    assert_eq!(modem.count(1), 2);
+}
+
+#[test]
+fn a_modem_may_leave_at_any_transfer() {
+    for face in FACES {
+        for at in 0.. {
+            let mut modem = Modem::locked(face);
+            modem.gone_at = Some(at);
+            match unlock(&mut modem) {
+                Outcome::Nothing(why) => assert!(why.starts_with("the modem left"), "{why}"),
+                outcome => {
+                    assert_eq!(outcome, online());
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stopped_at_any_transfer_it_puts_things_in_order() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        unlock(&mut modem);
+        for at in 0..modem.transfers {
+            let mut modem = Modem::locked(face);
+            modem.interrupted_at = Some(at);
+            let began = Instant::now();
+            match unlock_within(&mut modem, Duration::from_secs(60)) {
+                Outcome::Unfinished(trouble) => assert_eq!(trouble.cause, "stopped by a signal"),
+                // All was done but for putting things in order, which goes on.
+                outcome => assert_eq!(outcome, online()),
+            }
+            assert!(began.elapsed() < Duration::from_millis(500));
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_touches_nothing() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        unlock_within(&mut modem, Duration::ZERO);
+        assert_eq!(modem.count(0x22), 0);
+        assert_eq!(modem.count(0x555f), 0);
+    }
+}
+
+#[test]
+fn the_driver_tells_the_protocol() {
+    assert_eq!(Protocol::of_driver("qmi_wwan"), Some(Protocol::Qmi));
+    assert_eq!(Protocol::of_driver("cdc_mbim"), Some(Protocol::Mbim));
+    assert_eq!(Protocol::of_driver("huawei_cdc_ncm"), None);
+}
+
+#[test]
+fn a_radio_that_was_switched_off_on_purpose_goes_off_again() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        let Outcome::Done(what) = unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET) else {
+            panic!("not unlocked")
+        };
+        assert_eq!(what, "unlocked; the radio went back to low power: rfkill0 is blocked");
+        assert_eq!(modem.mode, 1);
+        // One that does not come online by itself needs no word.
+        let mut modem = Modem::locked(face);
+        modem.looks_until_online = usize::MAX;
+        unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET);
+        assert_eq!(modem.count(0x2e), 0);
+    }
+}
+
+fn foxconn(version: u8, face: Face) -> Modem {
+    let mut modem = Modem::locked(face);
+    modem.foxconn = Some(version);
+    modem.looks_until_online = 0;
+    modem
+}
+
+fn foxc() -> Procedure {
+    Procedure::Foxconn { magic: "foxc".to_owned() }
+}
+
+#[test]
+fn foxconn_is_unlocked_by_the_version_that_it_takes() {
+    for face in FACES {
+        for (version, messages) in [(2, &[0x555e, 0x555e, 0x25, 0x5571][..]), (1, &[0x555e, 0x5571])] {
+            let mut modem = foxconn(version, face);
+            assert_eq!(unlock_by(&foxc(), None, &mut modem, BUDGET), online());
+            let dms: Vec<_> = modem.seen.iter().copied().filter(|id| *id == 0x25 || *id >= 0x5550).collect();
+            assert_eq!(dms, messages);
+        }
+        let mut modem = foxconn(2, face);
+        modem.mode = 0;
+        assert_eq!(unlock_by(&foxc(), None, &mut modem, BUDGET), online_already());
+        assert_eq!(modem.count(0x5571), 0);
+    }
+}
+
+#[test]
+fn foxconns_refusals_are_told() {
+    for face in FACES {
+        // Version 1 is refused as malformed; what counts is what became of version 2.
+        let mut modem = foxconn(2, face);
+        modem.auth_error = 34;
+        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AuthenticationFailed (34)");
+        assert_eq!(modem.count(0x5571), 2);
+        let wrong = Procedure::Foxconn { magic: "FDE1".to_owned() };
+        assert_trouble(unlock_by(&wrong, None, &mut foxconn(2, face), BUDGET), false, "AuthenticationFailed (34)");
+        let mut modem = foxconn(1, face);
+        modem.auth_error = 82;
+        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AccessDenied (82)");
+        // A Sierra knows neither.
+        let outcome = unlock_by(&foxc(), None, &mut Modem::locked(face), BUDGET);
+        assert_trouble(outcome, false, "not supported by the modem");
+        let mut modem = foxconn(2, face);
+        modem.auth_error = 83;
+        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "a hardware switch");
+        assert_eq!(modem.count(0x5571), 1);
+    }
+}
+
+fn quectel(state: u32) -> Modem {
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.quectel = Some(state);
+    modem
+}
+
+fn unlock_quectel(modem: &mut Modem) -> Outcome {
+    unlock_by(&Procedure::Quectel, None, modem, BUDGET)
+}
+
+#[test]
+fn quectel_is_asked_first_and_unlocked_if_locked() {
+    let mut modem = quectel(4);
+    assert_eq!(unlock_quectel(&mut modem), online());
+    assert_eq!(modem.quectel, Some(1));
+    for (state, words) in [(1, "the radio is online already"), (0, "not locked; the radio stays"), (9, "left alone")] {
+        let mut modem = quectel(state);
+        let Outcome::Nothing(why) = unlock_quectel(&mut modem) else { panic!("state {state}") };
+        assert!(why.starts_with(words), "{why}");
+        assert_eq!((modem.quectel, modem.count(0x9001)), (Some(state), 0));
+    }
+    let mut modem = quectel(4);
+    modem.switched_off = true;
+    let Outcome::Done(what) = unlock_quectel(&mut modem) else { panic!("not unlocked") };
+    assert!(what.contains("hardware switch"), "{what}");
+    let mut modem = quectel(4);
+    unlock_by(&Procedure::Quectel, Some("rfkill0 is blocked"), &mut modem, BUDGET);
+    assert_eq!(modem.quectel, Some(0));
+}
+
+#[test]
+fn quectels_refusals_are_told() {
+    let mut modem = quectel(4);
+    modem.auth_error = 28;
+    assert_trouble(unlock_quectel(&mut modem), false, "OperationNotAllowed (28)");
+    let mut modem = quectel(4);
+    modem.quectel_stays_locked = true;
+    assert_trouble(unlock_quectel(&mut modem), false, "locked still");
+    assert_trouble(unlock_quectel(&mut Modem::locked(Face::Mbim)), false, "NoDeviceSupport (9)");
+    let mut modem = Modem::locked(Face::Qmi);
+    assert_trouble(unlock_quectel(&mut modem), false, "the procedure quectel cannot go over QMI");
+    assert_eq!(modem.transfers, 0);
+}
+
+#[test]
+fn every_procedure_goes_through_a_proxy_that_can_carry_it() {
+    let path = "/dev/cdc-wdm0";
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.behind_proxy = Some(path);
+        assert_eq!(unlock(&mut modem), online());
+        assert_eq!(modem.seen.first(), Some(&0xff00));
+        let mut modem = foxconn(2, face);
+        modem.behind_proxy = Some(path);
+        assert_eq!(unlock_by(&foxc(), None, &mut modem, BUDGET), online());
+    }
+    let mut modem = quectel(4);
+    modem.behind_proxy = Some(path);
+    assert_eq!(unlock_quectel(&mut modem), online());
+}
+
+#[test]
+fn a_proxy_that_hangs_up_is_no_modem_that_left() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.behind_proxy = Some("/dev/cdc-wdm0");
+        modem.gone_at = Some(6);
+        assert_trouble(unlock(&mut modem), true, "the proxy");
+    }
+}

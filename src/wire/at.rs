@@ -1,0 +1,88 @@
+//! AT commands: lines of text, as in ITU-T V.250.
+
+use super::Framer;
+use super::Head;
+
+/// The longest line that is taken for one.
+const LONGEST: usize = 1024;
+
+/// Cuts what a tty reads into lines, their ends included; NUL and bytes that are no text are left in.
+pub fn framer() -> Framer {
+    Framer::new(head, LONGEST)
+}
+
+fn head(bytes: &[u8]) -> Head {
+    match bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        Some(end) => Head::Message(end + 1),
+        None if bytes.len() > LONGEST => Head::Noise,
+        None => Head::Incomplete,
+    }
+}
+
+/// What ends an answer: success, or the error as the modem words it. `None` is a line of the answer itself, of the
+/// echo, or of something that the modem says by itself.
+pub fn final_result(line: &str) -> Option<Result<(), &str>> {
+    match line {
+        "OK" => Some(Ok(())),
+        "ERROR" | "COMMAND NOT SUPPORT" => Some(Err(line)),
+        _ if line.starts_with("+CME ERROR:") || line.starts_with("+CMS ERROR:") => Some(Err(line)),
+        _ => None,
+    }
+}
+
+/// The values of a line of this name: `+CFUN: 1,0` holds `1` and `0` of `+CFUN`.
+pub fn values<'a>(line: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let (head, values) = line.split_once(':')?;
+    head.eq_ignore_ascii_case(name).then(|| values.split(',').map(str::trim).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_wherever_the_reads_end() {
+        let stream = b"\r\n+GTFCCLOCKGEN: 0x1234abcd\r\n\r\nOK\r\n";
+        for step in 1..stream.len() {
+            let mut framer = framer();
+            let mut lines = Vec::new();
+            for read in stream.chunks(step) {
+                framer.push(read);
+                while let Some(line) = framer.next_message() {
+                    lines.push(String::from_utf8_lossy(line).trim().to_owned());
+                }
+            }
+            lines.retain(|line| !line.is_empty());
+            assert_eq!(lines, ["+GTFCCLOCKGEN: 0x1234abcd", "OK"]);
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept() {
+        let mut framer = framer();
+        for _ in 0..100 {
+            framer.push(&[b'x'; 1000]);
+            assert_eq!(framer.next_message(), None);
+        }
+        assert!(framer.skipped() > 97_000);
+        framer.push(b"\r\nOK\r\n");
+        let mut last = Vec::new();
+        while let Some(line) = framer.next_message() {
+            if line.len() > 1 {
+                last = line.to_vec();
+            }
+        }
+        assert_eq!(last, b"OK\r");
+    }
+
+    #[test]
+    fn results_and_values_are_told_apart() {
+        assert_eq!(final_result("OK"), Some(Ok(())));
+        assert_eq!(final_result("+CME ERROR: 3"), Some(Err("+CME ERROR: 3")));
+        assert_eq!(final_result("+CFUN: 1"), None);
+        assert_eq!(values("+CFUN: 1,0", "+CFUN"), Some(vec!["1", "0"]));
+        assert_eq!(values("+cfun:4", "+CFUN"), Some(vec!["4"]));
+        assert_eq!(values("+CFUNNY: 1", "+CFUN"), None);
+        assert_eq!(values("RDY", "+CFUN"), None);
+    }
+}

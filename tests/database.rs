@@ -1,0 +1,144 @@
+//! The verbs about the database: what `check`, `import`, `list` and `explain` say.
+
+mod fake;
+
+use fake::Root;
+
+const OWN: &str = "/etc/wwan-quirks/quirks.d/own.toml";
+
+#[test]
+fn check_finds_what_no_single_entry_tells() {
+    let root = Root::new();
+    let entry = |steps: &str| format!("[[device]]\nid = \"1234:5678\"\nname = \"A\"\nsteps = {steps}\n");
+    root.write(OWN, format!("schema = 1\n{}{}", entry("[{ switch = \"eject\" }]"), entry("[]")));
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 3);
+    assert_eq!(
+        ended.stdout,
+        "/etc/wwan-quirks/quirks.d/own.toml:3:7: this never applies: /etc/wwan-quirks/quirks.d/own.toml:6 says \
+         otherwise, and counts\n3 | id = \"1234:5678\"\n  |       ^^^^^^^^^\n"
+    );
+
+    // With rules installed, an ID that they do not name is found, until they are made anew.
+    root.write("/usr/lib/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+    root.write(OWN, format!("schema = 1\n{}", entry("[{ switch = \"eject\" }]").replace("5678", "5679")));
+    let ended = root.run(&["check"]);
+    let place = "/etc/wwan-quirks/quirks.d/own.toml:3:7: the installed udev rules do not name this ID";
+    assert!(ended.code == 3 && ended.stdout.starts_with(place), "{}", ended.stdout);
+    root.write("/etc/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+    assert_eq!(root.run(&["check"]).code, 0);
+}
+
+#[test]
+fn check_tells_all_faults_of_a_file() {
+    let root = Root::new();
+    root.write(OWN, "schema = 1\n\n[[device]]\nid = \"1234:567\"\n\n[[device]]\nnam = \"A\"\n");
+    let ended = root.run(&["check"]);
+    let places: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with("/etc")).collect();
+    assert_eq!(ended.code, 3);
+    assert!(
+        places[0].contains("own.toml:3:1: missing field") && places[1].contains("own.toml:7:1: unknown"),
+        "{places:?}"
+    );
+}
+
+#[test]
+fn a_switch_that_is_no_switch_is_told_with_its_place() {
+    let root = Root::new();
+    root.write(OWN, "schema = 1\n[[device]]\nid = \"1234:5678\"\nname = \"A\"\nsteps = [{ switch = \"siera\" }]\n");
+    let ended = root.run(&["check"]);
+    assert!(
+        ended.stdout.contains("own.toml:5:21: there is no switch method \"siera\"; those that are: "),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.ends_with("5 | steps = [{ switch = \"siera\" }]\n  |                     ^^^^^^^\n"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn a_folder_of_usb_modeswitch_becomes_quirks_that_can_be_used() {
+    let root = Root::new();
+    let folder = "/etc/usb_modeswitch.d";
+    root.write(&format!("{folder}/1234:5678"), "# Some stick\nTargetVendor=0x1234\nStandardEject=1\n");
+    root.write(&format!("{folder}/1234:5679"), "# Another\nStandardEject=1\n");
+    root.write(&format!("{folder}/1234:5679.dpkg-old"), "nonsense = 1\n");
+    let path = root.0.join(folder.trim_start_matches('/')).display().to_string();
+    let ended = root.run(&["import", &path]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("TargetVendor, in "), "{}", ended.stderr);
+    root.write(OWN, &ended.stdout);
+    assert_eq!(root.run(&["check"]).code, 0);
+    let explained = root.run(&["explain", "1234:5679"]).stdout;
+    assert!(explained.contains("Some stick and 1 more") && explained.contains("own.toml:3"), "{explained}");
+
+    root.write(&format!("{folder}/1234:5680"), "StandardEjekt=1\n");
+    let ended = root.run(&["import", &path]);
+    assert_eq!(ended.code, 3);
+    assert!(ended.stderr.contains("1234:5680:1:15: usb_modeswitch knows no key StandardEjekt"), "{}", ended.stderr);
+    // The others are there all the same.
+    assert!(ended.stdout.contains("1234:5678"));
+    assert_eq!(root.run(&["import"]).code, 2);
+    assert_eq!(root.run(&["import", "/nowhere/1234:5678"]).code, 3);
+}
+
+#[test]
+fn the_list_names_every_step() {
+    let root = Root::new();
+    let listed = root.run(&["list"]).stdout;
+    for part in
+        ["12d1:14fe", "switch=huawei-new", "switch=eject+bulk:5553424312345670", "switch=sony+set-configuration"]
+    {
+        assert!(listed.contains(part), "{part}");
+    }
+    assert!(listed.lines().all(|line| line.contains(".toml:")));
+    let listed: serde_json::Value = serde_json::from_str(&root.run(&["list", "--json"]).stdout).unwrap();
+    let entries = listed.as_array().unwrap();
+    assert!(entries.iter().any(|entry| entry["strings"]["scsi-model"] == "U209"), "{listed}");
+}
+
+/// A device that tells more of itself is told from others with its ID.
+#[test]
+fn the_narrowest_entry_counts() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1c9e:f000", &fake::install_mode());
+    let explain = || root.run(&["explain", "1-1"]).stdout;
+    assert!(explain().contains("Longcheer/Longsoon"), "{}", explain());
+    root.write(&format!("{device}/manufacturer"), "My USB Modem Ltd.\n");
+    assert!(explain().contains("MobiData"), "{}", explain());
+    root.write(OWN, "schema = 1\n[[device]]\nid = \"1c9e:f000\"\nname = \"Mine\"\nsteps = []\n");
+    assert!(explain().contains("MobiData"), "an entry that matches more narrowly counts before a higher layer");
+    root.write(&format!("{device}/manufacturer"), "Other\n");
+    assert!(explain().contains("Mine"), "{}", explain());
+}
+
+#[test]
+fn what_the_modem_does_not_offer_is_not_preferred() {
+    let root = Root::new();
+    let device = root.plug("1-1", "12d1:1d50", &fake::two_of_storage());
+    let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    let write = "configuration: write 2 to bConfigurationValue instead of 1\n";
+    assert!(plan().ends_with(write), "the quirk's wish comes before the shipped default: {}", plan());
+    root.policy("prefer = \"qmi\"\n");
+    assert!(plan().ends_with(write), "there is no QMI to be had: {}", plan());
+    root.policy("prefer = \"keep\"\n");
+    assert!(plan().contains("nothing to do"), "{}", plan());
+    root.write(&format!("{device}/descriptors"), fake::mc7710());
+    root.policy("prefer = \"qmi\"\n");
+    assert!(plan().contains("configuration 1 is active"), "the administrator's word comes first: {}", plan());
+}
+
+#[test]
+fn a_modem_can_be_left_unconfigured_for_a_moment() {
+    let root = Root::new();
+    let device = root.plug("1-1", "12d1:15c1", &fake::mc7710());
+    let planned = root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert!(planned.ends_with("write 2 to bConfigurationValue instead of 1, by way of 0 for 0.5 s\n"), "{planned}");
+    let begun = std::time::Instant::now();
+    assert_eq!(root.run(&["apply", "1-1"]).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")), "2\n");
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(500));
+}

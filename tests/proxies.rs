@@ -1,0 +1,168 @@
+//! libqmi's and libmbim's own proxies hold the port of a modem, which is the other end of a pty, and we unlock it
+//! through them. Needs `/usr/libexec/qmi-proxy`, `/usr/libexec/mbim-proxy` and root, and is skipped without.
+
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::geteuid;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use wwan_quirks::deadline::Deadline;
+use wwan_quirks::holders::{Proxy, Way, way};
+use wwan_quirks::link::stream::Stream;
+use wwan_quirks::quirks::Procedure;
+use wwan_quirks::root::Root;
+use wwan_quirks::steps::Outcome;
+use wwan_quirks::steps::fcc_auth::{Transport, run};
+use wwan_quirks::wire::mbim::{Body, Status, Uuid};
+use wwan_quirks::wire::qmi::Service;
+use wwan_quirks::wire::{mbim, qmi};
+
+/// A locked Sierra modem behind a pty, which reports the messages that it gets.
+struct Modem {
+    pty: PtyMaster,
+    proxy: Proxy,
+    seen: Sender<u16>,
+    online: bool,
+}
+
+impl Modem {
+    fn serve(mut self) {
+        let mut framer = match self.proxy {
+            Proxy::Qmi => qmi::framer(),
+            Proxy::Mbim => mbim::framer(),
+        };
+        let mut read = [0; 4096];
+        // Reading fails when the proxy has closed the port, which is the end of the test.
+        while let Ok(length) = self.pty.read(&mut read) {
+            framer.push(&read[..length]);
+            while let Some(message) = framer.next_message() {
+                let answer = match self.proxy {
+                    Proxy::Qmi => self.answer_qmi(message),
+                    Proxy::Mbim => self.answer_mbim(message),
+                };
+                self.pty.write_all(&answer).unwrap();
+            }
+        }
+    }
+
+    fn answer_mbim(&mut self, message: &[u8]) -> Vec<u8> {
+        let mbim::Message { tid, body } = mbim::Message::parse(message).unwrap();
+        let answer;
+        let body = match body {
+            Body::Open { .. } => Body::OpenDone(Status::SUCCESS),
+            Body::Close => Body::CloseDone(Status::SUCCESS),
+            Body::Command { service: Uuid::QMI, cid, buffer, .. } => {
+                answer = self.answer_qmi(buffer);
+                Body::CommandDone { service: Uuid::QMI, cid, status: Status::SUCCESS, buffer: &answer }
+            }
+            Body::Command { service, cid, .. } => {
+                Body::CommandDone { service, cid, status: Status::NO_DEVICE_SUPPORT, buffer: &[] }
+            }
+            other => panic!("{other:?}"),
+        };
+        mbim::Message { tid, body }.emit()
+    }
+
+    fn answer_qmi(&mut self, frame: &[u8]) -> Vec<u8> {
+        let request = qmi::Message::parse(frame).unwrap();
+        self.seen.send(request.id).unwrap();
+        let value: &[u8] = match (request.service, request.id) {
+            (Service::CTL, 0x21) => &[1, 2, 1, 0, 14, 0],
+            (Service::CTL, 0x22 | 0x23) => &[2, 0x14],
+            (Service::DMS, 0x2d) => &[u8::from(!self.online)],
+            (Service::DMS, 0x555f) => {
+                self.online = true;
+                &[]
+            }
+            other => panic!("{other:?}"),
+        };
+        let call = qmi::Call { service: request.service, id: request.id, name: "" };
+        let mut answer = qmi::request(call, request.cid, request.tid, &[(2, &[0; 4]), (1, value)]);
+        // From the modem, and a response.
+        answer[3] = 0x80;
+        answer[6] = if request.service == Service::CTL { 1 } else { 2 };
+        answer
+    }
+}
+
+fn plug_in(proxy: Proxy) -> (PathBuf, Receiver<u16>) {
+    let pty = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+    grantpt(&pty).unwrap();
+    unlockpt(&pty).unwrap();
+    let path = PathBuf::from(ptsname_r(&pty).unwrap());
+    let tty = File::options().read(true).write(true).open(&path).unwrap();
+    let mut raw = tcgetattr(&tty).unwrap();
+    cfmakeraw(&mut raw);
+    tcsetattr(&tty, SetArg::TCSANOW, &raw).unwrap();
+    let (seen, messages) = channel();
+    std::thread::spawn(move || {
+        // Held open until here, so that there is never nobody at the other end before the proxy is.
+        let _tty = tty;
+        Modem { pty, proxy, seen, online: false }.serve();
+    });
+    (path, messages)
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn connect(proxy: Proxy) -> Stream {
+    let end = Deadline::after(Duration::from_secs(10));
+    loop {
+        match proxy.connect() {
+            Ok(stream) => return stream,
+            Err(error) if end.has_passed() => panic!("{} does not listen: {error}", proxy.name()),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn unlock_through(proxy: Proxy) {
+    let program = Path::new("/usr/libexec").join(proxy.name());
+    if !program.exists() || !geteuid().is_root() {
+        eprintln!("skipped: no {} that would let us in", program.display());
+        return;
+    }
+    // One that runs already serves as well, and keeps the name of the socket for itself.
+    let _running = proxy.connect().is_err().then(|| Running(Command::new(&program).arg("--no-exit").spawn().unwrap()));
+    let (port, messages) = plug_in(proxy);
+    let unlock = || {
+        let mut stream = connect(proxy);
+        let transport = Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&port) };
+        run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(20)))
+    };
+    assert_eq!(unlock(), Outcome::Done("unlocked; the radio is online".to_owned()));
+    let seen: Vec<u16> = messages.try_iter().collect();
+    assert_eq!(seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x23]);
+    assert_eq!(unlock(), Outcome::Nothing("the radio is online already".to_owned()));
+
+    // While somebody uses the proxy, it is what holds the port.
+    let mut other = connect(proxy);
+    let transport = Transport { port: &mut other, protocol: proxy.protocol(), proxied: Some(&port) };
+    run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(20)));
+    match way(&Root::new("/"), &port) {
+        Way::Through(found) => assert_eq!(found, proxy),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn qmi_proxy_lets_us_in() {
+    unlock_through(Proxy::Qmi);
+}
+
+#[test]
+fn mbim_proxy_lets_us_in() {
+    unlock_through(Proxy::Mbim);
+}

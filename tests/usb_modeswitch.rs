@@ -1,0 +1,317 @@
+//! The database against usb_modeswitch: `devices.json` has what usb-modeswitch-data 20251207 says of each device,
+//! `traces.json` what usb_modeswitch 2.6.1 puts on the wire for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use wwan_quirks::id::UsbId;
+use wwan_quirks::import::Import;
+use wwan_quirks::layers::{Layer, Layered};
+use wwan_quirks::quirks::switch::{InterruptIn, Op};
+use wwan_quirks::quirks::{self, Quirk, Step, Text, Wish, fragment};
+use wwan_quirks::root::Root;
+
+#[derive(Deserialize)]
+struct Device {
+    keys: BTreeMap<String, String>,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    ops: Vec<Transfer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Transfer {
+    /// Interface-wide endpoints are numbered by usb_modeswitch's test double.
+    Bulk {
+        #[serde(rename = "bulk-out")]
+        endpoint: u8,
+        data: String,
+    },
+    Interrupt {
+        #[serde(rename = "interrupt")]
+        endpoint: u8,
+        data: String,
+    },
+    /// Request type, request, value, index, length.
+    Control { control: [u16; 5], data: String },
+    Configuration {
+        #[serde(rename = "set-configuration")]
+        value: u8,
+    },
+}
+
+fn devices() -> BTreeMap<String, Device> {
+    serde_json::from_str(include_str!("usb_modeswitch/devices.json")).unwrap()
+}
+
+fn traces() -> BTreeMap<String, Trace> {
+    serde_json::from_str(include_str!("usb_modeswitch/traces.json")).unwrap()
+}
+
+/// A root that holds the shipped database.
+struct Shipped(PathBuf);
+
+impl Shipped {
+    fn new(test: &str) -> Shipped {
+        let root = std::env::temp_dir().join(format!("wwan-quirks-{}-{test}", std::process::id()));
+        let directory = root.join("usr/share/wwan-quirks");
+        std::fs::create_dir_all(&directory).unwrap();
+        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/quirks.d");
+        std::os::unix::fs::symlink(database, directory.join("quirks.d")).unwrap();
+        Shipped(root)
+    }
+
+    fn root(&self) -> Root {
+        Root::new(&self.0)
+    }
+
+    /// The quirk for a device that usb_modeswitch would take the file `key` for.
+    fn quirk(&self, key: &str) -> Quirk {
+        let texts = texts(key);
+        let found = quirks::lookup(&self.root(), id(key), |text| texts.get(&text).cloned());
+        assert!(found.errors.is_empty(), "{key}: {:?}", found.errors);
+        found.quirk.unwrap_or_else(|| panic!("{key} has no quirk"))
+    }
+}
+
+impl Drop for Shipped {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn id(key: &str) -> UsbId {
+    key.get(..9).unwrap().parse().unwrap()
+}
+
+/// The texts of a device that `key` (`05c6:1000:uMa=Co.,Ltd`) is about, and no other.
+fn texts(key: &str) -> BTreeMap<Text, String> {
+    let pairs = key.split(':').skip(2).map(|part| {
+        let (attribute, part) = part.split_once('=').unwrap();
+        let text = match attribute {
+            "uMa" => Text::Manufacturer,
+            "uPr" => Text::Product,
+            "sVe" => Text::ScsiVendor,
+            "sMo" => Text::ScsiModel,
+            _ => panic!("{key}"),
+        };
+        (text, format!("The {} of it", part.replace('_', " ")))
+    });
+    pairs.collect()
+}
+
+fn ops(quirk: &Quirk) -> Vec<Op> {
+    let switches = quirk.steps.iter().filter_map(|step| match step {
+        Step::Switch(switch) => Some(switch.ops()),
+        _ => None,
+    });
+    switches.flatten().collect()
+}
+
+/// `ops` as usb_modeswitch's test double writes down what it is given, for a device whose bulk endpoint is number 1
+/// unless the quirk names another.
+fn transfers(quirk: &Quirk) -> Vec<Transfer> {
+    let out = quirk.steps.iter().find_map(|step| match step {
+        Step::Switch(switch) => switch.out,
+        _ => None,
+    });
+    let mut transfers = Vec::new();
+    for op in ops(quirk) {
+        match op {
+            Op::Bulk(data) => transfers.push(Transfer::Bulk { endpoint: out.unwrap_or(1), data: data.to_string() }),
+            Op::Control(control) => {
+                let setup = control.setup(0);
+                let length = if control.is_in() { control.length } else { control.data.0.len() as u16 };
+                let control_fields =
+                    [setup.request_type.into(), setup.request.into(), setup.value, setup.index, length];
+                transfers.push(Transfer::Control { control: control_fields, data: control.data.to_string() });
+            }
+            Op::InterruptOut(out) => {
+                transfers.push(Transfer::Interrupt { endpoint: out.endpoint, data: out.data.to_string() });
+            }
+            Op::InterruptIn(InterruptIn { endpoint, times, .. }) => {
+                transfers.extend((0..times).map(|_| Transfer::Interrupt { endpoint, data: String::new() }));
+            }
+            Op::SetConfiguration(value) => transfers.push(Transfer::Configuration { value }),
+            Op::Detach | Op::Sleep(_) | Op::WaitForReturn(_) => {}
+            Op::Reset | Op::AlternateSetting(_) => panic!("no device needs {op} so far"),
+        }
+    }
+    transfers
+}
+
+/// Where we differ from usb_modeswitch on purpose.
+enum Wanted {
+    /// It sends SET_CONFIGURATION(0), waits for 0.1 s, and sends the wanted one. We ask the kernel for the wanted one:
+    /// no device but Huawei's is known to need the detour, and one that is pulled or refuses in between stays without
+    /// any configuration.
+    NotByWayOfZero,
+    /// It sets configuration 1, because Sierra's QMI is there. We look for the function in the descriptors, and leave
+    /// the EM7355 alone, of which one in composition 14 was broken by this.
+    ByFunction,
+    /// Its trace ends with the first message, after which the test double did not come back. We send the second one
+    /// when the device is back, and then set the configuration.
+    ToTheEnd,
+}
+
+const WANTED: [(&str, Wanted); 23] = [
+    ("04cc:225c", Wanted::NotByWayOfZero),
+    ("0fce:d0df", Wanted::NotByWayOfZero),
+    ("0fd1:1000", Wanted::NotByWayOfZero),
+    ("1199:9013", Wanted::ByFunction),
+    ("1199:901b", Wanted::ByFunction),
+    ("1199:901c", Wanted::ByFunction),
+    ("1199:901f", Wanted::ByFunction),
+    ("1199:9041", Wanted::ByFunction),
+    ("1199:9051", Wanted::ByFunction),
+    ("1199:9063", Wanted::ByFunction),
+    ("12d1:1d50", Wanted::NotByWayOfZero),
+    ("1410:9030", Wanted::NotByWayOfZero),
+    ("1782:0003", Wanted::NotByWayOfZero),
+    ("1dbc:0669", Wanted::NotByWayOfZero),
+    ("1edf:6003", Wanted::NotByWayOfZero),
+    ("1fac:0032", Wanted::NotByWayOfZero),
+    ("2001:7600", Wanted::NotByWayOfZero),
+    ("230d:0001", Wanted::NotByWayOfZero),
+    ("230d:0003", Wanted::NotByWayOfZero),
+    ("230d:000c", Wanted::NotByWayOfZero),
+    ("230d:000d", Wanted::NotByWayOfZero),
+    ("230d:0101", Wanted::NotByWayOfZero),
+    ("0fce:d0e1", Wanted::ToTheEnd),
+];
+
+#[test]
+fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
+    let shipped = Shipped::new("traces");
+    let wanted: BTreeMap<&str, Wanted> = WANTED.into_iter().collect();
+    let traces = traces();
+    assert_eq!(traces.len(), 250);
+    assert!(wanted.keys().all(|key| traces.contains_key(*key)));
+    for (key, trace) in &traces {
+        let quirk = shipped.quirk(key);
+        let ours = transfers(&quirk);
+        match wanted.get(key.as_str()) {
+            None => assert_eq!(ours, trace.ops, "{key}"),
+            Some(Wanted::NotByWayOfZero) => {
+                let [Transfer::Configuration { value: 0 }, Transfer::Configuration { value }] = *trace.ops else {
+                    panic!("{key}: {:?}", trace.ops);
+                };
+                let step = Step::Configuration { wish: Wish::Value(value), unconfigured: None };
+                assert_eq!(quirk.steps, [step], "{key}");
+            }
+            Some(Wanted::ByFunction) => {
+                let by_number = |step: &Step| matches!(step, Step::Configuration { wish: Wish::Value(_), .. });
+                assert!(!quirk.steps.iter().any(by_number), "{key}");
+                assert_eq!(ours, [], "{key}");
+            }
+            Some(Wanted::ToTheEnd) => {
+                let [first] = trace.ops.as_slice() else { panic!("{key}: {:?}", trace.ops) };
+                let expected = [first.clone(), first.clone(), Transfer::Configuration { value: 2 }];
+                assert_eq!(ours, expected, "{key}");
+            }
+        }
+    }
+}
+
+/// Devices of which more is known than usb-modeswitch-data says, and what that is.
+const BETTER_KNOWN: [(&str, &str); 25] = [
+    ("03f0:581d", "ME906E: needs to be unconfigured first"),
+    ("03f0:a31d", "ME906s: needs to be unconfigured first"),
+    ("12d1:1570", "needs to be unconfigured first"),
+    ("12d1:1571", "needs to be unconfigured first"),
+    ("12d1:1572", "needs to be unconfigured first"),
+    ("12d1:1573", "needs to be unconfigured first"),
+    ("12d1:15bb", "needs to be unconfigured first"),
+    ("12d1:15c0", "needs to be unconfigured first"),
+    ("12d1:15c1", "needs to be unconfigured first"),
+    ("12d1:15f0", "needs to be unconfigured first"),
+    ("12d1:1c25", "needs to be unconfigured first"),
+    ("03f0:4e1d", "left alone: EM7355 in composition 14"),
+    ("1199:9011", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9013", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9017", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:901b", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:901c", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:901f", "left alone: EM7355 in composition 14"),
+    ("1199:9041", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9051", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9053", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9063", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("413c:81a3", "locked by the maker, too"),
+    ("413c:81a4", "locked by the maker, too"),
+    ("413c:81a8", "locked by the maker, too"),
+];
+
+#[test]
+fn importing_all_of_usb_modeswitch_data_gives_the_database() {
+    let shipped = Shipped::new("import");
+    let devices = devices();
+    assert_eq!(devices.len(), 513);
+    let mut import = Import::default();
+    for (key, device) in &devices {
+        let mut text = format!("# {}\n\n", device.name);
+        for (name, value) in &device.keys {
+            writeln!(text, "{name}={}", if name.contains("Content") { format!("{value:?}") } else { value.clone() })
+                .unwrap();
+        }
+        import.add(Path::new(key), &text);
+    }
+    assert!(import.faults.is_empty(), "{:?}", import.faults);
+
+    let file = Layered { layer: Layer::Shipped, path: "imported.toml".into() };
+    let (imported, errors) = fragment::parse(&file, &import.toml());
+    assert!(errors.is_empty(), "{errors:?}");
+    let better_known: BTreeMap<&str, &str> = BETTER_KNOWN.into_iter().collect();
+    let mut seen = BTreeSet::new();
+    for key in devices.keys() {
+        let texts = texts(key);
+        let same = |quirk: &&Quirk| quirk.ids.contains(&id(key)) && quirk.strings.keys().eq(texts.keys());
+        let theirs: Vec<&Quirk> = imported.iter().filter(same).collect();
+        let ours = shipped.quirk(key);
+        assert!(ours.strings.keys().eq(texts.keys()), "{key} finds {}", ours.place);
+        let equal = theirs.iter().any(|quirk| quirk.strings == ours.strings && quirk.steps == ours.steps);
+        match better_known.get(key.as_str()) {
+            None => assert!(equal, "{key}: {:?} instead of {theirs:?}", ours),
+            Some(why) => {
+                assert!(!equal, "{key} is as usb-modeswitch-data has it, not {why}");
+                seen.insert(key.as_str());
+            }
+        }
+    }
+    assert_eq!(seen.len(), better_known.len());
+}
+
+#[test]
+fn every_device_has_its_rule() {
+    let shipped = Shipped::new("rules");
+    let rules = include_str!("../udev-rules/85-wwan-quirks.rules");
+    let (device, _) = rules.split_once("LABEL=\"wwan_quirks_port\"").unwrap();
+    for key in devices().keys() {
+        let quirk = shipped.quirk(key);
+        let concerned = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_) | Step::Configuration { .. }));
+        let (vendor, product) = (key.get(..4).unwrap(), key.get(5..9).unwrap());
+        let rule = device.lines().any(|line| {
+            line.starts_with(&format!("ATTR{{idVendor}}==\"{vendor}\""))
+                && line.split(['"', '|']).any(|part| part == product)
+        });
+        // The EM7355's configuration is left alone, and the UML295 switches by itself.
+        assert_eq!(rule, concerned, "{key}");
+        assert!(concerned || ["03f0:4e1d", "1199:901f", "10a9:606f"].contains(&key.as_str()), "{key}");
+    }
+}
+
+#[test]
+fn a_device_with_other_texts_is_left_alone() {
+    let shipped = Shipped::new("texts");
+    for key in devices().keys().filter(|key| key.len() > 9) {
+        let alone = !devices().contains_key(key.get(..9).unwrap());
+        let found = quirks::lookup(&shipped.root(), id(key), |_| Some("A phone".to_owned()));
+        assert_eq!(found.quirk.is_none(), alone, "{key}");
+    }
+}
