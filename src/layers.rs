@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
-use nix::fcntl::OFlag;
+use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
 use crate::root::{Root, read_limited};
+use crate::sys;
 
 /// No file of ours comes near; one that does is a mistake or an attack.
 const FILE_LIMIT: usize = 1 << 20;
@@ -75,23 +76,23 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
         let path = Path::new(layer.directory()).join(directory);
         let io = |error: nix::Error| LayerError::Io { path: path.clone(), source: error.into() };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let entries = match Dir::open(&root.at(&path), flags, Mode::empty()) {
-            Ok(entries) => entries,
+        let opened = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
+            Ok(opened) => opened,
             Err(nix::Error::ENOENT) => continue,
             Err(error) => return Err(io(error)),
         };
         secure(root, &path)?;
-        for (count, entry) in entries.into_iter().enumerate() {
-            let entry = entry.map_err(io)?;
-            if count >= FILES_LIMIT {
-                return Err(LayerError::TooMany { path });
-            }
-            // Most names are not wanted: they are passed over as they are.
-            let name = entry.file_name().to_bytes();
-            if wanted(name) && name.ends_with(b".toml") {
+        let before = found.len();
+        // Most names are not wanted: they are passed over as they are.
+        let told = sys::for_each_name(opened.as_fd(), |name| {
+            if name.ends_with(b".toml") && wanted(name) && found.len() <= before + FILES_LIMIT {
                 let name = PathBuf::from(OsStr::from_bytes(name));
                 found.insert(name.clone(), Layered { layer, path: path.join(name) });
             }
+        });
+        told.map_err(io)?;
+        if found.len() > before + FILES_LIMIT {
+            return Err(LayerError::TooMany { path });
         }
     }
     Ok(found.into_values().collect())

@@ -2,6 +2,7 @@
 
 use crate::deadline::Deadline;
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
@@ -31,6 +32,28 @@ pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
 pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
     // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
     unsafe { context.open_device_with_fd(node.as_raw_fd()) }
+}
+
+/// Calls `each` with every name in a directory, `.` and `..` among them, in no order. No name costs an allocation.
+pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
+    let mut buffer = [0_u8; 4096];
+    loop {
+        let (fd, start, length) = (directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: the kernel writes at most `length` bytes from `start` on, which is what `buffer` has; the descriptor
+        // is borrowed and so open.
+        let got = Errno::result(unsafe { libc::syscall(libc::SYS_getdents64, fd, start, length) })?;
+        let mut records = usize::try_from(got).ok().and_then(|got| buffer.get(..got)).unwrap_or_default();
+        if records.is_empty() {
+            return Ok(());
+        }
+        // struct linux_dirent64: inode, offset, u16 length of the record at 16, type, name from 19 on, NUL.
+        while let Some(length) = records.get(16..).and_then(<[u8]>::first_chunk) {
+            let length = usize::from(u16::from_ne_bytes(*length));
+            let (Some(name), Some(rest)) = (records.get(19..length), records.get(length..)) else { break };
+            each(memchr::memchr(0, name).and_then(|end| name.get(..end)).unwrap_or(name));
+            records = rest;
+        }
+    }
 }
 
 static STOPS: AtomicUsize = AtomicUsize::new(0);
@@ -89,5 +112,31 @@ fn wait_blocked(
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn every_name_is_told_once() {
+        let directory = std::env::temp_dir().join(format!("wwan-quirks-{}-names", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        // More than fit into the buffer at once, of all lengths.
+        let mut expected: Vec<String> =
+            (0..600).map(|number| format!("{number:0length$}", length = 4 + number % 200)).collect();
+        expected.iter().for_each(|name| std::fs::write(directory.join(name), "").unwrap());
+        expected.extend([".".to_owned(), "..".to_owned()]);
+        expected.sort();
+        let mut names = Vec::new();
+        let opened = std::fs::File::open(&directory).unwrap();
+        for_each_name(opened.as_fd(), |name| names.push(String::from_utf8(name.to_vec()).unwrap())).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        names.sort();
+        assert_eq!(names, expected);
+        let file = std::fs::File::open("/proc/self/cmdline").unwrap();
+        assert_eq!(for_each_name(file.as_fd(), |_| ()), Err(Errno::ENOTDIR));
     }
 }

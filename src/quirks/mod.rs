@@ -228,12 +228,9 @@ fn load(
 
 /// Whether a file of this name can hold entries of the vendor whose files begin with `own` (`1199-`).
 fn can_hold(name: &[u8], own: &str) -> bool {
-    match name {
-        [a, b, c, d, b'-', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => {
-            name.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(own.as_bytes()))
-        }
-        _ => true,
-    }
+    let Some((head, _)) = name.split_first_chunk::<5>() else { return true };
+    let [digits @ .., hyphen] = head;
+    *hyphen != b'-' || head.eq_ignore_ascii_case(own.as_bytes()) || !digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// The vendor that a file of this name is all about (`1199-sierra.toml`).
