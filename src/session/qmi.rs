@@ -182,16 +182,21 @@ impl<'c> Client<'c> {
         let skipped = self.carrier.skipped();
         let (mut tids, mut garbage) = (Vec::new(), 0);
         let attempt = |client: &mut Self, until: Deadline| {
-            if !tids.is_empty() {
-                client.carrier.resynchronise();
+            if tries == Tries::One && client.allocating.is_some() {
+                // The answer may stand behind one that somebody before us did not take: each request lets one out.
+                let tid = client.next_tid(Service::CTL);
+                client.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)?;
+            } else {
+                if !tids.is_empty() {
+                    client.carrier.resynchronise();
+                }
+                let tid = client.next_tid(call.service);
+                tids.push(tid);
+                if call == ctl::ALLOCATE_CID {
+                    client.allocating = Some(tid);
+                }
+                client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
-            let tid = client.next_tid(call.service);
-            tids.push(tid);
-            if call == ctl::ALLOCATE_CID {
-                client.allocating = Some(tid);
-            }
-            client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
-            let until = if tries == Tries::One { by } else { until };
             while let Some(frame) = client.carrier.receive(until)? {
                 let message = match Message::parse(&frame) {
                     Ok(message) => message,
