@@ -25,6 +25,13 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+impl Cli {
+    /// `wwan-quirks hook`, without options.
+    pub fn hook() -> Cli {
+        Cli { root: PathBuf::from("/"), verbose: 0, quiet: false, verb: Verb::Hook }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve one udev event, described by its environment
@@ -87,4 +94,14 @@ pub struct Output {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_to_the_hook_is_what_the_command_line_says() {
+        assert_eq!(format!("{:?}", Cli::hook()), format!("{:?}", Cli::parse_from(["wwan-quirks", "hook"])));
+    }
 }
