@@ -65,7 +65,7 @@ pub fn run(paths: &[PathBuf], out: &mut impl Write) -> Result<Exit, Error> {
             for entry in fs::read_dir(path).map_err(io)? {
                 files.push(entry.map_err(io)?.path());
             }
-            files.sort();
+            files.sort_unstable();
             files.iter().filter(|file| is_configuration(file)).try_for_each(|file| import.file(file))?;
         } else {
             import.file(path)?;
@@ -159,7 +159,7 @@ impl Import {
     pub fn toml(&self) -> String {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         // Of those that match equally well the last counts, with usb_modeswitch the last by name.
-        entries.sort_by(|a, b| (a.id, &a.suffix).cmp(&(b.id, &b.suffix)));
+        entries.sort_unstable_by(|a, b| (a.id, &a.suffix).cmp(&(b.id, &b.suffix)));
         let mut groups: Vec<Vec<&Entry>> = Vec::new();
         for entry in entries {
             let same = |group: &&mut Vec<&Entry>| {

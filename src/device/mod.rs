@@ -141,7 +141,7 @@ impl Device {
         };
         let mut ports: Vec<Port> =
             entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)).collect();
-        ports.sort();
+        ports.sort_unstable();
         // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
         Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
     }
@@ -269,10 +269,10 @@ impl Device {
             }
             // A usb-serial port is a directory of its own beside the classes (`ttyUSB0`).
             nodes.extend(self.list(directory)?.into_iter().filter(|name| name.starts_with("tty") && name != "tty"));
-            nodes.sort();
+            nodes.sort_unstable();
             found.push(BoundInterface { number, driver: self.driver(directory), nodes });
         }
-        found.sort_by_key(|interface| interface.number);
+        found.sort_unstable_by_key(|interface| interface.number);
         Ok(found)
     }
 
@@ -287,7 +287,7 @@ impl Device {
                 ports.push(ControlPort { driver: self.driver(Path::new(&name)), name: port, number });
             }
         }
-        ports.sort_by(|a, b| a.name.cmp(&b.name));
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
     }
 
