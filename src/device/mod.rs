@@ -220,6 +220,20 @@ impl Device {
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
     }
 
+    /// A text attribute of the first SCSI device on it; none where there is no such device, or not yet.
+    pub fn scsi_attribute(&self, name: &str) -> Option<String> {
+        // 1-1:1.0/host0/target0:0:0/0:0:0:0
+        let mut directory = PathBuf::new();
+        for prefix in [&format!("{}:", self.port), "host", "target", ""] {
+            let mut names = self.list(&directory).ok()?;
+            names.sort_unstable();
+            let digit = |name: &&String| name.as_bytes().get(prefix.len()).is_some_and(u8::is_ascii_digit);
+            directory.push(names.iter().find(|name| name.starts_with(prefix) && digit(name))?);
+        }
+        let text = self.attribute(&directory.join(name).display().to_string()).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
     pub fn descriptors(&self) -> Result<Descriptors, DeviceError> {
         let bytes = self.raw_descriptors()?;
         descriptors::parse(&bytes)
