@@ -170,3 +170,24 @@ fn a_message_that_has_no_answer_needs_no_endpoint_for_one() {
     let planned = root.run(&["apply", "--dry-run", "1-1"]).stdout;
     assert!(planned.contains("bulk 1b5a01"), "{planned}");
 }
+
+#[test]
+fn a_look_up_reads_what_a_check_reads() {
+    use wwan_quirks::layers::{Layer, Layered};
+    use wwan_quirks::quirks::fragment::{parse, parse_for};
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
+    for entry in std::fs::read_dir(database).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file = Layered { layer: Layer::Shipped, path };
+        let (all, errors) = parse(&file, &text);
+        assert_eq!(errors, []);
+        for id in all.iter().flat_map(|quirk| &quirk.ids) {
+            let (found, errors) = parse_for(&file, &text, *id);
+            assert_eq!(errors, []);
+            let found: Vec<_> = found.into_iter().filter(|quirk| quirk.ids.contains(id)).collect();
+            let wanted: Vec<_> = all.iter().filter(|quirk| quirk.ids.contains(id)).cloned().collect();
+            assert_eq!(found, wanted, "{id}");
+        }
+    }
+}
