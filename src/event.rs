@@ -65,6 +65,8 @@ impl Event {
         let name = devpath.rsplit('/').next().unwrap_or_default();
         let occasion = match subsystem.as_str() {
             "usb" if text("DEVTYPE")?.as_deref() == Some("usb_device") => Occasion::Device,
+            // A device that is known by what it answers to a SCSI INQUIRY can be told from others now, and not before.
+            "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Occasion::Device,
             "usbmisc" if is_control_port(name) => Occasion::ControlPort(name.to_owned()),
             _ => return Ok(None),
         };
@@ -102,6 +104,16 @@ mod tests {
         let event = port("/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0").unwrap();
         assert_eq!(event.occasion, Occasion::ControlPort("cdc-wdm0".to_owned()));
         assert_eq!(port("/devices/usb1/1-1/1-1:1.8/usbmisc/hiddev0"), None);
+    }
+
+    #[test]
+    fn a_scsi_device_is_an_occasion_to_look_at_the_usb_device_again() {
+        let event = |kind| {
+            let path = "/devices/usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0";
+            read(&[("ACTION", "add"), ("DEVPATH", path), ("SUBSYSTEM", "scsi"), ("DEVTYPE", kind)]).unwrap()
+        };
+        assert_eq!(event("scsi_device").unwrap().occasion, Occasion::Device);
+        assert_eq!(event("scsi_host"), None);
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub fn holders(root: &Root, port: &Path) -> Vec<Holder> {
             Holder { pid, name: name.trim_end().to_owned() }
         })
         .collect();
-    holders.sort_by_key(|holder| holder.pid);
+    holders.sort_unstable_by_key(|holder| holder.pid);
     holders
 }
 

@@ -65,7 +65,7 @@ pub fn run(paths: &[PathBuf], out: &mut impl Write) -> Result<Exit, Error> {
             for entry in fs::read_dir(path).map_err(io)? {
                 files.push(entry.map_err(io)?.path());
             }
-            files.sort();
+            files.sort_unstable();
             files.iter().filter(|file| is_configuration(file)).try_for_each(|file| import.file(file))?;
         } else {
             import.file(path)?;
@@ -159,7 +159,7 @@ impl Import {
     pub fn toml(&self) -> String {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         // Of those that match equally well the last counts, with usb_modeswitch the last by name.
-        entries.sort_by(|a, b| (a.id, &a.suffix).cmp(&(b.id, &b.suffix)));
+        entries.sort_unstable_by(|a, b| (a.id, &a.suffix).cmp(&(b.id, &b.suffix)));
         let mut groups: Vec<Vec<&Entry>> = Vec::new();
         for entry in entries {
             let same = |group: &&mut Vec<&Entry>| {
@@ -290,7 +290,8 @@ impl<'a> Reader<'a> {
         let mut parts = self.name().split(':');
         let named = format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let Ok(id) = named.parse() else {
-            let (vendor, product) = (self.number("DefaultVendor", 16), self.number("DefaultProduct", 16));
+            let (vendor, product) =
+                (self.number("DefaultVendor", 16, 0xffff), self.number("DefaultProduct", 16, 0xffff));
             let id = vendor.zip(product).and_then(|(vendor, product)| {
                 Some(UsbId { vendor: u16::try_from(vendor).ok()?, product: u16::try_from(product).ok()? })
             });
@@ -323,9 +324,9 @@ impl<'a> Reader<'a> {
     /// setting, the reset.
     fn steps(&mut self) -> String {
         let mut acts = self.acts();
-        let configuration = self.number("Configuration", 16);
+        let configuration = self.number("Configuration", 16, 0xff);
         let mut after = Vec::new();
-        if let Some(value) = self.number("AltSetting", 16) {
+        if let Some(value) = self.number("AltSetting", 16, 0xff) {
             after.push(format!("{{ alternate-setting = {value} }}"));
         }
         if self.flag("ResetUSB") {
@@ -366,7 +367,7 @@ impl<'a> Reader<'a> {
                 if self.flag("StandardEject") || !messages.is_empty() {
                     self.ignore("MessageContent", "beside a mode of its own, usb_modeswitch passes it over");
                 }
-                let mode = if *key == "PantechMode" { self.number(key, 10) } else { None };
+                let mode = if *key == "PantechMode" { self.number(key, 10, 0xffff) } else { None };
                 match mode {
                     // The device switches by itself.
                     Some(1 | 3) => {}
@@ -409,24 +410,24 @@ impl<'a> Reader<'a> {
     fn switch(&mut self, acts: &[String]) -> String {
         let mut keys = Vec::new();
         let mut number = |key: &str, name: &str| {
-            if let Some(value) = self.number(key, 16) {
+            if let Some(value) = self.number(key, 16, 0xff) {
                 keys.push(format!("{name} = 0x{value:02x}"));
             }
         };
         number("Interface", "interface");
         number("MessageEndpoint", "out");
-        if self.number("ResponseEndpoint", 16).is_some_and(|endpoint| endpoint & 0x80 == 0) {
+        if self.number("ResponseEndpoint", 16, 0xff).is_some_and(|endpoint| endpoint & 0x80 == 0) {
             self.ignore("ResponseEndpoint", "it names an endpoint that goes to the device");
-        } else if let Some(value) = self.number("ResponseEndpoint", 16) {
+        } else if let Some(value) = self.number("ResponseEndpoint", 16, 0xff) {
             keys.push(format!("in = 0x{value:02x}"));
         }
-        if let Some(value) = self.number("WaitBefore", 10) {
+        if let Some(value) = self.number("WaitBefore", 10, 60) {
             keys.push(format!("wait-before = {value}"));
         }
-        if let Some(milliseconds) = self.number("ReleaseDelay", 10) {
+        if let Some(milliseconds) = self.number("ReleaseDelay", 10, 60_000) {
             keys.push(format!("release-delay = {}", f64::from(milliseconds) / 1000.0));
         }
-        if let Some(value) = self.number("TargetClass", 16) {
+        if let Some(value) = self.number("TargetClass", 16, 0xff) {
             keys.push(format!("target-class = 0x{value:02x}"));
         }
         let list = format!("[{}]", acts.join(", "));
@@ -452,13 +453,19 @@ impl<'a> Reader<'a> {
         self.get(key).is_some_and(|(value, _)| value.starts_with(['1', 'y', 'Y', 't', 'T']))
     }
 
-    /// A number as strtol reads it; a fault where it is none.
-    fn number(&mut self, key: &str, radix: u32) -> Option<u32> {
+    /// A number from 0 to `most`; a fault where it is none.
+    fn number(&mut self, key: &str, radix: u32, most: u32) -> Option<u32> {
         let (value, span) = self.get(key)?;
         let digits = if radix == 16 { value.trim_start_matches("0x").trim_start_matches("0X") } else { value };
-        let number = u32::from_str_radix(digits, radix).ok();
+        let number = u32::from_str_radix(digits, radix).ok().filter(|number| *number <= most);
         if number.is_none() && self.faults.iter().all(|fault| !fault.message.starts_with(key)) {
-            self.fault(span, &format!("{key} is no number"));
+            self.fault(
+                span,
+                &format!(
+                    "{key} is no number from 0 to {}",
+                    if radix == 16 { format!("{most:x}") } else { most.to_string() }
+                ),
+            );
         }
         number
     }
@@ -582,6 +589,8 @@ mod tests {
             ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
             ("1234:5678", "Configuration=x", "1:15", "Configuration is no number"),
+            ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore is no number from 0 to 60"),
+            ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface is no number from 0 to ff"),
             ("1234:5678:uXx=1", "StandardEject=1", "1:1", "names no text"),
             ("my.conf", "StandardEject=1", "1:1", "DefaultVendor"),
         ] {
@@ -591,5 +600,41 @@ mod tests {
             assert!(fault.message.contains(message), "{fault}");
             assert!(!import.toml().contains("[[device]]"));
         }
+    }
+
+    /// Whatever the files hold, what comes out can be read, and holds as many IDs as there are files without fault.
+    #[test]
+    fn no_text_gives_quirks_that_cannot_be_read() {
+        let seed = "# Nàme \"x\"\nTargetClass=0xff\nInterface=09\nMessageEndpoint=0x05\nResponseEndpoint=85\nWaitBefore=2\n\
+            ReleaseDelay=400\nStandardEject=1\nMessageContent=\"0f00\"\nMessageContent2=10\nConfiguration=2\nAltSetting=1\n\
+            ResetUSB=1\nPantechMode=4\nHuaweiMode=0\nDetachStorageOnly=1\n";
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 8).unwrap() % below
+        };
+        let mut usable = 0;
+        for _ in 0..3000 {
+            let mut text: Vec<char> = seed.chars().collect();
+            for _ in 0..random(6) {
+                let at = random(text.len().max(1));
+                match random(4) {
+                    0 if text.len() > 1 => drop(text.remove(at)),
+                    0 => {}
+                    1 => text.insert(at.min(text.len()), ['\n', '=', '"', '\'', '#', '\u{7}', '9', 'f'][random(8)]),
+                    2 => text[at] = ['1', '0', 'x', '\\', '\r', ']', 'ß', '-'][random(8)],
+                    _ => text.truncate(at.max(1)),
+                }
+            }
+            let import = import("1234:5678:uMa=a'\"\\b\t", &text.iter().collect::<String>());
+            let file = crate::layers::Layered { layer: crate::layers::Layer::Shipped, path: "x.toml".into() };
+            let (quirks, errors) = crate::quirks::fragment::parse(&file, &import.toml());
+            assert_eq!(errors, [], "{}", import.toml());
+            assert_eq!(quirks.len(), usize::from(import.faults.is_empty()));
+            usable += quirks.len();
+        }
+        assert!(usable > 300, "{usable}");
     }
 }

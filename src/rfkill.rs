@@ -15,7 +15,7 @@ pub fn wwan_is_blocked(root: &Root) -> Option<String> {
                 .then(|| format!("{} ({}) is blocked", switch.file_name().to_string_lossy(), name.trim_end()))
         })
         .collect();
-    blocked.sort();
+    blocked.sort_unstable();
     blocked.into_iter().next()
 }
 

@@ -20,6 +20,7 @@ ACTION!="add|change", GOTO="wwan_quirks_end"
 ACTION=="change", ENV{SYNTH_UUID}!="?*", GOTO="wwan_quirks_end"
 SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", GOTO="wwan_quirks_device"
 SUBSYSTEM=="usbmisc", KERNEL=="cdc-wdm*", GOTO="wwan_quirks_port"
+SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
 GOTO="wwan_quirks_end"
 "#;
 
@@ -39,31 +40,59 @@ pub fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
 
 /// The rules for `quirks`.
 pub fn text(quirks: &[Quirk]) -> String {
-    let device = group(quirks, for_device);
-    let port = group(quirks, for_port);
     let mut text = HEAD.to_owned();
-    section(&mut text, "device", r#"ATTR{idVendor}=="#, r#"ATTR{idProduct}=="#, &device);
-    section(&mut text, "port", r#"SUBSYSTEMS=="usb", ATTRS{idVendor}=="#, r#"ATTRS{idProduct}=="#, &port);
+    for event in Event::ALL {
+        section(&mut text, event, &event.products(quirks));
+    }
     text.push_str("\nLABEL=\"wwan_quirks_end\"\n");
     text
 }
 
-/// Whether a step is done when the device itself appears.
-fn for_device(step: &Step) -> bool {
-    matches!(step, Step::Switch(_) | Step::Configuration { .. })
+/// What the rules wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// The USB device.
+    Device,
+    /// A SCSI device on it.
+    Scsi,
+    /// A control port of it.
+    Port,
 }
 
-/// Whether a step is done when a control port of the device appears.
-fn for_port(step: &Step) -> bool {
-    matches!(step, Step::FccAuth(_))
+impl Event {
+    const ALL: [Event; 3] = [Event::Device, Event::Scsi, Event::Port];
+
+    fn label(self) -> &'static str {
+        match self {
+            Event::Device => "wwan_quirks_device",
+            Event::Scsi => "wwan_quirks_scsi",
+            Event::Port => "wwan_quirks_port",
+        }
+    }
+
+    /// Whether `quirk` has something to do then.
+    fn concerns(self, quirk: &Quirk) -> bool {
+        let by_scsi = quirk.strings.keys().any(|text| text.is_scsi());
+        quirk.steps.iter().any(|step| match step {
+            Step::Switch(_) | Step::Configuration { .. } => self == if by_scsi { Event::Scsi } else { Event::Device },
+            Step::FccAuth(_) => self == Event::Port,
+        })
+    }
+
+    fn products(self, quirks: &[Quirk]) -> Products {
+        let mut products = Products::new();
+        for quirk in quirks.iter().filter(|quirk| self.concerns(quirk)) {
+            for id in &quirk.ids {
+                products.entry(id.vendor).or_default().insert(id.product);
+            }
+        }
+        products
+    }
 }
 
 /// The IDs that rules name.
 #[derive(Debug, Default)]
-pub struct Ruled {
-    device: BTreeSet<UsbId>,
-    port: BTreeSet<UsbId>,
-}
+pub struct Ruled(BTreeSet<(Event, UsbId)>);
 
 impl Ruled {
     /// Of the rules that are installed below `root`; none where there are none.
@@ -77,41 +106,38 @@ impl Ruled {
 
     /// Of rules as [`text`] writes them.
     pub fn read(rules: &str) -> Ruled {
-        let mut ruled = Ruled::default();
+        let mut ruled = BTreeSet::new();
+        let mut event = None;
         for line in rules.lines() {
-            let value = |key: &str| line.split_once(&format!("{key}==\""))?.1.split('"').next();
-            let of_port = line.contains("ATTRS{idVendor}");
-            let (vendor, products) =
-                if of_port { ("ATTRS{idVendor}", "ATTRS{idProduct}") } else { ("ATTR{idVendor}", "ATTR{idProduct}") };
-            let (Some(vendor), Some(products)) = (value(vendor), value(products)) else { continue };
-            let ids = products.split('|').filter_map(|product| format!("{vendor}:{product}").parse::<UsbId>().ok());
-            if of_port { ruled.port.extend(ids) } else { ruled.device.extend(ids) }
+            let value = |key: &str| line.split_once(key)?.1.split_once("==\"")?.1.split('"').next();
+            if let Some(label) = line.strip_prefix("LABEL=\"") {
+                event = Event::ALL.into_iter().find(|event| label.trim_end_matches('"') == event.label());
+            }
+            let (Some(event), Some(vendor), Some(products)) = (event, value("{idVendor}"), value("{idProduct}")) else {
+                continue;
+            };
+            let ids = products.split('|').filter_map(|product| format!("{vendor}:{product}").parse().ok());
+            ruled.extend(ids.map(|id| (event, id)));
         }
-        ruled
+        Ruled(ruled)
     }
 
     /// Whether the events that `quirk` needs for `id` are named.
     pub fn covers(&self, quirk: &Quirk, id: UsbId) -> bool {
-        (self.device.contains(&id) || !quirk.steps.iter().any(for_device))
-            && (self.port.contains(&id) || !quirk.steps.iter().any(for_port))
+        Event::ALL.into_iter().all(|event| !event.concerns(quirk) || self.0.contains(&(event, id)))
     }
 }
 
 type Products = BTreeMap<u16, BTreeSet<u16>>;
 
-fn group(quirks: &[Quirk], concerned: impl Fn(&Step) -> bool) -> Products {
-    let mut products = Products::new();
-    for quirk in quirks.iter().filter(|quirk| quirk.steps.iter().any(&concerned)) {
-        for id in &quirk.ids {
-            products.entry(id.vendor).or_default().insert(id.product);
-        }
-    }
-    products
-}
-
-fn section(text: &mut String, label: &str, vendor: &str, product: &str, products: &Products) {
+fn section(text: &mut String, event: Event, products: &Products) {
+    // Attributes of the event's own device, or of the USB device above it.
+    let (vendor, product) = match event {
+        Event::Device => ("ATTR{idVendor}==", "ATTR{idProduct}=="),
+        Event::Scsi | Event::Port => ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}=="),
+    };
     // Writing to a String does not fail.
-    let _ = writeln!(text, "\nLABEL=\"wwan_quirks_{label}\"");
+    let _ = writeln!(text, "\nLABEL=\"{}\"", event.label());
     for (id, products) in products {
         let products: Vec<String> = products.iter().map(|product| format!("{product:04x}")).collect();
         for line in products.chunks(PRODUCTS) {

@@ -47,14 +47,14 @@ pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) ->
 }
 
 fn text(device: &Device, text: Text) -> Option<String> {
-    let attribute = match text {
-        Text::Manufacturer => "manufacturer",
-        Text::Product => "product",
-        Text::Serial => "serial",
-        // The kernel asks a device for these long after its event.
-        Text::ScsiVendor | Text::ScsiModel | Text::ScsiRevision => return None,
-    };
-    device.attribute(attribute).ok()
+    match text {
+        Text::Manufacturer => device.attribute("manufacturer").ok(),
+        Text::Product => device.attribute("product").ok(),
+        Text::Serial => device.attribute("serial").ok(),
+        Text::ScsiVendor => device.scsi_attribute("vendor"),
+        Text::ScsiModel => device.scsi_attribute("model"),
+        Text::ScsiRevision => device.scsi_attribute("rev"),
+    }
 }
 
 /// What the plan needs to know of `device` for the steps of `quirk` on this occasion.

@@ -142,3 +142,52 @@ fn a_modem_can_be_left_unconfigured_for_a_moment() {
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")), "2\n");
     assert!(begun.elapsed() >= std::time::Duration::from_millis(500));
 }
+
+#[test]
+fn a_device_that_only_scsi_tells_apart_is_known_once_the_kernel_has_asked_it() {
+    let root = Root::new();
+    let device = root.plug("1-1", "04e8:f000", &fake::install_mode());
+    let explain = || root.run(&["explain", "1-1"]).stdout;
+    assert!(explain().contains("no quirk applies"), "{}", explain());
+    let scsi = format!("{device}/1-1:1.9/host0/target0:0:0/0:0:0:0");
+    root.write(&format!("{device}/1-1:1.9/bInterfaceNumber"), "09\n");
+    root.write(&format!("{scsi}/model"), "U209 CD-ROM      \n");
+    assert!(explain().contains("U209"), "{}", explain());
+    let rules = root.run(&["rules"]).stdout;
+    let (_, rules) = rules.split_once("LABEL=\"wwan_quirks_scsi\"").unwrap();
+    assert!(rules.contains("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==\"04e8\", ATTRS{idProduct}==\"f000\""), "{rules}");
+    let devpath = scsi.trim_start_matches("/sys");
+    let event = [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "scsi"), ("DEVTYPE", "scsi_device")];
+    // The switch is tried, and there is no device node here.
+    let ended = root.hook(&event);
+    assert!(ended.stderr.contains("04e8:f000") && ended.stderr.contains("switch"), "{ended:?}");
+}
+
+#[test]
+fn a_message_that_has_no_answer_needs_no_endpoint_for_one() {
+    let root = Root::new();
+    root.plug("1-1", "0922:1001", &fake::without_answer());
+    let planned = root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert!(planned.contains("bulk 1b5a01"), "{planned}");
+}
+
+#[test]
+fn a_look_up_reads_what_a_check_reads() {
+    use wwan_quirks::layers::{Layer, Layered};
+    use wwan_quirks::quirks::fragment::{parse, parse_for};
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
+    for entry in std::fs::read_dir(database).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file = Layered { layer: Layer::Shipped, path };
+        let (all, errors) = parse(&file, &text);
+        assert_eq!(errors, []);
+        for id in all.iter().flat_map(|quirk| &quirk.ids) {
+            let (found, errors) = parse_for(&file, &text, *id);
+            assert_eq!(errors, []);
+            let found: Vec<_> = found.into_iter().filter(|quirk| quirk.ids.contains(id)).collect();
+            let wanted: Vec<_> = all.iter().filter(|quirk| quirk.ids.contains(id)).cloned().collect();
+            assert_eq!(found, wanted, "{id}");
+        }
+    }
+}

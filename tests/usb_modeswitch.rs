@@ -291,14 +291,15 @@ fn importing_all_of_usb_modeswitch_data_gives_the_database() {
 fn every_device_has_its_rule() {
     let shipped = Shipped::new("rules");
     let rules = include_str!("../udev-rules/85-wwan-quirks.rules");
-    let (device, _) = rules.split_once("LABEL=\"wwan_quirks_port\"").unwrap();
+    let (device, rest) = rules.split_once("LABEL=\"wwan_quirks_scsi\"").unwrap();
+    let (scsi, _) = rest.split_once("LABEL=\"wwan_quirks_port\"").unwrap();
     for key in devices().keys() {
         let quirk = shipped.quirk(key);
         let concerned = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_) | Step::Configuration { .. }));
         let (vendor, product) = (key.get(..4).unwrap(), key.get(5..9).unwrap());
-        let rule = device.lines().any(|line| {
-            line.starts_with(&format!("ATTR{{idVendor}}==\"{vendor}\""))
-                && line.split(['"', '|']).any(|part| part == product)
+        let section = if quirk.strings.keys().any(|text| text.is_scsi()) { scsi } else { device };
+        let rule = section.lines().any(|line| {
+            line.contains(&format!("{{idVendor}}==\"{vendor}\"")) && line.split(['"', '|']).any(|part| part == product)
         });
         // The EM7355's configuration is left alone, and the UML295 switches by itself.
         assert_eq!(rule, concerned, "{key}");

@@ -141,7 +141,7 @@ impl Device {
         };
         let mut ports: Vec<Port> =
             entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)).collect();
-        ports.sort();
+        ports.sort_unstable();
         // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
         Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
     }
@@ -220,6 +220,20 @@ impl Device {
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
     }
 
+    /// A text attribute of the first SCSI device on it; none where there is no such device, or not yet.
+    pub fn scsi_attribute(&self, name: &str) -> Option<String> {
+        // 1-1:1.0/host0/target0:0:0/0:0:0:0
+        let mut directory = PathBuf::new();
+        for prefix in [&format!("{}:", self.port), "host", "target", ""] {
+            let mut names = self.list(&directory).ok()?;
+            names.sort_unstable();
+            let digit = |name: &&String| name.as_bytes().get(prefix.len()).is_some_and(u8::is_ascii_digit);
+            directory.push(names.iter().find(|name| name.starts_with(prefix) && digit(name))?);
+        }
+        let text = self.attribute(&directory.join(name).display().to_string()).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
     pub fn descriptors(&self) -> Result<Descriptors, DeviceError> {
         let bytes = self.raw_descriptors()?;
         descriptors::parse(&bytes)
@@ -269,10 +283,10 @@ impl Device {
             }
             // A usb-serial port is a directory of its own beside the classes (`ttyUSB0`).
             nodes.extend(self.list(directory)?.into_iter().filter(|name| name.starts_with("tty") && name != "tty"));
-            nodes.sort();
+            nodes.sort_unstable();
             found.push(BoundInterface { number, driver: self.driver(directory), nodes });
         }
-        found.sort_by_key(|interface| interface.number);
+        found.sort_unstable_by_key(|interface| interface.number);
         Ok(found)
     }
 
@@ -287,7 +301,7 @@ impl Device {
                 ports.push(ControlPort { driver: self.driver(Path::new(&name)), name: port, number });
             }
         }
-        ports.sort_by(|a, b| a.name.cmp(&b.name));
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
     }
 

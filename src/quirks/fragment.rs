@@ -295,15 +295,17 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
                 continue;
             }
         };
-        let texts = [
+        let mut strings = Strings::new();
+        for (text, part) in [
             (Text::Manufacturer, entry.manufacturer),
             (Text::Product, entry.product),
             (Text::Serial, entry.serial),
             (Text::ScsiVendor, entry.scsi_vendor),
             (Text::ScsiModel, entry.scsi_model),
             (Text::ScsiRevision, entry.scsi_revision),
-        ];
-        let strings: Strings = texts.into_iter().filter_map(|(text, part)| Some((text, part?))).collect();
+        ] {
+            strings.extend(part.map(|part| (text, part)));
+        }
         let span = entry.steps.span();
         let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
         let twice =

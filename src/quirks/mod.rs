@@ -62,6 +62,13 @@ pub enum Text {
     ScsiRevision,
 }
 
+impl Text {
+    /// Whether it is known only once the kernel has asked the device over SCSI.
+    pub fn is_scsi(self) -> bool {
+        matches!(self, Text::ScsiVendor | Text::ScsiModel | Text::ScsiRevision)
+    }
+}
+
 /// Parts of texts to look for in a device; `_` stands for itself and for a blank.
 pub type Strings = BTreeMap<Text, String>;
 

@@ -158,3 +158,8 @@ pub fn two_of_storage() -> Vec<u8> {
     let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
     device(&[configuration(1, &storage), configuration(2, &storage)])
 }
+
+/// A printer-like interface that hears on one endpoint and never answers.
+pub fn without_answer() -> Vec<u8> {
+    device(&[configuration(1, &[interface(0, [7, 1, 1], &[(0x01, 2)])])])
+}
