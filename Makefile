@@ -13,7 +13,7 @@ DESTDIR ?=
 FCC_AUTH ?= true
 CARGO ?= cargo
 # The Debian of the virtual machine: this one, where it is one that is known.
-SUITE ?= $(shell . /etc/os-release 2>/dev/null; case "$$VERSION_CODENAME" in trixie) echo trixie ;; *) echo bookworm ;; esac)
+SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
 # udev, systemd and the database have their places below /usr, whatever PREFIX is.
 UDEVDIR ?= $(PREFIX)/lib/udev
