@@ -85,7 +85,7 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
         let before = found.len();
         // Most names are not wanted: they are passed over as they are.
         let told = sys::for_each_name(opened.as_fd(), |name| {
-            if name.ends_with(b".toml") && wanted(name) && found.len() <= before + FILES_LIMIT {
+            if wanted(name) && name.ends_with(b".toml") && found.len() <= before + FILES_LIMIT {
                 let name = PathBuf::from(OsStr::from_bytes(name));
                 found.insert(name.clone(), Layered { layer, path: path.join(name) });
             }

@@ -282,7 +282,7 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
         let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
         return Err(invalid(fragment.schema.span(), message).into());
     }
-    let vendor = file.path.file_name().and_then(|name| vendor_of(name.to_str()?));
+    let vendor = file.path.file_name().and_then(|name| vendor_of(name.as_encoded_bytes()));
     let mut quirks = Vec::new();
     let mut errors = Vec::new();
     for entry in fragment.device {

@@ -177,8 +177,7 @@ pub struct Found {
 /// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
 pub fn lookup(root: &Root, id: UsbId, read: impl Fn(Text) -> Option<String>) -> Found {
     let mut found = Found::default();
-    let own = format!("{:04x}-", id.vendor);
-    let files = match layers::files(root, DIRECTORY, |name| can_hold(name, &own)) {
+    let files = match layers::files(root, DIRECTORY, |name| vendor_of(name).is_none_or(|vendor| vendor == id.vendor)) {
         Ok(files) => files,
         Err(error) => return Found { quirk: None, errors: vec![error.into()] },
     };
@@ -233,15 +232,19 @@ fn load(
     }
 }
 
-/// Whether a file of this name can hold entries of the vendor whose files begin with `own` (`1199-`).
-fn can_hold(name: &[u8], own: &str) -> bool {
-    let Some((head, _)) = name.split_first_chunk::<5>() else { return true };
-    let [digits @ .., hyphen] = head;
-    *hyphen != b'-' || head.eq_ignore_ascii_case(own.as_bytes()) || !digits.iter().all(u8::is_ascii_hexdigit)
+/// The vendor that a file of this name is all about (`1199-sierra.toml`).
+pub fn vendor_of(name: &[u8]) -> Option<u16> {
+    let &[a, b, c, d, b'-', ..] = name else { return None };
+    [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))
 }
 
-/// The vendor that a file of this name is all about (`1199-sierra.toml`).
-pub fn vendor_of(name: &str) -> Option<u16> {
-    let digits = name.get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    name.get(4..)?.starts_with('-').then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+/// As [`char::to_digit`], which costs more, and this is asked for every file there is.
+fn hex_digit(digit: u8) -> Option<u16> {
+    let value = match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        b'A'..=b'F' => digit - b'A' + 10,
+        _ => return None,
+    };
+    Some(value.into())
 }
