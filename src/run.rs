@@ -180,6 +180,7 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
+        let returned = state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1);
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);
@@ -189,7 +190,7 @@ impl Run<'_> {
                 let seconds = switch.pauses().as_secs_f32();
                 Outcome::Unfinished(Trouble::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
             }
-            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
+            Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
@@ -201,11 +202,11 @@ impl Run<'_> {
             Outcome::Nothing(text) => (Kind::Nothing, text),
             Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
             Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
-            Outcome::Unfinished(trouble) => self.carry_on(device, action, policy, &trouble),
+            Outcome::Unfinished(trouble) => self.carry_on(device, action, returned, policy, &trouble),
         })
     }
 
-    fn switch(&self, device: &Device, switch: &Switch, target: &Target, deadline: Deadline) -> Outcome {
+    fn switch(&self, device: &Device, switch: &Switch, target: &Target, returned: bool, deadline: Deadline) -> Outcome {
         let mut node = match Node::open(self.root, device) {
             Ok(node) => node,
             Err(error) if error.is_gone() => return switch::left_mode(),
@@ -216,7 +217,7 @@ impl Run<'_> {
         let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
         let mut configure =
             |value| device.set_configuration(value).is_ok() && device.configuration().ok() == Some(Some(value));
-        switch::run(&mut node, switch, target, &mut configure, leaving, deadline)
+        switch::run(&mut node, switch, target, returned, &mut configure, leaving, deadline)
     }
 
     fn unlock(
@@ -267,7 +268,14 @@ impl Run<'_> {
     }
 
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
-    fn carry_on(&self, device: &Device, action: &Action, policy: &Resolved, trouble: &Trouble) -> (Kind, String) {
+    fn carry_on(
+        &self,
+        device: &Device,
+        action: &Action,
+        returned: bool,
+        policy: &Resolved,
+        trouble: &Trouble,
+    ) -> (Kind, String) {
         if matches!(action, Action::Switch { switch, .. } if switch.pauses() < LEAVING) {
             // What was sent is sent; the device's next identity has its own event.
             return (Kind::Unfinished, trouble.to_string());
@@ -282,7 +290,7 @@ impl Run<'_> {
         let deadline = Deadline::after(policy.modem_ready.value);
         let outcome = match action {
             Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
-            Action::Switch { switch, target } => self.switch(device, switch, target, deadline),
+            Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {

@@ -139,7 +139,7 @@ fn transfers(quirk: &Quirk) -> Vec<Transfer> {
                 transfers.extend((0..times).map(|_| Transfer::Interrupt { endpoint, data: String::new() }));
             }
             Op::SetConfiguration(value) => transfers.push(Transfer::Configuration { value }),
-            Op::Detach | Op::Sleep(_) | Op::WaitForReturn(_) => {}
+            Op::Detach | Op::Sleep(_) | Op::WaitForReturn => {}
             Op::Reset | Op::AlternateSetting(_) => panic!("no device needs {op} so far"),
         }
     }

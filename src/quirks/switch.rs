@@ -16,7 +16,7 @@
 //! | `{ interrupt-out = { endpoint, data } }`, `{ interrupt-in = { endpoint, length, times } }` | interrupt transfers |
 //! | `{ set-configuration = N }`, `{ alternate-setting = N }` | SET_CONFIGURATION, SET_INTERFACE |
 //! | `{ sleep = SECONDS }` | a pause |
-//! | `{ wait-for-return = SECONDS }` | the device leaves and comes back as the same ID; what follows is for then |
+//! | `"wait-for-return"` | the device leaves and comes back as the same ID; what follows is for then |
 //!
 //! Keys beside `do`: `interface`, `out`, `in` (bulk endpoint addresses), `wait-before` and `release-delay` (seconds),
 //! `target-class` (the class of the first interface of a device that has switched already).
@@ -80,7 +80,8 @@ pub enum Op {
     SetConfiguration(u8),
     AlternateSetting(u8),
     Sleep(Seconds),
-    WaitForReturn(Seconds),
+    /// The device leaves and comes back with the same ID. Nobody waits: its return has an event of its own.
+    WaitForReturn,
 }
 
 /// A control transfer. Bit 7 of the request type says which way its data goes.
@@ -181,6 +182,16 @@ impl Switch {
 }
 
 impl Switch {
+    /// What is done on one visit of a device that leaves and comes back in between: on the first, or where it has
+    /// `returned`, on the next.
+    pub fn part(&self, returned: bool) -> Vec<Op> {
+        let ops = self.ops();
+        let mut parts = ops.split(|op| matches!(op, Op::WaitForReturn));
+        let first = parts.next().unwrap_or_default();
+        let next = parts.next().filter(|_| returned);
+        next.unwrap_or(first).to_vec()
+    }
+
     /// All that it waits by itself.
     pub fn pauses(&self) -> Duration {
         let sleeps = self.ops().into_iter().map(|op| if let Op::Sleep(pause) = op { pause.0 } else { Duration::ZERO });
@@ -277,7 +288,7 @@ impl Op {
             Op::SetConfiguration(_) => "set-configuration",
             Op::AlternateSetting(_) => "alternate-setting",
             Op::Sleep(_) => "sleep",
-            Op::WaitForReturn(_) => "wait-for-return",
+            Op::WaitForReturn => "wait-for-return",
         }
     }
 }
@@ -286,7 +297,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            Op::Detach | Op::Reset => f.write_str(kind),
+            Op::Detach | Op::Reset | Op::WaitForReturn => f.write_str(kind),
             Op::Control(control) => write!(f, "{kind} {control}"),
             Op::Bulk(data) => write!(f, "{kind} {data}"),
             Op::InterruptOut(InterruptOut { endpoint, data }) => write!(f, "{kind} {endpoint:02x} {data}"),
@@ -294,7 +305,7 @@ impl fmt::Display for Op {
                 write!(f, "{kind} {endpoint:02x}, {times} times {length} bytes")
             }
             Op::SetConfiguration(value) | Op::AlternateSetting(value) => write!(f, "{kind} {value}"),
-            Op::Sleep(seconds) | Op::WaitForReturn(seconds) => write!(f, "{kind} {seconds}"),
+            Op::Sleep(seconds) => write!(f, "{kind} {seconds}"),
         }
     }
 }
@@ -403,6 +414,7 @@ impl<'de> Deserialize<'de> for Act {
                 match text {
                     "detach" => Ok(Act::Op(Op::Detach)),
                     "reset" => Ok(Act::Op(Op::Reset)),
+                    "wait-for-return" => Ok(Act::Op(Op::WaitForReturn)),
                     name if Switch::methods().any(|method| method == name) => Ok(Act::Method(name.to_owned())),
                     _ => {
                         let names = Switch::methods().collect::<Vec<_>>().join(", ");
@@ -420,7 +432,6 @@ impl<'de> Deserialize<'de> for Act {
                     "set-configuration",
                     "alternate-setting",
                     "sleep",
-                    "wait-for-return",
                 ];
                 let Some(key) = map.next_key::<String>()? else {
                     return Err(de::Error::custom("an empty table is no act"));
@@ -433,7 +444,6 @@ impl<'de> Deserialize<'de> for Act {
                     "set-configuration" => Op::SetConfiguration(map.next_value()?),
                     "alternate-setting" => Op::AlternateSetting(map.next_value()?),
                     "sleep" => Op::Sleep(map.next_value()?),
-                    "wait-for-return" => Op::WaitForReturn(map.next_value()?),
                     _ => return Err(de::Error::unknown_variant(&key, ACTS)),
                 };
                 match map.next_key::<String>()? {
@@ -531,6 +541,18 @@ mod tests {
         let switch = switch.unwrap();
         assert_eq!((switch.interface, switch.out, switch.r#in), (Some(1), Some(5), Some(0x85)));
         assert_eq!((switch.wait_before.0, switch.target_class), (Duration::from_secs(2), Some(0xff)));
+    }
+
+    #[test]
+    fn what_follows_a_return_is_for_then() {
+        let switch = read("[\"sony\", { set-configuration = 2 }]").unwrap();
+        let text = |returned| switch.part(returned).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let control = "control c0 11 0002 0000, 3 bytes back";
+        assert_eq!(text(false), ["detach", control]);
+        assert_eq!(text(true), [control, "set-configuration 2"]);
+        // One that does not leave in between does the same each time.
+        let sierra = Switch::method("sierra").unwrap();
+        assert_eq!(sierra.part(true), sierra.part(false));
     }
 
     #[test]

@@ -32,19 +32,20 @@ pub struct Target {
     pub interfaces: Vec<u8>,
 }
 
-/// Makes the device switch, and then watches it for `leaving`. `configure` sets a configuration through the kernel, and
-/// says whether it then stands.
+/// Makes the device switch, and then watches it for `leaving`. `returned` says that it has left and come back as it was,
+/// `configure` sets a configuration through the kernel and says whether it then stands.
 pub fn run(
     usb: &mut dyn Usb,
     switch: &Switch,
     target: &Target,
+    returned: bool,
     configure: &mut dyn FnMut(u8) -> bool,
     leaving: Duration,
     deadline: Deadline,
 ) -> Outcome {
     let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None };
     thread::sleep(switch.wait_before.0.min(deadline.remaining()));
-    let ops = switch.ops();
+    let ops = switch.part(returned);
     let mut changed = false;
     for (index, op) in ops.iter().enumerate() {
         // What is left of the time is for all that is left to do: one that times out leaves the others theirs.
@@ -55,8 +56,6 @@ pub fn run(
                 changed = configure(*value);
                 Ok(())
             }
-            // Its return has an event of its own, which begins anew; it switches for good then.
-            Op::WaitForReturn(_) => break,
             Op::Sleep(pause) => {
                 thread::sleep(pause.0.min(deadline.remaining()));
                 Ok(())
@@ -120,7 +119,7 @@ impl Run<'_> {
                 self.claim()?;
                 self.usb.set_alternate(self.target.interface, *alternate)
             }
-            Op::SetConfiguration(_) | Op::Sleep(_) | Op::WaitForReturn(_) => Ok(()),
+            Op::SetConfiguration(_) | Op::Sleep(_) | Op::WaitForReturn => Ok(()),
         }
     }
 
@@ -331,7 +330,8 @@ mod tests {
         let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
         let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
-        let outcome = run(&mut script, &switch, &target, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
+        let outcome =
+            run(&mut script, &switch, &target, false, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
         (outcome, script.seen)
     }
 
