@@ -135,9 +135,6 @@ impl Run<'_> {
         if !quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))) {
             state.record.arrived("switch");
         }
-        if self.by_hand {
-            state.record.attempts.clear();
-        }
         let mut exit = Exit::Fine;
         for planned in planned {
             let step = planned.step();
@@ -171,7 +168,10 @@ impl Run<'_> {
         deadline: Deadline,
     ) -> Option<(Kind, String)> {
         let step = action.step();
-        if !matches!(action, Action::FccAuth { .. }) && !state.record.attempt(step, &device.id.to_string(), now()) {
+        if !self.by_hand
+            && !matches!(action, Action::FccAuth { .. })
+            && !state.record.attempt(step, &device.id.to_string(), now())
+        {
             let told = state.record.last.get(step).is_some_and(|last| last.outcome == Kind::LeftAlone.name());
             let text = format!(
                 "it came back as it was {ATTEMPTS} times within {WINDOW} seconds and is left alone; \
