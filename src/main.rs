@@ -50,11 +50,8 @@ fn seldom(cli: Cli) -> Exit {
 }
 
 fn ended(exit: Result<Exit, Error>) -> Exit {
-    exit.map_or_else(
-        |error| {
-            eprintln!("wwan-quirks: {}", error.chain());
-            error.exit()
-        },
-        |exit| exit,
-    )
+    exit.unwrap_or_else(|error| {
+        eprintln!("wwan-quirks: {}", error.chain());
+        error.exit()
+    })
 }
