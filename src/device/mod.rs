@@ -106,6 +106,18 @@ pub struct ControlPort {
     pub number: DeviceNumber,
 }
 
+/// A tty of a modem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tty {
+    /// `ttyUSB0`.
+    pub name: String,
+    /// `bInterfaceNumber` of the interface that it is on.
+    pub interface: u8,
+    /// `option`, `qcserial`, `sierra`, `cdc_acm` and others.
+    pub driver: Option<String>,
+    pub number: DeviceNumber,
+}
+
 pub struct Device {
     pub port: Port,
     pub id: UsbId,
@@ -305,6 +317,27 @@ impl Device {
         Ok(ports)
     }
 
+    /// The ttys of the device, in the order of their interfaces.
+    pub fn ttys(&self) -> Result<Vec<Tty>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        let mut ttys = Vec::new();
+        for directory in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = self.attribute(&format!("{directory}/bInterfaceNumber"))?;
+            let interface = u8::from_str_radix(&interface, 16).map_err(|_| self.odd("bInterfaceNumber", &interface))?;
+            // A usb-serial port is a device between the interface and the class: `ttyUSB0/tty/ttyUSB0`.
+            let serial = self.list(Path::new(&directory))?.into_iter().filter(|name| name.starts_with("tty"));
+            let classes = serial.map(|name| if name == "tty" { name } else { format!("{name}/tty") });
+            for class in classes.map(|class| Path::new(&directory).join(class)) {
+                for name in self.list(&class).unwrap_or_default() {
+                    let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                    ttys.push(Tty { name, interface, driver: self.driver(Path::new(&directory)), number });
+                }
+            }
+        }
+        ttys.sort_unstable_by(|a, b| (a.interface, &a.name).cmp(&(b.interface, &b.name)));
+        Ok(ttys)
+    }
+
     fn driver(&self, directory: &Path) -> Option<String> {
         let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
         Path::new(&target).file_name()?.to_str().map(str::to_owned)
@@ -364,4 +397,52 @@ impl Device {
 pub fn is_control_port(name: &str) -> bool {
     let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn ttys_are_found_wherever_their_driver_puts_them() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-ttys-{}", std::process::id()));
+        let device = top.join("sys/devices/usb1/1-1");
+        let write = |path: &str, text: &str| {
+            let path = device.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (path, text) in [
+            ("idVendor", "1199\n"),
+            ("idProduct", "9071\n"),
+            ("1-1:1.3/bInterfaceNumber", "03\n"),
+            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
+            ("1-1:1.2/bInterfaceNumber", "02\n"),
+            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("1-1:1.4/bInterfaceNumber", "04\n"),
+            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
+            ("1-1:1.8/bInterfaceNumber", "08\n"),
+        ] {
+            write(path, text);
+        }
+        symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
+        let ttys = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap().ttys();
+        fs::remove_dir_all(&top).unwrap();
+        let tty = |name: &str, interface, driver: Option<&str>, major, minor| Tty {
+            name: name.to_owned(),
+            interface,
+            driver: driver.map(str::to_owned),
+            number: DeviceNumber { major, minor },
+        };
+        assert_eq!(
+            ttys.unwrap(),
+            [
+                tty("ttyUSB0", 2, None, 188, 0),
+                tty("ttyUSB1", 3, Some("qcserial"), 188, 1),
+                tty("ttyACM0", 4, None, 166, 0)
+            ]
+        );
+    }
 }
