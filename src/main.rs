@@ -6,7 +6,7 @@ use clap::Parser;
 use log::LevelFilter;
 use wwan_quirks::cli::{Cli, Verb};
 use wwan_quirks::root::Root;
-use wwan_quirks::{apply, check, explain, hook, import, list, rules, status};
+use wwan_quirks::{apply, check, composition, explain, hook, import, list, rules, status};
 
 fn main() -> ExitCode {
     // udev's own call is not worth building a command line's whole description, which is a tenth of its time.
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Verb::Apply { devices, dry_run, output } => apply::run(&root, &devices.device, dry_run, output.json, &mut out),
         Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
+        Verb::Composition { device, setting, output } => {
+            composition::run(&root, &device, &setting, output.json, &mut out)
+        }
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
         Verb::Rules => rules::run(&root, &mut out),

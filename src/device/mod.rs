@@ -71,6 +71,8 @@ pub enum DeviceError {
     NoSuchForm(String),
     #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
     Absent(String),
+    #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
+    Several { name: String, ports: Vec<String> },
 }
 
 /// The number of a device node, major and minor.
@@ -211,6 +213,18 @@ impl Device {
             return Err(DeviceError::NoSuchForm(text.to_owned()));
         };
         if found.is_empty() { Err(absent()) } else { Ok(found) }
+    }
+
+    /// The one device that a person means by `text`.
+    pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
+        let mut found = Device::named(root, text)?;
+        match (found.pop(), found.as_slice()) {
+            (Some(device), []) => Ok(device),
+            (last, _) => {
+                let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
+                Err(DeviceError::Several { name: text.to_owned(), ports })
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
