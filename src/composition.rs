@@ -105,14 +105,19 @@ impl<'a> Verb<'a> {
             Err(fault) => return (None, failed(fault.trouble())),
         };
         let Some(chosen) = &told.chosen else { return (Some(told), None) };
-        let (had, what) = (told.standing.current.value, self.describe(chosen));
+        let had = told.standing.current.value;
+        let is_new = had != chosen.value;
+        let what = match is_new {
+            true => format!("{} instead of {had}", self.describe(chosen)),
+            false => self.describe(chosen),
+        };
         let later = "from the modem's next start on: power it off and on, or say --reset";
         let ended = match told.resets {
             true => match self.see_it_back(device, chosen) {
-                Ok(how) => Some((Kind::Done, format!("{what} instead of {had}; {how}"))),
+                Ok(how) => Some((Kind::Done, format!("{what}; {how}"))),
                 Err(trouble) => failed(trouble),
             },
-            false if had != chosen.value => Some((Kind::Done, format!("{what} instead of {had}, {later}"))),
+            false if is_new => Some((Kind::Done, format!("{what}, {later}"))),
             false if waits(chosen) => Some((Kind::Nothing, format!("{what} is set, {later}"))),
             false => Some((Kind::Nothing, format!("{what} is what the modem has"))),
         };
