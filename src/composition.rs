@@ -251,8 +251,7 @@ impl<'a> Verb<'a> {
     }
 
     fn over_tty(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        let ttys = device.ttys().map_err(not_read)?;
-        let tty = ttys.into_iter().find(|tty| tty.interface == self.table.at_interface).ok_or(Fault::NoPort)?;
+        let tty = device.tty(self.table.at_interface).map_err(not_read)?.ok_or(Fault::NoPort)?;
         let path = self.root.at("/dev").join(&tty.name);
         let holders = holders::holders(self.root, &path);
         if !holders.is_empty() {

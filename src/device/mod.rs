@@ -99,23 +99,11 @@ pub struct BoundInterface {
     pub nodes: Vec<String>,
 }
 
-/// A `cdc-wdm` character device of a modem.
+/// A character device of a modem that takes commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
-    /// `cdc-wdm0`.
+    /// `cdc-wdm0`, `ttyUSB1`.
     pub name: String,
-    pub driver: Option<String>,
-    pub number: DeviceNumber,
-}
-
-/// A tty of a modem.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tty {
-    /// `ttyUSB0`.
-    pub name: String,
-    /// `bInterfaceNumber` of the interface that it is on.
-    pub interface: u8,
-    /// `option`, `qcserial`, `sierra`, `cdc_acm` and others.
     pub driver: Option<String>,
     pub number: DeviceNumber,
 }
@@ -331,25 +319,26 @@ impl Device {
         Ok(ports)
     }
 
-    /// The ttys of the device, in the order of their interfaces.
-    pub fn ttys(&self) -> Result<Vec<Tty>, DeviceError> {
+    /// The tty of interface `number`; none where no driver made one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
         let prefix = format!("{}:", self.port);
-        let mut ttys = Vec::new();
-        for directory in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
-            let interface = self.attribute(&format!("{directory}/bInterfaceNumber"))?;
-            let interface = u8::from_str_radix(&interface, 16).map_err(|_| self.odd("bInterfaceNumber", &interface))?;
-            // A usb-serial port is a device between the interface and the class: `ttyUSB0/tty/ttyUSB0`.
-            let serial = self.list(Path::new(&directory))?.into_iter().filter(|name| name.starts_with("tty"));
-            let classes = serial.map(|name| if name == "tty" { name } else { format!("{name}/tty") });
-            for class in classes.map(|class| Path::new(&directory).join(class)) {
-                for name in self.list(&class).unwrap_or_default() {
-                    let number = self.number(&class.join(&name).join("dev").display().to_string())?;
-                    ttys.push(Tty { name, interface, driver: self.driver(Path::new(&directory)), number });
-                }
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = Path::new(&name);
+            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if u8::from_str_radix(&told, 16) != Ok(number) {
+                continue;
+            }
+            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
             }
         }
-        ttys.sort_unstable_by(|a, b| (a.interface, &a.name).cmp(&(b.interface, &b.name)));
-        Ok(ttys)
+        Ok(None)
     }
 
     fn driver(&self, directory: &Path) -> Option<String> {
@@ -409,7 +398,15 @@ impl Device {
 
 /// `cdc-wdm` and a number.
 pub fn is_control_port(name: &str) -> bool {
-    let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+fn is_number(digits: &str) -> bool {
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -442,21 +439,20 @@ mod tests {
             write(path, text);
         }
         symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
-        let ttys = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap().ttys();
+        let opened = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| opened.tty(number));
         fs::remove_dir_all(&top).unwrap();
-        let tty = |name: &str, interface, driver: Option<&str>, major, minor| Tty {
-            name: name.to_owned(),
-            interface,
-            driver: driver.map(str::to_owned),
-            number: DeviceNumber { major, minor },
+        let tty = |name: &str, driver: Option<&str>, major, minor| {
+            let number = DeviceNumber { major, minor };
+            Some(ControlPort { name: name.to_owned(), driver: driver.map(str::to_owned), number })
         };
-        assert_eq!(
-            ttys.unwrap(),
-            [
-                tty("ttyUSB0", 2, None, 188, 0),
-                tty("ttyUSB1", 3, Some("qcserial"), 188, 1),
-                tty("ttyACM0", 4, None, 166, 0)
-            ]
-        );
+        let expected = [
+            tty("ttyUSB0", None, 188, 0),
+            tty("ttyUSB1", Some("qcserial"), 188, 1),
+            tty("ttyACM0", None, 166, 0),
+            None,
+            None,
+        ];
+        assert_eq!(found.map(Result::unwrap), expected);
     }
 }
