@@ -57,6 +57,8 @@ pub enum Fault {
     Held { port: String, holders: Vec<Holder> },
     #[error("refused: {}", .0.cause)]
     Refused(Trouble),
+    #[error("composition {value} is set, but the modem does not start again: {fault}")]
+    NotReset { value: Value, fault: Box<Fault> },
 }
 
 impl Fault {
@@ -73,10 +75,11 @@ impl Fault {
     pub fn trouble(self) -> Trouble {
         let cure = match &self {
             Fault::Refused(trouble) => trouble.cure.clone(),
+            Fault::NotReset { .. } => "power it off and on".to_owned(),
             Fault::Password => "give yours with --password".to_owned(),
             Fault::NoPort => "see whether the drivers qmi_wwan, cdc_mbim and qcserial or option are loaded".to_owned(),
             Fault::NotOpened(_) => "run it as root; else see what the kernel's log says of the port".to_owned(),
-            Fault::Held { .. } => "stop it, or have it use qmi-proxy or mbim-proxy".to_owned(),
+            Fault::Held { .. } => "stop it first; qmi-proxy and mbim-proxy may stay".to_owned(),
             Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
@@ -123,7 +126,8 @@ pub fn go_through(dialogue: &mut dyn Dialogue, request: &Request, table: &Table)
     }
     let resets = request.reset && (!is_set || (request.waits)(&chosen));
     if resets {
-        dialogue.reset()?;
+        let value = chosen.value;
+        dialogue.reset().map_err(|fault| Fault::NotReset { value, fault: Box::new(fault) })?;
     }
     Ok(Told { standing, chosen: Some(chosen), resets })
 }
