@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod composition;
 pub mod deadline;
 pub mod device;
 pub mod error;
