@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
@@ -104,6 +105,26 @@ pub struct ControlPort {
     pub name: String,
     pub driver: Option<String>,
     pub number: DeviceNumber,
+}
+
+/// The active configuration of one device, to be read and written where nothing can be opened any more.
+#[derive(Debug)]
+pub struct ConfigurationValue(File);
+
+impl ConfigurationValue {
+    /// As [`Device::set_configuration`] does it.
+    pub fn set(&self, value: u8) -> io::Result<()> {
+        self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
+    }
+
+    /// None where the device is unconfigured.
+    pub fn get(&self) -> io::Result<Option<u8>> {
+        let mut text = [0; 8];
+        // sysfs asks the device anew at every read from the start.
+        let length = self.0.read_at(&mut text, 0)?;
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+        Ok(text.trim().parse().ok().filter(|value| *value != 0))
+    }
 }
 
 pub struct Device {
@@ -261,6 +282,13 @@ impl Device {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         File::from(file).write_all(format!("{value}\n").as_bytes())
+    }
+
+    /// `bConfigurationValue`, open for good.
+    pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        Ok(ConfigurationValue(File::from(file)))
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
