@@ -393,3 +393,63 @@ pub fn is_control_port(name: &str) -> bool {
     let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn plug(root: &Path, vendor: &str) {
+        let directory = root.join("sys/devices/usb1/1-1");
+        fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("idVendor", vendor),
+            ("idProduct", "9071"),
+            ("busnum", "1"),
+            ("devnum", "7"),
+            ("dev", "189:6"),
+            ("bConfigurationValue", "1"),
+        ] {
+            fs::write(directory.join(name), format!("{text}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_took_its_place_is_not_acted_on() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-swapped-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let attribute = device.configuration_value().unwrap();
+        assert!(device.is_present() && device.node(&root).is_ok());
+        fs::remove_dir_all(path.join("sys/devices/usb1/1-1")).unwrap();
+        plug(&path, "12d1");
+        assert!(!device.is_present());
+        assert!(device.node(&root).is_err());
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.descriptors().is_err());
+        let _ = attribute.set(3);
+        let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
+        assert_eq!(now, "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_passed_on_the_way_to_a_device() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-linked-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let link = path.join("sys/devices/usb2");
+        std::os::unix::fs::symlink("usb1", &link).unwrap();
+        assert!(Device::at_devpath(&root, "/devices/usb1/1-1").is_ok());
+        assert!(matches!(Device::at_devpath(&root, "/devices/usb2/1-1"), Err(DeviceError::Io { .. })));
+        let attribute = path.join("sys/devices/usb1/1-1/bConfigurationValue");
+        fs::rename(&attribute, path.join("another")).unwrap();
+        std::os::unix::fs::symlink(path.join("another"), &attribute).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.configuration_value().is_err());
+        assert_eq!(fs::read_to_string(path.join("another")).unwrap(), "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+}
