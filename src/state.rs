@@ -52,9 +52,6 @@ pub struct Record {
     pub id: String,
     /// By step: when it was tried on a device that then came back as it was, in seconds since boot.
     pub attempts: BTreeMap<String, Vec<f64>>,
-    /// The configuration that was last written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<u8>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
 }
