@@ -26,6 +26,7 @@ pub mod link;
 pub mod list;
 pub mod plan;
 pub mod policy;
+pub mod privileges;
 pub mod quirks;
 pub mod rfkill;
 pub mod root;
