@@ -132,3 +132,27 @@ fn a_report_holds_what_the_software_modem_loads_and_nothing_that_identifies() {
     }
     assert_eq!(root.run(&["report", "1-2"]).code, 2);
 }
+
+#[test]
+fn status_tells_what_stands_in_the_way_until_nothing_does() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    let said = root.run(&["status"]).stdout;
+    let todo = "in the way: configuration is still to be done: `wwan-quirks apply 1-1` does it";
+    assert!(said.starts_with("1-1 1199:68a2 Sierra Wireless MC7710: modem mode; ") && said.contains(todo), "{said}");
+    assert_eq!(said.lines().count(), 1);
+
+    root.write(&format!("{device}/bConfigurationValue"), "2\n");
+    let ended = |outcome: &str, text: &str| {
+        let last = format!(r#"{{"at":1,"outcome":"{outcome}","text":"{text}"}}"#);
+        root.write("run/wwan-quirks/state/1-1", format!(r#"{{"last":{{"fcc-auth":{last}}}}}"#));
+        root.run(&["status", "1-1"]).stdout
+    };
+    let said = ended("failed", "no answer: look");
+    assert!(said.contains("in the way: fcc-auth: no answer: look"), "{said}");
+    let said = ended("done", "unlocked");
+    assert!(!said.contains("in the way") && said.contains("days ago: unlocked"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!((&json[0]["unlocked"], &json[0]["product"]), (&true.into(), &"MC7710".into()));
+}
