@@ -226,10 +226,15 @@ fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: 
     if !policy.fcc_auth.value {
         return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
     }
-    let concerned = stand.ports.iter().filter(|port| match occasion {
+    let is_meant = |port: &ControlPort| match occasion {
         Occasion::ControlPort(name) => port.name == *name,
         Occasion::Device | Occasion::ByHand => true,
-    });
+    };
+    let concerned = stand.ports.iter().filter(|port| is_meant(port));
+    if matches!(occasion, Occasion::ControlPort(_)) && concerned.clone().next().is_none() {
+        // A port of this modem that the lock is not asked on.
+        return Vec::new();
+    }
     // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
@@ -238,7 +243,13 @@ fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: 
     // One port is enough: the lock is the modem's, not the port's.
     let first: Vec<Planned> = ports.take(1).collect();
     if first.is_empty() {
-        return vec![stands(step, "no port speaks QMI or MBIM")];
+        let why = match procedure {
+            Procedure::Rolling { interface, .. } => {
+                format!("interface {interface} has no tty; the option driver of Linux 6.18 and later makes one")
+            }
+            _ => "no port speaks QMI or MBIM".to_owned(),
+        };
+        return vec![stands(step, &why)];
     }
     first
 }

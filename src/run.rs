@@ -9,9 +9,10 @@ use crate::error::{Error, Exit};
 use crate::event::Occasion;
 use crate::holders::{self, Way};
 use crate::journal::{Journal, Kind, printable};
-use crate::link::OpenError;
+use crate::link::tty::Tty;
 use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
+use crate::link::{self, OpenError};
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
 use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
@@ -72,9 +73,14 @@ pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stan
         };
         stand.configuration = device.configuration()?;
     }
-    if !matches!(occasion, Occasion::Device) && has(|step| matches!(step, Step::FccAuth(_))) {
-        stand.ports = device.control_ports()?;
-    }
+    let procedure =
+        quirk.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None });
+    stand.ports = match procedure {
+        None => Vec::new(),
+        Some(_) if matches!(occasion, Occasion::Device) => Vec::new(),
+        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface)?.into_iter().collect(),
+        Some(_) => device.control_ports()?,
+    };
     Ok(stand)
 }
 
@@ -251,13 +257,18 @@ impl Run<'_> {
             }
             Way::Free => {}
         }
-        let opened = Wdm::open(&path, port.number);
+        let opened = match protocol {
+            Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn link::Port>),
+            Protocol::Qmi | Protocol::Mbim => {
+                Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn link::Port>)
+            }
+        };
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut wdm) => unlock(Transport { port: &mut wdm, protocol, proxied: None }),
+            Ok(mut port) => unlock(Transport { port: &mut *port, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }

@@ -97,10 +97,10 @@ pub struct BoundInterface {
     pub nodes: Vec<String>,
 }
 
-/// A `cdc-wdm` character device of a modem.
+/// A character device of a modem that takes commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
-    /// `cdc-wdm0`.
+    /// `cdc-wdm0`, `ttyUSB1`.
     pub name: String,
     pub driver: Option<String>,
     pub number: DeviceNumber,
@@ -305,6 +305,28 @@ impl Device {
         Ok(ports)
     }
 
+    /// The tty of interface `number`; none where no driver made one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = Path::new(&name);
+            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if u8::from_str_radix(&told, 16) != Ok(number) {
+                continue;
+            }
+            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
+            }
+        }
+        Ok(None)
+    }
+
     fn driver(&self, directory: &Path) -> Option<String> {
         let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
         Path::new(&target).file_name()?.to_str().map(str::to_owned)
@@ -362,6 +384,14 @@ impl Device {
 
 /// `cdc-wdm` and a number.
 pub fn is_control_port(name: &str) -> bool {
-    let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+fn is_number(digits: &str) -> bool {
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -62,6 +62,14 @@ enum ProcedureEntry {
     Quectel,
     /// With the word that its maker puts into the hash.
     Foxconn(String),
+    Rolling(RollingEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RollingEntry {
+    interface: u8,
+    oem_strings: Vec<String>,
 }
 
 /// One ID or a list of them, not yet read.
@@ -314,6 +322,11 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
             errors.push(invalid(span, format!("two {} steps: a modem takes one", step.name())));
             continue;
         }
+        let wordless = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
+        if steps.iter().any(wordless) {
+            errors.push(invalid(span, "the challenge is answered with at least one OEM string".to_owned()));
+            continue;
+        }
         quirks.push(Quirk {
             ids,
             name: entry.name.into_inner(),
@@ -337,6 +350,9 @@ fn step(entry: StepEntry) -> Step {
             ProcedureEntry::Sierra => Procedure::Sierra,
             ProcedureEntry::Quectel => Procedure::Quectel,
             ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
+            ProcedureEntry::Rolling(RollingEntry { interface, oem_strings }) => {
+                Procedure::Rolling { interface, oem_strings }
+            }
         }),
     }
 }
@@ -409,6 +425,16 @@ mod tests {
                 "more than a second",
             ),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
+                "3:35",
+                "invalid type",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = { interface = 3, oem-strings = [] } } }]",
+                "3:9",
+                "at least one OEM string",
+            ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");

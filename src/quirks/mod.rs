@@ -141,8 +141,9 @@ pub enum Procedure {
     Quectel,
     /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
     Foxconn { magic: String },
-    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
-    Rolling { oem_strings: Vec<String> },
+    /// A challenge by AT commands on the tty of this interface, answered with a hash over it and the OEM's string; each
+    /// is tried in turn.
+    Rolling { interface: u8, oem_strings: Vec<String> },
 }
 
 impl fmt::Display for Procedure {

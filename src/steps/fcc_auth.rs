@@ -79,7 +79,7 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
         }
-        (Procedure::Rolling { oem_strings }, Protocol::At) => {
+        (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
             rolling::unlock(transport.port, oem_strings, stays_off, deadline)
         }
         (procedure, protocol) => Ok(Outcome::Failed(Trouble::new(
