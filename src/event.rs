@@ -27,6 +27,8 @@ pub enum Occasion {
     ControlPort(String),
     /// No event: somebody asks for all that the modem needs.
     ByHand,
+    /// No event: somebody asks for the radio to be unlocked, and for nothing else.
+    Unlock,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,8 @@ pub fn run(root: &Root) -> Result<Exit, Error> {
         }
     };
     let (event, device) = device;
-    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked }.serve(&device, &event.occasion))
+    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, opted_in: None }
+        .serve(&device, &event.occasion))
 }
 
 fn device(root: &Root) -> Result<Option<(Event, Device)>, Error> {

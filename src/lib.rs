@@ -15,6 +15,7 @@ pub mod device;
 pub mod error;
 pub mod event;
 pub mod explain;
+pub mod fcc_unlock;
 pub mod holders;
 pub mod hook;
 pub mod id;

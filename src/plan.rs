@@ -113,7 +113,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
     let mut planned = Vec::new();
     for step in &quirk.steps {
         match (step, occasion) {
-            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_))
+            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_) | Occasion::Unlock)
             | (Step::FccAuth(_), Occasion::Device) => {}
             (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
             (Step::Configuration { wish, unconfigured }, _) => {
@@ -228,7 +228,7 @@ fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: 
     }
     let is_meant = |port: &ControlPort| match occasion {
         Occasion::ControlPort(name) => port.name == *name,
-        Occasion::Device | Occasion::ByHand => true,
+        Occasion::Device | Occasion::ByHand | Occasion::Unlock => true,
     };
     let concerned = stand.ports.iter().filter(|port| is_meant(port));
     if matches!(occasion, Occasion::ControlPort(_)) && concerned.clone().next().is_none() {

@@ -27,6 +27,7 @@ use crate::{sys, systemd};
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+const OFF_BEFORE: &str = "it had been switched off before it locked again";
 const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
@@ -66,7 +67,7 @@ pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stan
         Step::Switch(switch) => switch.needs_interfaces(),
         step => matches!(step, Step::Configuration { .. }),
     };
-    if !matches!(occasion, Occasion::ControlPort(_)) && has(of_device) {
+    if matches!(occasion, Occasion::Device | Occasion::ByHand) && has(of_device) {
         stand.descriptors = match device.descriptors() {
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
             read => Some(read.map_err(|error| error.to_string())),
@@ -94,6 +95,8 @@ pub struct Run<'a> {
     pub by_hand: bool,
     /// Somebody asked for this run, so that the modem may be in use already.
     pub asked: bool,
+    /// ModemManager wants the radio on and waits so long: its administrator chose that, whatever the policy says.
+    pub opted_in: Option<Duration>,
 }
 
 impl Run<'_> {
@@ -105,7 +108,11 @@ impl Run<'_> {
             exit = exit.max(error.exit());
             self.complain(device, &error);
         });
-        let Some(Known { quirk, policy }) = known else { return exit };
+        let Some(Known { quirk, mut policy }) = known else { return exit };
+        if let Some(limit) = self.opted_in {
+            policy.fcc_auth.value = true;
+            policy.modem_ready.value = limit;
+        }
         let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
         let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
         exit.max(served.unwrap_or_else(|error| match error {
@@ -186,7 +193,10 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
-        let returned = state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1);
+        let returned = match action {
+            Action::FccAuth { .. } => self.opted_in.is_none() && state.record.was_switched_off(device),
+            _ => state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1),
+        };
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);
@@ -200,12 +210,18 @@ impl Run<'_> {
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
-                self.unlock(device, port, *protocol, procedure, deadline)
+                let outcome = self.unlock(device, port, *protocol, procedure, returned, deadline);
+                match outcome {
+                    Outcome::Off(_) => state.record.switched_off = device.attribute("devnum").ok(),
+                    Outcome::Nothing(_) => state.record.switched_off = None,
+                    _ => {}
+                }
+                outcome
             }
         };
         Some(match outcome {
             Outcome::Done(text) => (Kind::Done, text),
-            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
             Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
             Outcome::Unfinished(trouble) => self.carry_on(device, action, returned, policy, &trouble),
@@ -232,6 +248,7 @@ impl Run<'_> {
         port: &ControlPort,
         protocol: Protocol,
         procedure: &Procedure,
+        returned: bool,
         deadline: Deadline,
     ) -> Outcome {
         // From here on the modem may have to be put in order, which a signal must not prevent.
@@ -239,7 +256,7 @@ impl Run<'_> {
             log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
         }
         let path = self.root.at("/dev").join(&port.name);
-        let stays_off = rfkill::wwan_is_blocked(self.root);
+        let stays_off = rfkill::wwan_is_blocked(self.root).or_else(|| returned.then(|| OFF_BEFORE.to_owned()));
         let unlock = |transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
         // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
         match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
@@ -300,13 +317,15 @@ impl Run<'_> {
         }
         let deadline = Deadline::after(policy.modem_ready.value);
         let outcome = match action {
-            Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
+            Action::FccAuth { port, protocol, procedure } => {
+                self.unlock(device, port, *protocol, procedure, returned, deadline)
+            }
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {
             Outcome::Done(text) => (Kind::Done, text),
-            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
         }
     }

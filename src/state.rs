@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::Deadline;
-use crate::device::Port;
+use crate::device::{Device, Port};
 use crate::root::{Root, read_limited};
 
 const DIRECTORY: &str = "/run/wwan-quirks/state";
@@ -53,6 +53,10 @@ pub struct Record {
     /// The configuration that was last written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<u8>,
+    /// The number on the bus (`devnum`) of the device that was last seen unlocked and in low power, which is how somebody
+    /// wants it. A device that leaves and comes back has another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switched_off: Option<String>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
 }
@@ -77,6 +81,11 @@ impl Record {
     /// The modem came up as `step` wants it: what was tried before led somewhere.
     pub fn arrived(&mut self, step: &str) {
         self.attempts.remove(step);
+    }
+
+    /// Whether this very device was last seen switched off.
+    pub fn was_switched_off(&self, device: &Device) -> bool {
+        self.switched_off.is_some() && self.switched_off == device.attribute("devnum").ok()
     }
 
     pub fn ended(&mut self, step: &str, outcome: &str, text: &str) {

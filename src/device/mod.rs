@@ -178,15 +178,16 @@ impl Device {
         Ok(device)
     }
 
-    /// The devices that a person means by `text`: a port, an ID, a cdc-wdm node or a usbfs node.
+    /// The devices that a person means by `text`: a port, an ID, the node of a cdc-wdm port or a tty, or a usbfs node.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
         let absent = || DeviceError::Absent(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?]
         } else if let Ok(id) = text.parse::<UsbId>() {
             Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
-        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name)) {
-            let real = root.at("/sys/class/usbmisc").join(name).canonicalize().map_err(|_| absent())?;
+        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name) || is_tty(name)) {
+            let class = if is_tty(name) { "/sys/class/tty" } else { "/sys/class/usbmisc" };
+            let real = root.at(class).join(name).canonicalize().map_err(|_| absent())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| absent())?;
             let relative = real.strip_prefix(&sys).map_err(|_| absent())?;
             vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]

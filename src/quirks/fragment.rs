@@ -427,7 +427,7 @@ mod tests {
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
-                "3:35",
+                "3:36",
                 "invalid type",
             ),
             (

@@ -162,7 +162,8 @@ fn unlocked_and_off_again(why: &str) -> Outcome {
 }
 
 fn unlocked_before(radio: Radio) -> Outcome {
-    Outcome::Nothing(format!("was unlocked already; {radio}"))
+    let text = format!("was unlocked already; {radio}");
+    if radio == Radio::Off { Outcome::Off(text) } else { Outcome::Nothing(text) }
 }
 
 /// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem

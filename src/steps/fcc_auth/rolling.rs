@@ -264,7 +264,7 @@ mod tests {
         let mut modem = Modem { online: true, ..locked() };
         assert_begins(unlock(&mut modem), "Nothing(\"the radio is online already");
         let mut modem = Modem { unlocked: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Nothing(\"was unlocked already");
+        assert_begins(unlock(&mut modem), "Off(\"was unlocked already");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
     }
 
