@@ -15,7 +15,7 @@ use crate::link::wdm::Wdm;
 use crate::link::{self, OpenError};
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
-use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
+use crate::quirks::{self, Procedure, Quirk, Reset, Step, Switch, Text};
 use crate::rfkill;
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
@@ -208,7 +208,7 @@ impl Run<'_> {
             }
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
-            Action::FccAuth { port, protocol, procedure } => {
+            Action::FccAuth { port, protocol, procedure, reset } => {
                 let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
                 let outcome = self.unlock(device, port, *protocol, procedure, returned, deadline);
                 match outcome {
@@ -216,11 +216,11 @@ impl Run<'_> {
                     Outcome::Nothing(_) => state.record.switched_off = None,
                     _ => {}
                 }
-                outcome
+                self.reset(device, outcome, *reset, state)
             }
         };
         Some(match outcome {
-            Outcome::Done(text) => (Kind::Done, text),
+            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
             Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
             Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
@@ -295,6 +295,25 @@ impl Run<'_> {
         }
     }
 
+    /// What the quirk has to say of an unlocked radio that does not come online by itself.
+    fn reset(&self, device: &Device, outcome: Outcome, reset: Option<Reset>, state: &mut State) -> Outcome {
+        let (text, reset) = match (outcome, reset) {
+            (Outcome::StillOff(text), Some(reset)) => (text, reset),
+            (outcome, _) => return outcome,
+        };
+        let tell = format!(
+            "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
+            device.port
+        );
+        if reset == Reset::Tell || !state.record.attempt("reset", &device.id.to_string(), now()) {
+            return Outcome::Done(tell);
+        }
+        match state.save().and_then(|()| device.reset()) {
+            Ok(()) => Outcome::Done("unlocked, and reset to come online".to_owned()),
+            Err(error) => Outcome::Done(format!("{tell} (it was tried: {error})")),
+        }
+    }
+
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(
         &self,
@@ -317,14 +336,14 @@ impl Run<'_> {
         }
         let deadline = Deadline::after(policy.modem_ready.value);
         let outcome = match action {
-            Action::FccAuth { port, protocol, procedure } => {
+            Action::FccAuth { port, protocol, procedure, .. } => {
                 self.unlock(device, port, *protocol, procedure, returned, deadline)
             }
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {
-            Outcome::Done(text) => (Kind::Done, text),
+            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
             Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
         }

@@ -264,6 +264,19 @@ impl Device {
         File::from(file).write_all(format!("{value}\n").as_bytes())
     }
 
+    /// Takes the device's configuration away and gives it one again, as the kernel chooses it (`authorized` in sysfs). Its
+    /// drivers leave and come back with it.
+    #[doc(alias = "authorized")]
+    pub fn reset(&self) -> io::Result<()> {
+        use std::io::Write;
+        for value in ["0\n", "1\n"] {
+            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?;
+            File::from(file).write_all(value.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
     pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
         let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);

@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::switch::{Seconds, Written};
-use super::{Place, Procedure, Quirk, Step, Strings, Text, Wish, vendor_of};
+use super::{Place, Procedure, Quirk, Reset, Step, Strings, Text, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::Layered;
@@ -44,6 +44,7 @@ struct Entry {
     scsi_revision: Option<String>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
+    online_after_reset: Option<Reset>,
     steps: Spanned<Vec<StepEntry>>,
 }
 
@@ -333,6 +334,7 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
             note: entry.note,
             strings,
             qmi_interfaces: entry.qmi_interfaces,
+            online_after_reset: entry.online_after_reset,
             steps,
             place: Place { layer: file.layer, path: file.path.clone(), line },
         });

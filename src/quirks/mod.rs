@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
@@ -45,6 +45,8 @@ pub struct Quirk {
     pub strings: Strings,
     /// The `bInterfaceNumber`s on which qmi_wwan finds QMI; where empty, it is looked for.
     pub qmi_interfaces: Vec<u8>,
+    /// What is done about an unlocked radio that may need a reset to come online.
+    pub online_after_reset: Option<Reset>,
     pub steps: Vec<Step>,
     pub place: Place,
 }
@@ -130,6 +132,14 @@ impl fmt::Display for Wish {
             Wish::Value(value) => write!(f, "{value}"),
         }
     }
+}
+
+/// A reset that is done, or that a person is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reset {
+    Tell,
+    Do,
 }
 
 /// How a radio is unlocked.

@@ -153,8 +153,9 @@ fn online_already() -> Outcome {
     Outcome::Nothing("the radio is online already".to_owned())
 }
 
-fn unlocked(radio: Radio) -> Outcome {
-    Outcome::Done(format!("unlocked; {radio}"))
+fn unlocked(radio: Radio, stays_off: Option<&str>) -> Outcome {
+    let text = format!("unlocked; {radio}");
+    if radio == Radio::Off && stays_off.is_none() { Outcome::StillOff(text) } else { Outcome::Done(text) }
 }
 
 fn unlocked_and_off_again(why: &str) -> Outcome {

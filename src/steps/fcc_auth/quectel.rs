@@ -51,7 +51,7 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
             session.command(RADIO_SET, &OFF.to_le_bytes())?;
             Ok(unlocked_and_off_again(why))
         }
-        (radio, _) => Ok(unlocked(radio)),
+        (radio, _) => Ok(unlocked(radio, stays_off)),
     }
 }
 

@@ -99,7 +99,7 @@ fn conclude(at: &mut Conversation, stays_off: Option<&str>) -> Result<Outcome, S
             at.command("+CFUN=4", "AT+CFUN=4")?;
             Ok(unlocked_and_off_again(why))
         }
-        (radio, _) => Ok(unlocked(radio)),
+        (radio, _) => Ok(unlocked(radio, stays_off)),
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn the_challenge_is_answered() {
         let mut modem = locked();
-        assert_begins(unlock(&mut modem), "Done(\"unlocked; the radio stays in low-power");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked; the radio stays in low-power");
         assert!(modem.unlocked);
         assert_eq!(
             modem.seen,
@@ -246,9 +246,9 @@ mod tests {
     #[test]
     fn the_status_decides_where_there_is_no_verdict() {
         let mut modem = Modem { verdict_unknown: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Done(\"unlocked");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked");
         let mut modem = Modem { status_unknown: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Done(\"unlocked");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked");
         let mut modem = Modem { status_unknown: true, verdict_unknown: true, ..locked() };
         assert_begins(unlock(&mut modem), "Failed");
     }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn each_oem_string_is_tried() {
         assert_begins(unlock_with(&mut locked(), &["WRONG"], None), "the modem refused the answer");
-        assert_begins(unlock_with(&mut locked(), &["WRONG", LENOVO], None), "Done(\"unlocked");
+        assert_begins(unlock_with(&mut locked(), &["WRONG", LENOVO], None), "StillOff(\"unlocked");
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
             unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }),
             "Unfinished(Trouble { cause: \"no answer to ATE0",
         );
-        assert_begins(unlock(&mut Modem { deaf_to: 1, ..locked() }), "Done(\"unlocked");
+        assert_begins(unlock(&mut Modem { deaf_to: 1, ..locked() }), "StillOff(\"unlocked");
     }
 
     #[test]

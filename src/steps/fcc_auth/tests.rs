@@ -102,7 +102,7 @@ fn modes_that_somebody_chose_are_left_alone() {
 
 #[test]
 fn one_that_stays_in_low_power_is_unlocked_all_the_same() {
-    let Outcome::Done(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
+    let Outcome::StillOff(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
     assert!(what.starts_with("unlocked; the radio stays in low-power until ModemManager"), "{what}");
 }
 

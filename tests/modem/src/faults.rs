@@ -29,7 +29,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
-    ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
+    (
+        "reset-needed",
+        "the unlock is accepted, and takes effect with the next reset, or once the modem is without a configuration",
+    ),
     ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
