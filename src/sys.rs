@@ -4,11 +4,14 @@ use crate::deadline::Deadline;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 use rusb::{Context, DeviceHandle, UsbContext};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 mod ioctl {
     // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.
@@ -76,6 +79,20 @@ pub fn catch_stop_signals() -> nix::Result<()> {
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
+}
+
+extern "C" fn pass_over(_signal: i32) {}
+
+/// For as long as what it returns lives, interrupts the process each `pause`: a close that waits for its device ends then.
+/// Waits by [`wait`] go on.
+pub fn interrupting(pause: Duration) -> nix::Result<Timer> {
+    let action = SigAction::new(SigHandler::Handler(pass_over), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, which is safe at any moment of the process.
+    unsafe { sigaction(Signal::SIGALRM, &action) }?;
+    let notify = SigevNotify::SigevSignal { signal: Signal::SIGALRM, si_value: 0 };
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+    timer.set(Expiration::Interval(TimeSpec::from_duration(pause)), TimerSetTimeFlags::empty())?;
+    Ok(timer)
 }
 
 /// How often the process was asked to stop so far.

@@ -4,19 +4,27 @@ use super::stream::Stream;
 use super::{LinkError, OpenError, Port, open_node};
 use crate::deadline::Deadline;
 use crate::device::DeviceNumber;
+use crate::sys;
 use nix::errno::Errno;
 use nix::sys::termios::{
     BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
 };
+use nix::sys::timer::Timer;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// What a close may wait for a modem to take the last bytes.
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// A tty without echo, line discipline or flow control. Its settings come back when it is dropped.
 #[derive(Debug)]
 pub struct Tty {
     stream: Stream,
     before: Termios,
+    /// Outlives the stream, whose close it interrupts.
+    closing: Option<Timer>,
 }
 
 impl Tty {
@@ -38,7 +46,7 @@ impl Tty {
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
-        Ok(Tty { stream: Stream::over(file), before })
+        Ok(Tty { stream: Stream::over(file), before, closing: None })
     }
 }
 
@@ -47,6 +55,8 @@ impl Drop for Tty {
         if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
             log::debug!("the tty's settings were not put back: {errno}");
         }
+        // The kernel waits up to 30 s for a modem to take what was written (`closing_wait`).
+        self.closing = sys::interrupting(CLOSING).ok();
     }
 }
 
@@ -72,7 +82,6 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::sys::termios::LocalFlags;
     use std::io::{Read, Write};
-    use std::time::Duration;
 
     fn pty() -> (PtyMaster, File) {
         let modem = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();

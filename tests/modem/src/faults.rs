@@ -7,6 +7,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     // Replies on QMI, MBIM and AT ports.
     ("mute", "no reply to anything"),
     ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
+    ("takes-nothing", "what is written to an AT port stays with the host"),
     ("late=MS", "every reply MS milliseconds late"),
     ("busy=N", "the next N requests are answered with DeviceNotReady (QMI), Busy (MBIM), or CME ERROR 14 (AT)"),
     ("refuse=ERROR", "the unlock is answered with this QMI error or MBIM status"),
