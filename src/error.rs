@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::process::ExitCode;
 
 use crate::device::DeviceError;
 use crate::event::EventError;
@@ -21,12 +20,6 @@ pub enum Exit {
     Usage = 2,
     /// Database or policy invalid.
     Invalid = 3,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

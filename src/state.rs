@@ -50,9 +50,6 @@ pub struct Record {
     pub id: String,
     /// By step: when it was tried on a device that then came back as it was, in seconds since boot.
     pub attempts: BTreeMap<String, Vec<f64>>,
-    /// The configuration that was last written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<u8>,
     /// The number on the bus (`devnum`) of the device that was last seen unlocked and in low power, which is how somebody
     /// wants it. A device that leaves and comes back has another number.
     #[serde(skip_serializing_if = "Option::is_none")]

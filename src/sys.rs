@@ -9,6 +9,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use rusb::{Context, DeviceHandle, UsbContext};
+use std::fs::OpenOptions;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -57,6 +59,20 @@ pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix:
             records = rest;
         }
     }
+}
+
+/// What Rust's own start of a program does that is needed here: descriptors 0, 1 and 2 are something, so that no device
+/// is taken for standard error, and a reader that goes away is an error and not the end.
+pub fn begin() {
+    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        mem::forget(null);
+    }
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed that could run.
+    let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
 }
 
 static STOPS: AtomicUsize = AtomicUsize::new(0);
