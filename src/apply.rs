@@ -27,9 +27,11 @@ pub fn run(
         return print_plans(root, &devices, &occasion, json, out);
     }
     let mut exit = Exit::Fine;
-    for device in devices {
-        let journal = Journal::open(root);
-        let mut run = Run { root, journal, echo: Some(out), by_hand: true, asked: true, opted_in: None };
+    let count = devices.len();
+    for (index, device) in devices.into_iter().enumerate() {
+        let (journal, last) = (Journal::open(root), index + 1 == count);
+        let mut run =
+            Run { root, journal, echo: Some(out), by_hand: true, asked: true, last, start: None, opted_in: None };
         exit = exit.max(run.serve(&device, &occasion));
     }
     Ok(exit)

@@ -34,8 +34,16 @@ pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<S
 /// Unlocks the modem that has these ports, whether or not the policy has radios unlocked: whoever made the link asked for
 /// it.
 pub fn run(root: &Root, ports: &[String]) -> Exit {
-    let mut run =
-        Run { root, journal: Journal::open(root), echo: None, by_hand: true, asked: true, opted_in: Some(LIMIT) };
+    let mut run = Run {
+        root,
+        journal: Journal::open(root),
+        echo: None,
+        by_hand: true,
+        asked: true,
+        last: true,
+        start: None,
+        opted_in: Some(LIMIT),
+    };
     let told = match device(root, ports) {
         Ok(device) if has_lock(root, &device) => return run.serve(&device, &Occasion::Unlock),
         Ok(device) => format!("{} {}: no quirk says how to unlock it", device.port, device.id),

@@ -4,12 +4,14 @@ use crate::device::{Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Event;
 use crate::journal::{Journal, Kind};
+use crate::privileges;
 use crate::root::Root;
 use crate::run::Run;
 
 /// Serves the event that the environment describes. What goes wrong before the modem is known is told in the journal
 /// as well as to the caller, for udev throws away what a helper says.
 pub fn run(root: &Root) -> Result<Exit, Error> {
+    privileges::limit();
     let journal = Journal::open(root);
     let device = match device(root) {
         Ok(Some(found)) => found,
@@ -23,7 +25,7 @@ pub fn run(root: &Root) -> Result<Exit, Error> {
         }
     };
     let (event, device) = device;
-    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, opted_in: None }
+    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, last: true, start: None, opted_in: None }
         .serve(&device, &event.occasion))
 }
 

@@ -1,6 +1,7 @@
 //! One run on one modem: from what it is to what came of it. The hook and `apply` share it.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -15,6 +16,7 @@ use crate::link::wdm::Wdm;
 use crate::link::{self, OpenError};
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
+use crate::privileges;
 use crate::quirks::{self, Procedure, Quirk, Reset, Step, Switch, Text};
 use crate::rfkill;
 use crate::root::Root;
@@ -22,6 +24,7 @@ use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
 use crate::steps::switch::Target;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
+use crate::systemd::Start;
 use crate::{sys, systemd};
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
@@ -95,6 +98,10 @@ pub struct Run<'a> {
     pub by_hand: bool,
     /// Somebody asked for this run, so that the modem may be in use already.
     pub asked: bool,
+    /// Nothing is served after this modem, so that what it does not need can be given away.
+    pub last: bool,
+    /// What carries on, should the modem need longer than an event lasts.
+    pub start: Option<io::Result<Start>>,
     /// ModemManager wants the radio on and waits so long: its administrator chose that, whatever the policy says.
     pub opted_in: Option<Duration>,
 }
@@ -114,6 +121,7 @@ impl Run<'_> {
             policy.modem_ready.value = limit;
         }
         let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
+        privileges::end_after(budget);
         let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
         exit.max(served.unwrap_or_else(|error| match error {
             // A modem that left is served when it comes back.
@@ -149,12 +157,16 @@ impl Run<'_> {
             state.record.arrived("switch");
         }
         let mut exit = Exit::Fine;
+        let last = self.last;
+        let mut actions = planned.iter().filter(|planned| matches!(planned, Planned::Act(_))).count();
         for planned in planned {
             let step = planned.step();
             let (kind, text) = match planned {
                 Planned::Stands { why, .. } => (Kind::Nothing, why),
                 Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
                 Planned::Act(action) => {
+                    actions -= 1;
+                    self.last = last && actions == 0;
                     let Some(ended) = self.act(device, &action, policy, &mut state, deadline) else { continue };
                     ended
                 }
@@ -173,7 +185,7 @@ impl Run<'_> {
 
     /// Carries out one action; nothing where it was told before that this modem is left alone.
     fn act(
-        &self,
+        &mut self,
         device: &Device,
         action: &Action,
         policy: &Resolved,
@@ -193,10 +205,7 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
-        let returned = match action {
-            Action::FccAuth { .. } => self.opted_in.is_none() && state.record.was_switched_off(device),
-            _ => state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1),
-        };
+        let returned = state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1);
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);
@@ -209,14 +218,31 @@ impl Run<'_> {
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure, reset } => {
-                let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
-                let outcome = self.unlock(device, port, *protocol, procedure, returned, deadline);
+                if !self.by_hand {
+                    self.start = self.prepare(device);
+                }
+                let deadline = match (self.by_hand, &self.start) {
+                    (true, _) => deadline,
+                    (false, Some(_)) => deadline.keeping(systemd::KEPT_BACK),
+                    // Nobody else carries on.
+                    (false, None) => {
+                        privileges::end_after(policy.modem_ready.value);
+                        Deadline::after(policy.modem_ready.value)
+                    }
+                };
+                let number = device.attribute("devnum").ok();
+                let authorized = (*reset == Some(Reset::Do)).then(|| device.authorized());
+                let stays_off = self.opted_in.is_none() && state.record.was_switched_off(number.as_deref());
+                let outcome = self.unlock(device, port, *protocol, procedure, stays_off, deadline);
                 match outcome {
-                    Outcome::Off(_) => state.record.switched_off = device.attribute("devnum").ok(),
+                    Outcome::Off(_) => state.record.switched_off = number,
                     Outcome::Nothing(_) => state.record.switched_off = None,
                     _ => {}
                 }
-                self.reset(device, outcome, *reset, state)
+                match (outcome, reset) {
+                    (Outcome::StillOff(text), Some(_)) => Outcome::Done(reset_modem(device, &text, authorized, state)),
+                    (outcome, _) => outcome,
+                }
             }
         };
         Some(match outcome {
@@ -237,8 +263,12 @@ impl Run<'_> {
         let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
         // A message that is no more than one control transfer is over within the time that it is watched.
         let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
-        let mut configure =
-            |value| device.set_configuration(value).is_ok() && device.configuration().ok() == Some(Some(value));
+        let attribute = switch.sets_configuration().then(|| device.configuration_value());
+        let mut configure = |value| match &attribute {
+            Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),
+            _ => false,
+        };
+        self.give_away();
         switch::run(&mut node, switch, target, returned, &mut configure, leaving, deadline)
     }
 
@@ -248,7 +278,7 @@ impl Run<'_> {
         port: &ControlPort,
         protocol: Protocol,
         procedure: &Procedure,
-        returned: bool,
+        was_switched_off: bool,
         deadline: Deadline,
     ) -> Outcome {
         // From here on the modem may have to be put in order, which a signal must not prevent.
@@ -256,8 +286,11 @@ impl Run<'_> {
             log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
         }
         let path = self.root.at("/dev").join(&port.name);
-        let stays_off = rfkill::wwan_is_blocked(self.root).or_else(|| returned.then(|| OFF_BEFORE.to_owned()));
-        let unlock = |transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        let stays_off = rfkill::wwan_is_blocked(self.root).or_else(|| was_switched_off.then(|| OFF_BEFORE.to_owned()));
+        let unlock = |transport| {
+            self.give_away();
+            fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline)
+        };
         // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
         match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
             Way::Held(holders) => return fcc_auth::held(&holders),
@@ -295,28 +328,21 @@ impl Run<'_> {
         }
     }
 
-    /// What the quirk has to say of an unlocked radio that does not come online by itself.
-    fn reset(&self, device: &Device, outcome: Outcome, reset: Option<Reset>, state: &mut State) -> Outcome {
-        let (text, reset) = match (outcome, reset) {
-            (Outcome::StillOff(text), Some(reset)) => (text, reset),
-            (outcome, _) => return outcome,
-        };
-        let tell = format!(
-            "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
-            device.port
-        );
-        if reset == Reset::Tell || !state.record.attempt("reset", &device.id.to_string(), now()) {
-            return Outcome::Done(tell);
+    /// What is not open by now is not needed any more.
+    fn give_away(&self) {
+        if self.last {
+            privileges::give_away(self.start.as_ref().and_then(|start| start.as_ref().ok()));
         }
-        match state.save().and_then(|()| device.reset()) {
-            Ok(()) => Outcome::Done("unlocked, and reset to come online".to_owned()),
-            Err(error) => Outcome::Done(format!("{tell} (it was tried: {error})")),
-        }
+    }
+
+    /// The start of the unit that carries on; none where no systemd runs.
+    fn prepare(&self, device: &Device) -> Option<io::Result<Start>> {
+        systemd::is_running(self.root).then(|| Start::prepare(self.root, &unit(device)))
     }
 
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(
-        &self,
+        &mut self,
         device: &Device,
         action: &Action,
         returned: bool,
@@ -327,18 +353,18 @@ impl Run<'_> {
             // What was sent is sent; the device's next identity has its own event.
             return (Kind::Unfinished, trouble.to_string());
         }
-        if systemd::is_running(self.root) {
-            let unit = format!("wwan-quirks@{}.service", device.port);
-            return match systemd::start(self.root, &unit) {
+        if let Some(start) = self.start.take().or_else(|| self.prepare(device)) {
+            let unit = unit(device);
+            return match start.and_then(|start| start.ask()) {
                 Ok(()) => (Kind::Unfinished, format!("{}; {unit} carries on", trouble.cause)),
                 Err(error) => (Kind::Failed, format!("{trouble}; {unit} could not be started: {error}")),
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
+        privileges::end_after(policy.modem_ready.value);
         let outcome = match action {
-            Action::FccAuth { port, protocol, procedure, .. } => {
-                self.unlock(device, port, *protocol, procedure, returned, deadline)
-            }
+            // It had the whole time already.
+            Action::FccAuth { .. } => return (Kind::Failed, trouble.to_string()),
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
@@ -352,11 +378,14 @@ impl Run<'_> {
     fn tell(&mut self, device: &Device, name: &str, step: &str, kind: Kind, text: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let message = format!("{port} {id} {name}: {step}: {}: {text}", kind.words());
-        self.journal.send(
-            kind,
-            &message,
-            &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", step)],
-        );
+        let fields = [
+            ("WWAN_QUIRKS_PORT", port),
+            ("WWAN_QUIRKS_ID", &id),
+            ("WWAN_QUIRKS_STEP", step),
+            ("WWAN_QUIRKS_GIVEN_AWAY", privileges::level().unwrap_or_default()),
+        ];
+        let told = if privileges::level().is_some() { fields.len() } else { fields.len() - 1 };
+        self.journal.send(kind, &message, fields.get(..told).unwrap_or_default());
         if let Some(echo) = &mut self.echo {
             // A reader that went away does not keep the modem from being served.
             let _ = writeln!(echo, "{}", printable(&message));
@@ -371,6 +400,31 @@ impl Run<'_> {
         if self.echo.is_some() {
             eprintln!("wwan-quirks: {error}");
         }
+    }
+}
+
+fn unit(device: &Device) -> String {
+    format!("wwan-quirks@{}.service", device.port)
+}
+
+/// Resets an unlocked modem that does not come online by itself, where its `authorized` was opened for that and a reset
+/// has not been in vain before; otherwise says how a person can. Returns what was done.
+fn reset_modem(device: &Device, text: &str, authorized: Option<io::Result<File>>, state: &mut State) -> String {
+    let tell = format!(
+        "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
+        device.port
+    );
+    let Some(authorized) = authorized else { return tell };
+    if !state.record.attempt("reset", &device.id.to_string(), now()) {
+        return tell;
+    }
+    let reset = state.save().and(authorized).and_then(|mut file| {
+        file.write_all(b"0\n")?;
+        file.write_all(b"1\n")
+    });
+    match reset {
+        Ok(()) => "unlocked, and reset to come online".to_owned(),
+        Err(error) => format!("{tell} (it was tried: {error})"),
     }
 }
 

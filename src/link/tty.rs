@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::sys::termios::{
     BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
 };
-use nix::sys::timer::Timer;
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -24,7 +25,7 @@ pub struct Tty {
     stream: Stream,
     before: Termios,
     /// Outlives the stream, whose close it interrupts.
-    closing: Option<Timer>,
+    closing: Timer,
 }
 
 impl Tty {
@@ -46,7 +47,7 @@ impl Tty {
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
-        Ok(Tty { stream: Stream::over(file), before, closing: None })
+        Ok(Tty { stream: Stream::over(file), before, closing: sys::interrupter()? })
     }
 }
 
@@ -56,7 +57,10 @@ impl Drop for Tty {
             log::debug!("the tty's settings were not put back: {errno}");
         }
         // The kernel waits up to 30 s for a modem to take what was written (`closing_wait`).
-        self.closing = sys::interrupting(CLOSING).ok();
+        let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
+        if let Err(errno) = self.closing.set(each, TimerSetTimeFlags::empty()) {
+            log::debug!("the tty is closed without haste: {errno}");
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("fragments=N", "MBIM replies in fragments of N bytes (64)"),
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
+    ("password=TEXT", "AT!ENTERCND wants this password (A710)"),
+    ("no-password", "protected AT commands are answered without a password"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
     (
         "reset-needed",
