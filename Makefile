@@ -23,6 +23,9 @@ UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 DATADIR ?= $(PREFIX)/share
 
+# Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
+UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
+
 BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
@@ -69,8 +72,21 @@ install:
 	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
 	install -d $(DESTDIR)$(UNITDIR)
 	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
+	install -d $(DESTDIR)$(UNITDIR)/sleep.target.wants
+	ln -sf ../wwan-quirks-sleep.service $(DESTDIR)$(UNITDIR)/sleep.target.wants
+	for target in suspend hibernate hybrid-sleep suspend-then-hibernate; do \
+		install -d $(DESTDIR)$(UNITDIR)/$$target.target.wants && \
+		ln -sf ../wwan-quirks-resume.service $(DESTDIR)$(UNITDIR)/$$target.target.wants || exit; \
+	done
 	sed -i 's|/usr/sbin/wwan-quirks|$(PREFIX)/sbin/wwan-quirks|' \
 		$(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
+	install -d $(UNLOCKDIR)
+	sed -En '/^LABEL="wwan_quirks_(port|tty)"/,/^GOTO/ s/.*\{idVendor\}=="(.*)", .*\{idProduct\}=="(.*)", .*/\1 \2/p' \
+		udev-rules/85-wwan-quirks.rules | tr '|' ' ' | while read -r vendor products; do \
+		for product in $$products; do \
+			ln -srf $(DESTDIR)$(PREFIX)/sbin/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
+		done; \
+	done
 
 deb: deps build
 	packaging/deb

@@ -13,17 +13,26 @@ use crate::root::Root;
 use crate::run::{Known, Run, look_up, stand};
 
 /// Serves the devices named, or all that the database knows.
-pub fn run(root: &Root, names: &[String], dry_run: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub fn run(
+    root: &Root,
+    names: &[String],
+    unlock: bool,
+    dry_run: bool,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Error> {
     let devices = devices(root, names)?;
+    let occasion = if unlock { Occasion::Unlock } else { Occasion::ByHand };
     if dry_run {
-        return print_plans(root, &devices, json, out);
+        return print_plans(root, &devices, &occasion, json, out);
     }
     let mut exit = Exit::Fine;
     let count = devices.len();
     for (index, device) in devices.into_iter().enumerate() {
         let (journal, last) = (Journal::open(root), index + 1 == count);
-        let mut run = Run { root, journal, echo: Some(out), by_hand: true, asked: true, last, start: None };
-        exit = exit.max(run.serve(&device, &Occasion::ByHand));
+        let mut run =
+            Run { root, journal, echo: Some(out), by_hand: true, asked: true, last, start: None, opted_in: None };
+        exit = exit.max(run.serve(&device, &occasion));
     }
     Ok(exit)
 }
@@ -44,7 +53,13 @@ pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
     Ok(devices)
 }
 
-fn print_plans(root: &Root, devices: &[Device], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+fn print_plans(
+    root: &Root,
+    devices: &[Device],
+    occasion: &Occasion,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
     let mut plans = Vec::new();
     for device in devices {
@@ -53,7 +68,7 @@ fn print_plans(root: &Root, devices: &[Device], json: bool, out: &mut impl Write
             eprintln!("wwan-quirks: {error}");
         });
         let Some(Known { quirk, policy }) = known else { continue };
-        let planned = plan(&Occasion::ByHand, &stand(device, &quirk, &Occasion::ByHand)?, &quirk, &policy);
+        let planned = plan(occasion, &stand(device, &quirk, occasion)?, &quirk, &policy);
         let steps: Vec<String> = planned.iter().map(ToString::to_string).collect();
         if json {
             plans.push(

@@ -42,6 +42,9 @@ pub enum Verb {
     Apply {
         #[command(flatten)]
         devices: Devices,
+        /// Unlock radios, and nothing else
+        #[arg(long)]
+        unlock: bool,
         /// Print the plan and touch nothing
         #[arg(long)]
         dry_run: bool,

@@ -6,7 +6,7 @@
 use std::env;
 use std::ffi::OsString;
 
-use crate::device::is_control_port;
+use crate::device::{is_control_port, is_tty};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
@@ -23,10 +23,12 @@ pub enum EventError {
 pub enum Occasion {
     /// The USB device itself.
     Device,
-    /// A `cdc-wdm` port of it, by name.
+    /// A `cdc-wdm` port or a tty of it, by name.
     ControlPort(String),
     /// No event: somebody asks for all that the modem needs.
     ByHand,
+    /// No event: somebody asks for the radio to be unlocked, and for nothing else.
+    Unlock,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,7 @@ impl Event {
             // A device that is known by what it answers to a SCSI INQUIRY can be told from others now, and not before.
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Occasion::Device,
             "usbmisc" if is_control_port(name) => Occasion::ControlPort(name.to_owned()),
+            "tty" if is_tty(name) => Occasion::ControlPort(name.to_owned()),
             _ => return Ok(None),
         };
         Ok(Some(Event { devpath, occasion, asked }))
@@ -104,6 +107,13 @@ mod tests {
         let event = port("/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0").unwrap();
         assert_eq!(event.occasion, Occasion::ControlPort("cdc-wdm0".to_owned()));
         assert_eq!(port("/devices/usb1/1-1/1-1:1.8/usbmisc/hiddev0"), None);
+        let tty = |name| {
+            let path = format!("/devices/usb1/1-1/1-1:1.3/{name}/tty/{name}");
+            read(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]).unwrap().map(|event| event.occasion)
+        };
+        assert_eq!(tty("ttyUSB1"), Some(Occasion::ControlPort("ttyUSB1".to_owned())));
+        assert_eq!(tty("ttyACM0"), Some(Occasion::ControlPort("ttyACM0".to_owned())));
+        assert_eq!((tty("ttyS0"), tty("ttyUSB"), tty("tty0")), (None, None, None));
     }
 
     #[test]

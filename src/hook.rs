@@ -25,7 +25,7 @@ pub fn run(root: &Root) -> Result<Exit, Error> {
         }
     };
     let (event, device) = device;
-    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, last: true, start: None }
+    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, last: true, start: None, opted_in: None }
         .serve(&device, &event.occasion))
 }
 

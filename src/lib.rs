@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod explain;
+pub mod fcc_unlock;
 pub mod holders;
 pub mod hook;
 pub mod id;

@@ -9,7 +9,9 @@ use nix::libc::c_int;
 use wwan_quirks::cli::{Cli, Verb};
 use wwan_quirks::error::{Error, Exit};
 use wwan_quirks::root::Root;
-use wwan_quirks::{apply, check, composition, doctor, explain, hook, import, list, report, rules, status, sys};
+use wwan_quirks::{
+    apply, check, composition, doctor, explain, fcc_unlock, hook, import, list, report, rules, status, sys,
+};
 
 /// In the place of Rust's own start, which reads `/proc/self/maps` with the C library's stdio: that is a fifth of all
 /// instructions of a hook, and a tenth of its memory.
@@ -18,8 +20,13 @@ use wwan_quirks::{apply, check, composition, doctor, explain, hook, import, list
 pub extern "C" fn main() -> c_int {
     sys::begin();
     // udev's own call is not worth building a command line's whole description, which is a tenth of its time.
-    let exit =
-        if env::args_os().skip(1).eq(["hook"]) { ended(hook::run(&Root::new("/"))) } else { seldom(Cli::parse()) };
+    let exit = if env::args_os().skip(1).eq(["hook"]) {
+        ended(hook::run(&Root::new("/")))
+    } else if let Some(ports) = fcc_unlock::called_for(env::args_os()) {
+        fcc_unlock::run(&Root::new("/"), &ports)
+    } else {
+        seldom(Cli::parse())
+    };
     c_int::from(exit as u8)
 }
 
@@ -38,7 +45,9 @@ fn seldom(cli: Cli) -> Exit {
     let mut out = io::stdout().lock();
     let exit = match cli.verb {
         Verb::Hook => hook::run(&root),
-        Verb::Apply { devices, dry_run, output } => apply::run(&root, &devices.device, dry_run, output.json, &mut out),
+        Verb::Apply { devices, unlock, dry_run, output } => {
+            apply::run(&root, &devices.device, unlock, dry_run, output.json, &mut out)
+        }
         Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
         Verb::Composition { device, setting, output } => {

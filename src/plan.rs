@@ -10,7 +10,7 @@ use crate::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
 use crate::event::Occasion;
 use crate::policy::Resolved;
 use crate::quirks::switch::Op;
-use crate::quirks::{Procedure, Quirk, Step, Switch, Wish};
+use crate::quirks::{Procedure, Quirk, Reset, Step, Switch, Wish};
 use crate::steps::Trouble;
 use crate::steps::fcc_auth::Protocol;
 use crate::steps::switch::Target;
@@ -42,6 +42,7 @@ pub enum Action {
         port: ControlPort,
         protocol: Protocol,
         procedure: Procedure,
+        reset: Option<Reset>,
     },
 }
 
@@ -66,7 +67,7 @@ impl fmt::Display for Action {
                 write!(f, "write {to} to bConfigurationValue instead of {}", name(*from))?;
                 unconfigured.map_or(Ok(()), |pause| write!(f, ", by way of 0 for {} s", pause.as_secs_f64()))
             }
-            Action::FccAuth { port, protocol, procedure } => {
+            Action::FccAuth { port, protocol, procedure, .. } => {
                 write!(f, "{procedure} over {protocol} on /dev/{}, if the radio is in low power", port.name)
             }
         }
@@ -113,7 +114,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
     let mut planned = Vec::new();
     for step in &quirk.steps {
         match (step, occasion) {
-            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_))
+            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_) | Occasion::Unlock)
             | (Step::FccAuth(_), Occasion::Device) => {}
             (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
             (Step::Configuration { wish, unconfigured }, _) => {
@@ -121,7 +122,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
             }
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
-            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, policy)),
+            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, quirk, policy)),
         }
     }
     planned
@@ -221,24 +222,46 @@ fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
     }
 }
 
-fn unlocking(procedure: &Procedure, occasion: &Occasion, stand: &Stand, policy: &Resolved) -> Vec<Planned> {
+fn unlocking(
+    procedure: &Procedure,
+    occasion: &Occasion,
+    stand: &Stand,
+    quirk: &Quirk,
+    policy: &Resolved,
+) -> Vec<Planned> {
     let step = "fcc-auth";
     if !policy.fcc_auth.value {
         return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
     }
-    let concerned = stand.ports.iter().filter(|port| match occasion {
+    let is_meant = |port: &ControlPort| match occasion {
         Occasion::ControlPort(name) => port.name == *name,
-        Occasion::Device | Occasion::ByHand => true,
-    });
+        Occasion::Device | Occasion::ByHand | Occasion::Unlock => true,
+    };
+    let concerned = stand.ports.iter().filter(|port| is_meant(port));
+    if matches!(occasion, Occasion::ControlPort(_)) && concerned.clone().next().is_none() {
+        // A port of this modem that the lock is not asked on.
+        return Vec::new();
+    }
     // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
-        Some(Planned::Act(Action::FccAuth { port: port.clone(), protocol, procedure: procedure.clone() }))
+        Some(Planned::Act(Action::FccAuth {
+            port: port.clone(),
+            protocol,
+            procedure: procedure.clone(),
+            reset: quirk.online_after_reset,
+        }))
     });
     // One port is enough: the lock is the modem's, not the port's.
     let first: Vec<Planned> = ports.take(1).collect();
     if first.is_empty() {
-        return vec![stands(step, "no port speaks QMI or MBIM")];
+        let why = match procedure {
+            Procedure::Rolling { interface, .. } => {
+                format!("interface {interface} has no tty; the option driver of Linux 6.18 and later makes one")
+            }
+            _ => "no port speaks QMI or MBIM".to_owned(),
+        };
+        return vec![stands(step, &why)];
     }
     first
 }

@@ -101,6 +101,8 @@ const HARMLESS: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     libc::SYS_timerfd_settime,
+    libc::SYS_timer_settime,
+    libc::SYS_timer_delete,
     libc::SYS_brk,
     libc::SYS_futex,
     libc::SYS_getpid,

@@ -10,7 +10,7 @@ use std::io::Write;
 
 use crate::error::{Error, Exit};
 use crate::id::UsbId;
-use crate::quirks::{self, Quirk, Step};
+use crate::quirks::{self, Procedure, Quirk, Step};
 use crate::root::Root;
 
 const HEAD: &str = r#"# wwan-quirks: printed by `wwan-quirks rules` from the quirks database. Do not edit.
@@ -20,6 +20,7 @@ ACTION!="add|change", GOTO="wwan_quirks_end"
 ACTION=="change", ENV{SYNTH_UUID}!="?*", GOTO="wwan_quirks_end"
 SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", GOTO="wwan_quirks_device"
 SUBSYSTEM=="usbmisc", KERNEL=="cdc-wdm*", GOTO="wwan_quirks_port"
+SUBSYSTEM=="tty", KERNEL=="ttyUSB*|ttyACM*", GOTO="wwan_quirks_tty"
 SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
 GOTO="wwan_quirks_end"
 "#;
@@ -57,16 +58,19 @@ enum Event {
     Scsi,
     /// A control port of it.
     Port,
+    /// A tty of it.
+    Tty,
 }
 
 impl Event {
-    const ALL: [Event; 3] = [Event::Device, Event::Scsi, Event::Port];
+    const ALL: [Event; 4] = [Event::Device, Event::Scsi, Event::Port, Event::Tty];
 
     fn label(self) -> &'static str {
         match self {
             Event::Device => "wwan_quirks_device",
             Event::Scsi => "wwan_quirks_scsi",
             Event::Port => "wwan_quirks_port",
+            Event::Tty => "wwan_quirks_tty",
         }
     }
 
@@ -75,6 +79,7 @@ impl Event {
         let by_scsi = quirk.strings.keys().any(|text| text.is_scsi());
         quirk.steps.iter().any(|step| match step {
             Step::Switch(_) | Step::Configuration { .. } => self == if by_scsi { Event::Scsi } else { Event::Device },
+            Step::FccAuth(Procedure::Rolling { .. }) => self == Event::Tty,
             Step::FccAuth(_) => self == Event::Port,
         })
     }
@@ -134,7 +139,7 @@ fn section(text: &mut String, event: Event, products: &Products) {
     // Attributes of the event's own device, or of the USB device above it.
     let (vendor, product) = match event {
         Event::Device => ("ATTR{idVendor}==", "ATTR{idProduct}=="),
-        Event::Scsi | Event::Port => ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}=="),
+        Event::Scsi | Event::Port | Event::Tty => ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}=="),
     };
     // Writing to a String does not fail.
     let _ = writeln!(text, "\nLABEL=\"{}\"", event.label());

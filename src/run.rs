@@ -1,5 +1,6 @@
 //! One run on one modem: from what it is to what came of it. The hook and `apply` share it.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use crate::error::{Error, Exit};
 use crate::event::Occasion;
 use crate::holders::{self, Way};
 use crate::journal::{Journal, Kind, printable};
-use crate::link::OpenError;
+use crate::link::tty::Tty;
 use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
+use crate::link::{self, OpenError};
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
 use crate::privileges;
-use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
+use crate::quirks::{self, Procedure, Quirk, Reset, Step, Switch, Text};
 use crate::rfkill;
 use crate::root::Root;
 use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
@@ -28,6 +30,7 @@ use crate::{sys, systemd};
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+const OFF_BEFORE: &str = "it had been switched off before it locked again";
 const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
@@ -67,16 +70,21 @@ pub fn stand(device: &Device, quirk: &Quirk, occasion: &Occasion) -> Result<Stan
         Step::Switch(switch) => switch.needs_interfaces(),
         step => matches!(step, Step::Configuration { .. }),
     };
-    if !matches!(occasion, Occasion::ControlPort(_)) && has(of_device) {
+    if matches!(occasion, Occasion::Device | Occasion::ByHand) && has(of_device) {
         stand.descriptors = match device.descriptors() {
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
             read => Some(read.map_err(|error| error.to_string())),
         };
         stand.configuration = device.configuration()?;
     }
-    if !matches!(occasion, Occasion::Device) && has(|step| matches!(step, Step::FccAuth(_))) {
-        stand.ports = device.control_ports()?;
-    }
+    let procedure =
+        quirk.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None });
+    stand.ports = match procedure {
+        None => Vec::new(),
+        Some(_) if matches!(occasion, Occasion::Device) => Vec::new(),
+        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface)?.into_iter().collect(),
+        Some(_) => device.control_ports()?,
+    };
     Ok(stand)
 }
 
@@ -94,6 +102,8 @@ pub struct Run<'a> {
     pub last: bool,
     /// What carries on, should the modem need longer than an event lasts.
     pub start: Option<io::Result<Start>>,
+    /// ModemManager wants the radio on and waits so long: its administrator chose that, whatever the policy says.
+    pub opted_in: Option<Duration>,
 }
 
 impl Run<'_> {
@@ -105,7 +115,11 @@ impl Run<'_> {
             exit = exit.max(error.exit());
             self.complain(device, &error);
         });
-        let Some(Known { quirk, policy }) = known else { return exit };
+        let Some(Known { quirk, mut policy }) = known else { return exit };
+        if let Some(limit) = self.opted_in {
+            policy.fcc_auth.value = true;
+            policy.modem_ready.value = limit;
+        }
         let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
         privileges::end_after(budget);
         let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
@@ -203,7 +217,7 @@ impl Run<'_> {
             }
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
-            Action::FccAuth { port, protocol, procedure } => {
+            Action::FccAuth { port, protocol, procedure, reset } => {
                 if !self.by_hand {
                     self.start = self.prepare(device);
                 }
@@ -216,12 +230,24 @@ impl Run<'_> {
                         Deadline::after(policy.modem_ready.value)
                     }
                 };
-                self.unlock(device, port, *protocol, procedure, deadline)
+                let number = device.attribute("devnum").ok();
+                let authorized = (*reset == Some(Reset::Do)).then(|| device.authorized());
+                let stays_off = self.opted_in.is_none() && state.record.was_switched_off(number.as_deref());
+                let outcome = self.unlock(device, port, *protocol, procedure, stays_off, deadline);
+                match outcome {
+                    Outcome::Off(_) => state.record.switched_off = number,
+                    Outcome::Nothing(_) => state.record.switched_off = None,
+                    _ => {}
+                }
+                match (outcome, reset) {
+                    (Outcome::StillOff(text), Some(_)) => Outcome::Done(reset_modem(device, &text, authorized, state)),
+                    (outcome, _) => outcome,
+                }
             }
         };
         Some(match outcome {
-            Outcome::Done(text) => (Kind::Done, text),
-            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
+            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
             Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
             Outcome::Unfinished(trouble) => self.carry_on(device, action, returned, policy, &trouble),
@@ -252,6 +278,7 @@ impl Run<'_> {
         port: &ControlPort,
         protocol: Protocol,
         procedure: &Procedure,
+        was_switched_off: bool,
         deadline: Deadline,
     ) -> Outcome {
         // From here on the modem may have to be put in order, which a signal must not prevent.
@@ -259,7 +286,7 @@ impl Run<'_> {
             log::warn!("{}: a signal would leave the modem as it is then: {error}", device.port);
         }
         let path = self.root.at("/dev").join(&port.name);
-        let stays_off = rfkill::wwan_is_blocked(self.root);
+        let stays_off = rfkill::wwan_is_blocked(self.root).or_else(|| was_switched_off.then(|| OFF_BEFORE.to_owned()));
         let unlock = |transport| {
             self.give_away();
             fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline)
@@ -280,13 +307,18 @@ impl Run<'_> {
             }
             Way::Free => {}
         }
-        let opened = Wdm::open(&path, port.number);
+        let opened = match protocol {
+            Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn link::Port>),
+            Protocol::Qmi | Protocol::Mbim => {
+                Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn link::Port>)
+            }
+        };
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut wdm) => unlock(Transport { port: &mut wdm, protocol, proxied: None }),
+            Ok(mut port) => unlock(Transport { port: &mut *port, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }
@@ -337,8 +369,8 @@ impl Run<'_> {
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {
-            Outcome::Done(text) => (Kind::Done, text),
-            Outcome::Nothing(text) => (Kind::Nothing, text),
+            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
+            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
             Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
         }
     }
@@ -373,6 +405,27 @@ impl Run<'_> {
 
 fn unit(device: &Device) -> String {
     format!("wwan-quirks@{}.service", device.port)
+}
+
+/// Resets an unlocked modem that does not come online by itself, where its `authorized` was opened for that and a reset
+/// has not been in vain before; otherwise says how a person can. Returns what was done.
+fn reset_modem(device: &Device, text: &str, authorized: Option<io::Result<File>>, state: &mut State) -> String {
+    let tell = format!(
+        "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
+        device.port
+    );
+    let Some(authorized) = authorized else { return tell };
+    if !state.record.attempt("reset", &device.id.to_string(), now()) {
+        return tell;
+    }
+    let reset = state.save().and(authorized).and_then(|mut file| {
+        file.write_all(b"0\n")?;
+        file.write_all(b"1\n")
+    });
+    match reset {
+        Ok(()) => "unlocked, and reset to come online".to_owned(),
+        Err(error) => format!("{tell} (it was tried: {error})"),
+    }
 }
 
 /// A line of the journal is a line; the source and the caret are for people at a terminal.

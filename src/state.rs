@@ -52,6 +52,10 @@ pub struct Record {
     pub id: String,
     /// By step: when it was tried on a device that then came back as it was, in seconds since boot.
     pub attempts: BTreeMap<String, Vec<f64>>,
+    /// The number on the bus (`devnum`) of the device that was last seen unlocked and in low power, which is how somebody
+    /// wants it. A device that leaves and comes back has another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switched_off: Option<String>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
 }
@@ -76,6 +80,11 @@ impl Record {
     /// The modem came up as `step` wants it: what was tried before led somewhere.
     pub fn arrived(&mut self, step: &str) {
         self.attempts.remove(step);
+    }
+
+    /// Whether the device of this number (`devnum`) was last seen switched off.
+    pub fn was_switched_off(&self, number: Option<&str>) -> bool {
+        number.is_some() && self.switched_off.as_deref() == number
     }
 
     pub fn ended(&mut self, step: &str, outcome: &str, text: &str) {

@@ -5,8 +5,10 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
 use rusb::{Context, DeviceHandle, UsbContext};
 use std::fs::OpenOptions;
 use std::mem;
@@ -159,6 +161,18 @@ pub fn catch_stop_signals() -> nix::Result<()> {
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
+}
+
+extern "C" fn pass_over(_signal: i32) {}
+
+/// A timer that interrupts the process, once it is set, until it is dropped: a close that waits for its device ends
+/// then. Waits by [`wait`] go on.
+pub fn interrupter() -> nix::Result<Timer> {
+    let action = SigAction::new(SigHandler::Handler(pass_over), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, which is safe at any moment of the process.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    let notify = SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 };
+    Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
 }
 
 /// How often the process was asked to stop so far.

@@ -199,6 +199,30 @@ fn no_two_runs_act_on_one_port_and_a_lost_state_hurts_nobody() {
 }
 
 #[test]
+fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
+    let root = Root::new();
+    root.plug("1-1", "33f8:01a8", &mc7710());
+    root.control_port("1-1", "1.0", "cdc_mbim", "cdc-wdm0");
+    root.tty("1-1", "1.2", "ttyUSB0");
+    let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert!(plan().contains("nothing to do: interface 3 has no tty"), "{}", plan());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    assert!(plan().ends_with("rolling over AT commands on /dev/ttyUSB1, if the radio is in low power\n"), "{}", plan());
+
+    let event = |name: &str, interface: &str| {
+        let path = format!("{PATH}/1-1:{interface}/{name}/tty/{name}");
+        root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")])
+    };
+    // Nothing is said of the others, and nobody opens them.
+    let ended = event("ttyUSB0", "1.2");
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    root.write("/dev/ttyUSB1", "no tty");
+    let ended = event("ttyUSB1", "1.3");
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_composition_is_not_set_on_what_is_no_such_modem() {
     let root = Root::new();
     root.plug("1-1", "1199:9071", &mc7710());

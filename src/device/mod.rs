@@ -201,15 +201,16 @@ impl Device {
         Ok(device)
     }
 
-    /// The devices that a person means by `text`: a port, an ID, a cdc-wdm node or a usbfs node.
+    /// The devices that a person means by `text`: a port, an ID, the node of a cdc-wdm port or a tty, or a usbfs node.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
         let absent = || DeviceError::Absent(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?]
         } else if let Ok(id) = text.parse::<UsbId>() {
             Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
-        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name)) {
-            let real = root.at("/sys/class/usbmisc").join(name).canonicalize().map_err(|_| absent())?;
+        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name) || is_tty(name)) {
+            let class = if is_tty(name) { "/sys/class/tty" } else { "/sys/class/usbmisc" };
+            let real = root.at(class).join(name).canonicalize().map_err(|_| absent())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| absent())?;
             let relative = real.strip_prefix(&sys).map_err(|_| absent())?;
             vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]
@@ -303,6 +304,13 @@ impl Device {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         Ok(ConfigurationValue(File::from(file)))
+    }
+
+    /// `authorized`, open for writing: 0 takes the device's configuration away, and its drivers leave; 1 gives it one
+    /// again, as the kernel chooses it.
+    pub fn authorized(&self) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.

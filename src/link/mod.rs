@@ -61,8 +61,9 @@ pub enum LinkError {
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
-    /// Its other face, `/dev/wwan*`, is in use: the kernel lets one of the two be opened.
-    #[error("{path} is in use as a /dev/wwan port")]
+    /// Its other face, `/dev/wwan*`, is in use, of which the kernel lets one be opened; or a program has a tty to itself
+    /// (`TIOCEXCL`).
+    #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
     #[error("cannot open {path}: {source}")]
     Io { path: PathBuf, source: io::Error },

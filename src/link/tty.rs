@@ -4,19 +4,28 @@ use super::stream::Stream;
 use super::{LinkError, OpenError, Port, open_node};
 use crate::deadline::Deadline;
 use crate::device::DeviceNumber;
+use crate::sys;
 use nix::errno::Errno;
 use nix::sys::termios::{
     BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
 };
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// What a close may wait for a modem to take the last bytes.
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// A tty without echo, line discipline or flow control. Its settings come back when it is dropped.
 #[derive(Debug)]
 pub struct Tty {
     stream: Stream,
     before: Termios,
+    /// Outlives the stream, whose close it interrupts.
+    closing: Timer,
 }
 
 impl Tty {
@@ -38,7 +47,7 @@ impl Tty {
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
-        Ok(Tty { stream: Stream::over(file), before })
+        Ok(Tty { stream: Stream::over(file), before, closing: sys::interrupter()? })
     }
 }
 
@@ -46,6 +55,11 @@ impl Drop for Tty {
     fn drop(&mut self) {
         if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
             log::debug!("the tty's settings were not put back: {errno}");
+        }
+        // The kernel waits up to 30 s for a modem to take what was written (`closing_wait`).
+        let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
+        if let Err(errno) = self.closing.set(each, TimerSetTimeFlags::empty()) {
+            log::debug!("the tty is closed without haste: {errno}");
         }
     }
 }
@@ -72,7 +86,6 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::sys::termios::LocalFlags;
     use std::io::{Read, Write};
-    use std::time::Duration;
 
     fn pty() -> (PtyMaster, File) {
         let modem = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();

@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::switch::{Seconds, Written};
-use super::{Place, Procedure, Quirk, Step, Strings, Text, Wish, vendor_of};
+use super::{Place, Procedure, Quirk, Reset, Step, Strings, Text, Wish, vendor_of};
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
 use crate::layers::Layered;
@@ -44,6 +44,7 @@ struct Entry {
     scsi_revision: Option<String>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
+    online_after_reset: Option<Reset>,
     steps: Spanned<Vec<StepEntry>>,
 }
 
@@ -62,6 +63,14 @@ enum ProcedureEntry {
     Quectel,
     /// With the word that its maker puts into the hash.
     Foxconn(String),
+    Rolling(RollingEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RollingEntry {
+    interface: u8,
+    oem_strings: Vec<String>,
 }
 
 /// One ID or a list of them, not yet read.
@@ -314,12 +323,18 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
             errors.push(invalid(span, format!("two {} steps: a modem takes one", step.name())));
             continue;
         }
+        let wordless = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
+        if steps.iter().any(wordless) {
+            errors.push(invalid(span, "the challenge is answered with at least one OEM string".to_owned()));
+            continue;
+        }
         quirks.push(Quirk {
             ids,
             name: entry.name.into_inner(),
             note: entry.note,
             strings,
             qmi_interfaces: entry.qmi_interfaces,
+            online_after_reset: entry.online_after_reset,
             steps,
             place: Place { layer: file.layer, path: file.path.clone(), line },
         });
@@ -337,6 +352,9 @@ fn step(entry: StepEntry) -> Step {
             ProcedureEntry::Sierra => Procedure::Sierra,
             ProcedureEntry::Quectel => Procedure::Quectel,
             ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
+            ProcedureEntry::Rolling(RollingEntry { interface, oem_strings }) => {
+                Procedure::Rolling { interface, oem_strings }
+            }
         }),
     }
 }
@@ -409,6 +427,16 @@ mod tests {
                 "more than a second",
             ),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
+                "3:36",
+                "invalid type",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = { interface = 3, oem-strings = [] } } }]",
+                "3:9",
+                "at least one OEM string",
+            ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");

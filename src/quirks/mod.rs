@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::device::descriptors::Function;
 use crate::id::UsbId;
@@ -46,6 +46,8 @@ pub struct Quirk {
     pub strings: Strings,
     /// The `bInterfaceNumber`s on which qmi_wwan finds QMI; where empty, it is looked for.
     pub qmi_interfaces: Vec<u8>,
+    /// What is done about an unlocked radio that may need a reset to come online.
+    pub online_after_reset: Option<Reset>,
     pub steps: Vec<Step>,
     pub place: Place,
 }
@@ -133,6 +135,14 @@ impl fmt::Display for Wish {
     }
 }
 
+/// A reset that is done, or that a person is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reset {
+    Tell,
+    Do,
+}
+
 /// How a radio is unlocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Procedure {
@@ -142,8 +152,9 @@ pub enum Procedure {
     Quectel,
     /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
     Foxconn { magic: String },
-    /// A challenge by AT commands, answered with a hash over it and the OEM's string; each is tried in turn.
-    Rolling { oem_strings: Vec<String> },
+    /// A challenge by AT commands on the tty of this interface, answered with a hash over it and the OEM's string; each
+    /// is tried in turn.
+    Rolling { interface: u8, oem_strings: Vec<String> },
 }
 
 impl fmt::Display for Procedure {

@@ -79,7 +79,7 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
         }
-        (Procedure::Rolling { oem_strings }, Protocol::At) => {
+        (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
             rolling::unlock(transport.port, oem_strings, stays_off, deadline)
         }
         (procedure, protocol) => Ok(Outcome::Failed(Trouble::new(
@@ -153,8 +153,9 @@ fn online_already() -> Outcome {
     Outcome::Nothing("the radio is online already".to_owned())
 }
 
-fn unlocked(radio: Radio) -> Outcome {
-    Outcome::Done(format!("unlocked; {radio}"))
+fn unlocked(radio: Radio, stays_off: Option<&str>) -> Outcome {
+    let text = format!("unlocked; {radio}");
+    if radio == Radio::Off && stays_off.is_none() { Outcome::StillOff(text) } else { Outcome::Done(text) }
 }
 
 fn unlocked_and_off_again(why: &str) -> Outcome {
@@ -162,7 +163,8 @@ fn unlocked_and_off_again(why: &str) -> Outcome {
 }
 
 fn unlocked_before(radio: Radio) -> Outcome {
-    Outcome::Nothing(format!("was unlocked already; {radio}"))
+    let text = format!("was unlocked already; {radio}");
+    if radio == Radio::Off { Outcome::Off(text) } else { Outcome::Nothing(text) }
 }
 
 /// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem

@@ -15,6 +15,10 @@ pub enum Outcome {
     Done(String),
     /// The modem stood already as it should, or the step does not concern it; why.
     Nothing(String),
+    /// The radio was unlocked, and has not come online by itself.
+    StillOff(String),
+    /// Nothing was to be done, and the radio is off, which no lock accounts for: somebody wants it so.
+    Off(String),
     /// The modem did not answer in time, and may yet: worth carrying on with later.
     Unfinished(Trouble),
     /// The step failed.

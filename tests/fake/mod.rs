@@ -77,6 +77,17 @@ impl Root {
         symlink(class, self.0.join("sys/class/usbmisc").join(name)).unwrap();
     }
 
+    /// Gives the modem on `port` a tty, as the option driver makes one.
+    pub fn tty(&self, port: &str, interface: &str, name: &str) {
+        let directory = format!("/sys/devices/pci0000:00/usb1/{port}/{port}:{interface}");
+        let number = interface.split_once('.').unwrap().1;
+        self.write(&format!("{directory}/bInterfaceNumber"), format!("{:02x}\n", number.parse::<u8>().unwrap()));
+        self.write(&format!("{directory}/{name}/tty/{name}/dev"), "188:1\n");
+        fs::create_dir_all(self.0.join("sys/bus/usb/drivers/option")).unwrap();
+        let link = self.0.join(directory.trim_start_matches('/')).join("driver");
+        symlink("../../../../../bus/usb/drivers/option", link).unwrap();
+    }
+
     /// Runs the program on this root.
     pub fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with(arguments, &[])

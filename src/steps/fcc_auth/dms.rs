@@ -141,7 +141,7 @@ fn conclude(dms: &mut Client, radio: Radio, stays_off: Option<&str>) -> Result<O
             dms.request(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::LowPower.into()])])?;
             Ok(unlocked_and_off_again(why))
         }
-        _ => Ok(unlocked(radio)),
+        _ => Ok(unlocked(radio, stays_off)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
-use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again};
+use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::session::SessionError;
 use crate::session::mbim::{Command, Session};
 use crate::steps::{Outcome, Trouble};
@@ -28,7 +28,7 @@ pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome,
     match state(session)? {
         FCC_LOCKED => {}
         ON => return Ok(online_already()),
-        OFF => return Ok(Outcome::Nothing(format!("not locked; {}", look(session)?))),
+        OFF => return Ok(unlocked_before(look(session)?)),
         other => return Ok(Outcome::Nothing(format!("left alone: the modem's radio state is {other}"))),
     }
     session.command(SET, &ON.to_le_bytes())?;
@@ -51,7 +51,7 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
             session.command(RADIO_SET, &OFF.to_le_bytes())?;
             Ok(unlocked_and_off_again(why))
         }
-        (radio, _) => Ok(unlocked(radio)),
+        (radio, _) => Ok(unlocked(radio, stays_off)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Rolling's: a challenge by AT commands.
 //!
-//! Facts: the RW101R-GL's own unlock library by Lenovo, as traced by others. It asks for the challenge, answers in hex
-//! without changing any order of bytes, and believes the effective status. Fibocom's manual of the same commands (FM350)
-//! gives that status as mode and status, 1 being unlocked, and has `+GTFCCLOCKVER: 1` for the right answer.
+//! Facts: the RW101R-GL's own unlock library by Lenovo, as traced by others (github.com/twh/wwan-unlock,
+//! `event_monitor_at_101r`). It asks for the challenge, answers in hex without changing any order of bytes, passes over
+//! the verdict, and believes the effective status, of which it reads the second value: other than 0 is unlocked.
+//! Fibocom's manual of the same commands (FM350) gives that status as mode and status, mode 0 being no lock at all, and
+//! has `+GTFCCLOCKVER: 1` for the right answer; answers seen on FM350s are `0,1`, `2,0` while locked and `2,1` after.
 
 use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::deadline::Deadline;
@@ -52,10 +54,8 @@ fn answer_challenge(at: &mut Conversation, oem: &str) -> Result<bool, SessionErr
         Err(SessionError::At { .. }) => return Ok(false),
         answered => answered?,
     };
-    match lines.iter().find_map(|line| at::values(line, VERDICT)) {
-        Some(verdict) => Ok(verdict.first() == Some(&"1")),
-        None => says_unlocked(at),
-    }
+    let right = lines.iter().filter_map(|line| at::values(line, VERDICT)).any(|verdict| verdict.first() == Some(&"1"));
+    if right { Ok(true) } else { says_unlocked(at) }
 }
 
 /// `+GTFCCLOCKGEN: 0x1234abcd`, or the number alone.
@@ -74,13 +74,14 @@ fn first_four([a, b, c, d, ..]: [u8; 32]) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// The effective status, `<mode>,<status>`. Not all firmware tells it.
+/// By the effective status, `<mode>,<status>`. Not all firmware tells it.
 fn says_unlocked(at: &mut Conversation) -> Result<bool, SessionError> {
     let lines = match at.command(STATUS, "AT+GTFCCEFFSTATUS?") {
         Err(SessionError::At { .. }) => return Ok(false),
         answered => answered?,
     };
-    Ok(lines.iter().filter_map(|line| at::values(line, STATUS)).any(|values| values.get(1) == Some(&"1")))
+    let told = lines.iter().find_map(|line| at::values(line, STATUS));
+    Ok(matches!(told.as_deref(), Some(["0", ..] | [_, "1", ..])))
 }
 
 fn look(at: &mut Conversation) -> Result<Radio, SessionError> {
@@ -98,7 +99,7 @@ fn conclude(at: &mut Conversation, stays_off: Option<&str>) -> Result<Outcome, S
             at.command("+CFUN=4", "AT+CFUN=4")?;
             Ok(unlocked_and_off_again(why))
         }
-        (radio, _) => Ok(unlocked(radio)),
+        (radio, _) => Ok(unlocked(radio, stays_off)),
     }
 }
 
@@ -211,7 +212,8 @@ mod tests {
     }
 
     fn unlock_with(modem: &mut Modem, oem_strings: &[&str], stays_off: Option<&str>) -> Outcome {
-        let procedure = Procedure::Rolling { oem_strings: oem_strings.iter().map(|oem| (*oem).to_owned()).collect() };
+        let procedure =
+            Procedure::Rolling { interface: 3, oem_strings: oem_strings.iter().map(|oem| (*oem).to_owned()).collect() };
         let transport = Transport { port: modem, protocol: Protocol::At, proxied: None };
         run(transport, &procedure, stays_off, Deadline::after(Duration::from_millis(1500)))
     }
@@ -228,7 +230,7 @@ mod tests {
     #[test]
     fn the_challenge_is_answered() {
         let mut modem = locked();
-        assert_begins(unlock(&mut modem), "Done(\"unlocked; the radio stays in low-power");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked; the radio stays in low-power");
         assert!(modem.unlocked);
         assert_eq!(
             modem.seen,
@@ -244,9 +246,9 @@ mod tests {
     #[test]
     fn the_status_decides_where_there_is_no_verdict() {
         let mut modem = Modem { verdict_unknown: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Done(\"unlocked");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked");
         let mut modem = Modem { status_unknown: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Done(\"unlocked");
+        assert_begins(unlock(&mut modem), "StillOff(\"unlocked");
         let mut modem = Modem { status_unknown: true, verdict_unknown: true, ..locked() };
         assert_begins(unlock(&mut modem), "Failed");
     }
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn each_oem_string_is_tried() {
         assert_begins(unlock_with(&mut locked(), &["WRONG"], None), "the modem refused the answer");
-        assert_begins(unlock_with(&mut locked(), &["WRONG", LENOVO], None), "Done(\"unlocked");
+        assert_begins(unlock_with(&mut locked(), &["WRONG", LENOVO], None), "StillOff(\"unlocked");
     }
 
     #[test]
@@ -262,7 +264,7 @@ mod tests {
         let mut modem = Modem { online: true, ..locked() };
         assert_begins(unlock(&mut modem), "Nothing(\"the radio is online already");
         let mut modem = Modem { unlocked: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Nothing(\"was unlocked already");
+        assert_begins(unlock(&mut modem), "Off(\"was unlocked already");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
     }
 
@@ -282,7 +284,7 @@ mod tests {
             unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }),
             "Unfinished(Trouble { cause: \"no answer to ATE0",
         );
-        assert_begins(unlock(&mut Modem { deaf_to: 1, ..locked() }), "Done(\"unlocked");
+        assert_begins(unlock(&mut Modem { deaf_to: 1, ..locked() }), "StillOff(\"unlocked");
     }
 
     #[test]

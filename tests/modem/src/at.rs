@@ -280,7 +280,8 @@ impl At {
                 one(format!("+GTFCCLOCKVER: {}", u8::from(right)))
             }
             ("+GTFCCEFFSTATUS", "?") => {
-                one(format!("+GTFCCEFFSTATUS: {},0", u8::from(!modem.locked && modem.lock == Lock::Rolling)))
+                // Mode 2: locked at every power-up.
+                one(format!("+GTFCCEFFSTATUS: 2,{}", u8::from(!modem.locked && modem.lock == Lock::Rolling)))
             }
             _ => error(),
         }
@@ -408,7 +409,7 @@ mod tests {
         ask(&mut at, &mut modem, "at+gtfcclockgen");
         let answer = format!("at+gtfcclockver=0x{}", rolling_answer());
         assert!(ask(&mut at, &mut modem, &answer).contains("VER: 1"));
-        assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 1"));
+        assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,1"));
         assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("OK"));
         assert_eq!(modem.mode, ONLINE);
     }

@@ -386,6 +386,9 @@ impl Device {
             self.on_link(|link| link.halt(urb.endpoint));
             return self.on_link(|link| link.stall(urb.seqnum));
         }
+        if self.modem.faults.has("takes-nothing") && matches!(self.function_at(urb.endpoint), Some(Function::At(_))) {
+            return self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, 0));
+        }
         self.on_link(|link| link.done(urb.seqnum, urb.data.len(), &[]));
         if fate == Fate::Last {
             return self.leave();

@@ -7,6 +7,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     // Replies on QMI, MBIM and AT ports.
     ("mute", "no reply to anything"),
     ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
+    ("takes-nothing", "what is written to an AT port stays with the host"),
     ("late=MS", "every reply MS milliseconds late"),
     ("busy=N", "the next N requests are answered with DeviceNotReady (QMI), Busy (MBIM), or CME ERROR 14 (AT)"),
     ("refuse=ERROR", "the unlock is answered with this QMI error or MBIM status"),
@@ -31,7 +32,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("password=TEXT", "AT!ENTERCND wants this password (A710)"),
     ("no-password", "protected AT commands are answered without a password"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
-    ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
+    (
+        "reset-needed",
+        "the unlock is accepted, and takes effect with the next reset, or once the modem is without a configuration",
+    ),
     ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),

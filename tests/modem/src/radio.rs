@@ -121,6 +121,13 @@ impl Modem {
         }
     }
 
+    /// No configuration any more: a reset for an unlock that waits for one.
+    pub fn unconfigured(&mut self) {
+        if self.faults.has("reset-needed") && !self.locked {
+            self.set_mode(ONLINE);
+        }
+    }
+
     /// Whether the reply that is due now is one that faults of replies are for.
     pub fn reply_is_hit(&self) -> bool {
         self.faults.number("at-reply").is_none_or(|which| which == self.replies)

@@ -132,6 +132,9 @@ impl Device {
         if value != 0 {
             self.chosen.get_or_insert(value);
         }
+        if value == 0 {
+            self.modem.unconfigured();
+        }
         self.alternates.clear();
         self.on_link(Link::configured);
         self.functions = self.functions_of(value);
