@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod composition;
 pub mod deadline;
 pub mod device;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod link;
 pub mod list;
 pub mod plan;
 pub mod policy;
+pub mod privileges;
 pub mod quirks;
 pub mod rfkill;
 pub mod root;

@@ -22,6 +22,9 @@ _wwan__quirks() {
             wwan__quirks,check)
                 cmd="wwan__quirks__subcmd__check"
                 ;;
+            wwan__quirks,composition)
+                cmd="wwan__quirks__subcmd__composition"
+                ;;
             wwan__quirks,explain)
                 cmd="wwan__quirks__subcmd__explain"
                 ;;
@@ -47,7 +50,7 @@ _wwan__quirks() {
 
     case "${cmd}" in
         wwan__quirks)
-            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain list check rules import"
+            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain composition list check rules import"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -89,6 +92,28 @@ _wwan__quirks() {
                 return 0
             fi
             case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        wwan__subcmd__quirks__subcmd__composition)
+            opts="-v -q -h --no-at-port --reset --password --json --root --verbose --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

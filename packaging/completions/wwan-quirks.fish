@@ -33,6 +33,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'S
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do now what the hook would do'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Say of each modem what it is, where it stands, and how the last run ended'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show, or set for good, a Sierra modem\'s USB composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, a line a quirk'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "check" -d 'Validate the database and the policy, or the files named'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "rules" -d 'Print the udev rules for the database as it stands'
@@ -57,6 +58,14 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l json
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'For AT!ENTERCND, where the modem wants another than the well-known one' -r
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Set a composition without AT port, too'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Have the modem start again with it, and see that it does'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l root -d 'Take DIR for `/`: for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s v -l verbose -d 'Say more on standard error'
