@@ -80,7 +80,8 @@ fn man_page() -> Result<String> {
     let about_exits = command.get_after_help().ok_or("the command line tells its exit status")?.to_string();
     let version = command.get_version().unwrap_or_default();
     let man = Man::new(command.clone().subcommand_help_heading("VERB"));
-    let mut page = format!(".TH wwan\\-quirks 8 \"\" \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
+    let mut page =
+        format!(".TH wwan\\-quirks 8 \"\" \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
