@@ -64,6 +64,7 @@ test: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked
+	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages
 	$(MAKE) --no-print-directory vm
 

@@ -25,6 +25,9 @@ _wwan__quirks() {
             wwan__quirks,composition)
                 cmd="wwan__quirks__subcmd__composition"
                 ;;
+            wwan__quirks,doctor)
+                cmd="wwan__quirks__subcmd__doctor"
+                ;;
             wwan__quirks,explain)
                 cmd="wwan__quirks__subcmd__explain"
                 ;;
@@ -36,6 +39,9 @@ _wwan__quirks() {
                 ;;
             wwan__quirks,list)
                 cmd="wwan__quirks__subcmd__list"
+                ;;
+            wwan__quirks,report)
+                cmd="wwan__quirks__subcmd__report"
                 ;;
             wwan__quirks,rules)
                 cmd="wwan__quirks__subcmd__rules"
@@ -50,7 +56,7 @@ _wwan__quirks() {
 
     case "${cmd}" in
         wwan__quirks)
-            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain composition list check rules import"
+            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain composition report doctor list check rules import"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -125,6 +131,24 @@ _wwan__quirks() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        wwan__subcmd__quirks__subcmd__doctor)
+            opts="-v -q -h --json --root --verbose --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         wwan__subcmd__quirks__subcmd__explain)
             opts="-v -q -h --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -180,6 +204,24 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__list)
+            opts="-v -q -h --json --root --verbose --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        wwan__subcmd__quirks__subcmd__report)
             opts="-v -q -h --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
