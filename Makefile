@@ -6,6 +6,9 @@
 #   make bench      speed and memory beside the peers' in the same virtual machine
 #   make install    what a package holds, below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
+#   make rpm        target/rpm/wwan-quirks-*.rpm
+#   make pages      man page, completions and metainfo, from the command line and the database
+#   make reproducible   builds the package twice, in two places, and compares the bytes
 
 PREFIX ?= /usr
 DESTDIR ?=
@@ -19,9 +22,14 @@ SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 JOBS ?= $(shell nproc)
 
 # udev, systemd and the database have their places below /usr, whatever PREFIX is.
+SBINDIR ?= $(PREFIX)/sbin
 UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+BASHDIR ?= $(DATADIR)/bash-completion/completions
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
+FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 
 # Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
@@ -30,10 +38,16 @@ BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
 
-.PHONY: all build deps testbed demo test vm bench install deb rules clean
+# No path of the machine that built it is in the program.
+CARGO_HOME ?= $(HOME)/.cargo
+REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
+
+.PHONY: all build deps testbed demo test vm bench install install-program install-udev install-systemd install-modemmanager install-pages \
+	install-openwrt deb rpm packages reproducible pages rules clean
 
 all: build
 
+build: export RUSTFLAGS += $(REMAP)
 build:
 	$(CARGO) build --release --locked
 
@@ -53,23 +67,32 @@ test: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked
+	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
+	$(MAKE) --no-print-directory packages
 	$(MAKE) --no-print-directory vm
 
-vm: testbed
+vm: testbed deb
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
 
 bench: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
 	tests/bench
 
-install:
+install: install-program install-udev install-systemd install-modemmanager install-pages
+
+install-program:
 	@test -x $(BIN) || { echo "make install: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/wwan-quirks
+	install -D -m 755 $(BIN) $(DESTDIR)$(SBINDIR)/wwan-quirks
 	install -d $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -m 644 config/quirks.d/*.toml $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -D -m 644 config/config.toml $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
+
+install-udev:
 	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+	sed -i 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|' $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+
+install-systemd:
 	install -d $(DESTDIR)$(UNITDIR)
 	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
 	install -d $(DESTDIR)$(UNITDIR)/sleep.target.wants
@@ -78,18 +101,47 @@ install:
 		install -d $(DESTDIR)$(UNITDIR)/$$target.target.wants && \
 		ln -sf ../wwan-quirks-resume.service $(DESTDIR)$(UNITDIR)/$$target.target.wants || exit; \
 	done
-	sed -i 's|/usr/sbin/wwan-quirks|$(PREFIX)/sbin/wwan-quirks|' \
-		$(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
+	sed -i 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|' $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
+
+install-modemmanager:
 	install -d $(UNLOCKDIR)
 	sed -En '/^LABEL="wwan_quirks_(port|tty)"/,/^GOTO/ s/.*\{idVendor\}=="(.*)", .*\{idProduct\}=="(.*)", .*/\1 \2/p' \
 		udev-rules/85-wwan-quirks.rules | tr '|' ' ' | while read -r vendor products; do \
 		for product in $$products; do \
-			ln -srf $(DESTDIR)$(PREFIX)/sbin/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
+			ln -srf $(DESTDIR)$(SBINDIR)/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
 		done; \
 	done
 
+install-pages:
+	install -d $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DATADIR)/metainfo
+	install -m 644 packaging/man/*.5 $(DESTDIR)$(MANDIR)/man5
+	install -m 644 packaging/man/*.8 $(DESTDIR)$(MANDIR)/man8
+	install -D -m 644 packaging/completions/wwan-quirks.bash $(DESTDIR)$(BASHDIR)/wwan-quirks
+	install -D -m 644 packaging/completions/_wwan-quirks $(DESTDIR)$(ZSHDIR)/_wwan-quirks
+	install -D -m 644 packaging/completions/wwan-quirks.fish $(DESTDIR)$(FISHDIR)/wwan-quirks.fish
+	install -m 644 packaging/metainfo/*.xml $(DESTDIR)$(DATADIR)/metainfo
+
+# OpenWrt has procd in the place of udev and systemd, and no room for pages.
+install-openwrt: install-program
+	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usb/85-wwan-quirks
+	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usbmisc/85-wwan-quirks
+	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks
+
 deb: deps build
 	packaging/deb
+
+rpm: deps build
+	packaging/rpm
+
+# What each package holds, and that it is built the same twice.
+packages: deb rpm
+	tests/packages
+
+reproducible:
+	tests/reproducible
+
+pages:
+	$(CARGO) run --quiet --locked -p pages
 
 rules: testbed
 	$(BIN) --root $(STAGE) rules > udev-rules/85-wwan-quirks.rules.new

@@ -1,0 +1,99 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_wwan_quirks_global_optspecs
+    string join \n root= v/verbose q/quiet h/help V/version
+end
+
+function __fish_wwan_quirks_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_wwan_quirks_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_wwan_quirks_using_subcommand
+    set -l cmd (__fish_wwan_quirks_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s V -l version -d 'Print version'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Serve one udev event, described by its environment'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do now what the hook would do'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Say of each modem what it is, where it stands, and how the last run ended'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show, or set for good, a Sierra modem\'s USB composition'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 'Look for what on this system stands in the way of a modem, and say how to cure it'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, a line a quirk'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "check" -d 'Validate the database and the policy, or the files named'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "rules" -d 'Print the udev rules for the database as it stands'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "import" -d 'Turn usb_modeswitch configuration files into quirks'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Unlock radios, and nothing else'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan and touch nothing'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'For AT!ENTERCND, where the modem wants another than the well-known one' -r
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Set a composition without AT port, too'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Have the modem start again with it, and see that it does'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l json -d 'Print JSON'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Say more on standard error'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s h -l help -d 'Print help'

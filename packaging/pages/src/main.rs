@@ -1,0 +1,271 @@
+//! Writes what is derived from the command line and the database: the man page of the program, completions for three
+//! shells, and the AppStream metainfo.
+//!
+//! What it writes is checked in, so that a package is built without it; a test says when that is no longer up to date.
+//! `make pages` writes it anew.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use clap::{Arg, Command, CommandFactory};
+use clap_complete::{Shell, generate};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use wwan_quirks::cli::Cli;
+use wwan_quirks::id::UsbId;
+use wwan_quirks::quirks;
+use wwan_quirks::root::Root;
+
+const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
+
+/// What the command line does not say of itself.
+const FILES: &str = r#".SH FILES
+.TP
+.I /etc/wwan\-quirks/config.toml, /etc/wwan\-quirks/config.d/*.toml
+The policy; see
+.BR wwan\-quirks\-config (5).
+.TP
+.I /etc/wwan\-quirks/quirks.d/*.toml
+Quirks of your own; see
+.BR wwan\-quirks\-quirks (5).
+.TP
+.I /usr/share/wwan\-quirks
+The policy and the quirks as they are shipped.
+.TP
+.I /run/wwan\-quirks
+What the program remembers of each port until the next boot.
+.SH SEE ALSO
+.BR wwan\-quirks\-config (5),
+.BR wwan\-quirks\-quirks (5),
+.BR udev (7),
+.BR journalctl (1),
+.BR ModemManager (8)
+"#;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    for (path, text) in files()? {
+        let path = Path::new(PACKAGING).join(path);
+        fs::create_dir_all(path.parent().ok_or("a file lies in a folder")?)?;
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Paths below `packaging`, and what is to stand there.
+fn files() -> Result<Vec<(&'static str, String)>> {
+    Ok(vec![
+        ("man/wwan-quirks.8", man_page()?),
+        ("completions/wwan-quirks.bash", completions(Shell::Bash)?),
+        ("completions/_wwan-quirks", completions(Shell::Zsh)?),
+        ("completions/wwan-quirks.fish", completions(Shell::Fish)?),
+        ("metainfo/invalid.wwan_quirks.wwan_quirks.metainfo.xml", metainfo(&shipped_ids()?)),
+    ])
+}
+
+fn command_line() -> Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+/// One page for all verbs.
+fn man_page() -> Result<String> {
+    let command = command_line();
+    let about_exits = command.get_after_help().ok_or("the command line tells its exit status")?.to_string();
+    let version = command.get_version().unwrap_or_default();
+    let man = Man::new(command.clone().subcommand_help_heading("VERB"));
+    let mut page =
+        format!(".TH wwan\\-quirks 8 \"\" \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+
+    let mut roff = Roff::new();
+    roff.control("SH", ["VERBS"]);
+    for verb in command.get_subcommands() {
+        let usage = verb.clone().render_usage().to_string();
+        roff.control("SS", [usage.trim_start_matches("Usage: ")]);
+        let about = verb.get_long_about().or(verb.get_about()).ok_or("a verb says what it does")?;
+        roff.text([roman(about.to_string())]);
+        for arg in own_arguments(verb) {
+            roff.control("TP", []);
+            roff.text(match (arg.get_long(), arg.get_value_names()) {
+                (Some(long), Some(values)) if arg.get_action().takes_values() => {
+                    vec![bold(format!("--{long}")), roman(" "), italic(values.join(" "))]
+                }
+                (Some(long), _) => vec![bold(format!("--{long}"))],
+                (None, values) => {
+                    vec![italic(values.map_or_else(|| arg.get_id().to_string(), |values| values.join(" ")))]
+                }
+            });
+            roff.text([roman(arg.get_help().ok_or("an argument says what it is")?.to_string())]);
+        }
+    }
+    roff.control("SH", ["EXIT STATUS"]);
+    roff.text([roman(about_exits.trim_start_matches("Exit status: "))]);
+    roff.to_writer(&mut page)?;
+    Ok(String::from_utf8(page)? + FILES)
+}
+
+/// The arguments of a verb that no other verb need have.
+fn own_arguments(verb: &Command) -> impl Iterator<Item = &Arg> {
+    verb.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help" && !arg.is_hide_set())
+}
+
+fn completions(shell: Shell) -> Result<String> {
+    let mut text = Vec::new();
+    generate(shell, &mut command_line(), "wwan-quirks", &mut text);
+    Ok(String::from_utf8(text)?)
+}
+
+/// The IDs of the shipped database.
+fn shipped_ids() -> Result<BTreeSet<UsbId>> {
+    let root = std::env::temp_dir().join(format!("wwan-quirks-pages.{}", std::process::id()));
+    fs::create_dir_all(root.join("usr/share"))?;
+    symlink(fs::canonicalize(DATABASE)?, root.join("usr/share/wwan-quirks"))?;
+    let (quirks, errors) = quirks::all(&Root::new(&root));
+    fs::remove_dir_all(&root)?;
+    match errors.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(quirks.into_iter().flat_map(|quirk| quirk.ids).collect()),
+    }
+}
+
+/// For software centres, which offer the package to whoever has such a modem. The component has no home on the web yet;
+/// its ID stands below a domain that nobody can own.
+fn metainfo(ids: &BTreeSet<UsbId>) -> String {
+    let aliases: String = ids
+        .iter()
+        .map(|id| format!("    <modalias>usb:v{:04X}p{:04X}d*</modalias>\n", id.vendor, id.product))
+        .collect();
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<component type="driver">
+  <id>invalid.wwan_quirks.wwan_quirks</id>
+  <metadata_license>MIT</metadata_license>
+  <project_license>MIT</project_license>
+  <name>wwan-quirks</name>
+  <summary>Make USB WWAN modems work by the time they are plugged in</summary>
+  <description>
+    <p>
+      Many USB modems come up as a CD-ROM with drivers for another system, in a USB configuration that nobody asked for,
+      or with their radio locked by the maker of the laptop. A short-lived helper, run by udev, takes them out of install
+      mode, sets the USB configuration that the administrator prefers, and unlocks the radio.
+    </p>
+  </description>
+  <developer_name>The wwan-quirks authors</developer_name>
+  <provides>
+    <binary>wwan-quirks</binary>
+{aliases}  </provides>
+</component>
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_checked_in_is_what_the_command_line_and_the_database_say() {
+        for (path, text) in files().unwrap() {
+            let checked_in = fs::read_to_string(Path::new(PACKAGING).join(path)).unwrap_or_default();
+            assert!(checked_in == text, "packaging/{path} is out of date: run `make pages` and check it in");
+        }
+    }
+
+    /// What `--help` prints, the man page and the completions name the same verbs and the same options.
+    #[test]
+    fn flags_help_and_pages_agree() {
+        let mut command = command_line();
+        let page = man_page().unwrap().replace("\\-", "-");
+        let shells = [Shell::Bash, Shell::Zsh, Shell::Fish].map(|shell| completions(shell).unwrap());
+        let (options, verbs) = page.split_once("\n.SH VERBS\n").unwrap();
+        for flag in flags(&command.render_long_help().to_string()) {
+            assert!(flags(options).contains(&flag), "the page lacks {flag}");
+        }
+        let sections: Vec<_> = verbs.split("\n.SH ").next().unwrap().split(".SS ").skip(1).collect();
+        assert_eq!(sections.len(), command.get_subcommands().count());
+        for (verb, section) in command.get_subcommands_mut().zip(sections) {
+            let name = verb.get_name().to_owned();
+            assert!(section.starts_with(&format!("\"wwan-quirks {name}")), "{name}: {section}");
+            let globals = ["--root", "--verbose", "--quiet", "--help"];
+            let mut helped = flags(&verb.render_long_help().to_string());
+            helped.retain(|flag| !globals.contains(&flag.as_str()));
+            assert_eq!(flags(section), helped, "{name}");
+            for shell in &shells {
+                assert!(shell.contains(&name) && helped.iter().all(|flag| shell.contains(&flag[2..])), "{name}");
+            }
+        }
+    }
+
+    /// The long options that a text names.
+    fn flags(text: &str) -> BTreeSet<String> {
+        let end = |rest: &str| rest.find(|c: char| c != '-' && !c.is_ascii_lowercase()).unwrap_or(rest.len());
+        let found = text.match_indices("--").map(|(at, _)| &text[at..at + end(&text[at..])]);
+        found.filter(|flag| flag.len() > 2).map(str::to_owned).collect()
+    }
+
+    /// The pages for the files name every key that the program takes. It tells its keys when it meets one that it does
+    /// not know.
+    #[test]
+    fn the_pages_for_files_name_every_key() {
+        let page = |name: &str| fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();
+        let entry = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"x\"\nsteps = [STEP]\n";
+        let step = |step: &str| entry.replace("STEP", step);
+        for (name, file, text) in [
+            ("wwan-quirks-config.5", "config.toml", "none = 1\n".to_owned()),
+            ("wwan-quirks-config.5", "config.toml", "[timeouts]\nnone = 1\n".to_owned()),
+            ("wwan-quirks-config.5", "config.toml", "[[device]]\nnone = 1\n".to_owned()),
+            ("wwan-quirks-config.5", "config.toml", "[[device]]\nmatch = { none = 1 }\n".to_owned()),
+            ("wwan-quirks-config.5", "config.toml", "prefer = \"none\"\n".to_owned()),
+            ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", "none = 1\n".to_owned()),
+            ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", "schema = 1\n[[device]]\nnone = 1\n".to_owned()),
+            ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ none = 1 }")),
+            ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ fcc-auth = \"none\" }")),
+            ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ switch = { none = 1 } }")),
+            (
+                "wwan-quirks-quirks.5",
+                "quirks.d/1199-x.toml",
+                step("{ switch = { do = [{ control = { none = 1 } }] } }"),
+            ),
+        ] {
+            let page = page(name).replace("\\-", "-");
+            let keys = keys(file, &text);
+            assert!(!keys.is_empty(), "{text}");
+            for key in keys {
+                let mut words = page.split(|c: char| c != '-' && !c.is_ascii_alphanumeric());
+                assert!(
+                    words.any(|word| word == key),
+                    "{name} does not name {key}, which can stand in {file}:\n{text}"
+                );
+            }
+        }
+    }
+
+    /// The keys that the program says it would have taken, in backquotes, in place of `none`.
+    fn keys(file: &str, text: &str) -> Vec<String> {
+        let root = std::env::temp_dir().join(format!("wwan-quirks-keys.{}", std::process::id()));
+        let path = root.join("etc/wwan-quirks").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        let mut said = Vec::new();
+        let ended = wwan_quirks::check::run(&Root::new(&root), &[], false, &mut said);
+        fs::remove_dir_all(&root).unwrap();
+        let said = format!(
+            "{}{}",
+            String::from_utf8(said).unwrap(),
+            ended.map_or_else(|error| error.chain(), |_| String::new())
+        );
+        let (_, expected) = said.split_once("expected ").unwrap_or_else(|| panic!("{text}{said}"));
+        let line = expected.lines().next().unwrap_or_default();
+        line.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+}
