@@ -71,6 +71,18 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like
+    Report {
+        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        device: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Look for what on this system stands in the way of a modem, and say how to cure it
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the database, a line a quirk
     List {
         #[command(flatten)]

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
@@ -106,6 +107,26 @@ pub struct ControlPort {
     pub name: String,
     pub driver: Option<String>,
     pub number: DeviceNumber,
+}
+
+/// The active configuration of one device, to be read and written where nothing can be opened any more.
+#[derive(Debug)]
+pub struct ConfigurationValue(File);
+
+impl ConfigurationValue {
+    /// As [`Device::set_configuration`] does it.
+    pub fn set(&self, value: u8) -> io::Result<()> {
+        self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
+    }
+
+    /// None where the device is unconfigured.
+    pub fn get(&self) -> io::Result<Option<u8>> {
+        let mut text = [0; 8];
+        // sysfs asks the device anew at every read from the start.
+        let length = self.0.read_at(&mut text, 0)?;
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+        Ok(text.trim().parse().ok().filter(|value| *value != 0))
+    }
 }
 
 pub struct Device {
@@ -275,6 +296,13 @@ impl Device {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         File::from(file).write_all(format!("{value}\n").as_bytes())
+    }
+
+    /// `bConfigurationValue`, open for good.
+    pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        Ok(ConfigurationValue(File::from(file)))
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
@@ -454,5 +482,59 @@ mod tests {
             None,
         ];
         assert_eq!(found.map(Result::unwrap), expected);
+    }
+
+    fn plug(root: &Path, vendor: &str) {
+        let directory = root.join("sys/devices/usb1/1-1");
+        fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("idVendor", vendor),
+            ("idProduct", "9071"),
+            ("busnum", "1"),
+            ("devnum", "7"),
+            ("dev", "189:6"),
+            ("bConfigurationValue", "1"),
+        ] {
+            fs::write(directory.join(name), format!("{text}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_took_its_place_is_not_acted_on() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-swapped-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let attribute = device.configuration_value().unwrap();
+        assert!(device.is_present() && device.node(&root).is_ok());
+        fs::remove_dir_all(path.join("sys/devices/usb1/1-1")).unwrap();
+        plug(&path, "12d1");
+        assert!(!device.is_present());
+        assert!(device.node(&root).is_err());
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.descriptors().is_err());
+        let _ = attribute.set(3);
+        let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
+        assert_eq!(now, "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_passed_on_the_way_to_a_device() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-linked-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let link = path.join("sys/devices/usb2");
+        std::os::unix::fs::symlink("usb1", &link).unwrap();
+        assert!(Device::at_devpath(&root, "/devices/usb1/1-1").is_ok());
+        assert!(matches!(Device::at_devpath(&root, "/devices/usb2/1-1"), Err(DeviceError::Io { .. })));
+        let attribute = path.join("sys/devices/usb1/1-1/bConfigurationValue");
+        fs::rename(&attribute, path.join("another")).unwrap();
+        std::os::unix::fs::symlink(path.join("another"), &attribute).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.configuration_value().is_err());
+        assert_eq!(fs::read_to_string(path.join("another")).unwrap(), "1\n");
+        fs::remove_dir_all(path).unwrap();
     }
 }
