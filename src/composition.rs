@@ -3,6 +3,8 @@
 //! Over QMI or MBIM where the modem has it, else by AT commands; beside others who hold the port, through their proxy.
 //! Nothing is set that the modem does not list, and it starts again only when told to.
 
+mod way;
+
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -11,24 +13,18 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::Setting;
 use crate::deadline::Deadline;
+use crate::device::Device;
 use crate::device::descriptors::{Configuration, Descriptors, Function};
-use crate::device::{Device, DeviceError};
 use crate::error::{Error, Exit};
-use crate::holders::{self, Way};
 use crate::journal::{Journal, Kind, printable};
-use crate::link::tty::Tty;
-use crate::link::wdm::Wdm;
 use crate::quirks::composition::{Composition, Layout, Table, Value};
 use crate::root::Root;
 use crate::run::look_up;
-use crate::session::at::Conversation;
-use crate::session::qmi::Client;
-use crate::state::{State, StateError};
+use crate::state::State;
 use crate::steps::Trouble;
-use crate::steps::composition::{Console, Dialogue, Dms, Fault, Request, Standing, Told, go_through};
-use crate::steps::fcc_auth::{Protocol, Transport, over_qmi};
+use crate::steps::composition::{Request, Standing, Told, go_through};
 use crate::sys;
-use crate::wire::qmi::Service;
+use way::Way;
 
 const STEP: &str = "composition";
 /// How long a conversation may take, and one question on the way.
@@ -41,9 +37,6 @@ const RETURNING: Duration = Duration::from_secs(90);
 const SPEAKING: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(100);
 const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
-
-/// What is said to the modem, once it is known how.
-type Story<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
 
 /// Shows the composition of the modem named, and sets another one where `setting` has a value.
 pub fn run(root: &Root, name: &str, setting: &Setting, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -83,6 +76,11 @@ impl<'a> Verb<'a> {
         Verb { root, setting, table: Table::shipped(), name: known.map_or_else(product, |known| known.quirk.name) }
     }
 
+    fn way(&self) -> Way<'_> {
+        let password = self.setting.password.as_ref().unwrap_or(&self.table.password);
+        Way { root: self.root, table: &self.table, password }
+    }
+
     fn serve(&self, device: &Device) -> (Option<Told>, Ended) {
         let failed = |trouble: Trouble| Some((Kind::Failed, trouble.to_string()));
         if !self.table.knows(device.id) {
@@ -100,7 +98,7 @@ impl<'a> Verb<'a> {
             reset: self.setting.reset,
             waits: &waits,
         };
-        let told = match self.talk(device, TALK, |dialogue| go_through(dialogue, &request, &self.table)) {
+        let told = match self.way().talk(device, TALK, |dialogue| go_through(dialogue, &request, &self.table)) {
             Ok(told) => told,
             Err(fault) => return (None, failed(fault.trouble())),
         };
@@ -150,7 +148,8 @@ impl<'a> Verb<'a> {
                 speaks_by = speaks_by.or_else(|| Some(Deadline::after(SPEAKING)));
                 continue;
             };
-            let current = self.talk(&back, QUESTION, |dialogue| Ok(dialogue.standing(&self.table, None)?.current));
+            let current =
+                self.way().talk(&back, QUESTION, |dialogue| Ok(dialogue.standing(&self.table, None)?.current));
             match current.map(|current| chosen.is(&current)) {
                 Ok(Some(false)) => {
                     let cause = format!("{seen} with the composition that it had, though it took {}", chosen.value);
@@ -175,92 +174,6 @@ impl<'a> Verb<'a> {
             return Ok(());
         }
         Err(Trouble::new("stopped by a signal while the modem starts again", "see `wwan-quirks status`"))
-    }
-
-    /// Has `story` with the modem, over its control port, and where that is missing or knows no compositions, over its
-    /// AT port.
-    fn talk<T>(
-        &self,
-        device: &Device,
-        budget: Duration,
-        story: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let mut told = None;
-        self.reach(device, Deadline::after(budget), &mut |dialogue| {
-            told = Some(story(dialogue)?);
-            Ok(())
-        })?;
-        told.ok_or(Fault::NoPort)
-    }
-
-    fn reach(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        // Another run on this modem is waited for, and waits for us.
-        let _alone = match State::lock(self.root, &device.port, deadline) {
-            Ok(state) => state,
-            Err(error @ StateError::Busy) => return Err(Fault::NotOpened(error.to_string())),
-            Err(error) => {
-                log::warn!("{}: {error}", device.port);
-                State::forgetful()
-            }
-        };
-        let over_control_port = self.over_control_port(device, deadline, story);
-        match over_control_port {
-            Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
-                match self.over_tty(device, deadline, story) {
-                    Err(Fault::NoPort) => Err(fault),
-                    told => told,
-                }
-            }
-            told => told,
-        }
-    }
-
-    fn over_control_port(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        let ports = device.control_ports().map_err(not_read)?.into_iter();
-        let mut ports = ports.filter_map(|port| {
-            let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
-            Some((port, protocol))
-        });
-        let Some((port, protocol)) = ports.next().filter(|_| !self.table.is_direct_ip(device.id)) else {
-            return Err(Fault::NoPort);
-        };
-        let path = self.root.at("/dev").join(&port.name);
-        let (mut wdm, mut stream);
-        let transport = match holders::way(self.root, &path) {
-            Way::Held(holders) => return Err(Fault::Held { port: path.display().to_string(), holders }),
-            Way::Through(proxy) => {
-                stream = proxy.connect().map_err(|error| {
-                    Fault::NotOpened(format!(
-                        "{} holds {} and takes no connection: {error}",
-                        proxy.name(),
-                        path.display()
-                    ))
-                })?;
-                Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) }
-            }
-            Way::Free => {
-                wdm = Wdm::open(&path, port.number).map_err(|error| Fault::NotOpened(error.to_string()))?;
-                Transport { port: &mut wdm, protocol, proxied: None }
-            }
-        };
-        let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
-        over_qmi(transport, deadline, |carrier| {
-            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
-            Ok(story(&mut Dms { client: &mut client, by }))
-        })?
-    }
-
-    fn over_tty(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        let tty = device.tty(self.table.at_interface).map_err(not_read)?.ok_or(Fault::NoPort)?;
-        let path = self.root.at("/dev").join(&tty.name);
-        let holders = holders::holders(self.root, &path);
-        if !holders.is_empty() {
-            return Err(Fault::Held { port: path.display().to_string(), holders });
-        }
-        let mut port = Tty::open(&path, tty.number).map_err(|error| Fault::NotOpened(error.to_string()))?;
-        let mut at = Conversation::open(&mut port, deadline)?;
-        let password = self.setting.password.as_ref().unwrap_or(&self.table.password);
-        story(&mut Console::new(&mut at, password, self.table.is_direct_ip(device.id)))
     }
 
     /// Whether `device` stands on the bus with what this composition is made of, as far as that is known.
@@ -345,8 +258,4 @@ impl<'a> Verb<'a> {
             "outcome": ended.map(|(kind, text)| json!({ "kind": kind.name(), "text": text })),
         })
     }
-}
-
-fn not_read(error: DeviceError) -> Fault {
-    Fault::NotOpened(error.to_string())
 }
