@@ -191,7 +191,12 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
-        let returned = state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1);
+        let returned = match action {
+            Action::Switch { switch, .. } if switch.comes_back() => {
+                device.number_on_bus().is_ok_and(|number| state.record.returned(&device.id.to_string(), number))
+            }
+            _ => false,
+        };
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);

@@ -54,6 +54,19 @@ pub struct Record {
     pub attempts: BTreeMap<String, Vec<f64>>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
+    /// The device that was told to leave and to come back as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visit: Option<Visit>,
+}
+
+/// One stay of a device on the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    pub id: String,
+    /// `devnum`, which no two stays have in common.
+    pub number: u16,
+    /// Whether it is the one after the device was told to come back.
+    pub returned: bool,
 }
 
 impl Record {
@@ -76,6 +89,16 @@ impl Record {
     /// The modem came up as `step` wants it: what was tried before led somewhere.
     pub fn arrived(&mut self, step: &str) {
         self.attempts.remove(step);
+        self.visit = None;
+    }
+
+    /// Whether the device `id`, which has `number` on its bus now, is back after it was told to leave and to come back.
+    /// One that has not left since is told the same again.
+    pub fn returned(&mut self, id: &str, number: u16) -> bool {
+        let earlier = self.visit.as_ref().filter(|visit| visit.id == id);
+        let returned = earlier.is_some_and(|visit| visit.returned == (visit.number == number));
+        self.visit = Some(Visit { id: id.to_owned(), number, returned });
+        returned
     }
 
     pub fn ended(&mut self, step: &str, outcome: &str, text: &str) {
@@ -222,6 +245,19 @@ mod tests {
             assert!(record.attempt("switch", "a", 1000.0));
         }
         assert!(record.attempt("switch", "a", 5.0));
+    }
+
+    #[test]
+    fn a_device_returned_where_it_left_in_between() {
+        let mut record = Record::default();
+        assert!(!record.returned("a", 5));
+        assert!(!record.returned("a", 5), "it stayed, and was triggered again");
+        assert!(record.returned("a", 6));
+        assert!(record.returned("a", 6), "it stayed, and was triggered again");
+        assert!(!record.returned("a", 7), "the next round begins");
+        assert!(!record.returned("b", 8), "another device");
+        record.arrived("switch");
+        assert!(!record.returned("b", 9), "it was a modem in between");
     }
 
     #[test]

@@ -305,6 +305,12 @@ impl Device {
         Ok(ConfigurationValue(File::from(file)))
     }
 
+    /// Its number on the bus: another one each time that it is plugged in or comes back.
+    #[doc(alias = "devnum")]
+    pub fn number_on_bus(&self) -> Result<u16, DeviceError> {
+        self.decimal("devnum")
+    }
+
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
     pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
         let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);
