@@ -69,6 +69,8 @@ install:
 	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
 	install -d $(DESTDIR)$(UNITDIR)
 	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
+	install -D -m 644 packaging/systemd/usb_modeswitch@.service.d/wwan-quirks.conf \
+		$(DESTDIR)$(UNITDIR)/usb_modeswitch@.service.d/wwan-quirks.conf
 	sed -i 's|/usr/sbin/wwan-quirks|$(PREFIX)/sbin/wwan-quirks|' \
 		$(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
 
