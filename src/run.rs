@@ -179,6 +179,15 @@ impl Run<'_> {
         deadline: Deadline,
     ) -> Option<(Kind, String)> {
         let step = action.step();
+        let mut returned = false;
+        if let Action::Switch { .. } = action {
+            let again;
+            (again, returned) = state.record.tells(&device.id.to_string(), device.stay());
+            // A drive that got its driver back has a SCSI event anew.
+            if again && !self.asked {
+                return None;
+            }
+        }
         if !self.by_hand
             && !matches!(action, Action::FccAuth { .. })
             && !state.record.attempt(step, &device.id.to_string(), now())
@@ -191,12 +200,6 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
-        let returned = match action {
-            Action::Switch { switch, .. } if switch.comes_back() => {
-                device.number_on_bus().is_ok_and(|number| state.record.returned(&device.id.to_string(), number))
-            }
-            _ => false,
-        };
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);

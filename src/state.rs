@@ -54,18 +54,18 @@ pub struct Record {
     pub attempts: BTreeMap<String, Vec<f64>>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
-    /// The device that was told to leave and to come back as it was.
+    /// When a device was last told to switch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub visit: Option<Visit>,
+    pub told: Option<Told>,
 }
 
-/// One stay of a device on the bus.
+/// What a device was told on one of its stays on the bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Visit {
+pub struct Told {
     pub id: String,
-    /// `devnum`, which no two stays have in common.
-    pub number: u16,
-    /// Whether it is the one after the device was told to come back.
+    /// [`crate::device::Device::stay`].
+    pub stay: u64,
+    /// Whether it had been told before, and had left and come back as it was.
     pub returned: bool,
 }
 
@@ -89,16 +89,17 @@ impl Record {
     /// The modem came up as `step` wants it: what was tried before led somewhere.
     pub fn arrived(&mut self, step: &str) {
         self.attempts.remove(step);
-        self.visit = None;
+        self.told = None;
     }
 
-    /// Whether the device `id`, which has `number` on its bus now, is back after it was told to leave and to come back.
-    /// One that has not left since is told the same again.
-    pub fn returned(&mut self, id: &str, number: u16) -> bool {
-        let earlier = self.visit.as_ref().filter(|visit| visit.id == id);
-        let returned = earlier.is_some_and(|visit| visit.returned == (visit.number == number));
-        self.visit = Some(Visit { id: id.to_owned(), number, returned });
-        returned
+    /// Notes that the device `id` is told to switch on this `stay`: whether it has been told on it before, and whether
+    /// it is back after it was told on the one before.
+    pub fn tells(&mut self, id: &str, stay: u64) -> (bool, bool) {
+        let earlier = self.told.as_ref().filter(|told| told.id == id);
+        let again = earlier.is_some_and(|told| told.stay == stay);
+        let returned = earlier.is_some_and(|told| told.returned == again);
+        self.told = Some(Told { id: id.to_owned(), stay, returned });
+        (again, returned)
     }
 
     pub fn ended(&mut self, step: &str, outcome: &str, text: &str) {
@@ -250,14 +251,14 @@ mod tests {
     #[test]
     fn a_device_returned_where_it_left_in_between() {
         let mut record = Record::default();
-        assert!(!record.returned("a", 5));
-        assert!(!record.returned("a", 5), "it stayed, and was triggered again");
-        assert!(record.returned("a", 6));
-        assert!(record.returned("a", 6), "it stayed, and was triggered again");
-        assert!(!record.returned("a", 7), "the next round begins");
-        assert!(!record.returned("b", 8), "another device");
+        assert_eq!(record.tells("a", 5), (false, false));
+        assert_eq!(record.tells("a", 5), (true, false));
+        assert_eq!(record.tells("a", 6), (false, true));
+        assert_eq!(record.tells("a", 6), (true, true));
+        assert_eq!(record.tells("a", 7), (false, false), "the next round begins");
+        assert_eq!(record.tells("b", 8), (false, false), "another device");
         record.arrived("switch");
-        assert!(!record.returned("b", 9), "it was a modem in between");
+        assert_eq!(record.tells("b", 9), (false, false), "it was a modem in between");
     }
 
     #[test]

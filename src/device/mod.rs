@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use crate::id::UsbId;
 use crate::root::{Root, read_limited};
@@ -305,10 +305,9 @@ impl Device {
         Ok(ConfigurationValue(File::from(file)))
     }
 
-    /// Its number on the bus: another one each time that it is plugged in or comes back.
-    #[doc(alias = "devnum")]
-    pub fn number_on_bus(&self) -> Result<u16, DeviceError> {
-        self.decimal("devnum")
+    /// What tells this stay on the bus from all others: the inode of its folder, which sysfs gives to no other one.
+    pub fn stay(&self) -> u64 {
+        fstat(&self.directory).map_or(0, |status| status.st_ino)
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.

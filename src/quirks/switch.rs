@@ -156,7 +156,10 @@ impl Switch {
 
     /// The method `name` does this.
     pub fn method(name: &str) -> Option<Switch> {
-        toml::from_str(table(name)?).ok()
+        // One table of the file is parsed, and not the file: a method costs the same, however many there are.
+        let (_, rest) = METHODS.split_once(&format!("\n[{name}]\n"))?;
+        let table = rest.split_once("\n[").map_or(rest, |(table, _)| table);
+        toml::from_str(table).ok()
     }
 
     /// The names of all methods.
@@ -187,14 +190,6 @@ impl Switch {
         let first = parts.next().unwrap_or_default();
         let next = parts.next().filter(|_| returned);
         next.unwrap_or(first).to_vec()
-    }
-
-    /// Whether the device leaves and comes back as it was in between.
-    pub fn comes_back(&self) -> bool {
-        self.acts.iter().any(|act| match act {
-            Act::Op(op) => *op == Op::WaitForReturn,
-            Act::Method(name) => table(name).is_some_and(|table| table.contains("\"wait-for-return\"")),
-        })
     }
 
     /// All that it waits by itself.
@@ -263,13 +258,6 @@ impl Control {
 
 fn once() -> u8 {
     1
-}
-
-/// What the file says of the method `name`. One table is parsed, and not the file: a method costs the same, however many
-/// there are.
-fn table(name: &str) -> Option<&'static str> {
-    let (_, rest) = METHODS.split_once(&format!("\n[{name}]\n"))?;
-    Some(rest.split_once("\n[").map_or(rest, |(table, _)| table))
 }
 
 impl Default for Index {
