@@ -95,6 +95,8 @@ install-udev:
 install-systemd:
 	install -d $(DESTDIR)$(UNITDIR)
 	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
+	install -D -m 644 packaging/systemd/usb_modeswitch@.service.d/wwan-quirks.conf \
+		$(DESTDIR)$(UNITDIR)/usb_modeswitch@.service.d/wwan-quirks.conf
 	install -d $(DESTDIR)$(UNITDIR)/sleep.target.wants
 	ln -sf ../wwan-quirks-sleep.service $(DESTDIR)$(UNITDIR)/sleep.target.wants
 	for target in suspend hibernate hybrid-sleep suspend-then-hibernate; do \

@@ -56,6 +56,16 @@ impl Error {
         }
     }
 
+    /// Whether whoever reads the output has had enough of it.
+    pub fn is_reader_gone(&self) -> bool {
+        let kind = match self {
+            Error::Output(error) => Some(error.kind()),
+            Error::Json(error) => error.io_error_kind(),
+            _ => None,
+        };
+        kind == Some(io::ErrorKind::BrokenPipe)
+    }
+
     /// The error with all its causes, in a line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -65,6 +65,9 @@ fn seldom(cli: Cli) -> Exit {
 
 fn ended(exit: Result<Exit, Error>) -> Exit {
     exit.unwrap_or_else(|error| {
+        if error.is_reader_gone() {
+            return Exit::Fine;
+        }
         eprintln!("wwan-quirks: {}", error.chain());
         error.exit()
     })

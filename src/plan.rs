@@ -200,6 +200,9 @@ fn configuring(wish: Wish, unconfigured: Option<Duration>, stand: &Stand, quirk:
             .iter()
             .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
     });
+    // A run that was killed halfway has left it unconfigured, which nobody wants.
+    let cut_short = stand.configuration.is_none() && unconfigured.is_some();
+    let wanted = wanted.or(configurations.first().filter(|_| cut_short));
     match (wanted.map(|configuration| configuration.value), stand.configuration) {
         (None, _) => {
             stands(step, &format!("configuration {} is left as the kernel chose it", name(stand.configuration)))

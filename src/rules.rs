@@ -15,9 +15,7 @@ use crate::root::Root;
 
 const HEAD: &str = r#"# wwan-quirks: printed by `wwan-quirks rules` from the quirks database. Do not edit.
 
-ACTION!="add|change", GOTO="wwan_quirks_end"
-# The kernel's own "change" events follow from our own writes; those of `udevadm trigger` carry a UUID.
-ACTION=="change", ENV{SYNTH_UUID}!="?*", GOTO="wwan_quirks_end"
+ACTION=="remove", GOTO="wwan_quirks_end"
 SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", GOTO="wwan_quirks_device"
 SUBSYSTEM=="usbmisc", KERNEL=="cdc-wdm*", GOTO="wwan_quirks_port"
 SUBSYSTEM=="tty", KERNEL=="ttyUSB*|ttyACM*", GOTO="wwan_quirks_tty"
@@ -25,7 +23,21 @@ SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
 GOTO="wwan_quirks_end"
 "#;
 
-const RUN: &str = r#"RUN+="/usr/sbin/wwan-quirks hook""#;
+/// The links tell usb_modeswitch's unit, which is named after the device or its first interface, what to leave alone. They
+/// stand as long as every event but the last one asks for them.
+const TAIL: &str = r#"
+LABEL="wwan_quirks_known"
+SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
+
+LABEL="wwan_quirks_serve"
+SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0"
+LABEL="wwan_quirks_hook"
+# The kernel's own "change" events follow from our own writes; those of `udevadm trigger` carry a UUID.
+ACTION=="add", RUN+="/usr/sbin/wwan-quirks hook"
+ACTION=="change", ENV{SYNTH_UUID}=="?*", RUN+="/usr/sbin/wwan-quirks hook"
+
+LABEL="wwan_quirks_end"
+"#;
 /// Products on a line: udev reads lines of up to 16 KiB, people shorter ones.
 const PRODUCTS: usize = 16;
 
@@ -42,10 +54,21 @@ pub fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
 /// The rules for `quirks`.
 pub fn text(quirks: &[Quirk]) -> String {
     let mut text = HEAD.to_owned();
-    for event in Event::ALL {
-        section(&mut text, event, &event.products(quirks));
+    let device = of_vendors(quirks, |quirk| Event::Device.concerns(quirk));
+    let mut known = of_vendors(quirks, |_| true);
+    for (vendor, products) in &mut known {
+        products.retain(|product| !device.get(vendor).is_some_and(|served| served.contains(product)));
     }
-    text.push_str("\nLABEL=\"wwan_quirks_end\"\n");
+    let own = ("ATTR{idVendor}==", "ATTR{idProduct}==");
+    section(&mut text, Event::Device.label(), own, &device, "wwan_quirks_serve", "wwan_quirks_idle");
+    section(&mut text, "wwan_quirks_idle", own, &known, "wwan_quirks_known", "wwan_quirks_end");
+    // Attributes of the USB device above the event's own.
+    let above = ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}==");
+    for event in [Event::Scsi, Event::Port, Event::Tty] {
+        let products = of_vendors(quirks, |quirk| event.concerns(quirk));
+        section(&mut text, event.label(), above, &products, "wwan_quirks_hook", "wwan_quirks_end");
+    }
+    text.push_str(TAIL);
     text
 }
 
@@ -82,16 +105,6 @@ impl Event {
             Step::FccAuth(Procedure::Rolling { .. }) => self == Event::Tty,
             Step::FccAuth(_) => self == Event::Port,
         })
-    }
-
-    fn products(self, quirks: &[Quirk]) -> Products {
-        let mut products = Products::new();
-        for quirk in quirks.iter().filter(|quirk| self.concerns(quirk)) {
-            for id in &quirk.ids {
-                products.entry(id.vendor).or_default().insert(id.product);
-            }
-        }
-        products
     }
 }
 
@@ -135,19 +148,24 @@ impl Ruled {
 
 type Products = BTreeMap<u16, BTreeSet<u16>>;
 
-fn section(text: &mut String, event: Event, products: &Products) {
-    // Attributes of the event's own device, or of the USB device above it.
-    let (vendor, product) = match event {
-        Event::Device => ("ATTR{idVendor}==", "ATTR{idProduct}=="),
-        Event::Scsi | Event::Port | Event::Tty => ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}=="),
-    };
+/// The IDs of the quirks that are `wanted`.
+fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
+    let mut products = Products::new();
+    for id in quirks.iter().filter(|quirk| wanted(quirk)).flat_map(|quirk| &quirk.ids) {
+        products.entry(id.vendor).or_default().insert(id.product);
+    }
+    products
+}
+
+/// From `label` on, devices whose `keys` are those of `products` go `to`, and all others `on`.
+fn section(text: &mut String, label: &str, keys: (&str, &str), products: &Products, to: &str, on: &str) {
     // Writing to a String does not fail.
-    let _ = writeln!(text, "\nLABEL=\"{}\"", event.label());
-    for (id, products) in products {
+    let _ = writeln!(text, "\nLABEL=\"{label}\"");
+    for (vendor, products) in products {
         let products: Vec<String> = products.iter().map(|product| format!("{product:04x}")).collect();
         for line in products.chunks(PRODUCTS) {
-            let _ = writeln!(text, "{vendor}\"{id:04x}\", {product}\"{}\", {RUN}", line.join("|"));
+            let _ = writeln!(text, "{}\"{vendor:04x}\", {}\"{}\", GOTO=\"{to}\"", keys.0, keys.1, line.join("|"));
         }
     }
-    text.push_str("GOTO=\"wwan_quirks_end\"\n");
+    let _ = writeln!(text, "GOTO=\"{on}\"");
 }

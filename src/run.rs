@@ -193,6 +193,15 @@ impl Run<'_> {
         deadline: Deadline,
     ) -> Option<(Kind, String)> {
         let step = action.step();
+        let mut returned = false;
+        if let Action::Switch { .. } = action {
+            let again;
+            (again, returned) = state.record.tells(&device.id.to_string(), device.stay());
+            // A drive that got its driver back has a SCSI event anew.
+            if again && !self.asked {
+                return None;
+            }
+        }
         if !self.by_hand
             && !matches!(action, Action::FccAuth { .. })
             && !state.record.attempt(step, &device.id.to_string(), now())
@@ -205,7 +214,6 @@ impl Run<'_> {
             );
             return (!told).then_some((Kind::LeftAlone, text));
         }
-        let returned = state.record.attempts.get(step).is_some_and(|tries| tries.len() > 1);
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
             log::warn!("{}: {error}", device.port);

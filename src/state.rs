@@ -58,6 +58,19 @@ pub struct Record {
     pub switched_off: Option<String>,
     /// By step: how it last ended.
     pub last: BTreeMap<String, Last>,
+    /// When a device was last told to switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+}
+
+/// What a device was told on one of its stays on the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub id: String,
+    /// [`crate::device::Device::stay`].
+    pub stay: u64,
+    /// Whether it had been told before, and had left and come back as it was.
+    pub returned: bool,
 }
 
 impl Record {
@@ -80,6 +93,17 @@ impl Record {
     /// The modem came up as `step` wants it: what was tried before led somewhere.
     pub fn arrived(&mut self, step: &str) {
         self.attempts.remove(step);
+        self.told = None;
+    }
+
+    /// Notes that the device `id` is told to switch on this `stay`: whether it has been told on it before, and whether
+    /// it is back after it was told on the one before.
+    pub fn tells(&mut self, id: &str, stay: u64) -> (bool, bool) {
+        let earlier = self.told.as_ref().filter(|told| told.id == id);
+        let again = earlier.is_some_and(|told| told.stay == stay);
+        let returned = earlier.is_some_and(|told| told.returned == again);
+        self.told = Some(Told { id: id.to_owned(), stay, returned });
+        (again, returned)
     }
 
     /// Whether the device of this number (`devnum`) was last seen switched off.
@@ -231,6 +255,19 @@ mod tests {
             assert!(record.attempt("switch", "a", 1000.0));
         }
         assert!(record.attempt("switch", "a", 5.0));
+    }
+
+    #[test]
+    fn a_device_returned_where_it_left_in_between() {
+        let mut record = Record::default();
+        assert_eq!(record.tells("a", 5), (false, false));
+        assert_eq!(record.tells("a", 5), (true, false));
+        assert_eq!(record.tells("a", 6), (false, true));
+        assert_eq!(record.tells("a", 6), (true, true));
+        assert_eq!(record.tells("a", 7), (false, false), "the next round begins");
+        assert_eq!(record.tells("b", 8), (false, false), "another device");
+        record.arrived("switch");
+        assert_eq!(record.tells("b", 9), (false, false), "it was a modem in between");
     }
 
     #[test]

@@ -158,9 +158,12 @@ enum Wanted {
     /// Its trace ends with the first message, after which the test double did not come back. We send the second one
     /// when the device is back, and then set the configuration.
     ToTheEnd,
+    /// Its trace is that of usb_modeswitch by itself. Its dispatcher makes `PantechMode=1` into 4 where Linux has a
+    /// driver for QMI.
+    AsItsDispatcher,
 }
 
-const WANTED: [(&str, Wanted); 23] = [
+const WANTED: [(&str, Wanted); 24] = [
     ("04cc:225c", Wanted::NotByWayOfZero),
     ("0fce:d0df", Wanted::NotByWayOfZero),
     ("0fd1:1000", Wanted::NotByWayOfZero),
@@ -184,6 +187,7 @@ const WANTED: [(&str, Wanted); 23] = [
     ("230d:000d", Wanted::NotByWayOfZero),
     ("230d:0101", Wanted::NotByWayOfZero),
     ("0fce:d0e1", Wanted::ToTheEnd),
+    ("10a9:606f", Wanted::AsItsDispatcher),
 ];
 
 #[test]
@@ -210,6 +214,10 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
                 assert!(!quirk.steps.iter().any(by_number), "{key}");
                 assert_eq!(ours, [], "{key}");
             }
+            Some(Wanted::AsItsDispatcher) => {
+                assert_eq!(trace.ops, [], "{key}");
+                assert_eq!(ours, [Transfer::Control { control: [0x40, 0x70, 4, 0, 0], data: String::new() }], "{key}");
+            }
             Some(Wanted::ToTheEnd) => {
                 let [first] = trace.ops.as_slice() else { panic!("{key}: {:?}", trace.ops) };
                 let expected = [first.clone(), first.clone(), Transfer::Configuration { value: 2 }];
@@ -220,7 +228,7 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
 }
 
 /// Devices of which more is known than usb-modeswitch-data says, and what that is.
-const BETTER_KNOWN: [(&str, &str); 25] = [
+const BETTER_KNOWN: [(&str, &str); 26] = [
     ("03f0:581d", "ME906E: needs to be unconfigured first"),
     ("03f0:a31d", "ME906s: needs to be unconfigured first"),
     ("12d1:1570", "needs to be unconfigured first"),
@@ -233,6 +241,7 @@ const BETTER_KNOWN: [(&str, &str); 25] = [
     ("12d1:15f0", "needs to be unconfigured first"),
     ("12d1:1c25", "needs to be unconfigured first"),
     ("03f0:4e1d", "left alone: EM7355 in composition 14"),
+    ("10a9:606f", "waits for mode 4 where there is a driver for QMI"),
     ("1199:9011", "configuration 1 is asked for; which one it is to be is the policy's matter"),
     ("1199:9013", "configuration 1 is asked for; which one it is to be is the policy's matter"),
     ("1199:9017", "configuration 1 is asked for; which one it is to be is the policy's matter"),
@@ -291,7 +300,8 @@ fn importing_all_of_usb_modeswitch_data_gives_the_database() {
 fn every_device_has_its_rule() {
     let shipped = Shipped::new("rules");
     let rules = include_str!("../udev-rules/85-wwan-quirks.rules");
-    let (device, rest) = rules.split_once("LABEL=\"wwan_quirks_scsi\"").unwrap();
+    let (device, rest) = rules.split_once("LABEL=\"wwan_quirks_idle\"").unwrap();
+    let (_, rest) = rest.split_once("LABEL=\"wwan_quirks_scsi\"").unwrap();
     let (scsi, _) = rest.split_once("LABEL=\"wwan_quirks_port\"").unwrap();
     for key in devices().keys() {
         let quirk = shipped.quirk(key);
@@ -301,9 +311,9 @@ fn every_device_has_its_rule() {
         let rule = section.lines().any(|line| {
             line.contains(&format!("{{idVendor}}==\"{vendor}\"")) && line.split(['"', '|']).any(|part| part == product)
         });
-        // The EM7355's configuration is left alone, and the UML295 switches by itself.
+        // The EM7355's configuration is left alone.
         assert_eq!(rule, concerned, "{key}");
-        assert!(concerned || ["03f0:4e1d", "1199:901f", "10a9:606f"].contains(&key.as_str()), "{key}");
+        assert!(concerned || ["03f0:4e1d", "1199:901f"].contains(&key.as_str()), "{key}");
     }
 }
 

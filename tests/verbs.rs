@@ -251,3 +251,32 @@ fn a_composition_is_not_set_on_what_is_no_such_modem() {
         ended.stderr
     );
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::io::Read;
+    let root = Root::new();
+    for verb in ["list", "rules"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        command.arg("--root").arg(&root.0).arg(verb);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{verb}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_unconfigured_is_configured_whatever_is_preferred() {
+    let root = Root::new();
+    for (policy, value) in [("prefer = \"keep\"\n", "1"), ("prefer = \"mbim\"\n", "2")] {
+        let device = root.plug(if value == "1" { "1-1" } else { "1-2" }, "12d1:15c1", &mc7710());
+        root.policy(policy);
+        let value_file = format!("{device}/bConfigurationValue");
+        root.write(&value_file, "\n");
+        root.hook(&device_event(device.trim_start_matches("/sys")));
+        assert_eq!(root.read(&value_file).trim(), value, "{policy}");
+    }
+}

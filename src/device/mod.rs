@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use crate::id::UsbId;
 use crate::root::{Root, read_limited};
@@ -311,6 +311,11 @@ impl Device {
     pub fn authorized(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
+    }
+
+    /// What tells this stay on the bus from all others: the inode of its folder, which sysfs gives to no other one.
+    pub fn stay(&self) -> u64 {
+        fstat(&self.directory).map_or(0, |status| status.st_ino)
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.

@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use crate::device::{Device, DeviceError};
 use crate::steps::{Outcome, Trouble};
+use crate::sys;
 
 /// Sets configuration `to`, where `from` is active; where the modem needs it, after it was `unconfigured` for a while.
 /// What the kernel set is put back when the modem does not take it.
 pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>) -> Outcome {
-    let detour = unconfigured.map_or(Ok(()), |pause| device.set_configuration(0).map(|()| thread::sleep(pause)));
+    let detour = unconfigured.map_or(Ok(()), |pause| {
+        // Whoever wants this process to end gets his wish when the modem is configured again.
+        if let Err(error) = sys::catch_stop_signals() {
+            log::warn!("{}: a signal would leave the modem unconfigured: {error}", device.port);
+        }
+        device.set_configuration(0).map(|()| thread::sleep(pause))
+    });
     let refusal = match detour.and_then(|()| device.set_configuration(to)) {
         Err(error) if !device.is_present() => return left(&error.to_string()),
         Err(error) => format!("configuration {to} was refused: {error}"),

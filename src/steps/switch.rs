@@ -111,8 +111,11 @@ impl Run<'_> {
             Op::InterruptIn(transfer) => {
                 self.claim()?;
                 let mut data = vec![0; transfer.length.into()];
+                let deadline = Deadline::after(timeout);
                 (0..transfer.times).try_for_each(|_| {
-                    self.usb.interrupt_in(transfer.endpoint, &mut data, timeout / transfer.times.into()).map(drop)
+                    // No time at all would mean "for ever" to libusb.
+                    let timeout = deadline.remaining().max(Duration::from_millis(1));
+                    self.usb.interrupt_in(transfer.endpoint, &mut data, timeout).map(drop)
                 })
             }
             Op::AlternateSetting(alternate) => {

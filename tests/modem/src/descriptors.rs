@@ -103,7 +103,7 @@ impl Configuration {
     }
 
     pub fn reports(mut self, number: u8) -> Configuration {
-        self.append(number, 0, (0xff, 0, 0), &[], &[INPUT | INTERRUPT, INTERRUPT]);
+        self.append(number, 0, (0x03, 0, 0), &[], &[INPUT | INTERRUPT, INTERRUPT]);
         self.roles.push((number, Role::Reports));
         self
     }

@@ -1,0 +1,32 @@
+//! `check` on what may be wrong with a database or a policy: a folder a case below `tests/check`, with one or several
+//! `*.toml`, or a whole root in `etc` and `usr`, and in `expected` what is printed, and the exit status.
+//!
+//! `BLESS=1 cargo test --test check` writes what is printed now.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check");
+    let mut folders: Vec<_> = fs::read_dir(cases).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let mut wrong = Vec::new();
+    for folder in &folders {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+        files.sort();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        let ended = check.current_dir(folder).args(["--root", ".", "check"]).args(files).output().unwrap();
+        let printed = String::from_utf8(ended.stdout).unwrap() + &String::from_utf8(ended.stderr).unwrap();
+        let printed = format!("{printed}exit status {}\n", ended.status.code().unwrap());
+        let expected = folder.join("expected");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(expected, printed).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != printed {
+            wrong.push(format!("{}:\n{printed}", folder.display()));
+        }
+    }
+    assert!(folders.len() > 10 && wrong.is_empty(), "{}", wrong.join("\n"));
+}
