@@ -3,6 +3,7 @@
 #   make            the program
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
 #   make test       format, clippy, unit and integration tests, scenarios in the virtual machine
+#   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
 #   make install    what a package holds, below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
@@ -12,6 +13,7 @@ DESTDIR ?=
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
 CARGO ?= cargo
+FUZZ_SECONDS ?= 3
 # The Debian of the virtual machine: this one, where it is one that is known.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
@@ -24,7 +26,7 @@ BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
 
-.PHONY: all build deps testbed demo test vm bench install deb rules clean
+.PHONY: all build deps testbed demo test vm fuzz bench install deb rules clean
 
 all: build
 
@@ -51,6 +53,9 @@ test: deps
 
 vm: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE)
+
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
 
 bench: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
