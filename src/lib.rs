@@ -10,8 +10,10 @@
 pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod composition;
 pub mod deadline;
 pub mod device;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod explain;
@@ -27,6 +29,7 @@ pub mod plan;
 pub mod policy;
 pub mod privileges;
 pub mod quirks;
+pub mod report;
 pub mod rfkill;
 pub mod root;
 pub mod rules;

@@ -72,6 +72,8 @@ pub enum DeviceError {
     NoSuchForm(String),
     #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
     Absent(String),
+    #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
+    Several { name: String, ports: Vec<String> },
 }
 
 /// The number of a device node, major and minor.
@@ -98,10 +100,10 @@ pub struct BoundInterface {
     pub nodes: Vec<String>,
 }
 
-/// A `cdc-wdm` character device of a modem.
+/// A character device of a modem that takes commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
-    /// `cdc-wdm0`.
+    /// `cdc-wdm0`, `ttyUSB1`.
     pub name: String,
     pub driver: Option<String>,
     pub number: DeviceNumber,
@@ -222,6 +224,18 @@ impl Device {
         if found.is_empty() { Err(absent()) } else { Ok(found) }
     }
 
+    /// The one device that a person means by `text`.
+    pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
+        let mut found = Device::named(root, text)?;
+        match (found.pop(), found.as_slice()) {
+            (Some(device), []) => Ok(device),
+            (last, _) => {
+                let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
+                Err(DeviceError::Several { name: text.to_owned(), ports })
+            }
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -333,6 +347,28 @@ impl Device {
         Ok(ports)
     }
 
+    /// The tty of interface `number`; none where no driver made one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = Path::new(&name);
+            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if u8::from_str_radix(&told, 16) != Ok(number) {
+                continue;
+            }
+            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
+            }
+        }
+        Ok(None)
+    }
+
     fn driver(&self, directory: &Path) -> Option<String> {
         let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
         Path::new(&target).file_name()?.to_str().map(str::to_owned)
@@ -390,7 +426,15 @@ impl Device {
 
 /// `cdc-wdm` and a number.
 pub fn is_control_port(name: &str) -> bool {
-    let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+fn is_number(digits: &str) -> bool {
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -398,6 +442,47 @@ pub fn is_control_port(name: &str) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn ttys_are_found_wherever_their_driver_puts_them() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-ttys-{}", std::process::id()));
+        let device = top.join("sys/devices/usb1/1-1");
+        let write = |path: &str, text: &str| {
+            let path = device.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (path, text) in [
+            ("idVendor", "1199\n"),
+            ("idProduct", "9071\n"),
+            ("1-1:1.3/bInterfaceNumber", "03\n"),
+            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
+            ("1-1:1.2/bInterfaceNumber", "02\n"),
+            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("1-1:1.4/bInterfaceNumber", "04\n"),
+            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
+            ("1-1:1.8/bInterfaceNumber", "08\n"),
+        ] {
+            write(path, text);
+        }
+        symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
+        let opened = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| opened.tty(number));
+        fs::remove_dir_all(&top).unwrap();
+        let tty = |name: &str, driver: Option<&str>, major, minor| {
+            let number = DeviceNumber { major, minor };
+            Some(ControlPort { name: name.to_owned(), driver: driver.map(str::to_owned), number })
+        };
+        let expected = [
+            tty("ttyUSB0", None, 188, 0),
+            tty("ttyUSB1", Some("qcserial"), 188, 1),
+            tty("ttyACM0", None, 166, 0),
+            None,
+            None,
+        ];
+        assert_eq!(found.map(Result::unwrap), expected);
+    }
 
     fn plug(root: &Path, vendor: &str) {
         let directory = root.join("sys/devices/usb1/1-1");
