@@ -4,6 +4,7 @@
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
 #   make test       format, clippy, unit and integration tests, scenarios in the virtual machine
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
+#   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
 #   make install    what a package holds, below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
@@ -14,6 +15,7 @@ DESTDIR ?=
 FCC_AUTH ?= true
 CARGO ?= cargo
 FUZZ_SECONDS ?= 3
+SOAK ?= 3600
 # The Debian of the virtual machine: this one, where it is one that is known.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
@@ -29,7 +31,7 @@ BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
 
-.PHONY: all build deps testbed demo test vm fuzz bench install deb rules clean
+.PHONY: all build deps testbed demo test vm soak fuzz bench install deb rules clean
 
 all: build
 
@@ -56,6 +58,9 @@ test: deps
 
 vm: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
+
+soak: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)
 
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)

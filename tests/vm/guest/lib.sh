@@ -167,6 +167,11 @@ still() {
 	done
 }
 
+# crashed: whether the program was ended by a fault of its own; prints what says so.
+crashed() {
+	dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
+}
+
 # served NAME: the modem, plugged in again without any fault, comes online, and nothing of ours is left in it.
 served() {
 	modem "$1" unplug >/dev/null
