@@ -3,6 +3,8 @@
 #   make            the program
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
 #   make test       format, clippy, unit and integration tests, scenarios in the virtual machine
+#   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
+#   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
 #   make install    what a package holds, below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
@@ -15,6 +17,8 @@ DESTDIR ?=
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
 CARGO ?= cargo
+FUZZ_SECONDS ?= 3
+SOAK ?= 3600
 # The Debian of the virtual machine: this one, where it is one that is known.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
@@ -42,7 +46,7 @@ STAGE = target/stage
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 
-.PHONY: all build deps testbed demo test vm bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build deps testbed demo test vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt deb rpm packages reproducible pages rules clean
 
 all: build
@@ -73,6 +77,12 @@ test: deps
 
 vm: testbed deb
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
+
+soak: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)
+
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
 
 bench: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)

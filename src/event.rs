@@ -47,7 +47,7 @@ impl Event {
 
     /// A device that is new, or that somebody asked udev to look at again (`udevadm trigger` sets `SYNTH_UUID`), is
     /// acted on. The kernel's own `change` events follow from our own writes and are not, nor are those of leaving.
-    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Event>, EventError> {
+    pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Event>, EventError> {
         let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
             None => Ok(None),
             Some(value) => value.into_string().map(Some).map_err(|_| EventError::NotText(name)),

@@ -79,7 +79,7 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
             Ok(opened) => opened,
-            Err(nix::Error::ENOENT) => continue,
+            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => continue,
             Err(error) => return Err(io(error)),
         };
         let opened = File::from(opened);

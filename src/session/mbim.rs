@@ -1,7 +1,7 @@
 //! An MBIM session: open, commands and their answers, close.
 
 use super::qmi::Carrier;
-use super::{KEPT_BACK, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
 use crate::deadline::Deadline;
 use crate::link::{LinkError, Port};
 use crate::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
@@ -246,7 +246,8 @@ impl<'p> Session<'p> {
     /// Tells the modem, and waits a little for its answer: before that, the request may not have left, and closing the
     /// port would stop it.
     fn close(&mut self) -> Result<(), SessionError> {
-        let by = self.deadline.within(KEPT_BACK);
+        // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
+        let by = self.deadline.within(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
         let closing = uninterrupted(|| self.send(Body::Close, by))?;
         while let Some(bytes) = uninterrupted(|| self.receive_message(by))? {
             if let Ok(Message { tid, body: Body::CloseDone(_) | Body::FunctionError(_) }) = Message::parse(&bytes) {

@@ -161,11 +161,15 @@ slowest_event() {
 # still: udev has nothing left to do, and no run in it is left behind; what a unit carries on with may take its time.
 still() {
 	settle
-	expect udevadm settle --timeout=0
 	local run
 	for run in $(pgrep -x wwan-quirks || true); do
 		if grep -q systemd-udevd "/proc/$run/cgroup"; then fail "a run is left in udev"; fi
 	done
+}
+
+# crashed: whether the program was ended by a fault of its own; prints what says so.
+crashed() {
+	dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
 }
 
 # served NAME: the modem, plugged in again without any fault, comes online, and nothing of ours is left in it.

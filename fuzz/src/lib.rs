@@ -1,0 +1,380 @@
+//! What is fuzzed: one function a target, which takes any bytes.
+//!
+//! Beyond "it does not panic", each says what must hold: what is parsed and emitted again is the same, a fast way reads
+//! what the slow way reads, what is written can be read, and no more memory is taken than the input is worth.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use wwan_quirks::deadline::Deadline;
+use wwan_quirks::device::{Device, Port, descriptors};
+use wwan_quirks::event::Event;
+use wwan_quirks::id::UsbId;
+use wwan_quirks::import::Import;
+use wwan_quirks::journal::printable;
+use wwan_quirks::layers::{Layer, Layered};
+use wwan_quirks::link::usb::{Setup, Usb, UsbError};
+use wwan_quirks::link::{self, LinkError};
+use wwan_quirks::policy;
+use wwan_quirks::quirks::switch::Switch;
+use wwan_quirks::quirks::{Procedure, fragment};
+use wwan_quirks::root::Root;
+use wwan_quirks::steps::fcc_auth::{self, Protocol, Transport};
+use wwan_quirks::steps::switch::{self, Target};
+use wwan_quirks::wire::{Framer, at, mbim, qmi};
+
+/// A target by its name.
+pub type Fuzz = fn(&[u8]);
+
+pub const TARGETS: &[(&str, Fuzz)] = &[
+    ("descriptors", descriptors),
+    ("qmi", qmi),
+    ("mbim", mbim),
+    ("scsi", scsi),
+    ("at", at),
+    ("session", session),
+    ("quirks", quirks),
+    ("policy", policy),
+    ("import", import),
+    ("event", event),
+];
+
+/// Counts what the targets hold of memory.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all is the system's allocator's, which keeps the contract; the counting beside it touches no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: as the caller has it.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller has it.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs `what`, which must not hold more than `bytes` at any time. Counts for the whole process: one target at a time.
+fn within<T>(bytes: usize, what: impl FnOnce() -> T) -> T {
+    let before = HELD.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let done = what();
+    let most = MOST.load(Ordering::Relaxed) - before;
+    assert!(most <= bytes, "{most} bytes were held, {bytes} are enough");
+    done
+}
+
+/// What sysfs gives as a device's descriptors.
+pub fn descriptors(data: &[u8]) {
+    // Every interface takes nine bytes there, and a hundred here.
+    let parsed = within(1024 + 64 * data.len(), || descriptors::parse(data));
+    let Ok(parsed) = parsed else { return };
+    for configuration in &parsed.configurations {
+        let _ = configuration.functions(&[]);
+        let _ = configuration.functions(&[0, 8]);
+    }
+    assert_eq!(descriptors::parse(data), Ok(parsed));
+}
+
+/// Cuts `data` into reads, as its first byte says, and calls `each` with the messages that a framer makes of them.
+fn framed(mut framer: Framer, data: &[u8], mut each: impl FnMut(&[u8])) {
+    let Some((first, data)) = data.split_first() else { return };
+    for read in data.chunks(usize::from(*first).max(1)) {
+        framer.push(read);
+        while let Some(message) = framer.next_message() {
+            assert!(!message.is_empty());
+            each(message);
+        }
+    }
+    framer.resynchronise();
+    while framer.next_message().is_some() {}
+    assert!(framer.skipped() <= data.len());
+}
+
+/// What a QMI port is read from.
+pub fn qmi(data: &[u8]) {
+    framed(qmi::framer(), data, |frame| {
+        let Ok(message) = qmi::Message::parse(frame) else { return };
+        let _ = message.result();
+        let tlvs: Vec<(u8, &[u8])> = message.tlvs.iter().collect();
+        for (kind, value) in &tlvs {
+            assert!(message.tlvs.get(*kind, "TLV").is_ok());
+            assert_eq!(
+                message.tlvs.u8(*kind, "TLV").is_ok(),
+                !message.tlvs.get(*kind, "TLV").unwrap_or(value).is_empty()
+            );
+            let _ = message.tlvs.string(*kind, "TLV");
+        }
+        let call = qmi::Call { service: message.service, id: message.id, name: "fuzz" };
+        let again = qmi::request(call, message.cid, message.tid, &tlvs);
+        let again = qmi::Message::parse(&again).unwrap();
+        let expected = qmi::Message { kind: qmi::Kind::Request, ..message };
+        assert_eq!(again, expected);
+    });
+}
+
+/// What an MBIM port is read from, whole messages and fragments of them.
+pub fn mbim(data: &[u8]) {
+    let mut reassembly = mbim::Reassembly::default();
+    framed(mbim::framer(), data, |message| {
+        // Held is one message, and what its fragments say that it will be is not believed before they are there.
+        let whole = within(64 * 1024 + 4 * data.len(), || reassembly.push(message));
+        let Ok(Some(whole)) = whole else { return };
+        let Ok(parsed) = mbim::Message::parse(&whole) else { return };
+        let emitted = parsed.emit();
+        assert_eq!(mbim::Message::parse(&emitted), Ok(parsed));
+        let mut again = None;
+        let mut reassembly = mbim::Reassembly::default();
+        for fragment in mbim::fragments(&emitted, 128) {
+            assert!(again.is_none() && fragment.len() <= 128.max(emitted.len()));
+            again = reassembly.push(&fragment).unwrap();
+        }
+        let again = again.unwrap();
+        assert_eq!(mbim::Message::parse(&again), Ok(parsed));
+    });
+}
+
+/// A device in install mode whose answers are `data`: a byte for how each transfer ends, and what comes with it.
+struct Device0<'a>(&'a [u8]);
+
+impl Device0<'_> {
+    fn answer(&mut self, data: &mut [u8]) -> Result<usize, UsbError> {
+        let (kind, rest) = self.0.split_first().ok_or(UsbError::Gone)?;
+        self.0 = rest;
+        match kind % 8 {
+            0 => return Err(UsbError::Stall),
+            1 => return Err(UsbError::TimedOut),
+            2 => return Err(UsbError::Refused),
+            _ => {}
+        }
+        let (length, rest) = self.0.split_first().ok_or(UsbError::Gone)?;
+        let length = usize::from(*length).min(data.len()).min(rest.len());
+        let (now, later) = rest.split_at(length);
+        if let Some(room) = data.get_mut(..length) {
+            room.copy_from_slice(now);
+        }
+        self.0 = later;
+        Ok(length)
+    }
+}
+
+impl Usb for Device0<'_> {
+    fn control_out(&mut self, _: Setup, _: &[u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(&mut [])
+    }
+    fn control_in(&mut self, _: Setup, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(data)
+    }
+    fn bulk_out(&mut self, _: u8, _: &[u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(&mut [])
+    }
+    fn bulk_in(&mut self, _: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(data)
+    }
+    fn interrupt_out(&mut self, _: u8, _: &[u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(&mut [])
+    }
+    fn interrupt_in(&mut self, _: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+        self.answer(data)
+    }
+    fn clear_halt(&mut self, _: u8) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn claim(&mut self, _: u8) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn release(&mut self, _: u8) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn detach(&mut self, _: u8) -> Result<bool, UsbError> {
+        self.answer(&mut [0]).map(|length| length > 0)
+    }
+    fn attach(&mut self, _: u8) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn set_alternate(&mut self, _: u8, _: u8) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn reset(&mut self) -> Result<(), UsbError> {
+        self.answer(&mut []).map(drop)
+    }
+    fn wait_until_gone(&mut self, _: Deadline) -> bool {
+        self.answer(&mut []).is_err()
+    }
+}
+
+const METHODS: &[&str] = &["eject", "huawei-new", "cisco", "option", "mobile-action", "sony", "gct", "blackberry"];
+
+/// CSWs, the data before them, and every other answer of a device in install mode.
+pub fn scsi(data: &[u8]) {
+    let Some((first, data)) = data.split_first() else { return };
+    let Some(method) = METHODS.get(usize::from(first % 16)).and_then(|name| Switch::method(name)) else { return };
+    let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
+    // No time is left from the start, so that no pause is made; transfers here take none.
+    let deadline = Deadline::after(Duration::ZERO);
+    let returned = first & 0x80 != 0;
+    let mut usb = Device0(data);
+    within(64 * 1024 + 4 * data.len(), || {
+        switch::run(&mut usb, &method, &target, returned, &mut |_| first & 0x40 != 0, Duration::ZERO, deadline)
+    });
+}
+
+/// What an AT port is read from.
+pub fn at(data: &[u8]) {
+    framed(at::framer(), data, |line| {
+        let line = String::from_utf8_lossy(line);
+        let _ = at::final_result(&line);
+        for value in at::values(&line, "+GTFCCLOCKGEN").unwrap_or_default() {
+            assert!(value.len() <= line.len());
+        }
+    });
+}
+
+/// A modem whose answers are `data`: a length, and so many bytes; it is gone when they are said. 255 is no answer.
+struct Answers<'a> {
+    data: &'a [u8],
+    read: Vec<u8>,
+    /// What was sent last, of which a TID can be put into an answer.
+    sent: VecDeque<u8>,
+}
+
+impl link::Port for Answers<'_> {
+    fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
+        self.sent = message.iter().copied().collect();
+        Ok(())
+    }
+
+    fn receive(&mut self, _: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        let (length, rest) = self.data.split_first().ok_or(LinkError::Gone)?;
+        let length = match length {
+            255 => {
+                self.data = rest;
+                return Ok(None);
+            }
+            length => usize::from(*length).min(rest.len()),
+        };
+        let (now, later) = rest.split_at(length);
+        self.data = later;
+        self.read = now.to_vec();
+        // The transaction is chosen at random by the host: an answer to the last request is marked by 0xee in its place.
+        for (at, byte) in self.read.iter_mut().enumerate() {
+            if *byte == 0xee {
+                *byte = self.sent.get(at).copied().unwrap_or(0xee);
+            }
+        }
+        Ok(if self.read.is_empty() { None } else { Some(&self.read) })
+    }
+
+    fn longest(&self) -> usize {
+        4096
+    }
+}
+
+/// A whole unlock with a modem that answers anything.
+pub fn session(data: &[u8]) {
+    let Some((first, data)) = data.split_first() else { return };
+    let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At][usize::from(first % 3)];
+    let procedure = match first / 3 % 4 {
+        0 => Procedure::Sierra,
+        1 => Procedure::Quectel,
+        2 => Procedure::Foxconn { magic: "foxc".to_owned() },
+        _ => return,
+    };
+    let mut port = Answers { data, read: Vec::new(), sent: VecDeque::new() };
+    let proxied = (first & 0x80 != 0).then(|| Path::new("/dev/cdc-wdm0"));
+    within(256 * 1024 + 4 * data.len(), || {
+        let transport = Transport { port: &mut port, protocol, proxied };
+        fcc_auth::run(transport, &procedure, None, Deadline::after(Duration::from_millis(200)))
+    });
+}
+
+fn layered() -> Layered {
+    Layered { layer: Layer::Administrator, path: PathBuf::from("/etc/wwan-quirks/quirks.d/fuzz.toml") }
+}
+
+/// A file of quirks: what is looked up is what reading the whole file finds.
+pub fn quirks(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (all, errors) = fragment::parse(&layered(), text);
+    for error in &errors {
+        assert!(error.line >= 1 && error.column >= 1);
+        let _ = error.to_string();
+    }
+    let ids = all.iter().flat_map(|quirk| quirk.ids.iter().copied()).chain(["1199:9071".parse::<UsbId>().unwrap()]);
+    for id in ids.take(8) {
+        let (found, _) = fragment::parse_for(&layered(), text, id);
+        if errors.is_empty() {
+            let about = |quirks: &[wwan_quirks::quirks::Quirk]| {
+                let about = quirks.iter().filter(|quirk| quirk.ids.contains(&id));
+                about.map(|quirk| format!("{quirk:?}")).collect::<Vec<_>>()
+            };
+            assert_eq!(about(&found), about(&all));
+        }
+    }
+}
+
+/// A file of the policy.
+pub fn policy(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut policy = policy::Policy::default();
+    for error in policy.add(&layered(), text) {
+        let _ = error.to_string();
+    }
+    let id = "1199:9071".parse().unwrap();
+    let resolved = policy.resolve(id, Port::new("1-1.2").as_ref(), || Some("LF1".to_owned()));
+    assert!((0.1..=30.0).contains(&resolved.hook.value.as_secs_f64()));
+    assert!((1.0..=600.0).contains(&resolved.modem_ready.value.as_secs_f64()));
+}
+
+/// A configuration of usb_modeswitch: what comes of it are quirks that can be read.
+pub fn import(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut import = Import::default();
+    import.add(Path::new("/usr/share/usb_modeswitch/12d1:1446"), &text);
+    for fault in &import.faults {
+        let _ = fault.to_string();
+    }
+    let toml = import.toml();
+    let (_, errors) = fragment::parse(&layered(), &toml);
+    assert!(errors.is_empty(), "{toml}\n{}", errors[0]);
+}
+
+/// The environment of an event, `NAME=value` and NUL each.
+pub fn event(data: &[u8]) {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let variable = |name: &str| {
+        let mut variables = data.split(|byte| *byte == 0);
+        variables.find_map(|text| {
+            let value = text.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsString::from_vec(value.to_vec()))
+        })
+    };
+    if let Ok(Some(event)) = Event::read(variable) {
+        // There is no sysfs below this root: nothing is ever found, wherever the path leads.
+        assert!(Device::at_devpath(&Root::new("/nonexistent"), &event.devpath).is_err());
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Some(port) = Port::new(&text) {
+        assert_eq!(port.as_str(), text);
+        assert!(!text.contains('/') && text.len() < 40);
+    }
+    if let Ok(id) = text.parse::<UsbId>() {
+        assert_eq!(id.to_string().parse::<UsbId>().as_ref().ok(), Some(&id));
+    }
+    let line = printable(&text);
+    assert!(!line.chars().any(char::is_control) && line.len() < 2000);
+}
