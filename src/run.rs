@@ -1,13 +1,14 @@
 //! One run on one modem: from what it is to what came of it. The hook and `apply` share it.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::device::{ControlPort, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
-use crate::holders::{self, Way};
+use crate::holders::{self, Alone, Way};
 use crate::journal::{Journal, Kind, printable};
 use crate::link::OpenError;
 use crate::link::usb::Node;
@@ -26,6 +27,8 @@ use crate::{sys, systemd};
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
+/// How soon the way to a port that others came to is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
@@ -234,14 +237,35 @@ impl Run<'_> {
         }
         let path = self.root.at("/dev").join(&port.name);
         let stays_off = rfkill::wwan_is_blocked(self.root);
-        let unlock = |transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        let unlock = |transport: Transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        loop {
+            let outcome = self.unlock_once(device, port, protocol, &path, &unlock);
+            // A proxy that is opening the port, or somebody who came to it after us: there is time to go their way.
+            let again = self.asked && matches!(outcome, Outcome::Unfinished(_)) && sys::stops() == 0;
+            if !again || deadline.remaining() < LOOK_AGAIN {
+                return outcome;
+            }
+            log::debug!("{}: {outcome:?}", device.port);
+            std::thread::sleep(LOOK_AGAIN / 2);
+        }
+    }
+
+    /// Goes to the modem the way that is open now.
+    fn unlock_once(
+        &self,
+        device: &Device,
+        port: &ControlPort,
+        protocol: Protocol,
+        path: &Path,
+        unlock: &dyn Fn(Transport) -> Outcome,
+    ) -> Outcome {
         // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
-        match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
+        match if self.asked { holders::way(self.root, path) } else { Way::Free } {
             Way::Held(holders) => return fcc_auth::held(&holders),
             Way::Through(proxy) => {
                 return match proxy.connect() {
                     Ok(mut stream) => {
-                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) })
+                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(path) })
                     }
                     Err(error) => Outcome::Failed(Trouble::new(
                         format!("{} holds the port and takes no connection: {error}", proxy.name()),
@@ -251,12 +275,15 @@ impl Run<'_> {
             }
             Way::Free => {}
         }
-        let opened = Wdm::open(&path, port.number);
+        let opened = Wdm::open(path, port.number);
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
+            Ok(wdm) if self.asked => {
+                unlock(Transport { port: &mut Alone::over(wdm, self.root, path), protocol, proxied: None })
+            }
             Ok(mut wdm) => unlock(Transport { port: &mut wdm, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))

@@ -45,6 +45,9 @@ pub enum LinkError {
     Jammed,
     #[error("the modem left")]
     Gone,
+    /// Somebody else has opened the port meanwhile. Said once.
+    #[error("somebody else opened the port too")]
+    Shared,
     /// The process was asked to stop. Said once for each time that it was asked.
     #[error("stopped by a signal")]
     Interrupted,
