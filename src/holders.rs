@@ -226,7 +226,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("wwan-quirks-alone-{}", std::process::id()));
         fs::write(&path, "").unwrap();
         let (ours, _modems) = std::os::unix::net::UnixStream::pair().unwrap();
-        let fake = Fake::new("alone");
+        let fake = Fake::new("joined");
         let mut port = Alone::over(Stream::over(ours), &Root::new(&fake.0), &path);
         assert_eq!(port.send(b"ask", soon()), Ok(()));
         fs::File::open(&path).unwrap();
