@@ -15,6 +15,9 @@ CARGO ?= cargo
 # The Debian of the virtual machine: this one, where it is one that is known.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
+# How many virtual machines run at once.
+JOBS ?= $(shell nproc)
+
 # udev, systemd and the database have their places below /usr, whatever PREFIX is.
 UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -50,7 +53,7 @@ test: deps
 	$(MAKE) --no-print-directory vm
 
 vm: testbed
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE)
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
 
 bench: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)

@@ -19,8 +19,10 @@ pub fn run(root: &Root, names: &[String], dry_run: bool, json: bool, out: &mut i
         return print_plans(root, &devices, json, out);
     }
     let mut exit = Exit::Fine;
-    for device in devices {
-        let mut run = Run { root, journal: Journal::open(root), echo: Some(out), by_hand: true, asked: true };
+    let count = devices.len();
+    for (index, device) in devices.into_iter().enumerate() {
+        let (journal, last) = (Journal::open(root), index + 1 == count);
+        let mut run = Run { root, journal, echo: Some(out), by_hand: true, asked: true, last, start: None };
         exit = exit.max(run.serve(&device, &Occasion::ByHand));
     }
     Ok(exit)

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::quirks::composition::Wanted;
+
 /// Make USB WWAN modems work: out of install mode, in the right USB configuration, radio unlocked
 ///
 /// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people.
@@ -60,6 +62,27 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Show, or set for good, a Sierra modem's USB composition
+    Composition {
+        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        device: String,
+        #[command(flatten)]
+        setting: Setting,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like
+    Report {
+        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        device: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Look for what on this system stands in the way of a modem, and say how to cure it
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the database, a line a quirk
     List {
         #[command(flatten)]
@@ -87,6 +110,27 @@ pub struct Devices {
     /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; all modems where none is named
     #[arg(value_name = "DEVICE")]
     pub device: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Setting {
+    /// Number (8), bitmask (0x100d) or functions (qmi, mbim, qmi+mbim) of the composition to set
+    pub value: Option<Wanted>,
+    /// Set a composition without AT port, too
+    #[arg(long, requires = "value")]
+    pub no_at_port: bool,
+    /// Have the modem start again with it, and see that it does
+    #[arg(long, requires = "value")]
+    pub reset: bool,
+    /// For AT!ENTERCND, where the modem wants another than the well-known one
+    #[arg(long, value_name = "PASSWORD", value_parser = password)]
+    pub password: Option<String>,
+}
+
+/// Of letters and digits alone, as modems have it: it stands between quotation marks in a command.
+fn password(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then(|| text.to_owned()).ok_or("a password has letters and digits, and no other characters")
 }
 
 #[derive(Debug, Args)]

@@ -45,7 +45,11 @@ impl Error {
         match self {
             Error::Event(_) => Exit::Usage,
             Error::Device(
-                DeviceError::BadPath(_) | DeviceError::NotUsb(_) | DeviceError::NoSuchForm(_) | DeviceError::Absent(_),
+                DeviceError::BadPath(_)
+                | DeviceError::NotUsb(_)
+                | DeviceError::NoSuchForm(_)
+                | DeviceError::Absent(_)
+                | DeviceError::Several { .. },
             ) => Exit::Usage,
             Error::Quirks(_) | Error::Policy(_) | Error::Layer(_) => Exit::Invalid,
             Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,

@@ -4,12 +4,14 @@ use crate::device::{Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Event;
 use crate::journal::{Journal, Kind};
+use crate::privileges;
 use crate::root::Root;
 use crate::run::Run;
 
 /// Serves the event that the environment describes. What goes wrong before the modem is known is told in the journal
 /// as well as to the caller, for udev throws away what a helper says.
 pub fn run(root: &Root) -> Result<Exit, Error> {
+    privileges::limit();
     let journal = Journal::open(root);
     let device = match device(root) {
         Ok(Some(found)) => found,
@@ -23,7 +25,8 @@ pub fn run(root: &Root) -> Result<Exit, Error> {
         }
     };
     let (event, device) = device;
-    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked }.serve(&device, &event.occasion))
+    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, last: true, start: None }
+        .serve(&device, &event.occasion))
 }
 
 fn device(root: &Root) -> Result<Option<(Event, Device)>, Error> {

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{self, OFlag};
+use nix::libc;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
@@ -81,7 +82,8 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
             Err(nix::Error::ENOENT) => continue,
             Err(error) => return Err(io(error)),
         };
-        secure(root, &path)?;
+        let opened = File::from(opened);
+        secure(root, &path, &opened.metadata().map_err(|source| LayerError::Io { path: path.clone(), source })?)?;
         let before = found.len();
         // Most names are not wanted: they are passed over as they are.
         let told = sys::for_each_name(opened.as_fd(), |name| {
@@ -110,15 +112,29 @@ pub fn file(root: &Root, name: &str) -> Option<Layered> {
 /// The text of a file; none where it masks others of its name.
 pub fn read(root: &Root, file: &Layered) -> Result<Option<String>, LayerError> {
     let io = |source| LayerError::Io { path: file.path.clone(), source };
-    let Some(real) = follow(root, &file.path).map_err(io)? else { return Ok(None) };
-    secure(root, &real)?;
-    let opened = File::open(root.at(&real)).map_err(io)?;
-    if !opened.metadata().map_err(io)?.is_file() {
+    let opened = match open(&root.at(&file.path)) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let Some(real) = follow(root, &file.path).map_err(io)? else { return Ok(None) };
+            secure_way(root, &real)?;
+            open(&root.at(&real))
+        }
+        opened => opened,
+    };
+    let opened = opened.map_err(io)?;
+    let metadata = opened.metadata().map_err(io)?;
+    if !metadata.is_file() {
         return Err(io(io::Error::other("not a regular file")));
     }
+    secure(root, &file.path, &metadata)?;
     let bytes = read_limited(opened, FILE_LIMIT).map_err(io)?;
     let text = String::from_utf8(bytes).map_err(|_| LayerError::NotText { path: file.path.clone() })?;
     Ok((!text.is_empty()).then_some(text))
+}
+
+/// Opens what is no link, and waits for nobody: what is found there may be a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    File::options().read(true).custom_flags(flags.bits()).open(path)
 }
 
 /// Where links lead, absolute ones from the root; none for `/dev/null`.
@@ -136,13 +152,56 @@ fn follow(root: &Root, path: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 /// On the running system, what decides over modems must be root's alone.
-fn secure(root: &Root, path: &Path) -> Result<(), LayerError> {
-    if !root.is_live() {
-        return Ok(());
-    }
-    let metadata = fs::metadata(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
-    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+fn secure(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), LayerError> {
+    if root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(LayerError::Insecure { path: path.to_owned() });
     }
     Ok(())
+}
+
+/// A link may lead anywhere, but not through a folder where others could put another file in place of the one there.
+fn secure_way(root: &Root, path: &Path) -> Result<(), LayerError> {
+    if !root.is_live() {
+        return Ok(());
+    }
+    let io = |source| LayerError::Io { path: path.to_owned(), source };
+    for folder in path.canonicalize().map_err(io)?.ancestors().skip(1) {
+        secure(root, folder, &folder.metadata().map_err(io)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-layers-{}", std::process::id()));
+        let root = Root::new(&path);
+        let folder = path.join("etc/wwan-quirks");
+        fs::create_dir_all(folder.join("folder.toml")).unwrap();
+        nix::unistd::mkfifo(&folder.join("pipe.toml"), Mode::from_bits_truncate(0o600)).unwrap();
+        symlink("pipe.toml", folder.join("link.toml")).unwrap();
+        symlink("loop.toml", folder.join("loop.toml")).unwrap();
+        fs::write(folder.join("long.toml"), vec![b'#'; FILE_LIMIT + 1]).unwrap();
+        fs::write(folder.join("bytes.toml"), [0xff]).unwrap();
+        for name in ["folder", "pipe", "link", "loop", "long", "bytes"] {
+            let path = Path::new("/etc/wwan-quirks").join(format!("{name}.toml"));
+            assert!(read(&root, &Layered { layer: Layer::Administrator, path }).is_err(), "{name}");
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_link_must_not_lead_to_where_others_can_write() {
+        let folder = std::env::temp_dir().join(format!("wwan-quirks-way-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("policy.toml"), "").unwrap();
+        let way = |path: &Path| secure_way(&Root::new("/"), path);
+        assert!(matches!(way(&folder.join("policy.toml")), Err(LayerError::Insecure { .. })));
+        assert!(way(Path::new("/usr/bin/env")).is_ok());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

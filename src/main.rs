@@ -9,7 +9,7 @@ use nix::libc::c_int;
 use wwan_quirks::cli::{Cli, Verb};
 use wwan_quirks::error::{Error, Exit};
 use wwan_quirks::root::Root;
-use wwan_quirks::{apply, check, explain, hook, import, list, rules, status, sys};
+use wwan_quirks::{apply, check, composition, doctor, explain, hook, import, list, report, rules, status, sys};
 
 /// In the place of Rust's own start, which reads `/proc/self/maps` with the C library's stdio: that is a fifth of all
 /// instructions of a hook, and a tenth of its memory.
@@ -41,6 +41,11 @@ fn seldom(cli: Cli) -> Exit {
         Verb::Apply { devices, dry_run, output } => apply::run(&root, &devices.device, dry_run, output.json, &mut out),
         Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
+        Verb::Composition { device, setting, output } => {
+            composition::run(&root, &device, &setting, output.json, &mut out)
+        }
+        Verb::Report { device, output } => report::run(&root, &device, output.json, &mut out),
+        Verb::Doctor { output } => doctor::run(&root, output.json, &mut out),
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
         Verb::Rules => rules::run(&root, &mut out),

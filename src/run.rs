@@ -1,6 +1,6 @@
 //! One run on one modem: from what it is to what came of it. The hook and `apply` share it.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::link::usb::Node;
 use crate::link::wdm::Wdm;
 use crate::plan::{Action, Planned, Stand, plan};
 use crate::policy::{Policy, Resolved};
+use crate::privileges;
 use crate::quirks::{self, Procedure, Quirk, Step, Switch, Text};
 use crate::rfkill;
 use crate::root::Root;
@@ -22,6 +23,7 @@ use crate::state::{ATTEMPTS, State, StateError, WINDOW, now};
 use crate::steps::fcc_auth::{Protocol, Transport};
 use crate::steps::switch::Target;
 use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
+use crate::systemd::Start;
 use crate::{sys, systemd};
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
@@ -91,6 +93,10 @@ pub struct Run<'a> {
     pub by_hand: bool,
     /// Somebody asked for this run, so that the modem may be in use already.
     pub asked: bool,
+    /// Nothing is served after this modem, so that what it does not need can be given away.
+    pub last: bool,
+    /// What carries on, should the modem need longer than an event lasts.
+    pub start: Option<io::Result<Start>>,
 }
 
 impl Run<'_> {
@@ -104,6 +110,7 @@ impl Run<'_> {
         });
         let Some(Known { quirk, policy }) = known else { return exit };
         let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
+        privileges::end_after(budget);
         let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
         exit.max(served.unwrap_or_else(|error| match error {
             // A modem that left is served when it comes back.
@@ -139,12 +146,16 @@ impl Run<'_> {
             state.record.arrived("switch");
         }
         let mut exit = Exit::Fine;
+        let last = self.last;
+        let mut actions = planned.iter().filter(|planned| matches!(planned, Planned::Act(_))).count();
         for planned in planned {
             let step = planned.step();
             let (kind, text) = match planned {
                 Planned::Stands { why, .. } => (Kind::Nothing, why),
                 Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
                 Planned::Act(action) => {
+                    actions -= 1;
+                    self.last = last && actions == 0;
                     let Some(ended) = self.act(device, &action, policy, &mut state, deadline) else { continue };
                     ended
                 }
@@ -163,7 +174,7 @@ impl Run<'_> {
 
     /// Carries out one action; nothing where it was told before that this modem is left alone.
     fn act(
-        &self,
+        &mut self,
         device: &Device,
         action: &Action,
         policy: &Resolved,
@@ -196,7 +207,18 @@ impl Run<'_> {
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
             Action::FccAuth { port, protocol, procedure } => {
-                let deadline = if self.by_hand { deadline } else { deadline.keeping(systemd::KEPT_BACK) };
+                if !self.by_hand {
+                    self.start = self.prepare(device);
+                }
+                let deadline = match (self.by_hand, &self.start) {
+                    (true, _) => deadline,
+                    (false, Some(_)) => deadline.keeping(systemd::KEPT_BACK),
+                    // Nobody else carries on.
+                    (false, None) => {
+                        privileges::end_after(policy.modem_ready.value);
+                        Deadline::after(policy.modem_ready.value)
+                    }
+                };
                 self.unlock(device, port, *protocol, procedure, deadline)
             }
         };
@@ -218,8 +240,12 @@ impl Run<'_> {
         let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
         // A message that is no more than one control transfer is over within the time that it is watched.
         let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
-        let mut configure =
-            |value| device.set_configuration(value).is_ok() && device.configuration().ok() == Some(Some(value));
+        let attribute = switch.sets_configuration().then(|| device.configuration_value());
+        let mut configure = |value| match &attribute {
+            Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),
+            _ => false,
+        };
+        self.give_away();
         switch::run(&mut node, switch, target, returned, &mut configure, leaving, deadline)
     }
 
@@ -237,7 +263,13 @@ impl Run<'_> {
         }
         let path = self.root.at("/dev").join(&port.name);
         let stays_off = rfkill::wwan_is_blocked(self.root);
-        let unlock = |transport: Transport| fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline);
+        let unlock = |transport: Transport| {
+            // A run that was asked for may yet have to go another way, to a proxy.
+            if !self.asked {
+                self.give_away();
+            }
+            fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline)
+        };
         loop {
             let outcome = self.unlock_once(device, port, protocol, &path, &unlock);
             // A proxy that is opening the port, or somebody who came to it after us: there is time to go their way.
@@ -294,9 +326,21 @@ impl Run<'_> {
         }
     }
 
+    /// What is not open by now is not needed any more.
+    fn give_away(&self) {
+        if self.last {
+            privileges::give_away(self.start.as_ref().and_then(|start| start.as_ref().ok()));
+        }
+    }
+
+    /// The start of the unit that carries on; none where no systemd runs.
+    fn prepare(&self, device: &Device) -> Option<io::Result<Start>> {
+        systemd::is_running(self.root).then(|| Start::prepare(self.root, &unit(device)))
+    }
+
     /// Sees to it that somebody gives the modem the time that a udev event cannot.
     fn carry_on(
-        &self,
+        &mut self,
         device: &Device,
         action: &Action,
         returned: bool,
@@ -307,16 +351,18 @@ impl Run<'_> {
             // What was sent is sent; the device's next identity has its own event.
             return (Kind::Unfinished, trouble.to_string());
         }
-        if systemd::is_running(self.root) {
-            let unit = format!("wwan-quirks@{}.service", device.port);
-            return match systemd::start(self.root, &unit) {
+        if let Some(start) = self.start.take().or_else(|| self.prepare(device)) {
+            let unit = unit(device);
+            return match start.and_then(|start| start.ask()) {
                 Ok(()) => (Kind::Unfinished, format!("{}; {unit} carries on", trouble.cause)),
                 Err(error) => (Kind::Failed, format!("{trouble}; {unit} could not be started: {error}")),
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
+        privileges::end_after(policy.modem_ready.value);
         let outcome = match action {
-            Action::FccAuth { port, protocol, procedure } => self.unlock(device, port, *protocol, procedure, deadline),
+            // It had the whole time already.
+            Action::FccAuth { .. } => return (Kind::Failed, trouble.to_string()),
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
@@ -330,11 +376,14 @@ impl Run<'_> {
     fn tell(&mut self, device: &Device, name: &str, step: &str, kind: Kind, text: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let message = format!("{port} {id} {name}: {step}: {}: {text}", kind.words());
-        self.journal.send(
-            kind,
-            &message,
-            &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", step)],
-        );
+        let fields = [
+            ("WWAN_QUIRKS_PORT", port),
+            ("WWAN_QUIRKS_ID", &id),
+            ("WWAN_QUIRKS_STEP", step),
+            ("WWAN_QUIRKS_GIVEN_AWAY", privileges::level().unwrap_or_default()),
+        ];
+        let told = if privileges::level().is_some() { fields.len() } else { fields.len() - 1 };
+        self.journal.send(kind, &message, fields.get(..told).unwrap_or_default());
         if let Some(echo) = &mut self.echo {
             // A reader that went away does not keep the modem from being served.
             let _ = writeln!(echo, "{}", printable(&message));
@@ -350,6 +399,10 @@ impl Run<'_> {
             eprintln!("wwan-quirks: {error}");
         }
     }
+}
+
+fn unit(device: &Device) -> String {
+    format!("wwan-quirks@{}.service", device.port)
 }
 
 /// A line of the journal is a line; the source and the caret are for people at a terminal.

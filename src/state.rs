@@ -4,14 +4,16 @@
 //! What cannot be remembered (`/run` full or read-only) does not keep a modem from being served.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{self, Flock, FlockArg, OFlag};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +96,7 @@ impl State {
     pub fn lock(root: &Root, port: &Port, deadline: Deadline) -> Result<State, StateError> {
         let path = file(root, port);
         let io = |source| StateError::Io { path: path.clone(), source };
-        let mut opened = open(root, &path).map_err(io)?;
+        let mut opened = open(root, port).map_err(io)?;
         loop {
             match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => {
@@ -142,16 +144,45 @@ fn file(root: &Root, port: &Port) -> PathBuf {
     root.at(DIRECTORY).join(port.as_str())
 }
 
-fn open(root: &Root, path: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o755).create(root.at(DIRECTORY))?;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).mode(0o644).custom_flags(flags.bits()).open(path)?;
+fn open(root: &Root, port: &Port) -> io::Result<File> {
+    let folder = folder(root)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = File::from(fcntl::openat(folder, port.as_str(), flags, Mode::from_bits_truncate(0o644))?);
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() != 1 {
+    let foreign = root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0);
+    if !metadata.is_file() || metadata.nlink() != 1 || foreign {
         return Err(io::Error::other("not a plain file of our own"));
     }
     Ok(file)
+}
+
+/// The folder of all states, made where it is missing. One that lies elsewhere, behind a link, is not ours.
+fn folder(root: &Root) -> io::Result<OwnedFd> {
+    let path = root.at(DIRECTORY);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = match fcntl::open(&path, flags, Mode::empty()) {
+        Err(nix::Error::ENOENT) => {
+            let parent = path.parent().unwrap_or(&path);
+            DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+            if parent.symlink_metadata()?.is_symlink() {
+                return Err(io::Error::other("a link leads elsewhere"));
+            }
+            DirBuilder::new().mode(0o755).create(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            })?;
+            fcntl::open(&path, flags, Mode::empty())
+        }
+        opened => opened,
+    }?;
+    // Where the folder really is, which is one call instead of a look at each name on the way.
+    let real = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?;
+    let expected =
+        if root.is_live() { path } else { root.at("/").canonicalize()?.join(DIRECTORY.trim_start_matches('/')) };
+    if real != expected {
+        return Err(io::Error::other(format!("a link leads elsewhere, to {}", real.display())));
+    }
+    Ok(folder)
 }
 
 /// A record that was cut short, or that something else wrote, counts as none.
@@ -210,6 +241,26 @@ mod tests {
         std::fs::remove_file(file(&root, &port)).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", file(&root, &port)).unwrap();
         assert!(matches!(State::lock(&root, &port, soon()), Err(StateError::Io { .. })));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_kept_where_a_link_leads_elsewhere() {
+        let directory = std::env::temp_dir().join(format!("wwan-quirks-planted-{}", std::process::id()));
+        let root = Root::new(directory.join("root"));
+        let elsewhere = directory.join("elsewhere");
+        let port = Port::new("1-1").unwrap();
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        for link in ["run/wwan-quirks", "run/wwan-quirks/state"] {
+            let link = directory.join("root").join(link);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+            let refused = State::lock(&root, &port, Deadline::after(Duration::ZERO));
+            assert!(matches!(refused, Err(StateError::Io { .. })), "{link:?}");
+            assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "{link:?}");
+            std::fs::remove_file(link).unwrap();
+        }
+        assert!(State::lock(&root, &port, Deadline::after(Duration::ZERO)).is_ok());
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -4,12 +4,15 @@ use crate::deadline::Deadline;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
 use rusb::{Context, DeviceHandle, UsbContext};
 use std::fs::OpenOptions;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod ioctl {
@@ -70,6 +73,70 @@ pub fn begin() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler is installed that could run.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
+}
+
+/// Neither this process nor any that it starts can ever get more privileges than it has now.
+pub fn no_new_privileges() -> nix::Result<()> {
+    // SAFETY: the call takes numbers alone.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Gives away all capabilities of this thread, which is the only one.
+pub fn drop_capabilities() -> nix::Result<()> {
+    // `_LINUX_CAPABILITY_VERSION_3` and this process; then effective, permitted and inheritable ones, in two halves.
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    // SAFETY: the kernel reads both arrays, which have the size that this version says, and keeps nothing of them.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+}
+
+/// Sees to it by Landlock that no file can be opened any more.
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` where the kernel has it not, `EPERM` where a sandbox does not let it through.
+pub fn forbid_files() -> nix::Result<()> {
+    // All rights of the first version (linux/landlock.h), so that every kernel that has it knows them; no rule gives
+    // any of them back.
+    let handled = (1_u64 << 13) - 1;
+    // SAFETY: the kernel reads eight bytes from `handled`.
+    let rules =
+        Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, 8_usize, 0) })?;
+    // SAFETY: the descriptor has just been made, and nobody else has it. It is closed with this scope.
+    let rules = unsafe { OwnedFd::from_raw_fd(rules as i32) };
+    // SAFETY: the call takes numbers alone; the descriptor is open.
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) }).map(drop)
+}
+
+/// From here on every system call goes through this classic BPF program (seccomp(2), `SECCOMP_MODE_FILTER`).
+pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program, which is as long as `len` says, and checks it; it writes nothing.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }).map(drop)
+}
+
+/// A copy of `bytes` in memory that is never written again, for as long as the process lives.
+pub fn sealed(bytes: &[u8]) -> nix::Result<&'static [u8]> {
+    let length = NonZeroUsize::new(bytes.len()).ok_or(Errno::EINVAL)?;
+    // SAFETY: new memory at an address that the kernel chooses, so that nothing else is there.
+    let page =
+        unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) }?;
+    // SAFETY: the mapping is as long as `bytes`, and new, so that they do not overlap. From the second call on it is
+    // only read, and it is never unmapped.
+    unsafe {
+        page.cast::<u8>().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+        mprotect(page, length.get(), ProtFlags::PROT_READ)?;
+        Ok(NonNull::slice_from_raw_parts(page.cast::<u8>(), bytes.len()).as_ref())
+    }
+}
+
+/// Connects to the address that these bytes are, a `struct sockaddr`. They are read where they stand.
+pub fn connect(socket: BorrowedFd, address: &[u8]) -> nix::Result<()> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel reads `length` bytes from the address, whatever they are; the descriptor is borrowed and open.
+    Errno::result(unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), length) }).map(drop)
 }
 
 static STOPS: AtomicUsize = AtomicUsize::new(0);

@@ -197,3 +197,33 @@ fn no_two_runs_act_on_one_port_and_a_lost_state_hurts_nobody() {
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
 }
+
+#[test]
+fn a_composition_is_not_set_on_what_is_no_such_modem() {
+    let root = Root::new();
+    root.plug("1-1", "1199:9071", &mc7710());
+    root.plug("1-2", "12d1:15c1", &mc7710());
+    for (arguments, code, words) in [
+        (&["1-1", "foo"][..], 2, "neither a number (8), nor a bitmask (0x100d), nor functions"),
+        (&["1-1", "qmi+at"], 2, "neither a number"),
+        (&["1-1", "--reset"], 2, "VALUE"),
+        (&["1-1", "--no-at-port"], 2, "VALUE"),
+        (&["1-1", "--password", "A\""], 2, "letters and digits"),
+        (&["1-7"], 2, "there is no modem 1-7"),
+        (&["1-2", "mbim"], 1, "composition: failed: 12d1:15c1 is none of the modems"),
+        (&["1-1", "mbim"], 1, "composition: failed: the modem has no port that can be asked"),
+        (&["1-1", "--json"], 1, "\"outcome\": {\n    \"kind\": \"failed\""),
+    ] {
+        let ended = root.run(&[&["composition"], arguments].concat());
+        assert_eq!(ended.code, code, "{arguments:?}: {}", ended.stderr);
+        assert!((ended.stdout + &ended.stderr).contains(words), "{arguments:?}");
+    }
+    root.plug("1-3", "1199:9071", &mc7710());
+    let ended = root.run(&["composition", "1199:9071"]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended.stderr.contains("1199:9071 is more than one modem: name the port, one of 1-1, 1-3"),
+        "{}",
+        ended.stderr
+    );
+}

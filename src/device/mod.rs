@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
@@ -71,6 +72,8 @@ pub enum DeviceError {
     NoSuchForm(String),
     #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
     Absent(String),
+    #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
+    Several { name: String, ports: Vec<String> },
 }
 
 /// The number of a device node, major and minor.
@@ -97,13 +100,33 @@ pub struct BoundInterface {
     pub nodes: Vec<String>,
 }
 
-/// A `cdc-wdm` character device of a modem.
+/// A character device of a modem that takes commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
-    /// `cdc-wdm0`.
+    /// `cdc-wdm0`, `ttyUSB1`.
     pub name: String,
     pub driver: Option<String>,
     pub number: DeviceNumber,
+}
+
+/// The active configuration of one device, to be read and written where nothing can be opened any more.
+#[derive(Debug)]
+pub struct ConfigurationValue(File);
+
+impl ConfigurationValue {
+    /// As [`Device::set_configuration`] does it.
+    pub fn set(&self, value: u8) -> io::Result<()> {
+        self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
+    }
+
+    /// None where the device is unconfigured.
+    pub fn get(&self) -> io::Result<Option<u8>> {
+        let mut text = [0; 8];
+        // sysfs asks the device anew at every read from the start.
+        let length = self.0.read_at(&mut text, 0)?;
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+        Ok(text.trim().parse().ok().filter(|value| *value != 0))
+    }
 }
 
 pub struct Device {
@@ -201,6 +224,18 @@ impl Device {
         if found.is_empty() { Err(absent()) } else { Ok(found) }
     }
 
+    /// The one device that a person means by `text`.
+    pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
+        let mut found = Device::named(root, text)?;
+        match (found.pop(), found.as_slice()) {
+            (Some(device), []) => Ok(device),
+            (last, _) => {
+                let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
+                Err(DeviceError::Several { name: text.to_owned(), ports })
+            }
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -263,6 +298,13 @@ impl Device {
         File::from(file).write_all(format!("{value}\n").as_bytes())
     }
 
+    /// `bConfigurationValue`, open for good.
+    pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        Ok(ConfigurationValue(File::from(file)))
+    }
+
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
     pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
         let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);
@@ -303,6 +345,28 @@ impl Device {
         }
         ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
+    }
+
+    /// The tty of interface `number`; none where no driver made one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = Path::new(&name);
+            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if u8::from_str_radix(&told, 16) != Ok(number) {
+                continue;
+            }
+            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
+            }
+        }
+        Ok(None)
     }
 
     fn driver(&self, directory: &Path) -> Option<String> {
@@ -362,6 +426,115 @@ impl Device {
 
 /// `cdc-wdm` and a number.
 pub fn is_control_port(name: &str) -> bool {
-    let digits = name.strip_prefix("cdc-wdm").unwrap_or_default();
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+fn is_number(digits: &str) -> bool {
     (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn ttys_are_found_wherever_their_driver_puts_them() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-ttys-{}", std::process::id()));
+        let device = top.join("sys/devices/usb1/1-1");
+        let write = |path: &str, text: &str| {
+            let path = device.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (path, text) in [
+            ("idVendor", "1199\n"),
+            ("idProduct", "9071\n"),
+            ("1-1:1.3/bInterfaceNumber", "03\n"),
+            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
+            ("1-1:1.2/bInterfaceNumber", "02\n"),
+            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("1-1:1.4/bInterfaceNumber", "04\n"),
+            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
+            ("1-1:1.8/bInterfaceNumber", "08\n"),
+        ] {
+            write(path, text);
+        }
+        symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
+        let opened = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| opened.tty(number));
+        fs::remove_dir_all(&top).unwrap();
+        let tty = |name: &str, driver: Option<&str>, major, minor| {
+            let number = DeviceNumber { major, minor };
+            Some(ControlPort { name: name.to_owned(), driver: driver.map(str::to_owned), number })
+        };
+        let expected = [
+            tty("ttyUSB0", None, 188, 0),
+            tty("ttyUSB1", Some("qcserial"), 188, 1),
+            tty("ttyACM0", None, 166, 0),
+            None,
+            None,
+        ];
+        assert_eq!(found.map(Result::unwrap), expected);
+    }
+
+    fn plug(root: &Path, vendor: &str) {
+        let directory = root.join("sys/devices/usb1/1-1");
+        fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("idVendor", vendor),
+            ("idProduct", "9071"),
+            ("busnum", "1"),
+            ("devnum", "7"),
+            ("dev", "189:6"),
+            ("bConfigurationValue", "1"),
+        ] {
+            fs::write(directory.join(name), format!("{text}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_took_its_place_is_not_acted_on() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-swapped-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let attribute = device.configuration_value().unwrap();
+        assert!(device.is_present() && device.node(&root).is_ok());
+        fs::remove_dir_all(path.join("sys/devices/usb1/1-1")).unwrap();
+        plug(&path, "12d1");
+        assert!(!device.is_present());
+        assert!(device.node(&root).is_err());
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.descriptors().is_err());
+        let _ = attribute.set(3);
+        let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
+        assert_eq!(now, "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_passed_on_the_way_to_a_device() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-linked-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let link = path.join("sys/devices/usb2");
+        std::os::unix::fs::symlink("usb1", &link).unwrap();
+        assert!(Device::at_devpath(&root, "/devices/usb1/1-1").is_ok());
+        assert!(matches!(Device::at_devpath(&root, "/devices/usb2/1-1"), Err(DeviceError::Io { .. })));
+        let attribute = path.join("sys/devices/usb1/1-1/bConfigurationValue");
+        fs::rename(&attribute, path.join("another")).unwrap();
+        std::os::unix::fs::symlink(path.join("another"), &attribute).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.configuration_value().is_err());
+        assert_eq!(fs::read_to_string(path.join("another")).unwrap(), "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
 }

@@ -35,6 +35,9 @@ pub struct Modem {
     pub quectel: Option<u32>,
     /// Answers Quectel's unlock, and stays locked.
     pub quectel_stays_locked: bool,
+    /// Sierra's USB composition, and those that it lists; where it has one, it can be reset.
+    pub composition: Option<(u8, &'static [u8])>,
+    pub refuses_reset: bool,
     /// A proxy stands before it, which wants to hear this path first.
     pub behind_proxy: Option<&'static str>,
     /// `wMaxControlMessage`, in both directions.
@@ -100,6 +103,8 @@ impl Modem {
             foxconn: None,
             quectel: None,
             quectel_stays_locked: false,
+            composition: None,
+            refuses_reset: false,
             behind_proxy: None,
             longest: 4096,
             deaf_to: 0,
@@ -332,6 +337,23 @@ impl Modem {
                 assert!(request.tlvs.as_bytes().is_empty());
                 self.unlocked = self.auth_error == 0;
                 reply(self.auth_error, &[])
+            }
+            id if id == dms::SWI_GET_USB_COMPOSITION.id => match self.composition {
+                Some((number, listed)) => reply(0, &[(0x10, &[number]), (0x11, listed)]),
+                None => reply(71, &[]),
+            },
+            id if id == dms::SWI_SET_USB_COMPOSITION.id => {
+                let number = request.tlvs.u8(1, "composition").unwrap();
+                self.composition = self.composition.map(|(_, listed)| (number, listed));
+                reply(0, &[])
+            }
+            id if id == dms::SET_OPERATING_MODE.id && self.composition.is_some() => {
+                let mode = request.tlvs.u8(1, "mode").unwrap();
+                if mode == 4 && (self.mode != 3 || self.refuses_reset) {
+                    return reply(60, &[]);
+                }
+                self.mode = mode;
+                reply(0, &[])
             }
             id if id == dms::SET_OPERATING_MODE.id => {
                 assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the modem is never switched on");

@@ -1,6 +1,7 @@
 //! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
 
 pub mod audit;
+pub mod composition;
 pub mod fragment;
 pub mod switch;
 

@@ -203,6 +203,10 @@ impl Switch {
         let plain = |op: &Op| matches!(op, Op::Sleep(_) | Op::Control(Control { index: Index::Number(_), .. }));
         self.target_class.is_some() || !self.ops().iter().all(plain)
     }
+
+    pub fn sets_configuration(&self) -> bool {
+        self.ops().iter().any(|op| matches!(op, Op::SetConfiguration(_)))
+    }
 }
 
 impl Op {

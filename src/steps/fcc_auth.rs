@@ -111,11 +111,11 @@ pub fn held(holders: &[Holder]) -> Outcome {
 }
 
 /// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
-fn over_qmi(
+pub fn over_qmi<T>(
     transport: Transport,
     deadline: Deadline,
-    procedure: impl FnOnce(&mut dyn Carrier) -> Result<Outcome, SessionError>,
-) -> Result<Outcome, SessionError> {
+    procedure: impl FnOnce(&mut dyn Carrier) -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
     if transport.protocol == Protocol::Mbim {
         return procedure(&mut open_mbim(transport, deadline)?);
     }

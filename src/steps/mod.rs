@@ -1,6 +1,7 @@
 //! The steps that a plan is made of. Each is idempotent, leaves the modem as it found it when it fails, and says
 //! which of a few things happened.
 
+pub mod composition;
 pub mod configure;
 pub mod fcc_auth;
 pub mod switch;

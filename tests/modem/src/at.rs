@@ -154,7 +154,9 @@ impl At {
     fn sierra(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
         let value = argument.strip_prefix('=');
         match (name, argument, self.dialect) {
-            ("!ENTERCND", _, _) if value.map(|v| v.trim_matches('"')) == Some(PASSWORD) => {
+            ("!ENTERCND", _, _)
+                if value.map(|v| v.trim_matches('"')) == Some(modem.faults.text("password").unwrap_or(PASSWORD)) =>
+            {
                 self.protected_open = true;
                 Ok(Vec::new())
             }
@@ -171,7 +173,7 @@ impl At {
                 ])
             }
             ("!RESET", "", _) => reset(modem),
-            _ if !self.protected_open => error(),
+            _ if !self.protected_open && !modem.faults.has("no-password") => error(),
             ("!UDUSBCOMP" | "!USBCOMP", ..) => self.composition(modem, name, argument),
             ("!UDPID", "?", Dialect::SierraOld) => {
                 let product = modem.next_product.unwrap_or(modem.product);
@@ -200,17 +202,17 @@ impl At {
         let wanted = match argument {
             "?" if by_number => return one(format!("!UDUSBCOMP: {}", stands.number)),
             "=?" if by_number => return Ok(composition_table()),
-            "?" => return Ok(mask_lines(&stands)),
-            "=?" => return Ok(mask_table()),
+            "?" => return Ok(self.mask_lines(&stands)),
+            "=?" => return Ok(self.mask_table()),
             argument if by_number => {
                 let number = argument.strip_prefix('=').and_then(|number| number.parse().ok());
                 number.filter(|number| SUPPORTED.contains(number)).map(Composition::numbered)
             }
             argument => {
-                let kind = if self.dialect == Dialect::Sierra75 { "3" } else { "1" };
+                let kind = self.generic().0.to_string();
                 let fields: Vec<&str> = argument.trim_start_matches('=').split(',').map(str::trim).collect();
                 let mask = match fields.as_slice() {
-                    ["1", given, mask] if *given == kind => u32::from_str_radix(mask, 16).ok(),
+                    ["1", given, mask] if **given == kind => u32::from_str_radix(mask, 16).ok(),
                     _ => None,
                 };
                 mask.filter(|mask| *mask != 0 && mask & !KNOWN_BITS == 0).map(Composition::masked)
@@ -221,6 +223,38 @@ impl At {
             modem.next_composition = Some(wanted);
         }
         Ok(Vec::new())
+    }
+
+    /// The type of configuration that keeps the product id, and the names of all.
+    fn generic(&self) -> (u8, &'static str) {
+        match self.dialect {
+            Dialect::Sierra75 => (3, "1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS"),
+            _ => (1, "1:Generic, 2:USBIF-MBIM, 3:RNDIS"),
+        }
+    }
+
+    fn mask_lines(&self, composition: &Composition) -> Vec<String> {
+        let mask = composition.masks.first().copied().unwrap_or(0);
+        vec![
+            "Config Index: 1".into(),
+            format!("Config Type:  {} (Generic)", self.generic().0),
+            format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
+        ]
+    }
+
+    fn mask_table(&self) -> Vec<String> {
+        let bits =
+            [("DIAG", 0x1), ("NMEA", 0x4), ("MODEM", 0x8), ("RMNET0", 0x100), ("RMNET1", 0x400), ("MBIM", 0x1000)];
+        let mut lines = vec![
+            "AT!USBCOMP=<Config Index>,<Config Type>,<Interface bitmask>".to_owned(),
+            "  <Config Index>      - configuration index to which the composition applies, should be 1".to_owned(),
+            format!("  <Config Type>       - {}", self.generic().1),
+        ];
+        for (index, (name, bit)) in bits.iter().enumerate() {
+            let head = if index == 0 { "  <Interface bitmask> - " } else { "                        " };
+            lines.push(format!("{head}{name:<8} - 0x{bit:08X},"));
+        }
+        lines
     }
 
     fn rolling(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
@@ -265,15 +299,6 @@ fn reset(modem: &mut Modem) -> Lines {
     Ok(Vec::new())
 }
 
-fn mask_lines(composition: &Composition) -> Vec<String> {
-    let mask = composition.masks.first().copied().unwrap_or(0);
-    vec![
-        "Config Index: 1".into(),
-        "Config Type:  1 (Generic)".into(),
-        format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
-    ]
-}
-
 fn composition_table() -> Vec<String> {
     let names = [
         "HIP  DM    NMEA  AT    MDM1  MDM2  MDM3  MS",
@@ -302,20 +327,6 @@ fn composition_table() -> Vec<String> {
         format!("{number:<2} - {name:<44} {supported}")
     };
     names.iter().enumerate().map(line).collect()
-}
-
-fn mask_table() -> Vec<String> {
-    let bits = [("DIAG", 0x1), ("NMEA", 0x4), ("MODEM", 0x8), ("RMNET0", 0x100), ("RMNET1", 0x400), ("MBIM", 0x1000)];
-    let mut lines = vec![
-        "AT!USBCOMP=<Config Index>,<Config Type>,<Interface bitmask>".to_owned(),
-        "  <Config Index>      - configuration index to which the composition applies, should be 1".to_owned(),
-        "  <Config Type>       - 1:Generic, 2:USBIF-MBIM, 3:RNDIS".to_owned(),
-    ];
-    for (index, (name, bit)) in bits.iter().enumerate() {
-        let head = if index == 0 { "  <Interface bitmask> - " } else { "                        " };
-        lines.push(format!("{head}{name:<8} - 0x{bit:08X},"));
-    }
-    lines
 }
 
 #[cfg(test)]

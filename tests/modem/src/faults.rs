@@ -28,6 +28,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("fragments=N", "MBIM replies in fragments of N bytes (64)"),
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
+    ("password=TEXT", "AT!ENTERCND wants this password (A710)"),
+    ("no-password", "protected AT commands are answered without a password"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
     ("reset-needed", "the unlock is accepted, and takes effect with the next reset"),
     ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),

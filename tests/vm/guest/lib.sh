@@ -135,4 +135,48 @@ settle() {
 	[ ! -d /run/systemd/system ] || journalctl --sync
 }
 
+# What must hold whatever was done to whom. ----------------------------------------------------------------
+
+# long: whether all is wanted, and not a sample of it (VM_LONG, see tests/vm/run).
+long() { [ -e /vm/long ]; }
+
+# watch_events: from here on udev's events are timed. slowest_event prints how many milliseconds the longest one took,
+# from the kernel's word to udev's, the wait for those before it included.
+watch_events() {
+	udevadm monitor --kernel --udev >events &
+	at_end "kill $!"
+	sleep 0.3
+}
+slowest_event() {
+	awk '
+		match($1, /\[[0-9.]+\]/) || match($2, /\[[0-9.]+\]/) {
+			text = $0; match(text, /\[[0-9.]+\]/); time = substr(text, RSTART + 1, RLENGTH - 2)
+			what = substr(text, RSTART + RLENGTH)
+			if (/^KERNEL/) began[what] = time
+			else if (what in began && time - began[what] > most) { most = time - began[what]; which = what }
+		}
+		END { printf "%d\n", 1000 * most; print "slowest event:" which >"/dev/stderr" }' events
+}
+
+# still: udev has nothing left to do, and no run in it is left behind; what a unit carries on with may take its time.
+still() {
+	settle
+	expect udevadm settle --timeout=0
+	local run
+	for run in $(pgrep -x wwan-quirks || true); do
+		if grep -q systemd-udevd "/proc/$run/cgroup"; then fail "a run is left in udev"; fi
+	done
+}
+
+# served NAME: the modem, plugged in again without any fault, comes online, and nothing of ours is left in it.
+served() {
+	modem "$1" unplug >/dev/null
+	still
+	modem "$1" clear >/dev/null
+	modem "$1" plug >/dev/null
+	wait_for 20 online "$1"
+	settle
+	wait_for 10 left_tidy "$1"
+}
+
 unload() { modprobe -r "$@"; }

@@ -1,0 +1,146 @@
+//! By QMI: the device management service, DMS 0x555B and 0x555C.
+
+use super::{Dialogue, Fault, Standing};
+use crate::link::LinkError;
+use crate::quirks::composition::{Table, Value, Wanted};
+use crate::session::SessionError;
+use crate::session::qmi::Client;
+use crate::wire::Malformed;
+use crate::wire::qmi::{OperatingMode, dms};
+use log::debug;
+
+pub struct Dms<'d, 'c> {
+    pub client: &'d mut Client<'c>,
+    pub by: &'static str,
+}
+
+impl Dialogue for Dms<'_, '_> {
+    fn standing(&mut self, table: &Table, _: Option<&Wanted>) -> Result<Standing, Fault> {
+        let (current, supported) = self.client.request(dms::SWI_GET_USB_COMPOSITION, &[])?.read(|tlvs| {
+            let field = "supported compositions";
+            let current = tlvs.u8(0x10, "composition")?;
+            let supported = match tlvs.get(0x11, field)? {
+                [count, numbers @ ..] => numbers.get(..usize::from(*count)).ok_or(Malformed::Short {
+                    field,
+                    needed: usize::from(*count),
+                    had: numbers.len(),
+                })?,
+                [] => return Err(Malformed::Short { field, needed: 1, had: 0 }),
+            };
+            Ok((current, supported.iter().map(|number| table.of_number(*number)).collect()))
+        })?;
+        Ok(Standing { by: self.by, current: table.of_number(current), supported, other: None })
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), Fault> {
+        let Value::Number(number) = value else { return Err(Fault::NoCommand(self.by)) };
+        self.client.request(dms::SWI_SET_USB_COMPOSITION, &[(0x01, &[number])])?;
+        Ok(())
+    }
+
+    /// A modem is reset from offline mode alone, and where it refuses, put back into the mode that it was in.
+    fn reset(&mut self) -> Result<(), Fault> {
+        let before = self.client.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| tlvs.u8(0x01, "operating mode"))?;
+        let mut set = |mode: u8| self.client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
+        match set(OperatingMode::Offline.into()).and_then(|_| set(OperatingMode::Reset.into())) {
+            Ok(_) | Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) => Ok(()),
+            Err(refused) => {
+                if let Err(error) = set(before) {
+                    debug!("{error}");
+                }
+                Err(refused.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::link::scripted::{Face, Modem};
+    use crate::quirks::composition::Composition;
+    use crate::steps::composition::{Request, Told, go_through};
+    use crate::steps::fcc_auth::{Protocol, Transport, over_qmi};
+    use crate::wire::qmi::Service;
+    use std::time::Duration;
+
+    const LISTED: &[u8] = &[10, 1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
+
+    fn modem(face: Face) -> Modem {
+        let mut modem = Modem::locked(face);
+        modem.composition = Some((14, LISTED));
+        modem
+    }
+
+    /// Sets 8 and has the modem start again.
+    fn set(modem: &mut Modem) -> Result<Told, Fault> {
+        let deadline = Deadline::after(Duration::from_millis(1500));
+        let protocol = if modem.face == Face::Mbim { Protocol::Mbim } else { Protocol::Qmi };
+        let wanted = Wanted::Value(Value::Number(8));
+        let waits = |_: &Composition| true;
+        let request = Request { wanted: Some(&wanted), no_at_port: false, reset: true, waits: &waits };
+        let told = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |carrier| {
+            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
+            Ok(go_through(&mut Dms { client: &mut client, by: "QMI" }, &request, &Table::shipped()))
+        });
+        told?
+    }
+
+    #[test]
+    fn a_composition_is_read_and_set_and_nothing_is_left_behind() {
+        for face in [Face::Qmi, Face::Mbim] {
+            let mut modem = modem(face);
+            let told = set(&mut modem).unwrap();
+            assert_eq!(told.standing.current.value, Value::Number(14));
+            let listed: Vec<_> = told.standing.supported.iter().map(|known| known.value).collect();
+            assert_eq!(listed, LISTED[1..].iter().map(|number| Value::Number(*number)).collect::<Vec<_>>());
+            assert_eq!((modem.composition, modem.mode, told.resets), (Some((8, LISTED)), 4, true));
+            assert!(modem.cids.is_empty() && !modem.is_open);
+        }
+    }
+
+    #[test]
+    fn one_that_refuses_to_start_again_keeps_its_mode() {
+        let mut modem = modem(Face::Qmi);
+        modem.refuses_reset = true;
+        let trouble = set(&mut modem).unwrap_err().trouble().to_string();
+        assert!(trouble.starts_with("composition 8 is set, but the modem does not start again"), "{trouble}");
+        assert_eq!((modem.composition, modem.mode), (Some((8, LISTED)), 1));
+    }
+
+    #[test]
+    fn other_modems_and_odd_lists_are_told_apart() {
+        for face in [Face::Qmi, Face::Mbim] {
+            assert!(set(&mut Modem::locked(face)).unwrap_err().is_unsupported());
+            let mut bare = modem(face);
+            bare.has_no_qmi = true;
+            assert_eq!(set(&mut bare).is_err_and(|fault| fault.is_unsupported()), face == Face::Mbim);
+            for listed in [&[][..], &[1], &[11, 1, 6]] {
+                let mut odd = modem(face);
+                odd.composition = Some((14, listed));
+                let fault = set(&mut odd).unwrap_err();
+                assert!(fault.to_string().contains("malformed"), "{fault}");
+                assert_eq!((odd.composition, odd.cids.len()), (Some((14, listed)), 0));
+            }
+        }
+    }
+
+    #[test]
+    fn it_may_leave_or_be_stopped_at_any_transfer() {
+        for face in [Face::Qmi, Face::Mbim] {
+            let mut whole = modem(face);
+            set(&mut whole).unwrap();
+            for at in 0..whole.transfers {
+                let mut stopped = modem(face);
+                stopped.interrupted_at = Some(at);
+                let _ = set(&mut stopped);
+                assert!(stopped.cids.is_empty() && !stopped.is_open, "stopped at {at}");
+                let mut gone = modem(face);
+                gone.gone_at = Some(at);
+                let told = set(&mut gone);
+                assert!(told.is_ok() || gone.mode == 1, "gone at {at}: {told:?}");
+            }
+        }
+    }
+}

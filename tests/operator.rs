@@ -1,0 +1,158 @@
+//! What a person is told: `doctor` and `report`.
+
+mod fake;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use fake::{Root, mc7710};
+
+/// A root on which nothing stands in the way.
+fn healthy() -> Root {
+    let root = Root::new();
+    root.write("usr/lib/udev/rules.d/85-wwan-quirks.rules", include_str!("../udev-rules/85-wwan-quirks.rules"));
+    root.write("usr/sbin/wwan-quirks", "");
+    root.write("proc/sys/kernel/osrelease", "6.1.0\n");
+    let drivers = ["usb/class/cdc-wdm.ko", "net/usb/qmi_wwan.ko.xz", "net/usb/cdc_mbim.ko", "usb/serial/qcserial.ko"];
+    let dep: String = drivers.iter().map(|driver| format!("kernel/drivers/{driver}:\n")).collect();
+    root.write("lib/modules/6.1.0/modules.dep", dep);
+    root.write("lib/modules/6.1.0/modules.builtin", "kernel/drivers/usb/serial/option.ko\n");
+    root
+}
+
+/// What `doctor` says of `root`, which is expected to be one finding.
+fn only_finding(root: &Root) -> String {
+    let ended = root.run(&["doctor"]);
+    assert_eq!((ended.code, ended.stdout.matches("  cure: ").count()), (1, 1), "{}", ended.stdout);
+    ended.stdout
+}
+
+#[test]
+fn where_nothing_stands_in_the_way_the_doctor_says_so() {
+    let ended = healthy().run(&["doctor"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "nothing stands in the way\n"));
+}
+
+#[test]
+fn each_trouble_is_found_with_its_cure() {
+    type Trouble = (&'static str, fn(&Root));
+    let troubles: [Trouble; 10] = [
+        ("usb_modeswitch switches 2 of the same IDs", |root| {
+            root.write(
+                "lib/udev/rules.d/40-usb_modeswitch.rules",
+                "ATTR{idVendor}==\"1199\", ATTR{idProduct}==\"0fff\", RUN+=\"usb_modeswitch '%b/%k'\"\n\
+                 ATTR{idVendor}==\"12d1\", ATTR{idProduct}==\"1446\", RUN+=\"usb_modeswitch '%b/%k'\"\n\
+                 ATTR{idVendor}==\"ffff\", ATTR{idProduct}==\"0001\", RUN+=\"usb_modeswitch '%b/%k'\"\n",
+            );
+        }),
+        ("usbmode switches the same devices", |root| root.write("etc/init.d/usbmode", "")),
+        ("keep Sierra's modems in install mode", |root| {
+            root.write("sys/module/usb_storage/parameters/swi_tru_install", "2\n");
+        }),
+        ("this kernel has no cdc_mbim", |root| {
+            let path = "lib/modules/6.1.0/modules.dep";
+            root.write(path, root.read(path).replace("cdc_mbim", "cdc_other"));
+        }),
+        ("ModemManager unlocks 1199:9079 as well", |root| {
+            root.write("etc/ModemManager/fcc-unlock.d/1199:9079", "");
+            root.write("etc/ModemManager/fcc-unlock.d/1234:5678", "");
+        }),
+        ("udev has no rules of wwan-quirks", |root| {
+            fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
+            symlink("/dev/null", root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
+        }),
+        (
+            "calls wwan-quirks for 1199:aaaa, the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
+            |root| {
+                let quirk =
+                    "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
+                root.write("etc/wwan-quirks/quirks.d/1199-own.toml", quirk);
+            },
+        ),
+        ("runs /usr/sbin/wwan-quirks, which is not there", |root| {
+            fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
+        }),
+        ("it is not authorized", |root| {
+            let device = root.plug("1-1", "1199:68a2", &mc7710());
+            root.write(&format!("{device}/authorized"), "0\n");
+        }),
+        ("SELinux has denied wwan-quirks 1 calls", |root| {
+            root.write("sys/fs/selinux/enforce", "1");
+            let log = "avc:  denied  { write } comm=\"wwan-quirks\"\navc:  denied  { write } comm=\"other\"\n";
+            root.write("var/log/audit/audit.log", log);
+        }),
+    ];
+    for (expected, make) in troubles {
+        let root = healthy();
+        make(&root);
+        let said = only_finding(&root);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_wrong_is_a_finding_and_json_says_the_same() {
+    let root = healthy();
+    root.policy("prefer = \"frob\"\n");
+    let ended = root.run(&["doctor", "--json"]);
+    assert_eq!(ended.code, 1);
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let finding = told["findings"][0]["finding"].as_str().unwrap();
+    assert!(finding.contains("/etc/wwan-quirks/config.toml:1:"), "{finding}");
+}
+
+#[test]
+fn a_report_holds_what_the_software_modem_loads_and_nothing_that_identifies() {
+    const IMEI: &str = "358178040012345";
+    let root = Root::new();
+    let descriptors = mc7710();
+    let device = root.plug("1-1", "1199:68a2", &descriptors);
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write(&format!("{device}/product"), format!("MC7710 {IMEI}\n"));
+    let last = r#"{"at":1,"outcome":"failed","text":"LF53920000010 at 02:00:5e:10:00:0a"}"#;
+    let state = format!(r#"{{"last":{{"fcc-auth":{last}}}}}"#);
+    root.write("run/wwan-quirks/state/1-1", state);
+    for arguments in [&["report", "1-1"][..], &["report", "1199:68a2", "--json"]] {
+        let ended = root.run(arguments);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        for planted in [IMEI, "LF53920000010", "02:00:5e:10:00:0a"] {
+            assert!(!ended.stdout.contains(planted), "{}", ended.stdout);
+        }
+    }
+    let report = root.run(&["report", "/dev/cdc-wdm0"]).stdout;
+    let hex: String = descriptors.iter().map(|byte| format!("{byte:02x}")).collect();
+    for line in [
+        &format!("descriptors = {hex}"),
+        "manufacturer = Sierra Wireless, Incorporated",
+        "product = MC7710 xxxxxxxxxxxxxxx",
+        "bound = interface 8: qmi_wwan cdc-wdm0",
+        "last = fcc-auth: failed: xxxxxxxxxxxxx at xxxxxxxxxxxxxxxxx",
+    ] {
+        assert!(report.lines().any(|one| one == line), "{line} in {report}");
+    }
+    assert_eq!(root.run(&["report", "1-2"]).code, 2);
+}
+
+#[test]
+fn status_tells_what_stands_in_the_way_until_nothing_does() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    let said = root.run(&["status"]).stdout;
+    let todo = "in the way: configuration is still to be done: `wwan-quirks apply 1-1` does it";
+    assert!(said.starts_with("1-1 1199:68a2 Sierra Wireless MC7710: modem mode; ") && said.contains(todo), "{said}");
+    assert_eq!(said.lines().count(), 1);
+
+    root.write(&format!("{device}/bConfigurationValue"), "2\n");
+    let ended = |outcome: &str, text: &str| {
+        let last = format!(r#"{{"at":1,"outcome":"{outcome}","text":"{text}"}}"#);
+        root.write("run/wwan-quirks/state/1-1", format!(r#"{{"last":{{"fcc-auth":{last}}}}}"#));
+        root.run(&["status", "1-1"]).stdout
+    };
+    let said = ended("failed", "no answer: look");
+    assert!(said.contains("in the way: fcc-auth: no answer: look"), "{said}");
+    let said = ended("done", "unlocked");
+    assert!(!said.contains("in the way") && said.contains("days ago: unlocked"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!((&json[0]["unlocked"], &json[0]["product"]), (&true.into(), &"MC7710".into()));
+}

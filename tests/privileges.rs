@@ -1,0 +1,129 @@
+//! What is given away is the whole process's, so each test is a process of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{Command, exit};
+use std::time::{Duration, Instant};
+
+use wwan_quirks::privileges;
+use wwan_quirks::root::Root;
+use wwan_quirks::systemd::Start;
+
+/// Runs `what` in a process of its own: this test again, which the variable tells apart.
+fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
+    const CHILD: &str = "WWAN_QUIRKS_TEST_CHILD";
+    if std::env::var(CHILD).as_deref() == Ok(test) {
+        what();
+        exit(0);
+    }
+    let program = std::env::current_exe().unwrap();
+    Command::new(program).args([test, "--exact", "--test-threads=1"]).env(CHILD, test).status().unwrap()
+}
+
+fn refused<T>(what: &str, done: std::io::Result<T>) {
+    let code = done.err().and_then(|error| error.raw_os_error());
+    if code != Some(nix::libc::EPERM) {
+        eprintln!("{what}: {code:?}");
+        exit(1);
+    }
+}
+
+fn status_line(status: &mut File, name: &str) -> String {
+    let mut text = String::new();
+    status.rewind().unwrap();
+    status.read_to_string(&mut text).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn nothing_more_can_be_opened() {
+    let status = alone("nothing_more_can_be_opened", || {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let mut status = File::open("/proc/thread-self/status").unwrap();
+        let mut large = vec![1_u8; 1 << 20];
+        privileges::limit();
+        assert_eq!(privileges::level(), None);
+        privileges::give_away(None);
+        assert!(privileges::level().unwrap().contains("seccomp"), "{:?}", privileges::level());
+
+        refused("a file", File::open("/etc/hostname"));
+        refused("a new file", File::create("/tmp/wwan-quirks-never"));
+        refused("a device", File::options().read(true).write(true).open("/dev/null"));
+        refused("a folder", fs::read_dir("/"));
+        refused("a link", fs::read_link("/proc/self/exe"));
+        refused("a removal", fs::remove_file("/tmp/wwan-quirks-never"));
+        refused("a socket", UnixDatagram::unbound());
+        refused("a network", UdpSocket::bind("127.0.0.1:0"));
+        refused("a process", Command::new("/bin/true").status());
+        refused("a signal", nix::sys::signal::raise(nix::sys::signal::SIGCONT).map_err(Into::into));
+        assert_eq!(status_line(&mut status, "CapEff:"), "0000000000000000");
+        assert_eq!(status_line(&mut status, "CapPrm:"), "0000000000000000");
+        assert_eq!(status_line(&mut status, "NoNewPrivs:"), "1");
+        assert_eq!(status_line(&mut status, "Seccomp:"), "2");
+
+        // What is open goes on, and so do waiting and memory.
+        one.write_all(b"on").unwrap();
+        let mut bytes = [0; 2];
+        other.read_exact(&mut bytes).unwrap();
+        large.extend_from_slice(&large.clone());
+        assert_eq!(large.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 2 << 20);
+        drop(large);
+        std::thread::sleep(Duration::from_millis(1));
+    });
+    assert!(status.success());
+}
+
+#[test]
+fn systemd_can_be_asked_for_what_was_prepared_and_for_nothing_else() {
+    let status = alone("systemd_can_be_asked_for_what_was_prepared_and_for_nothing_else", || {
+        let folder = std::env::temp_dir().join(format!("wwan-quirks-start-{}", std::process::id()));
+        fs::create_dir_all(folder.join("run/systemd")).unwrap();
+        let listener = UnixListener::bind(folder.join("run/systemd/private")).unwrap();
+        let start = Start::prepare(&Root::new(&folder), "wwan-quirks@1-1.service").unwrap();
+        let (greeting, call) = (start.greeting().to_vec(), start.call().to_vec());
+        // Privileges are a thread's: this one keeps them.
+        let systemd = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut heard = vec![0; greeting.len()];
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(heard, greeting);
+            stream.write_all(b"OK 0123456789abcdef\r\n").unwrap();
+            heard.resize(call.len(), 0);
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(heard, call);
+            stream.write_all(b"l\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+            // Nothing came but what was prepared.
+            heard.clear();
+            stream.read_to_end(&mut heard).unwrap();
+            assert!(heard.is_empty(), "{heard:?}");
+            fs::remove_dir_all(folder).unwrap();
+        });
+        privileges::give_away(Some(&start));
+        let socket = start.descriptor().try_into().unwrap();
+        let say = |bytes: &[u8]| {
+            nix::sys::socket::send(socket, bytes, nix::sys::socket::MsgFlags::empty()).map_err(std::io::Error::from)
+        };
+        let same = start.call().to_vec();
+        refused("another call", say(&same));
+        refused("half a call", say(&start.call()[..8]));
+        start.ask().unwrap();
+        refused("another call, later", say(&same));
+        drop(start);
+        systemd.join().unwrap();
+    });
+    assert!(status.success());
+}
+
+#[test]
+fn a_run_that_hangs_is_ended() {
+    let began = Instant::now();
+    let status = alone("a_run_that_hangs_is_ended", || {
+        privileges::end_after(Duration::ZERO);
+        let (mut silent, _other) = UnixStream::pair().unwrap();
+        let _ = silent.read(&mut [0]);
+    });
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGALRM));
+    assert!((20..40).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}

@@ -1,0 +1,108 @@
+//! `SECURITY.md` names a test for each promise: they exist, and some of what it says can be read from the sources.
+
+mod fake;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fake::{Root, mc7710};
+
+const TOP: &str = env!("CARGO_MANIFEST_DIR");
+
+/// All Rust files below `folder`.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(TOP).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((path.clone(), fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn each_promise_has_tests_that_exist() {
+    let text = fs::read_to_string(Path::new(TOP).join("SECURITY.md")).unwrap();
+    let (_, promises) = text.split_once("## What is promised").unwrap();
+    let mut tests = BTreeSet::new();
+    for (_, source) in sources("src").into_iter().chain(sources("tests")) {
+        let after = source.split("#[test]\n").skip(1).map(str::trim_start).map(str::to_owned);
+        tests.extend(after.filter_map(|text| Some(text.strip_prefix("fn ")?.split_once('(')?.0.to_owned())));
+    }
+    for entry in fs::read_dir(Path::new(TOP).join("tests/vm/scenarios")).unwrap() {
+        tests.insert(entry.unwrap().file_name().into_string().unwrap());
+    }
+    // An item begins with its number and its name in bold, and ends where the next one begins.
+    let items: Vec<&str> = promises.split(". **").skip(1).collect();
+    assert_eq!(items.len(), 12);
+    for item in items {
+        let names = item.split('`').skip(1).step_by(2);
+        let is_test = |name: &&str| name.len() > 8 && !name.contains([' ', '/', '.']) && name.to_lowercase() == **name;
+        let names: Vec<&str> = names.filter(is_test).collect();
+        assert!(!names.is_empty(), "no test is named for {item:?}");
+        for name in names {
+            assert!(tests.contains(name), "there is no test {name}");
+        }
+    }
+}
+
+#[test]
+fn the_sources_keep_to_what_is_promised() {
+    for (path, source) in sources("src") {
+        let name = path.strip_prefix(TOP).unwrap().display().to_string();
+        // Modules of tests stand last, or are files of their own.
+        let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        if name.ends_with("/tests.rs") || name.ends_with("/scripted.rs") {
+            continue;
+        }
+        for word in ["Command::new", "TcpStream", "UdpSocket", "TcpListener", "temp_dir", "\"/tmp", "fork(", "exec"] {
+            let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let found = code.clone().find(|line| line.contains(word) && !line.contains("PROT_EXEC"));
+            assert_eq!(found, None, "{word} in {name}");
+        }
+        let is_unsafe = source.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
+        assert!(!is_unsafe || name == "src/sys.rs", "unsafe in {name}");
+    }
+}
+
+#[test]
+fn no_other_variable_is_looked_at() {
+    let event = [
+        ("ACTION", "add"),
+        ("DEVPATH", "/devices/pci0000:00/usb1/1-1"),
+        ("SUBSYSTEM", "usb"),
+        ("DEVTYPE", "usb_device"),
+    ];
+    let planted = [
+        ("PRODUCT", "12d1/1446/0"),
+        ("DEVNAME", "/etc/shadow"),
+        ("ID_VENDOR_ID", "12d1"),
+        ("BUSNUM", "../../.."),
+        ("DEVNUM", "999"),
+        ("MAJOR", "8"),
+        ("MINOR", "0"),
+        ("RUST_LOG", "trace"),
+        ("LIBUSB_DEBUG", "4"),
+        ("PATH", ""),
+        ("HOME", "/nowhere"),
+        ("TMPDIR", "/nowhere"),
+        ("TZ", "/etc/shadow"),
+        ("LANG", "\u{1b}[2J"),
+    ];
+    let ended = |more: &[(&str, &str)]| {
+        let root = Root::new();
+        let device = root.plug("1-1", "1199:68a2", &mc7710());
+        let ended = root.hook(&[&event[..], more].concat());
+        (ended.code, ended.stdout, ended.stderr, root.read(&format!("{device}/bConfigurationValue")))
+    };
+    let plain = ended(&[]);
+    assert_eq!((plain.0, plain.3.trim()), (0, "2"));
+    assert_eq!(ended(&planted), plain);
+}
