@@ -173,6 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_kind_is_documented() {
+        let page = include_str!("../docs/journal.md");
+        for kind in [Kind::Done, Kind::Nothing, Kind::Unfinished, Kind::Failed, Kind::LeftAlone, Kind::Invalid] {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", kind.name())));
+            assert!(row.is_some_and(|row| row.contains(kind.message_id())), "{}", kind.name());
+        }
+    }
+
+    #[test]
     fn an_entry_reaches_the_journal_with_its_fields() {
         let directory = std::env::temp_dir().join(format!("wwan-quirks-journal-{}", std::process::id()));
         std::fs::create_dir_all(directory.join("run/systemd/journal")).unwrap();
