@@ -73,21 +73,22 @@ fn persist<S, T>(
 ) -> Result<Option<T>, SessionError> {
     let mut wait = FIRST_TRY;
     let mut pause = FIRST_PAUSE;
+    let mut last_word = None;
     while !by.has_passed() {
         match attempt(session, by.within(wait)) {
             Ok(None) => wait = (wait * 2).min(LONGEST_TRY),
             Err(busy) if busy.is_transient() => {
                 debug!("{busy}");
                 rest(session, by.within(pause))?;
-                if by.has_passed() {
-                    return Err(busy);
-                }
+                last_word = Some(busy);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
+            // The time was up while it was sent once more.
+            Err(SessionError::Link(LinkError::Jammed)) if last_word.is_some() => break,
             done => return done,
         }
     }
-    Ok(None)
+    last_word.map_or(Ok(None), Err)
 }
 
 /// Goes on where a signal stops it, or somebody else's coming, as putting things in order does: it is what both ask for,
@@ -113,4 +114,18 @@ fn no_answer(request: &'static str, garbage: usize) -> SessionError {
 /// hardly ever taken for one to this.
 fn first_tid() -> u32 {
     RandomState::new().build_hasher().finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_modem_is_told_of_when_the_time_is_up_while_it_is_asked_again() {
+        let busy = || SessionError::Qmi { request: "asking", error: ErrorCode(52) };
+        let mut answers = vec![SessionError::Link(LinkError::Jammed), busy()];
+        let by = Deadline::after(Duration::from_secs(10));
+        let ended = persist(&mut answers, by, |answers, _| answers.pop().map_or(Ok(Some(())), Err), |_, _| Ok(()));
+        assert_eq!(ended, Err(busy()));
+    }
 }
