@@ -191,6 +191,16 @@ mod tests {
         assert!(text.contains("WWAN_QUIRKS_NAME\n\u{9}\0\0\0\0\0\0\0two\nlines\n"), "{text:?}");
     }
 
+    /// Pipelines count by them.
+    #[test]
+    fn the_page_about_the_journal_has_every_kind() {
+        let page = include_str!("../docs/journal.md");
+        for kind in [Kind::Done, Kind::Nothing, Kind::Unfinished, Kind::Failed, Kind::LeftAlone, Kind::Invalid] {
+            let row = format!("| `{}` | `{}` | {} |", kind.name(), kind.message_id(), priority(kind.level()));
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
     #[test]
     fn what_a_modem_calls_itself_cannot_forge_a_line() {
         assert_eq!(printable("a\nb\u{1b}[31m\u{202e}"), "a\\u{a}b\\u{1b}[31m\\u{202e}");
