@@ -55,6 +55,9 @@ pub enum Verb {
     Status {
         #[command(flatten)]
         devices: Devices,
+        /// Ask the modem itself how its radio stands, through the proxy where one holds its port
+        #[arg(long)]
+        ask: bool,
         #[command(flatten)]
         output: Output,
     },

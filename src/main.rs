@@ -48,7 +48,7 @@ fn seldom(cli: Cli) -> Exit {
         Verb::Apply { devices, unlock, dry_run, output } => {
             apply::run(&root, &devices.device, unlock, dry_run, output.json, &mut out)
         }
-        Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
+        Verb::Status { devices, ask, output } => status::run(&root, &devices.device, ask, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
         Verb::Composition { device, setting, output } => {
             composition::run(&root, &device, &setting, output.json, &mut out)

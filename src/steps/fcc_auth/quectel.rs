@@ -1,6 +1,6 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
-use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::session::SessionError;
 use crate::session::mbim::{Command, Session};
 use crate::steps::{Outcome, Trouble};
@@ -33,6 +33,11 @@ pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome,
     }
     session.command(SET, &ON.to_le_bytes())?;
     after_unlock(conclude(session, stays_off))
+}
+
+pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
+    let locked = state(session)? == FCC_LOCKED;
+    Ok(look(session)?.said(Some(locked)))
 }
 
 fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
