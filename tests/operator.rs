@@ -3,7 +3,7 @@
 mod fake;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use fake::{Root, mc7710};
 
@@ -36,7 +36,7 @@ fn where_nothing_stands_in_the_way_the_doctor_says_so() {
 #[test]
 fn each_trouble_is_found_with_its_cure() {
     type Trouble = (&'static str, fn(&Root));
-    let troubles: [Trouble; 10] = [
+    let troubles: [Trouble; 11] = [
         ("usb_modeswitch switches 2 of the same IDs", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",
@@ -71,6 +71,9 @@ fn each_trouble_is_found_with_its_cure() {
         ),
         ("runs /usr/sbin/wwan-quirks, which is not there", |root| {
             fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
+        }),
+        ("others than root may write /usr/sbin/wwan-quirks", |root| {
+            fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();
         }),
         ("it is not authorized", |root| {
             let device = root.plug("1-1", "1199:68a2", &mc7710());
@@ -194,6 +197,20 @@ fn misfits(schema: &serde_json::Value, value: &serde_json::Value, at: &str) -> V
         }
     }
     misfits
+}
+
+#[test]
+fn a_plan_is_told_byte_for_byte_where_asked() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write(&format!("{device}/bConfigurationValue"), "2\n");
+    let message = "DMS Set FCC Authentication: 010c000002000000005f550000";
+    for verb in [&["explain", "1-1"][..], &["apply", "--dry-run"]] {
+        assert!(!root.run(verb).stdout.contains(message));
+        let said = root.run(&[verb, &["-v"]].concat()).stdout;
+        assert!(said.contains(message), "{said}");
+    }
 }
 
 #[test]

@@ -4,10 +4,13 @@
 //! transport that can carry it.
 
 mod dms;
+mod messages;
 mod quectel;
 mod rolling;
 #[cfg(test)]
 mod tests;
+
+pub use messages::messages;
 
 use super::{Outcome, Trouble};
 use crate::deadline::Deadline;

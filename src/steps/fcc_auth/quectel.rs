@@ -8,15 +8,15 @@ use crate::wire::mbim::{CommandType, Uuid};
 use crate::wire::{Fields, Malformed};
 use std::time::Duration;
 
-const QUERY: Command =
+pub const QUERY: Command =
     Command { service: Uuid::QUECTEL, cid: 1, kind: CommandType::Query, name: "Quectel radio state query" };
-const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
+pub const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
 const RADIO_QUERY: Command =
     Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
 const RADIO_SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state set", ..RADIO_QUERY };
 
 const OFF: u32 = 0;
-const ON: u32 = 1;
+pub const ON: u32 = 1;
 const FCC_LOCKED: u32 = 4;
 
 /// How long a modem may take to be what it was told to be.
