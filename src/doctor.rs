@@ -67,10 +67,14 @@ impl Looked {
 
     /// The rules file of this name that counts for udev, with its path.
     fn rules(&mut self, root: &Root, name: &str) -> Option<(String, String)> {
-        let directories = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
+        self.layered(root, &["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"], &format!("udev/rules.d/{name}"))
+    }
+
+    /// The file `name` of the first of `directories` that has it, with its path; none where it is masked.
+    fn layered(&mut self, root: &Root, directories: &[&str], name: &str) -> Option<(String, String)> {
         let path = directories
             .iter()
-            .map(|directory| format!("{directory}/udev/rules.d/{name}"))
+            .map(|directory| format!("{directory}/{name}"))
             .find(|path| fs::symlink_metadata(root.at(path)).is_ok())?;
         // A link to /dev/null masks.
         if fs::read_link(root.at(&path)).is_ok_and(|target| target == Path::new("/dev/null")) {
@@ -157,7 +161,10 @@ fn other_switchers(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
         .flat_map(|quirk| quirk.ids.iter().copied())
         .collect();
-    if let Some((text, path)) = looked.rules(root, "40-usb_modeswitch.rules") {
+    // What tells usb_modeswitch's unit to leave alone what we serve.
+    let units = ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    let told = looked.layered(root, &units, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
+    if let Some((text, path)) = looked.rules(root, "40-usb_modeswitch.rules").filter(|_| !told) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {
             looked.found(

@@ -4,12 +4,16 @@
 //! somebody holds is not to be opened beside them. libqmi's and libmbim's proxies hold it for several programs, and let
 //! us in too.
 
+use crate::deadline::Deadline;
 use crate::device::ControlPort;
 use crate::link::stream::Stream;
 use crate::link::tty::Tty;
 use crate::link::wdm::Wdm;
+use crate::link::{LinkError, Port};
 use crate::root::Root;
 use crate::steps::fcc_auth::{Protocol, Transport};
+use log::debug;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -139,6 +143,65 @@ fn holds(process: &Path, port: &Path) -> bool {
     descriptors.into_iter().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target == port))
 }
 
+/// A port that was nobody else's when it was opened. Should somebody open it too, the next message is not sent, once:
+/// [`LinkError::Shared`]. What is sent after that is what puts things in order.
+pub struct Alone<P> {
+    port: P,
+    opens: Option<Inotify>,
+    stands: Stands,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stands {
+    Alone,
+    /// Somebody came, and it was not told yet.
+    Joined,
+    Told,
+}
+
+impl<P: Port> Alone<P> {
+    /// `port` is open, and `path` is its node.
+    pub fn over(port: P, root: &Root, path: &Path) -> Alone<P> {
+        let opens = watch(path).inspect_err(|errno| debug!("who opens {} is not seen: {errno}", path.display())).ok();
+        // Somebody may have come after the look at who holds the port, and before the watch.
+        let stands = if holders(root, path).is_empty() { Stands::Alone } else { Stands::Joined };
+        Alone { port, opens, stands }
+    }
+
+    fn somebody_opened(&self) -> bool {
+        self.opens.as_ref().is_some_and(|opens| opens.read_events().is_ok_and(|events| !events.is_empty()))
+    }
+}
+
+fn watch(path: &Path) -> nix::Result<Inotify> {
+    let opens = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    opens.add_watch(path, AddWatchFlags::IN_OPEN)?;
+    Ok(opens)
+}
+
+impl<P: Port> Port for Alone<P> {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        let joined = match self.stands {
+            Stands::Alone => self.somebody_opened(),
+            Stands::Joined => true,
+            Stands::Told => false,
+        };
+        if joined {
+            self.stands = Stands::Told;
+            return Err(LinkError::Shared);
+        }
+        self.port.send(message, by)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        self.port.receive(by)
+    }
+
+    fn longest(&self) -> usize {
+        self.port.longest()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +258,28 @@ mod tests {
         assert_eq!(fake.way(), Way::Free);
         fake.process(814, "qmi-proxy", &["/dev/cdc-wdm0"]);
         assert_eq!(fake.way(), Way::Through(Proxy::Qmi));
+    }
+
+    #[test]
+    fn it_is_told_once_that_somebody_opened_the_port_too() {
+        let soon = || Deadline::after(std::time::Duration::from_secs(1));
+        let path = std::env::temp_dir().join(format!("wwan-quirks-alone-{}", std::process::id()));
+        fs::write(&path, "").unwrap();
+        let (ours, _modems) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fake = Fake::new("joined");
+        let mut port = Alone::over(Stream::over(ours), &Root::new(&fake.0), &path);
+        assert_eq!(port.send(b"ask", soon()), Ok(()));
+        fs::File::open(&path).unwrap();
+        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
+        assert_eq!(port.send(b"release", soon()), Ok(()));
+        fs::File::open(&path).unwrap();
+        assert_eq!(port.send(b"release", soon()), Ok(()));
+        fs::remove_file(&path).unwrap();
+
+        fake.process(90, "qmicli", &["/dev/null"]);
+        let (ours, _modems) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut port = Alone::over(Stream::over(ours), &Root::new(&fake.0), Path::new("/dev/null"));
+        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::device::{ControlPort, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
-use crate::holders::{self, Way};
+use crate::holders::{self, Alone, Way};
 use crate::journal::{Journal, Kind, printable};
 use crate::link::tty::Tty;
 use crate::link::usb::Node;
@@ -31,6 +32,8 @@ use crate::{sys, systemd};
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
 const OFF_BEFORE: &str = "it had been switched off before it locked again";
+/// How soon the way to a port that others came to is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
@@ -295,17 +298,41 @@ impl Run<'_> {
         }
         let path = self.root.at("/dev").join(&port.name);
         let stays_off = rfkill::wwan_is_blocked(self.root).or_else(|| was_switched_off.then(|| OFF_BEFORE.to_owned()));
-        let unlock = |transport| {
-            self.give_away();
+        let unlock = |transport: Transport| {
+            // A run that was asked for may yet have to go another way, to a proxy.
+            if !self.asked {
+                self.give_away();
+            }
             fcc_auth::run(transport, procedure, stays_off.as_deref(), deadline)
         };
+        loop {
+            let outcome = self.unlock_once(device, port, protocol, &path, &unlock);
+            // A proxy that is opening the port, or somebody who came to it after us: there is time to go their way.
+            let again = self.asked && matches!(outcome, Outcome::Unfinished(_)) && sys::stops() == 0;
+            if !again || deadline.remaining() < LOOK_AGAIN {
+                return outcome;
+            }
+            log::debug!("{}: {outcome:?}", device.port);
+            std::thread::sleep(LOOK_AGAIN / 2);
+        }
+    }
+
+    /// Goes to the modem the way that is open now.
+    fn unlock_once(
+        &self,
+        device: &Device,
+        port: &ControlPort,
+        protocol: Protocol,
+        path: &Path,
+        unlock: &dyn Fn(Transport) -> Outcome,
+    ) -> Outcome {
         // A new port is ours alone until its event is over; later on, answers would go to whoever reads first.
-        match if self.asked { holders::way(self.root, &path) } else { Way::Free } {
+        match if self.asked { holders::way(self.root, path) } else { Way::Free } {
             Way::Held(holders) => return fcc_auth::held(&holders),
             Way::Through(proxy) => {
                 return match proxy.connect() {
                     Ok(mut stream) => {
-                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) })
+                        unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(path) })
                     }
                     Err(error) => Outcome::Failed(Trouble::new(
                         format!("{} holds the port and takes no connection: {error}", proxy.name()),
@@ -316,9 +343,9 @@ impl Run<'_> {
             Way::Free => {}
         }
         let opened = match protocol {
-            Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn link::Port>),
+            Protocol::At => Tty::open(path, port.number).map(|tty| Box::new(tty) as Box<dyn link::Port>),
             Protocol::Qmi | Protocol::Mbim => {
-                Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn link::Port>)
+                Wdm::open(path, port.number).map(|wdm| Box::new(wdm) as Box<dyn link::Port>)
             }
         };
         // The node was opened while this very modem stood: its number cannot have meant another one.
@@ -326,7 +353,10 @@ impl Run<'_> {
             return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
-            Ok(mut port) => unlock(Transport { port: &mut *port, protocol, proxied: None }),
+            Ok(opened) if self.asked => {
+                unlock(Transport { port: &mut Alone::over(opened, self.root, path), protocol, proxied: None })
+            }
+            Ok(mut opened) => unlock(Transport { port: &mut *opened, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
                 Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }

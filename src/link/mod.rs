@@ -38,6 +38,20 @@ pub trait Port {
     fn longest(&self) -> usize;
 }
 
+impl Port for Box<dyn Port> {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        (**self).send(message, by)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        (**self).receive(by)
+    }
+
+    fn longest(&self) -> usize {
+        (**self).longest()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The port took nothing until the deadline.
@@ -45,6 +59,9 @@ pub enum LinkError {
     Jammed,
     #[error("the modem left")]
     Gone,
+    /// Somebody else has opened the port meanwhile. Said once.
+    #[error("somebody else opened the port too")]
+    Shared,
     /// The process was asked to stop. Said once for each time that it was asked.
     #[error("stopped by a signal")]
     Interrupted,

@@ -9,7 +9,9 @@ use crate::wire::{Framer, Malformed};
 use log::debug;
 use std::path::Path;
 
-const OPEN: &str = "MBIM open";
+/// What requests are called that let us in.
+pub const OPEN: &str = "MBIM open";
+pub const PROXY: &str = "mbim-proxy configuration";
 
 /// A command of a service by its number, and what to call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType
 
 /// What mbim-proxy is told first.
 const PROXY_CONFIGURATION: Command =
-    Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: CommandType::Set, name: "mbim-proxy configuration" };
+    Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: CommandType::Set, name: PROXY };
 /// How long mbim-proxy may take to open a port that it does not hold yet, in seconds.
 const PROXY_OPENS_WITHIN: u32 = 5;
 
@@ -39,6 +41,8 @@ pub struct Session<'p> {
     /// The command that an answer is waited for.
     asked: Option<Asked>,
     may_reopen: bool,
+    /// Somebody else uses the modem by now: an OPEN or CLOSE of ours would end their session.
+    shared: bool,
     tid: u32,
     deadline: Deadline,
 }
@@ -91,6 +95,7 @@ impl<'p> Session<'p> {
             garbage: 0,
             asked: None,
             may_reopen: true,
+            shared: false,
             tid: first_tid(),
             deadline,
         }
@@ -177,10 +182,15 @@ impl<'p> Session<'p> {
 
     /// Sends a message with a TID of its own, and returns it.
     fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
+        if self.shared {
+            return Err(LinkError::Jammed.into());
+        }
         self.tid = self.tid.wrapping_add(1).max(1);
         let message = Message { tid: self.tid, body }.emit();
         for fragment in mbim::fragments(&message, self.port.longest()) {
-            self.port.send(&fragment, by)?;
+            let sent = self.port.send(&fragment, by);
+            self.shared = sent == Err(LinkError::Shared);
+            sent?;
         }
         Ok(self.tid)
     }

@@ -90,11 +90,12 @@ fn persist<S, T>(
     Ok(None)
 }
 
-/// Goes on where a signal stops it, as putting things in order does: it is what the signal asks for, and short.
+/// Goes on where a signal stops it, or somebody else's coming, as putting things in order does: it is what both ask for,
+/// and short.
 fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
     loop {
         match what() {
-            Err(SessionError::Link(LinkError::Interrupted)) => {}
+            Err(SessionError::Link(LinkError::Interrupted | LinkError::Shared)) => {}
             done => return done,
         }
     }

@@ -18,12 +18,14 @@ use crate::holders::Holder;
 use crate::link::{LinkError, Port};
 use crate::quirks::Procedure;
 use crate::session::SessionError;
-use crate::session::mbim::Session;
+use crate::session::mbim::{self, Session};
 use crate::session::qmi::{self, Carrier, Direct};
 use crate::wire::mbim::Status;
 use crate::wire::qmi::{ErrorCode, OperatingMode};
 use std::fmt;
 use std::path::Path;
+
+const APPLY: &str = "`wwan-quirks apply` tries again";
 
 /// What a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +93,13 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
         ))),
     };
     match ended {
-        Err(SessionError::Link(LinkError::Gone)) if proxied => Outcome::Unfinished(Trouble::new(
-            "the proxy that holds the port hung up",
-            "`wwan-quirks apply` tries again",
-        )),
+        Err(SessionError::Link(LinkError::Gone)) if proxied => {
+            Outcome::Unfinished(Trouble::new("the proxy that holds the port hung up", APPLY))
+        }
+        // It has not opened the port itself yet, and may not until the modem answers.
+        Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
+            Outcome::Unfinished(Trouble::new(format!("the proxy does not let us in: {error}"), APPLY))
+        }
         ended => ended.unwrap_or_else(outcome_of),
     }
 }
@@ -218,13 +223,12 @@ fn outcome_of(error: SessionError) -> Outcome {
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "`wwan-quirks apply` carries on")
         }
+        SessionError::Link(LinkError::Shared) => unfinished(error.to_string(), APPLY),
         SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::Jammed) => {
             unfinished(error.to_string(), "it may still be starting; if it stays so, power the modem off and on")
         }
         SessionError::Link(_) => failed(error.to_string(), "see what the kernel's log says of the port"),
-        error if error.is_transient() => {
-            unfinished(format!("the modem is busy: {error}"), "`wwan-quirks apply` tries again")
-        }
+        error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), APPLY),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(
             format!("the modem has no client ID left: {error}"),
             "power it off and on; programs that were killed while using it have taken them all",

@@ -37,15 +37,18 @@ is() { [ "$1" = "$2" ] || { echo "is '$1', not '$2'" && return 1; }; }
 
 # The modems of the scenario. ------------------------------------------------------------------------------
 
-# modem_start NAME MODEL [OPTION…]: plugs a software modem into the port of the next number.
+# modem_start NAME MODEL [OPTION…]: plugs a software modem into the port of the next number. A model with a slash is the
+# file of a report.
 next_port=0
 declare -A port_of pid_of
 modem_start() {
 	local name=$1 model=$2
 	shift 2
+	[[ $model != */* ]] || set -- --report "$model" "$@"
+	[[ $model == */* ]] || set -- "$model" "$@"
 	port_of[$name]=$next_port
-	/vm/bin/modem run "$model" --port "$next_port" --control "$SCENARIO/$name.sock" \
-		--transcript "$SCENARIO/$name.transcript" "$@" >"$name.out" 2>&1 &
+	/vm/bin/modem run "$@" --port "$next_port" --control "$SCENARIO/$name.sock" \
+		--transcript "$SCENARIO/$name.transcript" >"$name.out" 2>&1 &
 	pid_of[$name]=$!
 	next_port=$((next_port + 1))
 	wait_for 5 plugged_or_gone "$name"
