@@ -111,12 +111,12 @@ pub fn over<T>(
             Ok(talk(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) }))
         }
         (Way::Free, Protocol::At) => {
-            let mut tty = Tty::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
-            Ok(talk(Transport { port: &mut tty, protocol, proxied: None }))
+            let tty = Tty::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
+            Ok(talk(Transport { port: &mut Alone::over(tty, root, &path), protocol, proxied: None }))
         }
         (Way::Free, _) => {
-            let mut wdm = Wdm::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
-            Ok(talk(Transport { port: &mut wdm, protocol, proxied: None }))
+            let wdm = Wdm::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
+            Ok(talk(Transport { port: &mut Alone::over(wdm, root, &path), protocol, proxied: None }))
         }
     }
 }
