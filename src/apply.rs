@@ -18,13 +18,14 @@ pub fn run(
     names: &[String],
     unlock: bool,
     dry_run: bool,
+    verbose: bool,
     json: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
     let devices = devices(root, names)?;
     let occasion = if unlock { Occasion::Unlock } else { Occasion::ByHand };
     if dry_run {
-        return print_plans(root, &devices, &occasion, json, out);
+        return print_plans(root, &devices, &occasion, verbose, json, out);
     }
     let mut exit = Exit::Fine;
     let count = devices.len();
@@ -57,6 +58,7 @@ fn print_plans(
     root: &Root,
     devices: &[Device],
     occasion: &Occasion,
+    verbose: bool,
     json: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
@@ -69,7 +71,7 @@ fn print_plans(
         });
         let Some(Known { quirk, policy }) = known else { continue };
         let planned = plan(occasion, &stand(device, &quirk, occasion)?, &quirk, &policy);
-        let steps: Vec<String> = planned.iter().map(ToString::to_string).collect();
+        let steps: Vec<String> = planned.iter().flat_map(|planned| planned.lines(verbose)).collect();
         if json {
             plans.push(
                 json!({ "port": device.port.as_str(), "id": device.id.to_string(), "name": quirk.name, "plan": steps }),

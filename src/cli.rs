@@ -45,7 +45,7 @@ pub enum Verb {
         /// Unlock radios, and nothing else
         #[arg(long)]
         unlock: bool,
-        /// Print the plan and touch nothing
+        /// Print the plan, with -v byte for byte, and touch nothing
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -55,10 +55,13 @@ pub enum Verb {
     Status {
         #[command(flatten)]
         devices: Devices,
+        /// Ask the modem itself how its radio stands, through the proxy where one holds its port
+        #[arg(long)]
+        ask: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Say which quirk and which policy apply to a modem, and the plan that follows
+    /// Say which quirk and which policy apply to a modem, and the plan that follows, with -v byte for byte
     Explain {
         /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
         device: String,

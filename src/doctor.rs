@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -92,6 +93,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
         looked.found(error.chain().lines().next().unwrap_or_default(), "`wwan-quirks check` shows the place");
     }
     own_rules(root, &quirks, &mut looked);
+    permissions(root, &mut looked);
     other_switchers(root, &quirks, &mut looked);
     kernel(root, &mut looked);
     modem_manager(root, &quirks, &mut looked);
@@ -133,6 +135,22 @@ fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
     let program = text.split("RUN+=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
     if let Some(program) = program.filter(|program| !root.at(program).exists()) {
         looked.found(format!("{path} runs {program}, which is not there"), "install the package again");
+    }
+}
+
+/// What others than root could put another in place of. Files of the database and the policy are told as invalid.
+fn permissions(root: &Root, looked: &mut Looked) {
+    let rules = looked.rules(root, OUR_RULES).map(|(_, path)| path);
+    let fixed = ["/usr/sbin/wwan-quirks", "/run/wwan-quirks", "/run/wwan-quirks/state"].map(str::to_owned);
+    for path in fixed.into_iter().chain(rules) {
+        let Ok(metadata) = fs::metadata(root.at(&path)) else { continue };
+        let foreign = root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o020 != 0);
+        if foreign || metadata.mode() & 0o002 != 0 {
+            looked.found(
+                format!("others than root may write {path}"),
+                format!("chown root: {path} && chmod go-w {path}"),
+            );
+        }
     }
 }
 

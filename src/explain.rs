@@ -15,8 +15,8 @@ use crate::quirks;
 use crate::root::Root;
 use crate::run::{Known, look_up, stand};
 
-/// Explains a device that is plugged in, or an ID.
-pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+/// Explains a device that is plugged in, or an ID; byte for byte where `verbose`.
+pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
     let mut complain = |error: Error| {
         exit = exit.max(error.exit());
@@ -31,7 +31,7 @@ pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<
                     Some(known) => {
                         let stand = stand(&device, &known.quirk, &Occasion::ByHand)?;
                         let planned = plan(&Occasion::ByHand, &stand, &known.quirk, &known.policy);
-                        planned.iter().map(ToString::to_string).collect()
+                        planned.iter().flat_map(|planned| planned.lines(verbose)).collect()
                     }
                     None => Vec::new(),
                 };

@@ -5,10 +5,13 @@
 //! us in too.
 
 use crate::deadline::Deadline;
+use crate::device::ControlPort;
 use crate::link::stream::Stream;
+use crate::link::tty::Tty;
+use crate::link::wdm::Wdm;
 use crate::link::{LinkError, Port};
 use crate::root::Root;
-use crate::steps::fcc_auth::Protocol;
+use crate::steps::fcc_auth::{Protocol, Transport};
 use log::debug;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fmt;
@@ -78,6 +81,43 @@ pub fn way(root: &Root, port: &Path) -> Way {
         Some(proxy) => Way::Through(proxy),
         None if holders.is_empty() => Way::Free,
         None => Way::Held(holders),
+    }
+}
+
+/// Why a port is not spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum Barred {
+    #[error("the port {port} is held by {}", .holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "))]
+    Held { port: String, holders: Vec<Holder> },
+    #[error("{0}")]
+    NotOpened(String),
+}
+
+/// Has `talk` with the modem over this port, through the proxy where one holds it.
+pub fn over<T>(
+    root: &Root,
+    port: &ControlPort,
+    protocol: Protocol,
+    talk: impl FnOnce(Transport) -> T,
+) -> Result<T, Barred> {
+    let path = root.at("/dev").join(&port.name);
+    match (way(root, &path), protocol) {
+        (Way::Held(holders), _) => Err(Barred::Held { port: path.display().to_string(), holders }),
+        (Way::Through(proxy), _) => {
+            let mut stream = proxy.connect().map_err(|error| {
+                let (name, path) = (proxy.name(), path.display());
+                Barred::NotOpened(format!("{name} holds {path} and takes no connection: {error}"))
+            })?;
+            Ok(talk(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) }))
+        }
+        (Way::Free, Protocol::At) => {
+            let tty = Tty::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
+            Ok(talk(Transport { port: &mut Alone::over(tty, root, &path), protocol, proxied: None }))
+        }
+        (Way::Free, _) => {
+            let wdm = Wdm::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
+            Ok(talk(Transport { port: &mut Alone::over(wdm, root, &path), protocol, proxied: None }))
+        }
     }
 }
 

@@ -41,15 +41,16 @@ fn seldom(cli: Cli) -> Exit {
     };
     env_logger::Builder::new().filter_level(level).format_timestamp(None).init();
 
+    let verbose = cli.verbose > 0;
     let root = Root::new(&cli.root);
     let mut out = io::stdout().lock();
     let exit = match cli.verb {
         Verb::Hook => hook::run(&root),
         Verb::Apply { devices, unlock, dry_run, output } => {
-            apply::run(&root, &devices.device, unlock, dry_run, output.json, &mut out)
+            apply::run(&root, &devices.device, unlock, dry_run, verbose, output.json, &mut out)
         }
-        Verb::Status { devices, output } => status::run(&root, &devices.device, output.json, &mut out),
-        Verb::Explain { device, output } => explain::run(&root, &device, output.json, &mut out),
+        Verb::Status { devices, ask, output } => status::run(&root, &devices.device, ask, output.json, &mut out),
+        Verb::Explain { device, output } => explain::run(&root, &device, verbose, output.json, &mut out),
         Verb::Composition { device, setting, output } => {
             composition::run(&root, &device, &setting, output.json, &mut out)
         }

@@ -12,7 +12,7 @@ use crate::policy::Resolved;
 use crate::quirks::switch::Op;
 use crate::quirks::{Procedure, Quirk, Reset, Step, Switch, Wish};
 use crate::steps::Trouble;
-use crate::steps::fcc_auth::Protocol;
+use crate::steps::fcc_auth::{self, Protocol};
 use crate::steps::switch::Target;
 
 /// What is known of the modem: as much as the steps of its quirk need for this occasion.
@@ -96,6 +96,17 @@ impl Planned {
             Planned::Act(action) => action.step(),
             Planned::Stands { step, .. } | Planned::Cannot { step, .. } => step,
         }
+    }
+}
+
+impl Planned {
+    /// With `verbose`, a line for each message of an unlock as well; what a switch sends is in its own line.
+    pub fn lines(&self, verbose: bool) -> Vec<String> {
+        let mut lines = vec![self.to_string()];
+        if let (true, Planned::Act(Action::FccAuth { protocol, procedure, .. })) = (verbose, self) {
+            lines.extend(fcc_auth::messages(procedure, *protocol).into_iter().map(|line| format!("  {line}")));
+        }
+        lines
     }
 }
 

@@ -1,22 +1,27 @@
 //! `status`: what each modem is, where it stands, and how the last run ended. Only sysfs and the state are read: nobody
-//! who holds the modem's port is disturbed.
+//! who holds the modem's port is disturbed. With `--ask` the modem itself is asked, through the proxy where one holds
+//! its port. `docs/status.schema.json` describes what `--json` prints.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::apply::devices;
+use crate::deadline::Deadline;
 use crate::device::{BoundInterface, Device, DeviceError};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
+use crate::holders;
 use crate::journal::{Kind, printable};
 use crate::plan::{Action, Planned, plan};
-use crate::quirks::Step;
+use crate::quirks::{Procedure, Quirk, Step};
 use crate::root::Root;
 use crate::run::{Known, look_up, stand};
-use crate::state::{self, Last};
+use crate::state::{self, Last, State, StateError};
+use crate::steps::fcc_auth::{self, Protocol, Said};
+use crate::sys;
 
 /// One modem, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -33,6 +38,8 @@ struct Status {
     interfaces: Vec<Interface>,
     /// Whether the maker's lock is known to be open: only the modem itself could say that it is shut.
     unlocked: bool,
+    /// What the modem says; none where it was not asked.
+    asked: Option<Asked>,
     last: BTreeMap<String, Last>,
     /// What is still to be done, or cannot be, with the cure.
     in_the_way: Vec<String>,
@@ -52,8 +59,23 @@ struct Interface {
     nodes: Vec<String>,
 }
 
-/// Prints the status of the devices named, or of all that the database knows.
-pub fn run(root: &Root, names: &[String], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+/// What came of asking the modem.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Asked {
+    Says(Said),
+    /// Why it did not say anything.
+    Silent(String),
+}
+
+/// How long one modem may take to answer.
+const QUESTION: Duration = Duration::from_secs(5);
+
+/// Prints the status of the devices named, or of all that the database knows, which are asked themselves where `ask`.
+pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    if ask && let Err(error) = sys::catch_stop_signals() {
+        log::warn!("a signal would leave a modem as it is then: {error}");
+    }
     let mut exit = Exit::Fine;
     let mut all = Vec::new();
     for device in devices(root, names)? {
@@ -68,7 +90,14 @@ pub fn run(root: &Root, names: &[String], json: bool, out: &mut impl Write) -> R
             continue;
         };
         match status(root, &device, &known) {
-            Ok(status) => all.push(status),
+            Ok(mut status) => {
+                status.asked = ask.then(|| asked(root, &device, &known.quirk));
+                if let Some(Asked::Says(Said { locked: Some(true), .. })) = &status.asked {
+                    let cure = format!("`wwan-quirks apply --unlock {}` opens it", device.port);
+                    status.in_the_way.push(format!("the maker's lock is shut: {cure}"));
+                }
+                all.push(status);
+            }
             Err(DeviceError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -116,7 +145,35 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
         unlocked: last.get("fcc-auth").is_some_and(|last| last.outcome == Kind::Done.name()),
         in_the_way: planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect(),
         last,
+        asked: None,
     })
+}
+
+/// Asks the modem how its radio stands, and changes nothing.
+fn asked(root: &Root, device: &Device, quirk: &Quirk) -> Asked {
+    let deadline = Deadline::after(QUESTION);
+    // Another run on this modem is waited for, and waits for us.
+    let _alone = match State::lock(root, &device.port, deadline) {
+        Err(error @ StateError::Busy) => return Asked::Silent(error.to_string()),
+        locked => locked.ok(),
+    };
+    let procedure =
+        quirk.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None });
+    let ports = match procedure {
+        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface).map(|tty| tty.into_iter().collect()),
+        _ => device.control_ports(),
+    };
+    let ports = match ports {
+        Ok(ports) => ports,
+        Err(error) => return Asked::Silent(error.to_string()),
+    };
+    let port = ports.iter().find_map(|port| Some((port, Protocol::of_driver(port.driver.as_deref()?)?)));
+    let Some((port, protocol)) = port else { return Asked::Silent("it has no port that can be asked".to_owned()) };
+    match holders::over(root, port, protocol, |transport| fcc_auth::ask(transport, procedure, deadline)) {
+        Ok(Ok(said)) => Asked::Says(said),
+        Ok(Err(error)) => Asked::Silent(error.to_string()),
+        Err(error) => Asked::Silent(error.to_string()),
+    }
 }
 
 /// What keeps `planned` from being done, as far as it can be known without asking the modem.
@@ -140,6 +197,18 @@ impl Status {
     fn parts(&self) -> Vec<String> {
         let mut parts = vec![format!("{} {} {}: {} mode", self.port, self.id, self.name, self.mode)];
         parts.extend(self.in_the_way.iter().map(|what| format!("in the way: {what}")));
+        match &self.asked {
+            None => {}
+            Some(Asked::Silent(why)) => parts.push(format!("it could not be asked: {why}")),
+            Some(Asked::Says(Said { operating_mode, locked })) => {
+                let locked = match locked {
+                    Some(true) => "locked",
+                    Some(false) => "not locked",
+                    None => "locked, or switched off",
+                };
+                parts.push(format!("it says: {operating_mode}, {locked}"));
+            }
+        }
         let told: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
         parts.push(format!("calls itself {}", told.join(" ")));
         let configurations = self.configurations.iter().map(|configuration| {

@@ -3,7 +3,7 @@
 mod fake;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use fake::{Root, mc7710};
 
@@ -41,7 +41,7 @@ fn where_nothing_stands_in_the_way_the_doctor_says_so() {
 #[test]
 fn each_trouble_is_found_with_its_cure() {
     type Trouble = (&'static str, fn(&Root));
-    let troubles: [Trouble; 10] = [
+    let troubles: [Trouble; 11] = [
         ("usb_modeswitch switches 2 of the same IDs", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",
@@ -76,6 +76,9 @@ fn each_trouble_is_found_with_its_cure() {
         ),
         ("runs /usr/sbin/wwan-quirks, which is not there", |root| {
             fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
+        }),
+        ("others than root may write /usr/sbin/wwan-quirks", |root| {
+            fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();
         }),
         ("it is not authorized", |root| {
             let device = root.plug("1-1", "1199:68a2", &mc7710());
@@ -160,4 +163,80 @@ fn status_tells_what_stands_in_the_way_until_nothing_does() {
     assert!(!said.contains("in the way") && said.contains("days ago: unlocked"), "{said}");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!((&json[0]["unlocked"], &json[0]["product"]), (&true.into(), &"MC7710".into()));
+}
+
+/// Holds `value` against the few words of JSON Schema that ours uses, and returns what does not fit.
+fn misfits(schema: &serde_json::Value, value: &serde_json::Value, at: &str) -> Vec<String> {
+    use serde_json::Value;
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let mut misfits = Vec::new();
+    let named = |names: &Value| names == kind || names.as_array().is_some_and(|names| names.contains(&kind.into()));
+    if schema.get("type").is_some_and(|names| !named(names)) {
+        misfits.push(format!("{at} is of type {kind}"));
+    }
+    if schema.get("enum").is_some_and(|values| !values.as_array().unwrap().contains(value)) {
+        misfits.push(format!("{at} is {value}"));
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        misfits.extend(self::misfits(&schema["items"], item, &format!("{at}/{index}")));
+    }
+    let Some(members) = value.as_object() else { return misfits };
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !members.contains_key(name) {
+            misfits.push(format!("{at} has no {name}"));
+        }
+    }
+    for (name, member) in members {
+        let at = format!("{at}/{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => misfits.push(format!("{at} is not described")),
+            (Value::Null, other) => misfits.extend(self::misfits(other, member, &at)),
+            (described, _) => misfits.extend(self::misfits(described, member, &at)),
+        }
+    }
+    misfits
+}
+
+#[test]
+fn a_plan_is_told_byte_for_byte_where_asked() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write(&format!("{device}/bConfigurationValue"), "2\n");
+    let message = "DMS Set FCC Authentication: 010c000002000000005f550000";
+    for verb in [&["explain", "1-1"][..], &["apply", "--dry-run"]] {
+        assert!(!root.run(verb).stdout.contains(message));
+        let said = root.run(&[verb, &["-v"]].concat()).stdout;
+        assert!(said.contains(message), "{said}");
+    }
+}
+
+#[test]
+fn status_prints_what_its_schema_describes() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../docs/status.schema.json")).unwrap();
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.plug("1-2", "1199:0fff", &fake::install_mode());
+    let last = r#"{"last":{"configuration":{"at":1,"outcome":"done","text":"1"}}}"#;
+    root.write("run/wwan-quirks/state/1-1", last);
+    for arguments in [&["status", "--json"][..], &["status", "--json", "--ask"]] {
+        let status: serde_json::Value = serde_json::from_str(&root.run(arguments).stdout).unwrap();
+        assert_eq!(misfits(&schema, &status, ""), [""; 0], "{status:#}");
+        assert_eq!(status[0]["interfaces"][0]["nodes"][0], "cdc-wdm0");
+        assert_eq!(status[0]["asked"]["silent"].is_string(), arguments.contains(&"--ask"), "{status:#}");
+        let mut other = status.clone();
+        other[0]["port"] = 1.into();
+        other[0]["last"]["configuration"]["outcome"] = "good".into();
+        other[0]["asked"] = serde_json::json!({ "heard": 1 });
+        other[1].as_object_mut().unwrap().remove("mode");
+        assert_eq!(misfits(&schema, &other, "").len(), 4);
+    }
 }

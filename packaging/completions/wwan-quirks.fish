@@ -32,7 +32,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s V -l version -d
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Serve one udev event, described by its environment'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do now what the hook would do'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Say of each modem what it is, where it stands, and how the last run ended'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows, with -v byte for byte'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show, or set for good, a Sierra modem\'s USB composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 'Look for what on this system stands in the way of a modem, and say how to cure it'
@@ -46,12 +46,13 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l qu
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Take DIR for `/`: for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Unlock radios, and nothing else'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan and touch nothing'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan, with -v byte for byte, and touch nothing'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l ask -d 'Ask the modem itself how its radio stands, through the proxy where one holds its port'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'

@@ -5,15 +5,13 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::device::{Device, DeviceError};
 use crate::holders;
-use crate::link::tty::Tty;
-use crate::link::wdm::Wdm;
 use crate::quirks::composition::Table;
 use crate::root::Root;
 use crate::session::at::Conversation;
 use crate::session::qmi::Client;
 use crate::state::{State, StateError};
 use crate::steps::composition::{Console, Dialogue, Dms, Fault};
-use crate::steps::fcc_auth::{Protocol, Transport, over_qmi};
+use crate::steps::fcc_auth::{Protocol, over_qmi};
 use crate::wire::qmi::Service;
 
 /// What is said to the modem, once it is known how.
@@ -74,42 +72,21 @@ impl Way<'_> {
         let Some((port, protocol)) = ports.next().filter(|_| !self.table.is_direct_ip(device.id)) else {
             return Err(Fault::NoPort);
         };
-        let path = self.root.at("/dev").join(&port.name);
-        let (mut wdm, mut stream);
-        let transport = match holders::way(self.root, &path) {
-            holders::Way::Held(holders) => return Err(Fault::Held { port: path.display().to_string(), holders }),
-            holders::Way::Through(proxy) => {
-                stream = proxy.connect().map_err(|error| {
-                    Fault::NotOpened(format!(
-                        "{} holds {} and takes no connection: {error}",
-                        proxy.name(),
-                        path.display()
-                    ))
-                })?;
-                Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) }
-            }
-            holders::Way::Free => {
-                wdm = Wdm::open(&path, port.number).map_err(|error| Fault::NotOpened(error.to_string()))?;
-                Transport { port: &mut wdm, protocol, proxied: None }
-            }
-        };
-        let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
-        over_qmi(transport, deadline, |carrier| {
-            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
-            Ok(story(&mut Dms { client: &mut client, by }))
+        holders::over(self.root, &port, protocol, |transport| {
+            let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
+            over_qmi(transport, deadline, |carrier| {
+                let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
+                Ok(story(&mut Dms { client: &mut client, by }))
+            })?
         })?
     }
 
     fn over_tty(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
         let tty = device.tty(self.table.at_interface).map_err(not_read)?.ok_or(Fault::NoPort)?;
-        let path = self.root.at("/dev").join(&tty.name);
-        let holders = holders::holders(self.root, &path);
-        if !holders.is_empty() {
-            return Err(Fault::Held { port: path.display().to_string(), holders });
-        }
-        let mut port = Tty::open(&path, tty.number).map_err(|error| Fault::NotOpened(error.to_string()))?;
-        let mut at = Conversation::open(&mut port, deadline)?;
-        story(&mut Console::new(&mut at, self.password, self.table.is_direct_ip(device.id)))
+        holders::over(self.root, &tty, Protocol::At, |transport| {
+            let mut at = Conversation::open(transport.port, deadline)?;
+            story(&mut Console::new(&mut at, self.password, self.table.is_direct_ip(device.id)))
+        })?
     }
 }
 

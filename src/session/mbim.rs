@@ -23,7 +23,7 @@ pub struct Command {
 }
 
 /// The QMI service's only command.
-const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
+pub const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
 
 /// What mbim-proxy is told first.
 const PROXY_CONFIGURATION: Command =

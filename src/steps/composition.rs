@@ -10,7 +10,7 @@ pub use at::Console;
 pub use dms::Dms;
 
 use super::Trouble;
-use crate::holders::Holder;
+use crate::holders::Barred;
 use crate::link::LinkError;
 use crate::quirks::composition::{Composition, Table, Value, Wanted};
 use crate::session::SessionError;
@@ -53,8 +53,8 @@ pub enum Fault {
     NoPort,
     #[error("{0}")]
     NotOpened(String),
-    #[error("the port {port} is held by {}", .holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "))]
-    Held { port: String, holders: Vec<Holder> },
+    #[error(transparent)]
+    Barred(#[from] Barred),
     #[error("refused: {}", .0.cause)]
     Refused(Trouble),
     #[error("composition {value} is set, but the modem does not start again: {fault}")]
@@ -78,8 +78,10 @@ impl Fault {
             Fault::NotReset { .. } => "power it off and on".to_owned(),
             Fault::Password => "give yours with --password".to_owned(),
             Fault::NoPort => "see whether the drivers qmi_wwan, cdc_mbim and qcserial or option are loaded".to_owned(),
-            Fault::NotOpened(_) => "run it as root; else see what the kernel's log says of the port".to_owned(),
-            Fault::Held { .. } => "stop it first; qmi-proxy and mbim-proxy may stay".to_owned(),
+            Fault::Barred(Barred::Held { .. }) => "stop it first; qmi-proxy and mbim-proxy may stay".to_owned(),
+            Fault::NotOpened(_) | Fault::Barred(_) => {
+                "run it as root; else see what the kernel's log says of the port".to_owned()
+            }
             Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()

@@ -4,10 +4,13 @@
 //! transport that can carry it.
 
 mod dms;
+mod messages;
 mod quectel;
 mod rolling;
 #[cfg(test)]
 mod tests;
+
+pub use messages::messages;
 
 use super::{Outcome, Trouble};
 use crate::deadline::Deadline;
@@ -18,7 +21,7 @@ use crate::session::SessionError;
 use crate::session::mbim::{self, Session};
 use crate::session::qmi::{self, Carrier, Direct};
 use crate::wire::mbim::Status;
-use crate::wire::qmi::ErrorCode;
+use crate::wire::qmi::{ErrorCode, OperatingMode};
 use std::fmt;
 use std::path::Path;
 
@@ -101,6 +104,26 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
     }
 }
 
+/// What a modem says of its radio.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Said {
+    /// In the words of the device management service, whatever it was read from.
+    pub operating_mode: String,
+    /// Whether the maker's lock is shut; none where only an unlock would tell, as in Sierra's low power.
+    pub locked: Option<bool>,
+}
+
+/// Asks the modem how its radio stands, and changes nothing. `procedure` is how it would be unlocked, where it can be.
+///
+/// All is over by `deadline`, with the CID released and the MBIM session closed.
+pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, SessionError> {
+    match (procedure, transport.protocol) {
+        (_, Protocol::At) => rolling::ask(transport.port, deadline),
+        (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
+        _ => over_qmi(transport, deadline, |carrier| dms::ask(carrier, deadline)),
+    }
+}
+
 /// What to say where others hold the port, and no proxy that would let us in.
 pub fn held(holders: &[Holder]) -> Outcome {
     let names: Vec<String> = holders.iter().map(Holder::to_string).collect();
@@ -151,6 +174,14 @@ impl fmt::Display for Radio {
             }
             Radio::SwitchedOff => "a hardware switch holds the radio off (W_DISABLE pin): turn it on at the laptop",
         })
+    }
+}
+
+impl Radio {
+    /// As the device management service would say it.
+    fn said(self, locked: Option<bool>) -> Said {
+        let mode = if self == Radio::On { OperatingMode::Online } else { OperatingMode::LowPower };
+        Said { operating_mode: mode.to_string(), locked }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The procedures of the device management service: Sierra's and Foxconn's.
 
-use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::deadline::Deadline;
 use crate::session::SessionError;
 use crate::session::qmi::{Carrier, Client};
@@ -17,6 +17,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// What the last look is given to be answered in.
 const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// An online radio is not locked; one in low power may be, or somebody switched it off: no message tells which.
+pub fn ask(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Said, SessionError> {
+    let (mode, _) = operating_mode(&mut Client::allocate(carrier, Service::DMS, deadline)?)?;
+    let locked = (mode == OperatingMode::Online).then_some(false);
+    Ok(Said { operating_mode: mode.to_string(), locked })
+}
 
 /// A Sierra modem goes online by itself with the unlock, unless somebody else holds it in low power too.
 pub fn sierra(carrier: &mut dyn Carrier, stays_off: Option<&str>, deadline: Deadline) -> Result<Outcome, SessionError> {

@@ -1,6 +1,6 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
-use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::session::SessionError;
 use crate::session::mbim::{Command, Session};
 use crate::steps::{Outcome, Trouble};
@@ -8,15 +8,15 @@ use crate::wire::mbim::{CommandType, Uuid};
 use crate::wire::{Fields, Malformed};
 use std::time::Duration;
 
-const QUERY: Command =
+pub const QUERY: Command =
     Command { service: Uuid::QUECTEL, cid: 1, kind: CommandType::Query, name: "Quectel radio state query" };
-const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
+pub const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
 const RADIO_QUERY: Command =
     Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
 const RADIO_SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state set", ..RADIO_QUERY };
 
 const OFF: u32 = 0;
-const ON: u32 = 1;
+pub const ON: u32 = 1;
 const FCC_LOCKED: u32 = 4;
 
 /// How long a modem may take to be what it was told to be.
@@ -33,6 +33,11 @@ pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome,
     }
     session.command(SET, &ON.to_le_bytes())?;
     after_unlock(conclude(session, stays_off))
+}
+
+pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
+    let locked = state(session)? == FCC_LOCKED;
+    Ok(look(session)?.said(Some(locked)))
 }
 
 fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {

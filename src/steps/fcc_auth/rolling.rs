@@ -6,7 +6,7 @@
 //! Fibocom's manual of the same commands (FM350) gives that status as mode and status, mode 0 being no lock at all, and
 //! has `+GTFCCLOCKVER: 1` for the right answer; answers seen on FM350s are `0,1`, `2,0` while locked and `2,1` after.
 
-use super::{Radio, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
 use crate::deadline::Deadline;
 use crate::link::Port;
 use crate::session::SessionError;
@@ -42,6 +42,14 @@ pub fn unlock(
         "the modem refused the answer to its challenge",
         "its laptop's maker uses an OEM string that the quirk does not have; send in what `wwan-quirks report` prints",
     )))
+}
+
+/// Where the firmware does not tell the effective status, only an unlock would.
+pub fn ask(port: &mut dyn Port, deadline: Deadline) -> Result<Said, SessionError> {
+    let mut at = Conversation::open(port, deadline)?;
+    let radio = look(&mut at)?;
+    let unlocked = radio == Radio::On || says_unlocked(&mut at)?;
+    Ok(radio.said(unlocked.then_some(false)))
 }
 
 fn answer_challenge(at: &mut Conversation, oem: &str) -> Result<bool, SessionError> {

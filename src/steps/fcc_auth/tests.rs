@@ -530,3 +530,31 @@ fn a_proxy_that_hangs_up_is_no_modem_that_left() {
         assert_trouble(unlock(&mut modem), true, "the proxy");
     }
 }
+
+#[track_caller]
+fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> Said {
+    let protocol = if modem.face == Face::Qmi { Protocol::Qmi } else { Protocol::Mbim };
+    let mode = modem.mode;
+    let transport = Transport { port: &mut modem, protocol, proxied: None };
+    let said = ask(transport, procedure, Deadline::after(BUDGET)).unwrap();
+    assert!(modem.cids.is_empty() && !modem.is_open && modem.mode == mode);
+    assert!(!modem.seen.contains(&0x555f), "{:x?}", modem.seen);
+    said
+}
+
+#[test]
+fn a_modem_that_is_asked_says_how_it_stands_and_is_left_so() {
+    let said = |mode: &str, locked| Said { operating_mode: mode.to_owned(), locked };
+    for face in FACES {
+        let locked = Modem::locked(face);
+        assert_eq!(asked(Some(&Procedure::Sierra), locked), said("low-power", None));
+        let mut online = Modem::locked(face);
+        online.mode = 0;
+        assert_eq!(asked(None, online), said("online", Some(false)));
+    }
+    for (state, locked) in [(4, true), (0, false)] {
+        let mut modem = Modem::locked(Face::Mbim);
+        modem.quectel = Some(state);
+        assert_eq!(asked(Some(&Procedure::Quectel), modem).locked, Some(locked));
+    }
+}
