@@ -8,9 +8,8 @@ use crate::device::Device;
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
 use crate::journal::Journal;
-use crate::plan::plan;
 use crate::root::Root;
-use crate::run::{Known, Run, look_up, stand};
+use crate::run::{Run, look_up};
 
 /// Serves the devices named, or all that the database knows.
 pub fn run(
@@ -69,15 +68,15 @@ fn print_plans(
             exit = exit.max(error.exit());
             eprintln!("wwan-quirks: {error}");
         });
-        let Some(Known { quirk, policy }) = known else { continue };
-        let planned = plan(occasion, &stand(device, &quirk, occasion)?, &quirk, &policy);
-        let steps: Vec<String> = planned.iter().flat_map(|planned| planned.lines(verbose)).collect();
+        let Some(known) = known else { continue };
+        let steps = known.planned(device, occasion, verbose)?;
+        let name = &known.quirk.name;
         if json {
             plans.push(
-                json!({ "port": device.port.as_str(), "id": device.id.to_string(), "name": quirk.name, "plan": steps }),
+                json!({ "port": device.port.as_str(), "id": device.id.to_string(), "name": name, "plan": steps }),
             );
         } else {
-            writeln!(out, "{} {} {}", device.port, device.id, quirk.name)?;
+            writeln!(out, "{} {} {}", device.port, device.id, name)?;
             for step in steps {
                 writeln!(out, "  {step}")?;
             }

@@ -9,11 +9,10 @@ use crate::device::{Device, Port};
 use crate::error::{Error, Exit};
 use crate::event::Occasion;
 use crate::id::UsbId;
-use crate::plan::plan;
 use crate::policy::{Policy, Setting};
 use crate::quirks;
 use crate::root::Root;
-use crate::run::{Known, look_up, stand};
+use crate::run::{Known, NOTHING_YET, look_up};
 
 /// Explains a device that is plugged in, or an ID; byte for byte where `verbose`.
 pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -28,11 +27,7 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
             for device in devices {
                 let known = look_up(root, &device, &mut complain);
                 let planned = match &known {
-                    Some(known) => {
-                        let stand = stand(&device, &known.quirk, &Occasion::ByHand)?;
-                        let planned = plan(&Occasion::ByHand, &stand, &known.quirk, &known.policy);
-                        planned.iter().flat_map(|planned| planned.lines(verbose)).collect()
-                    }
+                    Some(known) => known.planned(&device, &Occasion::ByHand, verbose)?,
                     None => Vec::new(),
                 };
                 explained.push(Explained { port: Some(device.port.clone()), id: device.id, known, planned });
@@ -57,13 +52,19 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
 /// What would hold for a device of this ID, if nothing else were known of it.
 fn of_id(root: &Root, id: UsbId, complain: &mut dyn FnMut(Error)) -> Explained {
     let found = quirks::lookup(root, id, |_| None);
-    found.errors.into_iter().for_each(|error| complain(error.into()));
     let (policy, errors) = Policy::load(root);
+    let is_sure = found.errors.is_empty() && errors.is_empty();
+    found.errors.into_iter().for_each(|error| complain(error.into()));
     errors.into_iter().for_each(|error| complain(error.into()));
-    let known = found.quirk.map(|quirk| Known { policy: policy.resolve(id, None, || None), quirk });
-    let planned =
-        known.iter().flat_map(|known| &known.quirk.steps).map(|step| format!("{step}, once it is plugged in"));
-    Explained { port: None, id, planned: planned.collect(), known }
+    let known = found.quirk.map(|quirk| Known { policy: policy.resolve(id, None, || None), quirk, is_sure });
+    let planned = match &known {
+        Some(known) if is_sure => {
+            known.quirk.steps.iter().map(|step| format!("{step}, once it is plugged in")).collect()
+        }
+        Some(_) => vec![NOTHING_YET.to_owned()],
+        None => Vec::new(),
+    };
+    Explained { port: None, id, planned, known }
 }
 
 struct Explained {

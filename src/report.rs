@@ -72,7 +72,7 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     lines.push(("kernel", first_line(root, "/proc/sys/kernel/osrelease")));
     match &known {
         None => lines.push(("quirk", "none".to_owned())),
-        Some(Known { quirk, policy }) => {
+        Some(Known { quirk, policy, .. }) => {
             lines.push(("quirk", format!("{} ({})", quirk.name, quirk.place)));
             let stand = stand(device, quirk, &Occasion::ByHand)?;
             lines.extend(plan(&Occasion::ByHand, &stand, quirk, policy).iter().map(|step| ("plan", step.to_string())));

@@ -34,24 +34,41 @@ const LEAVING_BY_HAND: Duration = Duration::from_secs(5);
 const OFF_BEFORE: &str = "it had been switched off before it locked again";
 /// How soon the way to a port that others came to is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What is planned where something cannot be read: it may say to leave the modem alone.
+pub const NOTHING_YET: &str = "nothing, until what is wrong with database or policy is mended";
 const APPLY: &str = "`wwan-quirks apply` does it";
 
 /// A modem that the database knows, with what holds for it.
 pub struct Known {
     pub quirk: Quirk,
     pub policy: Resolved,
+    /// All of database and policy that concerns it could be read.
+    pub is_sure: bool,
+}
+
+impl Known {
+    /// What a run would do to `device`, in words.
+    pub fn planned(&self, device: &Device, occasion: &Occasion, verbose: bool) -> Result<Vec<String>, DeviceError> {
+        if !self.is_sure {
+            return Ok(vec![NOTHING_YET.to_owned()]);
+        }
+        let planned = plan(occasion, &stand(device, &self.quirk, occasion)?, &self.quirk, &self.policy);
+        Ok(planned.iter().flat_map(|planned| planned.lines(verbose)).collect())
+    }
 }
 
 /// The quirk and the policy for `device`; none where the database does not know it. What is wrong with database or
-/// policy does not keep the rest of them from being used: it is told through `complain`.
+/// policy is told through `complain`, and the rest of them read all the same.
 pub fn look_up(root: &Root, device: &Device, complain: &mut dyn FnMut(Error)) -> Option<Known> {
     let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));
+    let mut is_sure = found.errors.is_empty();
     found.errors.into_iter().for_each(|error| complain(error.into()));
     let quirk = found.quirk?;
     let (policy, errors) = Policy::load(root);
+    is_sure &= errors.is_empty();
     errors.into_iter().for_each(|error| complain(error.into()));
     let policy = policy.resolve(device.id, Some(&device.port), || device.attribute("serial").ok());
-    Some(Known { quirk, policy })
+    Some(Known { quirk, policy, is_sure })
 }
 
 fn text(device: &Device, text: Text) -> Option<String> {
@@ -113,12 +130,18 @@ impl Run<'_> {
     /// Does to `device` what the occasion calls for.
     pub fn serve(&mut self, device: &Device, occasion: &Occasion) -> Exit {
         let begun = Deadline::after(Duration::ZERO);
-        let mut exit = Exit::Fine;
-        let known = look_up(self.root, device, &mut |error| {
-            exit = exit.max(error.exit());
-            self.complain(device, &error);
-        });
-        let Some(Known { quirk, mut policy }) = known else { return exit };
+        let mut faults = Vec::new();
+        let known = look_up(self.root, device, &mut |error| faults.push(error));
+        // What could not be read may say to leave this modem alone.
+        if let Some(worst) = faults.iter().map(Error::exit).max() {
+            const CONSEQUENCE: &str = "nothing is done until that is mended";
+            faults.iter().for_each(|fault| self.complain(device, fault, &format!("; {CONSEQUENCE}")));
+            if self.echo.is_some() {
+                eprintln!("wwan-quirks: {}: {CONSEQUENCE}", device.port);
+            }
+            return worst;
+        }
+        let Some(Known { quirk, mut policy, .. }) = known else { return Exit::Fine };
         if let Some(limit) = self.opted_in {
             policy.fcc_auth.value = true;
             policy.modem_ready.value = limit;
@@ -126,14 +149,14 @@ impl Run<'_> {
         let budget = if self.by_hand { policy.modem_ready.value } else { policy.hook.value };
         privileges::end_after(budget);
         let served = self.serve_known(device, occasion, &quirk, &policy, begun.plus(budget));
-        exit.max(served.unwrap_or_else(|error| match error {
+        served.unwrap_or_else(|error| match error {
             // A modem that left is served when it comes back.
             Error::Device(DeviceError::Gone { .. }) => Exit::Fine,
             error => {
-                self.complain(device, &error);
+                self.complain(device, &error, "");
                 error.exit()
             }
-        }))
+        })
     }
 
     fn serve_known(
@@ -430,10 +453,10 @@ impl Run<'_> {
         }
     }
 
-    fn complain(&mut self, device: &Device, error: &Error) {
+    fn complain(&mut self, device: &Device, error: &Error, consequence: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let kind = if error.exit() == Exit::Invalid { Kind::Invalid } else { Kind::Failed };
-        let message = format!("{port} {id}: {}", first_line(&error.chain()));
+        let message = format!("{port} {id}: {}{consequence}", first_line(&error.chain()));
         self.journal.send(kind, &message, &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id)]);
         if self.echo.is_some() {
             eprintln!("wwan-quirks: {error}");

@@ -117,7 +117,7 @@ pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl 
 }
 
 fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceError> {
-    let Known { quirk, policy } = known;
+    let Known { quirk, policy, is_sure } = known;
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
     let configurations = descriptors.iter().map(|configuration| Configuration {
@@ -133,6 +133,10 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
     let install = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_)));
     let last = state::peek(root, &device.port).last;
     let planned = plan(&Occasion::ByHand, &stand(device, quirk, &Occasion::ByHand)?, quirk, policy);
+    let mut in_the_way: Vec<String> = planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect();
+    if !is_sure {
+        in_the_way.insert(0, "database or policy is not right: `wwan-quirks check` shows where".to_owned());
+    }
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
@@ -143,7 +147,7 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
         configurations: configurations.collect(),
         interfaces: interfaces.collect(),
         unlocked: last.get("fcc-auth").is_some_and(|last| last.outcome == Kind::Done.name()),
-        in_the_way: planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect(),
+        in_the_way,
         last,
         asked: None,
     })

@@ -146,7 +146,7 @@ fn strings_of_a_device_are_data() {
 }
 
 #[test]
-fn a_broken_file_is_told_with_its_place_and_does_not_disable_the_rest() {
+fn a_broken_file_is_told_with_its_place_and_nothing_is_done_to_the_devices_it_is_of() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.write(
@@ -160,7 +160,17 @@ fn a_broken_file_is_told_with_its_place_and_does_not_disable_the_rest() {
     assert!(ended.stdout.ends_with("4 | nam = \"x\"\n  | ^^^\n"), "{}", ended.stdout);
     let ended = root.hook(&device_event(PATH));
     assert_eq!(ended.code, 3);
-    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+    assert!(ended.stderr.contains(place), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("; nothing is done until that is mended\n"), "{}", ended.stderr);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+    let ended = root.run(&["apply", "--dry-run", "1-1"]);
+    assert!(
+        ended.stdout.contains("nothing, until what is wrong with database or policy is mended"),
+        "{}",
+        ended.stdout
+    );
+    // Others have nothing to do with it.
+    assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }
 
 #[test]

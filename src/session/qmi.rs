@@ -104,6 +104,8 @@ pub struct Client<'c> {
     allocating: Option<u16>,
     /// TIDs of releases that have not been answered.
     releasing: Vec<u16>,
+    /// TIDs that only let answers out of the modem.
+    pushes: Vec<u16>,
     tid: u16,
     deadline: Deadline,
 }
@@ -122,7 +124,16 @@ impl<'c> Client<'c> {
 
     fn without_cid(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Client<'c> {
         let tid = first_tid() as u16;
-        Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
+        Client {
+            carrier,
+            service,
+            cid: None,
+            allocating: None,
+            releasing: Vec::new(),
+            pushes: Vec::new(),
+            tid,
+            deadline,
+        }
     }
 
     /// Asks until there is an answer or no time; a modem that says that it is busy is asked again too.
@@ -181,11 +192,10 @@ impl<'c> Client<'c> {
         let by = self.work_deadline();
         let skipped = self.carrier.skipped();
         let (mut tids, mut garbage) = (Vec::new(), 0);
+        self.pushes.clear();
         let attempt = |client: &mut Self, until: Deadline| {
             if tries == Tries::One && client.allocating.is_some() {
-                // The answer may stand behind one that somebody before us did not take: each request lets one out.
-                let tid = client.next_tid(Service::CTL);
-                client.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)?;
+                client.push(by)?;
             } else {
                 if !tids.is_empty() {
                     client.carrier.resynchronise();
@@ -213,11 +223,23 @@ impl<'c> Client<'c> {
                     return client.take_answer(call, &message).map(Some);
                 }
                 client.put_aside(&message);
+                if message.kind == Kind::Response && !client.pushes.contains(&message.tid) {
+                    // Whatever keeps it from being sent, the answer may still come.
+                    client.push(by).unwrap_or_else(|error| debug!("{error}"));
+                }
             }
             Ok(None)
         };
         persist(self, by, attempt, Self::pause)?
             .ok_or_else(|| no_answer(call.name, garbage + self.carrier.skipped() - skipped))
+    }
+
+    /// Lets an answer out. Where somebody before us did not take all of theirs, each request is answered with what
+    /// stands before its own answer.
+    fn push(&mut self, by: Deadline) -> Result<(), SessionError> {
+        let tid = self.next_tid(Service::CTL);
+        self.pushes.push(tid);
+        self.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)
     }
 
     fn take_answer(&mut self, call: Call, message: &Message) -> Result<Reply, SessionError> {
@@ -272,6 +294,9 @@ impl<'c> Client<'c> {
         let by = self.deadline.keeping(KEPT_BACK_FOR_CLOSE).within(KEPT_BACK - KEPT_BACK_FOR_CLOSE);
         if let Some(cid) = self.cid.take() {
             uninterrupted(|| self.send_release(self.service, cid, by))?;
+        }
+        if self.allocating.is_some() {
+            uninterrupted(|| self.push(by))?;
         }
         while !self.releasing.is_empty() || self.allocating.is_some() {
             if !uninterrupted(|| self.receive_aside(by))? {
