@@ -83,6 +83,11 @@ pub enum Planned {
         step: &'static str,
         why: String,
     },
+    /// Not to be done, by the policy's word or for want of a port, and why: the modem may be waiting for it.
+    Withheld {
+        step: &'static str,
+        why: String,
+    },
     /// The step cannot be planned: nothing is touched.
     Cannot {
         step: &'static str,
@@ -94,7 +99,7 @@ impl Planned {
     pub fn step(&self) -> &'static str {
         match self {
             Planned::Act(action) => action.step(),
-            Planned::Stands { step, .. } | Planned::Cannot { step, .. } => step,
+            Planned::Stands { step, .. } | Planned::Withheld { step, .. } | Planned::Cannot { step, .. } => step,
         }
     }
 }
@@ -114,7 +119,9 @@ impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Planned::Act(action) => write!(f, "{}: {action}", action.step()),
-            Planned::Stands { step, why } => write!(f, "{step}: nothing to do: {why}"),
+            Planned::Stands { step, why } | Planned::Withheld { step, why } => {
+                write!(f, "{step}: nothing to do: {why}")
+            }
             Planned::Cannot { step, trouble } => write!(f, "{step}: cannot be done: {trouble}"),
         }
     }
@@ -142,7 +149,7 @@ pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved
 fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
     let step = "switch";
     if !policy.switch.value {
-        return stands(step, &format!("`switch = false` in {}", policy.switch.origin));
+        return withheld(step, format!("`switch = false` in {}", policy.switch.origin));
     }
     if !switch.needs_interfaces() {
         return Planned::Act(Action::Switch { switch: switch.clone(), target: Target::default() });
@@ -245,7 +252,7 @@ fn unlocking(
 ) -> Vec<Planned> {
     let step = "fcc-auth";
     if !policy.fcc_auth.value {
-        return vec![stands(step, &format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
+        return vec![withheld(step, format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
     }
     let is_meant = |port: &ControlPort| match occasion {
         Occasion::ControlPort(name) => port.name == *name,
@@ -275,13 +282,17 @@ fn unlocking(
             }
             _ => "no port speaks QMI or MBIM".to_owned(),
         };
-        return vec![stands(step, &why)];
+        return vec![withheld(step, why)];
     }
     first
 }
 
 fn stands(step: &'static str, why: &str) -> Planned {
     Planned::Stands { step, why: why.to_owned() }
+}
+
+fn withheld(step: &'static str, why: String) -> Planned {
+    Planned::Withheld { step, why }
 }
 
 fn cannot(step: &'static str, cause: &str, cure: &str) -> Planned {

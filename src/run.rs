@@ -188,7 +188,7 @@ impl Run<'_> {
         for planned in planned {
             let step = planned.step();
             let (kind, text) = match planned {
-                Planned::Stands { why, .. } => (Kind::Nothing, why),
+                Planned::Stands { why, .. } | Planned::Withheld { why, .. } => (Kind::Nothing, why),
                 Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
                 Planned::Act(action) => {
                     actions -= 1;

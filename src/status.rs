@@ -3,7 +3,7 @@
 //! its port. `docs/status.schema.json` describes what `--json` prints.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -106,11 +106,8 @@ pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl 
         serde_json::to_writer_pretty(&mut *out, &all)?;
         writeln!(out)?;
     } else {
-        // A person reads one below the other, a program a line a modem.
-        let separator = if io::stdout().is_terminal() { "\n    " } else { "; " };
         for status in &all {
-            let parts: Vec<String> = status.parts().iter().map(|part| printable(part)).collect();
-            writeln!(out, "{}", parts.join(separator))?;
+            status.print(out)?;
         }
     }
     Ok(exit)
@@ -187,6 +184,8 @@ fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>)
     match (planned, ended) {
         (Planned::Cannot { trouble, .. }, _) => Some(format!("{}: {trouble}", planned.step())),
         (Planned::Stands { .. }, _) => None,
+        (Planned::Withheld { .. }, Some(last)) if last.outcome == Kind::Done.name() => None,
+        (Planned::Withheld { step, why }, _) => Some(format!("{step} is not done: {why}")),
         // Every port might have an unlock ahead: how the last one ended tells more.
         (Planned::Act(Action::FccAuth { .. }), Some(_)) if well => None,
         (Planned::Act(_), Some(last)) if !well => Some(format!("{}: {}", planned.step(), last.text)),
@@ -197,37 +196,56 @@ fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>)
 }
 
 impl Status {
-    /// What there is to say, the most important first.
-    fn parts(&self) -> Vec<String> {
-        let mut parts = vec![format!("{} {} {}: {} mode", self.port, self.id, self.name, self.mode)];
-        parts.extend(self.in_the_way.iter().map(|what| format!("in the way: {what}")));
+    /// What there is to say, the most important first; what has the same name stands together.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![("mode", self.mode.to_owned())];
+        rows.extend(self.in_the_way.iter().map(|what| ("in the way", what.clone())));
+        if self.mode == "modem" {
+            rows.push(("radio", self.radio()));
+        }
+        let told: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
+        if !told.is_empty() {
+            rows.push(("calls itself", told.join(" ")));
+        }
+        rows.extend(self.configurations.iter().map(|configuration| {
+            let mark = if configuration.active { " (active)" } else { "" };
+            ("configurations", format!("{}={}{mark}", configuration.value, configuration.functions.join("+")))
+        }));
+        rows.extend(self.interfaces.iter().filter(|interface| !interface.nodes.is_empty()).map(|interface| {
+            ("ports", format!("{} ({})", interface.nodes.join(" "), interface.driver.as_deref().unwrap_or("no driver")))
+        }));
+        rows.extend(
+            self.last.iter().map(|(step, Last { at, outcome, text })| {
+                ("last run", format!("{step} {outcome} {}: {text}", ago(*at)))
+            }),
+        );
+        rows
+    }
+
+    fn radio(&self) -> String {
         match &self.asked {
-            None => {}
-            Some(Asked::Silent(why)) => parts.push(format!("it could not be asked: {why}")),
+            None if self.unlocked => "unlocked when it was last looked at".to_owned(),
+            None => format!("not known; `wwan-quirks status --ask {}` asks the modem", self.port),
+            Some(Asked::Silent(why)) => format!("the modem could not be asked: {why}"),
             Some(Asked::Says(Said { operating_mode, locked })) => {
                 let locked = match locked {
                     Some(true) => "locked",
                     Some(false) => "not locked",
                     None => "locked, or switched off",
                 };
-                parts.push(format!("it says: {operating_mode}, {locked}"));
+                format!("{operating_mode}, {locked}")
             }
         }
-        let told: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
-        parts.push(format!("calls itself {}", told.join(" ")));
-        let configurations = self.configurations.iter().map(|configuration| {
-            let mark = if configuration.active { "*" } else { "" };
-            format!("{mark}{}={}", configuration.value, configuration.functions.join("+"))
-        });
-        parts.push(format!("configurations {}", configurations.collect::<Vec<_>>().join(" ")));
-        for interface in self.interfaces.iter().filter(|interface| !interface.nodes.is_empty()) {
-            let driver = interface.driver.as_deref().unwrap_or("no driver");
-            parts.push(format!("{} ({driver})", interface.nodes.join(" ")));
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{} {} {}", self.port, self.id, printable(&self.name))?;
+        let mut above = "";
+        for (label, text) in self.rows() {
+            writeln!(out, "  {:<15} {}", if label == above { "" } else { label }, printable(&text))?;
+            above = label;
         }
-        for (step, Last { at, outcome, text }) in &self.last {
-            parts.push(format!("{step} {outcome} {}: {text}", ago(*at)));
-        }
-        parts
+        Ok(())
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Modem {
     pub gone_at: Option<usize>,
     pub interrupted_at: Option<usize>,
     pub jammed: bool,
+    /// What stands before its answers, each of which lets one out: somebody else did not take theirs.
+    pub held: VecDeque<Vec<u8>>,
     /// Sends nothing but CTL Sync indications, without end.
     pub floods: bool,
     // What it saw.
@@ -126,6 +128,7 @@ impl Modem {
             gone_at: None,
             interrupted_at: None,
             jammed: false,
+            held: VecDeque::new(),
             floods: false,
             seen: Vec::new(),
             allocations: 0,
@@ -399,7 +402,7 @@ impl Modem {
         self.seen.len() > self.deaf_to && !self.mute_to.contains(&id)
     }
 
-    fn answer(&mut self, message: Vec<u8>) {
+    fn answer(&mut self, mut message: Vec<u8>) {
         if self.seen.last().is_some_and(|id| self.quiet_on.contains(id)) {
             return;
         }
@@ -412,6 +415,9 @@ impl Modem {
         }
         if !self.noise.is_empty() && self.noise_at.is_none_or(|id| self.seen.last() == Some(&id)) {
             self.waiting.push_back((due, self.noise.clone()));
+        }
+        if let Some(held) = self.held.pop_front() {
+            self.held.push_back(std::mem::replace(&mut message, held));
         }
         match self.face {
             Face::Qmi => self.waiting.push_back((due, message)),

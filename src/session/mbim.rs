@@ -1,7 +1,7 @@
 //! An MBIM session: open, commands and their answers, close.
 
 use super::qmi::Carrier;
-use super::{KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
 use crate::deadline::Deadline;
 use crate::link::{LinkError, Port};
 use crate::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
@@ -110,9 +110,10 @@ impl<'p> Session<'p> {
                 false => session.ask(command, buffer, by)?,
                 true => session.ask_again(by)?,
             }
-            while let Some(done) = session.receive_done(until)? {
+            let mut is_behind = false;
+            while let Some(done) = session.receive_done(if is_behind { until.within(BEHIND) } else { until })? {
                 match done.status {
-                    _ if !done.answers => {}
+                    _ if !done.answers => is_behind = true,
                     Status::SUCCESS => return Ok(Some(done.buffer)),
                     status => return Err(SessionError::Mbim { request: command.name, status }),
                 }
@@ -142,7 +143,8 @@ impl<'p> Session<'p> {
             }
             let max_control_transfer = session.port.longest() as u32;
             tids.push(session.send(Body::Open { max_control_transfer }, by)?);
-            while let Some(bytes) = session.receive_message(until)? {
+            let mut is_behind = false;
+            while let Some(bytes) = session.receive_message(if is_behind { until.within(BEHIND) } else { until })? {
                 match Message::parse(&bytes) {
                     Ok(Message { tid, body: Body::OpenDone(status) }) if tids.contains(&tid) => {
                         return match status {
@@ -153,7 +155,10 @@ impl<'p> Session<'p> {
                     Ok(Message { tid, body: Body::FunctionError(error) }) if tids.contains(&tid) => {
                         return Err(SessionError::Function { request: OPEN, error });
                     }
-                    passed_over => session.pass_over(passed_over, &bytes),
+                    passed_over => {
+                        is_behind |= is_answer(&passed_over);
+                        session.pass_over(passed_over, &bytes);
+                    }
                 }
             }
             Ok(None)
@@ -197,7 +202,7 @@ impl<'p> Session<'p> {
 
     /// The next COMMAND_DONE, whatever it answers. Where the modem says of our command that it is not open, it is
     /// opened and asked again, once.
-    fn receive_done(&mut self, until: Deadline) -> Result<Option<Done>, SessionError> {
+    fn receive_done(&mut self, mut until: Deadline) -> Result<Option<Done>, SessionError> {
         while let Some(bytes) = self.receive_message(until)? {
             let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
             match Message::parse(&bytes) {
@@ -215,7 +220,12 @@ impl<'p> Session<'p> {
                     Some(command) => return Err(SessionError::Function { request: command.name, error }),
                     None => debug!("passed over function error {error}, TID {tid}"),
                 },
-                passed_over => self.pass_over(passed_over, &bytes),
+                passed_over => {
+                    if is_answer(&passed_over) {
+                        until = until.within(BEHIND);
+                    }
+                    self.pass_over(passed_over, &bytes);
+                }
             }
         }
         Ok(None)
@@ -268,6 +278,12 @@ impl<'p> Session<'p> {
         }
         Ok(())
     }
+}
+
+/// Whether a request was answered with it, and an answer let out.
+fn is_answer(message: &Result<Message, Malformed>) -> bool {
+    let bodies = message.as_ref().map(|message| &message.body);
+    matches!(bodies, Ok(Body::OpenDone(_) | Body::CloseDone(_) | Body::CommandDone { .. }))
 }
 
 impl Drop for Session<'_> {

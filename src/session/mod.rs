@@ -24,6 +24,9 @@ const KEPT_BACK_FOR_CLOSE: Duration = Duration::from_millis(50);
 /// How long a request waits for its answer before it is sent again, at first and at most.
 const FIRST_TRY: Duration = Duration::from_millis(400);
 const LONGEST_TRY: Duration = Duration::from_secs(2);
+/// And where answers come that nobody waits for: somebody before us did not take all of theirs, each request lets one
+/// out, and ours stands behind them.
+const BEHIND: Duration = Duration::from_millis(50);
 /// How long a busy modem is left in peace, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

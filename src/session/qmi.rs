@@ -1,6 +1,6 @@
 //! A QMI client: one CID of one service, over anything that carries QMUX frames.
 
-use super::{KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
 use crate::deadline::Deadline;
 use crate::link::{LinkError, Port};
 use crate::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl};
@@ -104,8 +104,6 @@ pub struct Client<'c> {
     allocating: Option<u16>,
     /// TIDs of releases that have not been answered.
     releasing: Vec<u16>,
-    /// TIDs that only let answers out of the modem.
-    pushes: Vec<u16>,
     tid: u16,
     deadline: Deadline,
 }
@@ -124,16 +122,7 @@ impl<'c> Client<'c> {
 
     fn without_cid(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Client<'c> {
         let tid = first_tid() as u16;
-        Client {
-            carrier,
-            service,
-            cid: None,
-            allocating: None,
-            releasing: Vec::new(),
-            pushes: Vec::new(),
-            tid,
-            deadline,
-        }
+        Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
     /// Asks until there is an answer or no time; a modem that says that it is busy is asked again too.
@@ -191,11 +180,10 @@ impl<'c> Client<'c> {
     fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])], tries: Tries) -> Result<Reply, SessionError> {
         let by = self.work_deadline();
         let skipped = self.carrier.skipped();
-        let (mut tids, mut garbage) = (Vec::new(), 0);
-        self.pushes.clear();
+        let (mut tids, mut pushes, mut garbage) = (Vec::new(), Vec::new(), 0);
         let attempt = |client: &mut Self, until: Deadline| {
             if tries == Tries::One && client.allocating.is_some() {
-                client.push(by)?;
+                pushes.push(client.push(by)?);
             } else {
                 if !tids.is_empty() {
                     client.carrier.resynchronise();
@@ -207,7 +195,8 @@ impl<'c> Client<'c> {
                 }
                 client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
-            while let Some(frame) = client.carrier.receive(until)? {
+            let mut is_behind = false;
+            while let Some(frame) = client.carrier.receive(if is_behind { until.within(BEHIND) } else { until })? {
                 let message = match Message::parse(&frame) {
                     Ok(message) => message,
                     Err(malformed) => {
@@ -222,11 +211,8 @@ impl<'c> Client<'c> {
                 if answers {
                     return client.take_answer(call, &message).map(Some);
                 }
+                is_behind |= message.kind == Kind::Response && !pushes.contains(&message.tid);
                 client.put_aside(&message);
-                if message.kind == Kind::Response && !client.pushes.contains(&message.tid) {
-                    // Whatever keeps it from being sent, the answer may still come.
-                    client.push(by).unwrap_or_else(|error| debug!("{error}"));
-                }
             }
             Ok(None)
         };
@@ -234,12 +220,11 @@ impl<'c> Client<'c> {
             .ok_or_else(|| no_answer(call.name, garbage + self.carrier.skipped() - skipped))
     }
 
-    /// Lets an answer out. Where somebody before us did not take all of theirs, each request is answered with what
-    /// stands before its own answer.
-    fn push(&mut self, by: Deadline) -> Result<(), SessionError> {
+    /// Asks for what nobody wants to know, to let an answer out, and returns the TID.
+    fn push(&mut self, by: Deadline) -> Result<u16, SessionError> {
         let tid = self.next_tid(Service::CTL);
-        self.pushes.push(tid);
-        self.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)
+        self.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)?;
+        Ok(tid)
     }
 
     fn take_answer(&mut self, call: Call, message: &Message) -> Result<Reply, SessionError> {

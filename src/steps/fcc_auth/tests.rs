@@ -230,6 +230,17 @@ fn a_cid_of_an_earlier_run_goes_back() {
     }
 }
 
+#[test]
+fn what_stands_behind_others_answers_is_let_out() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        modem.looks_until_online = 0;
+        modem.held = std::iter::repeat_n(late_cid(face), 2).collect();
+        assert_eq!(unlock_within(&mut modem, 3 * BUDGET), online(), "{face:?}");
+        assert_eq!(modem.allocations, 1);
+    }
+}
+
 /// The answer to an allocation that nobody waits for any more.
 fn late_cid(face: Face) -> Vec<u8> {
     use crate::wire::mbim::{Body, Message, Uuid};
