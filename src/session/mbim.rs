@@ -9,8 +9,9 @@ use crate::wire::{Framer, Malformed};
 use log::debug;
 use std::path::Path;
 
-/// What requests are called that let us in.
+/// What requests are called that let us in and out.
 pub const OPEN: &str = "MBIM open";
+pub const CLOSE: &str = "MBIM close";
 pub const PROXY: &str = "mbim-proxy configuration";
 
 /// A command of a service by its number, and what to call it.

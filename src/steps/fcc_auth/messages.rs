@@ -2,14 +2,25 @@
 
 use super::{Protocol, quectel};
 use crate::quirks::Procedure;
-use crate::session::mbim::{Command, QMI};
+use crate::session::mbim::{CLOSE, Command, OPEN, QMI};
 use crate::wire::mbim::{Body, Message};
 use crate::wire::qmi::{self, Call, Service, ctl, dms};
 use std::fmt::Write as _;
 
-/// A line a message: its name and its bytes in hex. What only the modem can give, or is counted on, is 0: CID and TID.
-/// A message that holds what the modem answered to those before stands without its bytes.
+/// A line a message: its name and its bytes in hex. What only the modem can give, or is counted on, is 0: CID, TID, and
+/// how long a control transfer may be. A message that holds what the modem answered to those before stands without its
+/// bytes.
 pub fn messages(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
+    let mut lines = requests(procedure, protocol);
+    if protocol == Protocol::Mbim {
+        let line = |name, body| format!("{name}: {}", hex(&Message { tid: 0, body }.emit()));
+        lines.insert(0, line(OPEN, Body::Open { max_control_transfer: 0 }));
+        lines.push(line(CLOSE, Body::Close));
+    }
+    lines
+}
+
+fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
     const DMS: u8 = Service::DMS.0;
     let own: &[(Call, &[u8])] = match (procedure, protocol) {
         (Procedure::Sierra, _) => &[(dms::SET_FCC_AUTHENTICATION, &[])],
@@ -78,7 +89,6 @@ mod tests {
                 let transport = Transport { port: &mut modem, protocol, proxied: None };
                 run(transport, &procedure, None, Deadline::after(Duration::from_secs(2)));
                 modem.seen.dedup();
-                modem.seen.retain(|id| *id > 2);
                 let told = messages(&procedure, protocol);
                 let names: Vec<&str> =
                     told.iter().filter_map(|line| line.split(':').next()?.split(" in ").next()).collect();
@@ -94,7 +104,11 @@ mod tests {
                 ];
                 let mut ids: Vec<u16> = names
                     .iter()
-                    .map(|name| calls.iter().find(|call| call.name == *name).map_or(0, |call| call.id))
+                    .map(|name| match *name {
+                        OPEN => 1,
+                        CLOSE => 2,
+                        name => calls.iter().find(|call| call.name == name).map_or(0, |call| call.id),
+                    })
                     .collect();
                 ids.dedup();
                 assert_eq!(ids, modem.seen, "{procedure} {told:#?}");
@@ -107,6 +121,8 @@ mod tests {
         let told = messages(&Procedure::Sierra, Protocol::Qmi);
         assert_eq!(told[3], "DMS Set FCC Authentication: 010c000002000000005f550000");
         let told = messages(&Procedure::Quectel, Protocol::Mbim);
-        assert!(told[1].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"), "{told:?}");
+        assert_eq!(told[0], "MBIM open: 01000000100000000000000000000000");
+        assert_eq!(told[3], "MBIM close: 020000000c00000000000000");
+        assert!(told[2].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"), "{told:?}");
     }
 }

@@ -161,12 +161,17 @@ slowest_event() {
 		END { printf "%d\n", 1000 * most; print "slowest event:" which >"/dev/stderr" }' events
 }
 
-# still: udev has nothing left to do, and no run in it is left behind; what a unit carries on with may take its time.
+# still: udev has nothing left to do, and no run in it is left behind; what a unit carries on with may take its time. What
+# the kernel still had to tell when udev had settled begins a run after that, which has its time.
 still() {
 	settle
+	wait_for 5 no_run_in_udev
+	settle
+}
+no_run_in_udev() {
 	local run
 	for run in $(pgrep -x wwan-quirks || true); do
-		if grep -q systemd-udevd "/proc/$run/cgroup"; then fail "a run is left in udev"; fi
+		if grep -q systemd-udevd "/proc/$run/cgroup"; then return 1; fi
 	done
 }
 
