@@ -5,7 +5,7 @@
 //! files apply in the order of their names.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -70,7 +70,8 @@ pub enum LayerError {
     NotText { path: PathBuf },
 }
 
-/// The `*.toml` files of `directory` in all layers whose names are `wanted`, in the order of their names.
+/// The `*.toml` files of `directory` in all layers whose names are `wanted`, in the order of their names. What it is asked
+/// about has NULs behind it.
 pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Layered>, LayerError> {
     let mut found = BTreeMap::new();
     for layer in Layer::ALL {
@@ -85,9 +86,13 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
         let opened = File::from(opened);
         secure(root, &path, &opened.metadata().map_err(|source| LayerError::Io { path: path.clone(), source })?)?;
         let before = found.len();
-        // Most names are not wanted: they are passed over as they are.
-        let told = sys::for_each_name(opened.as_fd(), |name| {
-            if wanted(name) && name.ends_with(b".toml") && found.len() <= before + FILES_LIMIT {
+        // Most names are not wanted: they are passed over as they are, with what fills up their records.
+        let told = sys::for_each_name(opened.as_fd(), |padded| {
+            if !wanted(padded) || found.len() > before + FILES_LIMIT {
+                return;
+            }
+            let name = CStr::from_bytes_until_nul(padded).map(CStr::to_bytes).unwrap_or(padded);
+            if name.ends_with(b".toml") {
                 let name = PathBuf::from(OsStr::from_bytes(name));
                 found.insert(name.clone(), Layered { layer, path: path.join(name) });
             }

@@ -41,7 +41,8 @@ pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<De
     unsafe { context.open_device_with_fd(node.as_raw_fd()) }
 }
 
-/// Calls `each` with every name in a directory, `.` and `..` among them, in no order. No name costs an allocation.
+/// Calls `each` with every name in a directory, `.` and `..` among them, in no order. No name costs an allocation, nor a
+/// search for its end: one NUL or more, and whatever fills up the record, stand behind it.
 pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
     let mut buffer = [0_u8; 4096];
     loop {
@@ -57,7 +58,7 @@ pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix:
         while let Some(length) = records.get(16..).and_then(<[u8]>::first_chunk) {
             let length = usize::from(u16::from_ne_bytes(*length));
             let (Some(name), Some(rest)) = (records.get(19..length), records.get(length..)) else { break };
-            each(memchr::memchr(0, name).and_then(|end| name.get(..end)).unwrap_or(name));
+            each(name);
             records = rest;
         }
     }
@@ -215,6 +216,7 @@ fn wait_blocked(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
     use std::os::fd::AsFd;
 
     #[test]
@@ -229,7 +231,10 @@ mod tests {
         expected.sort();
         let mut names = Vec::new();
         let opened = std::fs::File::open(&directory).unwrap();
-        for_each_name(opened.as_fd(), |name| names.push(String::from_utf8(name.to_vec()).unwrap())).unwrap();
+        for_each_name(opened.as_fd(), |name| {
+            names.push(CStr::from_bytes_until_nul(name).unwrap().to_string_lossy().into_owned())
+        })
+        .unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         names.sort();
         assert_eq!(names, expected);
