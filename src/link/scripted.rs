@@ -49,6 +49,8 @@ pub struct Modem {
     pub mute_to: Vec<u16>,
     /// Does what these messages say, and does not answer.
     pub quiet_on: Vec<u16>,
+    /// Does what this message says, and its answer is lost, once.
+    pub loses: Option<u16>,
     pub answers_after: Duration,
     /// CTL Allocate CID alone is answered so late.
     pub allocates_after: Duration,
@@ -112,6 +114,7 @@ impl Modem {
             deaf_to: 0,
             mute_to: Vec::new(),
             quiet_on: Vec::new(),
+            loses: None,
             answers_after: Duration::ZERO,
             allocates_after: Duration::ZERO,
             busy_for: 0,
@@ -404,6 +407,10 @@ impl Modem {
 
     fn answer(&mut self, mut message: Vec<u8>) {
         if self.seen.last().is_some_and(|id| self.quiet_on.contains(id)) {
+            return;
+        }
+        if self.loses.is_some() && self.loses == self.seen.last().copied() {
+            self.loses = None;
             return;
         }
         let late = self.seen.last() == Some(&ctl::ALLOCATE_CID.id);

@@ -8,6 +8,7 @@ use crate::wire::{Framer, Malformed};
 use log::debug;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// What QMUX frames travel in.
 pub trait Carrier {
@@ -70,10 +71,15 @@ pub fn open_through_proxy(carrier: &mut dyn Carrier, port: &Path, deadline: Dead
     Ok(())
 }
 
+/// How long an allocation of a CID is waited for, though later requests are answered, until it is made anew; and how many
+/// of the ten or so a client may take like that.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ALLOCATIONS: usize = 3;
+
 /// How often a request may be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tries {
-    /// Once: every repetition may cost the modem something, and its answer be lost.
+    /// Once, as every repetition may cost the modem something, and again only where its answer is surely lost.
     One,
     /// Until the time is up: asking twice does no harm.
     Many,
@@ -181,17 +187,21 @@ impl<'c> Client<'c> {
         let by = self.work_deadline();
         let skipped = self.carrier.skipped();
         let (mut tids, mut pushes, mut garbage) = (Vec::new(), Vec::new(), 0);
+        let (mut patience, mut is_lost) = (by, false);
         let attempt = |client: &mut Self, until: Deadline| {
-            if tries == Tries::One && client.allocating.is_some() {
+            if !tids.is_empty() {
+                client.carrier.resynchronise();
+            }
+            let may_ask = || is_lost && patience.has_passed() && tids.len() < ALLOCATIONS;
+            if tries == Tries::One && client.allocating.is_some() && !may_ask() {
                 pushes.push(client.push(by)?);
             } else {
-                if !tids.is_empty() {
-                    client.carrier.resynchronise();
-                }
                 let tid = client.next_tid(call.service);
                 tids.push(tid);
                 if call == ctl::ALLOCATE_CID {
                     client.allocating = Some(tid);
+                    (patience, is_lost) = (Deadline::after(PATIENCE), false);
+                    pushes.clear();
                 }
                 client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
@@ -211,6 +221,8 @@ impl<'c> Client<'c> {
                 if answers {
                     return client.take_answer(call, &message).map(Some);
                 }
+                // What was asked after it has been answered.
+                is_lost |= pushes.contains(&message.tid);
                 is_behind |= message.kind == Kind::Response && !pushes.contains(&message.tid);
                 client.put_aside(&message);
             }

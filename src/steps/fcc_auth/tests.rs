@@ -241,6 +241,17 @@ fn what_stands_behind_others_answers_is_let_out() {
     }
 }
 
+#[test]
+fn a_cid_whose_answer_is_lost_is_asked_for_again() {
+    let mut modem = Modem::locked(Face::Qmi);
+    modem.loses = Some(ctl::ALLOCATE_CID.id);
+    let transport = Transport { port: &mut modem, protocol: Protocol::Qmi, proxied: None };
+    let outcome = run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(10)));
+    assert_eq!(outcome, online());
+    // The other one is known to nobody.
+    assert_eq!((modem.allocations, modem.cids.len()), (2, 1));
+}
+
 /// The answer to an allocation that nobody waits for any more.
 fn late_cid(face: Face) -> Vec<u8> {
     use crate::wire::mbim::{Body, Message, Uuid};
