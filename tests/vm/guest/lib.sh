@@ -191,4 +191,16 @@ served() {
 	wait_for 10 left_tidy "$1"
 }
 
+# out_after NAME N: plugs it in to be pulled out after the Nth transfer, and waits until it is, or is through with fewer.
+out_after() {
+	modem "$1" unplug
+	still
+	modem "$1" set transfers 0
+	modem "$1" fault gone-after="$2"
+	modem "$1" plug
+	outs=$(times_seen "$1" '^fault gone-after=')
+	wait_for 20 out_or_through "$1"
+} >/dev/null
+out_or_through() { [ "$(times_seen "$1" '^fault gone-after=')" -gt "$outs" ] || online "$1"; }
+
 unload() { modprobe -r "$@"; }
