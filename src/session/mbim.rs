@@ -269,11 +269,16 @@ impl<'p> Session<'p> {
     fn close(&mut self) -> Result<(), SessionError> {
         // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
         let by = self.deadline.within(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
-        let closing = uninterrupted(|| self.send(Body::Close, by))?;
-        while let Some(bytes) = uninterrupted(|| self.receive_message(by))? {
-            if let Ok(Message { tid, body: Body::CloseDone(_) | Body::FunctionError(_) }) = Message::parse(&bytes) {
-                if tid == closing {
-                    break;
+        let mut tids = Vec::new();
+        // One that is not answered may not have been heard.
+        for until in [by.within(KEPT_BACK / 2), by] {
+            tids.push(uninterrupted(|| self.send(Body::Close, by))?);
+            while let Some(bytes) = uninterrupted(|| self.receive_message(until))? {
+                match Message::parse(&bytes) {
+                    Ok(Message { tid, body: Body::CloseDone(_) | Body::FunctionError(_) }) if tids.contains(&tid) => {
+                        return Ok(());
+                    }
+                    _ => {}
                 }
             }
         }
