@@ -187,6 +187,7 @@ impl Run<'_> {
         let mut actions = planned.iter().filter(|planned| matches!(planned, Planned::Act(_))).count();
         for planned in planned {
             let step = planned.step();
+            let is_withheld = matches!(planned, Planned::Withheld { .. });
             let (kind, text) = match planned {
                 Planned::Stands { why, .. } | Planned::Withheld { why, .. } => (Kind::Nothing, why),
                 Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
@@ -197,7 +198,10 @@ impl Run<'_> {
                     ended
                 }
             };
-            state.record.ended(step, kind.name(), &text);
+            // What is not done for the policy's sake tells nothing of the modem.
+            if !is_withheld {
+                state.record.ended(step, kind.name(), &text);
+            }
             self.tell(device, &quirk.name, step, kind, &text);
             if kind == Kind::Failed || (kind == Kind::Unfinished && self.by_hand) {
                 exit = Exit::Failed;

@@ -130,10 +130,10 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
     let install = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_)));
     let last = state::peek(root, &device.port).last;
     let planned = plan(&Occasion::ByHand, &stand(device, quirk, &Occasion::ByHand)?, quirk, policy);
-    let mut in_the_way: Vec<String> = planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect();
-    if !is_sure {
-        in_the_way.insert(0, "database or policy is not right: `wwan-quirks check` shows where".to_owned());
-    }
+    let in_the_way = match is_sure {
+        true => planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect(),
+        false => vec!["database or policy is not right: `wwan-quirks check` shows where".to_owned()],
+    };
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
@@ -180,7 +180,7 @@ fn asked(root: &Root, device: &Device, quirk: &Quirk) -> Asked {
 /// What keeps `planned` from being done, as far as it can be known without asking the modem.
 fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>) -> Option<String> {
     let ended = last.get(planned.step());
-    let well = ended.is_some_and(|last| [Kind::Done.name(), Kind::Nothing.name()].contains(&last.outcome.as_str()));
+    let well = ended.is_some_and(ended_well);
     match (planned, ended) {
         (Planned::Cannot { trouble, .. }, _) => Some(format!("{}: {trouble}", planned.step())),
         (Planned::Stands { .. }, _) => None,
@@ -193,6 +193,10 @@ fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>)
             Some(format!("{} is still to be done: `wwan-quirks apply {}` does it", planned.step(), device.port))
         }
     }
+}
+
+fn ended_well(last: &Last) -> bool {
+    [Kind::Done.name(), Kind::Nothing.name()].contains(&last.outcome.as_str())
 }
 
 impl Status {
@@ -224,8 +228,10 @@ impl Status {
 
     fn radio(&self) -> String {
         match &self.asked {
-            None if self.unlocked => "unlocked when it was last looked at".to_owned(),
-            None => format!("not known; `wwan-quirks status --ask {}` asks the modem", self.port),
+            None => match self.last.get("fcc-auth").filter(|last| ended_well(last)) {
+                Some(last) => format!("{}, {}", last.text, ago(last.at)),
+                None => format!("not known; `wwan-quirks status --ask {}` asks the modem", self.port),
+            },
             Some(Asked::Silent(why)) => format!("the modem could not be asked: {why}"),
             Some(Asked::Says(Said { operating_mode, locked })) => {
                 let locked = match locked {
