@@ -42,16 +42,18 @@ BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
 
-# No path of the machine that built it is in the program.
+# The program contains no path of the machine that built it.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
+# A distribution passes its linker flags in LDFLAGS.
+LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build deps testbed demo test vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt deb rpm packages reproducible pages rules clean
 
 all: build
 
-build: export RUSTFLAGS += $(REMAP)
+build: export RUSTFLAGS += $(REMAP) $(LINK)
 build:
 	$(CARGO) build --release --locked
 

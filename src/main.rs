@@ -1,25 +1,18 @@
-#![no_main]
-
 use std::env;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::Parser;
 use log::LevelFilter;
-use nix::libc::c_int;
 use wwan_quirks::cli::{Cli, Verb};
 use wwan_quirks::error::{Error, Exit};
 use wwan_quirks::root::Root;
 use wwan_quirks::{
-    apply, check, composition, doctor, explain, fcc_unlock, hook, import, list, report, rules, status, sys,
+    apply, check, composition, doctor, explain, fcc_unlock, hook, import, list, report, rules, status,
 };
 
-/// In the place of Rust's own start, which reads `/proc/self/maps` with the C library's stdio: that is a fifth of all
-/// instructions of a hook, and a tenth of its memory.
-// SAFETY: nothing else in the program is called `main`, and this has the type that the C library calls.
-#[unsafe(no_mangle)]
-pub extern "C" fn main() -> c_int {
-    sys::begin();
-    // udev's own call is not worth building a command line's whole description, which is a tenth of its time.
+fn main() -> ExitCode {
+    // udev's call needs no command line parser: building its description takes a tenth of a hook's time.
     let exit = if env::args_os().skip(1).eq(["hook"]) {
         ended(hook::run(&Root::new("/")))
     } else if let Some(ports) = fcc_unlock::called_for(env::args_os()) {
@@ -27,11 +20,10 @@ pub extern "C" fn main() -> c_int {
     } else {
         seldom(Cli::parse())
     };
-    c_int::from(exit as u8)
+    ExitCode::from(exit as u8)
 }
 
 /// What a person asks for.
-#[inline(never)]
 fn seldom(cli: Cli) -> Exit {
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => LevelFilter::Error,

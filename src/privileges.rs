@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long, sock_filter};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::unistd::alarm;
 
 use crate::sys;
 use crate::systemd::Start;
 
 /// A run needs 10 MB of address space, and the longest descriptors are half of one.
-const MEMORY: u64 = 256 << 20;
+const MEMORY: rlim_t = 256 << 20;
 /// Standard streams, the journal, the port's state, its folder in sysfs, its node, and what libusb opens.
-const FILES: u64 = 64;
+const FILES: rlim_t = 64;
 /// Nothing but a port's state is written.
-const FILE_SIZE: u64 = 64 << 10;
+const FILE_SIZE: rlim_t = 64 << 10;
 
 /// Bounds what a run may use, whatever it meets.
 pub fn limit() {
@@ -87,6 +87,28 @@ pub fn give_away(start: Option<&Start>) {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
+/// The calls with 64-bit time that 32-bit C libraries use; every 32-bit architecture gives them the same numbers
+/// (asm-generic/unistd.h).
+#[cfg(target_pointer_width = "32")]
+mod time64 {
+    use nix::libc::c_long;
+
+    pub const SYS_CLOCK_GETTIME64: c_long = 403;
+    pub const SYS_CLOCK_NANOSLEEP_TIME64: c_long = 407;
+    pub const SYS_TIMER_SETTIME64: c_long = 409;
+    pub const SYS_TIMERFD_SETTIME64: c_long = 411;
+    pub const SYS_PPOLL_TIME64: c_long = 414;
+    pub const SYS_FUTEX_TIME64: c_long = 422;
+}
+#[cfg(target_pointer_width = "32")]
+use time64::*;
+
+/// `mmap`, as C libraries call it: 32-bit ones pass the offset in pages.
+#[cfg(target_pointer_width = "32")]
+const SYS_MMAP: c_long = libc::SYS_mmap2;
+#[cfg(not(target_pointer_width = "32"))]
+const SYS_MMAP: c_long = libc::SYS_mmap;
+
 /// Calls that are of no use for reaching anything that is not open.
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
@@ -98,7 +120,7 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_flock,
     libc::SYS_close,
     libc::SYS_ppoll,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm"))]
     libc::SYS_poll,
     libc::SYS_timerfd_settime,
     libc::SYS_timer_settime,
@@ -109,6 +131,22 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_gettid,
     libc::SYS_getrandom,
     libc::SYS_clock_gettime,
+    #[cfg(target_pointer_width = "32")]
+    SYS_CLOCK_GETTIME64,
+    #[cfg(target_pointer_width = "32")]
+    SYS_TIMER_SETTIME64,
+    #[cfg(target_pointer_width = "32")]
+    SYS_TIMERFD_SETTIME64,
+    #[cfg(target_pointer_width = "32")]
+    SYS_CLOCK_NANOSLEEP_TIME64,
+    #[cfg(target_pointer_width = "32")]
+    SYS_PPOLL_TIME64,
+    #[cfg(target_pointer_width = "32")]
+    SYS_FUTEX_TIME64,
+    #[cfg(target_pointer_width = "32")]
+    libc::SYS__llseek,
+    #[cfg(target_pointer_width = "32")]
+    libc::SYS_ftruncate64,
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
     libc::SYS_restart_syscall,
@@ -128,6 +166,10 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_00b7)
 } else if cfg!(target_arch = "riscv64") {
     Some(0xc000_00f3)
+} else if cfg!(target_arch = "arm") {
+    Some(0x4000_0028)
+} else if cfg!(target_arch = "x86") {
+    Some(0x4000_0003)
 } else {
     None
 };
@@ -183,7 +225,7 @@ fn filter(start: Option<&Start>) -> Option<Vec<sock_filter>> {
     rule(&mut filter, libc::SYS_sendto, &[Argument::IsNot(0, socket), Argument::Is(4, 0)]);
     rule(&mut filter, libc::SYS_ioctl, &[Argument::IsNot(1, TIOCSTI)]);
     let protection = libc::PROT_EXEC as u32;
-    rule(&mut filter, libc::SYS_mmap, &[Argument::Lacks(2, protection), Argument::Lacks(3, libc::MAP_FIXED as u32)]);
+    rule(&mut filter, SYS_MMAP, &[Argument::Lacks(2, protection), Argument::Lacks(3, libc::MAP_FIXED as u32)]);
     if let Some(start) = start {
         let prepared = |bytes: &[u8]| {
             [

@@ -73,8 +73,10 @@ const QUESTION: Duration = Duration::from_secs(5);
 
 /// Prints the status of the devices named, or of all that the database knows, which are asked themselves where `ask`.
 pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    if ask && let Err(error) = sys::catch_stop_signals() {
-        log::warn!("a signal would leave a modem as it is then: {error}");
+    if ask {
+        if let Err(error) = sys::catch_stop_signals() {
+            log::warn!("a signal would leave a modem as it is then: {error}");
+        }
     }
     let mut exit = Exit::Fine;
     let mut all = Vec::new();

@@ -10,8 +10,6 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::Timer;
 use nix::time::ClockId;
 use rusb::{Context, DeviceHandle, UsbContext};
-use std::fs::OpenOptions;
-use std::mem;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -62,20 +60,6 @@ pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix:
             records = rest;
         }
     }
-}
-
-/// What Rust's own start of a program does that is needed here: descriptors 0, 1 and 2 are something, so that no device
-/// is taken for standard error, and a reader that goes away is an error and not the end.
-pub fn begin() {
-    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-        if null.as_raw_fd() > 2 {
-            break;
-        }
-        mem::forget(null);
-    }
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: no handler is installed that could run.
-    let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
 }
 
 /// Neither this process nor any that it starts can ever get more privileges than it has now.

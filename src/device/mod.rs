@@ -314,8 +314,9 @@ impl Device {
     }
 
     /// What tells this stay on the bus from all others: the inode of its folder, which sysfs gives to no other one.
+    #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub fn stay(&self) -> u64 {
-        fstat(&self.directory).map_or(0, |status| status.st_ino)
+        fstat(&self.directory).map_or(0, |status| status.st_ino as u64)
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.
