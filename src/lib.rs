@@ -1,45 +1,16 @@
-//! wwan-quirks makes a USB WWAN modem work by the time it is plugged in: out of install mode, in the right
-//! USB configuration, radio unlocked.
+//! wwan-quirks makes a WWAN modem work by the time it is plugged in: out of install mode, in the right USB
+//! configuration, with its radio unlocked.
 //!
-//! One event comes in, one outcome goes out:
+//! One event comes in, one result goes out:
 //!
 //! ```text
-//! event ──> device ──> quirk ──> plan ──> steps ──> outcome
+//! event ──> match ──> snapshot ──> plan ──> execute ──> report
 //! ```
 
-pub mod apply;
-pub mod check;
-pub mod cli;
-pub mod composition;
-pub mod deadline;
-pub mod device;
-pub mod doctor;
-pub mod error;
-pub mod event;
-pub mod explain;
-pub mod fcc_unlock;
-pub mod holders;
-pub mod hook;
-pub mod id;
-pub mod import;
-pub mod journal;
-pub mod layers;
-pub mod link;
-pub mod list;
-pub mod plan;
-pub mod policy;
-pub mod privileges;
-pub mod quirks;
-pub mod report;
-pub mod rfkill;
-pub mod root;
-pub mod rules;
-pub mod run;
-pub mod session;
-pub mod source;
-pub mod state;
-pub mod status;
+pub mod database;
+pub mod host;
+pub mod modem;
+pub mod serve;
 pub mod steps;
-pub mod sys;
-pub mod systemd;
-pub mod wire;
+pub mod usb;
+pub mod verbs;

@@ -4,12 +4,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use log::LevelFilter;
-use wwan_quirks::cli::{Cli, Verb};
-use wwan_quirks::error::{Error, Exit};
-use wwan_quirks::root::Root;
-use wwan_quirks::{
-    apply, check, composition, doctor, explain, fcc_unlock, hook, import, list, report, rules, status,
-};
+use wwan_quirks::host::root::Root;
+use wwan_quirks::serve::error::{Error, Exit};
+use wwan_quirks::verbs::apply;
+use wwan_quirks::verbs::check;
+use wwan_quirks::verbs::cli::{Cli, Verb};
+use wwan_quirks::verbs::composition;
+use wwan_quirks::verbs::doctor;
+use wwan_quirks::verbs::explain;
+use wwan_quirks::verbs::fcc_unlock;
+use wwan_quirks::verbs::hook;
+use wwan_quirks::verbs::import;
+use wwan_quirks::verbs::list;
+use wwan_quirks::verbs::report;
+use wwan_quirks::verbs::rules;
+use wwan_quirks::verbs::status;
 
 fn main() -> ExitCode {
     // udev's call needs no command line parser: building its description takes a tenth of a hook's time.

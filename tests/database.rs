@@ -173,8 +173,8 @@ fn a_message_that_has_no_answer_needs_no_endpoint_for_one() {
 
 #[test]
 fn a_look_up_reads_what_a_check_reads() {
-    use wwan_quirks::layers::{Layer, Layered};
-    use wwan_quirks::quirks::fragment::{parse, parse_for};
+    use wwan_quirks::database::layers::{Layer, Layered};
+    use wwan_quirks::database::quirks::fragment::{parse, parse_for};
     let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
     for entry in std::fs::read_dir(database).unwrap() {
         let path = entry.unwrap().path();

@@ -7,9 +7,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
-use wwan_quirks::privileges;
-use wwan_quirks::root::Root;
-use wwan_quirks::systemd::Start;
+use wwan_quirks::host::root::Root;
+use wwan_quirks::host::sandbox;
+use wwan_quirks::serve::systemd::Start;
 
 /// Runs `what` in a process of its own: this test again, which the variable tells apart.
 fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
@@ -43,10 +43,10 @@ fn nothing_more_can_be_opened() {
         let (mut one, mut other) = UnixStream::pair().unwrap();
         let mut status = File::open("/proc/thread-self/status").unwrap();
         let mut large = vec![1_u8; 1 << 20];
-        privileges::limit();
-        assert_eq!(privileges::level(), None);
-        privileges::give_away(None);
-        assert!(privileges::level().unwrap().contains("seccomp"), "{:?}", privileges::level());
+        sandbox::limit();
+        assert_eq!(sandbox::level(), None);
+        sandbox::give_away(None);
+        assert!(sandbox::level().unwrap().contains("seccomp"), "{:?}", sandbox::level());
 
         refused("a file", File::open("/etc/hostname"));
         refused("a new file", File::create("/tmp/wwan-quirks-never"));
@@ -100,7 +100,7 @@ fn systemd_can_be_asked_for_what_was_prepared_and_for_nothing_else() {
             assert!(heard.is_empty(), "{heard:?}");
             fs::remove_dir_all(folder).unwrap();
         });
-        privileges::give_away(Some(&start));
+        sandbox::give_away(Some(&start));
         let socket = start.descriptor().try_into().unwrap();
         let say = |bytes: &[u8]| {
             nix::sys::socket::send(socket, bytes, nix::sys::socket::MsgFlags::empty()).map_err(std::io::Error::from)
@@ -120,7 +120,7 @@ fn systemd_can_be_asked_for_what_was_prepared_and_for_nothing_else() {
 fn a_run_that_hangs_is_ended() {
     let began = Instant::now();
     let status = alone("a_run_that_hangs_is_ended", || {
-        privileges::end_after(Duration::ZERO);
+        sandbox::end_after(Duration::ZERO);
         let (mut silent, _other) = UnixStream::pair().unwrap();
         let _ = silent.read(&mut [0]);
     });

@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
-use wwan_quirks::deadline::Deadline;
-use wwan_quirks::holders::{Proxy, Way, way};
-use wwan_quirks::link::stream::Stream;
-use wwan_quirks::quirks::Procedure;
-use wwan_quirks::root::Root;
+use wwan_quirks::database::quirks::Procedure;
+use wwan_quirks::host::deadline::Deadline;
+use wwan_quirks::host::root::Root;
+use wwan_quirks::modem::access::{Proxy, Way, way};
+use wwan_quirks::modem::link::stream::Stream;
+use wwan_quirks::modem::transport::Transport;
+use wwan_quirks::modem::wire::mbim::{Body, Status, Uuid};
+use wwan_quirks::modem::wire::qmi::Service;
+use wwan_quirks::modem::wire::{mbim, qmi};
 use wwan_quirks::steps::Outcome;
-use wwan_quirks::steps::fcc_auth::{Transport, run};
-use wwan_quirks::wire::mbim::{Body, Status, Uuid};
-use wwan_quirks::wire::qmi::Service;
-use wwan_quirks::wire::{mbim, qmi};
+use wwan_quirks::steps::fcc_auth::run;
 
 /// A locked Sierra modem behind a pty, which reports the messages that it gets.
 struct Modem {

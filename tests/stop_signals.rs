@@ -7,8 +7,8 @@ use nix::sys::signal::{Signal, raise};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use wwan_quirks::deadline::Deadline;
-use wwan_quirks::sys;
+use wwan_quirks::host::deadline::Deadline;
+use wwan_quirks::host::sys;
 
 #[test]
 fn a_signal_ends_one_wait_and_not_the_process() {

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wwan_quirks::id::UsbId;
-use wwan_quirks::import::Import;
-use wwan_quirks::layers::{Layer, Layered};
-use wwan_quirks::quirks::switch::{InterruptIn, Op};
-use wwan_quirks::quirks::{self, Quirk, Step, Text, Wish, fragment};
-use wwan_quirks::root::Root;
+use wwan_quirks::database::layers::{Layer, Layered};
+use wwan_quirks::database::quirks::switch::{InterruptIn, Op};
+use wwan_quirks::database::quirks::{self, Quirk, Step, Text, Wish, fragment};
+use wwan_quirks::host::root::Root;
+use wwan_quirks::usb::UsbId;
+use wwan_quirks::verbs::import::Import;
 
 #[derive(Deserialize)]
 struct Device {

@@ -9,22 +9,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wwan_quirks::deadline::Deadline;
-use wwan_quirks::device::{Device, Port, descriptors};
-use wwan_quirks::event::Event;
-use wwan_quirks::id::UsbId;
-use wwan_quirks::import::Import;
-use wwan_quirks::journal::printable;
-use wwan_quirks::layers::{Layer, Layered};
-use wwan_quirks::link::usb::{Setup, Usb, UsbError};
-use wwan_quirks::link::{self, LinkError};
-use wwan_quirks::policy;
-use wwan_quirks::quirks::switch::Switch;
-use wwan_quirks::quirks::{Procedure, fragment};
-use wwan_quirks::root::Root;
-use wwan_quirks::steps::fcc_auth::{self, Protocol, Transport};
+use wwan_quirks::database::layers::{Layer, Layered};
+use wwan_quirks::database::policy;
+use wwan_quirks::database::quirks::switch::Switch;
+use wwan_quirks::database::quirks::{Procedure, fragment};
+use wwan_quirks::host::deadline::Deadline;
+use wwan_quirks::host::journal::printable;
+use wwan_quirks::host::root::Root;
+use wwan_quirks::modem::device::{Device, descriptors};
+use wwan_quirks::modem::link::usb::{Usb, UsbError};
+use wwan_quirks::modem::link::{self, LinkError};
+use wwan_quirks::modem::transport::{Protocol, Transport};
+use wwan_quirks::modem::wire::{Framer, at, mbim, qmi};
+use wwan_quirks::serve::event::Event;
+use wwan_quirks::steps::fcc_auth;
 use wwan_quirks::steps::switch::{self, Target};
-use wwan_quirks::wire::{Framer, at, mbim, qmi};
+use wwan_quirks::usb::Port;
+use wwan_quirks::usb::Setup;
+use wwan_quirks::usb::UsbId;
+use wwan_quirks::verbs::import::Import;
 
 /// A target by its name.
 pub type Fuzz = fn(&[u8]);
@@ -251,7 +254,7 @@ struct Answers<'a> {
     sent: VecDeque<u8>,
 }
 
-impl link::Port for Answers<'_> {
+impl link::Link for Answers<'_> {
     fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
         self.sent = message.iter().copied().collect();
         Ok(())
@@ -317,7 +320,7 @@ pub fn quirks(data: &[u8]) {
     for id in ids.take(8) {
         let (found, _) = fragment::parse_for(&layered(), text, id);
         if errors.is_empty() {
-            let about = |quirks: &[wwan_quirks::quirks::Quirk]| {
+            let about = |quirks: &[wwan_quirks::database::quirks::Quirk]| {
                 let about = quirks.iter().filter(|quirk| quirk.ids.contains(&id));
                 about.map(|quirk| format!("{quirk:?}")).collect::<Vec<_>>()
             };

@@ -10,12 +10,12 @@ pub use at::Console;
 pub use dms::Dms;
 
 use super::Trouble;
-use crate::holders::Barred;
-use crate::link::LinkError;
-use crate::quirks::composition::{Composition, Table, Value, Wanted};
-use crate::session::SessionError;
-use crate::wire::mbim::Status;
-use crate::wire::qmi::ErrorCode;
+use crate::database::quirks::composition::{Composition, Table, Value, Wanted};
+use crate::modem::access::Barred;
+use crate::modem::link::LinkError;
+use crate::modem::session::SessionError;
+use crate::modem::wire::mbim::Status;
+use crate::modem::wire::qmi::ErrorCode;
 
 /// What the modem says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

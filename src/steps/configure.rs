@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::device::{Device, DeviceError};
+use crate::host::sys;
+use crate::modem::device::{Device, DeviceError};
 use crate::steps::{Outcome, Trouble};
-use crate::sys;
 
 /// Sets configuration `to`, where `from` is active; where the modem needs it, after it was `unconfigured` for a while.
 /// What the kernel set is put back when the modem does not take it.

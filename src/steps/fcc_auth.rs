@@ -13,57 +13,18 @@ mod tests;
 pub use messages::messages;
 
 use super::{Outcome, Trouble};
-use crate::deadline::Deadline;
-use crate::holders::Holder;
-use crate::link::{LinkError, Port};
-use crate::quirks::Procedure;
-use crate::session::SessionError;
-use crate::session::mbim::{self, Session};
-use crate::session::qmi::{self, Carrier, Direct};
-use crate::wire::mbim::Status;
-use crate::wire::qmi::{ErrorCode, OperatingMode};
+use crate::database::quirks::Procedure;
+use crate::host::deadline::Deadline;
+use crate::modem::access::Holder;
+use crate::modem::link::LinkError;
+use crate::modem::session::SessionError;
+use crate::modem::session::mbim;
+use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
+use crate::modem::wire::mbim::Status;
+use crate::modem::wire::qmi::{ErrorCode, OperatingMode};
 use std::fmt;
-use std::path::Path;
 
 const APPLY: &str = "`wwan-quirks apply` tries again";
-
-/// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Qmi,
-    Mbim,
-    At,
-}
-
-impl Protocol {
-    /// By the driver that made the port.
-    pub fn of_driver(driver: &str) -> Option<Protocol> {
-        match driver {
-            "qmi_wwan" => Some(Protocol::Qmi),
-            "cdc_mbim" => Some(Protocol::Mbim),
-            "option" | "option1" => Some(Protocol::At),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Protocol::Qmi => "QMI",
-            Protocol::Mbim => "MBIM",
-            Protocol::At => "AT commands",
-        })
-    }
-}
-
-/// The way to the modem.
-pub struct Transport<'p> {
-    pub port: &'p mut dyn Port,
-    pub protocol: Protocol,
-    /// Where `port` is a new connection to qmi-proxy or mbim-proxy: the path of the port that the proxy holds.
-    pub proxied: Option<&'p Path>,
-}
 
 /// Unlocks the radio of a modem that is locked, and leaves any other as it is.
 ///
@@ -131,29 +92,6 @@ pub fn held(holders: &[Holder]) -> Outcome {
         format!("left alone: the port is held by {}", names.join(", ")),
         "stop it and run `wwan-quirks apply`, or have it use qmi-proxy or mbim-proxy",
     ))
-}
-
-/// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
-pub fn over_qmi<T>(
-    transport: Transport,
-    deadline: Deadline,
-    procedure: impl FnOnce(&mut dyn Carrier) -> Result<T, SessionError>,
-) -> Result<T, SessionError> {
-    if transport.protocol == Protocol::Mbim {
-        return procedure(&mut open_mbim(transport, deadline)?);
-    }
-    let mut carrier = Direct::new(transport.port);
-    if let Some(port) = transport.proxied {
-        qmi::open_through_proxy(&mut carrier, port, deadline)?;
-    }
-    procedure(&mut carrier)
-}
-
-fn open_mbim<'p>(transport: Transport<'p>, deadline: Deadline) -> Result<Session<'p>, SessionError> {
-    match transport.proxied {
-        Some(port) => Session::open_through_proxy(transport.port, port, deadline),
-        None => Session::open(transport.port, deadline),
-    }
 }
 
 /// How the radio stands.

@@ -7,9 +7,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::deadline::Deadline;
-use crate::link::usb::{Usb, UsbError};
-use crate::quirks::switch::{Op, Switch};
+use crate::database::quirks::switch::{Op, Switch};
+use crate::host::deadline::Deadline;
+use crate::modem::link::usb::{Usb, UsbError};
 use crate::steps::{Outcome, Trouble};
 
 /// No device takes longer to take or refuse a transfer that it means to answer.
@@ -264,7 +264,7 @@ mod tests {
     }
 
     impl Usb for Script {
-        fn control_out(&mut self, s: crate::link::usb::Setup, data: &[u8], _: Duration) -> Result<usize, UsbError> {
+        fn control_out(&mut self, s: crate::usb::Setup, data: &[u8], _: Duration) -> Result<usize, UsbError> {
             self.answer(
                 format!(
                     "control {:02x}{:02x} {:04x} {:04x} {}",
@@ -277,7 +277,7 @@ mod tests {
                 &mut [],
             )
         }
-        fn control_in(&mut self, s: crate::link::usb::Setup, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+        fn control_in(&mut self, s: crate::usb::Setup, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
             self.answer(
                 format!(
                     "control {:02x}{:02x} {:04x} {:04x} in {}",

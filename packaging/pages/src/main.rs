@@ -14,10 +14,10 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use wwan_quirks::cli::Cli;
-use wwan_quirks::id::UsbId;
-use wwan_quirks::quirks;
-use wwan_quirks::root::Root;
+use wwan_quirks::database::quirks;
+use wwan_quirks::host::root::Root;
+use wwan_quirks::usb::UsbId;
+use wwan_quirks::verbs::cli::Cli;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
@@ -257,7 +257,7 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         let mut said = Vec::new();
-        let ended = wwan_quirks::check::run(&Root::new(&root), &[], false, &mut said);
+        let ended = wwan_quirks::verbs::check::run(&Root::new(&root), &[], false, &mut said);
         fs::remove_dir_all(&root).unwrap();
         let said = format!(
             "{}{}",

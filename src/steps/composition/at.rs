@@ -4,11 +4,11 @@
 //! (forum.sierrawireless.com 9372) and in the text of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
 use super::{Dialogue, Fault, Standing};
-use crate::link::LinkError;
-use crate::quirks::composition::{Bits, Composition, Table, Value, Wanted};
-use crate::session::SessionError;
-use crate::session::at::Conversation;
-use crate::wire::{Malformed, at};
+use crate::database::quirks::composition::{Bits, Composition, Table, Value, Wanted};
+use crate::modem::link::LinkError;
+use crate::modem::session::SessionError;
+use crate::modem::session::at::Conversation;
+use crate::modem::wire::{Malformed, at};
 
 const PRODUCT: &str = "AT!UDPID";
 const NUMBER: &str = "AT!UDUSBCOMP";
@@ -169,8 +169,8 @@ fn mask(line: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadline::Deadline;
-    use crate::link::Port;
+    use crate::host::deadline::Deadline;
+    use crate::modem::link::Link;
     use std::collections::VecDeque;
     use std::time::Duration;
 
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    impl Port for Modem {
+    impl Link for Modem {
         fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
             let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
             let open = format!("AT!ENTERCND=\"{}\"", self.password);

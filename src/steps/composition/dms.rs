@@ -1,12 +1,12 @@
 //! By QMI: the device management service, DMS 0x555B and 0x555C.
 
 use super::{Dialogue, Fault, Standing};
-use crate::link::LinkError;
-use crate::quirks::composition::{Table, Value, Wanted};
-use crate::session::SessionError;
-use crate::session::qmi::Client;
-use crate::wire::Malformed;
-use crate::wire::qmi::{OperatingMode, dms};
+use crate::database::quirks::composition::{Table, Value, Wanted};
+use crate::modem::link::LinkError;
+use crate::modem::session::SessionError;
+use crate::modem::session::qmi::Client;
+use crate::modem::wire::Malformed;
+use crate::modem::wire::qmi::{OperatingMode, dms};
 use log::debug;
 
 pub struct Dms<'d, 'c> {
@@ -57,12 +57,12 @@ impl Dialogue for Dms<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadline::Deadline;
-    use crate::link::scripted::{Face, Modem};
-    use crate::quirks::composition::Composition;
+    use crate::database::quirks::composition::Composition;
+    use crate::host::deadline::Deadline;
+    use crate::modem::link::scripted::{Face, Modem};
+    use crate::modem::transport::{Protocol, Transport, over_qmi};
+    use crate::modem::wire::qmi::Service;
     use crate::steps::composition::{Request, Told, go_through};
-    use crate::steps::fcc_auth::{Protocol, Transport, over_qmi};
-    use crate::wire::qmi::Service;
     use std::time::Duration;
 
     const LISTED: &[u8] = &[10, 1, 6, 7, 8, 9, 10, 11, 12, 14, 19];

@@ -1,12 +1,12 @@
 //! The procedures of the device management service: Sierra's and Foxconn's.
 
 use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
-use crate::deadline::Deadline;
-use crate::session::SessionError;
-use crate::session::qmi::{Carrier, Client};
+use crate::host::deadline::Deadline;
+use crate::modem::session::SessionError;
+use crate::modem::session::qmi::{Carrier, Client};
+use crate::modem::wire::Malformed;
+use crate::modem::wire::qmi::{ErrorCode, OperatingMode, Service, dms};
 use crate::steps::Outcome;
-use crate::wire::Malformed;
-use crate::wire::qmi::{ErrorCode, OperatingMode, Service, dms};
 use log::debug;
 use md5::{Digest, Md5};
 use std::time::Duration;

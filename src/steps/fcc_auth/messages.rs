@@ -1,10 +1,10 @@
 //! The messages of an unlock, byte for byte, for people: what is sent to a locked modem, in its order.
 
 use super::{Protocol, quectel};
-use crate::quirks::Procedure;
-use crate::session::mbim::{CLOSE, Command, OPEN, QMI};
-use crate::wire::mbim::{Body, Message};
-use crate::wire::qmi::{self, Call, Service, ctl, dms};
+use crate::database::quirks::Procedure;
+use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
+use crate::modem::wire::mbim::{Body, Message};
+use crate::modem::wire::qmi::{self, Call, Service, ctl, dms};
 use std::fmt::Write as _;
 
 /// A line a message: its name and its bytes in hex. What only the modem can give, or is counted on, is 0: CID, TID, and
@@ -73,9 +73,10 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadline::Deadline;
-    use crate::link::scripted::{Face, Modem};
-    use crate::steps::fcc_auth::{Transport, run};
+    use crate::host::deadline::Deadline;
+    use crate::modem::link::scripted::{Face, Modem};
+    use crate::modem::transport::Transport;
+    use crate::steps::fcc_auth::run;
     use std::time::Duration;
 
     /// What is told is what is said, but for looks at the mode that are repeated.

@@ -1,11 +1,11 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
 use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
-use crate::session::SessionError;
-use crate::session::mbim::{Command, Session};
+use crate::modem::session::SessionError;
+use crate::modem::session::mbim::{Command, Session};
+use crate::modem::wire::mbim::{CommandType, Uuid};
+use crate::modem::wire::{Fields, Malformed};
 use crate::steps::{Outcome, Trouble};
-use crate::wire::mbim::{CommandType, Uuid};
-use crate::wire::{Fields, Malformed};
 use std::time::Duration;
 
 pub const QUERY: Command =

@@ -7,12 +7,12 @@
 //! has `+GTFCCLOCKVER: 1` for the right answer; answers seen on FM350s are `0,1`, `2,0` while locked and `2,1` after.
 
 use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
-use crate::deadline::Deadline;
-use crate::link::Port;
-use crate::session::SessionError;
-use crate::session::at::Conversation;
+use crate::host::deadline::Deadline;
+use crate::modem::link::Link;
+use crate::modem::session::SessionError;
+use crate::modem::session::at::Conversation;
+use crate::modem::wire::{Malformed, at};
 use crate::steps::{Outcome, Trouble};
-use crate::wire::{Malformed, at};
 use sha2::{Digest, Sha256};
 
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
@@ -20,7 +20,7 @@ const VERDICT: &str = "+GTFCCLOCKVER";
 const STATUS: &str = "+GTFCCEFFSTATUS";
 
 pub fn unlock(
-    port: &mut dyn Port,
+    port: &mut dyn Link,
     oem_strings: &[String],
     stays_off: Option<&str>,
     deadline: Deadline,
@@ -45,7 +45,7 @@ pub fn unlock(
 }
 
 /// Where the firmware does not tell the effective status, only an unlock would.
-pub fn ask(port: &mut dyn Port, deadline: Deadline) -> Result<Said, SessionError> {
+pub fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
     let radio = look(&mut at)?;
     let unlocked = radio == Radio::On || says_unlocked(&mut at)?;
@@ -114,9 +114,10 @@ fn conclude(at: &mut Conversation, stays_off: Option<&str>) -> Result<Outcome, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::LinkError;
-    use crate::quirks::Procedure;
-    use crate::steps::fcc_auth::{Protocol, Transport, run};
+    use crate::database::quirks::Procedure;
+    use crate::modem::link::LinkError;
+    use crate::modem::transport::{Protocol, Transport};
+    use crate::steps::fcc_auth::run;
     use std::collections::VecDeque;
     use std::time::Duration;
 
@@ -188,7 +189,7 @@ mod tests {
         }
     }
 
-    impl Port for Modem {
+    impl Link for Modem {
         fn send(&mut self, message: &[u8], _by: Deadline) -> Result<(), LinkError> {
             self.transfer()?;
             let command = std::str::from_utf8(message).unwrap().strip_suffix('\r').unwrap();

@@ -1,6 +1,8 @@
 use super::*;
-use crate::link::scripted::{Face, Modem};
-use crate::wire::qmi::{ctl, dms};
+use crate::modem::link::Link;
+use crate::modem::link::scripted::{Face, Modem};
+use crate::modem::wire::qmi::{ctl, dms};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const BUDGET: Duration = Duration::from_millis(600);
@@ -254,8 +256,8 @@ fn a_cid_whose_answer_is_lost_is_asked_for_again() {
 
 /// The answer to an allocation that nobody waits for any more.
 fn late_cid(face: Face) -> Vec<u8> {
-    use crate::wire::mbim::{Body, Message, Uuid};
-    use crate::wire::qmi::{Kind, from_modem};
+    use crate::modem::wire::mbim::{Body, Message, Uuid};
+    use crate::modem::wire::qmi::{Kind, from_modem};
     // TID 0, which nobody uses.
     let buffer = &from_modem(ctl::ALLOCATE_CID, 0, Kind::Response, 0, &[(2, &[0; 4]), (1, &[2, 0x33])]);
     match face {
@@ -306,7 +308,7 @@ fn garbage_is_passed_over_and_told_if_there_is_nothing_else() {
     assert_eq!(both(|modem| modem.noise = noise.clone()), online());
 
     struct Garbling(Modem);
-    impl Port for Garbling {
+    impl Link for Garbling {
         fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
             self.0.send(message, by)
         }

@@ -1,0 +1,7 @@
+//! What the configuration files say: quirks and policy, with the location of each value.
+
+pub mod diagnostic;
+pub mod layers;
+pub mod policy;
+pub mod quirks;
+pub mod udev_rules;

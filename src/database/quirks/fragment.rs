@@ -1,0 +1,454 @@
+//! One file of the database as it is written, and what it says once it is checked.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use memchr::memmem;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use toml::Spanned;
+
+use super::switch::{Seconds, Written};
+use super::{Place, Procedure, Quirk, Reset, Step, Strings, Text, Wish, vendor_of};
+use crate::database::diagnostic::{Invalid, line_of};
+use crate::database::layers::Layered;
+use crate::usb::Function;
+use crate::usb::UsbId;
+
+/// The form of the files that this program reads.
+const SCHEMA: u32 = 1;
+/// What a udev event has left beside the kernel's own work on a new configuration.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    schema: Spanned<u32>,
+    #[serde(default)]
+    device: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Entry {
+    id: Spanned<Ids>,
+    name: Spanned<String>,
+    note: Option<String>,
+    manufacturer: Option<String>,
+    product: Option<String>,
+    serial: Option<String>,
+    scsi_vendor: Option<String>,
+    scsi_model: Option<String>,
+    scsi_revision: Option<String>,
+    #[serde(default)]
+    qmi_interfaces: Vec<u8>,
+    online_after_reset: Option<Reset>,
+    steps: Spanned<Vec<StepEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StepEntry {
+    Switch(Written),
+    Configuration(ConfigurationEntry),
+    FccAuth(ProcedureEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProcedureEntry {
+    Sierra,
+    Quectel,
+    /// With the word that its maker puts into the hash.
+    Foxconn(String),
+    Rolling(RollingEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RollingEntry {
+    interface: u8,
+    oem_strings: Vec<String>,
+}
+
+/// One ID or a list of them, not yet read.
+enum Ids {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
+        struct IdsVisitor;
+        impl<'de> Visitor<'de> for IdsVisitor {
+            type Value = Ids;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an ID like \"1199:9071\", or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
+                Ok(Ids::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ids, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = list.next_element()? {
+                    ids.push(id);
+                }
+                Ok(Ids::Many(ids))
+            }
+        }
+        deserializer.deserialize_any(IdsVisitor)
+    }
+}
+
+impl Ids {
+    /// The IDs, or where the first that is wrong stands, and why. All must be of `vendor`, where one is given.
+    fn read(ids: Spanned<Ids>, vendor: Option<u16>) -> Result<Vec<UsbId>, (Range<usize>, String)> {
+        let span = ids.span();
+        let texts = match ids.into_inner() {
+            Ids::One(text) => vec![(span, text)],
+            Ids::Many(texts) if texts.is_empty() => return Err((span, "an entry needs at least one ID".to_owned())),
+            Ids::Many(texts) => texts.into_iter().map(|text| (text.span(), text.into_inner())).collect(),
+        };
+        let read = |(span, text): (Range<usize>, String)| match (text.parse::<UsbId>(), vendor) {
+            (Err(error), _) => Err((span, error.to_string())),
+            (Ok(id), _) if ![id.to_string(), id.to_string().to_uppercase()].contains(&text) => {
+                Err((span, "write the letters of an ID in one case".to_owned()))
+            }
+            (Ok(id), Some(vendor)) if id.vendor != vendor => {
+                Err((span, format!("{id} does not belong into a file of vendor {vendor:04x}")))
+            }
+            (Ok(id), _) => Ok(id),
+        };
+        texts.into_iter().map(read).collect()
+    }
+}
+
+/// A wish, or a table of it and how it is come by.
+struct ConfigurationEntry {
+    wish: WishEntry,
+    unconfigured: Option<Seconds>,
+}
+
+impl<'de> Deserialize<'de> for ConfigurationEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigurationEntry, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            wish: WishEntry,
+            unconfigured: Option<Seconds>,
+        }
+        struct ConfigurationVisitor;
+        impl<'de> Visitor<'de> for ConfigurationVisitor {
+            type Value = ConfigurationEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Visitor::expecting(&WishVisitor, f)?;
+                f.write_str(", or a table with `wish`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_str(text)?, unconfigured: None })
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<ConfigurationEntry, E> {
+                Ok(ConfigurationEntry { wish: WishVisitor.visit_i64(value)?, unconfigured: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
+                let Table { wish, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
+                    return Err(de::Error::custom("no udev event can wait for more than a second"));
+                }
+                Ok(ConfigurationEntry { wish, unconfigured })
+            }
+        }
+        deserializer.deserialize_any(ConfigurationVisitor)
+    }
+}
+
+/// `"preferred"`, `"keep"`, a function, or a `bConfigurationValue`.
+struct WishEntry(Wish);
+
+impl<'de> Deserialize<'de> for WishEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WishEntry, D::Error> {
+        deserializer.deserialize_any(WishVisitor)
+    }
+}
+
+struct WishVisitor;
+impl Visitor<'_> for WishVisitor {
+    type Value = WishEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
+        Ok(WishEntry(match text {
+            "preferred" => Wish::Preferred,
+            "keep" => Wish::Keep,
+            "mbim" => Wish::Function(Function::Mbim),
+            "qmi" => Wish::Function(Function::Qmi),
+            "ecm" => Wish::Function(Function::Ecm),
+            "ncm" => Wish::Function(Function::Ncm),
+            _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
+        let value = u8::try_from(value).ok().filter(|value| *value != 0);
+        value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
+    }
+}
+
+/// A line that begins so is the header of an entry, unless it stands in a string of several lines.
+const HEADER: &str = "\n[[device]]";
+
+/// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
+/// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
+pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Invalid>) {
+    let find = |part: &str, from: usize| {
+        let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
+        Some(from + at)
+    };
+    let first = find(HEADER, 0);
+    // An ID in a text with escapes, or an entry among strings of several lines, is only found by reading it all.
+    let (Some(first), None) = (first, ["\\", "\"\"\"", "'''"].iter().find_map(|odd| find(odd, 0))) else {
+        return parse(file, text);
+    };
+    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    let mut read = 0;
+    let forms = [id.to_string(), id.to_string().to_uppercase()];
+    let next = |from| forms.iter().filter_map(|form| find(form, from)).min();
+    while let Some(at) = next(read) {
+        if at < first {
+            return parse(file, text);
+        }
+        let before = text.get(..at).unwrap_or_default();
+        let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
+        let end = find(HEADER, at).unwrap_or(text.len());
+        let (mut more, mut wrong) = parse_entry(file, text, first, start..end);
+        quirks.append(&mut more);
+        errors.append(&mut wrong);
+        read = end;
+    }
+    (quirks, errors)
+}
+
+/// What is before the first header, at `first`, and the entry at `span`, as a file of their own.
+fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Invalid>) {
+    let part = |from, to| text.get(from..to).unwrap_or_default();
+    let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), part(span.start, span.end)].concat()) {
+        Ok(parsed) => parsed,
+        Err(error) => (Vec::new(), vec![*error]),
+    };
+    // What was left out had lines, too.
+    let lines = memchr::memchr_iter(b'\n', part(first, span.start).as_bytes()).count();
+    quirks.iter_mut().for_each(|quirk| quirk.place.line += lines);
+    errors.iter_mut().filter(|error| error.line > line_of(text, first)).for_each(|error| error.line += lines);
+    (quirks, errors)
+}
+
+/// The quirks of a file, and all that is wrong with it. An entry that is wrong is left out.
+pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
+    let error = match parse_whole(file, text) {
+        Ok(parsed) => return parsed,
+        Err(error) => *error,
+    };
+    // A parser stops at the first fault: the entries are read one by one to find the others.
+    let starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
+    let (Some(first), false) = (starts.first(), text.contains("\"\"\"") || text.contains("'''")) else {
+        return (Vec::new(), vec![error]);
+    };
+    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let (mut more, wrong) = parse_entry(file, text, *first, start..end);
+        quirks.append(&mut more);
+        for fault in wrong {
+            // A fault before the first entry is found with each of them.
+            if !errors.contains(&fault) {
+                errors.push(fault);
+            }
+        }
+    }
+    if errors.is_empty() {
+        errors.push(error);
+    }
+    (quirks, errors)
+}
+
+/// The quirks of a file and what is wrong with their IDs, or the fault that keeps it from being read.
+fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>), Box<Invalid>> {
+    let invalid = |span, message: String| Invalid::at(&file.path, text, span, message);
+    let fragment: Fragment = toml::from_str(text).map_err(|error| Invalid::from_toml(&file.path, text, &error))?;
+    if *fragment.schema.get_ref() != SCHEMA {
+        let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
+        return Err(invalid(fragment.schema.span(), message).into());
+    }
+    let vendor = file.path.file_name().and_then(|name| vendor_of(name.as_encoded_bytes()));
+    let mut quirks = Vec::new();
+    let mut errors = Vec::new();
+    for entry in fragment.device {
+        let line = line_of(text, entry.span().start);
+        let entry = entry.into_inner();
+        let ids = match Ids::read(entry.id, vendor) {
+            Ok(ids) => ids,
+            Err((span, message)) => {
+                errors.push(invalid(span, message));
+                continue;
+            }
+        };
+        let mut strings = Strings::new();
+        for (text, part) in [
+            (Text::Manufacturer, entry.manufacturer),
+            (Text::Product, entry.product),
+            (Text::Serial, entry.serial),
+            (Text::ScsiVendor, entry.scsi_vendor),
+            (Text::ScsiModel, entry.scsi_model),
+            (Text::ScsiRevision, entry.scsi_revision),
+        ] {
+            strings.extend(part.map(|part| (text, part)));
+        }
+        let span = entry.steps.span();
+        let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
+        let twice =
+            steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| other.name() == step.name()));
+        if let Some((_, step)) = twice {
+            errors.push(invalid(span, format!("two {} steps: a modem takes one", step.name())));
+            continue;
+        }
+        let wordless = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
+        if steps.iter().any(wordless) {
+            errors.push(invalid(span, "the challenge is answered with at least one OEM string".to_owned()));
+            continue;
+        }
+        quirks.push(Quirk {
+            ids,
+            name: entry.name.into_inner(),
+            note: entry.note,
+            strings,
+            qmi_interfaces: entry.qmi_interfaces,
+            online_after_reset: entry.online_after_reset,
+            steps,
+            place: Place { layer: file.layer, path: file.path.clone(), line },
+        });
+    }
+    Ok((quirks, errors))
+}
+
+fn step(entry: StepEntry) -> Step {
+    match entry {
+        StepEntry::Switch(Written(switch)) => Step::Switch(switch),
+        StepEntry::Configuration(ConfigurationEntry { wish: WishEntry(wish), unconfigured }) => {
+            Step::Configuration { wish, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
+        }
+        StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
+            ProcedureEntry::Sierra => Procedure::Sierra,
+            ProcedureEntry::Quectel => Procedure::Quectel,
+            ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
+            ProcedureEntry::Rolling(RollingEntry { interface, oem_strings }) => {
+                Procedure::Rolling { interface, oem_strings }
+            }
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::layers::Layer;
+    use std::path::PathBuf;
+
+    fn file(name: &str) -> Layered {
+        Layered { layer: Layer::Shipped, path: PathBuf::from(name) }
+    }
+
+    const TEXT: &str = "schema = 1\n\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [\n]\n\n# x\n[[device]]\n\
+        id = [\"1199:68A2\", \"1199:9041\"]\nname = \"B\"\nsteps = [{ configuration = 1 }]\n[[device]]\nid = \"1199:0fff\"\n";
+
+    #[test]
+    fn only_what_concerns_an_id_is_read_and_lines_keep_their_numbers() {
+        let (quirks, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:68a2".parse().unwrap());
+        assert_eq!(errors, []);
+        assert_eq!(quirks.len(), 1);
+        assert_eq!((quirks[0].name.as_str(), quirks[0].place.line), ("B", 10));
+        // The last entry is wrong, which a look-up for it tells at the same place as a check of the whole file.
+        let (_, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:0fff".parse().unwrap());
+        assert_eq!(errors, parse(&file("1199-x.toml"), TEXT).1);
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn one_fault_hides_no_other() {
+        let (quirks, errors) = parse(&file("1199-x.toml"), &format!("{TEXT}[[device]]\nid = \"1199:1\nsteps = []\n"));
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!((quirks.len(), lines.as_slice()), (2, [14, 17].as_slice()), "{errors:?}");
+        // What is wrong with the head is told once.
+        let (quirks, errors) = parse(&file("1199-x.toml"), &TEXT.replace("schema", "shema"));
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!((quirks.len(), lines.as_slice()), (0, [1, 14].as_slice()), "{errors:?}");
+    }
+
+    #[test]
+    fn an_id_in_disguise_is_found() {
+        let text = "schema = 1\n[[device]]\nid = \"\\u0031199:9071\"\nname = \"A\"\nsteps = []\n[[device]]\nid = \"1199:1111\"\n\
+            name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
+        let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
+        assert_eq!((errors.len(), quirks.len()), (0, 2));
+    }
+
+    #[test]
+    fn faults_are_found_where_they_are() {
+        for (entry, place, message) in [
+            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no USB ID"),
+            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no USB ID"),
+            ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "1 to 255"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = \"mbin\" }]", "3:28", "invalid value"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
+            ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "vendor 1199"),
+            ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "one case"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ switch = [{ bulk = \"55534243\" }] }]", "3:31", "31 bytes"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 1 }, { configuration = 2 }]",
+                "3:9",
+                "two configuration steps",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 1, unconfigured = 2 } }]",
+                "3:28",
+                "more than a second",
+            ),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
+                "3:36",
+                "invalid type",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = { interface = 3, oem-strings = [] } } }]",
+                "3:9",
+                "at least one OEM string",
+            ),
+            ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
+        ] {
+            let text = format!("schema = 1\n[[device]]\n{entry}\n");
+            let errors = parse(&file("1199-x.toml"), &text).1;
+            let [error] = errors.as_slice() else { panic!("{entry}: {errors:?}") };
+            assert_eq!(format!("{}:{}", error.line - 2, error.column), place, "{entry}: {error}");
+            assert!(error.message.contains(message), "{entry}: {error}");
+        }
+        assert_eq!(
+            parse(&file("a.toml"), "schema = 2\n").1[0].message,
+            "this program reads schema = 1; a newer one may read this file"
+        );
+        assert_eq!(parse(&file("a.toml"), "[[device]]\n").1.len(), 1);
+    }
+}

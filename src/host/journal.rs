@@ -1,0 +1,208 @@
+//! One line a decision, to whatever keeps lines here: the journal, syslog, or standard error.
+//!
+//! udev throws a helper's standard error away, so the journal's socket comes first. Entries carry structured fields
+//! (`WWAN_QUIRKS_PORT`, `_ID`, `_STEP`, `_OUTCOME`, `MESSAGE_ID`) for those who count and alarm. The form is the
+//! journal's native protocol: `FIELD=value` lines in one datagram; a value with a newline goes by length.
+
+use std::fmt::Write as _;
+use std::os::unix::net::UnixDatagram;
+
+use log::Level;
+
+use crate::host::root::Root;
+
+pub const IDENTIFIER: &str = "wwan-quirks";
+/// Longer messages are cut: a modem's strings are at most 126 characters, and nothing else comes from outside.
+const MESSAGE_LIMIT: usize = 1500;
+
+/// Kinds of entries, each with its own `MESSAGE_ID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Done,
+    Nothing,
+    Unfinished,
+    Failed,
+    LeftAlone,
+    Invalid,
+}
+
+impl Kind {
+    pub fn message_id(self) -> &'static str {
+        match self {
+            Kind::Done => "5be2f10a6e254bd1a3e1b6ad1f4a6c01",
+            Kind::Nothing => "5be2f10a6e254bd1a3e1b6ad1f4a6c02",
+            Kind::Unfinished => "5be2f10a6e254bd1a3e1b6ad1f4a6c03",
+            Kind::Failed => "5be2f10a6e254bd1a3e1b6ad1f4a6c04",
+            Kind::LeftAlone => "5be2f10a6e254bd1a3e1b6ad1f4a6c05",
+            Kind::Invalid => "5be2f10a6e254bd1a3e1b6ad1f4a6c06",
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Done => "done",
+            Kind::Nothing => "nothing",
+            Kind::Unfinished => "unfinished",
+            Kind::Failed => "failed",
+            Kind::LeftAlone => "left-alone",
+            Kind::Invalid => "invalid",
+        }
+    }
+
+    /// The outcome as a line says it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Kind::Nothing => "nothing to do",
+            Kind::Unfinished => "not finished",
+            Kind::LeftAlone => "left alone",
+            other => other.name(),
+        }
+    }
+
+    pub fn level(self) -> Level {
+        match self {
+            Kind::Done | Kind::Nothing => Level::Info,
+            Kind::Unfinished | Kind::LeftAlone => Level::Warn,
+            Kind::Failed | Kind::Invalid => Level::Error,
+        }
+    }
+}
+
+/// syslog's numbers, which the journal uses as well (RFC 5424, table 2).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Where lines go.
+pub enum Journal {
+    Native(UnixDatagram),
+    Syslog(UnixDatagram),
+    Stderr,
+}
+
+impl Journal {
+    /// The first of the journal, syslog and standard error that is there. Sockets are only those of the running
+    /// system: another root has nobody listening.
+    pub fn open(root: &Root) -> Journal {
+        let connect = |path: &str| {
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.connect(root.at(path)).ok()?;
+            // A journal that is stopped or choked must not hold a modem up.
+            socket.set_nonblocking(true).ok()?;
+            Some(socket)
+        };
+        if let Some(socket) = connect("/run/systemd/journal/socket") {
+            return Journal::Native(socket);
+        }
+        connect("/dev/log").map_or(Journal::Stderr, Journal::Syslog)
+    }
+
+    /// Writes one line. `fields` are upper-case names of the journal; their values, like `message`, may hold anything.
+    pub fn send(&self, kind: Kind, message: &str, fields: &[(&str, &str)]) {
+        let message = printable(message);
+        let sent = match self {
+            Journal::Native(socket) => socket.send(&native(kind, &message, fields)).map(drop),
+            Journal::Syslog(socket) => {
+                // Facility 3 is "system daemons".
+                let line =
+                    format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(kind.level()), std::process::id());
+                socket.send(line.as_bytes()).map(drop)
+            }
+            Journal::Stderr => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        if sent.is_err() {
+            eprintln!("{IDENTIFIER}: {message}");
+        }
+    }
+}
+
+fn native(kind: Kind, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut datagram = Vec::with_capacity(512);
+    let level = priority(kind.level()).to_string();
+    let own = [
+        ("MESSAGE", message),
+        ("PRIORITY", level.as_str()),
+        ("SYSLOG_IDENTIFIER", IDENTIFIER),
+        ("MESSAGE_ID", kind.message_id()),
+        ("WWAN_QUIRKS_OUTCOME", kind.name()),
+    ];
+    for (name, value) in own.iter().chain(fields) {
+        datagram.extend(name.bytes());
+        if value.contains('\n') {
+            datagram.push(b'\n');
+            datagram.extend((value.len() as u64).to_le_bytes());
+        } else {
+            datagram.push(b'=');
+        }
+        datagram.extend(value.bytes());
+        datagram.push(b'\n');
+    }
+    datagram
+}
+
+/// `text` on one line, control characters escaped, cut where it is far too long. What a modem calls itself is data.
+pub fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if line.len() >= MESSAGE_LIMIT {
+            line.push('…');
+            break;
+        }
+        if character.is_control() || is_invisible(character) {
+            // Writing to a String does not fail.
+            let _ = write!(line, "\\u{{{:x}}}", u32::from(character));
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// Marks that reorder or hide what stands around them.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_documented() {
+        let page = include_str!("../../docs/journal.md");
+        for kind in [Kind::Done, Kind::Nothing, Kind::Unfinished, Kind::Failed, Kind::LeftAlone, Kind::Invalid] {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", kind.name())));
+            assert!(row.is_some_and(|row| row.contains(kind.message_id())), "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn an_entry_reaches_the_journal_with_its_fields() {
+        let directory = std::env::temp_dir().join(format!("wwan-quirks-journal-{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("run/systemd/journal")).unwrap();
+        let listener = UnixDatagram::bind(directory.join("run/systemd/journal/socket")).unwrap();
+        let journal = Journal::open(&Root::new(&directory));
+        journal.send(Kind::Done, "1-1: online", &[("WWAN_QUIRKS_PORT", "1-1"), ("WWAN_QUIRKS_NAME", "two\nlines")]);
+        let mut buffer = [0; 1024];
+        let length = listener.recv(&mut buffer).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        for line in
+            ["MESSAGE=1-1: online\n", "PRIORITY=6\n", "SYSLOG_IDENTIFIER=wwan-quirks\n", "WWAN_QUIRKS_PORT=1-1\n"]
+        {
+            assert!(text.contains(line), "{line:?} in {text:?}");
+        }
+        assert!(text.contains("WWAN_QUIRKS_NAME\n\u{9}\0\0\0\0\0\0\0two\nlines\n"), "{text:?}");
+    }
+
+    #[test]
+    fn what_a_modem_calls_itself_cannot_forge_a_line() {
+        assert_eq!(printable("a\nb\u{1b}[31m\u{202e}"), "a\\u{a}b\\u{1b}[31m\\u{202e}");
+        assert!(printable(&"x".repeat(9000)).len() < 2000);
+    }
+}

@@ -1,0 +1,9 @@
+//! This machine: its files, clock, journal and kernel interfaces.
+
+pub mod deadline;
+pub mod journal;
+pub mod rfkill;
+pub mod root;
+pub mod sandbox;
+pub mod state;
+pub mod sys;

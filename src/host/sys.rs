@@ -1,0 +1,228 @@
+//! What only `unsafe` can ask of the kernel, and waiting.
+
+use crate::host::deadline::Deadline;
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, sigaction};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
+use rusb::{Context, DeviceHandle, UsbContext};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+mod ioctl {
+    // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.
+    nix::ioctl_read!(wdm_max_command, b'H', 0xA0, u16);
+}
+
+/// The longest message that a cdc-wdm port takes, in bytes: `wMaxCommand`.
+///
+/// # Errors
+/// `ENOTTY` on anything else than cdc-wdm.
+pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
+    let mut bytes = 0_u16;
+    // SAFETY: the request writes one u16 through the pointer, which `bytes` holds room for; the descriptor is borrowed
+    // and so open.
+    unsafe { ioctl::wdm_max_command(port.as_raw_fd(), &mut bytes) }?;
+    Ok(bytes)
+}
+
+/// Hands an opened usbfs node to libusb. The caller keeps `node` open for as long as the handle lives: libusb neither
+/// duplicates nor closes it (`libusb_wrap_sys_device`).
+pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
+    // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
+    unsafe { context.open_device_with_fd(node.as_raw_fd()) }
+}
+
+/// Calls `each` with every name in a directory, `.` and `..` among them, in no order. No name costs an allocation, nor a
+/// search for its end: one NUL or more, and whatever fills up the record, stand behind it.
+pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
+    let mut buffer = [0_u8; 4096];
+    loop {
+        let (fd, start, length) = (directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: the kernel writes at most `length` bytes from `start` on, which is what `buffer` has; the descriptor
+        // is borrowed and so open.
+        let got = Errno::result(unsafe { libc::syscall(libc::SYS_getdents64, fd, start, length) })?;
+        let mut records = usize::try_from(got).ok().and_then(|got| buffer.get(..got)).unwrap_or_default();
+        if records.is_empty() {
+            return Ok(());
+        }
+        // struct linux_dirent64: inode, offset, u16 length of the record at 16, type, name from 19 on, NUL.
+        while let Some(length) = records.get(16..).and_then(<[u8]>::first_chunk) {
+            let length = usize::from(u16::from_ne_bytes(*length));
+            let (Some(name), Some(rest)) = (records.get(19..length), records.get(length..)) else { break };
+            each(name);
+            records = rest;
+        }
+    }
+}
+
+/// Neither this process nor any that it starts can ever get more privileges than it has now.
+pub fn no_new_privileges() -> nix::Result<()> {
+    // SAFETY: the call takes numbers alone.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Gives away all capabilities of this thread, which is the only one.
+pub fn drop_capabilities() -> nix::Result<()> {
+    // `_LINUX_CAPABILITY_VERSION_3` and this process; then effective, permitted and inheritable ones, in two halves.
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    // SAFETY: the kernel reads both arrays, which have the size that this version says, and keeps nothing of them.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+}
+
+/// Sees to it by Landlock that no file can be opened any more.
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` where the kernel has it not, `EPERM` where a sandbox does not let it through.
+pub fn forbid_files() -> nix::Result<()> {
+    // All rights of the first version (linux/landlock.h), so that every kernel that has it knows them; no rule gives
+    // any of them back.
+    let handled = (1_u64 << 13) - 1;
+    // SAFETY: the kernel reads eight bytes from `handled`.
+    let rules =
+        Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, 8_usize, 0) })?;
+    // SAFETY: the descriptor has just been made, and nobody else has it. It is closed with this scope.
+    let rules = unsafe { OwnedFd::from_raw_fd(rules as i32) };
+    // SAFETY: the call takes numbers alone; the descriptor is open.
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) }).map(drop)
+}
+
+/// From here on every system call goes through this classic BPF program (seccomp(2), `SECCOMP_MODE_FILTER`).
+pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program, which is as long as `len` says, and checks it; it writes nothing.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }).map(drop)
+}
+
+/// A copy of `bytes` in memory that is never written again, for as long as the process lives.
+pub fn sealed(bytes: &[u8]) -> nix::Result<&'static [u8]> {
+    let length = NonZeroUsize::new(bytes.len()).ok_or(Errno::EINVAL)?;
+    // SAFETY: new memory at an address that the kernel chooses, so that nothing else is there.
+    let page =
+        unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) }?;
+    // SAFETY: the mapping is as long as `bytes`, and new, so that they do not overlap. From the second call on it is
+    // only read, and it is never unmapped.
+    unsafe {
+        page.cast::<u8>().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+        mprotect(page, length.get(), ProtFlags::PROT_READ)?;
+        Ok(NonNull::slice_from_raw_parts(page.cast::<u8>(), bytes.len()).as_ref())
+    }
+}
+
+/// Connects to the address that these bytes are, a `struct sockaddr`. They are read where they stand.
+pub fn connect(socket: BorrowedFd, address: &[u8]) -> nix::Result<()> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel reads `length` bytes from the address, whatever they are; the descriptor is borrowed and open.
+    Errno::result(unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), length) }).map(drop)
+}
+
+static STOPS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count_stop(_signal: i32) {
+    STOPS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
+fn stop_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+}
+
+/// From here on SIGTERM, SIGINT and SIGHUP no longer end the process: they end its waits, and what was begun on a modem
+/// is put in order.
+pub fn catch_stop_signals() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(count_stop), SaFlags::empty(), SigSet::empty());
+    for signal in &stop_signals() {
+        // SAFETY: the handler adds to an atomic and nothing else, which is safe at any moment of the process.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+extern "C" fn pass_over(_signal: i32) {}
+
+/// A timer that interrupts the process, once it is set, until it is dropped: a close that waits for its device ends
+/// then. Waits by [`wait`] go on.
+pub fn interrupter() -> nix::Result<Timer> {
+    let action = SigAction::new(SigHandler::Handler(pass_over), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, which is safe at any moment of the process.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    let notify = SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 };
+    Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
+}
+
+/// How often the process was asked to stop so far.
+pub fn stops() -> usize {
+    STOPS.load(Ordering::Relaxed)
+}
+
+/// Waits until the descriptor is ready for `events`, or says that it is gone, or the deadline passes (empty flags).
+///
+/// # Errors
+/// `EINTR` where the process has been asked to stop more often than `seen` times, be it before the wait or within it:
+/// the signals are let in only while the kernel waits, so that none falls between the look and the wait.
+pub fn wait(fd: BorrowedFd, events: PollFlags, deadline: Deadline, seen: usize) -> nix::Result<PollFlags> {
+    let before = stop_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let ready = wait_blocked(fd, events, deadline, seen, before);
+    before.thread_set_mask()?;
+    ready
+}
+
+fn wait_blocked(
+    fd: BorrowedFd,
+    events: PollFlags,
+    deadline: Deadline,
+    seen: usize,
+    mask: SigSet,
+) -> nix::Result<PollFlags> {
+    loop {
+        if stops() > seen {
+            return Err(Errno::EINTR);
+        }
+        let mut polled = [PollFd::new(fd, events)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(deadline.remaining())), Some(mask)) {
+            Ok(_) => return Ok(polled.iter().filter_map(PollFd::revents).collect()),
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn every_name_is_told_once() {
+        let directory = std::env::temp_dir().join(format!("wwan-quirks-{}-names", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        // More than fit into the buffer at once, of all lengths.
+        let mut expected: Vec<String> =
+            (0..600).map(|number| format!("{number:0length$}", length = 4 + number % 200)).collect();
+        expected.iter().for_each(|name| std::fs::write(directory.join(name), "").unwrap());
+        expected.extend([".".to_owned(), "..".to_owned()]);
+        expected.sort();
+        let mut names = Vec::new();
+        let opened = std::fs::File::open(&directory).unwrap();
+        for_each_name(opened.as_fd(), |name| {
+            names.push(CStr::from_bytes_until_nul(name).unwrap().to_string_lossy().into_owned())
+        })
+        .unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        names.sort();
+        assert_eq!(names, expected);
+        let file = std::fs::File::open("/proc/self/cmdline").unwrap();
+        assert_eq!(for_each_name(file.as_fd(), |_| ()), Err(Errno::ENOTDIR));
+    }
+}

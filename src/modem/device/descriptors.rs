@@ -1,0 +1,292 @@
+//! USB descriptors as the `descriptors` file of sysfs holds them: the device descriptor, then every configuration
+//! with all that belongs to it (USB 2.0, section 9.6; Linux `drivers/usb/core/sysfs.c`).
+//!
+//! [`parse`] takes any bytes: it allocates no more than a small multiple of its input, never panics, and refuses what
+//! does not add up with the offset of the fault.
+
+use crate::usb::Function;
+
+const DEVICE: u8 = 1;
+const CONFIGURATION: u8 = 2;
+const INTERFACE: u8 = 4;
+const ENDPOINT: u8 = 5;
+
+const CLASS_COMMUNICATIONS: u8 = 0x02;
+pub const CLASS_MASS_STORAGE: u8 = 0x08;
+const CLASS_VENDOR: u8 = 0xff;
+const SUBCLASS_ECM: u8 = 0x06;
+const SUBCLASS_NCM: u8 = 0x0d;
+const SUBCLASS_MBIM: u8 = 0x0e;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("a descriptor at byte {at} says that it is {length} bytes long, and {left} are left")]
+    Length { at: usize, length: usize, left: usize },
+    #[error("the descriptor of type {kind} at byte {at} is {length} bytes long, too short for its kind")]
+    Short { at: usize, kind: u8, length: usize },
+    #[error("the descriptor of type {kind} at byte {at} stands outside of what it would belong to")]
+    Stray { at: usize, kind: u8 },
+    #[error("there is no device descriptor at the beginning")]
+    NoDevice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptors {
+    #[doc(alias = "bDeviceClass")]
+    pub class: u8,
+    #[doc(alias = "bNumConfigurations")]
+    pub announced: u8,
+    pub configurations: Vec<Configuration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    #[doc(alias = "bConfigurationValue")]
+    pub value: u8,
+    /// All alternate settings of all interfaces, in the order of the device.
+    pub interfaces: Vec<Interface>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    #[doc(alias = "bInterfaceNumber")]
+    pub number: u8,
+    #[doc(alias = "bAlternateSetting")]
+    pub alternate: u8,
+    #[doc(alias = "bInterfaceClass")]
+    pub class: u8,
+    #[doc(alias = "bInterfaceSubClass")]
+    pub subclass: u8,
+    #[doc(alias = "bInterfaceProtocol")]
+    pub protocol: u8,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// With the direction in bit 7: set for IN.
+    #[doc(alias = "bEndpointAddress")]
+    pub address: u8,
+    #[doc(alias = "bmAttributes")]
+    pub attributes: u8,
+}
+
+impl Endpoint {
+    pub fn is_in(self) -> bool {
+        self.address & 0x80 != 0
+    }
+
+    pub fn is_bulk(self) -> bool {
+        self.attributes & 0x03 == 0x02
+    }
+
+    pub fn is_interrupt(self) -> bool {
+        self.attributes & 0x03 == 0x03
+    }
+}
+
+impl Interface {
+    /// One interrupt and two bulk endpoints: the shape of a QMI control interface, and of a serial port with signals.
+    /// qmi_wwan refuses vendor-specific interfaces of exactly two endpoints (Linux `drivers/net/usb/qmi_wwan.c`).
+    fn has_control_channel(&self) -> bool {
+        let count = |test: fn(&Endpoint) -> bool| self.endpoints.iter().filter(|endpoint| test(endpoint)).count();
+        self.class == CLASS_VENDOR
+            && count(|endpoint| endpoint.is_interrupt() && endpoint.is_in()) == 1
+            && count(|endpoint| endpoint.is_bulk()) == 2
+    }
+}
+
+impl Configuration {
+    /// What this configuration offers. `qmi` are the `bInterfaceNumber`s on which qmi_wwan finds QMI in this modem;
+    /// where none are known, a configuration without MBIM that has a vendor-specific control channel offers QMI.
+    pub fn functions(&self, qmi: &[u8]) -> Vec<Function> {
+        let mut functions = Vec::new();
+        let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
+        let communications = |subclass| first.iter().any(|i| i.class == CLASS_COMMUNICATIONS && i.subclass == subclass);
+        let is_qmi = |interface: &Interface| {
+            interface.class == CLASS_VENDOR
+                && match qmi {
+                    [] => interface.has_control_channel() && !communications(SUBCLASS_MBIM),
+                    known => known.contains(&interface.number) && interface.endpoints.len() != 2,
+                }
+        };
+        if communications(SUBCLASS_MBIM) {
+            functions.push(Function::Mbim);
+        }
+        if first.iter().any(|interface| is_qmi(interface)) {
+            functions.push(Function::Qmi);
+        }
+        if communications(SUBCLASS_ECM) {
+            functions.push(Function::Ecm);
+        }
+        if communications(SUBCLASS_NCM) {
+            functions.push(Function::Ncm);
+        }
+        if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
+            functions.push(Function::Storage);
+        }
+        if first.iter().any(|interface| interface.class == CLASS_VENDOR && !is_qmi(interface)) {
+            functions.push(Function::Serial);
+        }
+        functions
+    }
+}
+
+/// Reads the contents of the `descriptors` file of a USB device.
+pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
+    let mut rest = bytes;
+    let mut device = None;
+    let mut configurations: Vec<Configuration> = Vec::new();
+    while let [length, tail @ ..] = rest {
+        let at = bytes.len() - rest.len();
+        let length = usize::from(*length);
+        let (Some(descriptor), Some(&kind)) = (rest.get(..length.max(2)).filter(|_| length >= 2), tail.first()) else {
+            return Err(Malformed::Length { at, length, left: rest.len() });
+        };
+        let field = |offset: usize| descriptor.get(offset).copied().ok_or(Malformed::Short { at, kind, length });
+        match kind {
+            DEVICE if at == 0 => device = Some((field(4)?, field(17)?)),
+            DEVICE => return Err(Malformed::Stray { at, kind }),
+            _ if device.is_none() => return Err(Malformed::NoDevice),
+            CONFIGURATION => {
+                field(8)?;
+                configurations.push(Configuration { value: field(5)?, interfaces: Vec::new() });
+            }
+            INTERFACE => {
+                let configuration = configurations.last_mut().ok_or(Malformed::Stray { at, kind })?;
+                configuration.interfaces.push(Interface {
+                    number: field(2)?,
+                    alternate: field(3)?,
+                    class: field(5)?,
+                    subclass: field(6)?,
+                    protocol: field(7)?,
+                    endpoints: Vec::new(),
+                });
+            }
+            ENDPOINT => {
+                let interface = configurations.last_mut().and_then(|configuration| configuration.interfaces.last_mut());
+                let interface = interface.ok_or(Malformed::Stray { at, kind })?;
+                field(6)?;
+                interface.endpoints.push(Endpoint { address: field(2)?, attributes: field(3)? });
+            }
+            _ => {}
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    let (class, announced) = device.ok_or(Malformed::NoDevice)?;
+    Ok(Descriptors { class, announced, configurations })
+}
+
+#[cfg(test)]
+pub mod samples {
+    /// Descriptors built piece by piece, for tests.
+    pub fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes =
+            vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
+        bytes.extend(configurations.concat());
+        bytes
+    }
+
+    pub fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
+        let body = interfaces.concat();
+        let total = (9 + body.len()) as u16;
+        let mut bytes = vec![9, 2, total as u8, (total >> 8) as u8, interfaces.len() as u8, value, 0, 0xe0, 0];
+        bytes.extend(body);
+        bytes
+    }
+
+    /// `endpoints` are (`bEndpointAddress`, `bmAttributes`).
+    pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
+        let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
+        for (address, attributes) in endpoints {
+            bytes.extend([7, 5, *address, *attributes, 0, 2, 0]);
+        }
+        bytes
+    }
+
+    pub const CONTROL_CHANNEL: &[(u8, u8)] = &[(0x81, 3), (0x82, 2), (0x02, 2)];
+
+    /// 1 = DM, NMEA, AT, QMI; 2 = MBIM, as an MC7710 has them.
+    pub fn mc7710() -> Vec<u8> {
+        let vendor = [0xff, 0xff, 0xff];
+        device(&[
+            configuration(
+                1,
+                &[
+                    interface(0, vendor, &[(0x83, 2), (0x04, 2)]),
+                    interface(2, vendor, CONTROL_CHANNEL),
+                    interface(3, vendor, CONTROL_CHANNEL),
+                    interface(8, vendor, CONTROL_CHANNEL),
+                ],
+            ),
+            configuration(
+                2,
+                &[interface(12, [2, 0x0e, 0], &[(0x81, 3)]), interface(13, [10, 0, 2], &[(0x82, 2), (0x02, 2)])],
+            ),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::*;
+    use super::*;
+
+    #[test]
+    fn functions_are_found_in_every_configuration() {
+        let descriptors = parse(&mc7710()).unwrap();
+        let functions = |index: usize, qmi: &[u8]| descriptors.configurations[index].functions(qmi);
+        assert_eq!(functions(0, &[8, 19]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, &[]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, &[10]), [Function::Serial]);
+        assert_eq!(functions(1, &[8, 19]), [Function::Mbim]);
+    }
+
+    #[test]
+    fn serial_ports_beside_mbim_are_not_taken_for_qmi() {
+        let bytes = device(&[configuration(
+            1,
+            &[interface(3, [0xff, 0, 0], CONTROL_CHANNEL), interface(12, [2, 0x0e, 0], &[(0x81, 3)])],
+        )]);
+        let descriptors = parse(&bytes).unwrap();
+        assert_eq!(descriptors.configurations[0].functions(&[]), [Function::Mbim, Function::Serial]);
+    }
+
+    #[test]
+    fn two_endpoints_are_no_qmi() {
+        let bytes = device(&[configuration(1, &[interface(8, [0xff, 0xff, 0xff], &[(0x82, 2), (0x02, 2)])])]);
+        assert_eq!(parse(&bytes).unwrap().configurations[0].functions(&[8]), [Function::Serial]);
+    }
+
+    #[test]
+    fn descriptors_that_do_not_add_up_are_refused_at_their_place() {
+        let whole = mc7710();
+        assert_eq!(parse(&[]), Err(Malformed::NoDevice));
+        assert_eq!(parse(&whole[18..]), Err(Malformed::NoDevice));
+        let mut zero = whole.clone();
+        zero[18] = 0;
+        assert!(matches!(parse(&zero), Err(Malformed::Length { at: 18, length: 0, .. })));
+        assert!(matches!(parse(&whole[..whole.len() - 1]), Err(Malformed::Length { left: 6, .. })));
+        let mut stray = whole[..18].to_vec();
+        stray.extend([7, 5, 0x81, 3, 8, 0, 9]);
+        assert_eq!(parse(&stray), Err(Malformed::Stray { at: 18, kind: ENDPOINT }));
+        let mut short = whole[..18].to_vec();
+        short.extend([4, 2, 9, 0]);
+        assert!(matches!(parse(&short), Err(Malformed::Short { at: 18, .. })));
+    }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_makes_it_panic() {
+        let whole = mc7710();
+        for end in 0..whole.len() {
+            let _ = parse(&whole[..end]);
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 2, 4, 5, 9, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                let _ = parse(&bytes);
+            }
+        }
+    }
+}

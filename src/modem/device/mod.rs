@@ -1,0 +1,530 @@
+//! One USB device as sysfs tells it.
+//!
+//! A [`Device`] holds its sysfs directory open. That handle belongs to this very device: once the device has left the
+//! bus, every read and write through it fails, even if another device stands on the same port by then. So nothing
+//! below ever acts on a modem other than the one that it was given.
+//!
+//! What is read here comes from the device or from whoever wrote the environment, and is checked: paths stay below
+//! `/sys/devices` and pass no symbolic link, texts and descriptors are bounded.
+
+pub mod descriptors;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::host::root::{Root, read_limited};
+use crate::usb::{Port, UsbId};
+use descriptors::{Descriptors, Malformed};
+
+/// A sysfs attribute is at most a page.
+const ATTRIBUTE_LIMIT: usize = 4096;
+/// Eight configurations of at most 65,535 bytes each: `USB_MAXCONFIG` in the kernel.
+const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("DEVPATH {0:?} is no device: it must lie below /devices, without \"..\" (who called the hook by hand?)")]
+    BadPath(String),
+    #[error("DEVPATH {0:?} names neither a USB device nor anything on one")]
+    NotUsb(String),
+    #[error("the device at {port} is gone")]
+    Gone { port: String },
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} says {text:?}, which is not what the kernel writes there")]
+    Odd { path: PathBuf, text: String },
+    #[error("the descriptors in {path} are malformed: {source}")]
+    Descriptors { path: PathBuf, source: Malformed },
+    #[error("{0:?} is neither a port (1-1.2), nor VID:PID, nor /dev/cdc-wdmN, nor /dev/bus/usb/BBB/DDD")]
+    NoSuchForm(String),
+    #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
+    Absent(String),
+    #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
+    Several { name: String, ports: Vec<String> },
+}
+
+/// The number of a device node, major and minor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceNumber {
+    pub major: u64,
+    pub minor: u64,
+}
+
+impl DeviceNumber {
+    fn parse(text: &str) -> Option<DeviceNumber> {
+        let (major, minor) = text.split_once(':')?;
+        Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+/// An interface of the active configuration, with what the kernel made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundInterface {
+    #[doc(alias = "bInterfaceNumber")]
+    pub number: u8,
+    pub driver: Option<String>,
+    /// Names of the `usbmisc`, `tty` and `net` devices on it.
+    pub nodes: Vec<String>,
+}
+
+/// A character device of a modem that takes commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPort {
+    /// `cdc-wdm0`, `ttyUSB1`.
+    pub name: String,
+    pub driver: Option<String>,
+    pub number: DeviceNumber,
+}
+
+/// The active configuration of one device, to be read and written where nothing can be opened any more.
+#[derive(Debug)]
+pub struct ConfigurationValue(File);
+
+impl ConfigurationValue {
+    /// As [`Device::set_configuration`] does it.
+    pub fn set(&self, value: u8) -> io::Result<()> {
+        self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
+    }
+
+    /// None where the device is unconfigured.
+    pub fn get(&self) -> io::Result<Option<u8>> {
+        let mut text = [0; 8];
+        // sysfs asks the device anew at every read from the start.
+        let length = self.0.read_at(&mut text, 0)?;
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+        Ok(text.trim().parse().ok().filter(|value| *value != 0))
+    }
+}
+
+pub struct Device {
+    pub port: Port,
+    pub id: UsbId,
+    /// For messages and for finding things again; reading goes through `directory`.
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Device {
+    /// The USB device that `devpath` (`/devices/…`, as udev's `DEVPATH` has it) is or lies on.
+    pub fn at_devpath(root: &Root, devpath: &str) -> Result<Device, DeviceError> {
+        let bad = || DeviceError::BadPath(devpath.to_owned());
+        let relative = devpath.strip_prefix('/').filter(|path| path.starts_with("devices/")).ok_or_else(bad)?;
+        if relative.len() > 4096 || relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad());
+        }
+        let parts: Vec<&str> = relative.split('/').collect();
+        let depth = parts.iter().rposition(|part| Port::new(part).is_some());
+        let depth = depth.ok_or_else(|| DeviceError::NotUsb(devpath.to_owned()))?;
+        let (Some(path), Some(port)) = (parts.get(..=depth), parts.get(depth).and_then(|part| Port::new(part))) else {
+            return Err(bad());
+        };
+        Device::open(root, Path::new(&path.join("/")), port)
+    }
+
+    /// All USB devices that stand on `root`'s buses, in the order of their ports.
+    pub fn all(root: &Root) -> Result<Vec<Device>, DeviceError> {
+        let path = root.at("/sys/bus/usb/devices");
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(DeviceError::Io { path, source }),
+        };
+        let mut ports: Vec<Port> =
+            entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)).collect();
+        ports.sort_unstable();
+        // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
+        Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
+    }
+
+    /// The USB device that stands on `port`.
+    pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
+        let link = root.at("/sys/bus/usb/devices").join(port.as_str());
+        let sys = root.at("/sys").canonicalize();
+        let real = link.canonicalize().and_then(|real| Ok((real, sys?)));
+        let (real, sys) = real.map_err(|_| DeviceError::Absent(port.to_string()))?;
+        let relative = real.strip_prefix(&sys).map_err(|_| DeviceError::BadPath(real.display().to_string()))?;
+        Device::open(root, relative, port)
+    }
+
+    fn open(root: &Root, relative: &Path, port: Port) -> Result<Device, DeviceError> {
+        let sys = root.at("/sys");
+        let path = sys.join(relative);
+        let top = File::open(&sys).map_err(|source| DeviceError::Io { path: sys, source })?;
+        // One name at a time: openat2, which could do it at once, is withheld from helpers by udevd's sandbox
+        // (RestrictSUIDSGID answers it with ENOSYS).
+        let mut directory = OwnedFd::from(top);
+        for name in relative {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            directory = match fcntl::openat(&directory, name, flags, Mode::empty()) {
+                Ok(directory) => directory,
+                Err(nix::Error::ENOENT | nix::Error::ENODEV) => {
+                    return Err(DeviceError::Gone { port: port.to_string() });
+                }
+                Err(error) => return Err(DeviceError::Io { path, source: error.into() }),
+            };
+        }
+        let mut device = Device { port, id: UsbId { vendor: 0, product: 0 }, path, directory };
+        device.id = UsbId { vendor: device.hex("idVendor")?, product: device.hex("idProduct")? };
+        Ok(device)
+    }
+
+    /// The devices that a person means by `text`: a port, an ID, the node of a cdc-wdm port or a tty, or a usbfs node.
+    pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
+        let absent = || DeviceError::Absent(text.to_owned());
+        let found = if let Some(port) = Port::new(text) {
+            vec![Device::at_port(root, port)?]
+        } else if let Ok(id) = text.parse::<UsbId>() {
+            Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
+        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name) || is_tty(name)) {
+            let class = if is_tty(name) { "/sys/class/tty" } else { "/sys/class/usbmisc" };
+            let real = root.at(class).join(name).canonicalize().map_err(|_| absent())?;
+            let sys = root.at("/sys").canonicalize().map_err(|_| absent())?;
+            let relative = real.strip_prefix(&sys).map_err(|_| absent())?;
+            vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]
+        } else if let Some(numbers) = text.strip_prefix("/dev/bus/usb/") {
+            let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
+            let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
+            let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
+            Device::all(root)?.into_iter().filter(|device| here(device) == wanted).collect()
+        } else {
+            return Err(DeviceError::NoSuchForm(text.to_owned()));
+        };
+        if found.is_empty() { Err(absent()) } else { Ok(found) }
+    }
+
+    /// The one device that a person means by `text`.
+    pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
+        let mut found = Device::named(root, text)?;
+        match (found.pop(), found.as_slice()) {
+            (Some(device), []) => Ok(device),
+            (last, _) => {
+                let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
+                Err(DeviceError::Several { name: text.to_owned(), ports })
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this very device still stands on the bus.
+    pub fn is_present(&self) -> bool {
+        self.attribute("idVendor").is_ok()
+    }
+
+    /// A text attribute without its trailing newline. Bytes that are no UTF-8 are replaced.
+    ///
+    /// `manufacturer`, `product`, `serial` and `bConfigurationValue` take the device's lock in the kernel and may
+    /// block for seconds while a driver probes; `idVendor`, `idProduct`, `busnum`, `devnum`, `dev` and `descriptors`
+    /// do not (Linux `drivers/usb/core/sysfs.c`).
+    pub fn attribute(&self, name: &str) -> Result<String, DeviceError> {
+        let bytes = self.read(Path::new(name), ATTRIBUTE_LIMIT)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    /// A text attribute of the first SCSI device on it; none where there is no such device, or not yet.
+    pub fn scsi_attribute(&self, name: &str) -> Option<String> {
+        // 1-1:1.0/host0/target0:0:0/0:0:0:0
+        let mut directory = PathBuf::new();
+        for prefix in [&format!("{}:", self.port), "host", "target", ""] {
+            let mut names = self.list(&directory).ok()?;
+            names.sort_unstable();
+            let digit = |name: &&String| name.as_bytes().get(prefix.len()).is_some_and(u8::is_ascii_digit);
+            directory.push(names.iter().find(|name| name.starts_with(prefix) && digit(name))?);
+        }
+        let text = self.attribute(&directory.join(name).display().to_string()).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    pub fn descriptors(&self) -> Result<Descriptors, DeviceError> {
+        let bytes = self.raw_descriptors()?;
+        descriptors::parse(&bytes)
+            .map_err(|source| DeviceError::Descriptors { path: self.path.join("descriptors"), source })
+    }
+
+    pub fn raw_descriptors(&self) -> Result<Vec<u8>, DeviceError> {
+        self.read(Path::new("descriptors"), DESCRIPTORS_LIMIT)
+    }
+
+    /// The active configuration; none where the device is unconfigured.
+    #[doc(alias = "bConfigurationValue")]
+    pub fn configuration(&self) -> Result<Option<u8>, DeviceError> {
+        let text = self.attribute("bConfigurationValue")?;
+        match text.trim() {
+            "" | "0" => Ok(None),
+            value => value.parse().map(Some).map_err(|_| self.odd("bConfigurationValue", value)),
+        }
+    }
+
+    /// Writes `bConfigurationValue`. The kernel unbinds the drivers, sends SET_CONFIGURATION (up to 5 s) and binds anew
+    /// before this returns.
+    pub fn set_configuration(&self, value: u8) -> io::Result<()> {
+        use std::io::Write;
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        File::from(file).write_all(format!("{value}\n").as_bytes())
+    }
+
+    /// `bConfigurationValue`, open for good.
+    pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        Ok(ConfigurationValue(File::from(file)))
+    }
+
+    /// `authorized`, open for writing: 0 takes the device's configuration away, and its drivers leave; 1 gives it one
+    /// again, as the kernel chooses it.
+    pub fn authorized(&self) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
+    }
+
+    /// What tells this stay on the bus from all others: the inode of its folder, which sysfs gives to no other one.
+    #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
+    pub fn stay(&self) -> u64 {
+        fstat(&self.directory).map_or(0, |status| status.st_ino as u64)
+    }
+
+    /// The node of the device under `/dev/bus/usb`, and the number that it must have.
+    pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
+        let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);
+        Ok((root.at(name), self.number("dev")?))
+    }
+
+    /// The interfaces of the active configuration.
+    pub fn interfaces(&self) -> Result<Vec<BoundInterface>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        let mut found = Vec::new();
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let directory = Path::new(&name);
+            let number = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            let number = u8::from_str_radix(&number, 16).map_err(|_| self.odd("bInterfaceNumber", &number))?;
+            let mut nodes = Vec::new();
+            for class in ["usbmisc", "net", "tty"] {
+                nodes.extend(self.list(&directory.join(class)).unwrap_or_default());
+            }
+            // A usb-serial port is a directory of its own beside the classes (`ttyUSB0`).
+            nodes.extend(self.list(directory)?.into_iter().filter(|name| name.starts_with("tty") && name != "tty"));
+            nodes.sort_unstable();
+            found.push(BoundInterface { number, driver: self.driver(directory), nodes });
+        }
+        found.sort_unstable_by_key(|interface| interface.number);
+        Ok(found)
+    }
+
+    /// The `cdc-wdm` ports of the device, in the order of their names.
+    pub fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        let mut ports = Vec::new();
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let class = Path::new(&name).join("usbmisc");
+            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_control_port(port)) {
+                let number = self.number(&class.join(&port).join("dev").display().to_string())?;
+                ports.push(ControlPort { driver: self.driver(Path::new(&name)), name: port, number });
+            }
+        }
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(ports)
+    }
+
+    /// The tty of interface `number`; none where no driver made one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let interface = Path::new(&name);
+            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if u8::from_str_radix(&told, 16) != Ok(number) {
+                continue;
+            }
+            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn driver(&self, directory: &Path) -> Option<String> {
+        let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
+        Path::new(&target).file_name()?.to_str().map(str::to_owned)
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let entries = Dir::openat(&self.directory, directory, flags, Mode::empty());
+        let entries = entries.map_err(|error| self.error(directory, error.into()))?;
+        let names = entries.into_iter().flatten().map(|entry| entry.file_name().to_bytes().to_owned());
+        let texts = names.filter_map(|name| OsStr::from_bytes(&name).to_str().map(str::to_owned));
+        Ok(texts.filter(|name| name != "." && name != "..").collect())
+    }
+
+    fn read(&self, name: &Path, limit: usize) -> Result<Vec<u8>, DeviceError> {
+        debug_assert!(name.components().all(|part| matches!(part, Component::Normal(_))));
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        fcntl::openat(self.directory.as_fd(), name, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|file| read_limited(File::from(file), limit))
+            .map_err(|error| self.error(name, error))
+    }
+
+    fn error(&self, name: &Path, source: io::Error) -> DeviceError {
+        match source.raw_os_error().map(nix::Error::from_raw) {
+            Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
+            // A removed directory has no entries any more; one that still has an ID merely lacks this attribute.
+            Some(nix::Error::ENOENT) if name == Path::new("idVendor") => {
+                DeviceError::Gone { port: self.port.to_string() }
+            }
+            _ => DeviceError::Io { path: self.path.join(name), source },
+        }
+    }
+
+    fn odd(&self, name: &str, text: &str) -> DeviceError {
+        DeviceError::Odd { path: self.path.join(name), text: text.to_owned() }
+    }
+
+    fn hex(&self, name: &str) -> Result<u16, DeviceError> {
+        let text = self.attribute(name)?;
+        u16::from_str_radix(&text, 16).map_err(|_| self.odd(name, &text))
+    }
+
+    fn decimal(&self, name: &str) -> Result<u16, DeviceError> {
+        let text = self.attribute(name)?;
+        text.parse().map_err(|_| self.odd(name, &text))
+    }
+
+    fn number(&self, name: &str) -> Result<DeviceNumber, DeviceError> {
+        let text = self.attribute(name)?;
+        DeviceNumber::parse(&text).ok_or_else(|| self.odd(name, &text))
+    }
+}
+
+/// `cdc-wdm` and a number.
+pub fn is_control_port(name: &str) -> bool {
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+fn is_number(digits: &str) -> bool {
+    (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn ttys_are_found_wherever_their_driver_puts_them() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-ttys-{}", std::process::id()));
+        let device = top.join("sys/devices/usb1/1-1");
+        let write = |path: &str, text: &str| {
+            let path = device.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (path, text) in [
+            ("idVendor", "1199\n"),
+            ("idProduct", "9071\n"),
+            ("1-1:1.3/bInterfaceNumber", "03\n"),
+            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
+            ("1-1:1.2/bInterfaceNumber", "02\n"),
+            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("1-1:1.4/bInterfaceNumber", "04\n"),
+            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
+            ("1-1:1.8/bInterfaceNumber", "08\n"),
+        ] {
+            write(path, text);
+        }
+        symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
+        let opened = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| opened.tty(number));
+        fs::remove_dir_all(&top).unwrap();
+        let tty = |name: &str, driver: Option<&str>, major, minor| {
+            let number = DeviceNumber { major, minor };
+            Some(ControlPort { name: name.to_owned(), driver: driver.map(str::to_owned), number })
+        };
+        let expected = [
+            tty("ttyUSB0", None, 188, 0),
+            tty("ttyUSB1", Some("qcserial"), 188, 1),
+            tty("ttyACM0", None, 166, 0),
+            None,
+            None,
+        ];
+        assert_eq!(found.map(Result::unwrap), expected);
+    }
+
+    fn plug(root: &Path, vendor: &str) {
+        let directory = root.join("sys/devices/usb1/1-1");
+        fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("idVendor", vendor),
+            ("idProduct", "9071"),
+            ("busnum", "1"),
+            ("devnum", "7"),
+            ("dev", "189:6"),
+            ("bConfigurationValue", "1"),
+        ] {
+            fs::write(directory.join(name), format!("{text}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_took_its_place_is_not_acted_on() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-swapped-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let attribute = device.configuration_value().unwrap();
+        assert!(device.is_present() && device.node(&root).is_ok());
+        fs::remove_dir_all(path.join("sys/devices/usb1/1-1")).unwrap();
+        plug(&path, "12d1");
+        assert!(!device.is_present());
+        assert!(device.node(&root).is_err());
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.descriptors().is_err());
+        let _ = attribute.set(3);
+        let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
+        assert_eq!(now, "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_passed_on_the_way_to_a_device() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-linked-{}", std::process::id()));
+        let root = Root::new(&path);
+        plug(&path, "1199");
+        let link = path.join("sys/devices/usb2");
+        std::os::unix::fs::symlink("usb1", &link).unwrap();
+        assert!(Device::at_devpath(&root, "/devices/usb1/1-1").is_ok());
+        assert!(matches!(Device::at_devpath(&root, "/devices/usb2/1-1"), Err(DeviceError::Io { .. })));
+        let attribute = path.join("sys/devices/usb1/1-1/bConfigurationValue");
+        fs::rename(&attribute, path.join("another")).unwrap();
+        std::os::unix::fs::symlink(path.join("another"), &attribute).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        assert!(device.set_configuration(2).is_err());
+        assert!(device.configuration_value().is_err());
+        assert_eq!(fs::read_to_string(path.join("another")).unwrap(), "1\n");
+        fs::remove_dir_all(path).unwrap();
+    }
+}

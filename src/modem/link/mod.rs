@@ -1,0 +1,146 @@
+//! How bytes travel: each kind of port behind [`Port`].
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+#[cfg(test)]
+pub(crate) mod scripted;
+pub mod stream;
+pub mod tty;
+pub mod usb;
+pub mod wdm;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+
+use crate::host::deadline::Deadline;
+use crate::host::sys;
+use crate::modem::device::DeviceNumber;
+
+/// A port that a modem listens on.
+pub trait Link {
+    /// Sends one message whole.
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError>;
+
+    /// The next bytes from the modem, at least one; `None` where none came in time, and after that time whatever came:
+    /// a modem that never stops talking does not keep anybody.
+    ///
+    /// They need be neither one message nor whole messages.
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError>;
+
+    /// The longest message that the port carries, in bytes.
+    fn longest(&self) -> usize;
+}
+
+impl Link for Box<dyn Link> {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        (**self).send(message, by)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        (**self).receive(by)
+    }
+
+    fn longest(&self) -> usize {
+        (**self).longest()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The port took nothing until the deadline.
+    #[error("the port takes no message")]
+    Jammed,
+    #[error("the modem left")]
+    Gone,
+    /// Somebody else has opened the port meanwhile. Said once.
+    #[error("somebody else opened the port too")]
+    Shared,
+    /// The process was asked to stop. Said once for each time that it was asked.
+    #[error("stopped by a signal")]
+    Interrupted,
+    /// Bytes from the modem were lost; those that follow need not begin with a message.
+    #[error("bytes from the modem were lost")]
+    Lost,
+    #[error("a message of {length} bytes is longer than the port's {longest}")]
+    TooLong { length: usize, longest: usize },
+    #[error("the port's {operation} failed: {errno}")]
+    Io { operation: &'static str, errno: Errno },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path} is gone")]
+    Gone { path: PathBuf },
+    /// Its other face, `/dev/wwan*`, is in use, of which the kernel lets one be opened; or a program has a tty to itself
+    /// (`TIOCEXCL`).
+    #[error("{path} is in use by another program, or as a /dev/wwan port")]
+    InUse { path: PathBuf },
+    #[error("cannot open {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is not the device that sysfs names: it must be the character device {major}:{minor}")]
+    Another { path: PathBuf, major: u64, minor: u64 },
+}
+
+/// Opens a device node for reading and writing, without blocking. Refused is whatever is not the character device
+/// `number`: a link, a file, or the node of another device.
+pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
+    let file = opened.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
+        Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
+        _ => OpenError::Io { path: path.to_owned(), source },
+    })?;
+    let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let found =
+        DeviceNumber { major: nix::sys::stat::major(metadata.rdev()), minor: nix::sys::stat::minor(metadata.rdev()) };
+    if !metadata.file_type().is_char_device() || found != number {
+        let DeviceNumber { major, minor } = number;
+        return Err(OpenError::Another { path: path.to_owned(), major, minor });
+    }
+    Ok(file)
+}
+
+/// Whether the descriptor became ready in time. `stops` counts the requests to stop that its port has told of.
+fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
+    match sys::wait(fd, events, by, *stops) {
+        Ok(flags) if flags.contains(PollFlags::POLLHUP) => Err(LinkError::Gone),
+        Ok(flags) => Ok(!flags.is_empty()),
+        Err(Errno::EINTR) => {
+            *stops += 1;
+            Err(LinkError::Interrupted)
+        }
+        Err(errno) => Err(LinkError::Io { operation: "poll", errno }),
+    }
+}
+
+/// What a read or write came to, with the number of its error.
+fn errno(result: io::Result<usize>) -> Result<usize, Errno> {
+    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_character_device_is_opened() {
+        let null = DeviceNumber { major: 1, minor: 3 };
+        assert!(open_node(Path::new("/dev/null"), null).is_ok());
+        let other = open_node(Path::new("/dev/zero"), null).unwrap_err();
+        assert!(matches!(other, OpenError::Another { .. }), "{other}");
+        assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Gone { .. })));
+        let link = std::env::temp_dir().join(format!("wwan-quirks-link-{}", std::process::id()));
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let refused = open_node(&link, null);
+        std::fs::remove_file(&link).unwrap();
+        assert!(matches!(refused, Err(OpenError::Io { .. })));
+    }
+}

@@ -1,0 +1,506 @@
+//! A modem in memory, behind a [`Port`]: it speaks QMI, or QMI in MBIM, keeps the state that a real one keeps, and has
+//! the faults that real ones have.
+
+use super::{Link, LinkError};
+use crate::host::deadline::Deadline;
+use crate::modem::wire::mbim::{self, Body, ProtocolError, Reassembly, Status, Uuid};
+use crate::modem::wire::qmi::{self, Kind, Service, ctl, dms};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    Qmi,
+    Mbim,
+}
+
+pub const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
+pub const APPS: &str = "01.00.00.01";
+pub const IMEI: &str = "359072060000001";
+/// What it expects in version 2, with `foxc` as the magic, made by md5sum.
+const FOXCONN_DIGEST: &str = "9845966bd27f97813370fdbad8bc6ad7";
+
+pub struct Modem {
+    pub face: Face,
+    // What it is.
+    pub mode: u8,
+    pub switched_off: bool,
+    /// What DMS 0x555F is answered with; 0 unlocks.
+    pub auth_error: u16,
+    /// How often the mode is read after the unlock before it is online.
+    pub looks_until_online: usize,
+    /// The version of Foxconn's authentication that it takes, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
+    pub foxconn: Option<u8>,
+    /// Quectel's radio state.
+    pub quectel: Option<u32>,
+    /// Answers Quectel's unlock, and stays locked.
+    pub quectel_stays_locked: bool,
+    /// Sierra's USB composition, and those that it lists; where it has one, it can be reset.
+    pub composition: Option<(u8, &'static [u8])>,
+    pub refuses_reset: bool,
+    /// A proxy stands before it, which wants to hear this path first.
+    pub behind_proxy: Option<&'static str>,
+    /// `wMaxControlMessage`, in both directions.
+    pub longest: usize,
+    // Its faults.
+    /// Does not answer before this many requests of any kind were seen.
+    pub deaf_to: usize,
+    /// Does not hear these messages, MBIM open and close being 1 and 2.
+    pub mute_to: Vec<u16>,
+    /// Does what these messages say, and does not answer.
+    pub quiet_on: Vec<u16>,
+    /// Does what this message says, and its answer is lost, once.
+    pub loses: Option<u16>,
+    pub answers_after: Duration,
+    /// CTL Allocate CID alone is answered so late.
+    pub allocates_after: Duration,
+    /// Answers so many DMS requests with DeviceNotReady.
+    pub busy_for: usize,
+    /// Answers so many QMI commands with MBIM status Busy.
+    pub mbim_busy_for: usize,
+    pub has_no_cid: bool,
+    /// Says so many times of a command that it was not open.
+    pub not_opened: usize,
+    pub has_no_qmi: bool,
+    /// Sends indications and answers to requests that nobody made before each answer.
+    pub chatters: bool,
+    /// Hands out so many bytes a read.
+    pub reads_of: Option<usize>,
+    /// Hands out all that is there in one read.
+    pub reads_all: bool,
+    /// Puts these bytes before each answer, or before that to this message alone.
+    pub noise: Vec<u8>,
+    pub noise_at: Option<u16>,
+    /// Forgets its clients at this DMS request.
+    pub forgets_at: Option<usize>,
+    pub gone_at: Option<usize>,
+    pub interrupted_at: Option<usize>,
+    pub jammed: bool,
+    /// What stands before its answers, each of which lets one out: somebody else did not take theirs.
+    pub held: VecDeque<Vec<u8>>,
+    /// Sends nothing but CTL Sync indications, without end.
+    pub floods: bool,
+    // What it saw.
+    pub seen: Vec<u16>,
+    pub allocations: usize,
+    pub cids: BTreeSet<u8>,
+    pub is_open: bool,
+    pub transfers: usize,
+    next_cid: u8,
+    unlocked: bool,
+    looks: usize,
+    requests: usize,
+    commands: Reassembly,
+    waiting: VecDeque<(Instant, Vec<u8>)>,
+    read: Vec<u8>,
+}
+
+impl Modem {
+    /// A locked modem without faults.
+    pub fn locked(face: Face) -> Modem {
+        Modem {
+            face,
+            mode: 1,
+            switched_off: false,
+            auth_error: 0,
+            looks_until_online: 2,
+            foxconn: None,
+            quectel: None,
+            quectel_stays_locked: false,
+            composition: None,
+            refuses_reset: false,
+            behind_proxy: None,
+            longest: 4096,
+            deaf_to: 0,
+            mute_to: Vec::new(),
+            quiet_on: Vec::new(),
+            loses: None,
+            answers_after: Duration::ZERO,
+            allocates_after: Duration::ZERO,
+            busy_for: 0,
+            mbim_busy_for: 0,
+            has_no_cid: false,
+            not_opened: 0,
+            has_no_qmi: false,
+            chatters: false,
+            reads_of: None,
+            reads_all: false,
+            noise: Vec::new(),
+            noise_at: None,
+            forgets_at: None,
+            gone_at: None,
+            interrupted_at: None,
+            jammed: false,
+            held: VecDeque::new(),
+            floods: false,
+            seen: Vec::new(),
+            allocations: 0,
+            cids: BTreeSet::new(),
+            is_open: false,
+            transfers: 0,
+            next_cid: 0x14,
+            unlocked: false,
+            looks: 0,
+            requests: 0,
+            commands: Reassembly::default(),
+            waiting: VecDeque::new(),
+            read: Vec::new(),
+        }
+    }
+
+    pub fn count(&self, id: u16) -> usize {
+        self.seen.iter().filter(|seen| **seen == id).count()
+    }
+
+    /// What every transfer has in common: the modem may be gone by now, or the process asked to stop.
+    fn transfer(&mut self) -> Result<(), LinkError> {
+        let number = self.transfers;
+        self.transfers += 1;
+        if self.gone_at.is_some_and(|at| number >= at) {
+            return Err(LinkError::Gone);
+        }
+        if self.interrupted_at == Some(number) {
+            return Err(LinkError::Interrupted);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        match self.face {
+            Face::Qmi => {
+                if let Some(frame) = self.take_qmi(bytes) {
+                    self.answer(frame);
+                }
+            }
+            Face::Mbim => {
+                if let Some(whole) = self.commands.push(bytes).expect("an MBIM message") {
+                    self.take_mbim(&whole);
+                }
+            }
+        }
+    }
+
+    fn take_mbim(&mut self, bytes: &[u8]) {
+        let mbim::Message { tid, body } = mbim::Message::parse(bytes).expect("an MBIM message");
+        assert_ne!(tid, 0);
+        let reply = |body: Body<'_>| mbim::Message { tid, body }.emit();
+        match body {
+            Body::Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: mbim::CommandType::Set, buffer } => {
+                let path = self.behind_proxy.take().expect("a proxy that was not spoken to");
+                assert_eq!(buffer, mbim::proxy_configuration(path, 5));
+                self.seen.push(0xff00);
+                self.answer(reply(Body::CommandDone {
+                    service: Uuid::PROXY_CONTROL,
+                    cid: 1,
+                    status: Status::SUCCESS,
+                    buffer: &[],
+                }));
+            }
+            _ if self.behind_proxy.is_some() && !matches!(body, Body::Close) => panic!("{body:?} to a proxy"),
+            Body::Open { max_control_transfer } => {
+                assert_eq!(max_control_transfer as usize, self.longest);
+                // Opening starts the function anew, and only what it has closed counts as closed.
+                if self.hears(1) {
+                    self.is_open = true;
+                    self.answer(reply(Body::OpenDone(Status::SUCCESS)));
+                }
+            }
+            Body::Close => {
+                self.is_open = false;
+                if self.hears(2) {
+                    self.answer(reply(Body::CloseDone(Status::SUCCESS)));
+                }
+            }
+            Body::Command { .. } if self.not_opened > 0 || !self.is_open => {
+                self.not_opened = self.not_opened.saturating_sub(1);
+                self.is_open = false;
+                self.answer(reply(Body::FunctionError(ProtocolError::NOT_OPENED)));
+            }
+            Body::Command { service: Uuid::QMI, cid: 1, kind: mbim::CommandType::Set, buffer } => {
+                let done =
+                    |status, buffer: &[u8]| reply(Body::CommandDone { service: Uuid::QMI, cid: 1, status, buffer });
+                if self.has_no_qmi {
+                    self.answer(done(Status::NO_DEVICE_SUPPORT, &[]));
+                } else if self.mbim_busy_for > 0 {
+                    self.mbim_busy_for -= 1;
+                    self.answer(done(Status::BUSY, &[]));
+                } else {
+                    if let Some(frame) = self.take_qmi(buffer) {
+                        self.answer(done(Status::SUCCESS, &frame));
+                    }
+                }
+            }
+            Body::Command { service, cid, kind, buffer } => {
+                let (status, answer) = self.take_radio(service, cid, kind, buffer);
+                self.answer(reply(Body::CommandDone { service, cid, status, buffer: &answer }));
+            }
+            other => panic!("the modem did not expect {other:?}"),
+        }
+    }
+
+    /// Quectel's radio state and that of Basic Connect.
+    fn take_radio(&mut self, service: Uuid, cid: u32, kind: mbim::CommandType, buffer: &[u8]) -> (Status, Vec<u8>) {
+        use mbim::CommandType::{Query, Set};
+        match (service, cid, kind, self.quectel) {
+            (Uuid::QUECTEL, 1, Query, Some(state)) => {
+                self.seen.push(0x9000);
+                (Status::SUCCESS, state.to_le_bytes().to_vec())
+            }
+            (Uuid::QUECTEL, 1, Set, Some(_)) if self.auth_error != 0 => (Status(self.auth_error.into()), Vec::new()),
+            (Uuid::QUECTEL, 1, Set, Some(_)) => {
+                assert_eq!(buffer, [1, 0, 0, 0]);
+                self.seen.push(0x9001);
+                if !self.quectel_stays_locked {
+                    self.quectel = Some(1);
+                }
+                (Status::SUCCESS, Vec::new())
+            }
+            (Uuid::BASIC_CONNECT, 3, Query, Some(4)) => (Status::OPERATION_NOT_ALLOWED, Vec::new()),
+            (Uuid::BASIC_CONNECT, 3, Query, Some(state)) => {
+                let hardware = u8::from(!self.switched_off);
+                (Status::SUCCESS, vec![hardware, 0, 0, 0, state as u8, 0, 0, 0])
+            }
+            (Uuid::BASIC_CONNECT, 3, Set, Some(_)) => {
+                assert_eq!(buffer, [0, 0, 0, 0]);
+                self.quectel = Some(0);
+                (Status::SUCCESS, Vec::new())
+            }
+            _ => (Status::NO_DEVICE_SUPPORT, Vec::new()),
+        }
+    }
+
+    /// What a request is answered with: nothing, or one frame.
+    fn take_qmi(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let request = qmi::Message::parse(frame).expect("a QMI message");
+        assert_eq!(request.kind, Kind::Request);
+        assert_ne!(request.tid, 0);
+        let call = qmi::Call { service: request.service, id: request.id, name: "" };
+        let reply = |error: u16, tlvs: &[(u8, &[u8])]| {
+            let result = [u8::from(error != 0), 0, error as u8, (error >> 8) as u8];
+            let all: Vec<_> = [(0x02, &result[..])].into_iter().chain(tlvs.iter().copied()).collect();
+            Some(qmi::from_modem(call, request.cid, Kind::Response, request.tid, &all))
+        };
+        if !self.hears(request.id) {
+            return None;
+        }
+        match (self.behind_proxy, self.face) {
+            (Some(path), Face::Qmi) => {
+                assert_eq!((request.service, request.id), (Service::CTL, ctl::PROXY_OPEN.id));
+                assert_eq!(request.tlvs.get(1, "path"), Ok(path.as_bytes()));
+                self.behind_proxy = None;
+                return reply(0, &[]);
+            }
+            _ => assert_ne!(request.id, ctl::PROXY_OPEN.id),
+        }
+        if request.service == Service::CTL {
+            return match request.id {
+                id if id == ctl::GET_VERSION_INFO.id => reply(0, &[(0x01, &[1, 2, 1, 0, 14, 0])]),
+                id if id == ctl::ALLOCATE_CID.id => {
+                    assert_eq!(request.tlvs.get(1, "service"), Ok(&[0x02][..]));
+                    self.allocations += 1;
+                    if self.has_no_cid {
+                        return reply(5, &[]);
+                    }
+                    let cid = self.next_cid;
+                    self.next_cid += 1;
+                    self.cids.insert(cid);
+                    reply(0, &[(0x01, &[2, cid])])
+                }
+                id if id == ctl::RELEASE_CID.id => {
+                    let [2, cid] = *request.tlvs.get(1, "CID").unwrap() else { panic!("release of another service") };
+                    match self.cids.remove(&cid) {
+                        true => reply(0, &[(0x01, &[2, cid])]),
+                        false => reply(7, &[]),
+                    }
+                }
+                other => panic!("CTL message {other:#06x}"),
+            };
+        }
+        assert_eq!(request.service, Service::DMS);
+        self.requests += 1;
+        if self.forgets_at == Some(self.requests) {
+            self.cids.clear();
+        }
+        if !self.cids.contains(&request.cid) {
+            return reply(7, &[]);
+        }
+        if self.busy_for > 0 {
+            self.busy_for -= 1;
+            return reply(52, &[]);
+        }
+        match request.id {
+            id if id == dms::GET_OPERATING_MODE.id => {
+                if self.unlocked && !self.switched_off {
+                    self.looks += 1;
+                    if self.looks > self.looks_until_online {
+                        self.mode = 0;
+                    }
+                }
+                reply(0, &[(0x01, &[self.mode]), (0x11, &[self.switched_off.into()])])
+            }
+            id if id == dms::SET_FCC_AUTHENTICATION.id => {
+                assert!([1, 6, 7].contains(&self.mode), "sent to a modem that is not in low power");
+                assert!(request.tlvs.as_bytes().is_empty());
+                self.unlocked = self.auth_error == 0;
+                reply(self.auth_error, &[])
+            }
+            id if id == dms::SWI_GET_USB_COMPOSITION.id => match self.composition {
+                Some((number, listed)) => reply(0, &[(0x10, &[number]), (0x11, listed)]),
+                None => reply(71, &[]),
+            },
+            id if id == dms::SWI_SET_USB_COMPOSITION.id => {
+                let number = request.tlvs.u8(1, "composition").unwrap();
+                self.composition = self.composition.map(|(_, listed)| (number, listed));
+                reply(0, &[])
+            }
+            id if id == dms::SET_OPERATING_MODE.id && self.composition.is_some() => {
+                let mode = request.tlvs.u8(1, "mode").unwrap();
+                if mode == 4 && (self.mode != 3 || self.refuses_reset) {
+                    return reply(60, &[]);
+                }
+                self.mode = mode;
+                reply(0, &[])
+            }
+            id if id == dms::SET_OPERATING_MODE.id => {
+                assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the modem is never switched on");
+                self.mode = 1;
+                self.unlocked = false;
+                reply(0, &[])
+            }
+            id if id == dms::GET_IDS.id => reply(0, &[(0x10, b"0"), (0x11, IMEI.as_bytes())]),
+            id if id == dms::FOXCONN_GET_FIRMWARE_VERSION.id && self.foxconn == Some(2) => {
+                match request.tlvs.u8(1, "type").unwrap() {
+                    0 => reply(0, &[(0x01, FIRMWARE.as_bytes())]),
+                    2 => reply(0, &[(0x01, APPS.as_bytes())]),
+                    _ => reply(48, &[]),
+                }
+            }
+            id if id == dms::FOXCONN_SET_FCC_AUTHENTICATION.id => {
+                let tlvs: Vec<_> = request.tlvs.iter().collect();
+                let digest = match (self.foxconn, tlvs.as_slice()) {
+                    (Some(1), [(0x01, [0])]) => FOXCONN_DIGEST,
+                    (Some(2), [(0x01, proof), (0x02, b"0")]) => {
+                        std::str::from_utf8(proof).unwrap().strip_prefix("salt").unwrap()
+                    }
+                    (Some(2), _) => return reply(17, &[]),
+                    (Some(_), _) => return reply(1, &[]),
+                    (None, _) => return reply(71, &[]),
+                };
+                match (self.auth_error, digest == FOXCONN_DIGEST) {
+                    (0, true) => {
+                        self.unlocked = true;
+                        reply(0, &[])
+                    }
+                    (0, false) => reply(34, &[]),
+                    (error, _) => reply(error, &[]),
+                }
+            }
+            _ => reply(71, &[]),
+        }
+    }
+
+    /// Notes a request, and whether it is answered.
+    fn hears(&mut self, id: u16) -> bool {
+        self.seen.push(id);
+        self.seen.len() > self.deaf_to && !self.mute_to.contains(&id)
+    }
+
+    fn answer(&mut self, mut message: Vec<u8>) {
+        if self.seen.last().is_some_and(|id| self.quiet_on.contains(id)) {
+            return;
+        }
+        if self.loses.is_some() && self.loses == self.seen.last().copied() {
+            self.loses = None;
+            return;
+        }
+        let late = self.seen.last() == Some(&ctl::ALLOCATE_CID.id);
+        let due = Instant::now() + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
+        if self.chatters {
+            for message in self.chatter() {
+                self.waiting.push_back((due, message));
+            }
+        }
+        if !self.noise.is_empty() && self.noise_at.is_none_or(|id| self.seen.last() == Some(&id)) {
+            self.waiting.push_back((due, self.noise.clone()));
+        }
+        if let Some(held) = self.held.pop_front() {
+            self.held.push_back(std::mem::replace(&mut message, held));
+        }
+        match self.face {
+            Face::Qmi => self.waiting.push_back((due, message)),
+            Face::Mbim => {
+                self.waiting.extend(mbim::fragments(&message, self.longest).into_iter().map(|part| (due, part)))
+            }
+        }
+    }
+
+    /// A CTL Sync of the modem's own, an indication of an unknown service, and answers that come too late: to a CID
+    /// of somebody else, and to a request of this CID long ago, saying that the modem is online.
+    fn chatter(&self) -> Vec<Vec<u8>> {
+        let online: [(u8, &[u8]); 2] = [(0x02, &[0, 0, 0, 0]), (0x01, &[0])];
+        let mode = dms::GET_OPERATING_MODE;
+        let cid = self.cids.first().copied().unwrap_or(9);
+        let frames = [
+            qmi::from_modem(ctl::SYNC, 0, Kind::Indication, 0, &[]),
+            qmi::from_modem(qmi::Call { service: Service(0x03), id: 0x51, name: "" }, 0xff, Kind::Indication, 0, &[]),
+            qmi::from_modem(mode, 0x77, Kind::Response, 1, &online),
+            qmi::from_modem(mode, cid, Kind::Response, 0, &online),
+            qmi::from_modem(mode, cid, Kind::Indication, 1, &online),
+        ];
+        let in_mbim = |frame: Vec<u8>| {
+            let stale = Body::CommandDone { service: Uuid::QMI, cid: 1, status: Status::SUCCESS, buffer: &frame };
+            let event = Body::IndicateStatus { service: Uuid::BASIC_CONNECT, cid: 11, buffer: &[3; 20] };
+            let refused = Body::CommandDone { service: Uuid::QMI, cid: 1, status: Status::FAILURE, buffer: &[] };
+            [stale, event, refused].map(|body| mbim::Message { tid: 0, body }.emit())
+        };
+        match self.face {
+            Face::Qmi => frames.to_vec(),
+            Face::Mbim => frames.into_iter().flat_map(in_mbim).collect(),
+        }
+    }
+}
+
+impl Link for Modem {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        self.transfer()?;
+        assert!(message.len() <= self.longest);
+        if self.jammed {
+            std::thread::sleep(by.remaining());
+            return Err(LinkError::Jammed);
+        }
+        self.take(message);
+        Ok(())
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        self.transfer()?;
+        if by.has_passed() {
+            return Ok(None);
+        }
+        if self.floods {
+            return Ok(Some(&[0x01, 0x0b, 0x00, 0x80, 0x00, 0x00, 0x02, 0x00, 0x27, 0x00, 0x00, 0x00]));
+        }
+        let Some((due, _)) = self.waiting.front() else {
+            std::thread::sleep(by.remaining());
+            return Ok(None);
+        };
+        let wait = due.saturating_duration_since(Instant::now());
+        std::thread::sleep(wait.min(by.remaining()));
+        if wait > Duration::ZERO && by.has_passed() {
+            return Ok(None);
+        }
+        let (_, mut read) = self.waiting.pop_front().unwrap();
+        while self.reads_all && self.waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            read.extend(self.waiting.pop_front().unwrap().1);
+        }
+        if let Some(length) = self.reads_of.filter(|length| *length < read.len()) {
+            self.waiting.push_front((Instant::now(), read.split_off(length)));
+        }
+        self.read = read;
+        Ok(Some(&self.read))
+    }
+
+    fn longest(&self) -> usize {
+        self.longest
+    }
+}

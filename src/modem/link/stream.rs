@@ -1,0 +1,143 @@
+//! A stream of bytes in both directions: a tty, or a socket of a proxy.
+
+use super::{Link, LinkError, errno, ready};
+use crate::host::deadline::Deadline;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// The longest message that is sent: what a proxy reads of a port at once.
+const LONGEST: usize = 4096;
+
+#[derive(Debug)]
+pub struct Stream {
+    file: File,
+    buffer: Box<[u8]>,
+    /// How many of the requests to stop this port has told of.
+    stops: usize,
+}
+
+impl Stream {
+    /// A stream over what is open and does not block.
+    pub fn over(descriptor: impl Into<OwnedFd>) -> Stream {
+        Stream { file: File::from(descriptor.into()), buffer: vec![0; LONGEST].into_boxed_slice(), stops: 0 }
+    }
+
+    /// Connects to the abstract socket of this name, which is how libqmi's and libmbim's proxies listen.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED` where nobody listens.
+    pub fn connect_abstract(name: &str) -> nix::Result<Stream> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        Ok(Stream::over(socket))
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
+        ready(self.file.as_fd(), events, by, &mut self.stops)
+    }
+}
+
+impl Link for Stream {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        let mut rest = message;
+        while !rest.is_empty() {
+            match errno(self.file.write(rest)) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(Errno::EAGAIN) => {
+                    if !self.ready(PollFlags::POLLOUT, by)? {
+                        return Err(LinkError::Jammed);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENODEV | Errno::ENXIO | Errno::EIO) => {
+                    return Err(LinkError::Gone);
+                }
+                Err(errno) => return Err(LinkError::Io { operation: "write", errno }),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        while !by.has_passed() {
+            if !self.ready(PollFlags::POLLIN, by)? {
+                return Ok(None);
+            }
+            match errno(self.file.read(&mut self.buffer)) {
+                Ok(0) => return Err(LinkError::Gone),
+                Ok(length) => return Ok(self.buffer.get(..length)),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::ECONNRESET | Errno::ENODEV | Errno::ENXIO | Errno::EIO) => return Err(LinkError::Gone),
+                Err(errno) => return Err(LinkError::Io { operation: "read", errno }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn longest(&self) -> usize {
+        LONGEST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::time::Duration;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(50))
+    }
+
+    #[test]
+    fn a_long_message_goes_in_pieces() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::over(ours);
+        let message = vec![7; 1 << 20];
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| stream.send(&message, Deadline::after(Duration::from_secs(10))));
+            let mut came = vec![0; 1 << 20];
+            theirs.read_exact(&mut came).unwrap();
+            assert_eq!(sending.join().unwrap(), Ok(()));
+            assert_eq!(came, message);
+        });
+        assert_eq!(stream.send(&message, soon()), Err(LinkError::Jammed));
+    }
+
+    #[test]
+    fn the_end_of_the_stream_is_the_modems_leaving() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::over(ours);
+        theirs.write_all(b"bye").unwrap();
+        assert_eq!(stream.receive(soon()), Ok(Some(&b"bye"[..])));
+        assert_eq!(stream.receive(soon()), Ok(None));
+        drop(theirs);
+        assert_eq!(stream.receive(soon()), Err(LinkError::Gone));
+        assert_eq!(stream.send(b"hello", soon()), Err(LinkError::Gone));
+    }
+
+    #[test]
+    fn abstract_sockets_are_found_by_their_name() {
+        let name = format!("wwan-quirks-test-{}", std::process::id());
+        assert_eq!(Stream::connect_abstract(&name).unwrap_err(), Errno::ECONNREFUSED);
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let mut stream = Stream::connect_abstract(&name).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        stream.send(b"open", soon()).unwrap();
+        let mut came = [0; 4];
+        theirs.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"open");
+    }
+}

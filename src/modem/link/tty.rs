@@ -1,0 +1,128 @@
+//! A modem's tty, as made by the option driver: AT commands.
+
+use super::stream::Stream;
+use super::{Link, LinkError, OpenError, open_node};
+use crate::host::deadline::Deadline;
+use crate::host::sys;
+use crate::modem::device::DeviceNumber;
+use nix::errno::Errno;
+use nix::sys::termios::{
+    BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
+};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// What a close may wait for a modem to take the last bytes.
+const CLOSING: Duration = Duration::from_millis(50);
+
+/// A tty without echo, line discipline or flow control. Its settings come back when it is dropped.
+#[derive(Debug)]
+pub struct Tty {
+    stream: Stream,
+    before: Termios,
+    /// Outlives the stream, whose close it interrupts.
+    closing: Timer,
+}
+
+impl Tty {
+    pub fn open(path: &Path, number: DeviceNumber) -> Result<Tty, OpenError> {
+        let file = open_node(path, number)?;
+        Tty::over(file).map_err(|errno| match errno {
+            Errno::EIO | Errno::ENXIO | Errno::ENODEV => OpenError::Gone { path: path.to_owned() },
+            errno => OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) },
+        })
+    }
+
+    fn over(file: File) -> nix::Result<Tty> {
+        let before = tcgetattr(&file)?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        raw.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
+        raw.control_flags &= !ControlFlags::CRTSCTS;
+        // USB has no bit rate, but a driver may ask for one other than 0, which hangs up.
+        cfsetspeed(&mut raw, BaudRate::B115200)?;
+        tcsetattr(&file, SetArg::TCSANOW, &raw)?;
+        tcflush(&file, FlushArg::TCIOFLUSH)?;
+        Ok(Tty { stream: Stream::over(file), before, closing: sys::interrupter()? })
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
+            log::debug!("the tty's settings were not put back: {errno}");
+        }
+        // The kernel waits up to 30 s for a modem to take what was written (`closing_wait`).
+        let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
+        if let Err(errno) = self.closing.set(each, TimerSetTimeFlags::empty()) {
+            log::debug!("the tty is closed without haste: {errno}");
+        }
+    }
+}
+
+impl Link for Tty {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        self.stream.send(message, by)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        self.stream.receive(by)
+    }
+
+    fn longest(&self) -> usize {
+        self.stream.longest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{OFlag, open};
+    use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+    use nix::sys::stat::Mode;
+    use nix::sys::termios::LocalFlags;
+    use std::io::{Read, Write};
+
+    fn pty() -> (PtyMaster, File) {
+        let modem = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+        grantpt(&modem).unwrap();
+        unlockpt(&modem).unwrap();
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        let tty = open(ptsname_r(&modem).unwrap().as_str(), flags, Mode::empty()).unwrap();
+        (modem, File::from(tty))
+    }
+
+    #[test]
+    fn bytes_pass_as_they_are_and_settings_come_back() {
+        let (mut modem, file) = pty();
+        let before = tcgetattr(&file).unwrap();
+        assert!(before.local_flags.contains(LocalFlags::ECHO));
+        let watch = file.try_clone().unwrap();
+        let mut tty = Tty::over(file).unwrap();
+        let soon = Deadline::after(Duration::from_secs(5));
+        tty.send(b"at\r", soon).unwrap();
+        let mut came = [0; 3];
+        modem.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"at\r");
+        modem.write_all(b"\r\nOK\r\n").unwrap();
+        let mut answer = Vec::<u8>::new();
+        while answer.len() < 6 {
+            answer.extend(tty.receive(soon).unwrap().unwrap());
+        }
+        assert_eq!(answer, b"\r\nOK\r\n");
+        drop(tty);
+        assert_eq!(tcgetattr(&watch).unwrap(), before);
+    }
+
+    #[test]
+    fn a_modem_that_leaves_is_gone() {
+        let (modem, file) = pty();
+        let mut tty = Tty::over(file).unwrap();
+        drop(modem);
+        assert_eq!(tty.receive(Deadline::after(Duration::from_secs(5))), Err(LinkError::Gone));
+    }
+}

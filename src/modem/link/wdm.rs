@@ -1,0 +1,180 @@
+//! A cdc-wdm port: `/dev/cdc-wdmN`, made by qmi_wwan and cdc_mbim.
+//!
+//! Of the kernel's `drivers/usb/class/cdc-wdm.c`: a message longer than `wMaxCommand` is cut without a word; one write
+//! at a time, the next fails with `EAGAIN` until the first is through; an error of a write is told by the next one; a
+//! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
+//! close drops what was not yet sent or read.
+
+use super::{Link, LinkError, OpenError, errno, open_node};
+use crate::host::deadline::Deadline;
+use crate::host::sys;
+use crate::modem::device::DeviceNumber;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// What qmi_wwan gives its ports, and the most that cdc_mbim's usually have.
+const USUAL_MAX_COMMAND: u16 = 4096;
+
+#[derive(Debug)]
+pub struct Wdm {
+    file: File,
+    buffer: Box<[u8]>,
+    /// How many of the requests to stop this port has told of.
+    stops: usize,
+}
+
+impl Wdm {
+    /// Opens the node. Takes as long as the kernel needs to wake the modem up.
+    pub fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
+        open_node(path, number).map(Wdm::over)
+    }
+
+    /// A port over what is already open, without blocking, and is the right node.
+    fn over(file: File) -> Wdm {
+        let longest = sys::wdm_max_command(file.as_fd()).ok().filter(|bytes| *bytes > 0).unwrap_or(USUAL_MAX_COMMAND);
+        Wdm { file, buffer: vec![0; longest.into()].into_boxed_slice(), stops: 0 }
+    }
+
+    fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
+        super::ready(self.file.as_fd(), events, by, &mut self.stops)
+    }
+}
+
+impl Link for Wdm {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        if message.len() > self.longest() {
+            return Err(LinkError::TooLong { length: message.len(), longest: self.longest() });
+        }
+        let mut earlier_failed = false;
+        loop {
+            match errno(self.file.write(message)) {
+                Ok(written) if written == message.len() => return Ok(()),
+                Ok(written) => return Err(LinkError::TooLong { length: message.len(), longest: written }),
+                Err(Errno::EAGAIN) => {
+                    if !self.ready(PollFlags::POLLOUT, by)? {
+                        return Err(LinkError::Jammed);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
+                // What became of the message before this one; this one has not been looked at.
+                Err(Errno::EIO | Errno::EPIPE) if !earlier_failed => earlier_failed = true,
+                Err(errno) => return Err(LinkError::Io { operation: "write", errno }),
+            }
+        }
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        while !by.has_passed() {
+            if !self.ready(PollFlags::POLLIN, by)? {
+                return Ok(None);
+            }
+            match errno(self.file.read(&mut self.buffer)) {
+                Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Ok(length) => return Ok(self.buffer.get(..length)),
+                Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
+                Err(Errno::ENOBUFS | Errno::EIO) => return Err(LinkError::Lost),
+                Err(errno) => return Err(LinkError::Io { operation: "read", errno }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn longest(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::time::{Duration, Instant};
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(50))
+    }
+
+    fn port(end: impl Into<std::os::fd::OwnedFd>) -> Wdm {
+        Wdm::over(File::from(end.into()))
+    }
+
+    /// A port, and the modem's end of it. Datagrams, as an empty one reads as 0 bytes without being an end.
+    fn pair() -> (Wdm, UnixDatagram) {
+        let (ours, modems) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (port(ours), modems)
+    }
+
+    #[test]
+    fn messages_go_and_come() {
+        let (mut port, modem) = pair();
+        port.send(b"ask", soon()).unwrap();
+        let mut asked = [0; 8];
+        assert_eq!(modem.recv(&mut asked).unwrap(), 3);
+        modem.send(b"answer").unwrap();
+        assert_eq!(port.receive(soon()), Ok(Some(&b"answer"[..])));
+        assert_eq!(port.longest(), 4096);
+    }
+
+    #[test]
+    fn silence_ends_with_the_deadline() {
+        let (mut port, _modem) = pair();
+        let began = Instant::now();
+        assert_eq!(port.receive(soon()), Ok(None));
+        assert!((50..500).contains(&began.elapsed().as_millis()));
+    }
+
+    #[test]
+    fn an_empty_read_is_no_end() {
+        let (mut port, modem) = pair();
+        modem.send(b"").unwrap();
+        modem.send(b"answer").unwrap();
+        assert_eq!(port.receive(soon()), Ok(Some(&b"answer"[..])));
+        modem.send(b"").unwrap();
+        assert_eq!(port.receive(soon()), Ok(None));
+    }
+
+    #[test]
+    fn a_modem_that_never_stops_talking_does_not_outlast_the_deadline() {
+        let (mut port, modem) = pair();
+        modem.send(b"more").unwrap();
+        assert_eq!(port.receive(Deadline::after(Duration::ZERO)), Ok(None));
+    }
+
+    #[test]
+    fn a_full_port_is_waited_for_until_the_deadline() {
+        let (mut port, modem) = pair();
+        let filled = loop {
+            match port.send(&[0; 4096], soon()) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(filled, LinkError::Jammed);
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| port.send(b"late", Deadline::after(Duration::from_secs(10))));
+            while modem.recv(&mut [0; 4096]).unwrap() != 4 {}
+            assert_eq!(sending.join().unwrap(), Ok(()));
+        });
+    }
+
+    #[test]
+    fn a_port_that_hangs_up_is_gone() {
+        let (ours, modems) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut port = port(ours);
+        drop(modems);
+        assert_eq!(port.receive(soon()), Err(LinkError::Gone));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_the_port_would_cut() {
+        let (mut port, _modem) = pair();
+        assert_eq!(port.send(&[0; 4097], soon()), Err(LinkError::TooLong { length: 4097, longest: 4096 }));
+    }
+}

@@ -1,0 +1,87 @@
+//! A conversation in AT commands: one at a time, answered by lines and a result.
+
+use super::{KEPT_BACK, SessionError, no_answer, persist};
+use crate::host::deadline::Deadline;
+use crate::modem::link::{Link, LinkError};
+use crate::modem::wire::Framer;
+use crate::modem::wire::at;
+use log::debug;
+use std::time::Duration;
+
+/// How long a modem that was asked several times may go on answering.
+const AFTERMATH: Duration = Duration::from_millis(200);
+
+pub struct Conversation<'p> {
+    port: &'p mut dyn Link,
+    framer: Framer,
+    deadline: Deadline,
+}
+
+impl<'p> Conversation<'p> {
+    /// Asks until the modem answers at all, and has it echo no more.
+    pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
+        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.keeping(KEPT_BACK) };
+        let (by, mut tries) = (conversation.deadline, 0);
+        let attempt = |conversation: &mut Self, until: Deadline| {
+            tries += 1;
+            conversation.exchange("ATE0", "ate0", until)
+        };
+        persist(&mut conversation, by, attempt, Self::pause)?
+            .ok_or_else(|| no_answer("ATE0", conversation.framer.skipped()))?;
+        if tries > 1 {
+            conversation.pause(by.within(AFTERMATH))?;
+        }
+        Ok(conversation)
+    }
+
+    /// Sends a command, once, since nothing in an answer tells which command it is to. Returns the lines before the
+    /// result. `name` is what to call it.
+    pub fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {
+        self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
+    }
+
+    fn exchange(
+        &mut self,
+        name: &'static str,
+        command: &str,
+        until: Deadline,
+    ) -> Result<Option<Vec<String>>, SessionError> {
+        self.port.send(format!("{command}\r").as_bytes(), until)?;
+        let mut lines = Vec::new();
+        while let Some(line) = self.receive_line(until)? {
+            match at::final_result(&line) {
+                Some(Ok(())) => return Ok(Some(lines)),
+                Some(Err(error)) => return Err(SessionError::At { request: name, error: error.to_owned() }),
+                None => lines.push(line),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets time pass, and takes from the port what comes meanwhile.
+    fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+        while let Some(line) = self.receive_line(until)? {
+            debug!("passed over {line:?}");
+        }
+        Ok(())
+    }
+
+    /// The next line that is not empty; `None` where none came in time.
+    fn receive_line(&mut self, until: Deadline) -> Result<Option<String>, SessionError> {
+        loop {
+            while let Some(line) = self.framer.next_message() {
+                let line = String::from_utf8_lossy(line);
+                match line.trim_matches(|c: char| c.is_whitespace() || c == '\0') {
+                    "" => {}
+                    line => return Ok(Some(line.to_owned())),
+                }
+            }
+            match self.port.receive(until) {
+                Ok(Some(read)) => self.framer.push(read),
+                Ok(None) => return Ok(None),
+                Err(LinkError::Lost) => self.framer.clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

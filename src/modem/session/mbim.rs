@@ -1,0 +1,329 @@
+//! An MBIM session: open, commands and their answers, close.
+
+use super::qmi::Carrier;
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use crate::host::deadline::Deadline;
+use crate::modem::link::{Link, LinkError};
+use crate::modem::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
+use crate::modem::wire::{Framer, Malformed};
+use log::debug;
+use std::path::Path;
+
+/// What requests are called that let us in and out.
+pub const OPEN: &str = "MBIM open";
+pub const CLOSE: &str = "MBIM close";
+pub const PROXY: &str = "mbim-proxy configuration";
+
+/// A command of a service by its number, and what to call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Command {
+    pub service: Uuid,
+    pub cid: u32,
+    pub kind: CommandType,
+    pub name: &'static str,
+}
+
+/// The QMI service's only command.
+pub const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
+
+/// What mbim-proxy is told first.
+const PROXY_CONFIGURATION: Command =
+    Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: CommandType::Set, name: PROXY };
+/// How long mbim-proxy may take to open a port that it does not hold yet, in seconds.
+const PROXY_OPENS_WITHIN: u32 = 5;
+
+/// An open session. It is closed when it is dropped.
+pub struct Session<'p> {
+    port: &'p mut dyn Link,
+    framer: Framer,
+    reassembly: Reassembly,
+    /// Bytes that were messages by their head, and made no sense.
+    garbage: usize,
+    /// The command that an answer is waited for.
+    asked: Option<Asked>,
+    may_reopen: bool,
+    /// Somebody else uses the modem by now: an OPEN or CLOSE of ours would end their session.
+    shared: bool,
+    tid: u32,
+    deadline: Deadline,
+}
+
+struct Asked {
+    command: Command,
+    buffer: Vec<u8>,
+    /// What it was sent with, which is more than one TID if it was sent again.
+    tids: Vec<u32>,
+}
+
+/// A COMMAND_DONE.
+struct Done {
+    service: Uuid,
+    cid: u32,
+    /// Whether it answers the command that an answer is waited for.
+    answers: bool,
+    status: Status,
+    buffer: Vec<u8>,
+}
+
+impl<'p> Session<'p> {
+    /// Opens the modem's control channel, and asks again until it answers: some do only when they have started.
+    ///
+    /// The session is over by `deadline`, close included.
+    pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Session<'p>, SessionError> {
+        let mut session = Session::over(port, deadline);
+        session.open_function()?;
+        Ok(session)
+    }
+
+    /// Opens a session of our own beside others', on a new connection to mbim-proxy.
+    pub fn open_through_proxy(
+        proxy: &'p mut dyn Link,
+        port: &Path,
+        deadline: Deadline,
+    ) -> Result<Session<'p>, SessionError> {
+        let mut session = Session::over(proxy, deadline);
+        let configuration = mbim::proxy_configuration(&port.to_string_lossy(), PROXY_OPENS_WITHIN);
+        session.command(PROXY_CONFIGURATION, &configuration)?;
+        session.open_function()?;
+        Ok(session)
+    }
+
+    fn over(port: &'p mut dyn Link, deadline: Deadline) -> Session<'p> {
+        Session {
+            port,
+            framer: mbim::framer(),
+            reassembly: Reassembly::default(),
+            garbage: 0,
+            asked: None,
+            may_reopen: true,
+            shared: false,
+            tid: first_tid(),
+            deadline,
+        }
+    }
+
+    /// Sends a command, and again until there is an answer or no time; a modem that is busy is asked again too.
+    pub fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
+        let (by, skipped) = (self.work_deadline(), self.skipped());
+        let mut again = false;
+        let attempt = |session: &mut Self, until: Deadline| {
+            match std::mem::replace(&mut again, true) {
+                false => session.ask(command, buffer, by)?,
+                true => session.ask_again(by)?,
+            }
+            let mut is_behind = false;
+            while let Some(done) = session.receive_done(if is_behind { until.within(BEHIND) } else { until })? {
+                match done.status {
+                    _ if !done.answers => is_behind = true,
+                    Status::SUCCESS => return Ok(Some(done.buffer)),
+                    status => return Err(SessionError::Mbim { request: command.name, status }),
+                }
+            }
+            Ok(None)
+        };
+        persist(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(command.name, self.skipped() - skipped))
+    }
+
+    /// Lets time pass, and takes from the port what comes meanwhile.
+    pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+        while self.receive_message(until)?.is_some() {}
+        Ok(())
+    }
+
+    /// When commands end, and what is left is kept for the close.
+    pub fn work_deadline(&self) -> Deadline {
+        self.deadline.keeping(KEPT_BACK)
+    }
+
+    fn open_function(&mut self) -> Result<(), SessionError> {
+        let (by, skipped) = (self.work_deadline(), self.skipped());
+        let mut tids = Vec::new();
+        let attempt = |session: &mut Self, until: Deadline| {
+            if !tids.is_empty() {
+                session.framer.resynchronise();
+            }
+            let max_control_transfer = session.port.longest() as u32;
+            tids.push(session.send(Body::Open { max_control_transfer }, by)?);
+            let mut is_behind = false;
+            while let Some(bytes) = session.receive_message(if is_behind { until.within(BEHIND) } else { until })? {
+                match Message::parse(&bytes) {
+                    Ok(Message { tid, body: Body::OpenDone(status) }) if tids.contains(&tid) => {
+                        return match status {
+                            Status::SUCCESS => Ok(Some(())),
+                            status => Err(SessionError::Mbim { request: OPEN, status }),
+                        };
+                    }
+                    Ok(Message { tid, body: Body::FunctionError(error) }) if tids.contains(&tid) => {
+                        return Err(SessionError::Function { request: OPEN, error });
+                    }
+                    passed_over => {
+                        is_behind |= is_answer(&passed_over);
+                        session.pass_over(passed_over, &bytes);
+                    }
+                }
+            }
+            Ok(None)
+        };
+        persist(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(OPEN, self.skipped() - skipped))
+    }
+
+    fn ask(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<(), SessionError> {
+        self.asked = Some(Asked { command, buffer: buffer.to_vec(), tids: Vec::new() });
+        self.ask_now(by)
+    }
+
+    /// Gives up on what has not come whole, and sends the command once more.
+    fn ask_again(&mut self, by: Deadline) -> Result<(), SessionError> {
+        self.framer.resynchronise();
+        self.ask_now(by)
+    }
+
+    fn ask_now(&mut self, by: Deadline) -> Result<(), SessionError> {
+        let Some(mut asked) = self.asked.take() else { return Ok(()) };
+        let Command { service, cid, kind, .. } = asked.command;
+        asked.tids.push(self.send(Body::Command { service, cid, kind, buffer: &asked.buffer }, by)?);
+        self.asked = Some(asked);
+        Ok(())
+    }
+
+    /// Sends a message with a TID of its own, and returns it.
+    fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
+        if self.shared {
+            return Err(LinkError::Jammed.into());
+        }
+        self.tid = self.tid.wrapping_add(1).max(1);
+        let message = Message { tid: self.tid, body }.emit();
+        for fragment in mbim::fragments(&message, self.port.longest()) {
+            let sent = self.port.send(&fragment, by);
+            self.shared = sent == Err(LinkError::Shared);
+            sent?;
+        }
+        Ok(self.tid)
+    }
+
+    /// The next COMMAND_DONE, whatever it answers. Where the modem says of our command that it is not open, it is
+    /// opened and asked again, once.
+    fn receive_done(&mut self, mut until: Deadline) -> Result<Option<Done>, SessionError> {
+        while let Some(bytes) = self.receive_message(until)? {
+            let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
+            match Message::parse(&bytes) {
+                Ok(Message { tid, body: Body::CommandDone { service, cid, status, buffer } }) => {
+                    let answers = asked(tid).is_some_and(|asked| (asked.service, asked.cid) == (service, cid));
+                    return Ok(Some(Done { service, cid, answers, status, buffer: buffer.to_vec() }));
+                }
+                Ok(Message { tid, body: Body::FunctionError(error) }) => match asked(tid) {
+                    Some(_) if error == ProtocolError::NOT_OPENED && self.may_reopen => {
+                        debug!("the modem is not open any more, and is opened again");
+                        self.may_reopen = false;
+                        self.open_function()?;
+                        self.ask_now(self.work_deadline())?;
+                    }
+                    Some(command) => return Err(SessionError::Function { request: command.name, error }),
+                    None => debug!("passed over function error {error}, TID {tid}"),
+                },
+                passed_over => {
+                    if is_answer(&passed_over) {
+                        until = until.within(BEHIND);
+                    }
+                    self.pass_over(passed_over, &bytes);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next whole message; `None` where none came in time.
+    fn receive_message(&mut self, until: Deadline) -> Result<Option<Vec<u8>>, SessionError> {
+        loop {
+            while let Some(message) = self.framer.next_message() {
+                match self.reassembly.push(message) {
+                    Ok(Some(whole)) => return Ok(Some(whole)),
+                    Ok(None) => {}
+                    Err(malformed) => {
+                        debug!("{malformed} in a fragment of {} bytes", message.len());
+                        self.garbage += message.len();
+                    }
+                }
+            }
+            match self.port.receive(until) {
+                Ok(Some(read)) => self.framer.push(read),
+                Ok(None) => return Ok(None),
+                Err(LinkError::Lost) => self.framer.clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn pass_over(&mut self, message: Result<Message, Malformed>, bytes: &[u8]) {
+        match message {
+            Ok(Message { tid, body }) => debug!("passed over {body:?}, TID {tid}"),
+            Err(malformed) => {
+                debug!("{malformed} in a message of {} bytes", bytes.len());
+                self.garbage += bytes.len();
+            }
+        }
+    }
+
+    /// Tells the modem, and waits a little for its answer: before that, the request may not have left, and closing the
+    /// port would stop it.
+    fn close(&mut self) -> Result<(), SessionError> {
+        // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
+        let by = self.deadline.within(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
+        let mut tids = Vec::new();
+        // One that is not answered may not have been heard.
+        for until in [by.within(KEPT_BACK / 2), by] {
+            tids.push(uninterrupted(|| self.send(Body::Close, by))?);
+            while let Some(bytes) = uninterrupted(|| self.receive_message(until))? {
+                match Message::parse(&bytes) {
+                    Ok(Message { tid, body: Body::CloseDone(_) | Body::FunctionError(_) }) if tids.contains(&tid) => {
+                        return Ok(());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request was answered with it, and an answer let out.
+fn is_answer(message: &Result<Message, Malformed>) -> bool {
+    let bodies = message.as_ref().map(|message| &message.body);
+    matches!(bodies, Ok(Body::OpenDone(_) | Body::CloseDone(_) | Body::CommandDone { .. }))
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            debug!("the MBIM session was not closed: {error}");
+        }
+    }
+}
+
+impl Carrier for Session<'_> {
+    fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError> {
+        self.ask(QMI, frame, by)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<Vec<u8>>, SessionError> {
+        while let Some(done) = self.receive_done(by)? {
+            if (done.service, done.cid) != (QMI.service, QMI.cid) {
+                continue;
+            }
+            match done.status {
+                Status::SUCCESS => return Ok(Some(done.buffer)),
+                status if done.answers => return Err(SessionError::Mbim { request: QMI.name, status }),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn resynchronise(&mut self) {
+        self.framer.resynchronise();
+    }
+
+    fn skipped(&self) -> usize {
+        self.framer.skipped() + self.garbage
+    }
+}

@@ -1,0 +1,134 @@
+//! Conversations with a modem: what was opened is closed on every way out.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod at;
+pub mod mbim;
+pub mod qmi;
+
+use crate::host::deadline::Deadline;
+use crate::modem::link::LinkError;
+use crate::modem::wire::Malformed;
+use crate::modem::wire::mbim::{ProtocolError, Status};
+use crate::modem::wire::qmi::ErrorCode;
+use log::debug;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// The end of a session's time, kept back for releasing the CID and closing the MBIM session. One that works answers
+/// within a few milliseconds; one that does not is told, and not waited for.
+pub const KEPT_BACK: Duration = Duration::from_millis(150);
+/// The share of it that is left when the CID has been released.
+const KEPT_BACK_FOR_CLOSE: Duration = Duration::from_millis(50);
+
+/// How long a request waits for its answer before it is sent again, at first and at most.
+const FIRST_TRY: Duration = Duration::from_millis(400);
+const LONGEST_TRY: Duration = Duration::from_secs(2);
+/// And where answers come that nobody waits for: somebody before us did not take all of theirs, each request lets one
+/// out, and ours stands behind them.
+const BEHIND: Duration = Duration::from_millis(50);
+/// How long a busy modem is left in peace, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a request was not answered with what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    #[error("no answer to {request}")]
+    NoAnswer { request: &'static str },
+    /// Bytes came, and none of them were the answer, nor anything else of the protocol.
+    #[error("no answer to {request}, but {bytes} bytes that make no sense")]
+    Garbage { request: &'static str, bytes: usize },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("{request} ended with QMI error {error}")]
+    Qmi { request: &'static str, error: ErrorCode },
+    #[error("{request} ended with MBIM status {status}")]
+    Mbim { request: &'static str, status: Status },
+    #[error("{request} ended with MBIM function error {error}")]
+    Function { request: &'static str, error: ProtocolError },
+    #[error("{request} ended with {error:?}")]
+    At { request: &'static str, error: String },
+    #[error("the answer to {request} is malformed: {malformed}")]
+    Malformed { request: &'static str, malformed: Malformed },
+}
+
+impl SessionError {
+    /// Whether the modem means "ask again later".
+    pub fn is_transient(&self) -> bool {
+        match self {
+            SessionError::Qmi { error, .. } => error.is_transient(),
+            SessionError::Mbim { status, .. } => status.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Tries until there is an answer, the modem says no, or the time is up (`None`).
+///
+/// `attempt` sends the request and waits for its answer until the given moment; `rest` lets the time until the given
+/// moment pass, and is where a busy modem is left in peace.
+fn persist<S, T>(
+    session: &mut S,
+    by: Deadline,
+    mut attempt: impl FnMut(&mut S, Deadline) -> Result<Option<T>, SessionError>,
+    mut rest: impl FnMut(&mut S, Deadline) -> Result<(), SessionError>,
+) -> Result<Option<T>, SessionError> {
+    let mut wait = FIRST_TRY;
+    let mut pause = FIRST_PAUSE;
+    let mut last_word = None;
+    while !by.has_passed() {
+        match attempt(session, by.within(wait)) {
+            Ok(None) => wait = (wait * 2).min(LONGEST_TRY),
+            Err(busy) if busy.is_transient() => {
+                debug!("{busy}");
+                rest(session, by.within(pause))?;
+                last_word = Some(busy);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            // The time was up while it was sent once more.
+            Err(SessionError::Link(LinkError::Jammed)) if last_word.is_some() => break,
+            done => return done,
+        }
+    }
+    last_word.map_or(Ok(None), Err)
+}
+
+/// Goes on where a signal stops it, or somebody else's coming, as putting things in order does: it is what both ask for,
+/// and short.
+fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
+    loop {
+        match what() {
+            Err(SessionError::Link(LinkError::Interrupted | LinkError::Shared)) => {}
+            done => return done,
+        }
+    }
+}
+
+/// What to say of an answer that did not come.
+fn no_answer(request: &'static str, garbage: usize) -> SessionError {
+    match garbage {
+        0 => SessionError::NoAnswer { request },
+        bytes => SessionError::Garbage { request, bytes },
+    }
+}
+
+/// Where a conversation begins to count its transactions: anywhere, so that a late answer to an earlier process is
+/// hardly ever taken for one to this.
+fn first_tid() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_modem_is_told_of_when_the_time_is_up_while_it_is_asked_again() {
+        let busy = || SessionError::Qmi { request: "asking", error: ErrorCode(52) };
+        let mut answers = vec![SessionError::Link(LinkError::Jammed), busy()];
+        let by = Deadline::after(Duration::from_secs(10));
+        let ended = persist(&mut answers, by, |answers, _| answers.pop().map_or(Ok(Some(())), Err), |_, _| Ok(()));
+        assert_eq!(ended, Err(busy()));
+    }
+}

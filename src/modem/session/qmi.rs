@@ -1,0 +1,328 @@
+//! A QMI client: one CID of one service, over anything that carries QMUX frames.
+
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use crate::host::deadline::Deadline;
+use crate::modem::link::{Link, LinkError};
+use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl};
+use crate::modem::wire::{Framer, Malformed};
+use log::debug;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// What QMUX frames travel in.
+pub trait Carrier {
+    fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError>;
+
+    /// The next frame; `None` where none came in time.
+    fn receive(&mut self, by: Deadline) -> Result<Option<Vec<u8>>, SessionError>;
+
+    /// Called when an answer did not come: whatever waits for its end no longer does.
+    fn resynchronise(&mut self);
+
+    /// How many bytes came that were part of no message.
+    fn skipped(&self) -> usize;
+}
+
+/// QMUX frames on a port of their own.
+pub struct Direct<'p> {
+    port: &'p mut dyn Link,
+    framer: Framer,
+}
+
+impl<'p> Direct<'p> {
+    pub fn new(port: &'p mut dyn Link) -> Direct<'p> {
+        Direct { port, framer: qmi::framer() }
+    }
+}
+
+impl Carrier for Direct<'_> {
+    fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError> {
+        Ok(self.port.send(frame, by)?)
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<Vec<u8>>, SessionError> {
+        loop {
+            if let Some(frame) = self.framer.next_message() {
+                return Ok(Some(frame.to_vec()));
+            }
+            match self.port.receive(by) {
+                Ok(Some(read)) => self.framer.push(read),
+                Ok(None) => return Ok(None),
+                Err(LinkError::Lost) => self.framer.clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn resynchronise(&mut self) {
+        self.framer.resynchronise();
+    }
+
+    fn skipped(&self) -> usize {
+        self.framer.skipped()
+    }
+}
+
+/// Tells qmi-proxy, on a new connection to it, which port the connection is for.
+pub fn open_through_proxy(carrier: &mut dyn Carrier, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
+    let mut client = Client::without_cid(carrier, Service::CTL, deadline);
+    client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())], Tries::One)?;
+    Ok(())
+}
+
+/// How long an allocation of a CID is waited for, though later requests are answered, until it is made anew; and how many
+/// of the ten or so a client may take like that.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ALLOCATIONS: usize = 3;
+
+/// How often a request may be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    /// Once, as every repetition may cost the modem something, and again only where its answer is surely lost.
+    One,
+    /// Until the time is up: asking twice does no harm.
+    Many,
+}
+
+/// An answer that reports success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    request: &'static str,
+    tlvs: Vec<u8>,
+}
+
+impl Reply {
+    /// Reads the answer's TLVs.
+    pub fn read<T>(&self, read: impl FnOnce(Tlvs) -> Result<T, Malformed>) -> Result<T, SessionError> {
+        Tlvs::parse(&self.tlvs)
+            .and_then(read)
+            .map_err(|malformed| SessionError::Malformed { request: self.request, malformed })
+    }
+}
+
+/// A client of one service. Its CID is released when it is dropped, and so is one that the modem gives it too late.
+pub struct Client<'c> {
+    carrier: &'c mut dyn Carrier,
+    service: Service,
+    cid: Option<u8>,
+    /// TID of an allocation that has not been answered.
+    allocating: Option<u16>,
+    /// TIDs of releases that have not been answered.
+    releasing: Vec<u16>,
+    tid: u16,
+    deadline: Deadline,
+}
+
+impl<'c> Client<'c> {
+    /// Waits until the modem answers at all, and then asks for a CID, once: each allocation takes one of about ten.
+    ///
+    /// The client is done with the modem by `deadline`, release included.
+    pub fn allocate(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Result<Self, SessionError> {
+        let mut client = Client::without_cid(carrier, service, deadline);
+        // Not CTL Sync, which is the usual greeting: it would take everybody else's CIDs away.
+        client.exchange(ctl::GET_VERSION_INFO, 0, &[], Tries::Many)?;
+        client.take_cid()?;
+        Ok(client)
+    }
+
+    fn without_cid(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Client<'c> {
+        let tid = first_tid() as u16;
+        Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
+    }
+
+    /// Asks until there is an answer or no time; a modem that says that it is busy is asked again too.
+    ///
+    /// For requests that may be sent twice.
+    ///
+    /// # Errors
+    /// The modem's last word on it, where it had one.
+    pub fn request(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
+        let cid = match self.cid {
+            Some(cid) => cid,
+            None => self.take_cid()?,
+        };
+        match self.exchange(call, cid, tlvs, Tries::Many) {
+            // The modem started anew, or somebody made it forget its clients.
+            Err(SessionError::Qmi { error: ErrorCode::INVALID_CLIENT_ID, .. }) => {
+                debug!("CID {cid} is no longer valid");
+                self.cid = None;
+                let cid = self.take_cid()?;
+                self.exchange(call, cid, tlvs, Tries::Many)
+            }
+            answered => answered,
+        }
+    }
+
+    /// Lets time pass, and takes from the port what comes meanwhile: unread messages hold back later ones.
+    pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+        while self.receive_aside(until)? {}
+        Ok(())
+    }
+
+    /// Whether a frame came in time, to be put aside.
+    fn receive_aside(&mut self, until: Deadline) -> Result<bool, SessionError> {
+        let Some(frame) = self.carrier.receive(until)? else { return Ok(false) };
+        if let Ok(message) = Message::parse(&frame) {
+            self.put_aside(&message);
+        }
+        Ok(true)
+    }
+
+    /// When the client's requests end, and what is left is kept for the release.
+    pub fn work_deadline(&self) -> Deadline {
+        self.deadline.keeping(KEPT_BACK)
+    }
+
+    fn take_cid(&mut self) -> Result<u8, SessionError> {
+        let service = self.service.0;
+        let reply = self.exchange(ctl::ALLOCATE_CID, 0, &[(0x01, &[service])], Tries::One)?;
+        let cid = reply.read(|tlvs| allocated(tlvs).map(|(_, cid)| cid))?;
+        self.cid = Some(cid);
+        Ok(cid)
+    }
+
+    /// Sends a request and waits for its answer: same service, CID, message, and one of the TIDs that it was sent with.
+    fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])], tries: Tries) -> Result<Reply, SessionError> {
+        let by = self.work_deadline();
+        let skipped = self.carrier.skipped();
+        let (mut tids, mut pushes, mut garbage) = (Vec::new(), Vec::new(), 0);
+        let (mut patience, mut is_lost) = (by, false);
+        let attempt = |client: &mut Self, until: Deadline| {
+            if !tids.is_empty() {
+                client.carrier.resynchronise();
+            }
+            let may_ask = || is_lost && patience.has_passed() && tids.len() < ALLOCATIONS;
+            if tries == Tries::One && client.allocating.is_some() && !may_ask() {
+                pushes.push(client.push(by)?);
+            } else {
+                let tid = client.next_tid(call.service);
+                tids.push(tid);
+                if call == ctl::ALLOCATE_CID {
+                    client.allocating = Some(tid);
+                    (patience, is_lost) = (Deadline::after(PATIENCE), false);
+                    pushes.clear();
+                }
+                client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
+            }
+            let mut is_behind = false;
+            while let Some(frame) = client.carrier.receive(if is_behind { until.within(BEHIND) } else { until })? {
+                let message = match Message::parse(&frame) {
+                    Ok(message) => message,
+                    Err(malformed) => {
+                        debug!("{malformed} in a frame of {} bytes", frame.len());
+                        garbage += frame.len();
+                        continue;
+                    }
+                };
+                let answers = (message.kind, message.service, message.cid, message.id)
+                    == (Kind::Response, call.service, cid, call.id)
+                    && tids.contains(&message.tid);
+                if answers {
+                    return client.take_answer(call, &message).map(Some);
+                }
+                // What was asked after it has been answered.
+                is_lost |= pushes.contains(&message.tid);
+                is_behind |= message.kind == Kind::Response && !pushes.contains(&message.tid);
+                client.put_aside(&message);
+            }
+            Ok(None)
+        };
+        persist(self, by, attempt, Self::pause)?
+            .ok_or_else(|| no_answer(call.name, garbage + self.carrier.skipped() - skipped))
+    }
+
+    /// Asks for what nobody wants to know, to let an answer out, and returns the TID.
+    fn push(&mut self, by: Deadline) -> Result<u16, SessionError> {
+        let tid = self.next_tid(Service::CTL);
+        self.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)?;
+        Ok(tid)
+    }
+
+    fn take_answer(&mut self, call: Call, message: &Message) -> Result<Reply, SessionError> {
+        let request = call.name;
+        if call == ctl::ALLOCATE_CID {
+            self.allocating = None;
+        }
+        match message.result() {
+            Ok(Ok(())) => Ok(Reply { request, tlvs: message.tlvs.as_bytes().to_vec() }),
+            Ok(Err(error)) => Err(SessionError::Qmi { request, error }),
+            Err(malformed) => Err(SessionError::Malformed { request, malformed }),
+        }
+    }
+
+    /// Deals with what answers no request that is waited for. A CID that comes too late, or to a process that is no
+    /// more, is nobody's and goes back.
+    fn put_aside(&mut self, message: &Message) {
+        debug!("passed over {} message {:#06x}, TID {}", message.service, message.id, message.tid);
+        if (message.service, message.kind) != (Service::CTL, Kind::Response) {
+            return;
+        }
+        if message.id == ctl::RELEASE_CID.id {
+            self.releasing.retain(|tid| *tid != message.tid);
+        }
+        if message.id == ctl::ALLOCATE_CID.id {
+            self.allocating = self.allocating.filter(|tid| *tid != message.tid);
+            if let (Ok(Ok(())), Ok((service, cid))) = (message.result(), allocated(message.tlvs)) {
+                debug!("CID {cid} of {service} came too late and goes back");
+                let by = self.deadline.keeping(KEPT_BACK_FOR_CLOSE);
+                if let Err(error) = uninterrupted(|| self.send_release(service, cid, by)) {
+                    debug!("CID {cid} of {service} was not released: {error}");
+                }
+            }
+        }
+    }
+
+    /// 1 to 255 for CTL, where a TID is one byte; not 0 elsewhere either.
+    fn next_tid(&mut self, service: Service) -> u16 {
+        self.tid = self.tid.wrapping_add(1);
+        if self.tid & 0xff == 0 {
+            self.tid = self.tid.wrapping_add(1);
+        }
+        match service {
+            Service::CTL => self.tid & 0xff,
+            _ => self.tid,
+        }
+    }
+
+    /// Gives the CID back, and one that comes too late, and waits a little for the answers: before that, the request
+    /// may not have left, and closing the port would stop it.
+    fn release(&mut self) -> Result<(), SessionError> {
+        let by = self.deadline.keeping(KEPT_BACK_FOR_CLOSE).within(KEPT_BACK - KEPT_BACK_FOR_CLOSE);
+        if let Some(cid) = self.cid.take() {
+            uninterrupted(|| self.send_release(self.service, cid, by))?;
+        }
+        if self.allocating.is_some() {
+            uninterrupted(|| self.push(by))?;
+        }
+        while !self.releasing.is_empty() || self.allocating.is_some() {
+            if !uninterrupted(|| self.receive_aside(by))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_release(&mut self, service: Service, cid: u8, by: Deadline) -> Result<(), SessionError> {
+        let tid = self.next_tid(Service::CTL);
+        self.carrier.send(&qmi::request(ctl::RELEASE_CID, 0, tid, &[(0x01, &[service.0, cid])]), by)?;
+        self.releasing.push(tid);
+        Ok(())
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            debug!("the CID was not released: {error}");
+        }
+    }
+}
+
+/// Service and CID, as the answers to Allocate CID and Release CID have them.
+fn allocated(tlvs: Tlvs) -> Result<(Service, u8), Malformed> {
+    match tlvs.get(0x01, "allocated CID")? {
+        [service, cid, ..] => Ok((Service(*service), *cid)),
+        short => Err(Malformed::Short { field: "allocated CID", needed: 2, had: short.len() }),
+    }
+}

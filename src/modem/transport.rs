@@ -1,0 +1,72 @@
+//! How a conversation reaches the modem: which protocol the port speaks, and whether a proxy is in between.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::host::deadline::Deadline;
+use crate::modem::link::Link;
+use crate::modem::session::SessionError;
+use crate::modem::session::mbim::Session;
+use crate::modem::session::qmi::{self, Carrier, Direct};
+
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Qmi,
+    Mbim,
+    At,
+}
+
+impl Protocol {
+    /// By the driver that made the port.
+    pub fn of_driver(driver: &str) -> Option<Protocol> {
+        match driver {
+            "qmi_wwan" => Some(Protocol::Qmi),
+            "cdc_mbim" => Some(Protocol::Mbim),
+            "option" | "option1" => Some(Protocol::At),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Qmi => "QMI",
+            Protocol::Mbim => "MBIM",
+            Protocol::At => "AT commands",
+        })
+    }
+}
+
+/// The way to the modem.
+pub struct Transport<'p> {
+    pub port: &'p mut dyn Link,
+    pub protocol: Protocol,
+    /// Where `port` is a new connection to qmi-proxy or mbim-proxy: the path of the port that the proxy holds.
+    pub proxied: Option<&'p Path>,
+}
+
+/// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
+pub fn over_qmi<T>(
+    transport: Transport,
+    deadline: Deadline,
+    procedure: impl FnOnce(&mut dyn Carrier) -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
+    if transport.protocol == Protocol::Mbim {
+        return procedure(&mut open_mbim(transport, deadline)?);
+    }
+    let mut carrier = Direct::new(transport.port);
+    if let Some(port) = transport.proxied {
+        qmi::open_through_proxy(&mut carrier, port, deadline)?;
+    }
+    procedure(&mut carrier)
+}
+
+/// Opens an MBIM session on the port itself, or a session of our own at mbim-proxy.
+pub fn open_mbim<'p>(transport: Transport<'p>, deadline: Deadline) -> Result<Session<'p>, SessionError> {
+    match transport.proxied {
+        Some(port) => Session::open_through_proxy(transport.port, port, deadline),
+        None => Session::open(transport.port, deadline),
+    }
+}

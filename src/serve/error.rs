@@ -1,0 +1,82 @@
+//! What ends a verb early, and the program's exit status.
+
+use std::error::Error as _;
+use std::io;
+
+use crate::database::layers::LayerError;
+use crate::database::policy::PolicyError;
+use crate::database::quirks::QuirksError;
+use crate::modem::device::DeviceError;
+use crate::serve::event::EventError;
+
+/// The exit status of the program. udev logs a warning for every one but the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Done, or nothing to do.
+    Fine = 0,
+    /// A step failed.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// Database or policy invalid.
+    Invalid = 3,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Quirks(#[from] QuirksError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Event(_) => Exit::Usage,
+            Error::Device(
+                DeviceError::BadPath(_)
+                | DeviceError::NotUsb(_)
+                | DeviceError::NoSuchForm(_)
+                | DeviceError::Absent(_)
+                | DeviceError::Several { .. },
+            ) => Exit::Usage,
+            Error::Quirks(_) | Error::Policy(_) | Error::Layer(_) => Exit::Invalid,
+            Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,
+        }
+    }
+
+    /// Whether whoever reads the output has had enough of it.
+    pub fn is_reader_gone(&self) -> bool {
+        let kind = match self {
+            Error::Output(error) => Some(error.kind()),
+            Error::Json(error) => error.io_error_kind(),
+            _ => None,
+        };
+        kind == Some(io::ErrorKind::BrokenPipe)
+    }
+
+    /// The error with all its causes, in a line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,179 @@
+//! `report`: all that a maintainer needs to add a modem, or to mend its quirk, as text that can be pasted anywhere.
+//!
+//! The lines `manufacturer`, `product`, `serial` and `descriptors` are what the software modem of the tests loads as a
+//! new model. Whatever tells one modem, its SIM or its owner from others is masked.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::host::journal::{IDENTIFIER, printable};
+use crate::host::root::{Root, read_limited};
+use crate::host::state;
+use crate::modem::device::Device;
+use crate::modem::device::descriptors::Descriptors;
+use crate::serve::error::{Error, Exit};
+use crate::serve::event::Occasion;
+use crate::serve::plan::plan;
+use crate::serve::run::{Known, look_up, stand};
+
+/// IMEI, IMSI and MEID have 14 to 16 digits, an ICCID has 19 or 20; a date or a process has fewer in a row.
+const DIGITS: usize = 10;
+const LINES: &str = "20";
+
+/// Prints the report on one device.
+pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    let device = Device::one_named(root, name)?;
+    let serial = device.attribute("serial").unwrap_or_default();
+    let lines = lines(root, &device)?;
+    let lines = lines.into_iter().map(|(key, value)| {
+        // Binary, and without the strings, which are asked for one by one.
+        let value = if key == "descriptors" { value } else { masked(&printable(&value), serial.trim()) };
+        (key, value)
+    });
+    if json {
+        let lines: Vec<_> = lines.map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        serde_json::to_writer_pretty(&mut *out, &lines)?;
+        writeln!(out)?;
+    } else {
+        writeln!(
+            out,
+            "# wwan-quirks {} on what it sees; look through it before you post it",
+            env!("CARGO_PKG_VERSION")
+        )?;
+        for (key, value) in lines {
+            writeln!(out, "{key} = {value}")?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+type Line = (&'static str, String);
+
+fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
+    let mut lines = vec![("port", device.port.to_string()), ("id", device.id.to_string())];
+    for name in ["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"] {
+        // A device need not have strings.
+        lines.extend(device.attribute(name).ok().map(|value| (name, value)));
+    }
+    let raw = device.raw_descriptors()?;
+    lines.push(("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect()));
+    let known = look_up(root, device, &mut |error| lines.push(("error", error.chain())));
+    let qmi_interfaces = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
+    match device.descriptors() {
+        Ok(descriptors) => lines.extend(shape(&descriptors, qmi_interfaces)),
+        Err(error) => lines.push(("error", Error::from(error).chain())),
+    }
+    for interface in device.interfaces()? {
+        let driver = interface.driver.as_deref().unwrap_or("no driver");
+        lines.push(("bound", format!("interface {}: {driver} {}", interface.number, interface.nodes.join(" "))));
+    }
+    lines.push(("kernel", first_line(root, "/proc/sys/kernel/osrelease")));
+    match &known {
+        None => lines.push(("quirk", "none".to_owned())),
+        Some(Known { quirk, policy, .. }) => {
+            lines.push(("quirk", format!("{} ({})", quirk.name, quirk.place)));
+            let stand = stand(device, quirk, &Occasion::ByHand)?;
+            lines.extend(plan(&Occasion::ByHand, &stand, quirk, policy).iter().map(|step| ("plan", step.to_string())));
+        }
+    }
+    for (step, last) in state::peek(root, &device.port).last {
+        lines.push(("last", format!("{step}: {}: {}", last.outcome, last.text)));
+    }
+    if root.is_live() {
+        lines.extend(journal().into_iter().map(|line| ("journal", line)));
+    }
+    Ok(lines)
+}
+
+/// What each configuration holds.
+fn shape(descriptors: &Descriptors, qmi_interfaces: &[u8]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for configuration in &descriptors.configurations {
+        let functions: Vec<_> = configuration.functions(qmi_interfaces).into_iter().map(|f| f.name()).collect();
+        lines.push(("configuration", format!("{}: {}", configuration.value, functions.join(" "))));
+        for interface in &configuration.interfaces {
+            let endpoints: Vec<String> = interface.endpoints.iter().map(|e| format!("{:02x}", e.address)).collect();
+            let (class, subclass, protocol) = (interface.class, interface.subclass, interface.protocol);
+            lines.push((
+                "interface",
+                format!(
+                    "{}.{}: {class:02x}/{subclass:02x}/{protocol:02x}, endpoints {}",
+                    interface.number,
+                    interface.alternate,
+                    endpoints.join(" ")
+                ),
+            ));
+        }
+    }
+    lines
+}
+
+/// The last lines that were told of any modem, where there is a journal and this user may read it.
+fn journal() -> Vec<String> {
+    let mut command = Command::new("journalctl");
+    command.args(["--quiet", "--no-pager", "--no-hostname", "--output=short-iso", "--lines", LINES, "--identifier"]);
+    match command.arg(IDENTIFIER).stdin(Stdio::null()).stderr(Stdio::null()).output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+        }
+        _ => vec!["could not be read".to_owned()],
+    }
+}
+
+fn first_line(root: &Root, path: &str) -> String {
+    let text = std::fs::File::open(root.at(path)).and_then(|file| read_limited(file, 4096)).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
+}
+
+/// `text` without what identifies: the device's serial number, runs of many digits, and addresses of network cards.
+fn masked(text: &str, serial: &str) -> String {
+    // A serial number of two or three characters is none, and would be found everywhere.
+    let text = if serial.len() > 3 { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let hidden = if digits >= DIGITS { digits } else { address(rest) };
+        // Past the end of what was looked at: in whole, so that the tail of a long number is not taken for a short one.
+        let told = if hidden > 0 { 0 } else { digits.max(first.len_utf8()) };
+        masked.push_str(rest.get(..told).unwrap_or_default());
+        masked.push_str(&"x".repeat(hidden));
+        rest = rest.get(told + hidden..).unwrap_or_default();
+    }
+    masked
+}
+
+/// The length of the network address (`02:00:5e:10:00:00`) at the beginning of `text`, or 0.
+fn address(text: &str) -> usize {
+    const LENGTH: usize = 17;
+    let shaped = |(at, byte): (usize, &u8)| if at % 3 == 2 { *byte == b':' } else { byte.is_ascii_hexdigit() };
+    let address = text.as_bytes().get(..LENGTH);
+    if address.is_some_and(|bytes| bytes.iter().enumerate().all(shaped)) { LENGTH } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_identifies_is_masked_and_the_rest_is_not() {
+        let text = "1-1 LF53920000010: IMEI 358178040012345, ICCID 89490200001234567890; wwan0 02:00:5e:10:00:0a";
+        assert_eq!(
+            masked(text, "LF53920000010"),
+            format!(
+                "1-1 {}: IMEI {}, ICCID {}; wwan0 {}",
+                "x".repeat(13),
+                "x".repeat(15),
+                "x".repeat(20),
+                "x".repeat(17)
+            )
+        );
+        for kept in
+            ["", "2026-11-21T08:47:00+00:00 wwan-quirks[2654]: 1-1 1199:9071", "ü 0a:0b", "9".repeat(9).as_str()]
+        {
+            assert_eq!(masked(kept, "1"), kept);
+        }
+    }
+}
