@@ -10,6 +10,7 @@
 pub mod database;
 pub mod host;
 pub mod modem;
+pub mod outcome;
 pub mod serve;
 pub mod steps;
 pub mod usb;

@@ -40,8 +40,8 @@ fn where_nothing_stands_in_the_way_the_doctor_says_so() {
 
 #[test]
 fn each_trouble_is_found_with_its_cure() {
-    type Trouble = (&'static str, fn(&Root));
-    let troubles: [Trouble; 11] = [
+    type Failure = (&'static str, fn(&Root));
+    let troubles: [Failure; 11] = [
         ("usb_modeswitch switches 2 of the same IDs", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",

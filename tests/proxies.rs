@@ -20,7 +20,7 @@ use wwan_quirks::modem::transport::Transport;
 use wwan_quirks::modem::wire::mbim::{Body, Status, Uuid};
 use wwan_quirks::modem::wire::qmi::Service;
 use wwan_quirks::modem::wire::{mbim, qmi};
-use wwan_quirks::steps::Outcome;
+use wwan_quirks::outcome::Outcome;
 use wwan_quirks::steps::fcc_auth::run;
 
 /// A locked Sierra modem behind a pty, which reports the messages that it gets.
@@ -146,7 +146,7 @@ fn unlock_through(proxy: Proxy) {
     assert_eq!(unlock(), Outcome::Done("unlocked; the radio is online".to_owned()));
     let seen: Vec<u16> = messages.try_iter().collect();
     assert_eq!(seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x23]);
-    assert_eq!(unlock(), Outcome::Nothing("the radio is online already".to_owned()));
+    assert_eq!(unlock(), Outcome::Unchanged("the radio is online already".to_owned()));
 
     // While somebody uses the proxy, it is what holds the port.
     let mut other = connect(proxy);

@@ -10,63 +10,11 @@ use std::os::unix::net::UnixDatagram;
 use log::Level;
 
 use crate::host::root::Root;
+use crate::outcome::StepResult;
 
 pub const IDENTIFIER: &str = "wwan-quirks";
 /// Longer messages are cut: a modem's strings are at most 126 characters, and nothing else comes from outside.
 const MESSAGE_LIMIT: usize = 1500;
-
-/// Kinds of entries, each with its own `MESSAGE_ID`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Done,
-    Nothing,
-    Unfinished,
-    Failed,
-    LeftAlone,
-    Invalid,
-}
-
-impl Kind {
-    pub fn message_id(self) -> &'static str {
-        match self {
-            Kind::Done => "5be2f10a6e254bd1a3e1b6ad1f4a6c01",
-            Kind::Nothing => "5be2f10a6e254bd1a3e1b6ad1f4a6c02",
-            Kind::Unfinished => "5be2f10a6e254bd1a3e1b6ad1f4a6c03",
-            Kind::Failed => "5be2f10a6e254bd1a3e1b6ad1f4a6c04",
-            Kind::LeftAlone => "5be2f10a6e254bd1a3e1b6ad1f4a6c05",
-            Kind::Invalid => "5be2f10a6e254bd1a3e1b6ad1f4a6c06",
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Done => "done",
-            Kind::Nothing => "nothing",
-            Kind::Unfinished => "unfinished",
-            Kind::Failed => "failed",
-            Kind::LeftAlone => "left-alone",
-            Kind::Invalid => "invalid",
-        }
-    }
-
-    /// The outcome as a line says it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Kind::Nothing => "nothing to do",
-            Kind::Unfinished => "not finished",
-            Kind::LeftAlone => "left alone",
-            other => other.name(),
-        }
-    }
-
-    pub fn level(self) -> Level {
-        match self {
-            Kind::Done | Kind::Nothing => Level::Info,
-            Kind::Unfinished | Kind::LeftAlone => Level::Warn,
-            Kind::Failed | Kind::Invalid => Level::Error,
-        }
-    }
-}
 
 /// syslog's numbers, which the journal uses as well (RFC 5424, table 2).
 fn priority(level: Level) -> u8 {
@@ -103,14 +51,14 @@ impl Journal {
     }
 
     /// Writes one line. `fields` are upper-case names of the journal; their values, like `message`, may hold anything.
-    pub fn send(&self, kind: Kind, message: &str, fields: &[(&str, &str)]) {
+    pub fn send(&self, result: StepResult, message: &str, fields: &[(&str, &str)]) {
         let message = printable(message);
         let sent = match self {
-            Journal::Native(socket) => socket.send(&native(kind, &message, fields)).map(drop),
+            Journal::Native(socket) => socket.send(&native(result, &message, fields)).map(drop),
             Journal::Syslog(socket) => {
                 // Facility 3 is "system daemons".
                 let line =
-                    format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(kind.level()), std::process::id());
+                    format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(result.level()), std::process::id());
                 socket.send(line.as_bytes()).map(drop)
             }
             Journal::Stderr => Err(std::io::ErrorKind::NotConnected.into()),
@@ -121,15 +69,15 @@ impl Journal {
     }
 }
 
-fn native(kind: Kind, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+fn native(result: StepResult, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(512);
-    let level = priority(kind.level()).to_string();
+    let level = priority(result.level()).to_string();
     let own = [
         ("MESSAGE", message),
         ("PRIORITY", level.as_str()),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
-        ("MESSAGE_ID", kind.message_id()),
-        ("WWAN_QUIRKS_OUTCOME", kind.name()),
+        ("MESSAGE_ID", result.message_id()),
+        ("WWAN_QUIRKS_OUTCOME", result.name()),
     ];
     for (name, value) in own.iter().chain(fields) {
         datagram.extend(name.bytes());
@@ -173,11 +121,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_documented() {
+    fn every_result_is_documented() {
         let page = include_str!("../../docs/journal.md");
-        for kind in [Kind::Done, Kind::Nothing, Kind::Unfinished, Kind::Failed, Kind::LeftAlone, Kind::Invalid] {
-            let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", kind.name())));
-            assert!(row.is_some_and(|row| row.contains(kind.message_id())), "{}", kind.name());
+        for result in StepResult::ALL {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", result.name())));
+            assert!(row.is_some_and(|row| row.contains(result.message_id())), "{}", result.name());
         }
     }
 
@@ -187,7 +135,11 @@ mod tests {
         std::fs::create_dir_all(directory.join("run/systemd/journal")).unwrap();
         let listener = UnixDatagram::bind(directory.join("run/systemd/journal/socket")).unwrap();
         let journal = Journal::open(&Root::new(&directory));
-        journal.send(Kind::Done, "1-1: online", &[("WWAN_QUIRKS_PORT", "1-1"), ("WWAN_QUIRKS_NAME", "two\nlines")]);
+        journal.send(
+            StepResult::Done,
+            "1-1: online",
+            &[("WWAN_QUIRKS_PORT", "1-1"), ("WWAN_QUIRKS_NAME", "two\nlines")],
+        );
         let mut buffer = [0; 1024];
         let length = listener.recv(&mut buffer).unwrap();
         std::fs::remove_dir_all(directory).unwrap();

@@ -11,8 +11,8 @@ use crate::database::quirks::{Procedure, Quirk, Reset, Step, Switch, Wish};
 use crate::modem::device::ControlPort;
 use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
 use crate::modem::transport::Protocol;
+use crate::outcome::Failure;
 use crate::serve::event::Occasion;
-use crate::steps::Trouble;
 use crate::steps::fcc_auth;
 use crate::steps::switch::Target;
 
@@ -92,7 +92,7 @@ pub enum Planned {
     /// The step cannot be planned: nothing is touched.
     Cannot {
         step: &'static str,
-        trouble: Trouble,
+        trouble: Failure,
     },
 }
 
@@ -297,7 +297,7 @@ fn withheld(step: &'static str, why: String) -> Planned {
 }
 
 fn cannot(step: &'static str, cause: &str, cure: &str) -> Planned {
-    Planned::Cannot { step, trouble: Trouble::new(cause, cure) }
+    Planned::Cannot { step, trouble: Failure::new(cause, cure) }
 }
 
 fn name(configuration: Option<u8>) -> String {

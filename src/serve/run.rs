@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::database::policy::{Policy, Resolved};
 use crate::database::quirks::{self, Procedure, Quirk, Reset, Step, Switch, Text};
 use crate::host::deadline::Deadline;
-use crate::host::journal::{Journal, Kind, printable};
+use crate::host::journal::{Journal, printable};
 use crate::host::rfkill;
 use crate::host::root::Root;
 use crate::host::sandbox;
@@ -21,13 +21,14 @@ use crate::modem::link::usb::Node;
 use crate::modem::link::wdm::Wdm;
 use crate::modem::link::{self, OpenError};
 use crate::modem::transport::{Protocol, Transport};
+use crate::outcome::{Failure, Outcome, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Occasion;
 use crate::serve::plan::{Action, Planned, Stand, plan};
 use crate::serve::systemd;
 use crate::serve::systemd::Start;
 use crate::steps::switch::Target;
-use crate::steps::{Outcome, Trouble, configure, fcc_auth, switch};
+use crate::steps::{configure, fcc_auth, switch};
 
 /// How long a modem is watched leaving: udev holds back all other events of it meanwhile, a person can wait.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -190,8 +191,8 @@ impl Run<'_> {
             let step = planned.step();
             let is_withheld = matches!(planned, Planned::Withheld { .. });
             let (kind, text) = match planned {
-                Planned::Stands { why, .. } | Planned::Withheld { why, .. } => (Kind::Nothing, why),
-                Planned::Cannot { trouble, .. } => (Kind::Failed, trouble.to_string()),
+                Planned::Stands { why, .. } | Planned::Withheld { why, .. } => (StepResult::Unchanged, why),
+                Planned::Cannot { trouble, .. } => (StepResult::Failed, trouble.to_string()),
                 Planned::Act(action) => {
                     actions -= 1;
                     self.last = last && actions == 0;
@@ -204,7 +205,7 @@ impl Run<'_> {
                 state.record.ended(step, kind.name(), &text);
             }
             self.tell(device, &quirk.name, step, kind, &text);
-            if kind == Kind::Failed || (kind == Kind::Unfinished && self.by_hand) {
+            if kind == StepResult::Failed || (kind == StepResult::Unfinished && self.by_hand) {
                 exit = Exit::Failed;
             }
         }
@@ -222,7 +223,7 @@ impl Run<'_> {
         policy: &Resolved,
         state: &mut State,
         deadline: Deadline,
-    ) -> Option<(Kind, String)> {
+    ) -> Option<(StepResult, String)> {
         let step = action.step();
         let mut returned = false;
         if let Action::Switch { .. } = action {
@@ -237,13 +238,13 @@ impl Run<'_> {
             && !matches!(action, Action::FccAuth { .. })
             && !state.record.attempt(step, &device.id.to_string(), now())
         {
-            let told = state.record.last.get(step).is_some_and(|last| last.outcome == Kind::LeftAlone.name());
+            let told = state.record.last.get(step).is_some_and(|last| last.outcome == StepResult::LeftAlone.name());
             let text = format!(
                 "it came back as it was {ATTEMPTS} times within {WINDOW} seconds and is left alone; \
                  `wwan-quirks apply {}` tries again",
                 device.port
             );
-            return (!told).then_some((Kind::LeftAlone, text));
+            return (!told).then_some((StepResult::LeftAlone, text));
         }
         // What is tried is remembered first: should the modem take this process down with it, it is still counted.
         if let Err(error) = state.save() {
@@ -252,7 +253,7 @@ impl Run<'_> {
         let outcome = match action {
             Action::Switch { switch, .. } if !self.by_hand && switch.pauses() >= LEAVING => {
                 let seconds = switch.pauses().as_secs_f32();
-                Outcome::Unfinished(Trouble::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
+                Outcome::Unfinished(Failure::new(format!("it takes {seconds} s, more than an event lasts"), APPLY))
             }
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
@@ -274,8 +275,8 @@ impl Run<'_> {
                 let stays_off = self.opted_in.is_none() && state.record.was_switched_off(number.as_deref());
                 let outcome = self.unlock(device, port, *protocol, procedure, stays_off, deadline);
                 match outcome {
-                    Outcome::Off(_) => state.record.switched_off = number,
-                    Outcome::Nothing(_) => state.record.switched_off = None,
+                    Outcome::SwitchedOff(_) => state.record.switched_off = number,
+                    Outcome::Unchanged(_) => state.record.switched_off = None,
                     _ => {}
                 }
                 match (outcome, reset) {
@@ -285,10 +286,10 @@ impl Run<'_> {
             }
         };
         Some(match outcome {
-            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
-            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
-            Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
-            Outcome::Unfinished(trouble) if self.by_hand => (Kind::Unfinished, trouble.to_string()),
+            Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
+            Outcome::Unchanged(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+            Outcome::Failed(trouble) => (StepResult::Failed, trouble.to_string()),
+            Outcome::Unfinished(trouble) if self.by_hand => (StepResult::Unfinished, trouble.to_string()),
             Outcome::Unfinished(trouble) => self.carry_on(device, action, returned, policy, &trouble),
         })
     }
@@ -297,7 +298,7 @@ impl Run<'_> {
         let mut node = match Node::open(self.root, device) {
             Ok(node) => node,
             Err(error) if error.is_gone() => return switch::left_mode(),
-            Err(error) => return Outcome::Failed(Trouble::new(error.to_string(), "see `wwan-quirks status`")),
+            Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks status`")),
         };
         let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
         // A message that is no more than one control transfer is over within the time that it is watched.
@@ -362,7 +363,7 @@ impl Run<'_> {
                     Ok(mut stream) => {
                         unlock(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(path) })
                     }
-                    Err(error) => Outcome::Failed(Trouble::new(
+                    Err(error) => Outcome::Failed(Failure::new(
                         format!("{} holds the port and takes no connection: {error}", proxy.name()),
                         "stop it, then `wwan-quirks apply`",
                     )),
@@ -378,7 +379,7 @@ impl Run<'_> {
         };
         // The node was opened while this very modem stood: its number cannot have meant another one.
         if matches!(opened, Err(OpenError::Gone { .. })) || !device.is_present() {
-            return Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned());
+            return Outcome::Unchanged("the modem left; when it is back, its own event carries on".to_owned());
         }
         match opened {
             Ok(opened) if self.asked => {
@@ -386,10 +387,10 @@ impl Run<'_> {
             }
             Ok(mut opened) => unlock(Transport { port: &mut *opened, protocol, proxied: None }),
             Err(error @ OpenError::InUse { .. }) => {
-                Outcome::Failed(Trouble::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
+                Outcome::Failed(Failure::new(error.to_string(), "stop what uses it, then `wwan-quirks apply`"))
             }
             Err(error) => {
-                Outcome::Failed(Trouble::new(error.to_string(), "see what the kernel's log says of the port"))
+                Outcome::Failed(Failure::new(error.to_string(), "see what the kernel's log says of the port"))
             }
         }
     }
@@ -413,35 +414,35 @@ impl Run<'_> {
         action: &Action,
         returned: bool,
         policy: &Resolved,
-        trouble: &Trouble,
-    ) -> (Kind, String) {
+        trouble: &Failure,
+    ) -> (StepResult, String) {
         if matches!(action, Action::Switch { switch, .. } if switch.pauses() < LEAVING) {
             // What was sent is sent; the device's next identity has its own event.
-            return (Kind::Unfinished, trouble.to_string());
+            return (StepResult::Unfinished, trouble.to_string());
         }
         if let Some(start) = self.start.take().or_else(|| self.prepare(device)) {
             let unit = unit(device);
             return match start.and_then(|start| start.ask()) {
-                Ok(()) => (Kind::Unfinished, format!("{}; {unit} carries on", trouble.cause)),
-                Err(error) => (Kind::Failed, format!("{trouble}; {unit} could not be started: {error}")),
+                Ok(()) => (StepResult::Unfinished, format!("{}; {unit} carries on", trouble.reason)),
+                Err(error) => (StepResult::Failed, format!("{trouble}; {unit} could not be started: {error}")),
             };
         }
         let deadline = Deadline::after(policy.modem_ready.value);
         sandbox::end_after(policy.modem_ready.value);
         let outcome = match action {
             // It had the whole time already.
-            Action::FccAuth { .. } => return (Kind::Failed, trouble.to_string()),
+            Action::FccAuth { .. } => return (StepResult::Failed, trouble.to_string()),
             Action::Switch { switch, target } => self.switch(device, switch, target, returned, deadline),
             Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured),
         };
         match outcome {
-            Outcome::Done(text) | Outcome::StillOff(text) => (Kind::Done, text),
-            Outcome::Nothing(text) | Outcome::Off(text) => (Kind::Nothing, text),
-            Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (Kind::Failed, trouble.to_string()),
+            Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
+            Outcome::Unchanged(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+            Outcome::Unfinished(trouble) | Outcome::Failed(trouble) => (StepResult::Failed, trouble.to_string()),
         }
     }
 
-    fn tell(&mut self, device: &Device, name: &str, step: &str, kind: Kind, text: &str) {
+    fn tell(&mut self, device: &Device, name: &str, step: &str, kind: StepResult, text: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let message = format!("{port} {id} {name}: {step}: {}: {text}", kind.words());
         let fields = [
@@ -460,7 +461,7 @@ impl Run<'_> {
 
     fn complain(&mut self, device: &Device, error: &Error, consequence: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
-        let kind = if error.exit() == Exit::Invalid { Kind::Invalid } else { Kind::Failed };
+        let kind = if error.exit() == Exit::Invalid { StepResult::Invalid } else { StepResult::Failed };
         let message = format!("{port} {id}: {}{consequence}", first_line(&error.chain()));
         self.journal.send(kind, &message, &[("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id)]);
         if self.echo.is_some() {

@@ -9,13 +9,13 @@ mod dms;
 pub use at::Console;
 pub use dms::Dms;
 
-use super::Trouble;
 use crate::database::quirks::composition::{Composition, Table, Value, Wanted};
 use crate::modem::access::Barred;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::ErrorCode;
+use crate::outcome::Failure;
 
 /// What the modem says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub enum Fault {
     NotOpened(String),
     #[error(transparent)]
     Barred(#[from] Barred),
-    #[error("refused: {}", .0.cause)]
-    Refused(Trouble),
+    #[error("refused: {}", .0.reason)]
+    Refused(Failure),
     #[error("composition {value} is set, but the modem does not start again: {fault}")]
     NotReset { value: Value, fault: Box<Fault> },
 }
@@ -72,9 +72,9 @@ impl Fault {
     }
 
     /// With what a person can do about it.
-    pub fn trouble(self) -> Trouble {
+    pub fn trouble(self) -> Failure {
         let cure = match &self {
-            Fault::Refused(trouble) => trouble.cure.clone(),
+            Fault::Refused(trouble) => trouble.remedy.clone(),
             Fault::NotReset { .. } => "power it off and on".to_owned(),
             Fault::Password => "give yours with --password".to_owned(),
             Fault::NoPort => "see whether the drivers qmi_wwan, cdc_mbim and qcserial or option are loaded".to_owned(),
@@ -93,7 +93,7 @@ impl Fault {
                 "its firmware may not know compositions; nothing was changed".to_owned()
             }
         };
-        Trouble::new(self.to_string(), cure)
+        Failure::new(self.to_string(), cure)
     }
 }
 
@@ -135,7 +135,7 @@ pub fn go_through(dialogue: &mut dyn Dialogue, request: &Request, table: &Table)
 }
 
 /// The composition that `wanted` means on this modem, if it may be set.
-fn choose(standing: &Standing, wanted: &Wanted, no_at_port: bool, table: &Table) -> Result<Composition, Trouble> {
+fn choose(standing: &Standing, wanted: &Wanted, no_at_port: bool, table: &Table) -> Result<Composition, Failure> {
     let fits = |composition: &&Composition| match wanted {
         Wanted::Value(Value::Number(number)) => {
             composition.value == Value::Number(*number) || composition.number == Some(*number)
@@ -153,7 +153,7 @@ fn choose(standing: &Standing, wanted: &Wanted, no_at_port: bool, table: &Table)
         return Ok(chosen.clone());
     }
     Err(match fitting().next() {
-        Some(without) => Trouble::new(
+        Some(without) => Failure::new(
             format!(
                 "composition {} ({}) has no AT port, by which a modem can be put right again",
                 without.value, without.layout
@@ -162,7 +162,7 @@ fn choose(standing: &Standing, wanted: &Wanted, no_at_port: bool, table: &Table)
         ),
         None => {
             let list: Vec<String> = standing.supported.iter().map(|known| known.value.to_string()).collect();
-            Trouble::new(
+            Failure::new(
                 format!("the modem does not list {wanted} as supported"),
                 format!("choose from {}", list.join(", ")),
             )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
-use crate::steps::{Outcome, Trouble};
+use crate::outcome::{Failure, Outcome};
 
 /// Sets configuration `to`, where `from` is active; where the modem needs it, after it was `unconfigured` for a while.
 /// What the kernel set is put back when the modem does not take it.
@@ -36,7 +36,7 @@ pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Durat
         (Some(from), false) => format!("{from}, which was active before, could not be put back"),
         (None, _) => "none was active before".to_owned(),
     };
-    Outcome::Failed(Trouble::new(
+    Outcome::Failed(Failure::new(
         format!("{refusal}; {after}"),
         "plug the modem in again, or set `prefer = \"keep\"` for it in /etc/wwan-quirks/config.toml",
     ))
@@ -47,7 +47,7 @@ fn done(from: Option<u8>, to: u8) -> String {
 }
 
 fn left(why: &str) -> Outcome {
-    Outcome::Nothing(format!("the modem is gone: {why}; its return is handled by its own event"))
+    Outcome::Unchanged(format!("the modem is gone: {why}; its return is handled by its own event"))
 }
 
 fn name(configuration: Option<u8>) -> String {

@@ -12,7 +12,6 @@ mod tests;
 
 pub use messages::messages;
 
-use super::{Outcome, Trouble};
 use crate::database::quirks::Procedure;
 use crate::host::deadline::Deadline;
 use crate::modem::access::Holder;
@@ -22,6 +21,7 @@ use crate::modem::session::mbim;
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::{ErrorCode, OperatingMode};
+use crate::outcome::{Failure, Outcome};
 use std::fmt;
 
 const APPLY: &str = "`wwan-quirks apply` tries again";
@@ -48,18 +48,18 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
         (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
             rolling::unlock(transport.port, oem_strings, stays_off, deadline)
         }
-        (procedure, protocol) => Ok(Outcome::Failed(Trouble::new(
+        (procedure, protocol) => Ok(Outcome::Failed(Failure::new(
             format!("the procedure {procedure} cannot go over {protocol}"),
             "see its quirk in /etc/wwan-quirks/quirks.d, and `prefer` in /etc/wwan-quirks/config.toml",
         ))),
     };
     match ended {
         Err(SessionError::Link(LinkError::Gone)) if proxied => {
-            Outcome::Unfinished(Trouble::new("the proxy that holds the port hung up", APPLY))
+            Outcome::Unfinished(Failure::new("the proxy that holds the port hung up", APPLY))
         }
         // It has not opened the port itself yet, and may not until the modem answers.
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
-            Outcome::Unfinished(Trouble::new(format!("the proxy does not let us in: {error}"), APPLY))
+            Outcome::Unfinished(Failure::new(format!("the proxy does not let us in: {error}"), APPLY))
         }
         ended => ended.unwrap_or_else(outcome_of),
     }
@@ -88,7 +88,7 @@ pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadli
 /// What to say where others hold the port, and no proxy that would let us in.
 pub fn held(holders: &[Holder]) -> Outcome {
     let names: Vec<String> = holders.iter().map(Holder::to_string).collect();
-    Outcome::Failed(Trouble::new(
+    Outcome::Failed(Failure::new(
         format!("left alone: the port is held by {}", names.join(", ")),
         "stop it and run `wwan-quirks apply`, or have it use qmi-proxy or mbim-proxy",
     ))
@@ -124,7 +124,7 @@ impl Radio {
 }
 
 fn online_already() -> Outcome {
-    Outcome::Nothing("the radio is online already".to_owned())
+    Outcome::Unchanged("the radio is online already".to_owned())
 }
 
 fn unlocked(radio: Radio, stays_off: Option<&str>) -> Outcome {
@@ -138,7 +138,7 @@ fn unlocked_and_off_again(why: &str) -> Outcome {
 
 fn unlocked_before(radio: Radio) -> Outcome {
     let text = format!("was unlocked already; {radio}");
-    if radio == Radio::Off { Outcome::Off(text) } else { Outcome::Nothing(text) }
+    if radio == Radio::Off { Outcome::SwitchedOff(text) } else { Outcome::Unchanged(text) }
 }
 
 /// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem
@@ -152,11 +152,11 @@ fn after_unlock(looked: Result<Outcome, SessionError>) -> Result<Outcome, Sessio
 
 /// What an error means to a person.
 fn outcome_of(error: SessionError) -> Outcome {
-    let failed = |cause: String, cure: &str| Outcome::Failed(Trouble::new(cause, cure));
-    let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Trouble::new(cause, cure));
+    let failed = |cause: String, cure: &str| Outcome::Failed(Failure::new(cause, cure));
+    let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));
     match &error {
         SessionError::Link(LinkError::Gone) => {
-            Outcome::Nothing("the modem left; when it is back, its own event carries on".to_owned())
+            Outcome::Unchanged("the modem left; when it is back, its own event carries on".to_owned())
         }
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "`wwan-quirks apply` carries on")

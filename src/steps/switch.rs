@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::database::quirks::switch::{Op, Switch};
 use crate::host::deadline::Deadline;
 use crate::modem::link::usb::{Usb, UsbError};
-use crate::steps::{Outcome, Trouble};
+use crate::outcome::{Failure, Outcome};
 
 /// No device takes longer to take or refuse a transfer that it means to answer.
 const TRANSFER: Duration = Duration::from_secs(3);
@@ -202,11 +202,11 @@ impl Run<'_> {
         const CURE: &str = "if it stays so, plug it in again, or run `wwan-quirks apply`";
         match self.trouble {
             // Real ones need up to a few seconds to leave, and no udev event lasts so long.
-            None => Outcome::Unfinished(Trouble::new(
+            None => Outcome::Unfinished(Failure::new(
                 "the device took the message, and has not left install mode yet",
                 CURE,
             )),
-            Some(error) => Outcome::Failed(Trouble::new(format!("{error}, and it is still in install mode"), CURE)),
+            Some(error) => Outcome::Failed(Failure::new(format!("{error}, and it is still in install mode"), CURE)),
         }
     }
 

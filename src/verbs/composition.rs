@@ -13,15 +13,15 @@ use serde_json::{Value as Json, json};
 
 use crate::database::quirks::composition::{Composition, Layout, Table, Value};
 use crate::host::deadline::Deadline;
-use crate::host::journal::{Journal, Kind, printable};
+use crate::host::journal::{Journal, printable};
 use crate::host::root::Root;
 use crate::host::state::State;
 use crate::host::sys;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::{Configuration, Descriptors};
+use crate::outcome::{Failure, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::run::look_up;
-use crate::steps::Trouble;
 use crate::steps::composition::{Request, Standing, Told, go_through};
 use crate::usb::Function;
 use crate::verbs::cli::Setting;
@@ -56,11 +56,11 @@ pub fn run(root: &Root, name: &str, setting: &Setting, json: bool, out: &mut imp
     } else if let Some(standing) = standing {
         verb.print(&device, standing, out)?;
     }
-    Ok(if matches!(ended, Some((Kind::Failed, _))) { Exit::Failed } else { Exit::Fine })
+    Ok(if matches!(ended, Some((StepResult::Failed, _))) { Exit::Failed } else { Exit::Fine })
 }
 
 /// How setting a composition ended, or that nothing could be read.
-type Ended = Option<(Kind, String)>;
+type Ended = Option<(StepResult, String)>;
 
 struct Verb<'a> {
     root: &'a Root,
@@ -83,10 +83,10 @@ impl<'a> Verb<'a> {
     }
 
     fn serve(&self, device: &Device) -> (Option<Told>, Ended) {
-        let failed = |trouble: Trouble| Some((Kind::Failed, trouble.to_string()));
+        let failed = |trouble: Failure| Some((StepResult::Failed, trouble.to_string()));
         if !self.table.knows(device.id) {
             let cause = format!("{} is none of the modems whose compositions are known", device.id);
-            return (None, failed(Trouble::new(cause, "they are Sierra's, and those that Dell and HP sell as theirs")));
+            return (None, failed(Failure::new(cause, "they are Sierra's, and those that Dell and HP sell as theirs")));
         }
         // From here on the modem may have to be put in order, which a signal must not prevent.
         if let Err(error) = sys::catch_stop_signals() {
@@ -113,24 +113,24 @@ impl<'a> Verb<'a> {
         let later = "from the modem's next start on: power it off and on, or say --reset";
         let ended = match told.resets {
             true => match self.see_it_back(device, chosen) {
-                Ok(how) => Some((Kind::Done, format!("{what}; {how}"))),
+                Ok(how) => Some((StepResult::Done, format!("{what}; {how}"))),
                 Err(trouble) => failed(trouble),
             },
-            false if is_new => Some((Kind::Done, format!("{what}, {later}"))),
-            false if waits(chosen) => Some((Kind::Nothing, format!("{what} is set, {later}"))),
-            false => Some((Kind::Nothing, format!("{what} is what the modem has"))),
+            false if is_new => Some((StepResult::Done, format!("{what}, {later}"))),
+            false if waits(chosen) => Some((StepResult::Unchanged, format!("{what} is set, {later}"))),
+            false => Some((StepResult::Unchanged, format!("{what} is what the modem has"))),
         };
         (Some(told), ended)
     }
 
     /// Waits until the modem has left the bus and stands on the same port with this composition, and says so itself.
-    fn see_it_back(&self, device: &Device, chosen: &Composition) -> Result<String, Trouble> {
+    fn see_it_back(&self, device: &Device, chosen: &Composition) -> Result<String, Failure> {
         let by = Deadline::after(LEAVING);
         while device.is_present() {
             self.rest()?;
             if by.has_passed() {
                 let cause = format!("composition {} is set, but the modem does not start again", chosen.value);
-                return Err(Trouble::new(cause, "power it off and on"));
+                return Err(Failure::new(cause, "power it off and on"));
             }
         }
         let by = Deadline::after(RETURNING);
@@ -154,7 +154,7 @@ impl<'a> Verb<'a> {
             match current.map(|current| chosen.is(&current)) {
                 Ok(Some(false)) => {
                     let cause = format!("{seen} with the composition that it had, though it took {}", chosen.value);
-                    return Err(Trouble::new(cause, "its firmware may not know it after all; try another one"));
+                    return Err(Failure::new(cause, "its firmware may not know it after all; try another one"));
                 }
                 Ok(_) if is_on_bus => return Ok(format!("the modem came back with it as {}", back.id)),
                 Err(fault) if is_on_bus && speaks_by.has_passed() => {
@@ -166,15 +166,15 @@ impl<'a> Verb<'a> {
             }
         }
         let cause = format!("composition {} is set, but the modem was not seen with it: {seen}", chosen.value);
-        Err(Trouble::new(cause, "see `wwan-quirks status`; power it off and on"))
+        Err(Failure::new(cause, "see `wwan-quirks status`; power it off and on"))
     }
 
-    fn rest(&self) -> Result<(), Trouble> {
+    fn rest(&self) -> Result<(), Failure> {
         thread::sleep(LOOK);
         if sys::stops() == 0 {
             return Ok(());
         }
-        Err(Trouble::new("stopped by a signal while the modem starts again", "see `wwan-quirks status`"))
+        Err(Failure::new("stopped by a signal while the modem starts again", "see `wwan-quirks status`"))
     }
 
     /// Whether `device` stands on the bus with what this composition is made of, as far as that is known.
@@ -210,12 +210,12 @@ impl<'a> Verb<'a> {
         }
     }
 
-    fn line(&self, device: &Device, kind: Kind, text: &str) -> String {
+    fn line(&self, device: &Device, kind: StepResult, text: &str) -> String {
         format!("{} {} {}: {STEP}: {}: {text}", device.port, device.id, self.name, kind.words())
     }
 
     /// Tells the journal, and remembers it for `status`.
-    fn record(&self, device: &Device, kind: Kind, text: &str) {
+    fn record(&self, device: &Device, kind: StepResult, text: &str) {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let fields = [("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", STEP)];
         Journal::open(self.root).send(kind, &self.line(device, kind, text), &fields);
@@ -240,7 +240,7 @@ impl<'a> Verb<'a> {
         Ok(())
     }
 
-    fn json(&self, device: &Device, standing: Option<&Standing>, ended: Option<&(Kind, String)>) -> Json {
+    fn json(&self, device: &Device, standing: Option<&Standing>, ended: Option<&(StepResult, String)>) -> Json {
         let composition = |composition: &Composition| {
             json!({
                 "value": composition.value.to_string(),

@@ -11,9 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::database::quirks::Step;
-use crate::host::journal::{Journal, Kind};
+use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
+use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Occasion;
 use crate::serve::run::{Run, look_up};
@@ -49,7 +50,7 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
         Ok(device) => format!("{} {}: no quirk says how to unlock it", device.port, device.id),
         Err(error) => format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain()),
     };
-    run.journal.send(Kind::Failed, &format!("fcc-unlock.d: {told}"), &[]);
+    run.journal.send(StepResult::Failed, &format!("fcc-unlock.d: {told}"), &[]);
     Exit::Failed
 }
 

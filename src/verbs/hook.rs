@@ -1,9 +1,10 @@
 //! `hook`: serves one udev event.
 
-use crate::host::journal::{Journal, Kind};
+use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
 use crate::modem::device::{Device, DeviceError};
+use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Event;
 use crate::serve::run::Run;
@@ -19,7 +20,7 @@ pub fn run(root: &Root) -> Result<Exit, Error> {
         Ok(None) | Err(Error::Device(DeviceError::Gone { .. })) => return Ok(Exit::Fine),
         Err(error) => {
             if !matches!(journal, Journal::Stderr) {
-                journal.send(Kind::Failed, &format!("hook: {}", error.chain()), &[]);
+                journal.send(StepResult::Failed, &format!("hook: {}", error.chain()), &[]);
             }
             return Err(error);
         }

@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::deadline::Deadline;
-use crate::host::journal::{Kind, printable};
+use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::state::{self, Last, State, StateError};
 use crate::host::sys;
 use crate::modem::access;
 use crate::modem::device::{BoundInterface, Device, DeviceError};
 use crate::modem::transport::Protocol;
+use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Occasion;
 use crate::serve::plan::{Action, Planned, plan};
@@ -146,7 +147,7 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
         mode: if install { "install" } else { "modem" },
         configurations: configurations.collect(),
         interfaces: interfaces.collect(),
-        unlocked: last.get("fcc-auth").is_some_and(|last| last.outcome == Kind::Done.name()),
+        unlocked: last.get("fcc-auth").is_some_and(|last| last.outcome == StepResult::Done.name()),
         in_the_way,
         last,
         asked: None,
@@ -187,7 +188,7 @@ fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>)
     match (planned, ended) {
         (Planned::Cannot { trouble, .. }, _) => Some(format!("{}: {trouble}", planned.step())),
         (Planned::Stands { .. }, _) => None,
-        (Planned::Withheld { .. }, Some(last)) if last.outcome == Kind::Done.name() => None,
+        (Planned::Withheld { .. }, Some(last)) if last.outcome == StepResult::Done.name() => None,
         (Planned::Withheld { step, why }, _) => Some(format!("{step} is not done: {why}")),
         // Every port might have an unlock ahead: how the last one ended tells more.
         (Planned::Act(Action::FccAuth { .. }), Some(_)) if well => None,
@@ -199,7 +200,7 @@ fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>)
 }
 
 fn ended_well(last: &Last) -> bool {
-    [Kind::Done.name(), Kind::Nothing.name()].contains(&last.outcome.as_str())
+    [StepResult::Done.name(), StepResult::Unchanged.name()].contains(&last.outcome.as_str())
 }
 
 impl Status {

@@ -6,7 +6,7 @@ use crate::modem::session::SessionError;
 use crate::modem::session::qmi::{Carrier, Client};
 use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::{ErrorCode, OperatingMode, Service, dms};
-use crate::steps::Outcome;
+use crate::outcome::Outcome;
 use log::debug;
 use md5::{Digest, Md5};
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError
     Ok(match mode {
         OperatingMode::Online => Some(online_already()),
         mode if mode.is_low_power() => None,
-        mode => Some(Outcome::Nothing(format!("left alone: the modem is in mode {mode}, not in low power"))),
+        mode => Some(Outcome::Unchanged(format!("left alone: the modem is in mode {mode}, not in low power"))),
     })
 }
 

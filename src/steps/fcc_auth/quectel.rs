@@ -5,7 +5,7 @@ use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::modem::wire::{Fields, Malformed};
-use crate::steps::{Outcome, Trouble};
+use crate::outcome::{Failure, Outcome};
 use std::time::Duration;
 
 pub const QUERY: Command =
@@ -29,7 +29,7 @@ pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome,
         FCC_LOCKED => {}
         ON => return Ok(online_already()),
         OFF => return Ok(unlocked_before(look(session)?)),
-        other => return Ok(Outcome::Nothing(format!("left alone: the modem's radio state is {other}"))),
+        other => return Ok(Outcome::Unchanged(format!("left alone: the modem's radio state is {other}"))),
     }
     session.command(SET, &ON.to_le_bytes())?;
     after_unlock(conclude(session, stays_off))
@@ -44,7 +44,7 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
     let until = session.work_deadline().keeping(PAUSE).within(WATCH);
     while state(session)? == FCC_LOCKED {
         if until.has_passed() {
-            return Ok(Outcome::Failed(Trouble::new(
+            return Ok(Outcome::Failed(Failure::new(
                 "the modem took the unlock, and says that it is locked still",
                 "power it off and on; if it stays so, send in what `wwan-quirks report` prints",
             )));

@@ -12,7 +12,7 @@ use crate::modem::link::Link;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::{Malformed, at};
-use crate::steps::{Outcome, Trouble};
+use crate::outcome::{Failure, Outcome};
 use sha2::{Digest, Sha256};
 
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
@@ -38,7 +38,7 @@ pub fn unlock(
             return after_unlock(conclude(&mut at, stays_off));
         }
     }
-    Ok(Outcome::Failed(Trouble::new(
+    Ok(Outcome::Failed(Failure::new(
         "the modem refused the answer to its challenge",
         "its laptop's maker uses an OEM string that the quirk does not have; send in what `wwan-quirks report` prints",
     )))
@@ -271,9 +271,9 @@ mod tests {
     #[test]
     fn one_that_is_not_locked_is_left_alone() {
         let mut modem = Modem { online: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Nothing(\"the radio is online already");
+        assert_begins(unlock(&mut modem), "Unchanged(\"the radio is online already");
         let mut modem = Modem { unlocked: true, ..locked() };
-        assert_begins(unlock(&mut modem), "Off(\"was unlocked already");
+        assert_begins(unlock(&mut modem), "SwitchedOff(\"was unlocked already");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
     }
 
@@ -291,7 +291,7 @@ mod tests {
         assert_begins(unlock(&mut Modem { no_such_lock: true, ..locked() }), "+GTFCCLOCKGEN ended with");
         assert_begins(
             unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }),
-            "Unfinished(Trouble { cause: \"no answer to ATE0",
+            "Unfinished(Failure { reason: \"no answer to ATE0",
         );
         assert_begins(unlock(&mut Modem { deaf_to: 1, ..locked() }), "StillOff(\"unlocked");
     }
@@ -301,7 +301,7 @@ mod tests {
         let mut modem = locked();
         unlock(&mut modem);
         for at in 0..modem.transfers {
-            assert_begins(unlock(&mut Modem { gone_at: Some(at), ..locked() }), "Nothing(\"the modem left");
+            assert_begins(unlock(&mut Modem { gone_at: Some(at), ..locked() }), "Unchanged(\"the modem left");
             assert_begins(unlock(&mut Modem { interrupted_at: Some(at), ..locked() }), "stopped by a signal");
         }
     }

@@ -64,7 +64,7 @@ fn assert_trouble(outcome: Outcome, unfinished: bool, words: &str) {
         Outcome::Failed(trouble) => (trouble, !unfinished),
         _ => panic!("{outcome:?}"),
     };
-    assert!(as_expected && trouble.cause.contains(words) && !trouble.cure.is_empty(), "{outcome:?}");
+    assert!(as_expected && trouble.reason.contains(words) && !trouble.remedy.is_empty(), "{outcome:?}");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn an_online_modem_is_not_touched() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.mode = 0;
-        assert_eq!(unlock(&mut modem), Outcome::Nothing("the radio is online already".to_owned()));
+        assert_eq!(unlock(&mut modem), Outcome::Unchanged("the radio is online already".to_owned()));
         assert_eq!(modem.count(0x555f), 0);
     }
 }
@@ -95,7 +95,7 @@ fn modes_that_somebody_chose_are_left_alone() {
         for face in FACES {
             let mut modem = Modem::locked(face);
             modem.mode = mode;
-            let Outcome::Nothing(why) = unlock(&mut modem) else { panic!("mode {mode}") };
+            let Outcome::Unchanged(why) = unlock(&mut modem) else { panic!("mode {mode}") };
             assert!(why.contains(name), "{why}");
             assert_eq!(modem.count(0x555f), 0);
         }
@@ -113,7 +113,7 @@ fn no_effect_means_done_before() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.auth_error = 26;
-        let Outcome::Off(why) = unlock(&mut modem) else { panic!("not taken for done") };
+        let Outcome::SwitchedOff(why) = unlock(&mut modem) else { panic!("not taken for done") };
         assert!(why.starts_with("was unlocked already; the radio stays in low-power"), "{why}");
         assert_eq!(modem.count(0x2d), 2);
     }
@@ -371,7 +371,7 @@ fn a_modem_may_leave_at_any_transfer() {
             let mut modem = Modem::locked(face);
             modem.gone_at = Some(at);
             match unlock(&mut modem) {
-                Outcome::Nothing(why) => assert!(why.starts_with("the modem left"), "{why}"),
+                Outcome::Unchanged(why) => assert!(why.starts_with("the modem left"), "{why}"),
                 outcome => {
                     assert_eq!(outcome, online());
                     break;
@@ -391,7 +391,7 @@ fn stopped_at_any_transfer_it_puts_things_in_order() {
             modem.interrupted_at = Some(at);
             let began = Instant::now();
             match unlock_within(&mut modem, Duration::from_secs(60)) {
-                Outcome::Unfinished(trouble) => assert_eq!(trouble.cause, "stopped by a signal"),
+                Outcome::Unfinished(trouble) => assert_eq!(trouble.reason, "stopped by a signal"),
                 // All was done but for putting things in order, which goes on.
                 outcome => assert_eq!(outcome, online()),
             }
@@ -501,7 +501,9 @@ fn quectel_is_asked_first_and_unlocked_if_locked() {
     assert_eq!(modem.quectel, Some(1));
     for (state, words) in [(1, "the radio is online already"), (0, "was unlocked already; the"), (9, "left alone")] {
         let mut modem = quectel(state);
-        let (Outcome::Nothing(why) | Outcome::Off(why)) = unlock_quectel(&mut modem) else { panic!("state {state}") };
+        let (Outcome::Unchanged(why) | Outcome::SwitchedOff(why)) = unlock_quectel(&mut modem) else {
+            panic!("state {state}")
+        };
         assert!(why.starts_with(words), "{why}");
         assert_eq!((modem.quectel, modem.count(0x9001)), (Some(state), 0));
     }

@@ -1,0 +1,165 @@
+//! How a step ends: one vocabulary for the journal, the state file, JSON and the exit status.
+
+use std::fmt;
+
+use log::Level;
+use serde::{Deserialize, Serialize};
+
+/// A step of a modem's trip from plug to online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// Leaves install mode.
+    Switch,
+    /// Sets the USB configuration.
+    Configuration,
+    /// Unlocks the radio.
+    FccAuth,
+    /// Changes the composition that the modem stores.
+    Composition,
+}
+
+impl StepKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            StepKind::Switch => "switch",
+            StepKind::Configuration => "configuration",
+            StepKind::FccAuth => "fcc-auth",
+            StepKind::Composition => "composition",
+        }
+    }
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The result of a step. Each has its own `MESSAGE_ID` in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepResult {
+    Done,
+    /// The modem was already as the step wants it, or the step does not concern it.
+    #[serde(rename = "nothing")]
+    Unchanged,
+    /// The policy, or a program that uses the modem, keeps the step from running.
+    Suppressed,
+    /// The event was too short: another process continues.
+    Unfinished,
+    Failed,
+    /// The modem came back in the same state too often.
+    LeftAlone,
+    /// Database or policy is invalid.
+    Invalid,
+    /// Another run serves the port.
+    Busy,
+    /// The kernel may not use the device (USBGuard, `authorized_default`).
+    NotAuthorized,
+}
+
+impl StepResult {
+    pub const ALL: [StepResult; 9] = [
+        StepResult::Done,
+        StepResult::Unchanged,
+        StepResult::Suppressed,
+        StepResult::Unfinished,
+        StepResult::Failed,
+        StepResult::LeftAlone,
+        StepResult::Invalid,
+        StepResult::Busy,
+        StepResult::NotAuthorized,
+    ];
+
+    /// `MESSAGE_ID` of the journal entry.
+    pub fn message_id(self) -> &'static str {
+        match self {
+            StepResult::Done => "5be2f10a6e254bd1a3e1b6ad1f4a6c01",
+            StepResult::Unchanged => "5be2f10a6e254bd1a3e1b6ad1f4a6c02",
+            StepResult::Unfinished => "5be2f10a6e254bd1a3e1b6ad1f4a6c03",
+            StepResult::Failed => "5be2f10a6e254bd1a3e1b6ad1f4a6c04",
+            StepResult::LeftAlone => "5be2f10a6e254bd1a3e1b6ad1f4a6c05",
+            StepResult::Invalid => "5be2f10a6e254bd1a3e1b6ad1f4a6c06",
+            StepResult::Suppressed => "5be2f10a6e254bd1a3e1b6ad1f4a6c07",
+            StepResult::Busy => "5be2f10a6e254bd1a3e1b6ad1f4a6c08",
+            StepResult::NotAuthorized => "5be2f10a6e254bd1a3e1b6ad1f4a6c09",
+        }
+    }
+
+    /// The name in `WWAN_QUIRKS_OUTCOME`, in the state file and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepResult::Done => "done",
+            StepResult::Unchanged => "nothing",
+            StepResult::Suppressed => "suppressed",
+            StepResult::Unfinished => "unfinished",
+            StepResult::Failed => "failed",
+            StepResult::LeftAlone => "left-alone",
+            StepResult::Invalid => "invalid",
+            StepResult::Busy => "busy",
+            StepResult::NotAuthorized => "not-authorized",
+        }
+    }
+
+    /// The result in a message for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            StepResult::Unchanged => "nothing to do",
+            StepResult::Unfinished => "not finished",
+            StepResult::LeftAlone => "left alone",
+            StepResult::NotAuthorized => "not authorized",
+            other => other.name(),
+        }
+    }
+
+    pub fn level(self) -> Level {
+        match self {
+            StepResult::Done | StepResult::Unchanged | StepResult::Suppressed => Level::Info,
+            StepResult::Unfinished | StepResult::LeftAlone | StepResult::Busy | StepResult::NotAuthorized => {
+                Level::Warn
+            }
+            StepResult::Failed | StepResult::Invalid => Level::Error,
+        }
+    }
+
+    /// Whether the modem is as the step wants it.
+    pub fn is_success(self) -> bool {
+        matches!(self, StepResult::Done | StepResult::Unchanged)
+    }
+}
+
+/// Why a step did not do its work, and what a person can do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub reason: String,
+    pub remedy: String,
+}
+
+impl Failure {
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Failure {
+        Failure { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.reason, self.remedy)
+    }
+}
+
+/// What an executor returns. The texts are messages for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The step did its work.
+    Done(String),
+    /// The modem was already as it should be, or the step does not concern it.
+    Unchanged(String),
+    /// The radio is unlocked now, and has not come online by itself.
+    StillOff(String),
+    /// The radio was unlocked before and is off: the user switched it off.
+    SwitchedOff(String),
+    /// The modem did not answer in time. A later attempt may succeed.
+    Unfinished(Failure),
+    Failed(Failure),
+}
