@@ -50,7 +50,7 @@ fn seldom(cli: Cli) -> Exit {
         Verb::Apply { devices, unlock, dry_run, output } => {
             apply::run(&root, &devices.device, unlock, dry_run, verbose, output.json, &mut out)
         }
-        Verb::Status { devices, ask, output } => status::run(&root, &devices.device, ask, output.json, &mut out),
+        Verb::Status { devices, query, output } => status::run(&root, &devices.device, query, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, verbose, output.json, &mut out),
         Verb::Composition { device, setting, output } => {
             composition::run(&root, &device, &setting, output.json, &mut out)
@@ -59,8 +59,8 @@ fn seldom(cli: Cli) -> Exit {
         Verb::Doctor { output } => doctor::run(&root, output.json, &mut out),
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
-        Verb::Rules => rules::run(&root, &mut out),
-        Verb::Import { file } => import::run(&file, &mut out),
+        Verb::Rules { output } => rules::run(&root, output.json, &mut out),
+        Verb::Import { file, output } => import::run(&file, output.json, &mut out),
     };
     ended(exit.and_then(|exit| Ok(out.flush().map(|()| exit)?)))
 }

@@ -30,6 +30,24 @@ fn check_finds_what_no_single_entry_tells() {
 }
 
 #[test]
+fn rules_are_printed_for_the_whole_database_or_not_at_all() {
+    let root = Root::new();
+    let broken = ["/etc/wwan-quirks/quirks.d/a.toml", "/etc/wwan-quirks/quirks.d/b.toml"];
+    for path in broken {
+        root.write(path, "schema = 1\n[[device]]\nid = 1\n");
+    }
+    let ended = root.run(&["rules"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
+    let listed = root.run(&["list"]);
+    assert!(listed.code == 3 && listed.stdout.contains("1199:9079"), "{listed:?}");
+    for path in broken {
+        for stderr in [&ended.stderr, &listed.stderr] {
+            assert!(stderr.contains(&format!("wwan-quirks: {path}:3:6: ")), "{stderr}");
+        }
+    }
+}
+
+#[test]
 fn check_tells_all_faults_of_a_file() {
     let root = Root::new();
     root.write(OWN, "schema = 1\n\n[[device]]\nid = \"1234:567\"\n\n[[device]]\nnam = \"A\"\n");
@@ -96,8 +114,8 @@ fn the_list_names_every_step() {
     }
     assert!(listed.lines().all(|line| line.contains(".toml:")));
     let listed: serde_json::Value = serde_json::from_str(&root.run(&["list", "--json"]).stdout).unwrap();
-    let entries = listed.as_array().unwrap();
-    assert!(entries.iter().any(|entry| entry["strings"]["scsi-model"] == "U209"), "{listed}");
+    let entries = listed["quirks"].as_array().unwrap();
+    assert!(entries.iter().any(|entry| entry["matchers"]["scsi-model"] == "U209"), "{listed}");
 }
 
 /// A device that tells more of itself is told from others with its ID.

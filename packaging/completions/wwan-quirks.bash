@@ -186,7 +186,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__import)
-            opts="-v -q -h --root --verbose --quiet --help"
+            opts="-v -q -h --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -240,7 +240,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__rules)
-            opts="-v -q -h --root --verbose --quiet --help"
+            opts="-v -q -h --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -258,7 +258,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__status)
-            opts="-v -q -h --ask --json --root --verbose --quiet --help"
+            opts="-v -q -h --query --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

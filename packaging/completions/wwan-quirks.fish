@@ -52,7 +52,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l v
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l ask -d 'Ask the modem itself how its radio stands, through the proxy where one holds its port'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l query -d 'Ask the modem itself how its radio stands, through the proxy where one holds its port'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'
@@ -91,10 +91,12 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s v -l v
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Say nothing but errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s h -l help -d 'Print help'

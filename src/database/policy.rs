@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::database::diagnostic::{Invalid, line_of};
@@ -23,7 +23,7 @@ use crate::usb::UsbId;
 const HOOK: RangeInclusive<f64> = 0.1..=30.0;
 const MODEM_READY: RangeInclusive<f64> = 1.0..=600.0;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefer {
     Mbim,
@@ -49,12 +49,17 @@ impl fmt::Display for Prefer {
 }
 
 /// Who set a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Origin {
     /// Nobody: it is built in.
     BuiltIn,
     /// A file; `device` where it stands in a `[[device]]`.
-    File { place: Place, device: bool },
+    File {
+        #[serde(flatten)]
+        place: Place,
+        device: bool,
+    },
 }
 
 impl Origin {
@@ -74,7 +79,7 @@ impl fmt::Display for Origin {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting<T> {
     pub value: T,
     pub origin: Origin,

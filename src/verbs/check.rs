@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::database::diagnostic::Invalid;
 use crate::database::layers::{self, Layer, LayerError, Layered};
 use crate::database::policy::{self, Policy, PolicyError};
@@ -12,6 +14,7 @@ use crate::database::quirks::{self, Place, QuirksError, fragment};
 use crate::database::udev_rules::Ruled;
 use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
+use crate::verbs::output::print_json;
 
 /// Prints what is wrong with the database and the policy of `root`, or with `files`, each by itself.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -46,8 +49,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
         }
     }
     if json {
-        serde_json::to_writer_pretty(&mut *out, &faults)?;
-        writeln!(out)?;
+        print_json(out, "check", &json!({ "diagnostics": faults }))?;
     } else {
         for fault in &faults {
             writeln!(out, "{fault}")?;

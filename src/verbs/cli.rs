@@ -57,7 +57,7 @@ pub enum Verb {
         devices: Devices,
         /// Ask the modem itself how its radio stands, through the proxy where one holds its port
         #[arg(long)]
-        ask: bool,
+        query: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -102,12 +102,17 @@ pub enum Verb {
         output: Output,
     },
     /// Print the udev rules for the database as it stands
-    Rules,
+    Rules {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Turn usb_modeswitch configuration files into quirks
     Import {
         /// Files named VID:PID…, or folders of them
         #[arg(required = true)]
         file: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
     },
 }
 

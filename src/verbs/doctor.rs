@@ -19,6 +19,7 @@ use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
 use crate::serve::run::look_up;
 use crate::usb::UsbId;
+use crate::verbs::output::print_json;
 
 /// Rules files and the like are well below.
 const LIMIT: usize = 4 << 20;
@@ -30,8 +31,10 @@ const NEW_RULES: &str =
 /// Something that stands in the way.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
+    #[serde(rename = "problem")]
     finding: String,
     /// A command, where one does it.
+    #[serde(rename = "remedy")]
     cure: String,
 }
 
@@ -102,8 +105,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
 
     let Looked { findings, unseen } = looked;
     if json {
-        serde_json::to_writer_pretty(&mut *out, &json!({ "findings": findings, "unseen": unseen }))?;
-        writeln!(out)?;
+        print_json(out, "doctor", &json!({ "problems": findings, "unreadable": unseen }))?;
     } else {
         for Finding { finding, cure } in &findings {
             writeln!(out, "{}\n  cure: {}", printable(finding), printable(cure))?;

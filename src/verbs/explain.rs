@@ -1,11 +1,11 @@
 //! `explain`: which quirk applies, from where, which policy, and the plan that follows.
 
-use std::fmt::Display;
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::database::policy::{Policy, Setting};
+use crate::database::policy::{Policy, Resolved, Setting};
 use crate::database::quirks;
 use crate::host::root::Root;
 use crate::modem::device::Device;
@@ -14,6 +14,7 @@ use crate::serve::event::Occasion;
 use crate::serve::run::{Known, NOTHING_YET, look_up};
 use crate::usb::Port;
 use crate::usb::UsbId;
+use crate::verbs::output::print_json;
 
 /// Explains a device that is plugged in, or an ID; byte for byte where `verbose`.
 pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -40,8 +41,7 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
     };
     if json {
         let values: Vec<Value> = explained.iter().map(Explained::json).collect();
-        serde_json::to_writer_pretty(&mut *out, &values)?;
-        writeln!(out)?;
+        print_json(out, "explain", &json!({ "devices": values }))?;
     } else {
         for explained in &explained {
             explained.print(out)?;
@@ -76,20 +76,6 @@ struct Explained {
 }
 
 impl Explained {
-    fn settings(known: &Known) -> [(&'static str, String, String); 5] {
-        fn row<T>(name: &'static str, setting: &Setting<T>, value: impl Display) -> (&'static str, String, String) {
-            (name, value.to_string(), setting.origin.to_string())
-        }
-        let policy = &known.policy;
-        [
-            row("prefer", &policy.prefer, policy.prefer.value),
-            row("switch", &policy.switch, policy.switch.value),
-            row("fcc-auth", &policy.fcc_auth, policy.fcc_auth.value),
-            row("timeouts.hook", &policy.hook, policy.hook.value.as_secs_f64()),
-            row("timeouts.modem-ready", &policy.modem_ready, policy.modem_ready.value.as_secs_f64()),
-        ]
-    }
-
     fn print(&self, out: &mut impl Write) -> Result<(), Error> {
         let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
         let Some(known) = &self.known else {
@@ -102,8 +88,13 @@ impl Explained {
         if let Some(note) = &quirk.note {
             writeln!(out, "  note    {note}")?;
         }
-        for (name, value, origin) in Self::settings(known) {
-            writeln!(out, "  policy  {name} = {value}  ({origin})")?;
+        let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &known.policy;
+        let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
+        writeln!(out, "  policy  prefer = {prefer_value}  ({})", prefer.origin)?;
+        writeln!(out, "  policy  switch = {switch_value}  ({})", switch.origin)?;
+        writeln!(out, "  policy  fcc-auth = {fcc_auth_value}  ({})", fcc_auth.origin)?;
+        for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
+            writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
         }
         for step in &self.planned {
             writeln!(out, "  plan    {step}")?;
@@ -113,10 +104,12 @@ impl Explained {
 
     fn json(&self) -> Value {
         let known = self.known.as_ref();
+        let seconds =
+            |timeout: &Setting<Duration>| json!({ "value": timeout.value.as_secs_f64(), "origin": timeout.origin });
         let policy = known.map(|known| {
-            let settings =
-                Self::settings(known).map(|(name, value, origin)| (name, json!({ "value": value, "origin": origin })));
-            settings.into_iter().collect::<std::collections::BTreeMap<_, _>>()
+            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &known.policy;
+            let timeouts = json!({ "hook": seconds(hook), "modem-ready": seconds(modem_ready) });
+            json!({ "prefer": prefer, "switch": switch, "fcc-auth": fcc_auth, "timeouts": timeouts })
         });
         json!({
             "port": self.port.as_ref().map(Port::as_str),

@@ -11,12 +11,15 @@ use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use crate::database::diagnostic::Invalid;
 use crate::database::layers::LayerError;
 use crate::database::quirks::switch::Bytes;
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
 use crate::usb::UsbId;
+use crate::verbs::output::print_json;
 
 /// Far longer than any that exists.
 const FILE_LIMIT: usize = 1 << 16;
@@ -56,7 +59,7 @@ const WITHOUT_MEANING: [(&str, &str); 10] = [
 const AFTERWARDS: &str = "a device that comes back has an event and an entry of its own, whatever its ID is then";
 
 /// Prints the quirks that `paths`, files and folders of them, come to.
-pub fn run(paths: &[PathBuf], out: &mut impl Write) -> Result<Exit, Error> {
+pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
     for path in paths {
         if path.is_dir() {
@@ -71,7 +74,16 @@ pub fn run(paths: &[PathBuf], out: &mut impl Write) -> Result<Exit, Error> {
             import.file(path)?;
         }
     }
-    out.write_all(import.toml().as_bytes())?;
+    if json {
+        let keys = import.without_meaning.iter().map(
+            |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first, "files": uses.files }),
+        );
+        let keys: Vec<Value> = keys.collect();
+        let body = json!({ "toml": import.toml(), "diagnostics": import.faults, "ignored-keys": keys });
+        print_json(out, "import", &body)?;
+    } else {
+        out.write_all(import.toml().as_bytes())?;
+    }
     for fault in &import.faults {
         eprintln!("{fault}");
     }

@@ -2,35 +2,41 @@
 
 use std::io::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::database::quirks;
+use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
+use crate::verbs::output::{print_json, report_errors};
 
-/// Prints the database.
+/// Prints the database. Errors go to standard error, and do not hide the entries of other files.
 pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
-    let lines = quirks.iter().map(|quirk| {
-        let ids: Vec<String> = quirk.ids.iter().map(ToString::to_string).collect();
-        let steps: Vec<String> = quirk.steps.iter().map(ToString::to_string).collect();
-        (quirk, ids, steps)
-    });
     if json {
-        let entries: Vec<_> = lines
-            .map(|(quirk, ids, steps)| {
-                json!({ "ids": ids, "name": quirk.name, "strings": quirk.strings, "steps": steps, "place": quirk.place })
-            })
-            .collect();
-        serde_json::to_writer_pretty(&mut *out, &entries)?;
-        writeln!(out)?;
+        let entries: Vec<Value> = quirks.iter().map(entry).collect();
+        print_json(out, "list", &json!({ "quirks": entries }))?;
     } else {
-        for (quirk, ids, steps) in lines {
-            writeln!(out, "{}  {}  {}  {}", ids.join(","), quirk.name, steps.join(" "), quirk.place)?;
+        for quirk in &quirks {
+            let (ids, steps) = (join(&quirk.ids, ","), join(&quirk.steps, " "));
+            writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.place)?;
         }
     }
-    match errors.into_iter().next() {
-        Some(error) => Err(error.into()),
-        None => Ok(Exit::Fine),
-    }
+    Ok(report_errors(errors))
+}
+
+fn entry(quirk: &Quirk) -> Value {
+    let ids: Vec<String> = quirk.ids.iter().map(ToString::to_string).collect();
+    let steps = quirk.steps.iter().map(|step| json!({ "step": step.name(), "value": step.value() }));
+    json!({
+        "ids": ids,
+        "name": quirk.name,
+        "note": quirk.note,
+        "matchers": quirk.strings,
+        "steps": steps.collect::<Vec<_>>(),
+        "location": quirk.place,
+    })
+}
+
+fn join(parts: &[impl ToString], separator: &str) -> String {
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }

@@ -10,6 +10,7 @@ pub mod fcc_unlock;
 pub mod hook;
 pub mod import;
 pub mod list;
+pub mod output;
 pub mod report;
 pub mod rules;
 pub mod status;

@@ -17,6 +17,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Occasion;
 use crate::serve::plan::plan;
 use crate::serve::run::{Known, look_up, stand};
+use crate::verbs::output::print_json;
 
 /// IMEI, IMSI and MEID have 14 to 16 digits, an ICCID has 19 or 20; a date or a process has fewer in a row.
 const DIGITS: usize = 10;
@@ -34,8 +35,7 @@ pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<
     });
     if json {
         let lines: Vec<_> = lines.map(|(key, value)| json!({ "key": key, "value": value })).collect();
-        serde_json::to_writer_pretty(&mut *out, &lines)?;
-        writeln!(out)?;
+        print_json(out, "report", &json!({ "lines": lines }))?;
     } else {
         writeln!(
             out,

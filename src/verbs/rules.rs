@@ -1,17 +1,26 @@
-//! `rules`: prints the udev rules for the database as it is.
+//! `rules`: prints the udev rules for the installed database.
 
 use std::io::Write;
+
+use serde_json::json;
 
 use crate::database::{quirks, udev_rules};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
+use crate::verbs::output::{print_json, report_errors};
 
-/// Prints the rules.
-pub fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
+/// Prints the rules, or nothing if a file of the database has an error.
+pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
-    out.write_all(udev_rules::text(&quirks).as_bytes())?;
-    match errors.into_iter().next() {
-        Some(error) => Err(error.into()),
-        None => Ok(Exit::Fine),
+    // A caller may redirect the output into /etc/udev/rules.d: rules for a part of the database must not land there.
+    if !errors.is_empty() {
+        return Ok(report_errors(errors));
     }
+    let rules = udev_rules::text(&quirks);
+    if json {
+        print_json(out, "rules", &json!({ "rules": rules }))?;
+    } else {
+        out.write_all(rules.as_bytes())?;
+    }
+    Ok(Exit::Fine)
 }

@@ -1,5 +1,5 @@
 //! `status`: what each modem is, where it stands, and how the last run ended. Only sysfs and the state are read: nobody
-//! who holds the modem's port is disturbed. With `--ask` the modem itself is asked, through the proxy where one holds
+//! who holds the modem's port is disturbed. With `--query` the modem itself is asked, through the proxy where one holds
 //! its port. `docs/status.schema.json` describes what `--json` prints.
 
 use std::collections::BTreeMap;
@@ -234,7 +234,7 @@ impl Status {
         match &self.asked {
             None => match self.last.get("fcc-auth").filter(|last| ended_well(last)) {
                 Some(last) => format!("{}, {}", last.text, ago(last.at)),
-                None => format!("not known; `wwan-quirks status --ask {}` asks the modem", self.port),
+                None => format!("not known; `wwan-quirks status --query {}` asks the modem", self.port),
             },
             Some(Asked::Silent(why)) => format!("the modem could not be asked: {why}"),
             Some(Asked::Says(Said { operating_mode, locked })) => {

@@ -100,15 +100,20 @@ impl Step {
             Step::FccAuth(_) => "fcc-auth",
         }
     }
+
+    /// The method, the configuration or the procedure, as `list` prints it.
+    pub fn value(&self) -> String {
+        match self {
+            Step::Switch(switch) => switch.to_string(),
+            Step::Configuration { wish, .. } => wish.to_string(),
+            Step::FccAuth(procedure) => procedure.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::Switch(switch) => write!(f, "switch={switch}"),
-            Step::Configuration { wish, .. } => write!(f, "configuration={wish}"),
-            Step::FccAuth(procedure) => write!(f, "fcc-auth={procedure}"),
-        }
+        write!(f, "{}={}", self.name(), self.value())
     }
 }
 

@@ -1,0 +1,37 @@
+//! Output that all verbs share: errors on standard error, and one JSON envelope, `{"schema": 1, "verb": "list", …}`.
+//!
+//! JSON keys are in kebab-case. A boolean or a number is never printed as a string. `docs/schema/VERB.schema.json` describes
+//! the output of each verb, and `tests/schema.rs` validates real output against it.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::serve::error::{Error, Exit};
+
+/// The version of all output. A new key does not change it. A key that disappears or changes its meaning does.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    schema: u32,
+    verb: &'a str,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// Prints the envelope of `verb` with the keys of `body`, which must be a struct or a JSON object.
+pub fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize) -> Result<(), Error> {
+    serde_json::to_writer_pretty(&mut *out, &Envelope { schema: SCHEMA, verb, body })?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints every error to standard error. Returns the highest exit status.
+pub fn report_errors<E: Into<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
+    errors.into_iter().fold(Exit::Fine, |exit, error| {
+        let error = error.into();
+        eprintln!("wwan-quirks: {}", error.chain());
+        exit.max(error.exit())
+    })
+}

@@ -1,0 +1,177 @@
+//! What each verb prints with `--json` is what `docs/schema/VERB.schema.json` describes.
+
+mod fake;
+
+use std::fs;
+use std::path::Path;
+
+use fake::{Root, install_mode, mc7710};
+use serde_json::{Value, json};
+
+/// The differences between `value` and `schema`, which may use the few keywords of JSON Schema that ours need.
+fn differences(schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    let types: &[&str] = match value {
+        Value::Null => &["null"],
+        Value::Bool(_) => &["boolean"],
+        Value::Number(number) if number.is_f64() => &["number"],
+        Value::Number(_) => &["integer", "number"],
+        Value::String(_) => &["string"],
+        Value::Array(_) => &["array"],
+        Value::Object(_) => &["object"],
+    };
+    const KEYWORDS: [&str; 10] = [
+        "$schema",
+        "title",
+        "description",
+        "type",
+        "const",
+        "enum",
+        "items",
+        "required",
+        "properties",
+        "additionalProperties",
+    ];
+    let keywords = schema.as_object().unwrap_or_else(|| panic!("{at}: the schema is no object"));
+    for keyword in keywords.keys() {
+        assert!(KEYWORDS.contains(&keyword.as_str()), "{at}: this test does not know the keyword {keyword}");
+    }
+    let mut differences = Vec::new();
+    let allowed = match &schema["type"] {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+        name => name.as_str().into_iter().collect::<Vec<_>>(),
+    };
+    if !allowed.is_empty() && !allowed.iter().any(|name| types.contains(name)) {
+        differences.push(format!("{at} has the type {types:?}"));
+    }
+    let values = schema.get("const").map(std::slice::from_ref).or(schema["enum"].as_array().map(Vec::as_slice));
+    if values.is_some_and(|values| !values.contains(value)) {
+        differences.push(format!("{at} is {value}"));
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        differences.extend(self::differences(&schema["items"], item, &format!("{at}/{index}")));
+    }
+    let Some(members) = value.as_object() else { return differences };
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !members.contains_key(name) {
+            differences.push(format!("{at} has no {name}"));
+        }
+    }
+    for (name, member) in members {
+        let at = format!("{at}/{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => differences.push(format!("{at} is not described")),
+            (Value::Null, other) => differences.extend(self::differences(other, member, &at)),
+            (described, _) => differences.extend(self::differences(described, member, &at)),
+        }
+    }
+    differences
+}
+
+fn schema(verb: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/schema/{verb}.schema.json"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A root with modems in install mode and in modem mode, a device without a quirk, policy and state.
+fn root() -> Root {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.plug("1-2", "1199:0fff", &install_mode());
+    root.plug("1-3", "1234:5678", &install_mode());
+    let last = r#"{"last":{"configuration":{"at":1,"outcome":"done","text":"1"}}}"#;
+    root.write("run/wwan-quirks/state/1-1", last);
+    root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
+    root.write("usb_modeswitch/1234:5678", "TargetVendor=0x1234\nStandardEject=1\n");
+    root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");
+    root
+}
+
+/// What `arguments` and `--json` print.
+fn output(root: &Root, arguments: &[&str]) -> Value {
+    let ended = root.run(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ended:?}"))
+}
+
+#[test]
+fn real_output_agrees_with_its_schema() {
+    let root = root();
+    let broken = Root::new();
+    broken.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = \"1199:907\"\n");
+    broken.policy("prefer = 1\n");
+    let files = root.0.join("usb_modeswitch").display().to_string();
+    let mut verbs = std::collections::BTreeSet::new();
+    for (root, arguments, has) in [
+        (&root, &["list"][..], "/quirks/0/ids/0"),
+        (&root, &["explain", "1-1"], "/devices/0/policy/fcc-auth/origin/device"),
+        (&root, &["explain", "1-1", "-v"], "/devices/0/plan/0"),
+        (&root, &["explain", "1-3"], "/devices/0/id"),
+        (&root, &["explain", "1199:9079"], "/devices/0/quirk/layer"),
+        (&broken, &["explain", "1199:9079"], "/devices/0/plan/0"),
+        (&root, &["check"], "/diagnostics"),
+        (&broken, &["check"], "/diagnostics/1/column"),
+        (&root, &["rules"], "/rules"),
+        (&root, &["import", &files], "/ignored-keys/0/files"),
+        (&root, &["import", &files], "/diagnostics/0/line"),
+        (&root, &["doctor"], "/problems/0/remedy"),
+        (&root, &["report", "1-1"], "/lines/0/key"),
+    ] {
+        let output = output(root, arguments);
+        assert_eq!(differences(&schema(arguments[0]), &output, ""), [""; 0], "{arguments:?}: {output:#}");
+        assert_eq!((&output["schema"], &output["verb"]), (&json!(1), &json!(arguments[0])));
+        assert!(output.pointer(has).is_some(), "{arguments:?} has no {has}: {output:#}");
+        verbs.insert(arguments[0].to_owned());
+    }
+    let schemas = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema")).unwrap();
+    for schema in schemas {
+        let name = schema.unwrap().file_name().into_string().unwrap();
+        assert!(verbs.contains(name.trim_end_matches(".schema.json")), "no output is compared with {name}");
+    }
+}
+
+#[test]
+fn values_are_typed() {
+    let root = root();
+    let explained = output(&root, &["explain", "1-1"]);
+    let policy = &explained["devices"][0]["policy"];
+    assert_eq!(policy["fcc-auth"]["value"], json!(false));
+    assert_eq!(policy["timeouts"]["hook"]["value"], json!(2.5));
+    assert_eq!(
+        policy["timeouts"]["hook"]["origin"],
+        json!({ "layer": "administrator", "path": "/etc/wwan-quirks/config.toml", "line": 2, "device": false })
+    );
+}
+
+#[test]
+fn output_that_differs_from_its_schema_is_found() {
+    let schema = schema("explain");
+    let good = output(&root(), &["explain", "1-1"]);
+    for (pointer, value) in [
+        ("/schema", json!(2)),
+        ("/verb", json!("list")),
+        ("/devices", json!({})),
+        ("/devices/0/port", json!(1)),
+        ("/devices/0/policy/switch/value", json!("true")),
+        ("/devices/0/policy/prefer/value", json!("ecm")),
+        ("/devices/0/quirk/line", json!(1.5)),
+        ("/devices/0/quirk", json!({ "path": "x", "line": 1 })),
+        ("/devices/0/note", json!([])),
+        ("/devices/0/policy/timeouts/hook", json!({ "value": 1, "origin": null, "colour": 1 })),
+    ] {
+        let mut other = good.clone();
+        *other.pointer_mut(pointer).unwrap() = value;
+        assert_eq!(differences(&schema, &other, "").len(), 1, "{pointer}");
+    }
+}
+
+#[test]
+fn status_prints_what_its_schema_describes() {
+    let schema: Value = serde_json::from_str(include_str!("../docs/status.schema.json")).unwrap();
+    let root = root();
+    for arguments in [&["status"][..], &["status", "--ask"]] {
+        let status = output(&root, arguments);
+        assert_eq!(differences(&schema, &status, ""), [""; 0], "{status:#}");
+        assert_eq!(status[0]["interfaces"][0]["nodes"][0], "cdc-wdm0");
+        assert_eq!(status[0]["asked"]["silent"].is_string(), arguments.contains(&"--ask"), "{status:#}");
+    }
+}
