@@ -1,37 +1,117 @@
-//! Time budgets: every wait takes a [`Deadline`], and all deadlines of a run come from one.
+//! Time budgets: every wait takes a [`Deadline`], and all deadlines of a run come from one budget.
 
 use std::time::{Duration, Instant};
 
-/// A moment on the monotonic clock by which something must have happened.
+/// A point in time on the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
     pub fn after(budget: Duration) -> Deadline {
-        Deadline(Instant::now() + budget)
+        Deadline(now() + budget)
     }
 
-    /// This deadline and `budget` more.
+    /// This deadline plus `budget`.
     pub fn plus(self, budget: Duration) -> Deadline {
         Deadline(self.0 + budget)
     }
 
-    /// The time left, zero once it has passed.
+    /// This deadline minus `reserve`, which remains for cleanup.
+    pub fn minus(self, reserve: Duration) -> Deadline {
+        self.0.checked_sub(reserve).map_or(self, Deadline)
+    }
+
+    /// This deadline, but at most `budget` from now.
+    pub fn at_most(self, budget: Duration) -> Deadline {
+        self.min(Deadline::after(budget))
+    }
+
+    /// The time left: zero after the deadline.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.0.saturating_duration_since(now())
     }
 
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
+}
 
-    /// The earlier of this deadline and `budget` from now: a share of what is left.
-    pub fn within(self, budget: Duration) -> Deadline {
-        self.min(Deadline::after(budget))
+#[cfg(not(test))]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+use clock::now;
+
+/// A clock for unit tests. Once a test stops it, time passes only in [`wait`], so that no test sleeps and no test
+/// depends on the speed of the machine.
+#[cfg(test)]
+pub mod clock {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    thread_local! {
+        /// The time on this thread's stopped clock.
+        static STOPPED_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    /// This deadline less `share`, which is kept back for putting things in order afterwards.
-    pub fn keeping(self, share: Duration) -> Deadline {
-        self.0.checked_sub(share).map_or(self, Deadline)
+    /// Keeps the clock of this thread stopped until it is dropped. Several can exist: the first one counts.
+    pub struct StoppedClock {
+        began: Instant,
+        is_first: bool,
+    }
+
+    impl StoppedClock {
+        pub fn stop() -> StoppedClock {
+            let (began, is_first) = (now(), STOPPED_AT.get().is_none());
+            STOPPED_AT.set(Some(began));
+            StoppedClock { began, is_first }
+        }
+
+        /// The time that has passed since the stop.
+        pub fn elapsed(&self) -> Duration {
+            now() - self.began
+        }
+    }
+
+    impl Drop for StoppedClock {
+        fn drop(&mut self) {
+            if self.is_first {
+                STOPPED_AT.set(None);
+            }
+        }
+    }
+
+    pub fn now() -> Instant {
+        STOPPED_AT.get().unwrap_or_else(Instant::now)
+    }
+
+    /// Lets `time` pass: at once on a stopped clock.
+    pub fn wait(time: Duration) {
+        match STOPPED_AT.get() {
+            Some(stopped) => STOPPED_AT.set(Some(stopped + time)),
+            None => std::thread::sleep(time),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_cut_and_extended() {
+        let clock = clock::StoppedClock::stop();
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::after(3 * second);
+        assert_eq!(deadline.minus(second).remaining(), 2 * second);
+        assert_eq!(deadline.plus(second).remaining(), 4 * second);
+        assert_eq!(deadline.at_most(second).remaining(), second);
+        clock::wait(2 * second);
+        assert_eq!(deadline.at_most(2 * second).remaining(), second);
+        assert!(!deadline.has_passed() && deadline.minus(second).has_passed());
+        clock::wait(2 * second);
+        assert_eq!((deadline.remaining(), clock.elapsed()), (Duration::ZERO, 4 * second));
     }
 }

@@ -263,7 +263,7 @@ impl Run<'_> {
                 }
                 let deadline = match (self.by_hand, &self.start) {
                     (true, _) => deadline,
-                    (false, Some(_)) => deadline.keeping(systemd::KEPT_BACK),
+                    (false, Some(_)) => deadline.minus(systemd::KEPT_BACK),
                     // Nobody else carries on.
                     (false, None) => {
                         sandbox::end_after(policy.modem_ready.value);
@@ -302,7 +302,7 @@ impl Run<'_> {
         };
         let leaving = if self.by_hand { LEAVING_BY_HAND } else { LEAVING };
         // A message that is no more than one control transfer is over within the time that it is watched.
-        let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.within(leaving) };
+        let deadline = if switch.needs_interfaces() || self.by_hand { deadline } else { deadline.at_most(leaving) };
         let attribute = switch.sets_configuration().then(|| device.configuration_value());
         let mut configure = |value| match &attribute {
             Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),

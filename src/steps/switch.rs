@@ -72,7 +72,7 @@ pub fn run(
         }
     }
     thread::sleep(switch.release_delay.0.min(deadline.remaining()));
-    run.end(changed, deadline.within(leaving))
+    run.end(changed, deadline.at_most(leaving))
 }
 
 struct Run<'a> {

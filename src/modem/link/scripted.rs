@@ -2,7 +2,7 @@
 //! the faults that real ones have.
 
 use super::{Link, LinkError};
-use crate::host::deadline::Deadline;
+use crate::host::deadline::{Deadline, clock};
 use crate::modem::wire::mbim::{self, Body, ProtocolError, Reassembly, Status, Uuid};
 use crate::modem::wire::qmi::{self, Kind, Service, ctl, dms};
 use std::collections::{BTreeSet, VecDeque};
@@ -13,6 +13,9 @@ pub enum Face {
     Qmi,
     Mbim,
 }
+
+/// What a transfer takes, so that time passes for a host that never waits.
+const TRANSFER: Duration = Duration::from_micros(20);
 
 pub const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
 pub const APPS: &str = "01.00.00.01";
@@ -156,6 +159,7 @@ impl Modem {
     fn transfer(&mut self) -> Result<(), LinkError> {
         let number = self.transfers;
         self.transfers += 1;
+        clock::wait(TRANSFER);
         if self.gone_at.is_some_and(|at| number >= at) {
             return Err(LinkError::Gone);
         }
@@ -414,7 +418,7 @@ impl Modem {
             return;
         }
         let late = self.seen.last() == Some(&ctl::ALLOCATE_CID.id);
-        let due = Instant::now() + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
+        let due = clock::now() + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
         if self.chatters {
             for message in self.chatter() {
                 self.waiting.push_back((due, message));
@@ -465,7 +469,7 @@ impl Link for Modem {
         self.transfer()?;
         assert!(message.len() <= self.longest);
         if self.jammed {
-            std::thread::sleep(by.remaining());
+            clock::wait(by.remaining());
             return Err(LinkError::Jammed);
         }
         self.take(message);
@@ -478,23 +482,24 @@ impl Link for Modem {
             return Ok(None);
         }
         if self.floods {
+            clock::wait(Duration::from_millis(1));
             return Ok(Some(&[0x01, 0x0b, 0x00, 0x80, 0x00, 0x00, 0x02, 0x00, 0x27, 0x00, 0x00, 0x00]));
         }
         let Some((due, _)) = self.waiting.front() else {
-            std::thread::sleep(by.remaining());
+            clock::wait(by.remaining());
             return Ok(None);
         };
-        let wait = due.saturating_duration_since(Instant::now());
-        std::thread::sleep(wait.min(by.remaining()));
+        let wait = due.saturating_duration_since(clock::now());
+        clock::wait(wait.min(by.remaining()));
         if wait > Duration::ZERO && by.has_passed() {
             return Ok(None);
         }
         let (_, mut read) = self.waiting.pop_front().unwrap();
-        while self.reads_all && self.waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+        while self.reads_all && self.waiting.front().is_some_and(|(due, _)| *due <= clock::now()) {
             read.extend(self.waiting.pop_front().unwrap().1);
         }
         if let Some(length) = self.reads_of.filter(|length| *length < read.len()) {
-            self.waiting.push_front((Instant::now(), read.split_off(length)));
+            self.waiting.push_front((clock::now(), read.split_off(length)));
         }
         self.read = read;
         Ok(Some(&self.read))

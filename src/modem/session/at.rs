@@ -20,7 +20,7 @@ pub struct Conversation<'p> {
 impl<'p> Conversation<'p> {
     /// Asks until the modem answers at all, and has it echo no more.
     pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
-        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.keeping(KEPT_BACK) };
+        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(KEPT_BACK) };
         let (by, mut tries) = (conversation.deadline, 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
             tries += 1;
@@ -29,7 +29,7 @@ impl<'p> Conversation<'p> {
         persist(&mut conversation, by, attempt, Self::pause)?
             .ok_or_else(|| no_answer("ATE0", conversation.framer.skipped()))?;
         if tries > 1 {
-            conversation.pause(by.within(AFTERMATH))?;
+            conversation.pause(by.at_most(AFTERMATH))?;
         }
         Ok(conversation)
     }

@@ -112,7 +112,7 @@ impl<'p> Session<'p> {
                 true => session.ask_again(by)?,
             }
             let mut is_behind = false;
-            while let Some(done) = session.receive_done(if is_behind { until.within(BEHIND) } else { until })? {
+            while let Some(done) = session.receive_done(if is_behind { until.at_most(BEHIND) } else { until })? {
                 match done.status {
                     _ if !done.answers => is_behind = true,
                     Status::SUCCESS => return Ok(Some(done.buffer)),
@@ -132,7 +132,7 @@ impl<'p> Session<'p> {
 
     /// When commands end, and what is left is kept for the close.
     pub fn work_deadline(&self) -> Deadline {
-        self.deadline.keeping(KEPT_BACK)
+        self.deadline.minus(KEPT_BACK)
     }
 
     fn open_function(&mut self) -> Result<(), SessionError> {
@@ -145,7 +145,7 @@ impl<'p> Session<'p> {
             let max_control_transfer = session.port.longest() as u32;
             tids.push(session.send(Body::Open { max_control_transfer }, by)?);
             let mut is_behind = false;
-            while let Some(bytes) = session.receive_message(if is_behind { until.within(BEHIND) } else { until })? {
+            while let Some(bytes) = session.receive_message(if is_behind { until.at_most(BEHIND) } else { until })? {
                 match Message::parse(&bytes) {
                     Ok(Message { tid, body: Body::OpenDone(status) }) if tids.contains(&tid) => {
                         return match status {
@@ -223,7 +223,7 @@ impl<'p> Session<'p> {
                 },
                 passed_over => {
                     if is_answer(&passed_over) {
-                        until = until.within(BEHIND);
+                        until = until.at_most(BEHIND);
                     }
                     self.pass_over(passed_over, &bytes);
                 }
@@ -268,10 +268,10 @@ impl<'p> Session<'p> {
     /// port would stop it.
     fn close(&mut self) -> Result<(), SessionError> {
         // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
-        let by = self.deadline.within(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
+        let by = self.deadline.at_most(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
         let mut tids = Vec::new();
         // One that is not answered may not have been heard.
-        for until in [by.within(KEPT_BACK / 2), by] {
+        for until in [by.at_most(KEPT_BACK / 2), by] {
             tids.push(uninterrupted(|| self.send(Body::Close, by))?);
             while let Some(bytes) = uninterrupted(|| self.receive_message(until))? {
                 match Message::parse(&bytes) {

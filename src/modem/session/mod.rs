@@ -78,11 +78,11 @@ fn persist<S, T>(
     let mut pause = FIRST_PAUSE;
     let mut last_word = None;
     while !by.has_passed() {
-        match attempt(session, by.within(wait)) {
+        match attempt(session, by.at_most(wait)) {
             Ok(None) => wait = (wait * 2).min(LONGEST_TRY),
             Err(busy) if busy.is_transient() => {
                 debug!("{busy}");
-                rest(session, by.within(pause))?;
+                rest(session, by.at_most(pause))?;
                 last_word = Some(busy);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

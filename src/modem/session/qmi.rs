@@ -171,7 +171,7 @@ impl<'c> Client<'c> {
 
     /// When the client's requests end, and what is left is kept for the release.
     pub fn work_deadline(&self) -> Deadline {
-        self.deadline.keeping(KEPT_BACK)
+        self.deadline.minus(KEPT_BACK)
     }
 
     fn take_cid(&mut self) -> Result<u8, SessionError> {
@@ -206,7 +206,7 @@ impl<'c> Client<'c> {
                 client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
             let mut is_behind = false;
-            while let Some(frame) = client.carrier.receive(if is_behind { until.within(BEHIND) } else { until })? {
+            while let Some(frame) = client.carrier.receive(if is_behind { until.at_most(BEHIND) } else { until })? {
                 let message = match Message::parse(&frame) {
                     Ok(message) => message,
                     Err(malformed) => {
@@ -265,7 +265,7 @@ impl<'c> Client<'c> {
             self.allocating = self.allocating.filter(|tid| *tid != message.tid);
             if let (Ok(Ok(())), Ok((service, cid))) = (message.result(), allocated(message.tlvs)) {
                 debug!("CID {cid} of {service} came too late and goes back");
-                let by = self.deadline.keeping(KEPT_BACK_FOR_CLOSE);
+                let by = self.deadline.minus(KEPT_BACK_FOR_CLOSE);
                 if let Err(error) = uninterrupted(|| self.send_release(service, cid, by)) {
                     debug!("CID {cid} of {service} was not released: {error}");
                 }
@@ -288,7 +288,7 @@ impl<'c> Client<'c> {
     /// Gives the CID back, and one that comes too late, and waits a little for the answers: before that, the request
     /// may not have left, and closing the port would stop it.
     fn release(&mut self) -> Result<(), SessionError> {
-        let by = self.deadline.keeping(KEPT_BACK_FOR_CLOSE).within(KEPT_BACK - KEPT_BACK_FOR_CLOSE);
+        let by = self.deadline.minus(KEPT_BACK_FOR_CLOSE).at_most(KEPT_BACK - KEPT_BACK_FOR_CLOSE);
         if let Some(cid) = self.cid.take() {
             uninterrupted(|| self.send_release(self.service, cid, by))?;
         }

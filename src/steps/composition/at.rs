@@ -170,6 +170,7 @@ fn mask(line: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::host::deadline::Deadline;
+    use crate::host::deadline::clock::{self, StoppedClock};
     use crate::modem::link::Link;
     use std::collections::VecDeque;
     use std::time::Duration;
@@ -232,7 +233,7 @@ mod tests {
 
         fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
             if self.waiting.is_empty() {
-                std::thread::sleep(by.remaining());
+                clock::wait(by.remaining());
                 return Ok(None);
             }
             self.read = self.waiting.drain(..).collect();
@@ -245,6 +246,7 @@ mod tests {
     }
 
     fn talk<T>(modem: &mut Modem, password: &str, is_direct_ip: bool, with: impl FnOnce(&mut Console) -> T) -> T {
+        let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
         with(&mut Console::new(&mut at, password, is_direct_ip))
     }

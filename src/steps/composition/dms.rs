@@ -59,6 +59,7 @@ mod tests {
     use super::*;
     use crate::database::quirks::composition::Composition;
     use crate::host::deadline::Deadline;
+    use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::scripted::{Face, Modem};
     use crate::modem::transport::{Protocol, Transport, over_qmi};
     use crate::modem::wire::qmi::Service;
@@ -75,6 +76,7 @@ mod tests {
 
     /// Sets 8 and has the modem start again.
     fn set(modem: &mut Modem) -> Result<Told, Fault> {
+        let _clock = StoppedClock::stop();
         let deadline = Deadline::after(Duration::from_millis(1500));
         let protocol = if modem.face == Face::Mbim { Protocol::Mbim } else { Protocol::Qmi };
         let wanted = Wanted::Value(Value::Number(8));

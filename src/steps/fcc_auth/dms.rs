@@ -111,14 +111,14 @@ fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError
 
 /// Reads how the radio stands until it is on, or cannot be, or the time is up.
 fn watch(dms: &mut Client) -> Result<Radio, SessionError> {
-    let until = dms.work_deadline().keeping(LAST_LOOK).within(WATCH);
+    let until = dms.work_deadline().minus(LAST_LOOK).at_most(WATCH);
     let mut pause = FIRST_PAUSE;
     loop {
         let radio = look(dms)?;
         if radio != Radio::Off || until.remaining() < pause {
             return Ok(radio);
         }
-        dms.pause(until.within(pause))?;
+        dms.pause(until.at_most(pause))?;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -74,6 +74,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::host::deadline::Deadline;
+    use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::scripted::{Face, Modem};
     use crate::modem::transport::Transport;
     use crate::steps::fcc_auth::run;
@@ -88,6 +89,7 @@ mod tests {
                 let mut modem = Modem::locked(face);
                 modem.foxconn = version;
                 let transport = Transport { port: &mut modem, protocol, proxied: None };
+                let _clock = StoppedClock::stop();
                 run(transport, &procedure, None, Deadline::after(Duration::from_secs(2)));
                 modem.seen.dedup();
                 let told = messages(&procedure, protocol);

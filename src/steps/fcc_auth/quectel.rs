@@ -41,7 +41,7 @@ pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
 }
 
 fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    let until = session.work_deadline().keeping(PAUSE).within(WATCH);
+    let until = session.work_deadline().minus(PAUSE).at_most(WATCH);
     while state(session)? == FCC_LOCKED {
         if until.has_passed() {
             return Ok(Outcome::Failed(Failure::new(
@@ -49,7 +49,7 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
                 "power it off and on; if it stays so, send in what `wwan-quirks report` prints",
             )));
         }
-        session.pause(until.within(PAUSE))?;
+        session.pause(until.at_most(PAUSE))?;
     }
     match (look(session)?, stays_off) {
         (Radio::On, Some(why)) => {

@@ -115,6 +115,7 @@ fn conclude(at: &mut Conversation, stays_off: Option<&str>) -> Result<Outcome, S
 mod tests {
     use super::*;
     use crate::database::quirks::Procedure;
+    use crate::host::deadline::clock::{self, StoppedClock};
     use crate::modem::link::LinkError;
     use crate::modem::transport::{Protocol, Transport};
     use crate::steps::fcc_auth::run;
@@ -208,7 +209,7 @@ mod tests {
         fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
             self.transfer()?;
             let Some(read) = self.waiting.pop_front() else {
-                std::thread::sleep(by.remaining());
+                clock::wait(by.remaining());
                 return Ok(None);
             };
             self.read = read;
@@ -224,6 +225,7 @@ mod tests {
         let procedure =
             Procedure::Rolling { interface: 3, oem_strings: oem_strings.iter().map(|oem| (*oem).to_owned()).collect() };
         let transport = Transport { port: modem, protocol: Protocol::At, proxied: None };
+        let _clock = StoppedClock::stop();
         run(transport, &procedure, stays_off, Deadline::after(Duration::from_millis(1500)))
     }
 
