@@ -168,10 +168,10 @@ fn output_that_differs_from_its_schema_is_found() {
 fn status_prints_what_its_schema_describes() {
     let schema: Value = serde_json::from_str(include_str!("../docs/status.schema.json")).unwrap();
     let root = root();
-    for arguments in [&["status"][..], &["status", "--ask"]] {
+    for arguments in [&["status"][..], &["status", "--query"]] {
         let status = output(&root, arguments);
         assert_eq!(differences(&schema, &status, ""), [""; 0], "{status:#}");
         assert_eq!(status[0]["interfaces"][0]["nodes"][0], "cdc-wdm0");
-        assert_eq!(status[0]["asked"]["silent"].is_string(), arguments.contains(&"--ask"), "{status:#}");
+        assert_eq!(status[0]["asked"]["silent"].is_string(), arguments.contains(&"--query"), "{status:#}");
     }
 }
