@@ -39,7 +39,7 @@ fn the_administrators_word_on_one_modem_comes_first() {
     assert!(explained.contains("prefer = mbim  (/etc/wwan-quirks/config.toml:4, [[device]])"), "{explained}");
     root.policy("[[device]]\nmatch = { serial = \"another\" }\nprefer = \"qmi\"\n");
     let explained = root.run(&["explain", "1-1"]).stdout;
-    assert!(explained.contains("prefer = mbim  (built-in default)"), "{explained}");
+    assert!(explained.contains("prefer = mbim  (/usr/share/wwan-quirks/config.toml:8)"), "{explained}");
 }
 
 #[test]

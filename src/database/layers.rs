@@ -105,13 +105,10 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
     Ok(found.into_values().collect())
 }
 
-/// The one file `name` (`config.toml`) of the highest layer that has it.
-pub fn file(root: &Root, name: &str) -> Option<Layered> {
-    let mut layers = Layer::ALL.into_iter().rev();
-    layers.find_map(|layer| {
-        let path = Path::new(layer.directory()).join(name);
-        fs::symlink_metadata(root.at(&path)).is_ok().then_some(Layered { layer, path })
-    })
+/// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
+pub fn in_each_layer(root: &Root, name: &str) -> Vec<Layered> {
+    let files = Layer::ALL.into_iter().map(|layer| Layered { layer, path: Path::new(layer.directory()).join(name) });
+    files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
 }
 
 /// The text of a file; none where it masks others of its name.

@@ -1,7 +1,12 @@
-//! The administrator's word: `config.toml` and `config.d/*.toml` in the three layers.
+//! The policy: `config.toml` and `config.d/*.toml` in the three layers.
 //!
-//! A setting is looked for in this order: the administrator's `[[device]]` that matches this modem, the
-//! administrator's own global key (in `/etc` or `/run`), the quirk's own wish, the shipped default.
+//! Each key is resolved by itself. From the strongest to the weakest: the administrator's `[[device]]` that matches the
+//! modem, the administrator's global key, the quirk, the shipped default. The administrator's files are those in `/etc`
+//! and `/run`. Among files of the same strength, a drop-in is stronger than `config.toml`, a drop-in with a later name
+//! is stronger than one with an earlier name, and `/etc/…/config.toml` is stronger than `/run/…/config.toml`.
+//!
+//! A drop-in replaces the drop-ins of the same name in lower layers. `config.toml` does not replace: all layers are
+//! read, so that a key that the administrator does not set keeps the value that the package ships.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -48,13 +53,13 @@ impl fmt::Display for Prefer {
     }
 }
 
-/// Who set a value.
+/// Where a value is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Origin {
-    /// Nobody: it is built in.
+    /// In no file: the shipped `config.toml` is missing or lacks the key.
     BuiltIn,
-    /// A file; `device` where it stands in a `[[device]]`.
+    /// In a file. `device`: in a `[[device]]` table.
     File {
         #[serde(flatten)]
         place: Place,
@@ -63,7 +68,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Whether an administrator said it, rather than the distribution or nobody.
+    /// Whether an administrator set the value, rather than the package.
     pub fn is_administrator(&self) -> bool {
         matches!(self, Origin::File { place, .. } if place.layer != Layer::Shipped)
     }
@@ -190,68 +195,91 @@ struct Selector {
     port: Option<Port>,
 }
 
-/// All that the files say.
-#[derive(Debug, Default)]
-pub struct Policy {
-    global: Vec<Settings>,
-    devices: Vec<(Selector, Settings)>,
+/// One table of a file: its global keys, or a `[[device]]`.
+#[derive(Debug)]
+struct Table {
+    by_administrator: bool,
+    /// `None` for the global keys.
+    selector: Option<Selector>,
+    settings: Settings,
 }
 
+impl Table {
+    /// A higher value is stronger. The quirk is between the package's values and the administrator's.
+    fn strength(&self) -> (bool, bool) {
+        (self.by_administrator, self.selector.is_some())
+    }
+}
+
+/// The tables of all files, from the weakest to the strongest.
+#[derive(Debug, Default)]
+pub struct Policy(Vec<Table>);
+
 impl Policy {
-    /// Reads all files. One that is wrong is left out, and told in the errors.
+    /// Reads all files. A file with an error is left out.
     pub fn load(root: &Root) -> (Policy, Vec<PolicyError>) {
-        let mut policy = Policy::default();
-        let mut errors = Vec::new();
-        let mut files: Vec<Layered> = layers::file(root, "config.toml").into_iter().collect();
-        match layers::files(root, "config.d", |_| true) {
-            Ok(more) => files.extend(more),
-            Err(error) => errors.push(error.into()),
-        }
-        for file in files {
+        let mut errors: Vec<PolicyError> = Vec::new();
+        let mut texts: Vec<(Layered, String)> = Vec::new();
+        for file in layers::in_each_layer(root, "config.toml") {
             match layers::read(root, &file) {
-                Ok(None) => {}
-                Ok(Some(text)) => {
-                    errors.extend(policy.add(&file, &text).into_iter().map(|error| Box::new(error).into()));
-                }
+                Ok(Some(text)) => texts.push((file, text)),
+                // An empty file masks lower layers, but never the values that the package ships.
+                Ok(None) => texts.retain(|(lower, _)| lower.layer == Layer::Shipped),
                 Err(error) => errors.push(error.into()),
             }
+        }
+        match layers::files(root, "config.d", |_| true) {
+            Ok(files) => {
+                for file in files {
+                    match layers::read(root, &file) {
+                        Ok(text) => texts.extend(text.map(|text| (file, text))),
+                        Err(error) => errors.push(error.into()),
+                    }
+                }
+            }
+            Err(error) => errors.push(error.into()),
+        }
+        let mut policy = Policy::default();
+        for (file, text) in &texts {
+            errors.extend(policy.add(file, text).into_iter().map(|error| Box::new(error).into()));
         }
         (policy, errors)
     }
 
-    /// Adds what a file says; what is wrong with it.
+    /// Adds the tables of a file, or returns its errors. Call it for weaker files first.
     pub fn add(&mut self, file: &Layered, text: &str) -> Vec<Invalid> {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
             Err(error) => return vec![Invalid::from_toml(&file.path, text, &error)],
         };
+        let by_administrator = file.layer != Layer::Shipped;
         let mut reader = Reader { file, text, device: false, errors: Vec::new() };
-        let global = reader.settings(fragment.prefer, fragment.switch, fragment.fcc_auth, fragment.timeouts);
+        let settings = reader.settings(fragment.prefer, fragment.switch, fragment.fcc_auth, fragment.timeouts);
+        let mut tables = vec![Table { by_administrator, selector: None, settings }];
         reader.device = true;
-        let mut devices = Vec::new();
         for entry in fragment.device {
-            let selector = reader.selector(entry.r#match);
-            devices.push((selector, reader.settings(entry.prefer, entry.switch, entry.fcc_auth, entry.timeouts)));
+            let selector = Some(reader.selector(entry.r#match));
+            let settings = reader.settings(entry.prefer, entry.switch, entry.fcc_auth, entry.timeouts);
+            tables.push(Table { by_administrator, selector, settings });
         }
-        let errors = reader.errors;
-        if errors.is_empty() {
-            self.global.push(global);
-            self.devices.extend(devices);
+        if reader.errors.is_empty() {
+            self.0.extend(tables);
+            // The sort is stable: among tables of the same strength, a later file stays the stronger one.
+            self.0.sort_by_key(Table::strength);
         }
-        errors
+        reader.errors
     }
 
-    /// What holds for one modem. `serial` is asked for only where a `[[device]]` names one. Without a port, what holds
-    /// for an ID wherever it is plugged in.
+    /// The policy for one modem. `serial` is called only if a `[[device]]` names a serial number. Without a port, the
+    /// result is the policy for an ID on any port.
     pub fn resolve(&self, id: UsbId, port: Option<&Port>, serial: impl Fn() -> Option<String>) -> Resolved {
         let mut resolved = Resolved::default();
-        let matching = self.devices.iter().filter(|(selector, _)| {
+        let matches = |selector: &Selector| {
             selector.id.is_none_or(|wanted| wanted == id)
                 && selector.port.as_ref().is_none_or(|wanted| Some(wanted) == port)
                 && selector.serial.as_ref().is_none_or(|wanted| serial().as_ref() == Some(wanted))
-        });
-        // Later files come after earlier ones, and a modem's own entries after all that is said in general.
-        for settings in self.global.iter().chain(matching.map(|(_, settings)| settings)) {
+        };
+        for Table { settings, .. } in self.0.iter().filter(|table| table.selector.as_ref().is_none_or(matches)) {
             take(&mut resolved.prefer, &settings.prefer);
             take(&mut resolved.switch, &settings.switch);
             take(&mut resolved.fcc_auth, &settings.fcc_auth);
@@ -340,4 +368,208 @@ impl Reader<'_> {
 pub fn check(path: &Path, text: &str) -> Vec<Invalid> {
     let file = Layered { layer: Layer::Administrator, path: PathBuf::from(path) };
     Policy::default().add(&file, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// Tables that can set a key, from the weakest to the strongest: the file, and whether it is a `[[device]]`.
+    const TABLES: [(&str, bool); 12] = [
+        ("/usr/share/wwan-quirks/config.toml", false),
+        ("/usr/share/wwan-quirks/config.d/50-package.toml", false),
+        ("/usr/share/wwan-quirks/config.toml", true),
+        ("/usr/share/wwan-quirks/config.d/50-package.toml", true),
+        ("/run/wwan-quirks/config.toml", false),
+        ("/etc/wwan-quirks/config.toml", false),
+        ("/run/wwan-quirks/config.d/20-run.toml", false),
+        ("/etc/wwan-quirks/config.d/30-etc.toml", false),
+        ("/run/wwan-quirks/config.toml", true),
+        ("/etc/wwan-quirks/config.toml", true),
+        ("/run/wwan-quirks/config.d/20-run.toml", true),
+        ("/etc/wwan-quirks/config.d/30-etc.toml", true),
+    ];
+    /// Each key with two values that are not the built-in one, as far as there are two.
+    const KEYS: [(&str, [&str; 2]); 5] = [
+        ("prefer", ["\"qmi\"", "\"keep\""]),
+        ("switch", ["false", "true"]),
+        ("fcc-auth", ["false", "true"]),
+        ("timeouts.hook", ["2.5", "3.5"]),
+        ("timeouts.modem-ready", ["70", "80"]),
+    ];
+    const SHIPPED: &str = TABLES[0].0;
+    const RUNTIME: &str = TABLES[4].0;
+    const ADMINISTRATOR: &str = TABLES[5].0;
+
+    struct Files(Root, PathBuf);
+
+    impl Files {
+        fn new(name: &str) -> Files {
+            let path = std::env::temp_dir().join(format!("wwan-quirks-policy-{name}-{}", std::process::id()));
+            Files(Root::new(&path), path)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.at(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        /// Loads the policy that sets `values`: each is a table, a key and a value.
+        fn resolve(&self, values: &[(usize, &str, &str)]) -> BTreeMap<&'static str, (String, Origin)> {
+            let mut texts: BTreeMap<&str, (String, String)> = BTreeMap::new();
+            for (table, key, value) in values {
+                let (path, device) = TABLES[*table];
+                let (global, of_device) = texts.entry(path).or_default();
+                let text = if device { of_device } else { global };
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+            let _ = fs::remove_dir_all(&self.1);
+            for (path, (global, of_device)) in &texts {
+                // An empty file would mask.
+                self.write(
+                    path,
+                    &format!("# {path}\n{global}[[device]]\nmatch = {{ id = \"1199:9079\" }}\n{of_device}"),
+                );
+            }
+            self.load()
+        }
+
+        fn load(&self) -> BTreeMap<&'static str, (String, Origin)> {
+            let (policy, errors) = Policy::load(&self.0);
+            assert!(errors.is_empty(), "{errors:?}");
+            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } =
+                policy.resolve("1199:9079".parse().unwrap(), None, || None);
+            BTreeMap::from([
+                ("prefer", (format!("\"{}\"", prefer.value), prefer.origin)),
+                ("switch", (switch.value.to_string(), switch.origin)),
+                ("fcc-auth", (fcc_auth.value.to_string(), fcc_auth.origin)),
+                ("timeouts.hook", (hook.value.as_secs_f64().to_string(), hook.origin)),
+                ("timeouts.modem-ready", (modem_ready.value.as_secs_f64().to_string(), modem_ready.origin)),
+            ])
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.1);
+        }
+    }
+
+    /// The value is `value`, and `table` sets it.
+    fn check(found: &(String, Origin), table: usize, value: &str, context: &str) {
+        let (path, in_device) = TABLES[table];
+        let Origin::File { place, device } = &found.1 else { panic!("{context}: {found:?}") };
+        assert_eq!((found.0.as_str(), place.path.to_str().unwrap(), *device), (value, path, in_device), "{context}");
+        assert_eq!(found.1.is_administrator(), !path.starts_with("/usr"), "{context}");
+    }
+
+    #[test]
+    fn every_key_can_be_set_in_every_table() {
+        let files = Files::new("alone");
+        for table in 0..TABLES.len() {
+            for (key, [value, _]) in KEYS {
+                let found = files.resolve(&[(table, key, value)]);
+                check(&found[key], table, value, key);
+                for (other, (_, origin)) in found.iter().filter(|(other, _)| **other != key) {
+                    assert_eq!(*origin, Origin::BuiltIn, "{key} in {table} sets {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_tables_the_stronger_one_sets_the_key() {
+        let files = Files::new("same-key");
+        for weak in 0..TABLES.len() {
+            for strong in weak + 1..TABLES.len() {
+                let values = KEYS.map(|(key, [stronger, weaker])| [(weak, key, weaker), (strong, key, stronger)]);
+                let found = files.resolve(values.as_flattened());
+                for (key, [stronger, _]) in KEYS {
+                    check(&found[key], strong, stronger, &format!("{key} in {weak} and {strong}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_hides_no_key_that_it_does_not_set() {
+        let files = Files::new("two-keys");
+        for (one, other) in (0..TABLES.len()).flat_map(|one| (0..TABLES.len()).map(move |other| (one, other))) {
+            // Neighbours of a key are set in the other table.
+            let mut index = 0;
+            let values = KEYS.map(|(key, [value, _])| {
+                index += 1;
+                (if index % 2 == 0 { one } else { other }, key, value)
+            });
+            let found = files.resolve(&values);
+            for (table, key, value) in values {
+                check(&found[key], table, value, &format!("{key} in {table} of {one} and {other}"));
+            }
+        }
+    }
+
+    /// `make install FCC_AUTH=false`: an administrator must write the key to change it.
+    #[test]
+    fn what_the_package_ships_holds_until_an_administrator_sets_the_key() {
+        let files = Files::new("package");
+        let shipped = || {
+            let _ = fs::remove_dir_all(&files.1);
+            files.write(SHIPPED, "fcc-auth = false\n");
+            files.write(RUNTIME, "prefer = \"qmi\"\n");
+        };
+        shipped();
+        assert_eq!(files.load()["prefer"].0, "\"qmi\"");
+        for text in ["", "# empty but for this line\n", "prefer = \"keep\"\n", "[timeouts]\n"] {
+            shipped();
+            files.write(ADMINISTRATOR, text);
+            check(&files.load()["fcc-auth"], 0, "false", text);
+        }
+        // An empty file and a link to /dev/null mask the file in /run.
+        shipped();
+        files.write(ADMINISTRATOR, "");
+        assert_eq!(files.load()["prefer"].1, Origin::BuiltIn);
+        fs::remove_file(files.0.at(ADMINISTRATOR)).unwrap();
+        symlink("/dev/null", files.0.at(ADMINISTRATOR)).unwrap();
+        check(&files.load()["fcc-auth"], 0, "false", "/dev/null");
+        assert_eq!(files.load()["prefer"].1, Origin::BuiltIn);
+        fs::remove_file(files.0.at(ADMINISTRATOR)).unwrap();
+        files.write(ADMINISTRATOR, "fcc-auth = true\n");
+        check(&files.load()["fcc-auth"], 5, "true", "fcc-auth = true");
+    }
+
+    #[test]
+    fn a_drop_in_replaces_the_drop_ins_of_its_name_in_lower_layers() {
+        let files = Files::new("drop-in");
+        files.write("/usr/share/wwan-quirks/config.d/50-package.toml", "fcc-auth = false\nswitch = false\n");
+        files.write("/etc/wwan-quirks/config.d/50-package.toml", "switch = true\n");
+        let found = files.load();
+        assert_eq!((found["fcc-auth"].1.clone(), found["switch"].0.as_str()), (Origin::BuiltIn, "true"));
+        files.write("/etc/wwan-quirks/config.d/50-package.toml", "");
+        assert_eq!(files.load()["switch"].1, Origin::BuiltIn);
+    }
+
+    #[test]
+    fn an_entry_for_another_modem_changes_nothing() {
+        let files = Files::new("other");
+        for wanted in ["id = \"1199:9071\"", "port = \"1-1\"", "serial = \"X\"", "id = \"1199:9079\", port = \"1-1\""] {
+            files.write(ADMINISTRATOR, &format!("[[device]]\nmatch = {{ {wanted} }}\nswitch = false\n"));
+            assert_eq!(files.load()["switch"].1, Origin::BuiltIn, "{wanted}");
+        }
+    }
+
+    /// The values that the man page and the package's own file state are those of a program without any file.
+    #[test]
+    fn the_shipped_policy_sets_every_key_to_its_default() {
+        let files = Files::new("shipped");
+        files.write(SHIPPED, include_str!("../../config/config.toml"));
+        let shipped = files.load();
+        fs::remove_file(files.0.at(SHIPPED)).unwrap();
+        for (key, (value, _)) in files.load() {
+            check(&shipped[key], 0, &value, key);
+        }
+    }
 }
