@@ -86,8 +86,8 @@ pub fn forbid_files() -> nix::Result<()> {
     // any of them back.
     let handled = (1_u64 << 13) - 1;
     // SAFETY: the kernel reads eight bytes from `handled`.
-    let rules =
-        Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, 8_usize, 0) })?;
+    let rules = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, 8_usize, 0) };
+    let rules = Errno::result(rules)?;
     // SAFETY: the descriptor has just been made, and nobody else has it. It is closed with this scope.
     let rules = unsafe { OwnedFd::from_raw_fd(rules as i32) };
     // SAFETY: the call takes numbers alone; the descriptor is open.
@@ -107,9 +107,9 @@ pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
 /// A copy of `bytes` in memory that is never written again, for as long as the process lives.
 pub fn sealed(bytes: &[u8]) -> nix::Result<&'static [u8]> {
     let length = NonZeroUsize::new(bytes.len()).ok_or(Errno::EINVAL)?;
+    let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: new memory at an address that the kernel chooses, so that nothing else is there.
-    let page =
-        unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) }?;
+    let page = unsafe { mmap_anonymous(None, length, writable, MapFlags::MAP_PRIVATE) }?;
     // SAFETY: the mapping is as long as `bytes`, and new, so that they do not overlap. From the second call on it is
     // only read, and it is never unmapped.
     unsafe {

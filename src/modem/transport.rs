@@ -64,7 +64,7 @@ pub fn over_qmi<T>(
 }
 
 /// Opens an MBIM session on the port itself, or a session of our own at mbim-proxy.
-pub fn open_mbim<'p>(transport: Transport<'p>, deadline: Deadline) -> Result<Session<'p>, SessionError> {
+pub fn open_mbim(transport: Transport<'_>, deadline: Deadline) -> Result<Session<'_>, SessionError> {
     match transport.proxied {
         Some(port) => Session::open_through_proxy(transport.port, port, deadline),
         None => Session::open(transport.port, deadline),

@@ -228,10 +228,8 @@ impl Modem {
                 } else if self.mbim_busy_for > 0 {
                     self.mbim_busy_for -= 1;
                     self.answer(done(Status::BUSY, &[]));
-                } else {
-                    if let Some(frame) = self.take_qmi(buffer) {
-                        self.answer(done(Status::SUCCESS, &frame));
-                    }
+                } else if let Some(frame) = self.take_qmi(buffer) {
+                    self.answer(done(Status::SUCCESS, &frame));
                 }
             }
             Body::Command { service, cid, kind, buffer } => {
