@@ -4,6 +4,7 @@
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
 #   make test       clippy, unit and integration tests, packages, scenarios in the virtual machine
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
+#   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
@@ -20,6 +21,7 @@ FCC_AUTH ?= true
 CARGO ?= cargo
 FUZZ_SECONDS ?= 3
 SOAK ?= 3600
+FRESH ?= demo test
 # The Debian of the virtual machine: this one, where it is one that is known.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
@@ -49,7 +51,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 # A distribution passes its linker flags in LDFLAGS.
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build deps testbed demo test lint vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build deps testbed demo test lint fresh vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt deb rpm packages reproducible pages rules clean
 
 all: build
@@ -80,6 +82,9 @@ test: deps
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fresh:
+	tests/fresh $(FRESH:%='make %')
 
 vm: testbed deb
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
