@@ -171,30 +171,32 @@ pub fn stops() -> usize {
 /// `EINTR` where the process has been asked to stop more often than `seen` times, be it before the wait or within it:
 /// the signals are let in only while the kernel waits, so that none falls between the look and the wait.
 pub fn wait(fd: BorrowedFd, events: PollFlags, deadline: Deadline, seen: usize) -> nix::Result<PollFlags> {
-    let before = stop_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let ready = wait_blocked(fd, events, deadline, seen, before);
-    before.thread_set_mask()?;
-    ready
+    let mut polled = [PollFd::new(fd, events)];
+    poll(&mut polled, deadline, seen)?;
+    Ok(polled.iter().filter_map(PollFd::revents).collect())
 }
 
-fn wait_blocked(
-    fd: BorrowedFd,
-    events: PollFlags,
-    deadline: Deadline,
-    seen: usize,
-    mask: SigSet,
-) -> nix::Result<PollFlags> {
-    loop {
+/// Waits until the deadline.
+///
+/// # Errors
+/// As [`wait`].
+pub fn pause(deadline: Deadline, seen: usize) -> nix::Result<()> {
+    poll(&mut [], deadline, seen)
+}
+
+fn poll(polled: &mut [PollFd], deadline: Deadline, seen: usize) -> nix::Result<()> {
+    let before = stop_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let ended = loop {
         if stops() > seen {
-            return Err(Errno::EINTR);
+            break Err(Errno::EINTR);
         }
-        let mut polled = [PollFd::new(fd, events)];
-        match ppoll(&mut polled, Some(TimeSpec::from_duration(deadline.remaining())), Some(mask)) {
-            Ok(_) => return Ok(polled.iter().filter_map(PollFd::revents).collect()),
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error),
+        match ppoll(polled, Some(TimeSpec::from_duration(deadline.remaining())), Some(before)) {
+            Err(Errno::EINTR) => {}
+            ended => break ended.map(drop),
         }
-    }
+    };
+    before.thread_set_mask()?;
+    ended
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,6 +23,10 @@ use nix::poll::PollFlags;
 use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::DeviceNumber;
+
+/// How often a port with a pending error is polled. cdc-wdm keeps the error of a failed write until the next write, and
+/// poll does not wait while an error is pending.
+const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A port that a modem listens on.
 pub trait Link {
@@ -108,16 +113,25 @@ pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Whether the descriptor became ready in time. `stops` counts the requests to stop that its port has told of.
+/// Whether the descriptor became ready before the deadline. `stops` counts the stop requests that the port has reported.
 fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
-    match sys::wait(fd, events, by, *stops) {
-        Ok(flags) if flags.contains(PollFlags::POLLHUP) => Err(LinkError::Gone),
-        Ok(flags) => Ok(!flags.is_empty()),
-        Err(Errno::EINTR) => {
-            *stops += 1;
-            Err(LinkError::Interrupted)
+    loop {
+        let paused = match sys::wait(fd, events, by, *stops) {
+            Ok(flags) if flags.contains(PollFlags::POLLHUP) => return Err(LinkError::Gone),
+            Ok(flags) if flags.intersects(events) => return Ok(true),
+            Ok(flags) if flags.is_empty() || by.has_passed() => return Ok(false),
+            // POLLERR alone.
+            Ok(_) => sys::pause(by.at_most(ERROR_INTERVAL), *stops),
+            Err(errno) => Err(errno),
+        };
+        match paused {
+            Ok(()) => {}
+            Err(Errno::EINTR) => {
+                *stops += 1;
+                return Err(LinkError::Interrupted);
+            }
+            Err(errno) => return Err(LinkError::Io { operation: "poll", errno }),
         }
-        Err(errno) => Err(LinkError::Io { operation: "poll", errno }),
     }
 }
 

@@ -92,6 +92,9 @@ impl Link for Wdm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::time::{ClockId, clock_gettime};
+    use std::net::UdpSocket;
     use std::os::unix::net::{UnixDatagram, UnixStream};
     use std::time::{Duration, Instant};
 
@@ -160,6 +163,47 @@ mod tests {
             let sending = scope.spawn(|| port.send(b"late", Deadline::after(Duration::from_secs(10))));
             while modem.recv(&mut [0; 4096]).unwrap() != 4 {}
             assert_eq!(sending.join().unwrap(), Ok(()));
+        });
+    }
+
+    /// A descriptor for which poll reports POLLERR, and nothing else, for ever: a message waits in its error queue.
+    /// cdc-wdm is like that from a failed write to the next write.
+    fn with_pending_error() -> Wdm {
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true).unwrap();
+        socket.connect(closed).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.send(b"nobody listens").unwrap();
+        let by = Deadline::after(Duration::from_secs(10));
+        while socket.take_error().unwrap().is_none() {
+            assert!(!by.has_passed(), "no error came back");
+            std::thread::yield_now();
+        }
+        port(socket)
+    }
+
+    #[test]
+    fn a_pending_error_costs_no_cpu_time() {
+        let mut port = with_pending_error();
+        let cpu_time = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+        let (began, cpu_before) = (Instant::now(), cpu_time());
+        assert_eq!(port.receive(Deadline::after(Duration::from_millis(500))), Ok(None));
+        let (wall, cpu) = (began.elapsed(), cpu_time() - cpu_before);
+        assert!(wall >= Duration::from_millis(500) && cpu < wall / 10, "{cpu:?} of CPU time in {wall:?}");
+    }
+
+    #[test]
+    fn an_answer_is_read_in_spite_of_a_pending_error() {
+        let modem = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut port = with_pending_error();
+        let ours = UdpSocket::from(std::os::fd::OwnedFd::from(port.file.try_clone().unwrap()));
+        ours.connect(modem.local_addr().unwrap()).unwrap();
+        std::thread::scope(|scope| {
+            let receiving =
+                scope.spawn(|| port.receive(Deadline::after(Duration::from_secs(10))).unwrap().map(<[u8]>::to_vec));
+            modem.send_to(b"answer", ours.local_addr().unwrap()).unwrap();
+            assert_eq!(receiving.join().unwrap().as_deref(), Some(&b"answer"[..]));
         });
     }
 
