@@ -64,6 +64,11 @@ pub struct Modem {
     pub has_no_cid: bool,
     /// Says so many times of a command that it was not open.
     pub not_opened: usize,
+    /// An earlier host left it open: it answers OPEN with a CLOSE_DONE of this TID, or of that of the OPEN, until it is
+    /// closed.
+    pub left_open: Option<Option<u32>>,
+    /// And answers so for ever.
+    pub stays_left_open: bool,
     pub has_no_qmi: bool,
     /// Sends indications and answers to requests that nobody made before each answer.
     pub chatters: bool,
@@ -124,6 +129,8 @@ impl Modem {
             mbim_busy_for: 0,
             has_no_cid: false,
             not_opened: 0,
+            left_open: None,
+            stays_left_open: false,
             has_no_qmi: false,
             chatters: false,
             reads_of: None,
@@ -204,13 +211,18 @@ impl Modem {
             Body::Open { max_control_transfer } => {
                 assert_eq!(max_control_transfer as usize, self.longest);
                 // Opening starts the function anew, and only what it has closed counts as closed.
-                if self.hears(1) {
+                let is_heard = self.hears(1);
+                if let Some(stale) = self.left_open {
+                    let tid = stale.unwrap_or(tid);
+                    self.answer(mbim::Message { tid, body: Body::CloseDone(Status::SUCCESS) }.emit());
+                } else if is_heard {
                     self.is_open = true;
                     self.answer(reply(Body::OpenDone(Status::SUCCESS)));
                 }
             }
             Body::Close => {
                 self.is_open = false;
+                self.left_open = self.left_open.filter(|_| self.stays_left_open);
                 if self.hears(2) {
                     self.answer(reply(Body::CloseDone(Status::SUCCESS)));
                 }

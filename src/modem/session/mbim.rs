@@ -55,6 +55,15 @@ struct Asked {
     tids: Vec<u32>,
 }
 
+/// What the port received.
+enum Received {
+    Message(Vec<u8>),
+    /// A fragment of a COMMAND_DONE whose message is not whole.
+    AnswerFragment {
+        tid: u32,
+    },
+}
+
 /// A COMMAND_DONE.
 struct Done {
     service: Uuid,
@@ -135,17 +144,23 @@ impl<'p> Session<'p> {
         self.deadline.minus(KEPT_BACK)
     }
 
+    /// Sends OPEN until the modem answers. A modem that an earlier host left open can answer with CLOSE_DONE for ever
+    /// (EM7345, LN930): it needs CLOSE first, and OPEN again.
     fn open_function(&mut self) -> Result<(), SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
+        let max_control_transfer = self.port.longest() as u32;
         let mut tids = Vec::new();
         let attempt = |session: &mut Self, until: Deadline| {
             if !tids.is_empty() {
                 session.framer.resynchronise();
             }
-            let max_control_transfer = session.port.longest() as u32;
             tids.push(session.send(Body::Open { max_control_transfer }, by)?);
-            let mut is_behind = false;
-            while let Some(bytes) = session.receive_message(if is_behind { until.at_most(BEHIND) } else { until })? {
+            let (mut is_behind, mut close_dones) = (false, 0);
+            while let Some(received) = session.receive_message(if is_behind { until.at_most(BEHIND) } else { until })? {
+                let Received::Message(bytes) = received else {
+                    is_behind = true;
+                    continue;
+                };
                 match Message::parse(&bytes) {
                     Ok(Message { tid, body: Body::OpenDone(status) }) if tids.contains(&tid) => {
                         return match status {
@@ -155,6 +170,15 @@ impl<'p> Session<'p> {
                     }
                     Ok(Message { tid, body: Body::FunctionError(error) }) if tids.contains(&tid) => {
                         return Err(SessionError::Function { request: OPEN, error });
+                    }
+                    Ok(Message { body: Body::CloseDone(_), .. }) => {
+                        close_dones += 1;
+                        is_behind = false;
+                        match close_dones {
+                            1 => drop(session.send(Body::Close, by)?),
+                            2 => tids.push(session.send(Body::Open { max_control_transfer }, by)?),
+                            _ => {}
+                        }
                     }
                     passed_over => {
                         is_behind |= is_answer(&passed_over);
@@ -204,8 +228,17 @@ impl<'p> Session<'p> {
     /// The next COMMAND_DONE, whatever it answers. Where the modem says of our command that it is not open, it is
     /// opened and asked again, once.
     fn receive_done(&mut self, mut until: Deadline) -> Result<Option<Done>, SessionError> {
-        while let Some(bytes) = self.receive_message(until)? {
+        while let Some(received) = self.receive_message(until)? {
             let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
+            let bytes = match received {
+                Received::Message(bytes) => bytes,
+                Received::AnswerFragment { tid } => {
+                    if asked(tid).is_none() {
+                        until = until.at_most(BEHIND);
+                    }
+                    continue;
+                }
+            };
             match Message::parse(&bytes) {
                 Ok(Message { tid, body: Body::CommandDone { service, cid, status, buffer } }) => {
                     let answers = asked(tid).is_some_and(|asked| (asked.service, asked.cid) == (service, cid));
@@ -232,17 +265,21 @@ impl<'p> Session<'p> {
         Ok(None)
     }
 
-    /// The next whole message; `None` where none came in time.
-    fn receive_message(&mut self, until: Deadline) -> Result<Option<Vec<u8>>, SessionError> {
+    /// The next whole message, or fragment of an answer; `None` where none came in time.
+    fn receive_message(&mut self, until: Deadline) -> Result<Option<Received>, SessionError> {
         loop {
             while let Some(message) = self.framer.next_message() {
-                match self.reassembly.push(message) {
-                    Ok(Some(whole)) => return Ok(Some(whole)),
-                    Ok(None) => {}
-                    Err(malformed) => {
-                        debug!("{malformed} in a fragment of {} bytes", message.len());
-                        self.garbage += message.len();
-                    }
+                let malformed = match self.reassembly.push(message) {
+                    Ok(Some(whole)) => return Ok(Some(Received::Message(whole))),
+                    Ok(None) => None,
+                    Err(malformed) => Some(malformed),
+                };
+                if let Some(malformed) = malformed {
+                    debug!("{malformed} in a fragment of {} bytes", message.len());
+                    self.garbage += message.len();
+                }
+                if let Some(tid) = mbim::tid_of_answer(message) {
+                    return Ok(Some(Received::AnswerFragment { tid }));
                 }
             }
             match self.port.receive(until) {
@@ -273,7 +310,8 @@ impl<'p> Session<'p> {
         // One that is not answered may not have been heard.
         for until in [by.at_most(KEPT_BACK / 2), by] {
             tids.push(uninterrupted(|| self.send(Body::Close, by))?);
-            while let Some(bytes) = uninterrupted(|| self.receive_message(until))? {
+            while let Some(received) = uninterrupted(|| self.receive_message(until))? {
+                let Received::Message(bytes) = received else { continue };
                 match Message::parse(&bytes) {
                     Ok(Message { tid, body: Body::CloseDone(_) | Body::FunctionError(_) }) if tids.contains(&tid) => {
                         return Ok(());

@@ -277,6 +277,11 @@ impl<'a> Header<'a> {
     }
 }
 
+/// The TID of a COMMAND_DONE, or of a fragment of one.
+pub fn tid_of_answer(message: &[u8]) -> Option<u32> {
+    Header::parse(message).ok().filter(|header| header.kind == COMMAND_DONE).map(|header| header.tid)
+}
+
 /// Cuts what an MBIM port reads into messages; fragments stay single.
 pub fn framer() -> Framer {
     Framer::new(head, LONGEST)

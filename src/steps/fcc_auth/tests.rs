@@ -242,6 +242,49 @@ fn what_stands_behind_others_answers_is_let_out() {
 }
 
 #[test]
+fn fragments_of_others_answers_are_let_out() {
+    use crate::modem::wire::mbim::{Body, Message, Uuid, fragments};
+    let body = Body::CommandDone { service: Uuid::BASIC_CONNECT, cid: 1, status: Status::SUCCESS, buffer: &[7; 160] };
+    let stale = fragments(&Message { tid: 0, body }.emit(), 64);
+    assert_eq!(stale.len(), 5);
+    let time_with = |held: &[Vec<u8>]| {
+        let mut modem = Modem::locked(Face::Mbim);
+        modem.looks_until_online = 0;
+        modem.held = held.iter().cloned().collect();
+        let clock = StoppedClock::stop();
+        assert_eq!(unlock_within(&mut modem, Duration::from_secs(10)), online());
+        clock.elapsed()
+    };
+    // The earlier host read none, or some of the fragments.
+    for read in 0..stale.len() {
+        let (fragments, whole) = (&stale[read..], vec![late_cid(Face::Mbim); stale.len() - read]);
+        let (time, expected) = (time_with(fragments), time_with(&whole));
+        assert!(time < expected + Duration::from_millis(100), "{read} read: {time:?}, {expected:?}");
+    }
+}
+
+#[test]
+fn a_modem_that_was_left_open_is_closed_and_opened() {
+    for stale_tid in [None, Some(0), Some(77)] {
+        let mut modem = Modem::locked(Face::Mbim);
+        modem.left_open = Some(stale_tid);
+        modem.looks_until_online = 0;
+        let clock = StoppedClock::stop();
+        assert_eq!(unlock(&mut modem), online());
+        assert_eq!(modem.seen[..3], [1, 2, 1]);
+        assert!(clock.elapsed() < Duration::from_millis(50), "{:?}", clock.elapsed());
+    }
+    // CLOSE does not help, or is not heard: no more than one CLOSE for each OPEN that is waited for.
+    for mute_to in [vec![], vec![2]] {
+        let mut modem = Modem::locked(Face::Mbim);
+        (modem.left_open, modem.stays_left_open, modem.mute_to) = (Some(None), true, mute_to);
+        let outcome = unlock_within(&mut modem, Duration::from_secs(10));
+        assert_trouble(outcome, true, "no answer to MBIM open");
+        assert!(modem.count(2) < 12, "{:x?}", modem.seen);
+    }
+}
+
+#[test]
 fn a_cid_whose_answer_is_lost_is_asked_for_again() {
     let mut modem = Modem::locked(Face::Qmi);
     modem.loses = Some(ctl::ALLOCATE_CID.id);
