@@ -428,7 +428,9 @@ impl Modem {
             return;
         }
         let late = self.seen.last() == Some(&ctl::ALLOCATE_CID.id);
-        let due = clock::now() + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
+        // One request after another.
+        let begins = self.waiting.back().map_or_else(clock::now, |(due, _)| (*due).max(clock::now()));
+        let due = begins + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
         if self.chatters {
             for message in self.chatter() {
                 self.waiting.push_back((due, message));

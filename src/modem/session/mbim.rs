@@ -1,7 +1,7 @@
 //! An MBIM session: open, commands and their answers, close.
 
 use super::qmi::Carrier;
-use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, Loss, SessionError, first_tid, no_answer, persist, uninterrupted};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
@@ -66,6 +66,7 @@ enum Received {
 
 /// A COMMAND_DONE.
 struct Done {
+    tid: u32,
     service: Uuid,
     cid: u32,
     /// Whether it answers the command that an answer is waited for.
@@ -111,22 +112,45 @@ impl<'p> Session<'p> {
         }
     }
 
-    /// Sends a command, and again until there is an answer or no time; a modem that is busy is asked again too.
+    /// Sends a command and returns the answer. A modem that is busy is asked again until the time is up.
+    ///
+    /// While no answer comes, a query is sent again. A command that sets something is not: queries let stale replies out
+    /// that may hold its answer back. It is sent again only if its answer is lost.
     pub fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
-        let mut again = false;
+        let (mut is_new, mut flushes) = (true, Vec::new());
+        // Of a command that sets something.
+        let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |session: &mut Self, until: Deadline| {
-            match std::mem::replace(&mut again, true) {
-                false => session.ask(command, buffer, by)?,
-                true => session.ask_again(by)?,
+            if command.kind == CommandType::Set && is_sent && !loss.is_certain() {
+                session.framer.resynchronise();
+                // A proxy loses nothing, and takes nothing else before this.
+                if command != PROXY_CONFIGURATION {
+                    flushes.push(session.send_command(Command { kind: CommandType::Query, ..command }, &[], by)?);
+                }
+            } else {
+                is_sent = true;
+                loss.sent();
+                flushes.clear();
+                match std::mem::replace(&mut is_new, false) {
+                    true => session.ask(command, buffer, by)?,
+                    false => session.ask_again(by)?,
+                }
             }
             let mut is_behind = false;
             while let Some(done) = session.receive_done(if is_behind { until.at_most(BEHIND) } else { until })? {
-                match done.status {
-                    _ if !done.answers => is_behind = true,
-                    Status::SUCCESS => return Ok(Some(done.buffer)),
-                    status => return Err(SessionError::Mbim { request: command.name, status }),
+                if !done.answers {
+                    match flushes.contains(&done.tid) {
+                        true => loss.overtaken(),
+                        false => is_behind = true,
+                    }
+                    continue;
                 }
+                is_sent = false;
+                return match done.status {
+                    Status::SUCCESS => Ok(Some(done.buffer)),
+                    status => Err(SessionError::Mbim { request: command.name, status }),
+                };
             }
             Ok(None)
         };
@@ -204,10 +228,15 @@ impl<'p> Session<'p> {
 
     fn ask_now(&mut self, by: Deadline) -> Result<(), SessionError> {
         let Some(mut asked) = self.asked.take() else { return Ok(()) };
-        let Command { service, cid, kind, .. } = asked.command;
-        asked.tids.push(self.send(Body::Command { service, cid, kind, buffer: &asked.buffer }, by)?);
+        let sent = self.send_command(asked.command, &asked.buffer, by);
+        asked.tids.extend(sent.as_ref().ok());
         self.asked = Some(asked);
-        Ok(())
+        sent.map(drop)
+    }
+
+    fn send_command(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<u32, SessionError> {
+        let Command { service, cid, kind, .. } = command;
+        self.send(Body::Command { service, cid, kind, buffer }, by)
     }
 
     /// Sends a message with a TID of its own, and returns it.
@@ -242,7 +271,7 @@ impl<'p> Session<'p> {
             match Message::parse(&bytes) {
                 Ok(Message { tid, body: Body::CommandDone { service, cid, status, buffer } }) => {
                     let answers = asked(tid).is_some_and(|asked| (asked.service, asked.cid) == (service, cid));
-                    return Ok(Some(Done { service, cid, answers, status, buffer: buffer.to_vec() }));
+                    return Ok(Some(Done { tid, service, cid, answers, status, buffer: buffer.to_vec() }));
                 }
                 Ok(Message { tid, body: Body::FunctionError(error) }) => match asked(tid) {
                     Some(_) if error == ProtocolError::NOT_OPENED && self.may_reopen => {

@@ -27,6 +27,10 @@ const LONGEST_TRY: Duration = Duration::from_secs(2);
 /// And where answers come that nobody waits for: somebody before us did not take all of theirs, each request lets one
 /// out, and ours stands behind them.
 const BEHIND: Duration = Duration::from_millis(50);
+/// How long the answer to a request that changes the modem may take though later requests are answered, and how often
+/// such a request is sent at most: each allocation takes one of the ten or so CIDs.
+const PATIENCE: Duration = Duration::from_secs(2);
+const MOST_SENDS: usize = 3;
 /// How long a busy modem is left in peace, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -61,6 +65,32 @@ impl SessionError {
             SessionError::Mbim { status, .. } => status.is_transient(),
             _ => false,
         }
+    }
+}
+
+/// Whether the answer to a request that changes the modem is lost. Only then is the request sent again: the modem has
+/// answered a later request, and has had time.
+#[derive(Default)]
+struct Loss {
+    /// How often the request was sent.
+    sends: usize,
+    /// When the answer to the last send counts as lost, if it was overtaken.
+    patience: Option<Deadline>,
+    is_overtaken: bool,
+}
+
+impl Loss {
+    fn sent(&mut self) {
+        *self = Loss { sends: self.sends + 1, patience: Some(Deadline::after(PATIENCE)), is_overtaken: false };
+    }
+
+    /// The answer to a later request came first.
+    fn overtaken(&mut self) {
+        self.is_overtaken = true;
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_overtaken && self.sends < MOST_SENDS && self.patience.is_some_and(Deadline::has_passed)
     }
 }
 

@@ -1,14 +1,13 @@
 //! A QMI client: one CID of one service, over anything that carries QMUX frames.
 
-use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, Loss, SessionError, first_tid, no_answer, persist, uninterrupted};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
-use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl};
+use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms};
 use crate::modem::wire::{Framer, Malformed};
 use log::debug;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
 /// What QMUX frames travel in.
 pub trait Carrier {
@@ -67,22 +66,8 @@ impl Carrier for Direct<'_> {
 /// Tells qmi-proxy, on a new connection to it, which port the connection is for.
 pub fn open_through_proxy(carrier: &mut dyn Carrier, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
     let mut client = Client::without_cid(carrier, Service::CTL, deadline);
-    client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())], Tries::One)?;
+    client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())])?;
     Ok(())
-}
-
-/// How long an allocation of a CID is waited for, though later requests are answered, until it is made anew; and how many
-/// of the ten or so a client may take like that.
-const PATIENCE: Duration = Duration::from_secs(2);
-const ALLOCATIONS: usize = 3;
-
-/// How often a request may be sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tries {
-    /// Once, as every repetition may cost the modem something, and again only where its answer is surely lost.
-    One,
-    /// Until the time is up: asking twice does no harm.
-    Many,
 }
 
 /// An answer that reports success.
@@ -121,7 +106,7 @@ impl<'c> Client<'c> {
     pub fn allocate(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Result<Self, SessionError> {
         let mut client = Client::without_cid(carrier, service, deadline);
         // Not CTL Sync, which is the usual greeting: it would take everybody else's CIDs away.
-        client.exchange(ctl::GET_VERSION_INFO, 0, &[], Tries::Many)?;
+        client.exchange(ctl::GET_VERSION_INFO, 0, &[])?;
         client.take_cid()?;
         Ok(client)
     }
@@ -131,24 +116,22 @@ impl<'c> Client<'c> {
         Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
-    /// Asks until there is an answer or no time; a modem that says that it is busy is asked again too.
-    ///
-    /// For requests that may be sent twice.
+    /// Sends a request and returns the answer. A modem that is busy is asked again until the time is up.
     ///
     /// # Errors
-    /// The modem's last word on it, where it had one.
+    /// The modem's last error, if it answered at all.
     pub fn request(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
         let cid = match self.cid {
             Some(cid) => cid,
             None => self.take_cid()?,
         };
-        match self.exchange(call, cid, tlvs, Tries::Many) {
+        match self.exchange(call, cid, tlvs) {
             // The modem started anew, or somebody made it forget its clients.
             Err(SessionError::Qmi { error: ErrorCode::INVALID_CLIENT_ID, .. }) => {
                 debug!("CID {cid} is no longer valid");
                 self.cid = None;
                 let cid = self.take_cid()?;
-                self.exchange(call, cid, tlvs, Tries::Many)
+                self.exchange(call, cid, tlvs)
             }
             answered => answered,
         }
@@ -176,33 +159,40 @@ impl<'c> Client<'c> {
 
     fn take_cid(&mut self) -> Result<u8, SessionError> {
         let service = self.service.0;
-        let reply = self.exchange(ctl::ALLOCATE_CID, 0, &[(0x01, &[service])], Tries::One)?;
+        let reply = self.exchange(ctl::ALLOCATE_CID, 0, &[(0x01, &[service])])?;
         let cid = reply.read(|tlvs| allocated(tlvs).map(|(_, cid)| cid))?;
         self.cid = Some(cid);
         Ok(cid)
     }
 
-    /// Sends a request and waits for its answer: same service, CID, message, and one of the TIDs that it was sent with.
-    fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])], tries: Tries) -> Result<Reply, SessionError> {
+    /// Sends a request and waits for its answer: same service, CID, message, and a TID that it was sent with.
+    ///
+    /// While no answer comes, the request is sent again. A request that changes the modem is not: other requests let
+    /// stale replies out that may hold its answer back. It is sent again only if its answer is lost.
+    fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
         let by = self.work_deadline();
         let skipped = self.carrier.skipped();
-        let (mut tids, mut pushes, mut garbage) = (Vec::new(), Vec::new(), 0);
-        let (mut patience, mut is_lost) = (by, false);
+        let (mut tids, mut flushes, mut garbage) = (Vec::new(), Vec::new(), 0);
+        // Of a request that changes the modem.
+        let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |client: &mut Self, until: Deadline| {
             if !tids.is_empty() {
                 client.carrier.resynchronise();
             }
-            let may_ask = || is_lost && patience.has_passed() && tids.len() < ALLOCATIONS;
-            if tries == Tries::One && client.allocating.is_some() && !may_ask() {
-                pushes.push(client.push(by)?);
+            if call.is_change() && is_sent && !loss.is_certain() {
+                // A proxy loses nothing, and takes nothing else before this.
+                if call != ctl::PROXY_OPEN {
+                    flushes.push(client.flush_stale_reply(call.service, cid, by)?);
+                }
             } else {
                 let tid = client.next_tid(call.service);
                 tids.push(tid);
                 if call == ctl::ALLOCATE_CID {
                     client.allocating = Some(tid);
-                    (patience, is_lost) = (Deadline::after(PATIENCE), false);
-                    pushes.clear();
                 }
+                is_sent = true;
+                loss.sent();
+                flushes.clear();
                 client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
             let mut is_behind = false;
@@ -219,11 +209,14 @@ impl<'c> Client<'c> {
                     == (Kind::Response, call.service, cid, call.id)
                     && tids.contains(&message.tid);
                 if answers {
+                    is_sent = false;
                     return client.take_answer(call, &message).map(Some);
                 }
-                // What was asked after it has been answered.
-                is_lost |= pushes.contains(&message.tid);
-                is_behind |= message.kind == Kind::Response && !pushes.contains(&message.tid);
+                if flushes.contains(&message.tid) {
+                    loss.overtaken();
+                } else {
+                    is_behind |= message.kind == Kind::Response;
+                }
                 client.put_aside(&message);
             }
             Ok(None)
@@ -232,10 +225,14 @@ impl<'c> Client<'c> {
             .ok_or_else(|| no_answer(call.name, garbage + self.carrier.skipped() - skipped))
     }
 
-    /// Asks for what nobody wants to know, to let an answer out, and returns the TID.
-    fn push(&mut self, by: Deadline) -> Result<u16, SessionError> {
-        let tid = self.next_tid(Service::CTL);
-        self.carrier.send(&qmi::request(ctl::GET_VERSION_INFO, 0, tid, &[]), by)?;
+    /// Sends a request whose answer does not matter, so that the modem lets one reply out. Returns the TID.
+    ///
+    /// It goes to this service and CID, as each service of the modem has its own pace.
+    fn flush_stale_reply(&mut self, service: Service, cid: u8, by: Deadline) -> Result<u16, SessionError> {
+        let (call, cid) =
+            if service == Service::DMS { (dms::GET_OPERATING_MODE, cid) } else { (ctl::GET_VERSION_INFO, 0) };
+        let tid = self.next_tid(call.service);
+        self.carrier.send(&qmi::request(call, cid, tid, &[]), by)?;
         Ok(tid)
     }
 
@@ -293,7 +290,7 @@ impl<'c> Client<'c> {
             uninterrupted(|| self.send_release(self.service, cid, by))?;
         }
         if self.allocating.is_some() {
-            uninterrupted(|| self.push(by))?;
+            uninterrupted(|| self.flush_stale_reply(Service::CTL, 0, by))?;
         }
         while !self.releasing.is_empty() || self.allocating.is_some() {
             if !uninterrupted(|| self.receive_aside(by))? {

@@ -84,6 +84,22 @@ pub struct Call {
     pub name: &'static str,
 }
 
+impl Call {
+    /// Whether the request changes the modem, or takes something from it: it must not be sent twice without need.
+    pub fn is_change(self) -> bool {
+        [
+            ctl::ALLOCATE_CID,
+            ctl::RELEASE_CID,
+            ctl::PROXY_OPEN,
+            dms::SET_OPERATING_MODE,
+            dms::SWI_SET_USB_COMPOSITION,
+            dms::SET_FCC_AUTHENTICATION,
+            dms::FOXCONN_SET_FCC_AUTHENTICATION,
+        ]
+        .contains(&self)
+    }
+}
+
 pub mod ctl {
     use super::{Call, Service};
 

@@ -210,6 +210,46 @@ fn one_that_answers_every_request_late_is_understood() {
 }
 
 #[test]
+fn a_slow_modem_gets_each_change_once() {
+    let slow = |mut modem: Modem, procedure: &Procedure, changes: &[u16]| {
+        modem.answers_after = Duration::from_millis(700);
+        modem.looks_until_online = 0;
+        let Outcome::Done(_) = unlock_by(procedure, None, &mut modem, Duration::from_secs(60)) else {
+            panic!("not unlocked: {:x?}", modem.seen)
+        };
+        for change in changes {
+            assert_eq!(modem.count(*change), 1, "{change:x} in {:x?}", modem.seen);
+        }
+    };
+    for face in FACES {
+        slow(Modem::locked(face), &Procedure::Sierra, &[0x22, 0x555f]);
+        slow(foxconn(2, face), &foxc(), &[0x22, 0x5571]);
+        let mut modem = Modem::locked(face);
+        modem.behind_proxy = Some("/dev/cdc-wdm0");
+        slow(modem, &Procedure::Sierra, &[0xff00, 0x22, 0x555f]);
+    }
+    slow(quectel(4), &Procedure::Quectel, &[0x9001]);
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_sent_again() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        (modem.loses, modem.looks_until_online) = (Some(0x555f), usize::MAX);
+        let Outcome::StillOff(_) = unlock_within(&mut modem, Duration::from_secs(10)) else { panic!("not unlocked") };
+        assert_eq!(modem.count(0x555f), 2);
+        let mut modem = Modem::locked(face);
+        (modem.quiet_on, modem.looks_until_online) = (vec![0x555f], usize::MAX);
+        assert_trouble(unlock_within(&mut modem, Duration::from_secs(60)), true, "no answer to DMS Set FCC");
+        assert_eq!(modem.count(0x555f), 3, "no more than three times");
+    }
+    let mut modem = quectel(4);
+    modem.loses = Some(0x9001);
+    assert_eq!(unlock_by(&Procedure::Quectel, None, &mut modem, Duration::from_secs(10)), online());
+    assert_eq!(modem.count(0x9001), 2);
+}
+
+#[test]
 fn a_cid_that_comes_too_late_goes_back() {
     for face in FACES {
         let mut modem = Modem::locked(face);
