@@ -13,7 +13,6 @@ use crate::database::quirks::composition::{Composition, Table, Value, Wanted};
 use crate::modem::access::Barred;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
-use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::ErrorCode;
 use crate::outcome::Failure;
 
@@ -65,8 +64,8 @@ impl Fault {
     /// Whether the modem says that this way to it knows nothing of compositions.
     pub fn is_unsupported(&self) -> bool {
         match self {
-            Fault::Session(SessionError::Qmi { error, .. }) => error.is_unsupported(),
-            Fault::Session(SessionError::Mbim { status, .. }) => *status == Status::NO_DEVICE_SUPPORT,
+            Fault::Session(SessionError::At { .. }) => false,
+            Fault::Session(error) => error.is_unsupported(),
             _ => false,
         }
     }

@@ -4,6 +4,7 @@
 //! transport that can carry it.
 
 mod dms;
+mod mbim_radio;
 mod messages;
 mod quectel;
 mod rolling;
@@ -18,13 +19,15 @@ use crate::modem::access::Holder;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim;
+use crate::modem::session::qmi::Carrier;
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
-use crate::modem::wire::qmi::{ErrorCode, OperatingMode};
+use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode};
 use crate::outcome::{Failure, Outcome};
 use std::fmt;
 
 const APPLY: &str = "`wwan-quirks apply` tries again";
+const NO_SUCH_LOCK: &str = "its firmware has no lock of this kind";
 
 /// Unlocks the radio of a modem that is locked, and leaves any other as it is.
 ///
@@ -37,20 +40,24 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
     let proxied = transport.proxied.is_some();
     let ended = match (procedure, protocol) {
         (Procedure::Sierra, Protocol::Qmi | Protocol::Mbim) => {
-            over_qmi(transport, deadline, |carrier| dms::sierra(carrier, stays_off, deadline))
+            over_dms(transport, deadline, |carrier| dms::sierra(carrier, stays_off, deadline))
         }
         (Procedure::Foxconn { magic }, Protocol::Qmi | Protocol::Mbim) => {
-            over_qmi(transport, deadline, |carrier| dms::foxconn(carrier, magic, stays_off, deadline))
+            over_dms(transport, deadline, |carrier| dms::foxconn(carrier, magic, stays_off, deadline))
         }
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
         }
+        (Procedure::Quectel, Protocol::Qmi) => over_qmi(transport, deadline, |carrier| {
+            let radio = dms::radio(carrier, deadline)?;
+            Ok(no_lock("its lock is part of its MBIM composition, and the modem is in its QMI composition", radio))
+        }),
         (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
             rolling::unlock(transport.port, oem_strings, stays_off, deadline)
         }
         (procedure, protocol) => Ok(Outcome::Failed(Failure::new(
-            format!("the procedure {procedure} cannot go over {protocol}"),
-            "see its quirk in /etc/wwan-quirks/quirks.d, and `prefer` in /etc/wwan-quirks/config.toml",
+            format!("the procedure {procedure} cannot run over {protocol}"),
+            "correct the modem's quirk (`wwan-quirks explain` names its file)",
         ))),
     };
     match ended {
@@ -62,6 +69,24 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
             Outcome::Unfinished(Failure::new(format!("the proxy does not let us in: {error}"), APPLY))
         }
         ended => ended.unwrap_or_else(outcome_of),
+    }
+}
+
+/// Runs a procedure of the device management service. An MBIM modem without the QMI service has no lock of this kind.
+fn over_dms(
+    transport: Transport,
+    deadline: Deadline,
+    procedure: impl FnOnce(&mut dyn Carrier) -> Result<Outcome, SessionError>,
+) -> Result<Outcome, SessionError> {
+    if transport.protocol != Protocol::Mbim {
+        return over_qmi(transport, deadline, procedure);
+    }
+    let mut session = open_mbim(transport, deadline)?;
+    match procedure(&mut session) {
+        Err(SessionError::Mbim { status: Status::NO_DEVICE_SUPPORT, .. }) => {
+            Ok(no_lock(NO_SUCH_LOCK, mbim_radio::read(&mut session)?.unwrap_or(Radio::Off)))
+        }
+        ended => ended,
     }
 }
 
@@ -101,6 +126,8 @@ enum Radio {
     Off,
     /// A hardware switch, or the slot's W_DISABLE pin, holds it off.
     SwitchedOff,
+    /// The modem cannot go online, mostly for want of a firmware image that fits.
+    Misconfigured(OfflineReason),
 }
 
 impl fmt::Display for Radio {
@@ -111,6 +138,12 @@ impl fmt::Display for Radio {
                 "the radio stays in low-power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
             }
             Radio::SwitchedOff => "a hardware switch holds the radio off (W_DISABLE pin): turn it on at the laptop",
+            Radio::Misconfigured(reason) => {
+                return write!(
+                    f,
+                    "the modem cannot go online ({reason}): install a firmware image that fits its network"
+                );
+            }
         })
     }
 }
@@ -139,6 +172,11 @@ fn unlocked_and_off_again(why: &str) -> Outcome {
 fn unlocked_before(radio: Radio) -> Outcome {
     let text = format!("was unlocked already; {radio}");
     if radio == Radio::Off { Outcome::SwitchedOff(text) } else { Outcome::Unchanged(text) }
+}
+
+/// The modem has no lock of its quirk's kind: generic firmware, or a composition without it.
+fn no_lock(why: &str, radio: Radio) -> Outcome {
+    if radio == Radio::On { online_already() } else { Outcome::Unchanged(format!("{why}; {radio}")) }
 }
 
 /// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem
@@ -175,13 +213,9 @@ fn outcome_of(error: SessionError) -> Outcome {
             format!("a hardware switch holds the radio off: {error}"),
             "turn it on at the laptop; where there is none, the slot's W_DISABLE pin does it",
         ),
-        SessionError::Qmi { error: code, .. } if code.is_unsupported() => failed(
+        error if error.is_unsupported() => failed(
             format!("not supported by the modem: {error}"),
-            "its quirk should not have this fcc-auth; send in what `wwan-quirks report` prints",
-        ),
-        SessionError::Mbim { status: Status::NO_DEVICE_SUPPORT, .. } => failed(
-            format!("not supported over this port: {error}"),
-            "if the modem has a QMI configuration too, ask for it by prefer = \"qmi\" in /etc/wwan-quirks/config.toml",
+            "its quirk does not fit; send in what `wwan-quirks report` prints",
         ),
         SessionError::Qmi { .. } | SessionError::Mbim { .. } | SessionError::At { .. } => failed(
             format!("refused by the modem: {error}"),

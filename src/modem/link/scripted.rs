@@ -28,6 +28,10 @@ pub struct Modem {
     // What it is.
     pub mode: u8,
     pub switched_off: bool,
+    /// Why it cannot go online, where it says so.
+    pub offline_reason: u16,
+    /// Hardware and software radio state of Basic Connect, of one that has no lock.
+    pub mbim_radio: Option<[u8; 2]>,
     /// What DMS 0x555F is answered with; 0 unlocks.
     pub auth_error: u16,
     /// How often the mode is read after the unlock before it is online.
@@ -110,6 +114,8 @@ impl Modem {
             face,
             mode: 1,
             switched_off: false,
+            offline_reason: 0,
+            mbim_radio: None,
             auth_error: 0,
             looks_until_online: 2,
             foxconn: None,
@@ -269,6 +275,10 @@ impl Modem {
                 }
                 (Status::SUCCESS, Vec::new())
             }
+            (Uuid::BASIC_CONNECT, 3, Query, _) if self.mbim_radio.is_some() => {
+                let [hardware, software] = self.mbim_radio.unwrap();
+                (Status::SUCCESS, vec![hardware, 0, 0, 0, software, 0, 0, 0])
+            }
             (Uuid::BASIC_CONNECT, 3, Query, Some(4)) => (Status::OPERATION_NOT_ALLOWED, Vec::new()),
             (Uuid::BASIC_CONNECT, 3, Query, Some(state)) => {
                 let hardware = u8::from(!self.switched_off);
@@ -350,7 +360,10 @@ impl Modem {
                         self.mode = 0;
                     }
                 }
-                reply(0, &[(0x01, &[self.mode]), (0x11, &[self.switched_off.into()])])
+                let reason = self.offline_reason.to_le_bytes();
+                let reason = (self.offline_reason != 0).then_some((0x10, &reason[..]));
+                let mode = [(0x01, &[self.mode][..]), (0x11, &[self.switched_off.into()])];
+                reply(0, &mode.into_iter().chain(reason).collect::<Vec<_>>())
             }
             id if id == dms::SET_FCC_AUTHENTICATION.id => {
                 assert!([1, 6, 7].contains(&self.mode), "sent to a modem that is not in low power");

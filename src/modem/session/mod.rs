@@ -8,9 +8,9 @@ pub mod qmi;
 
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
-use crate::modem::wire::Malformed;
 use crate::modem::wire::mbim::{ProtocolError, Status};
 use crate::modem::wire::qmi::ErrorCode;
+use crate::modem::wire::{self, Malformed};
 use log::debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -63,6 +63,16 @@ impl SessionError {
         match self {
             SessionError::Qmi { error, .. } => error.is_transient(),
             SessionError::Mbim { status, .. } => status.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Whether the modem means that it does not know the request, or the service that the request is for.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            SessionError::Qmi { error, .. } => error.is_unsupported(),
+            SessionError::Mbim { status, .. } => *status == Status::NO_DEVICE_SUPPORT,
+            SessionError::At { error, .. } => wire::at::is_unsupported(error),
             _ => false,
         }
     }

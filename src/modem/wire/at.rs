@@ -30,10 +30,22 @@ pub fn final_result(line: &str) -> Option<Result<(), &str>> {
     }
 }
 
-/// The values of a line of this name: `+CFUN: 1,0` holds `1` and `0` of `+CFUN`.
+/// Whether an error that ends an answer means that the modem does not know the command: V.250's ERROR, or 3GPP TS 27.007's
+/// 4 (operation not supported) and 100 (unknown), as a number or as text.
+pub fn is_unsupported(error: &str) -> bool {
+    let of_equipment = error.strip_prefix("+CME ERROR:").map(|error| error.trim().to_ascii_lowercase());
+    match of_equipment.as_deref() {
+        Some(error) => matches!(error, "4" | "100" | "operation not supported" | "unknown"),
+        None => matches!(error, "ERROR" | "COMMAND NOT SUPPORT"),
+    }
+}
+
+/// The values of a line of this name: `+CFUN: 1,0` holds `1` and `0` of `+CFUN`. An EM7305 leaves out the `!` of a name.
 pub fn values<'a>(line: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let (head, values) = line.split_once(':')?;
-    head.eq_ignore_ascii_case(name).then(|| values.split(',').map(str::trim).collect())
+    let is_name =
+        [Some(name), name.strip_prefix('!')].into_iter().flatten().any(|name| head.eq_ignore_ascii_case(name));
+    is_name.then(|| values.split(',').map(str::trim).collect())
 }
 
 #[cfg(test)]
@@ -80,9 +92,22 @@ mod tests {
         assert_eq!(final_result("OK"), Some(Ok(())));
         assert_eq!(final_result("+CME ERROR: 3"), Some(Err("+CME ERROR: 3")));
         assert_eq!(final_result("+CFUN: 1"), None);
+        for (error, is_unsupported) in [
+            ("ERROR", true),
+            ("COMMAND NOT SUPPORT", true),
+            ("+CME ERROR: 4", true),
+            ("+CME ERROR: operation not supported", true),
+            ("+CME ERROR: 14", false),
+            ("+CMS ERROR: 4", false),
+        ] {
+            assert_eq!(super::is_unsupported(error), is_unsupported, "{error}");
+        }
         assert_eq!(values("+CFUN: 1,0", "+CFUN"), Some(vec!["1", "0"]));
         assert_eq!(values("+cfun:4", "+CFUN"), Some(vec!["4"]));
         assert_eq!(values("+CFUNNY: 1", "+CFUN"), None);
+        assert_eq!(values("!UDUSBCOMP: 6", "!UDUSBCOMP"), Some(vec!["6"]));
+        assert_eq!(values("UDUSBCOMP: 6", "!UDUSBCOMP"), Some(vec!["6"]));
+        assert_eq!(values("CFUN: 1", "+CFUN"), None);
         assert_eq!(values("RDY", "+CFUN"), None);
     }
 }

@@ -126,7 +126,8 @@ pub mod dms {
         Call { service: Service::DMS, id, name }
     }
 
-    /// Answer, TLV 0x01: [`super::OperatingMode`]; 0x11: u8, not 0 where the hardware switch holds the radio off.
+    /// Answer, TLV 0x01: [`super::OperatingMode`]; 0x10: u16, [`super::OfflineReason`]; 0x11: u8, not 0 if the hardware
+    /// switch holds the radio off.
     pub const GET_OPERATING_MODE: Call = call(0x002d, "DMS Get Operating Mode");
     /// TLV 0x01: [`super::OperatingMode`].
     pub const SET_OPERATING_MODE: Call = call(0x002e, "DMS Set Operating Mode");
@@ -215,6 +216,11 @@ impl<'a> Tlvs<'a> {
     /// A value that is one byte.
     pub fn u8(self, tlv: u8, field: &'static str) -> Result<u8, Malformed> {
         Fields(self.get(tlv, field)?).u8(field)
+    }
+
+    /// A value that is two bytes.
+    pub fn u16(self, tlv: u8, field: &'static str) -> Result<u16, Malformed> {
+        Fields(self.get(tlv, field)?).u16(field)
     }
 
     /// A string: some firmware ends it with NUL, tab or space, which are no part of it.
@@ -354,6 +360,27 @@ impl fmt::Display for OperatingMode {
             OperatingMode::ModeOnlyLowPower => "mode-only-low-power",
             OperatingMode::Other(other) => return write!(f, "operating mode {other}"),
         })
+    }
+}
+
+/// Why a modem cannot go online, as a bit mask; 0 if it does not say (libqmi, `QmiDmsOfflineReason`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OfflineReason(pub u16);
+
+impl fmt::Display for OfflineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 4] = [
+            "host image misconfiguration",
+            "PRI image misconfiguration",
+            "PRI version incompatible",
+            "device memory full",
+        ];
+        let names: Vec<&str> =
+            (0..).zip(NAMES).filter(|(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| name).collect();
+        match names.as_slice() {
+            [] => write!(f, "offline reason {:#x}", self.0),
+            names => f.write_str(&names.join(", ")),
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The procedures of the device management service: Sierra's and Foxconn's.
 
-use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{
+    NO_SUCH_LOCK, Radio, Said, after_unlock, no_lock, online_already, unlocked, unlocked_and_off_again, unlocked_before,
+};
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::{Carrier, Client};
 use crate::modem::wire::Malformed;
-use crate::modem::wire::qmi::{ErrorCode, OperatingMode, Service, dms};
+use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service, dms};
 use crate::outcome::Outcome;
 use log::debug;
 use md5::{Digest, Md5};
@@ -20,9 +22,13 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// An online radio is not locked; one in low power may be, or somebody switched it off: no message tells which.
 pub fn ask(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Said, SessionError> {
-    let (mode, _) = operating_mode(&mut Client::allocate(carrier, Service::DMS, deadline)?)?;
+    let Power { mode, .. } = Power::read(&mut Client::allocate(carrier, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
     Ok(Said { operating_mode: mode.to_string(), locked })
+}
+
+pub fn radio(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Radio, SessionError> {
+    look(&mut Client::allocate(carrier, Service::DMS, deadline)?)
 }
 
 /// A Sierra modem goes online by itself with the unlock, unless somebody else holds it in low power too.
@@ -34,6 +40,7 @@ pub fn sierra(carrier: &mut dyn Carrier, stays_off: Option<&str>, deadline: Dead
     match dms.request(dms::SET_FCC_AUTHENTICATION, &[]) {
         Ok(_) => after_unlock(watch(&mut dms).and_then(|radio| conclude(&mut dms, radio, stays_off))),
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
+        Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
         Err(error) => Err(error),
     }
 }
@@ -52,6 +59,7 @@ pub fn foxconn(
     match foxconn_version_2(&mut dms, magic).or_else(|refused| foxconn_version_1(&mut dms, refused)) {
         Ok(()) => after_unlock(look(&mut dms).and_then(|radio| conclude(&mut dms, radio, stays_off))),
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
+        Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
         Err(error) => Err(error),
     }
 }
@@ -101,8 +109,7 @@ fn foxconn_proof(firmware: &str, apps: &str, imei: &str, magic: &str) -> String 
 
 /// What to say of a modem that is not in low power, and so not locked, or in a mode that somebody chose.
 fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError> {
-    let (mode, _) = operating_mode(dms)?;
-    Ok(match mode {
+    Ok(match Power::read(dms)?.mode {
         OperatingMode::Online => Some(online_already()),
         mode if mode.is_low_power() => None,
         mode => Some(Outcome::Unchanged(format!("left alone: the modem is in mode {mode}, not in low power"))),
@@ -124,22 +131,38 @@ fn watch(dms: &mut Client) -> Result<Radio, SessionError> {
 }
 
 fn look(dms: &mut Client) -> Result<Radio, SessionError> {
-    Ok(match operating_mode(dms)? {
-        (OperatingMode::Online, _) => Radio::On,
-        (_, true) => Radio::SwitchedOff,
-        (_, false) => Radio::Off,
+    Ok(match Power::read(dms)? {
+        Power { mode: OperatingMode::Online, .. } => Radio::On,
+        Power { is_switched_off: true, .. } => Radio::SwitchedOff,
+        Power { offline_reason: OfflineReason(0), .. } => Radio::Off,
+        Power { offline_reason, .. } => Radio::Misconfigured(offline_reason),
     })
 }
 
-/// The mode, and whether a hardware switch holds the radio off.
-fn operating_mode(dms: &mut Client) -> Result<(OperatingMode, bool), SessionError> {
-    dms.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| {
-        let mode = tlvs.u8(0x01, "operating mode")?.into();
-        match tlvs.u8(0x11, "hardware restriction") {
-            Err(Malformed::Missing { .. }) => Ok((mode, false)),
-            told => Ok((mode, told? != 0)),
+/// The answer to DMS Get Operating Mode.
+struct Power {
+    mode: OperatingMode,
+    offline_reason: OfflineReason,
+    /// A hardware switch holds the radio off.
+    is_switched_off: bool,
+}
+
+impl Power {
+    fn read(dms: &mut Client) -> Result<Power, SessionError> {
+        fn optional<T: Default>(value: Result<T, Malformed>) -> Result<T, Malformed> {
+            match value {
+                Err(Malformed::Missing { .. }) => Ok(T::default()),
+                value => value,
+            }
         }
-    })
+        dms.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| {
+            Ok(Power {
+                mode: tlvs.u8(0x01, "operating mode")?.into(),
+                offline_reason: OfflineReason(optional(tlvs.u16(0x10, "offline reason"))?),
+                is_switched_off: optional(tlvs.u8(0x11, "hardware restriction"))? != 0,
+            })
+        })
+    }
 }
 
 fn conclude(dms: &mut Client, radio: Radio, stays_off: Option<&str>) -> Result<Outcome, SessionError> {

@@ -1,6 +1,6 @@
 //! The messages of an unlock, byte for byte, for people: what is sent to a locked modem, in its order.
 
-use super::{Protocol, quectel};
+use super::{Protocol, mbim_radio, quectel};
 use crate::database::quirks::Procedure;
 use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
 use crate::modem::wire::mbim::{Body, Message};
@@ -31,7 +31,11 @@ fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
             (dms::FOXCONN_SET_FCC_AUTHENTICATION, &[]),
         ],
         (Procedure::Quectel, Protocol::Mbim) => {
-            return vec![mbim(quectel::QUERY, &[]), mbim(quectel::SET, &quectel::ON.to_le_bytes())];
+            return vec![
+                mbim(mbim_radio::QUERY, &[]),
+                mbim(quectel::QUERY, &[]),
+                mbim(quectel::SET, &quectel::ON.to_le_bytes()),
+            ];
         }
         (Procedure::Rolling { .. }, Protocol::At) => {
             let commands = ["ATE0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", "at+gtfcclockver=0x…"];
@@ -125,7 +129,7 @@ mod tests {
         assert_eq!(told[3], "DMS Set FCC Authentication: 010c000002000000005f550000");
         let told = messages(&Procedure::Quectel, Protocol::Mbim);
         assert_eq!(told[0], "MBIM open: 01000000100000000000000000000000");
-        assert_eq!(told[3], "MBIM close: 020000000c00000000000000");
-        assert!(told[2].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"), "{told:?}");
+        assert_eq!(told[4], "MBIM close: 020000000c00000000000000");
+        assert!(told[3].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"), "{told:?}");
     }
 }

@@ -1,19 +1,19 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
-use super::{Radio, Said, after_unlock, online_already, unlocked, unlocked_and_off_again, unlocked_before};
+use super::{
+    NO_SUCH_LOCK, Radio, Said, after_unlock, mbim_radio, no_lock, online_already, unlocked, unlocked_and_off_again,
+    unlocked_before,
+};
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
+use crate::modem::wire::Fields;
 use crate::modem::wire::mbim::{CommandType, Uuid};
-use crate::modem::wire::{Fields, Malformed};
 use crate::outcome::{Failure, Outcome};
 use std::time::Duration;
 
 pub const QUERY: Command =
     Command { service: Uuid::QUECTEL, cid: 1, kind: CommandType::Query, name: "Quectel radio state query" };
 pub const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
-const RADIO_QUERY: Command =
-    Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
-const RADIO_SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state set", ..RADIO_QUERY };
 
 const OFF: u32 = 0;
 pub const ON: u32 = 1;
@@ -25,18 +25,28 @@ const WATCH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    match state(session)? {
-        FCC_LOCKED => {}
-        ON => return Ok(online_already()),
-        OFF => return Ok(unlocked_before(look(session)?)),
-        other => return Ok(Outcome::Unchanged(format!("left alone: the modem's radio state is {other}"))),
+    let radio = mbim_radio::read(session)?;
+    if radio == Some(Radio::On) {
+        return Ok(online_already());
+    }
+    let radio = radio.unwrap_or(Radio::Off);
+    match state(session) {
+        Ok(FCC_LOCKED) => {}
+        Ok(ON) => return Ok(online_already()),
+        Ok(OFF) => return Ok(unlocked_before(radio)),
+        Ok(other) => return Ok(Outcome::Unchanged(format!("left alone: the modem's radio state is {other}"))),
+        Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
+        Err(error) => return Err(error),
     }
     session.command(SET, &ON.to_le_bytes())?;
     after_unlock(conclude(session, stays_off))
 }
 
 pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
-    let locked = state(session)? == FCC_LOCKED;
+    let locked = match state(session) {
+        Err(error) if error.is_unsupported() => false,
+        state => state? == FCC_LOCKED,
+    };
     Ok(look(session)?.said(Some(locked)))
 }
 
@@ -53,7 +63,7 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
     }
     match (look(session)?, stays_off) {
         (Radio::On, Some(why)) => {
-            session.command(RADIO_SET, &OFF.to_le_bytes())?;
+            mbim_radio::switch_off(session)?;
             Ok(unlocked_and_off_again(why))
         }
         (radio, _) => Ok(unlocked(radio, stays_off)),
@@ -62,26 +72,15 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
 
 fn state(session: &mut Session) -> Result<u32, SessionError> {
     let answer = session.command(QUERY, &[])?;
-    read(QUERY, Fields(&answer).u32("Quectel radio state"))
+    let malformed = |malformed| SessionError::Malformed { request: QUERY.name, malformed };
+    Fields(&answer).u32("Quectel radio state").map_err(malformed)
 }
 
-/// How the radio stands, as all MBIM modems tell it, and else as Quectel's do.
+/// The radio state that all MBIM modems report, or else the state of Quectel's service.
 fn look(session: &mut Session) -> Result<Radio, SessionError> {
-    let answer = match session.command(RADIO_QUERY, &[]) {
-        Err(SessionError::Mbim { .. }) if state(session)? == ON => return Ok(Radio::On),
-        Err(SessionError::Mbim { .. }) => return Ok(Radio::Off),
-        answered => answered?,
-    };
-    let mut states = Fields(&answer);
-    let hardware = read(RADIO_QUERY, states.u32("hardware radio state"))?;
-    let software = read(RADIO_QUERY, states.u32("software radio state"))?;
-    Ok(match (hardware, software) {
-        (OFF, _) => Radio::SwitchedOff,
-        (_, OFF) => Radio::Off,
-        _ => Radio::On,
-    })
-}
-
-fn read<T>(command: Command, field: Result<T, Malformed>) -> Result<T, SessionError> {
-    field.map_err(|malformed| SessionError::Malformed { request: command.name, malformed })
+    match mbim_radio::read(session)? {
+        Some(radio) => Ok(radio),
+        None if state(session)? == ON => Ok(Radio::On),
+        None => Ok(Radio::Off),
+    }
 }

@@ -133,9 +133,6 @@ fn the_hardware_switch_is_told_apart() {
 
 #[test]
 fn refusals_are_told_apart() {
-    for error in [25, 57, 71, 94] {
-        assert_trouble(both(|modem| modem.auth_error = error), false, "not supported by the modem");
-    }
     for (error, name) in
         [(34, "AuthenticationFailed (34)"), (82, "AccessDenied (82)"), (3, "Internal (3)"), (777, "error 777")]
     {
@@ -146,9 +143,58 @@ fn refusals_are_told_apart() {
         );
     }
     assert_trouble(both(|modem| modem.has_no_cid = true), false, "ClientIdsExhausted (5)");
-    let mut modem = Modem::locked(Face::Mbim);
-    modem.has_no_qmi = true;
-    assert_trouble(unlock(&mut modem), false, "not supported over this port");
+}
+
+/// Generic modules carry the ID of locked ones.
+#[test]
+fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
+    #[track_caller]
+    fn assert_nothing(outcome: Outcome, reason: &str) {
+        let Outcome::Unchanged(why) = &outcome else { panic!("{outcome:?}") };
+        assert!(why.starts_with(reason) && why.contains("the radio stays in low-power"), "{why}");
+    }
+    // The firmware does not know the message.
+    for error in [25, 57, 71, 94] {
+        assert_nothing(both(|modem| modem.auth_error = error), NO_SUCH_LOCK);
+    }
+    for face in FACES {
+        assert_nothing(unlock_by(&foxc(), None, &mut Modem::locked(face), BUDGET), NO_SUCH_LOCK);
+    }
+    // MBIM without the service, be it QMI's or Quectel's, with the radio off, on, or switched off by hardware.
+    for procedure in [Procedure::Sierra, foxc(), Procedure::Quectel] {
+        let generic = |radio| {
+            let mut modem = Modem::locked(Face::Mbim);
+            (modem.has_no_qmi, modem.mbim_radio) = (true, Some(radio));
+            modem
+        };
+        let run = |mut modem| unlock_by(&procedure, None, &mut modem, BUDGET);
+        assert_nothing(run(generic([1, 0])), NO_SUCH_LOCK);
+        assert_eq!(run(generic([1, 1])), online_already());
+        let Outcome::Unchanged(why) = run(generic([0, 1])) else { panic!() };
+        assert!(why.contains("a hardware switch"), "{why}");
+    }
+    // In QMI composition.
+    let outcome = unlock_by(&Procedure::Quectel, None, &mut Modem::locked(Face::Qmi), BUDGET);
+    assert_nothing(outcome, "its lock is part of its MBIM composition");
+    let mut modem = Modem::locked(Face::Qmi);
+    modem.mode = 0;
+    assert_eq!(unlock_by(&Procedure::Quectel, None, &mut modem, BUDGET), online_already());
+}
+
+#[test]
+fn a_modem_that_cannot_go_online_was_not_switched_off() {
+    for face in FACES {
+        let mut modem = Modem::locked(face);
+        (modem.auth_error, modem.offline_reason) = (26, 0x01);
+        let Outcome::Unchanged(why) = unlock(&mut modem) else { panic!("not left as it is") };
+        let expected = "was unlocked already; the modem cannot go online (host image misconfiguration)";
+        assert!(why.starts_with(expected), "{why}");
+        let mut modem = Modem::locked(face);
+        (modem.looks_until_online, modem.offline_reason) = (usize::MAX, 0x06);
+        let Outcome::Done(what) = unlock(&mut modem) else { panic!("not unlocked") };
+        assert!(what.contains("(PRI image misconfiguration, PRI version incompatible)"), "{what}");
+    }
+    assert_eq!(OfflineReason(0x100).to_string(), "offline reason 0x100");
 }
 
 #[test]
@@ -557,9 +603,6 @@ fn foxconns_refusals_are_told() {
         let mut modem = foxconn(1, face);
         modem.auth_error = 82;
         assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AccessDenied (82)");
-        // A Sierra knows neither.
-        let outcome = unlock_by(&foxc(), None, &mut Modem::locked(face), BUDGET);
-        assert_trouble(outcome, false, "not supported by the modem");
         let mut modem = foxconn(2, face);
         modem.auth_error = 83;
         assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "a hardware switch");
@@ -607,9 +650,9 @@ fn quectels_refusals_are_told() {
     let mut modem = quectel(4);
     modem.quectel_stays_locked = true;
     assert_trouble(unlock_quectel(&mut modem), false, "locked still");
-    assert_trouble(unlock_quectel(&mut Modem::locked(Face::Mbim)), false, "NoDeviceSupport (9)");
+    let rolling = Procedure::Rolling { interface: 3, oem_strings: Vec::new() };
     let mut modem = Modem::locked(Face::Qmi);
-    assert_trouble(unlock_quectel(&mut modem), false, "the procedure quectel cannot go over QMI");
+    assert_trouble(unlock_by(&rolling, None, &mut modem, BUDGET), false, "cannot run over QMI");
     assert_eq!(modem.transfers, 0);
 }
 

@@ -1,0 +1,38 @@
+//! The radio state of MBIM's Basic Connect service, which every MBIM modem has.
+
+use super::Radio;
+use crate::modem::session::SessionError;
+use crate::modem::session::mbim::{Command, Session};
+use crate::modem::wire::mbim::{CommandType, Uuid};
+use crate::modem::wire::{Fields, Malformed};
+
+pub const QUERY: Command =
+    Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
+const SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state set", ..QUERY };
+
+const OFF: u32 = 0;
+const ON: u32 = 1;
+
+/// `None` if the modem refuses to say, as some do while they are locked.
+pub fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
+    let answer = match session.command(QUERY, &[]) {
+        Err(SessionError::Mbim { .. }) => return Ok(None),
+        answered => answered?,
+    };
+    let mut states = Fields(&answer);
+    let mut state = |name| states.u32(name).map_err(malformed);
+    let (hardware, software) = (state("hardware radio state")?, state("software radio state")?);
+    Ok(Some(match (hardware, software) {
+        (OFF, _) => Radio::SwitchedOff,
+        (_, ON) => Radio::On,
+        _ => Radio::Off,
+    }))
+}
+
+pub fn switch_off(session: &mut Session) -> Result<(), SessionError> {
+    session.command(SET, &OFF.to_le_bytes()).map(drop)
+}
+
+fn malformed(malformed: Malformed) -> SessionError {
+    SessionError::Malformed { request: QUERY.name, malformed }
+}
