@@ -1,32 +1,63 @@
-//! The switches of a machine's radios, as the kernel's rfkill has them.
+//! Whether this machine's user wants the mobile radios off: the kernel's rfkill switches, and NetworkManager's.
 
-use crate::host::root::Root;
-use std::fs;
+use crate::host::root::{Root, read_limited};
+use std::fs::{self, File};
 
-/// Which switch, if any, holds the mobile radios off: somebody wants it so.
+/// Where NetworkManager keeps what `nmcli radio` and the desktop's switches set, also while it does not run. USB modems
+/// have no rfkill switch of their own.
+const NETWORK_MANAGER: &str = "/var/lib/NetworkManager/NetworkManager.state";
+const LIMIT: usize = 4096;
+
+/// Why the mobile radios must stay off; `None` if nothing says so.
 pub fn wwan_is_blocked(root: &Root) -> Option<String> {
+    blocked_switch(root).or_else(|| {
+        let reason = || format!("mobile broadband is off in {NETWORK_MANAGER} (`nmcli radio wwan on` turns it on)");
+        network_manager_blocks(root).then(reason)
+    })
+}
+
+fn blocked_switch(root: &Root) -> Option<String> {
     let switches = fs::read_dir(root.at("/sys/class/rfkill")).into_iter().flatten().flatten();
-    let mut blocked: Vec<String> = switches
-        .filter_map(|switch| {
-            let attribute = |name| fs::read_to_string(switch.path().join(name)).ok();
-            let is = |name, value| attribute(name).is_some_and(|text| text.trim_end() == value);
-            let name = attribute("name").unwrap_or_default();
-            (is("type", "wwan") && (is("soft", "1") || is("hard", "1")))
-                .then(|| format!("{} ({}) is blocked", switch.file_name().to_string_lossy(), name.trim_end()))
-        })
-        .collect();
-    blocked.sort_unstable();
-    blocked.into_iter().next()
+    let blocked = switches.filter_map(|switch| {
+        let attribute = |name| fs::read_to_string(switch.path().join(name)).ok();
+        let is = |name, value| attribute(name).is_some_and(|text| text.trim_end() == value);
+        let name = attribute("name").unwrap_or_default();
+        (is("type", "wwan") && (is("soft", "1") || is("hard", "1")))
+            .then(|| format!("{} ({}) is blocked", switch.file_name().to_string_lossy(), name.trim_end()))
+    });
+    blocked.min()
+}
+
+/// Whether NetworkManager's state has `WWANEnabled=false` in its group `[main]`. A file that cannot be read says nothing.
+fn network_manager_blocks(root: &Root) -> bool {
+    let state = File::open(root.at(NETWORK_MANAGER)).and_then(|file| read_limited(file, LIMIT)).unwrap_or_default();
+    let state = String::from_utf8_lossy(&state);
+    let mut group = "";
+    let mut value = None;
+    for line in state.lines().map(str::trim) {
+        match (line.strip_prefix('[').and_then(|line| line.strip_suffix(']')), line.split_once('=')) {
+            (Some(name), _) => group = name,
+            (None, Some((key, text))) if group == "main" && key.trim_end() == "WWANEnabled" => {
+                value = Some(text.trim())
+            }
+            _ => {}
+        }
+    }
+    value == Some("false")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn root(name: &str) -> (std::path::PathBuf, Root) {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
+        (path.clone(), Root::new(path))
+    }
+
     #[test]
-    fn only_a_blocked_switch_of_mobile_radios_counts() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-rfkill-{}", std::process::id()));
-        let root = Root::new(&path);
+    fn a_blocked_switch_of_mobile_radios_counts() {
+        let (path, root) = root("rfkill");
         let switch = |number: u8, kind: &str, soft: &str, hard: &str| {
             let switch = path.join(format!("sys/class/rfkill/rfkill{number}"));
             fs::create_dir_all(&switch).unwrap();
@@ -41,6 +72,39 @@ mod tests {
         let blocked = Some("rfkill1 (tpacpi_wwan_sw) is blocked".to_owned());
         assert_eq!(switch(1, "wwan", "1", "0"), blocked);
         assert_eq!(switch(1, "wwan", "0", "1"), blocked);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn mobile_broadband_that_is_off_in_network_manager_counts() {
+        let (path, root) = root("network-manager");
+        let file = root.at(NETWORK_MANAGER);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let state = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            wwan_is_blocked(&root)
+        };
+        let reason = state(b"[main]\nNetworkingEnabled=true\nWirelessEnabled=true\nWWANEnabled=false\n").unwrap();
+        assert!(reason.contains(NETWORK_MANAGER) && reason.contains("nmcli radio wwan on"), "{reason}");
+        assert!(state(b"[other]\n\n# a comment\n[main]\nWWANEnabled = false").is_some());
+        // The last one counts.
+        assert!(state(b"[main]\nWWANEnabled=true\nWWANEnabled=false\n").is_some());
+        let long = [b"[main]\nWWANEnabled=false\n".to_vec(), vec![b'#'; LIMIT]].concat();
+        for bytes in [
+            &b""[..],
+            b"[main]\nWWANEnabled=true\n",
+            b"[main]\nWWANEnabled=false\nWWANEnabled=true\n",
+            b"[other]\nWWANEnabled=false\n",
+            b"WWANEnabled=false\n",
+            b"[main]\nWirelessEnabled=false\n#WWANEnabled=false\n",
+            b"[main]\n\xff\xfe\0",
+            &long,
+        ] {
+            assert_eq!(state(bytes), None, "{:?}", String::from_utf8_lossy(bytes));
+        }
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert_eq!(wwan_is_blocked(&root), None);
         fs::remove_dir_all(&path).unwrap();
     }
 }
