@@ -142,7 +142,7 @@ fn a_report_holds_what_the_software_modem_loads_and_nothing_that_identifies() {
 }
 
 #[test]
-fn status_tells_what_stands_in_the_way_until_nothing_does() {
+fn status_shows_problems_until_they_are_solved() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
@@ -151,7 +151,7 @@ fn status_tells_what_stands_in_the_way_until_nothing_does() {
     let expected = [
         "1-1 1199:68a2 Sierra Wireless MC7710",
         "  mode            modem",
-        "  in the way      configuration is still to be done: `wwan-quirks apply 1-1` does it",
+        "  problem         configuration: not done yet; run `wwan-quirks apply 1-1`",
     ];
     assert_eq!(lines, expected);
 
@@ -162,11 +162,12 @@ fn status_tells_what_stands_in_the_way_until_nothing_does() {
         root.run(&["status", "1-1"]).stdout
     };
     let said = ended("failed", "no answer: look");
-    assert!(said.contains("in the way      fcc-auth: no answer: look"), "{said}");
+    assert!(said.contains("problem         fcc-auth: failed: no answer: look"), "{said}");
     let said = ended("done", "unlocked");
-    assert!(!said.contains("in the way") && said.contains("days ago: unlocked"), "{said}");
+    assert!(!said.contains("problem") && said.contains("days ago: unlocked"), "{said}");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
-    assert_eq!((&json[0]["unlocked"], &json[0]["product"]), (&true.into(), &"MC7710".into()));
+    let device = &json["devices"][0];
+    assert_eq!((&device["last"]["fcc-auth"]["outcome"], &device["product"]), (&"done".into(), &"MC7710".into()));
 }
 
 #[test]

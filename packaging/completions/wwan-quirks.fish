@@ -31,7 +31,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s h -l help -d 'P
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s V -l version -d 'Print version'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Serve one udev event, described by its environment'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do now what the hook would do'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Say of each modem what it is, where it stands, and how the last run ended'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Show each modem\'s identity, mode, configuration and last result'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows, with -v byte for byte'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show, or set for good, a Sierra modem\'s USB composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like'
@@ -47,6 +47,8 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l he
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Take DIR for `/`: for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Unlock radios, and nothing else'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan, with -v byte for byte, and touch nothing'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unit -d 'For the systemd units: disturb no program that uses the modem'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l before-sleep -d 'For the unit before sleep: look at the radios within a second, and change nothing'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Say more on standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Say nothing but errors'

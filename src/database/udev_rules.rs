@@ -21,8 +21,12 @@ SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
 GOTO="wwan_quirks_end"
 "#;
 
-/// The links tell usb_modeswitch's unit, which is named after the device or its first interface, what to leave alone. They
-/// stand as long as every event but the last one asks for them.
+/// The links tell usb_modeswitch's unit, which is named after the device or its first interface, what to leave alone.
+/// They last for as long as every event but the last one asks for them.
+///
+/// The hook runs by `IMPORT`, so that its result is a property of the device: `udevadm info` shows it, and the rules
+/// start the unit that continues with a slow modem. udev compares all keys of a line before it imports, so that what
+/// depends on the result has lines of its own.
 const TAIL: &str = r#"
 LABEL="wwan_quirks_known"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
@@ -30,9 +34,14 @@ SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
 LABEL="wwan_quirks_serve"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0"
 LABEL="wwan_quirks_hook"
-# The kernel's own "change" events follow from our own writes; those of `udevadm trigger` carry a UUID.
-ACTION=="add", RUN+="/usr/sbin/wwan-quirks hook"
-ACTION=="change", ENV{SYNTH_UUID}=="?*", RUN+="/usr/sbin/wwan-quirks hook"
+# Other rules of ours have served this event.
+ENV{WWAN_QUIRKS_PORT}=="?*", GOTO="wwan_quirks_end"
+# The kernel's own "change" events follow from our own writes; those of `udevadm trigger` carry a UUID. One "change" counts:
+# the kernel was not authorized to use the device before, and is now.
+ACTION=="change", ENV{SYNTH_UUID}=="", IMPORT{db}="WWAN_QUIRKS"
+ACTION=="change", ENV{SYNTH_UUID}=="", ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
+ACTION=="add|change", IMPORT{program}="/usr/sbin/wwan-quirks hook"
+ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV{SYSTEMD_WANTS}+="wwan-quirks@$env{WWAN_QUIRKS_PORT}.service"
 
 LABEL="wwan_quirks_end"
 "#;

@@ -27,6 +27,7 @@ fn priority(level: Level) -> u8 {
 }
 
 /// Where lines go.
+#[derive(Debug)]
 pub enum Journal {
     Native(UnixDatagram),
     Syslog(UnixDatagram),
@@ -50,15 +51,24 @@ impl Journal {
         connect("/dev/log").map_or(Journal::Stderr, Journal::Syslog)
     }
 
-    /// Writes one line. `fields` are upper-case names of the journal; their values, like `message`, may hold anything.
+    /// Whether lines go to standard error, because neither the journal nor syslog is there.
+    pub fn is_stderr(&self) -> bool {
+        matches!(self, Journal::Stderr)
+    }
+
+    /// Writes one result. `fields` are upper-case names of the journal. Their values, like `message`, may hold anything.
     pub fn send(&self, result: StepResult, message: &str, fields: &[(&str, &str)]) {
+        let own = [("MESSAGE_ID", result.message_id()), ("WWAN_QUIRKS_OUTCOME", result.name())];
+        self.write(result.level(), message, &[&own[..], fields].concat());
+    }
+
+    fn write(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         let message = printable(message);
         let sent = match self {
-            Journal::Native(socket) => socket.send(&native(result, &message, fields)).map(drop),
+            Journal::Native(socket) => socket.send(&native(level, &message, fields)).map(drop),
             Journal::Syslog(socket) => {
                 // Facility 3 is "system daemons".
-                let line =
-                    format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(result.level()), std::process::id());
+                let line = format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(level), std::process::id());
                 socket.send(line.as_bytes()).map(drop)
             }
             Journal::Stderr => Err(std::io::ErrorKind::NotConnected.into()),
@@ -69,16 +79,25 @@ impl Journal {
     }
 }
 
-fn native(result: StepResult, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+/// Messages of the `log` crate go where results go.
+impl log::Log for Journal {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            self.write(record.level(), &record.args().to_string(), &[]);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(512);
-    let level = priority(result.level()).to_string();
-    let own = [
-        ("MESSAGE", message),
-        ("PRIORITY", level.as_str()),
-        ("SYSLOG_IDENTIFIER", IDENTIFIER),
-        ("MESSAGE_ID", result.message_id()),
-        ("WWAN_QUIRKS_OUTCOME", result.name()),
-    ];
+    let priority = priority(level).to_string();
+    let own = [("MESSAGE", message), ("PRIORITY", priority.as_str()), ("SYSLOG_IDENTIFIER", IDENTIFIER)];
     for (name, value) in own.iter().chain(fields) {
         datagram.extend(name.bytes());
         if value.contains('\n') {

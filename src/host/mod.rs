@@ -1,6 +1,7 @@
 //! This machine: its files, clock, journal and kernel interfaces.
 
 pub mod deadline;
+pub mod init;
 pub mod journal;
 pub mod rfkill;
 pub mod root;

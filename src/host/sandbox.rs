@@ -1,9 +1,10 @@
-//! What a run gives away before it hears the first byte from a modem.
+//! Limits, a watchdog, and the privileges that a run drops before it reads the first byte from a modem.
 //!
-//! By then all that it needs is open. What remains are the calls on what is open, waiting, and ending: no file, socket
-//! or device can be opened, no process started, no memory made executable. Calls that are given away answer `EPERM`.
+//! By then everything that the run needs is open. What remains are calls on open descriptors, waiting, and ending: the
+//! process can open no file, socket or device, start no process and make no memory executable. Refused calls return
+//! `EPERM`.
 //!
-//! The filter is set by `prctl(2)`: the sandbox of Debian 12's udevd knows no `seccomp(2)`, nor Landlock.
+//! `prctl(2)` installs the filter, because the sandbox of Debian 12's udevd knows neither `seccomp(2)` nor Landlock.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -14,16 +15,15 @@ use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::unistd::alarm;
 
 use crate::host::sys;
-use crate::serve::systemd::Start;
 
-/// A run needs 10 MB of address space, and the longest descriptors are half of one.
+/// A run needs 10 MB of address space, and the longest descriptors take half a megabyte.
 const MEMORY: rlim_t = 256 << 20;
-/// Standard streams, the journal, the port's state, its folder in sysfs, its node, and what libusb opens.
+/// Standard streams, the journal, the port's lock and state, its directory in sysfs, its node, and what libusb opens.
 const FILES: rlim_t = 64;
-/// Nothing but a port's state is written.
+/// The program writes nothing but the lock and state of a port.
 const FILE_SIZE: rlim_t = 64 << 10;
 
-/// Bounds what a run may use, whatever it meets.
+/// Bounds what a run may use.
 pub fn limit() {
     for (resource, limit) in [
         (Resource::RLIMIT_AS, MEMORY),
@@ -32,32 +32,34 @@ pub fn limit() {
         (Resource::RLIMIT_CORE, 0),
     ] {
         if let Err(error) = setrlimit(resource, limit, limit) {
-            log::debug!("{resource:?} stays as it was: {error}");
+            log::debug!("{resource:?} is not limited: {error}");
         }
     }
 }
 
-/// How long after its time a run is ended. The kernel gives a modem 5 s to take a configuration, and a run may set two:
-/// the one that is wanted, and, where that fails, the one that was.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long a run may exceed its budget before the kernel ends it. The kernel gives a modem 5 s to take a
+/// configuration, and a run may set two: the new one, and the old one if that fails.
+pub const GRACE: Duration = Duration::from_secs(20);
 
-/// Has the kernel end this process, should it still be there well after its `budget`: the clock is not looked at where
-/// a call does not return.
-pub fn end_after(budget: Duration) {
-    alarm::set(u32::try_from((budget + GRACE).as_secs()).unwrap_or(u32::MAX));
+/// Arms a watchdog: the kernel ends this process by SIGALRM when `budget` and `grace` have passed. Deadlines are not
+/// checked inside a call that does not return.
+pub fn watchdog(budget: Duration, grace: Duration) {
+    let seconds = (budget + grace).as_secs().max(1);
+    alarm::set(u32::try_from(seconds).unwrap_or(u32::MAX));
 }
 
 const CAPABILITIES: u8 = 1;
 const LANDLOCK: u8 = 2;
 const SECCOMP: u8 = 4;
-const GIVEN_AWAY: u8 = 8;
+const ENTERED: u8 = 8;
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
-/// What was given away so far, as the journal says it; none where this process has all that it began with.
+/// What protects this process, as `WWAN_QUIRKS_SANDBOX` of the journal names it. `None` before [`enter`]. Where this
+/// program has no system call table for the processor, or the kernel refuses a part, that part is missing here.
 pub fn level() -> Option<&'static str> {
     let names = [
-        "nothing",
+        "none",
         "capabilities",
         "landlock",
         "capabilities landlock",
@@ -66,24 +68,27 @@ pub fn level() -> Option<&'static str> {
         "landlock seccomp",
         "capabilities landlock seccomp",
     ];
-    LEVEL.load(Ordering::Relaxed).checked_sub(GIVEN_AWAY).and_then(|level| names.get(usize::from(level)).copied())
+    LEVEL.load(Ordering::Relaxed).checked_sub(ENTERED).and_then(|level| names.get(usize::from(level)).copied())
 }
 
-/// Gives away, for good, all that what is open does not need; `start` is what may still be asked of systemd. Where the
-/// kernel, or the sandbox around this process, does not know one of the three ways, the others stand.
-pub fn give_away(start: Option<&Start>) {
-    let mut level = GIVEN_AWAY;
+/// Irrevocably drops every privilege that the open descriptors do not need. If the kernel, or a sandbox around this
+/// process, refuses one of the three parts, the others still apply.
+pub fn enter() {
+    if level().is_some() {
+        return;
+    }
+    let mut level = ENTERED;
     let mut take = |bit, name, done: nix::Result<()>| match done {
         Ok(()) => level |= bit,
         Err(error) => log::debug!("{name}: {error}"),
     };
-    // Neither Landlock nor a filter can be set without it.
+    // Landlock and a filter both require it.
     if let Err(error) = sys::no_new_privileges() {
         log::debug!("no_new_privs: {error}");
     }
     take(LANDLOCK, "Landlock", sys::forbid_files());
     take(CAPABILITIES, "capabilities", sys::drop_capabilities());
-    take(SECCOMP, "seccomp", filter(start).map_or(Err(Errno::ENOSYS), |filter| sys::filter_calls(&filter)));
+    take(SECCOMP, "seccomp", filter().map_or(Err(Errno::ENOSYS), |filter| sys::filter_calls(&filter)));
     LEVEL.store(level, Ordering::Relaxed);
 }
 
@@ -109,9 +114,10 @@ const SYS_MMAP: c_long = libc::SYS_mmap2;
 #[cfg(not(target_pointer_width = "32"))]
 const SYS_MMAP: c_long = libc::SYS_mmap;
 
-/// Calls that are of no use for reaching anything that is not open.
+/// Calls that cannot reach anything that is not open.
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
+    libc::SYS_write,
     libc::SYS_recvfrom,
     libc::SYS_lseek,
     libc::SYS_pread64,
@@ -177,12 +183,12 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
 /// Types text into a terminal as if a person did, which is who runs `apply`.
 const TIOCSTI: u32 = 0x5412;
 
-/// A condition on an argument of a call, by its position.
+/// A condition on an argument, by its position. The processors in [`ARCHITECTURE`] are little-endian.
 enum Argument {
-    Is(u32, u64),
-    /// Its lower half is not this.
+    IsNull(u32),
+    /// The lower half is not this value.
     IsNot(u32, u32),
-    /// None of these bits is set in its lower half.
+    /// The lower half has none of these bits.
     Lacks(u32, u32),
 }
 
@@ -206,8 +212,8 @@ fn instruction(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The filter for the calls that remain; none where the numbers of this processor's calls are not known here.
-fn filter(start: Option<&Start>) -> Option<Vec<sock_filter>> {
+/// The filter for the calls that remain; `None` if this program does not know the processor's call numbers.
+fn filter() -> Option<Vec<sock_filter>> {
     let mut filter = vec![
         instruction(LOAD, ARCH, 0, 0),
         instruction(IF_EQUAL, ARCHITECTURE?, 1, 0),
@@ -218,42 +224,27 @@ fn filter(start: Option<&Start>) -> Option<Vec<sock_filter>> {
         filter.push(instruction(IF_EQUAL, *call as u32, 0, 1));
         filter.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
     }
-    // What was prepared for systemd is said to it as it was prepared, or not at all. It stands in memory that cannot be
-    // written, and that none of these calls can put other memory in place of.
-    let socket = start.map_or(u32::MAX, Start::descriptor);
-    rule(&mut filter, libc::SYS_write, &[Argument::IsNot(0, socket)]);
-    rule(&mut filter, libc::SYS_sendto, &[Argument::IsNot(0, socket), Argument::Is(4, 0)]);
+    // Without an address, a message reaches only what the socket is connected to.
+    rule(&mut filter, libc::SYS_sendto, &[Argument::IsNull(4)]);
     rule(&mut filter, libc::SYS_ioctl, &[Argument::IsNot(1, TIOCSTI)]);
     let protection = libc::PROT_EXEC as u32;
     rule(&mut filter, SYS_MMAP, &[Argument::Lacks(2, protection), Argument::Lacks(3, libc::MAP_FIXED as u32)]);
-    if let Some(start) = start {
-        let prepared = |bytes: &[u8]| {
-            [
-                Argument::Is(0, socket.into()),
-                Argument::Is(1, bytes.as_ptr() as u64),
-                Argument::Is(2, bytes.len() as u64),
-            ]
-        };
-        rule(&mut filter, libc::SYS_connect, &prepared(start.address()));
-        rule(&mut filter, libc::SYS_sendto, &prepared(start.greeting()));
-        rule(&mut filter, libc::SYS_sendto, &prepared(start.call()));
-    }
     filter.push(instruction(RETURN, REFUSE, 0, 0));
     Some(filter)
 }
 
-/// Allows `call` where all of the conditions hold.
+/// Allows `call` if all of the conditions hold.
 fn rule(filter: &mut Vec<sock_filter>, call: c_long, conditions: &[Argument]) {
     let begin = filter.len();
     filter.push(instruction(LOAD, NUMBER, 0, 0));
     filter.push(instruction(IF_EQUAL, call as u32, 0, OVER));
     for condition in conditions {
         match *condition {
-            Argument::Is(position, value) => {
-                filter.push(instruction(LOAD, argument(position), 0, 0));
-                filter.push(instruction(IF_EQUAL, value as u32, 0, OVER));
-                filter.push(instruction(LOAD, argument(position) + 4, 0, 0));
-                filter.push(instruction(IF_EQUAL, (value >> 32) as u32, 0, OVER));
+            Argument::IsNull(position) => {
+                for half in [0, 4] {
+                    filter.push(instruction(LOAD, argument(position) + half, 0, 0));
+                    filter.push(instruction(IF_EQUAL, 0, 0, OVER));
+                }
             }
             Argument::IsNot(position, value) => {
                 filter.push(instruction(LOAD, argument(position), 0, 0));

@@ -1,171 +1,329 @@
-//! What is remembered of a port from one event to the next: `/run/wwan-quirks/state/PORT`, gone at reboot.
+//! What is remembered of a port from one run to the next, in `/run/wwan-quirks`, gone at reboot.
 //!
-//! A [`State`] holds the lock of its file for as long as it lives, so that two runs never act on one port at once.
-//! What cannot be remembered (`/run` full or read-only) does not keep a modem from being served.
+//! `lock/PORT` (0600, in a 0700 directory) is the lock of the port, and holds what only the program needs. A
+//! [`PortState`] holds the lock for as long as it lives, so that two runs never act on one port at once.
+//! `state/PORT` (0644) holds what `status` shows to users.
+//!
+//! A modem is served even if nothing can be remembered because `/run` is full or read-only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{self, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
+use crate::host::sys;
+use crate::outcome::{StepKind, StepResult};
 use crate::usb::Port;
 
-const DIRECTORY: &str = "/run/wwan-quirks/state";
+const DIRECTORY: &str = "/run/wwan-quirks";
+const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
+const RESULTS: Folder = Folder { name: "state", directory: 0o755, file: 0o644 };
 const LIMIT: usize = 64 * 1024;
-/// How many times a step may act on a modem that keeps coming back as it was, and in how many seconds.
-pub const ATTEMPTS: usize = 3;
+/// How often a step may act on a device that keeps coming back in the same state.
+pub const ATTEMPTS: u32 = 3;
+/// A device that comes back later than this after our action, in seconds, was plugged in again.
 pub const WINDOW: f64 = 60.0;
+/// How often a run that waits for the lock tries again.
+const RETRY: Duration = Duration::from_millis(10);
+
+struct Folder {
+    name: &'static str,
+    directory: u32,
+    file: u32,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("another run of wwan-quirks is at work on this port")]
+    #[error("another run of wwan-quirks serves this port")]
     Busy,
+    #[error("stopped by a signal while another run of wwan-quirks served this port")]
+    Interrupted,
     #[error("cannot keep state in {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
 
-/// How a step ended.
+/// How a step last ended, as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Last {
+pub struct LastResult {
     /// Seconds since the epoch.
     pub at: u64,
-    /// `done`, `nothing`, `unfinished` or `failed`.
-    pub outcome: String,
+    pub outcome: StepResult,
     pub text: String,
+    /// When a later run found the modem in the state that this result left it in, in seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<u64>,
+}
+
+/// What `status` shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Results {
+    pub last: BTreeMap<StepKind, LastResult>,
+    /// What the last run that reached the modem found out about its radio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub radio: Option<LastResult>,
+}
+
+impl Results {
+    /// Notes how `step` ended. A result "nothing to do" does not hide what an earlier run did; it confirms it.
+    pub fn record(&mut self, step: StepKind, outcome: StepResult, text: &str) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let result = LastResult { at, outcome, text: text.to_owned(), confirmed: None };
+        if step == StepKind::FccAuth && outcome.is_success() {
+            self.radio = Some(result.clone());
+        }
+        match self.last.get_mut(&step) {
+            Some(earlier) if outcome == StepResult::Unchanged && earlier.outcome == StepResult::Done => {
+                earlier.confirmed = Some(at);
+            }
+            _ => {
+                self.last.insert(step, result);
+            }
+        }
+    }
+}
+
+/// One device on one port, for the guard against loops.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `idVendor:idProduct`.
+    pub id: String,
+    pub serial: Option<String>,
+    /// What tells this enumeration from all others.
+    pub enumeration: u64,
+    /// `devnum`: the kernel counts the devices on a bus.
+    pub number: Option<u16>,
+}
+
+impl Identity {
+    /// Whether `self` is `earlier` after it left the bus and came back, with no other device in between.
+    fn came_back(&self, earlier: &Identity) -> bool {
+        // Numbers go from 1 to 127 and begin again (Linux drivers/usb/core/hub.c, choose_devnum).
+        let next = |number: u16| number % 127 + 1;
+        let is_next = match (self.number, earlier.number) {
+            (Some(now), Some(then)) => now == next(then),
+            _ => true,
+        };
+        (&self.id, &self.serial) == (&earlier.id, &earlier.serial) && self.enumeration != earlier.enumeration && is_next
+    }
+}
+
+/// An action of a step on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Acted {
+    identity: Identity,
+    /// Seconds since boot.
+    at: f64,
+    /// The actions in a row after each of which the device came back in the same state, this one included.
+    count: u32,
+    /// The device had come back since the action before. Alternates: some sticks need two actions.
+    returned: bool,
+    gave_up: bool,
+}
+
+/// How often a step has met this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    First,
+    /// The step has acted on this enumeration before.
+    Repeat {
+        returned: bool,
+    },
+    /// The device came back in the same state. `returned` alternates.
+    CameBack {
+        returned: bool,
+    },
+    /// It did so too often.
+    GiveUp {
+        is_reported: bool,
+    },
+}
+
+impl Attempt {
+    /// Whether the device has come back since the action before this one.
+    pub fn returned(self) -> bool {
+        matches!(self, Attempt::Repeat { returned: true } | Attempt::CameBack { returned: true })
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// `idVendor:idProduct` of the device that was last acted on.
-    pub id: String,
-    /// By step: when it was tried on a device that then came back as it was, in seconds since boot.
-    pub attempts: BTreeMap<String, Vec<f64>>,
-    /// The number on the bus (`devnum`) of the device that was last seen unlocked and in low power, which is how somebody
-    /// wants it. A device that leaves and comes back has another number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub switched_off: Option<String>,
-    /// By step: how it last ended.
-    pub last: BTreeMap<String, Last>,
-    /// When a device was last told to switch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub told: Option<Told>,
+    /// What the run that holds the lock works on.
+    holder: Option<Holder>,
+    acted: BTreeMap<StepKind, Acted>,
+    /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
+    pub switched_off: Option<u64>,
+    /// The enumeration that was last seen unlocked.
+    pub unlocked: Option<u64>,
+    /// The enumeration that a reset did not bring online.
+    pub reset: Option<u64>,
 }
 
-/// What a device was told on one of its stays on the bus.
+/// What a run works on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    pub id: String,
-    /// [`crate::modem::device::Device::stay`].
-    pub stay: u64,
-    /// Whether it had been told before, and had left and come back as it was.
-    pub returned: bool,
+pub struct Holder {
+    pub enumeration: u64,
+    pub scope: String,
 }
 
 impl Record {
-    /// Notes one more try of `step` on the device `id`; whether it is still within bounds. A different device on the
-    /// port begins anew.
-    pub fn attempt(&mut self, step: &str, id: &str, now: f64) -> bool {
-        if self.id != id {
-            self.attempts.clear();
-            self.id = id.to_owned();
-        }
-        let tries = self.attempts.entry(step.to_owned()).or_default();
-        tries.retain(|then| (now - WINDOW..=now).contains(then));
-        if tries.len() >= ATTEMPTS {
-            return false;
-        }
-        tries.push(now);
-        true
-    }
-
-    /// The modem came up as `step` wants it: what was tried before led somewhere.
-    pub fn arrived(&mut self, step: &str) {
-        self.attempts.remove(step);
-        self.told = None;
-    }
-
-    /// Notes that the device `id` is told to switch on this `stay`: whether it has been told on it before, and whether
-    /// it is back after it was told on the one before.
-    pub fn tells(&mut self, id: &str, stay: u64) -> (bool, bool) {
-        let earlier = self.told.as_ref().filter(|told| told.id == id);
-        let again = earlier.is_some_and(|told| told.stay == stay);
-        let returned = earlier.is_some_and(|told| told.returned == again);
-        self.told = Some(Told { id: id.to_owned(), stay, returned });
-        (again, returned)
-    }
-
-    /// Whether the device of this number (`devnum`) was last seen switched off.
-    pub fn was_switched_off(&self, number: Option<&str>) -> bool {
-        number.is_some() && self.switched_off.as_deref() == number
-    }
-
-    pub fn ended(&mut self, step: &str, outcome: &str, text: &str) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.last.insert(step.to_owned(), Last { at, outcome: outcome.to_owned(), text: text.to_owned() });
-    }
-}
-
-/// The state of one port, locked.
-pub struct State {
-    pub record: Record,
-    before: Record,
-    file: Option<Flock<File>>,
-}
-
-impl State {
-    /// Locks the state of `port`, waiting until `deadline` for another run to end.
-    pub fn lock(root: &Root, port: &Port, deadline: Deadline) -> Result<State, StateError> {
-        let path = file(root, port);
-        let io = |source| StateError::Io { path: path.clone(), source };
-        let mut opened = open(root, port).map_err(io)?;
-        loop {
-            match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-                Ok(file) => {
-                    let record = parse(&file);
-                    return Ok(State { before: record.clone(), record, file: Some(file) });
-                }
-                Err((_, nix::Error::EWOULDBLOCK)) if deadline.has_passed() => return Err(StateError::Busy),
-                Err((file, nix::Error::EWOULDBLOCK)) => opened = file,
-                Err((_, error)) => return Err(io(error.into())),
+    /// Notes that `step` is about to act on this device at `now`, in seconds since boot. `by_request` means that the
+    /// guard does not apply.
+    pub fn attempt(&mut self, step: StepKind, identity: &Identity, now: f64, by_request: bool) -> Attempt {
+        let earlier = self.acted.get(&step).filter(|acted| (now - WINDOW..=now).contains(&acted.at));
+        let (attempt, count, returned) = match earlier {
+            Some(acted) if acted.identity == *identity => {
+                let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
+                (Attempt::Repeat { returned: acted.returned }, count, acted.returned)
             }
-            thread::sleep(Duration::from_millis(10).min(deadline.remaining()));
+            Some(acted) if identity.came_back(&acted.identity) => {
+                let returned = !acted.returned;
+                (Attempt::CameBack { returned }, acted.count + 1, returned)
+            }
+            _ => (Attempt::First, 1, false),
+        };
+        let is_reported = earlier.is_some_and(|acted| acted.gave_up);
+        if count > ATTEMPTS && !by_request {
+            if let Some(acted) = self.acted.get_mut(&step) {
+                // It is this enumeration that is left alone, so that its next one counts as a return, too.
+                acted.identity = identity.clone();
+                acted.gave_up = true;
+            }
+            return Attempt::GiveUp { is_reported };
         }
+        let count = if by_request { 1 } else { count };
+        self.acted.insert(step, Acted { identity: identity.clone(), at: now, count, returned, gave_up: false });
+        attempt
     }
 
-    /// A state that forgets, for where none can be kept.
-    pub fn forgetful() -> State {
-        State { record: Record::default(), before: Record::default(), file: None }
+    /// The modem came up as `step` wants it: what the step did before was no loop.
+    pub fn arrived(&mut self, step: StepKind) {
+        self.acted.remove(&step);
+    }
+}
+
+/// A file that is read once and written in place, because no file can be opened in the sandbox.
+struct Kept<T> {
+    value: T,
+    saved: T,
+}
+
+impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Kept<T> {
+    fn read(file: &File) -> Kept<T> {
+        let value: T =
+            read_limited(file, LIMIT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Kept { saved: value.clone(), value }
     }
 
-    /// Writes what changed since the last time.
-    pub fn save(&mut self) -> io::Result<()> {
-        let Some(file) = self.file.as_mut().filter(|_| self.record != self.before) else { return Ok(()) };
-        let text = serde_json::to_vec(&self.record).map_err(io::Error::other)?;
+    fn save(&mut self, file: &mut File) -> io::Result<()> {
+        if self.value == self.saved {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&self.value).map_err(io::Error::other)?;
         file.rewind()?;
         file.set_len(0)?;
         file.write_all(&text)?;
-        self.before = self.record.clone();
+        self.saved = self.value.clone();
         Ok(())
     }
 }
 
-/// What is remembered of `port`, without waiting for anybody.
-pub fn peek(root: &Root, port: &Port) -> Record {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(file(root, port));
-    opened.map_or_else(|_| Record::default(), |file| parse(&file))
+/// The state of one port, locked.
+pub struct PortState {
+    record: Kept<Record>,
+    results: Kept<Results>,
+    files: Option<(Flock<File>, File)>,
+}
+
+impl PortState {
+    /// Locks the state of `port`. A run that does the same to the same enumeration makes this one return
+    /// [`StateError::Busy`] at once; any other run is waited for until `deadline`.
+    pub fn lock(root: &Root, port: &Port, holder: &Holder, deadline: Deadline) -> Result<PortState, StateError> {
+        let io = |folder: &Folder| {
+            let path = root.at(DIRECTORY).join(folder.name).join(port.as_str());
+            move |source| StateError::Io { path, source }
+        };
+        let mut opened = open(root, &LOCKS, port).map_err(io(&LOCKS))?;
+        let stops = sys::stops();
+        let lock = loop {
+            match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((file, nix::Error::EWOULDBLOCK)) => {
+                    let Kept { value: Record { holder: other, .. }, .. } = Kept::read(&file);
+                    if deadline.has_passed() || other.as_ref() == Some(holder) {
+                        return Err(StateError::Busy);
+                    }
+                    opened = file;
+                    (&opened).rewind().map_err(io(&LOCKS))?;
+                }
+                Err((_, error)) => return Err(io(&LOCKS)(error.into())),
+            }
+            if sys::stops() > stops {
+                return Err(StateError::Interrupted);
+            }
+            thread::sleep(RETRY.min(deadline.remaining()));
+        };
+        let results = open(root, &RESULTS, port).map_err(io(&RESULTS))?;
+        let record = Kept::read(&lock);
+        let mut state = PortState { record, results: Kept::read(&results), files: Some((lock, results)) };
+        state.record.value.holder = Some(holder.clone());
+        state.save().map_err(io(&LOCKS))?;
+        Ok(state)
+    }
+
+    /// A state that forgets, for when none can be kept.
+    pub fn forgetful() -> PortState {
+        let record = Kept { value: Record::default(), saved: Record::default() };
+        PortState { record, results: Kept { value: Results::default(), saved: Results::default() }, files: None }
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.files.is_some()
+    }
+
+    pub fn record(&mut self) -> &mut Record {
+        &mut self.record.value
+    }
+
+    pub fn results(&mut self) -> &mut Results {
+        &mut self.results.value
+    }
+
+    /// Writes what has changed since the last call.
+    pub fn save(&mut self) -> io::Result<()> {
+        let Some((lock, results)) = &mut self.files else { return Ok(()) };
+        let recorded = self.record.save(lock);
+        recorded.and(self.results.save(results))
+    }
+
+    /// Leaves the port locked when this process ends, for as long as a child process has the lock open.
+    pub fn leave_to_child(mut self) {
+        if let Some((lock, _)) = self.files.take() {
+            std::mem::forget(lock);
+        }
+    }
+}
+
+/// The results of `port`, without its lock.
+pub fn peek(root: &Root, port: &Port) -> Results {
+    let path = root.at(DIRECTORY).join(RESULTS.name).join(port.as_str());
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    opened.map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
 }
 
 /// Seconds since boot, time asleep included.
@@ -173,121 +331,192 @@ pub fn now() -> f64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
-fn file(root: &Root, port: &Port) -> PathBuf {
-    root.at(DIRECTORY).join(port.as_str())
-}
-
-fn open(root: &Root, port: &Port) -> io::Result<File> {
-    let folder = folder(root)?;
+fn open(root: &Root, folder: &Folder, port: &Port) -> io::Result<File> {
+    let directory = directory(root, folder)?;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(fcntl::openat(folder, port.as_str(), flags, Mode::from_bits_truncate(0o644))?);
+    let file = File::from(fcntl::openat(directory, port.as_str(), flags, Mode::from_bits_truncate(folder.file))?);
     let metadata = file.metadata()?;
     let foreign = root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0);
     if !metadata.is_file() || metadata.nlink() != 1 || foreign {
-        return Err(io::Error::other("not a plain file of our own"));
+        return Err(io::Error::other("not a regular file of our own"));
     }
     Ok(file)
 }
 
-/// The folder of all states, made where it is missing. One that lies elsewhere, behind a link, is not ours.
-fn folder(root: &Root) -> io::Result<OwnedFd> {
+/// Opens the directory, and creates it if it is missing. Follows no symbolic link below `/run`.
+fn directory(root: &Root, folder: &Folder) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let path = root.at(DIRECTORY);
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = match fcntl::open(&path, flags, Mode::empty()) {
-        Err(nix::Error::ENOENT) => {
-            let parent = path.parent().unwrap_or(&path);
-            DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-            if parent.symlink_metadata()?.is_symlink() {
-                return Err(io::Error::other("a link leads elsewhere"));
+    let (run, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    let run = File::open(run).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => fs::create_dir_all(run).and_then(|()| File::open(run)),
+        _ => Err(error),
+    })?;
+    let child = |parent: &dyn AsFd, name: &OsStr, path: &Path, mode| -> io::Result<OwnedFd> {
+        match fcntl::openat(parent.as_fd(), name, flags, Mode::empty()) {
+            Err(nix::Error::ENOENT) => {
+                match DirBuilder::new().mode(mode).create(path) {
+                    // Another run was faster.
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                    _ => Ok(fcntl::openat(parent.as_fd(), name, flags, Mode::empty())?),
+                }
             }
-            DirBuilder::new().mode(0o755).create(&path).or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
-            fcntl::open(&path, flags, Mode::empty())
+            opened => Ok(opened?),
         }
-        opened => opened,
-    }?;
-    // Where the folder really is, which is one call instead of a look at each name on the way.
-    let real = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?;
-    let expected =
-        if root.is_live() { path } else { root.at("/").canonicalize()?.join(DIRECTORY.trim_start_matches('/')) };
-    if real != expected {
-        return Err(io::Error::other(format!("a link leads elsewhere, to {}", real.display())));
-    }
-    Ok(folder)
-}
-
-/// A record that was cut short, or that something else wrote, counts as none.
-fn parse(file: &File) -> Record {
-    read_limited(file, LIMIT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    };
+    let ours = child(&run, name, &path, 0o755)?;
+    child(&ours, folder.name.as_ref(), &path.join(folder.name), folder.directory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn three_tries_in_a_minute_are_enough() {
-        let mut record = Record::default();
-        let tries: Vec<bool> = [0.0, 1.0, 2.0, 3.0, 59.0].iter().map(|at| record.attempt("switch", "a", *at)).collect();
-        assert_eq!(tries, [true, true, true, false, false]);
-        assert!(record.attempt("switch", "a", 60.5), "the first try is more than a minute ago");
-        assert!(!record.attempt("switch", "a", 60.6));
+    fn identity(id: &str, serial: &str, enumeration: u64) -> Identity {
+        Identity {
+            id: id.to_owned(),
+            serial: Some(serial.to_owned()),
+            enumeration,
+            number: Some((enumeration % 127) as u16 + 1),
+        }
+    }
+
+    fn attempts(record: &mut Record, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
+        let attempt = |(enumeration, at)| record.attempt(StepKind::Switch, &identity("a", "1", enumeration), at, false);
+        enumerations.into_iter().map(attempt).collect()
+    }
+
+    const FIRST: Attempt = Attempt::First;
+    fn came_back(returned: bool) -> Attempt {
+        Attempt::CameBack { returned }
     }
 
     #[test]
-    fn a_modem_that_came_up_begins_anew_and_so_does_another_one() {
+    fn a_device_that_keeps_coming_back_is_left_alone_after_three_attempts() {
         let mut record = Record::default();
-        for at in 0..9 {
-            assert!(record.attempt("switch", "a", f64::from(at)));
-            record.arrived("switch");
+        let found = attempts(&mut record, (1..=5).map(|number| (number, number as f64 * 5.0)));
+        let give_up = |is_reported| Attempt::GiveUp { is_reported };
+        assert_eq!(found, [FIRST, came_back(true), came_back(false), give_up(false), give_up(true)]);
+        assert_eq!(attempts(&mut record, [(5, 25.5)]), [give_up(true)]);
+        // On request the step acts, and counts anew.
+        assert_eq!(
+            record.attempt(StepKind::Switch, &identity("a", "1", 6), 26.0, true),
+            Attempt::CameBack { returned: true }
+        );
+        assert_eq!(attempts(&mut record, [(7, 27.0), (8, 28.0)]).len(), 2);
+        assert_eq!(attempts(&mut record, [(9, 29.0)]), [give_up(false)]);
+        // A minute later it was plugged in again.
+        assert_eq!(attempts(&mut record, [(10, 28.5 + WINDOW)]), [FIRST]);
+    }
+
+    #[test]
+    fn forty_successes_on_one_port_are_no_loop() {
+        let mut record = Record::default();
+        // The stick in install mode, then the modem that it becomes: each enumeration has the next number.
+        let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
+        assert!(attempts(&mut record, plugs).iter().all(|attempt| *attempt == FIRST));
+        // A modem that came up as the step wants it.
+        for plug in 0..40 {
+            assert_eq!(attempts(&mut record, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
+            record.arrived(StepKind::Switch);
         }
-        for id in ["b", "c", "d", "e", "f"] {
-            assert!(record.attempt("switch", id, 10.0));
+    }
+
+    #[test]
+    fn other_devices_do_not_count() {
+        let mut record = Record::default();
+        for enumeration in 1..=20 {
+            let device = identity("a", &enumeration.to_string(), enumeration);
+            assert_eq!(record.attempt(StepKind::Switch, &device, 1.0, false), FIRST);
         }
+        assert_eq!(record.attempt(StepKind::Switch, &identity("b", "20", 21), 1.0, false), FIRST);
+    }
+
+    #[test]
+    fn a_rerun_on_the_same_enumeration_does_not_count() {
+        let mut record = Record::default();
+        assert_eq!(attempts(&mut record, [(1, 1.0)]), [FIRST]);
+        let repeat = |returned| Attempt::Repeat { returned };
+        assert_eq!(attempts(&mut record, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
+        assert_eq!(attempts(&mut record, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
     }
 
     #[test]
     fn a_clock_that_went_back_does_not_lock_a_modem_out() {
         let mut record = Record::default();
-        for _ in 0..3 {
-            assert!(record.attempt("switch", "a", 1000.0));
+        attempts(&mut record, (1..=4).map(|number| (number, 1000.0)));
+        assert_eq!(attempts(&mut record, [(5, 5.0)]), [FIRST]);
+    }
+
+    #[test]
+    fn device_numbers_wrap_around() {
+        let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity("a", "1", 0) };
+        assert!(numbered(1, 2).came_back(&numbered(127, 1)));
+        assert!(!numbered(2, 2).came_back(&numbered(127, 1)));
+    }
+
+    #[test]
+    fn a_result_without_work_does_not_hide_what_was_done() {
+        let mut results = Results::default();
+        results.record(StepKind::FccAuth, StepResult::Done, "unlocked; the radio is online");
+        results.record(StepKind::FccAuth, StepResult::Unchanged, "the radio is online already");
+        let last = &results.last[&StepKind::FccAuth];
+        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked; the radio is online"));
+        assert!(last.confirmed.is_some());
+        assert_eq!(results.radio.as_ref().unwrap().text, "the radio is online already");
+        results.record(StepKind::FccAuth, StepResult::Failed, "no");
+        assert_eq!(results.last[&StepKind::FccAuth].outcome, StepResult::Failed);
+        assert_eq!(results.radio.unwrap().text, "the radio is online already");
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(30))
+    }
+
+    fn holder(enumeration: u64, scope: &str) -> Holder {
+        Holder { enumeration, scope: scope.to_owned() }
+    }
+
+    #[test]
+    fn a_second_run_on_the_same_device_is_busy_at_once_and_others_wait() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-lock-{}", std::process::id()));
+        let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
+        let ours = holder(7, "device");
+        let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
+        let far = Deadline::after(Duration::from_secs(600));
+        for _ in 0..19 {
+            assert!(matches!(PortState::lock(&root, &port, &ours, far), Err(StateError::Busy)));
         }
-        assert!(record.attempt("switch", "a", 5.0));
+        assert!(matches!(PortState::lock(&root, &port, &holder(7, "port"), soon()), Err(StateError::Busy)));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, "device"), far).is_ok());
+            drop(state);
+            assert!(waits.join().unwrap());
+        });
+        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
-    fn a_device_returned_where_it_left_in_between() {
-        let mut record = Record::default();
-        assert_eq!(record.tells("a", 5), (false, false));
-        assert_eq!(record.tells("a", 5), (true, false));
-        assert_eq!(record.tells("a", 6), (false, true));
-        assert_eq!(record.tells("a", 6), (true, true));
-        assert_eq!(record.tells("a", 7), (false, false), "the next round begins");
-        assert_eq!(record.tells("b", 8), (false, false), "another device");
-        record.arrived("switch");
-        assert_eq!(record.tells("b", 9), (false, false), "it was a modem in between");
-    }
-
-    #[test]
-    fn state_is_kept_locked_and_survives_garbage() {
-        let directory = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
-        let root = Root::new(&directory);
-        let port = Port::new("1-1.2").unwrap();
-        let soon = || Deadline::after(Duration::from_millis(30));
-        let mut state = State::lock(&root, &port, soon()).unwrap();
-        assert!(matches!(State::lock(&root, &port, soon()), Err(StateError::Busy)));
-        state.record.ended("switch", "done", "left");
+    fn only_the_owner_can_reach_a_lock_and_everyone_can_read_results() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
+        let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
+        let mut state = PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap();
+        state.results().record(StepKind::Switch, StepResult::Done, "left");
         state.save().unwrap();
+        let mode = |name: &str| fs::metadata(root.at(DIRECTORY).join(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("lock"), mode("lock/1-1.2"), mode("state/1-1.2")), (0o700, 0o600, 0o644));
+        assert_eq!(peek(&root, &port).last[&StepKind::Switch].text, "left");
         drop(state);
-        assert_eq!(peek(&root, &port).last["switch"].outcome, "done");
-        std::fs::write(file(&root, &port), "{ half").unwrap();
-        assert_eq!(State::lock(&root, &port, soon()).unwrap().record, Record::default());
-        std::fs::remove_file(file(&root, &port)).unwrap();
-        std::os::unix::fs::symlink("/etc/hostname", file(&root, &port)).unwrap();
-        assert!(matches!(State::lock(&root, &port, soon()), Err(StateError::Io { .. })));
-        std::fs::remove_dir_all(directory).unwrap();
+        // Garbage is forgotten.
+        for name in ["lock/1-1.2", "state/1-1.2"] {
+            fs::write(root.at(DIRECTORY).join(name), "{ half").unwrap();
+        }
+        assert_eq!(PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap().results(), &Results::default());
+        // A link in the place of a file, or of the directory, is refused.
+        fs::remove_file(root.at(DIRECTORY).join("state/1-1.2")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", root.at(DIRECTORY).join("state/1-1.2")).unwrap();
+        assert!(matches!(PortState::lock(&root, &port, &holder(1, "all"), soon()), Err(StateError::Io { .. })));
+        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
@@ -296,17 +525,17 @@ mod tests {
         let root = Root::new(directory.join("root"));
         let elsewhere = directory.join("elsewhere");
         let port = Port::new("1-1").unwrap();
-        std::fs::create_dir_all(&elsewhere).unwrap();
-        for link in ["run/wwan-quirks", "run/wwan-quirks/state"] {
+        fs::create_dir_all(&elsewhere).unwrap();
+        for link in ["run/wwan-quirks", "run/wwan-quirks/lock"] {
             let link = directory.join("root").join(link);
-            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
-            let refused = State::lock(&root, &port, Deadline::after(Duration::ZERO));
+            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
             assert!(matches!(refused, Err(StateError::Io { .. })), "{link:?}");
-            assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "{link:?}");
-            std::fs::remove_file(link).unwrap();
+            assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "{link:?}");
+            fs::remove_file(link).unwrap();
         }
-        assert!(State::lock(&root, &port, Deadline::after(Duration::ZERO)).is_ok());
-        std::fs::remove_dir_all(directory).unwrap();
+        assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_ok());
+        fs::remove_dir_all(directory).unwrap();
     }
 }

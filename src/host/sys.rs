@@ -2,17 +2,18 @@
 
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, sigaction};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::Timer;
 use nix::time::ClockId;
+use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
-use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod ioctl {
@@ -104,26 +105,56 @@ pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }).map(drop)
 }
 
-/// A copy of `bytes` in memory that is never written again, for as long as the process lives.
-pub fn sealed(bytes: &[u8]) -> nix::Result<&'static [u8]> {
-    let length = NonZeroUsize::new(bytes.len()).ok_or(Errno::EINVAL)?;
-    let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: new memory at an address that the kernel chooses, so that nothing else is there.
-    let page = unsafe { mmap_anonymous(None, length, writable, MapFlags::MAP_PRIVATE) }?;
-    // SAFETY: the mapping is as long as `bytes`, and new, so that they do not overlap. From the second call on it is
-    // only read, and it is never unmapped.
-    unsafe {
-        page.cast::<u8>().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
-        mprotect(page, length.get(), ProtFlags::PROT_READ)?;
-        Ok(NonNull::slice_from_raw_parts(page.cast::<u8>(), bytes.len()).as_ref())
+/// Runs `work` in a child process that no one waits for, with its standard streams on `/dev/null` and in a session of
+/// its own, so that the caller can end whatever the child's fate. The child ends with `work` and returns nothing.
+///
+/// The process must have one thread. Locks that the child inherits stay held until both have closed them.
+pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
+    // SAFETY: the process has one thread, so that the child finds no lock held by a thread that does not exist there.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => Ok(()),
+        ForkResult::Child => {
+            let _ = setsid();
+            if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+                for standard in 0..=2 {
+                    // SAFETY: the call takes numbers alone. Nothing in this process owns the standard descriptors.
+                    unsafe { libc::dup2(null.as_raw_fd(), standard) };
+                }
+            }
+            work();
+            // SAFETY: ends the process at once, without the destructors of what the parent still uses.
+            unsafe { libc::_exit(0) }
+        }
     }
 }
 
-/// Connects to the address that these bytes are, a `struct sockaddr`. They are read where they stand.
-pub fn connect(socket: BorrowedFd, address: &[u8]) -> nix::Result<()> {
-    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel reads `length` bytes from the address, whatever they are; the descriptor is borrowed and open.
-    Errno::result(unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), length) }).map(drop)
+/// Runs `work` in a child process and waits for its result, but not beyond the deadline. For calls that no signal
+/// interrupts, such as a write to sysfs that waits for a modem.
+///
+/// Returns `None` if `work` has not ended by the deadline. It then goes on in the child.
+pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -> Option<nix::Result<()>> {
+    let (result, sender) = match pipe2(OFlag::O_CLOEXEC) {
+        Ok((result, sender)) => (File::from(result), File::from(sender)),
+        Err(errno) => return Some(Err(errno)),
+    };
+    let forked = detached(|| {
+        let errno = work().err().map_or(0, |errno| errno as i32);
+        let _ = (&sender).write_all(&errno.to_ne_bytes());
+    });
+    drop(sender);
+    // A request to stop does not shorten the wait: what the kernel has begun goes on anyway.
+    let ready = forked.and_then(|()| wait(result.as_fd(), PollFlags::POLLIN, deadline, usize::MAX));
+    match ready {
+        Err(errno) => return Some(Err(errno)),
+        Ok(events) if events.is_empty() => return None,
+        Ok(_) => {}
+    }
+    let mut errno = [0; 4];
+    Some(match ((&result).read_exact(&mut errno), i32::from_ne_bytes(errno)) {
+        (Err(_), _) => Err(Errno::ECHILD),
+        (Ok(()), 0) => Ok(()),
+        (Ok(()), errno) => Err(Errno::from_raw(errno)),
+    })
 }
 
 static STOPS: AtomicUsize = AtomicUsize::new(0);
@@ -203,7 +234,17 @@ fn poll(polled: &mut [PollFd], deadline: Deadline, seen: usize) -> nix::Result<(
 mod tests {
     use super::*;
     use std::ffi::CStr;
-    use std::os::fd::AsFd;
+
+    #[test]
+    fn abandonable_work_returns_its_result_or_is_left_behind() {
+        let soon = || Deadline::after(std::time::Duration::from_secs(60));
+        assert_eq!(abandonable(soon(), || Ok(())), Some(Ok(())));
+        assert_eq!(abandonable(soon(), || Err(Errno::EBUSY)), Some(Err(Errno::EBUSY)));
+        let (release, mut hang) = std::os::unix::net::UnixStream::pair().unwrap();
+        let deadline = Deadline::after(std::time::Duration::from_millis(1));
+        assert_eq!(abandonable(deadline, || hang.read_exact(&mut [0]).map_err(|_| Errno::EIO)), None);
+        drop(release);
+    }
 
     #[test]
     fn every_name_is_told_once() {

@@ -1,38 +1,48 @@
-//! Who else has a port open.
+//! Who uses a port, and the one way to open it.
 //!
-//! The kernel lets anybody open a cdc-wdm port who may, and gives an answer to whoever reads first: a port that
-//! somebody holds is not to be opened beside them. libqmi's and libmbim's proxies hold it for several programs, and let
-//! us in too.
+//! The kernel lets every permitted process open a cdc-wdm port, and gives an answer to whichever process reads first:
+//! a port in use must not be opened beside its user. qmi-proxy of libqmi and mbim-proxy of libmbim hold a port for
+//! several programs, and accept this program as one more.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use log::debug;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::modem::device::ControlPort;
+use crate::modem::device::{ControlPort, Device, DeviceNumber};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::tty::Tty;
 use crate::modem::link::wdm::Wdm;
-use crate::modem::link::{Link, LinkError};
+use crate::modem::link::{Link, LinkError, OpenError};
 use crate::modem::transport::{Protocol, Transport};
-use log::debug;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use std::fmt;
-use std::fs;
-use std::path::Path;
 
 /// A process that has the port open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct PortUser {
     pub pid: u32,
-    /// As in `/proc/PID/comm`, which the process may change.
+    pub uid: u32,
+    /// `/proc/PID/comm`, which the process may change.
     pub name: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.pid)
     }
 }
 
-/// A proxy, by what it speaks.
+/// The users, separated by commas.
+pub fn names(users: &[PortUser]) -> String {
+    users.iter().map(PortUser::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A proxy, by its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
     Qmi,
@@ -40,7 +50,9 @@ pub enum Proxy {
 }
 
 impl Proxy {
-    /// The name of its program, and of its abstract socket.
+    const ALL: [Proxy; 2] = [Proxy::Qmi, Proxy::Mbim];
+
+    /// The name of the program and of its abstract socket.
     pub fn name(self) -> &'static str {
         match self {
             Proxy::Qmi => "qmi-proxy",
@@ -54,121 +66,187 @@ impl Proxy {
             Proxy::Mbim => Protocol::Mbim,
         }
     }
-
-    pub fn connect(self) -> nix::Result<Stream> {
-        Stream::connect_abstract(self.name())
-    }
 }
 
-/// How to reach a modem beside those that use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
-    /// Nobody has the port open.
-    Free,
-    /// This proxy holds it.
-    Through(Proxy),
-    /// Others hold it, and there is no way beside them.
-    Held(Vec<Holder>),
+/// Whether other programs may use the port by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The port is new. No other program knows it before its udev event ends.
+    New,
+    Possible,
 }
 
-/// The way to the port of this path, such as `/dev/cdc-wdm0`.
-///
-/// Looks at every descriptor of every process, which takes milliseconds, and sees only those that the caller may see.
-pub fn way(root: &Root, port: &Path) -> Way {
-    let holders = holders(root, port);
-    let proxy = [Proxy::Qmi, Proxy::Mbim].into_iter().find(|proxy| holders.iter().any(|by| by.name == proxy.name()));
-    match proxy {
-        Some(proxy) => Way::Through(proxy),
-        None if holders.is_empty() => Way::Free,
-        None => Way::Held(holders),
-    }
-}
-
-/// Why a port is not spoken to.
+/// Why a port is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum Barred {
-    #[error("the port {port} is held by {}", .holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "))]
-    Held { port: String, holders: Vec<Holder> },
-    #[error("{0}")]
-    NotOpened(String),
+pub enum PortUnavailable {
+    #[error("the modem left")]
+    Left,
+    #[error("{port} is held by {}", names(.users))]
+    Held { port: PathBuf, users: Vec<PortUser> },
+    #[error("{name} holds {port} and accepts no connection: {source}")]
+    Proxy { port: PathBuf, name: &'static str, source: io::Error },
+    /// The process that holds the port, or that owns the proxy's socket, is neither root nor the owner of the port.
+    #[error("{name} holds {port}, but another process answers on its socket")]
+    UntrustedProxy { port: PathBuf, name: &'static str },
+    #[error("cannot see which programs use {port}: {source}")]
+    UsersUnknown { port: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Open(OpenError),
 }
 
-/// Has `talk` with the modem over this port, through the proxy where one holds it.
-pub fn over<T>(
+impl PortUnavailable {
+    /// What a person can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            PortUnavailable::Left => "plug the modem in again",
+            PortUnavailable::Held { .. } => {
+                "stop it and run `wwan-quirks apply`, or let it use qmi-proxy or mbim-proxy"
+            }
+            PortUnavailable::Proxy { .. } | PortUnavailable::UntrustedProxy { .. } => {
+                "stop it, then run `wwan-quirks apply`"
+            }
+            PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
+            PortUnavailable::Open(OpenError::InUse { .. }) => "stop what uses it, then run `wwan-quirks apply`",
+            PortUnavailable::Open(_) => "see what the kernel log says of the port",
+        }
+    }
+}
+
+/// A port that is open for one conversation.
+pub struct OpenPort {
+    link: Box<dyn Link>,
+    protocol: Protocol,
+    proxied: Option<PathBuf>,
+}
+
+impl OpenPort {
+    pub fn transport(&mut self) -> Transport<'_> {
+        Transport { port: &mut *self.link, protocol: self.protocol, proxied: self.proxied.as_deref() }
+    }
+}
+
+/// Opens `port` of `device`, or a connection to the proxy that holds it.
+pub fn open(
     root: &Root,
+    device: &Device,
     port: &ControlPort,
     protocol: Protocol,
-    talk: impl FnOnce(Transport) -> T,
-) -> Result<T, Barred> {
+    sharing: Sharing,
+) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
-    match (way(root, &path), protocol) {
-        (Way::Held(holders), _) => Err(Barred::Held { port: path.display().to_string(), holders }),
-        (Way::Through(proxy), _) => {
-            let mut stream = proxy.connect().map_err(|error| {
-                let (name, path) = (proxy.name(), path.display());
-                Barred::NotOpened(format!("{name} holds {path} and takes no connection: {error}"))
-            })?;
-            Ok(talk(Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&path) }))
+    if sharing == Sharing::Possible {
+        let users = match users(root, port) {
+            Ok(users) => users,
+            Err(source) => return Err(PortUnavailable::UsersUnknown { port: path, source }),
+        };
+        if let Some((proxy, user)) = proxy_among(&users) {
+            return connect(proxy, user, path);
         }
-        (Way::Free, Protocol::At) => {
-            let tty = Tty::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
-            Ok(talk(Transport { port: &mut Alone::over(tty, root, &path), protocol, proxied: None }))
-        }
-        (Way::Free, _) => {
-            let wdm = Wdm::open(&path, port.number).map_err(|error| Barred::NotOpened(error.to_string()))?;
-            Ok(talk(Transport { port: &mut Alone::over(wdm, root, &path), protocol, proxied: None }))
+        if !users.is_empty() {
+            return Err(PortUnavailable::Held { port: path, users });
         }
     }
+    let opened = match protocol {
+        Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn Link>),
+        Protocol::Qmi | Protocol::Mbim => Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>),
+    };
+    // The node was opened while this device was on the bus, so that its number cannot mean another device.
+    let link = match opened {
+        _ if !device.is_present() => return Err(PortUnavailable::Left),
+        opened => opened.map_err(PortUnavailable::Open)?,
+    };
+    let link: Box<dyn Link> = match sharing {
+        Sharing::New => link,
+        Sharing::Possible => Box::new(ExclusivePort::over(link, root, &path, port)),
+    };
+    Ok(OpenPort { link, protocol, proxied: None })
 }
 
-/// All processes but this one that have the port open, by their numbers.
-pub fn holders(root: &Root, port: &Path) -> Vec<Holder> {
-    let processes = fs::read_dir(root.at("/proc")).into_iter().flatten().flatten();
-    let others = processes
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .filter(|(pid, _)| *pid != std::process::id());
-    let mut holders: Vec<Holder> = others
-        .filter(|(_, process)| holds(process, port))
-        .map(|(pid, process)| {
-            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-            Holder { pid, name: name.trim_end().to_owned() }
-        })
-        .collect();
-    holders.sort_unstable_by_key(|holder| holder.pid);
-    holders
+fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
+    Proxy::ALL.into_iter().find_map(|proxy| {
+        let user = users.iter().find(|user| user.name == proxy.name())?;
+        Some((proxy, user))
+    })
 }
 
-fn holds(process: &Path, port: &Path) -> bool {
+/// Any process may call itself qmi-proxy and listen on its abstract socket. The process that answers must be the one
+/// that holds the port, and run as root or as the owner of the port's node.
+fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {
+    let name = proxy.name();
+    let connected = Stream::connect_abstract(name).and_then(|stream| Ok((stream.peer()?, stream)));
+    let (peer, stream) =
+        connected.map_err(|errno| PortUnavailable::Proxy { port: port.clone(), name, source: errno.into() })?;
+    let owner = fs::metadata(&port).map_or(0, |metadata| metadata.uid());
+    let is_trusted = |uid: u32| uid == 0 || uid == owner;
+    if peer.pid != user.pid || !is_trusted(peer.uid) || !is_trusted(user.uid) {
+        return Err(PortUnavailable::UntrustedProxy { port, name });
+    }
+    Ok(OpenPort { link: Box::new(stream), protocol: proxy.protocol(), proxied: Some(port) })
+}
+
+/// All processes but this one that have `port` open, by PID.
+///
+/// Looks at every descriptor of every process, which takes milliseconds. The device number decides, not the path: in a
+/// mount namespace of its own, a process can give any file the name `/dev/cdc-wdm0`.
+///
+/// # Errors
+/// If `/proc` does not list this process: then other processes are hidden, too.
+pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
+    let mut users = Vec::new();
+    let mut is_listed = false;
+    for entry in fs::read_dir(root.at("/proc"))?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if pid == std::process::id() {
+            is_listed = true;
+        } else if holds(&entry.path(), port) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let uid = fs::metadata(entry.path()).map_or(u32::MAX, |metadata| metadata.uid());
+            users.push(PortUser { pid, uid, name: name.trim_end().to_owned() });
+        }
+    }
+    if root.is_live() && !is_listed {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "/proc does not list this process"));
+    }
+    users.sort_unstable_by_key(|user| user.pid);
+    Ok(users)
+}
+
+fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    descriptors.into_iter().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target == port))
+    // `stat` can block on a dead network mount, and reading a link cannot.
+    let is_named = |path: &Path| {
+        let target = fs::read_link(path).unwrap_or_default();
+        target.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(port.name.as_bytes()))
+    };
+    let is_port = |path: &Path| fs::metadata(path).is_ok_and(|found| DeviceNumber::of(&found) == Some(port.number));
+    descriptors.into_iter().any(|entry| is_named(&entry.path()) && is_port(&entry.path()))
 }
 
-/// A port that was nobody else's when it was opened. Should somebody open it too, the next message is not sent, once:
-/// [`LinkError::Shared`]. What is sent after that is what puts things in order.
-pub struct Alone<P> {
-    port: P,
+/// A port that no other process had open. If another process opens it later, the next `send` fails once with
+/// [`LinkError::Shared`]; later sends succeed, so that cleanup can finish.
+struct ExclusivePort {
+    link: Box<dyn Link>,
     opens: Option<Inotify>,
-    stands: Stands,
+    contention: Contention,
 }
 
 #[derive(PartialEq, Eq)]
-enum Stands {
-    Alone,
-    /// Somebody came, and it was not told yet.
-    Joined,
-    Told,
+enum Contention {
+    None,
+    Detected,
+    Reported,
 }
 
-impl<P: Link> Alone<P> {
-    /// `port` is open, and `path` is its node.
-    pub fn over(port: P, root: &Root, path: &Path) -> Alone<P> {
-        let opens = watch(path).inspect_err(|errno| debug!("who opens {} is not seen: {errno}", path.display())).ok();
-        // Somebody may have come after the look at who holds the port, and before the watch.
-        let stands = if holders(root, path).is_empty() { Stands::Alone } else { Stands::Joined };
-        Alone { port, opens, stands }
+impl ExclusivePort {
+    /// `link` is open, and `path` is its node.
+    fn over(link: Box<dyn Link>, root: &Root, path: &Path, port: &ControlPort) -> ExclusivePort {
+        let opens = watch(path).inspect_err(|errno| debug!("{} is not watched: {errno}", path.display())).ok();
+        // Another process may have opened the port after the search for users and before the watch.
+        let is_alone = users(root, port).is_ok_and(|users| users.is_empty());
+        ExclusivePort { link, opens, contention: if is_alone { Contention::None } else { Contention::Detected } }
     }
 
-    fn somebody_opened(&self) -> bool {
+    fn was_opened(&self) -> bool {
         self.opens.as_ref().is_some_and(|opens| opens.read_events().is_ok_and(|events| !events.is_empty()))
     }
 }
@@ -179,26 +257,24 @@ fn watch(path: &Path) -> nix::Result<Inotify> {
     Ok(opens)
 }
 
-impl<P: Link> Link for Alone<P> {
+impl Link for ExclusivePort {
     fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
-        let joined = match self.stands {
-            Stands::Alone => self.somebody_opened(),
-            Stands::Joined => true,
-            Stands::Told => false,
-        };
-        if joined {
-            self.stands = Stands::Told;
+        if self.contention == Contention::None && self.was_opened() {
+            self.contention = Contention::Detected;
+        }
+        if self.contention == Contention::Detected {
+            self.contention = Contention::Reported;
             return Err(LinkError::Shared);
         }
-        self.port.send(message, by)
+        self.link.send(message, by)
     }
 
     fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        self.port.receive(by)
+        self.link.receive(by)
     }
 
     fn longest(&self) -> usize {
-        self.port.longest()
+        self.link.longest()
     }
 }
 
@@ -206,7 +282,8 @@ impl<P: Link> Link for Alone<P> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     struct Fake(PathBuf);
 
@@ -226,8 +303,8 @@ mod tests {
             }
         }
 
-        fn way(&self) -> Way {
-            way(&Root::new(&self.0), Path::new("/dev/cdc-wdm0"))
+        fn users(&self) -> Vec<PortUser> {
+            users(&Root::new(&self.0), &null()).unwrap()
         }
     }
 
@@ -237,37 +314,85 @@ mod tests {
         }
     }
 
-    #[test]
-    fn those_who_hold_the_port_are_found() {
-        let fake = Fake::new("holders");
-        fake.process(1, "systemd", &["/dev/null", "/dev/cdc-wdm1", "socket:[1]"]);
-        fake.process(std::process::id(), "wwan-quirks", &["/dev/cdc-wdm0"]);
-        assert_eq!(fake.way(), Way::Free);
-        fake.process(812, "ModemManager", &["/dev/null", "/dev/cdc-wdm0"]);
-        fake.process(90, "qmicli", &["/dev/cdc-wdm0"]);
-        let Way::Held(holders) = fake.way() else { panic!() };
-        assert_eq!(holders.iter().map(Holder::to_string).collect::<Vec<_>>(), ["qmicli (90)", "ModemManager (812)"]);
-        fake.process(813, "mbim-proxy", &["/dev/cdc-wdm0"]);
-        assert_eq!(fake.way(), Way::Through(Proxy::Mbim));
+    /// A character device that exists everywhere.
+    fn null() -> ControlPort {
+        ControlPort { name: "null".to_owned(), driver: None, number: DeviceNumber { major: 1, minor: 3 } }
     }
 
     #[test]
-    fn a_proxy_of_another_port_is_none() {
-        let fake = Fake::new("proxies");
-        fake.process(813, "qmi-proxy", &["/dev/cdc-wdm1"]);
-        assert_eq!(fake.way(), Way::Free);
-        fake.process(814, "qmi-proxy", &["/dev/cdc-wdm0"]);
-        assert_eq!(fake.way(), Way::Through(Proxy::Qmi));
+    fn processes_that_hold_the_port_are_found() {
+        let fake = Fake::new("users");
+        fake.process(1, "systemd", &["/dev/zero", "socket:[1]"]);
+        fake.process(std::process::id(), "wwan-quirks", &["/dev/null"]);
+        assert_eq!(fake.users(), []);
+        fake.process(812, "ModemManager", &["/dev/zero", "/dev/null"]);
+        fake.process(90, "qmicli", &["/dev/null"]);
+        assert_eq!(names(&fake.users()), "qmicli (90), ModemManager (812)");
+        assert_eq!(proxy_among(&fake.users()), None);
+        fake.process(813, "mbim-proxy", &["/dev/null"]);
+        assert_eq!(proxy_among(&fake.users()).unwrap().0, Proxy::Mbim);
     }
 
     #[test]
-    fn it_is_told_once_that_somebody_opened_the_port_too() {
-        let soon = || Deadline::after(std::time::Duration::from_secs(1));
-        let path = std::env::temp_dir().join(format!("wwan-quirks-alone-{}", std::process::id()));
+    fn a_file_of_the_same_name_is_not_the_port() {
+        let fake = Fake::new("lookalike");
+        let file = fake.0.join("null");
+        fs::write(&file, "").unwrap();
+        fake.process(813, "qmi-proxy", &[file.to_str().unwrap()]);
+        assert_eq!(fake.users(), []);
+    }
+
+    #[test]
+    fn a_proc_that_cannot_be_read_is_an_error() {
+        let root = Root::new("/nonexistent");
+        assert!(users(&root, &null()).is_err());
+    }
+
+    #[test]
+    fn a_process_is_seen_in_the_real_proc() {
+        let file = fs::File::open("/dev/null").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+        let found = users(&Root::new("/"), &null()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.iter().any(|user| user.pid == child.id()), "{found:?}");
+    }
+
+    /// A connection to a socket that this process serves.
+    fn connect_to_this_process(user: PortUser) -> Result<OpenPort, PortUnavailable> {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+        static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = ONE_AT_A_TIME.lock();
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name("qmi-proxy").unwrap()).unwrap();
+        connect(Proxy::Qmi, &user, "/dev/null".into())
+    }
+
+    #[test]
+    fn only_the_process_that_holds_the_port_is_trusted_as_its_proxy() {
+        let uid = nix::unistd::getuid().as_raw();
+        let user = |pid| PortUser { pid, uid, name: "qmi-proxy".to_owned() };
+        let trusted = connect_to_this_process(user(std::process::id()));
+        // An ordinary user's process is no proxy for a port of root's.
+        assert_eq!(trusted.is_ok(), uid == 0);
+        let untrusted = connect_to_this_process(user(std::process::id() + 1));
+        assert!(matches!(untrusted, Err(PortUnavailable::UntrustedProxy { .. })));
+        let another = PortUser { uid: 12345, ..user(std::process::id()) };
+        assert!(matches!(connect_to_this_process(another), Err(PortUnavailable::UntrustedProxy { .. })));
+    }
+
+    #[test]
+    fn contention_is_reported_once() {
+        let soon = || Deadline::after(Duration::from_secs(60));
+        let path = std::env::temp_dir().join(format!("wwan-quirks-exclusive-{}", std::process::id()));
         fs::write(&path, "").unwrap();
-        let (ours, _modems) = std::os::unix::net::UnixStream::pair().unwrap();
+        let over = |fake: &Fake, path: &Path| {
+            let (ours, modems) = UnixStream::pair().unwrap();
+            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &Root::new(&fake.0), path, &null());
+            (port, modems)
+        };
         let fake = Fake::new("joined");
-        let mut port = Alone::over(Stream::over(ours), &Root::new(&fake.0), &path);
+        let (mut port, _modem) = over(&fake, &path);
         assert_eq!(port.send(b"ask", soon()), Ok(()));
         fs::File::open(&path).unwrap();
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
@@ -277,20 +402,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
 
         fake.process(90, "qmicli", &["/dev/null"]);
-        let (ours, _modems) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut port = Alone::over(Stream::over(ours), &Root::new(&fake.0), Path::new("/dev/null"));
+        let (mut port, _modem) = over(&fake, Path::new("/dev/null"));
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
-    }
-
-    #[test]
-    fn a_process_of_another_is_seen_in_the_real_proc() {
-        let name = std::env::temp_dir().join(format!("wwan-quirks-held-{}", std::process::id()));
-        let file = fs::File::create(&name).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
-        let found = holders(&Root::new("/"), &name);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        fs::remove_file(&name).unwrap();
-        assert_eq!(found.iter().map(|holder| holder.pid).collect::<Vec<_>>(), [child.id()]);
     }
 }

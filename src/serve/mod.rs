@@ -1,7 +1,340 @@
-//! The pipeline from event to result, one stage per file.
+//! The pipeline from event to result, one stage per file:
+//!
+//! ```text
+//! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
+//! ```
+//!
+//! [`serve`] runs the stages for one device. [`hand_off`] passes on what an event has no time for.
 
 pub mod error;
 pub mod event;
+pub mod execute;
+pub mod hand_off;
+pub mod lookup;
 pub mod plan;
-pub mod run;
-pub mod systemd;
+pub mod record;
+pub mod snapshot;
+pub mod trigger;
+
+use std::time::Duration;
+
+use crate::database::policy::Resolved;
+use crate::database::quirks::{Procedure, Quirk};
+use crate::host::deadline::Deadline;
+use crate::host::journal::Journal;
+use crate::host::root::Root;
+use crate::host::sandbox;
+use crate::host::state::{ATTEMPTS, Attempt, Holder, Identity, PortState, StateError, WINDOW, now};
+use crate::modem::access::{self, Sharing};
+use crate::modem::device::{Device, DeviceError};
+use crate::modem::transport::Protocol;
+use crate::outcome::{Failure, Outcome, StepKind, StepResult};
+use crate::serve::error::{Error, Exit};
+use crate::serve::event::Scope;
+use crate::serve::hand_off::Successor;
+use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
+use crate::serve::record::Recorder;
+use crate::serve::snapshot::snapshot;
+use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
+use crate::steps::fcc_auth::{self, Said};
+
+/// How long a device must have been connected before a run acts on it if no state can be kept. Slows a loop down that
+/// the guard cannot count.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// The plan while a file that concerns the device is invalid.
+pub const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepReport {
+    pub step: StepKind,
+    pub result: StepResult,
+    /// The reason, and the remedy if there is one.
+    pub text: String,
+}
+
+/// How a run on one device ended.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// The name in the database; `None` if no quirk applies.
+    pub name: Option<String>,
+    pub steps: Vec<StepReport>,
+    /// Why the run ended early.
+    pub errors: Vec<Error>,
+}
+
+impl Served {
+    /// The exit status that follows.
+    pub fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
+        let of_step = |report: &StepReport| match report.result {
+            StepResult::Failed | StepResult::Busy => Exit::Failed,
+            StepResult::Invalid => Exit::Invalid,
+            StepResult::Unfinished => match trigger {
+                _ if trigger.is_event() => Exit::Fine,
+                // After sleep, a modem that does not answer is reported, and is no failure of the unit.
+                Trigger::Unit if *scope == Scope::Unlock => Exit::Fine,
+                _ => Exit::Failed,
+            },
+            StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
+            _ => Exit::Fine,
+        };
+        let errors = self.errors.iter().map(Error::exit);
+        errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Fine)
+    }
+
+    /// The result for the udev rules: whether another process must continue comes first.
+    pub fn result(&self) -> Option<StepResult> {
+        [StepResult::Unfinished, StepResult::NotAuthorized, StepResult::LeftAlone, StepResult::Suppressed]
+            .into_iter()
+            .chain([StepResult::Done, StepResult::Unchanged])
+            .find(|wanted| self.steps.iter().any(|report| report.result == *wanted))
+    }
+}
+
+/// Does to `device` what its quirk and the policy say for this scope.
+pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
+    let start = Deadline::after(Duration::ZERO);
+    let (matched, errors) = lookup(root, device);
+    if !errors.is_empty() {
+        return record::invalid(journal, device, trigger, errors);
+    }
+    let Some(MatchedDevice { quirk, mut policy, .. }) = matched else { return Served::default() };
+    policy.fcc_auth.value |= trigger.overrides_policy();
+    let budget = trigger.budget(&policy);
+    sandbox::watchdog(budget, sandbox::GRACE);
+    let mut recorder = Recorder::new(journal, device, &quirk.name, trigger);
+    let successor = Successor::prepare(root, device, trigger);
+    let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
+    match run.serve(&quirk, &policy, &mut recorder, &successor) {
+        // A modem that left is served when it comes back.
+        Ok(()) | Err(Error::Device(DeviceError::Gone { .. })) => {}
+        Err(error) => recorder.error(error),
+    }
+    let served = recorder.finish();
+    if served.steps.iter().any(|report| report.result == StepResult::Unfinished) {
+        successor.go_on();
+    }
+    served
+}
+
+/// What `apply` would do to `device`, in words.
+pub fn preview(
+    root: &Root,
+    device: &Device,
+    scope: &Scope,
+    matched: &MatchedDevice,
+    verbose: bool,
+) -> Result<Vec<String>, DeviceError> {
+    if !matched.complete {
+        return Ok(vec![NO_ACTION.to_owned()]);
+    }
+    let planned = planned(root, device, scope, matched)?;
+    Ok(planned.iter().flat_map(|planned| planned.lines(verbose)).collect())
+}
+
+/// The plan of `apply` for `device`.
+pub fn planned(
+    root: &Root,
+    device: &Device,
+    scope: &Scope,
+    matched: &MatchedDevice,
+) -> Result<Vec<PlanStep>, DeviceError> {
+    let snapshot = snapshot(root, device, &matched.quirk, scope, Trigger::Command)?;
+    Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
+}
+
+/// Looks which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
+pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
+    let deadline = Deadline::after(BEFORE_SLEEP);
+    sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
+    for device in devices {
+        let (Some(matched), _) = lookup(root, device) else { continue };
+        let Some(procedure) = matched.quirk.procedure() else { continue };
+        let name = &matched.quirk.name;
+        let mut recorder = Recorder::new(journal, device, name, Trigger::Unit);
+        let holder = Holder { enumeration: device.stay(), scope: "before-sleep".to_owned() };
+        let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { continue };
+        if state.record().unlocked != Some(device.stay()) {
+            continue;
+        }
+        match query(root, device, Some(procedure), deadline) {
+            Ok(said) if said.operating_mode.is_low_power() => state.record().switched_off = Some(device.stay()),
+            Ok(_) => state.record().switched_off = None,
+            Err(reason) => {
+                let text = format!("the radio could not be read before sleep: {reason}");
+                recorder.report(None, StepKind::FccAuth, StepResult::Unfinished, text);
+            }
+        }
+        if let Err(error) = state.save() {
+            log::warn!("{}: cannot keep state: {error}", device.port);
+        }
+    }
+}
+
+/// Asks the modem how its radio is, and changes nothing. The caller holds the lock of the port.
+///
+/// # Errors
+/// Why the modem was not asked, or did not answer.
+pub fn query(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
+    let ports = match procedure {
+        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface).map(|tty| tty.into_iter().collect()),
+        _ => device.control_ports(),
+    };
+    let ports = ports.map_err(|error| error.to_string())?;
+    let port = ports.iter().find_map(|port| Some((port, Protocol::of_driver(port.driver.as_deref()?)?)));
+    let (port, protocol) = port.ok_or("it has no port that can be asked")?;
+    let opened = access::open(root, device, port, protocol, Sharing::Possible);
+    let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
+    fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())
+}
+
+/// One run on one device.
+struct Run<'a> {
+    root: &'a Root,
+    device: &'a Device,
+    scope: &'a Scope,
+    trigger: Trigger,
+    deadline: Deadline,
+}
+
+impl Run<'_> {
+    fn serve(
+        &self,
+        quirk: &Quirk,
+        policy: &Resolved,
+        recorder: &mut Recorder,
+        successor: &Successor,
+    ) -> Result<(), Error> {
+        let identity = self.identity();
+        let holder = Holder { enumeration: identity.enumeration, scope: self.scope.name().to_owned() };
+        let mut state = match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
+            Ok(state) => state,
+            Err(error @ (StateError::Busy | StateError::Interrupted)) => {
+                let step = self.first_step(quirk);
+                recorder.report(None, step, StepResult::Busy, error.to_string());
+                return Ok(());
+            }
+            Err(error) => {
+                log::warn!("{}: {error}; the modem is served without it", self.device.port);
+                PortState::forgetful()
+            }
+        };
+        let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
+        let planned = plan(self.scope, &snapshot, quirk, policy);
+        if !quirk.is_install_mode() {
+            state.record().arrived(StepKind::Switch);
+        }
+        let mut is_abandoned = false;
+        for planned in planned {
+            let step = planned.step();
+            let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
+            let (result, text) = match planned {
+                PlanStep::Satisfied { reason, .. } => {
+                    state.record().arrived(step);
+                    (StepResult::Unchanged, reason)
+                }
+                PlanStep::Suppressed { reason, .. } => (StepResult::Suppressed, reason),
+                PlanStep::NotAuthorized { .. } => (StepResult::NotAuthorized, AUTHORIZE.to_owned()),
+                PlanStep::Infeasible { failure, .. } => (StepResult::Failed, failure.to_string()),
+                PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor) {
+                    Some(ended) => ended,
+                    None => continue,
+                },
+            };
+            is_abandoned |= configures && result == StepResult::Unfinished;
+            recorder.report(Some(&mut state), step, result, text);
+        }
+        if let Err(error) = state.save() {
+            log::warn!("{}: cannot keep state: {error}", self.device.port);
+        }
+        if is_abandoned {
+            state.leave_to_child();
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            id: self.device.id.to_string(),
+            serial: self.device.attribute("serial").ok(),
+            enumeration: self.device.stay(),
+            number: self.device.bus_number(),
+        }
+    }
+
+    fn first_step(&self, quirk: &Quirk) -> StepKind {
+        let is_port = matches!(self.scope, Scope::Port(_) | Scope::Unlock);
+        match () {
+            () if is_port => StepKind::FccAuth,
+            () if quirk.is_install_mode() => StepKind::Switch,
+            () => StepKind::Configuration,
+        }
+    }
+
+    /// Carries out one action. `None` if a report for this device was made before.
+    fn act(
+        &self,
+        action: &Action,
+        identity: &Identity,
+        state: &mut PortState,
+        successor: &Successor,
+    ) -> Option<(StepResult, String)> {
+        let step = action.step();
+        let mut attempt = Attempt::First;
+        if !matches!(action, Action::FccAuth { .. }) {
+            attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
+            match attempt {
+                // A drive that got its driver back has a new SCSI event.
+                Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
+                Attempt::GiveUp { is_reported: true } => return None,
+                Attempt::GiveUp { is_reported: false } => {
+                    let text = format!(
+                        "it came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
+                         `wwan-quirks apply {}` tries again",
+                        self.device.port
+                    );
+                    return Some((StepResult::LeftAlone, text));
+                }
+                _ => {}
+            }
+            if !state.is_kept() && !self.is_settled() {
+                let reason = "no state can be kept, and the device has just been connected";
+                let failure = Failure::new(reason, "see the message about the state");
+                return Some(conclude(Outcome::Unfinished(failure), successor));
+            }
+        }
+        // The attempt is kept first: it counts even if the modem takes this process down.
+        if let Err(error) = state.save() {
+            log::warn!("{}: cannot keep state: {error}", self.device.port);
+        }
+        let (root, device) = (self.root, self.device);
+        let outcome = execute::execute(root, device, action, self.trigger, attempt.returned(), state, self.deadline);
+        Some(conclude(outcome, successor))
+    }
+
+    /// Whether the device has been connected for long enough. Runs that are not events wait for it.
+    fn is_settled(&self) -> bool {
+        let Some(connected) = self.device.connected_for() else { return true };
+        let missing = SETTLED.saturating_sub(connected);
+        if !missing.is_zero() && !self.trigger.is_event() {
+            std::thread::sleep(missing);
+            return true;
+        }
+        missing.is_zero()
+    }
+}
+
+/// The result of an action, and who continues if it is not finished.
+fn conclude(outcome: Outcome, successor: &Successor) -> (StepResult, String) {
+    match outcome {
+        Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
+        Outcome::Unchanged(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+        Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
+        Outcome::Unfinished(failure) => match successor.name() {
+            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
+            None => (StepResult::Unfinished, failure.to_string()),
+        },
+    }
+}

@@ -1,6 +1,6 @@
-//! From what a modem is, what its quirk says and what the administrator wants, to what there is to do.
+//! What there is to do, from the snapshot of a modem, its quirk and the policy.
 //!
-//! Pure: no I/O of any kind happens here, so that `--dry-run`, `explain` and most tests are this.
+//! Planning is pure: it does no I/O, so that `--dry-run`, `explain` and most tests need nothing else.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,22 +9,13 @@ use crate::database::policy::Resolved;
 use crate::database::quirks::switch::Op;
 use crate::database::quirks::{Procedure, Quirk, Reset, Step, Switch, Wish};
 use crate::modem::device::ControlPort;
-use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Descriptors};
+use crate::modem::device::descriptors::CLASS_MASS_STORAGE;
 use crate::modem::transport::Protocol;
-use crate::outcome::Failure;
-use crate::serve::event::Occasion;
+use crate::outcome::{Failure, StepKind};
+use crate::serve::event::Scope;
+use crate::serve::snapshot::Snapshot;
 use crate::steps::fcc_auth;
 use crate::steps::switch::Target;
-
-/// What is known of the modem: as much as the steps of its quirk need for this occasion.
-#[derive(Debug, Default)]
-pub struct Stand {
-    /// The descriptors, or why they cannot be had.
-    pub descriptors: Option<Result<Descriptors, String>>,
-    /// The active configuration; none where the modem is unconfigured.
-    pub configuration: Option<u8>,
-    pub ports: Vec<ControlPort>,
-}
 
 /// Something to do to the modem.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,11 +39,11 @@ pub enum Action {
 }
 
 impl Action {
-    pub fn step(&self) -> &'static str {
+    pub fn step(&self) -> StepKind {
         match self {
-            Action::Switch { .. } => "switch",
-            Action::Configure { .. } => "configuration",
-            Action::FccAuth { .. } => "fcc-auth",
+            Action::Switch { .. } => StepKind::Switch,
+            Action::Configure { .. } => StepKind::Configuration,
+            Action::FccAuth { .. } => StepKind::FccAuth,
         }
     }
 }
@@ -75,101 +66,125 @@ impl fmt::Display for Action {
     }
 }
 
-/// One step of the quirk, and what it comes to here.
+/// One step of the quirk, as it applies to this modem now.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Planned {
-    Act(Action),
-    /// Nothing to do for this step, and why.
-    Stands {
-        step: &'static str,
-        why: String,
+pub enum PlanStep {
+    Run(Action),
+    /// The modem is already as the step wants it, or the step does not concern it.
+    Satisfied {
+        step: StepKind,
+        reason: String,
     },
-    /// Not to be done, by the policy's word or for want of a port, and why: the modem may be waiting for it.
-    Withheld {
-        step: &'static str,
-        why: String,
+    /// The policy, a program that uses the modem, or a missing port keeps the step from running.
+    Suppressed {
+        step: StepKind,
+        reason: String,
     },
-    /// The step cannot be planned: nothing is touched.
-    Cannot {
-        step: &'static str,
-        trouble: Failure,
+    /// The kernel may not use the device.
+    NotAuthorized {
+        step: StepKind,
+    },
+    /// The step cannot be planned. Nothing is touched.
+    Infeasible {
+        step: StepKind,
+        failure: Failure,
     },
 }
 
-impl Planned {
-    pub fn step(&self) -> &'static str {
+/// How a person lets the kernel use a device.
+pub const AUTHORIZE: &str = "allow it (`usbguard allow-device`, or write 1 to the file `authorized` of the device)";
+
+impl PlanStep {
+    pub fn step(&self) -> StepKind {
         match self {
-            Planned::Act(action) => action.step(),
-            Planned::Stands { step, .. } | Planned::Withheld { step, .. } | Planned::Cannot { step, .. } => step,
+            PlanStep::Run(action) => action.step(),
+            PlanStep::Satisfied { step, .. }
+            | PlanStep::Suppressed { step, .. }
+            | PlanStep::NotAuthorized { step }
+            | PlanStep::Infeasible { step, .. } => *step,
         }
     }
-}
 
-impl Planned {
-    /// With `verbose`, a line for each message of an unlock as well; what a switch sends is in its own line.
+    /// One line; with `verbose`, also one line for each message of an unlock. The line of a switch contains its
+    /// messages.
     pub fn lines(&self, verbose: bool) -> Vec<String> {
         let mut lines = vec![self.to_string()];
-        if let (true, Planned::Act(Action::FccAuth { protocol, procedure, .. })) = (verbose, self) {
+        if let (true, PlanStep::Run(Action::FccAuth { protocol, procedure, .. })) = (verbose, self) {
             lines.extend(fcc_auth::messages(procedure, *protocol).into_iter().map(|line| format!("  {line}")));
         }
         lines
     }
 }
 
-impl fmt::Display for Planned {
+impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Planned::Act(action) => write!(f, "{}: {action}", action.step()),
-            Planned::Stands { step, why } | Planned::Withheld { step, why } => {
-                write!(f, "{step}: nothing to do: {why}")
-            }
-            Planned::Cannot { step, trouble } => write!(f, "{step}: cannot be done: {trouble}"),
+            PlanStep::Run(action) => write!(f, "{}: {action}", action.step()),
+            PlanStep::Satisfied { step, reason } => write!(f, "{step}: nothing to do: {reason}"),
+            PlanStep::Suppressed { step, reason } => write!(f, "{step}: suppressed: {reason}"),
+            PlanStep::NotAuthorized { step } => write!(f, "{step}: not authorized; {AUTHORIZE}"),
+            PlanStep::Infeasible { step, failure } => write!(f, "{step}: not possible: {failure}"),
         }
     }
 }
 
-/// What there is to do on `occasion`, in the order of the quirk's steps.
-pub fn plan(occasion: &Occasion, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Vec<Planned> {
+/// The steps of the quirk in this scope, in their order.
+pub fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved) -> Vec<PlanStep> {
     let mut planned = Vec::new();
     for step in &quirk.steps {
-        match (step, occasion) {
-            (Step::Switch(_) | Step::Configuration { .. }, Occasion::ControlPort(_) | Occasion::Unlock)
-            | (Step::FccAuth(_), Occasion::Device) => {}
-            (Step::Switch(switch), _) => planned.push(switching(switch, stand, policy)),
+        match (step, scope) {
+            (Step::Switch(_) | Step::Configuration { .. }, Scope::Port(_) | Scope::Unlock)
+            | (Step::FccAuth(_), Scope::Device) => {}
+            (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
             (Step::Configuration { wish, unconfigured }, _) => {
-                planned.push(configuring(*wish, *unconfigured, stand, quirk, policy));
+                planned.push(plan_configuration(*wish, *unconfigured, snapshot, quirk, policy));
             }
             // A new configuration brings new ports, and these have events of their own.
-            (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, Planned::Act(_))) => {}
-            (Step::FccAuth(procedure), _) => planned.extend(unlocking(procedure, occasion, stand, quirk, policy)),
+            (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) => {}
+            (Step::FccAuth(procedure), _) => planned.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
+    }
+    if !snapshot.authorized {
+        for planned in &mut planned {
+            if matches!(planned, PlanStep::Run(_) | PlanStep::Infeasible { .. } | PlanStep::Satisfied { .. }) {
+                *planned = PlanStep::NotAuthorized { step: planned.step() };
+            }
+        }
+        // Without authorization nothing is configured: one line says so.
+        planned.dedup_by_key(|planned| matches!(planned, PlanStep::NotAuthorized { .. }));
     }
     planned
 }
 
-fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
-    let step = "switch";
+fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
+    let step = StepKind::Switch;
     if !policy.switch.value {
-        return withheld(step, format!("`switch = false` in {}", policy.switch.origin));
+        return suppressed(step, format!("`switch = false` in {}", policy.switch.origin));
     }
     if !switch.needs_interfaces() {
-        return Planned::Act(Action::Switch { switch: switch.clone(), target: Target::default() });
+        return PlanStep::Run(Action::Switch { switch: switch.clone(), target: Target::default() });
     }
-    let configurations = match &stand.descriptors {
+    let configurations = match &snapshot.descriptors {
         Some(Ok(descriptors)) => &descriptors.configurations,
-        Some(Err(why)) => return cannot(step, why, "plug the device in again; if that does not help, report it"),
-        None => return stands(step, "its interfaces are not known"),
+        Some(Err(why)) => {
+            return infeasible(
+                step,
+                why,
+                "plug the device in again; if that does not help, send in what `wwan-quirks report` prints",
+            );
+        }
+        None => return satisfied(step, "its interfaces are unknown"),
     };
     let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
     if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
-        return stands(step, &format!("it has switched already: its first interface is of class {class:02x}"));
+        return satisfied(step, &format!("it has switched already: its first interface is of class {class:02x}"));
     }
     let ops = switch.ops();
     let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
-    if wanted.is_some() && wanted == stand.configuration {
-        return stands(step, &format!("configuration {} is active", name(wanted)));
+    if wanted.is_some() && wanted == snapshot.configuration {
+        return satisfied(step, &format!("configuration {} is active", name(wanted)));
     }
-    let active = match (configurations.as_slice(), stand.configuration) {
+    let active = match (configurations.as_slice(), snapshot.configuration) {
         ([only], _) => Some(only),
         (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
     };
@@ -178,10 +193,12 @@ fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
         Some(number) => interfaces.iter().find(|interface| interface.number == number),
         None => interfaces.first(),
     };
-    let Some(interface) = spoken_to else { return stands(step, "it has not the interface that the switch speaks to") };
+    let Some(interface) = spoken_to else {
+        return satisfied(step, "it does not have the interface that the switch uses");
+    };
     if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
-        // A phone, or the same ID in modem mode: SCSI commands are not for it.
-        return stands(step, &format!("its interface {} is no mass storage", interface.number));
+        // A phone, or the same ID in modem mode: it must not get SCSI commands.
+        return satisfied(step, &format!("its interface {} is not mass storage", interface.number));
     }
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
@@ -192,25 +209,41 @@ fn switching(switch: &Switch, stand: &Stand, policy: &Resolved) -> Planned {
         r#in: switch.r#in.or_else(|| bulk(true)),
         interfaces: numbers,
     };
-    // Only a CBW has an answer; there are devices that hear messages on an endpoint without a fellow.
+    // Only a CBW has an answer. Some devices take other messages on an OUT endpoint without an IN endpoint.
     if (target.out.is_none() && ops.iter().any(|op| matches!(op, Op::Bulk(_))))
         || (target.r#in.is_none() && ops.iter().any(Op::is_cbw))
     {
-        return cannot(step, "its interface has not the bulk endpoints that the switch needs", "report it");
+        return infeasible(
+            step,
+            "its interface lacks the bulk endpoints that the switch needs",
+            "send in what `wwan-quirks report` prints",
+        );
     }
-    Planned::Act(Action::Switch { switch: switch.clone(), target })
+    PlanStep::Run(Action::Switch { switch: switch.clone(), target })
 }
 
-fn configuring(wish: Wish, unconfigured: Option<Duration>, stand: &Stand, quirk: &Quirk, policy: &Resolved) -> Planned {
-    let step = "configuration";
-    let descriptors = match &stand.descriptors {
+fn plan_configuration(
+    wish: Wish,
+    unconfigured: Option<Duration>,
+    snapshot: &Snapshot,
+    quirk: &Quirk,
+    policy: &Resolved,
+) -> PlanStep {
+    let step = StepKind::Configuration;
+    let descriptors = match &snapshot.descriptors {
         Some(Ok(descriptors)) => descriptors,
-        Some(Err(why)) => return cannot(step, why, "plug the modem in again; if that does not help, report it"),
-        None => return stands(step, "its configurations are not known"),
+        Some(Err(why)) => {
+            return infeasible(
+                step,
+                why,
+                "plug the modem in again; if that does not help, send in what `wwan-quirks report` prints",
+            );
+        }
+        None => return satisfied(step, "its configurations are unknown"),
     };
     let configurations = &descriptors.configurations;
     if configurations.len() < 2 {
-        return stands(step, "the modem has one configuration");
+        return satisfied(step, "the modem has one configuration");
     }
     let wanted = wishes(wish, policy).into_iter().find_map(|wish| match wish {
         Wish::Preferred | Wish::Keep => None,
@@ -219,22 +252,27 @@ fn configuring(wish: Wish, unconfigured: Option<Duration>, stand: &Stand, quirk:
             .iter()
             .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
     });
-    // A run that was killed halfway has left it unconfigured, which nobody wants.
-    let cut_short = stand.configuration.is_none() && unconfigured.is_some();
+    // A run that was killed halfway left it unconfigured.
+    let cut_short = snapshot.configuration.is_none() && unconfigured.is_some();
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
-    match (wanted.map(|configuration| configuration.value), stand.configuration) {
+    match (wanted.map(|configuration| configuration.value), snapshot.configuration) {
         (None, _) => {
-            stands(step, &format!("configuration {} is left as the kernel chose it", name(stand.configuration)))
+            satisfied(step, &format!("configuration {} is left as the kernel chose it", name(snapshot.configuration)))
         }
-        (Some(to), Some(active)) if to == active => stands(step, &format!("configuration {to} is active")),
-        // The kernel takes 0 for "unconfigured": a modem that numbers a configuration so cannot be given it.
-        (Some(0), _) => stands(step, "the configuration that offers it is numbered 0 and cannot be set"),
-        (Some(to), from) => Planned::Act(Action::Configure { from, to, unconfigured }),
+        (Some(to), Some(active)) if to == active => satisfied(step, &format!("configuration {to} is active")),
+        // To the kernel, 0 means "unconfigured": it cannot set a configuration with that number.
+        (Some(0), _) => satisfied(step, "the configuration that offers it is numbered 0 and cannot be set"),
+        (Some(to), from) => match &snapshot.used_by {
+            Some(user) if from.is_some() => {
+                suppressed(step, format!("the modem is in use: {user}; `wwan-quirks apply` sets configuration {to}"))
+            }
+            _ => PlanStep::Run(Action::Configure { from, to, unconfigured }),
+        },
     }
 }
 
-/// The administrator's word before the quirk's wish, the quirk's wish before the shipped default. Where the modem does
-/// not offer the function that the administrator prefers, the quirk's wish counts.
+/// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
+/// the function that the administrator prefers, the quirk applies.
 fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
     let preferred = policy.prefer.value.function().map_or(Wish::Keep, Wish::Function);
     match (policy.prefer.origin.is_administrator(), preferred, wish) {
@@ -244,60 +282,60 @@ fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
     }
 }
 
-fn unlocking(
+fn plan_unlock(
     procedure: &Procedure,
-    occasion: &Occasion,
-    stand: &Stand,
+    scope: &Scope,
+    snapshot: &Snapshot,
     quirk: &Quirk,
     policy: &Resolved,
-) -> Vec<Planned> {
-    let step = "fcc-auth";
+) -> Vec<PlanStep> {
+    let step = StepKind::FccAuth;
     if !policy.fcc_auth.value {
-        return vec![withheld(step, format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
+        return vec![suppressed(step, format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
     }
-    let is_meant = |port: &ControlPort| match occasion {
-        Occasion::ControlPort(name) => port.name == *name,
-        Occasion::Device | Occasion::ByHand | Occasion::Unlock => true,
+    let is_meant = |port: &ControlPort| match scope {
+        Scope::Port(name) => port.name == *name,
+        Scope::Device | Scope::All | Scope::Unlock => true,
     };
-    let concerned = stand.ports.iter().filter(|port| is_meant(port));
-    if matches!(occasion, Occasion::ControlPort(_)) && concerned.clone().next().is_none() {
-        // A port of this modem that the lock is not asked on.
+    let concerned = snapshot.ports.iter().filter(|port| is_meant(port));
+    if matches!(scope, Scope::Port(_)) && concerned.clone().next().is_none() {
+        // A port of this modem that does not carry the unlock.
         return Vec::new();
     }
-    // Which protocol a port speaks is the driver's to say; one that is bound to neither is left alone.
+    // The driver determines the protocol of a port. A port of another driver is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
-        Some(Planned::Act(Action::FccAuth {
+        Some(PlanStep::Run(Action::FccAuth {
             port: port.clone(),
             protocol,
             procedure: procedure.clone(),
             reset: quirk.online_after_reset,
         }))
     });
-    // One port is enough: the lock is the modem's, not the port's.
-    let first: Vec<Planned> = ports.take(1).collect();
+    // One port is enough: the lock belongs to the modem, not to the port.
+    let first: Vec<PlanStep> = ports.take(1).collect();
     if first.is_empty() {
         let why = match procedure {
             Procedure::Rolling { interface, .. } => {
-                format!("interface {interface} has no tty; the option driver of Linux 6.18 and later makes one")
+                format!("interface {interface} has no tty (the option driver of Linux 6.18 and later makes one)")
             }
             _ => "no port speaks QMI or MBIM".to_owned(),
         };
-        return vec![withheld(step, why)];
+        return vec![suppressed(step, why)];
     }
     first
 }
 
-fn stands(step: &'static str, why: &str) -> Planned {
-    Planned::Stands { step, why: why.to_owned() }
+fn satisfied(step: StepKind, reason: &str) -> PlanStep {
+    PlanStep::Satisfied { step, reason: reason.to_owned() }
 }
 
-fn withheld(step: &'static str, why: String) -> Planned {
-    Planned::Withheld { step, why }
+fn suppressed(step: StepKind, reason: String) -> PlanStep {
+    PlanStep::Suppressed { step, reason }
 }
 
-fn cannot(step: &'static str, cause: &str, cure: &str) -> Planned {
-    Planned::Cannot { step, trouble: Failure::new(cause, cure) }
+fn infeasible(step: StepKind, reason: &str, remedy: &str) -> PlanStep {
+    PlanStep::Infeasible { step, failure: Failure::new(reason, remedy) }
 }
 
 fn name(configuration: Option<u8>) -> String {

@@ -10,7 +10,7 @@ pub use at::Console;
 pub use dms::Dms;
 
 use crate::database::quirks::composition::{Composition, Table, Value, Wanted};
-use crate::modem::access::Barred;
+use crate::modem::access::PortUnavailable;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::wire::qmi::ErrorCode;
@@ -53,7 +53,7 @@ pub enum Fault {
     #[error("{0}")]
     NotOpened(String),
     #[error(transparent)]
-    Barred(#[from] Barred),
+    Unavailable(#[from] PortUnavailable),
     #[error("refused: {}", .0.reason)]
     Refused(Failure),
     #[error("composition {value} is set, but the modem does not start again: {fault}")]
@@ -77,10 +77,8 @@ impl Fault {
             Fault::NotReset { .. } => "power it off and on".to_owned(),
             Fault::Password => "give yours with --password".to_owned(),
             Fault::NoPort => "see whether the drivers qmi_wwan, cdc_mbim and qcserial or option are loaded".to_owned(),
-            Fault::Barred(Barred::Held { .. }) => "stop it first; qmi-proxy and mbim-proxy may stay".to_owned(),
-            Fault::NotOpened(_) | Fault::Barred(_) => {
-                "run it as root; else see what the kernel's log says of the port".to_owned()
-            }
+            Fault::Unavailable(error) => error.remedy().to_owned(),
+            Fault::NotOpened(_) => "run it as root; else see what the kernel log says of the port".to_owned(),
             Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()

@@ -1,39 +1,52 @@
-//! `configuration`: makes the kernel set another USB configuration, and sees that it stands.
+//! `configuration`: sets another USB configuration through the kernel, and verifies it.
 
 use std::thread;
 use std::time::Duration;
 
+use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome};
 
-/// Sets configuration `to`, where `from` is active; where the modem needs it, after it was `unconfigured` for a while.
-/// What the kernel set is put back when the modem does not take it.
-pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>) -> Outcome {
+/// Sets configuration `to` in place of `from`. If `unconfigured` is given, the device is left without a configuration
+/// for so long first. If the modem does not take the new configuration, the old one is restored.
+///
+/// The kernel does not return from the write while the modem or a driver of it is slow, and no signal interrupts it.
+/// After `deadline` the write continues without this process.
+pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>, deadline: Deadline) -> Outcome {
     let detour = unconfigured.map_or(Ok(()), |pause| {
-        // Whoever wants this process to end gets his wish when the modem is configured again.
+        // Defer termination signals until a configuration is active again.
         if let Err(error) = sys::catch_stop_signals() {
             log::warn!("{}: a signal would leave the modem unconfigured: {error}", device.port);
         }
         device.set_configuration(0).map(|()| thread::sleep(pause))
     });
-    let refusal = match detour.and_then(|()| device.set_configuration(to)) {
-        Err(error) if !device.is_present() => return left(&error.to_string()),
-        Err(error) => format!("configuration {to} was refused: {error}"),
+    let set = |value| sys::abandonable(deadline, || device.set_configuration(value));
+    let written = match detour {
+        Ok(()) => set(to),
+        Err(errno) => Some(Err(errno)),
+    };
+    let Some(written) = written else {
+        return Outcome::Unfinished(Failure::new(
+            format!("the kernel is still setting configuration {to}"),
+            "see `wwan-quirks status` in a minute; if nothing changes, plug the modem in again",
+        ));
+    };
+    let refusal = match written {
+        Err(errno) if !device.is_present() => return left(errno.desc()),
+        Err(errno) => format!("configuration {to} was refused: {}", errno.desc()),
         Ok(()) => match device.configuration() {
             Ok(Some(now)) if now == to => return Outcome::Done(done(from, to)),
             Ok(now) => format!("the modem did not take configuration {to}: {} is active", name(now)),
-            Err(DeviceError::Gone { .. }) => return left("it left while the configuration changed"),
+            Err(DeviceError::Gone { .. }) => return left("the configuration changed"),
             Err(error) => format!("configuration {to} was written, and cannot be verified: {error}"),
         },
     };
-    let restored = match from {
-        Some(from) => device.set_configuration(from).is_ok() && device.configuration().ok() == Some(Some(from)),
-        None => false,
-    };
+    let restored =
+        from.is_some_and(|from| set(from) == Some(Ok(())) && device.configuration().ok() == Some(Some(from)));
     let after = match (from, restored) {
         (Some(from), true) => format!("{from} is active again"),
-        (Some(from), false) => format!("{from}, which was active before, could not be put back"),
+        (Some(from), false) => format!("{from}, which was active before, could not be restored"),
         (None, _) => "none was active before".to_owned(),
     };
     Outcome::Failed(Failure::new(
@@ -47,7 +60,7 @@ fn done(from: Option<u8>, to: u8) -> String {
 }
 
 fn left(why: &str) -> Outcome {
-    Outcome::Unchanged(format!("the modem is gone: {why}; its return is handled by its own event"))
+    Outcome::Unchanged(format!("the modem left ({why}); its own event serves it when it is back"))
 }
 
 fn name(configuration: Option<u8>) -> String {

@@ -15,7 +15,6 @@ pub use messages::messages;
 
 use crate::database::quirks::Procedure;
 use crate::host::deadline::Deadline;
-use crate::modem::access::Holder;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim;
@@ -91,11 +90,10 @@ fn over_dms(
 }
 
 /// What a modem says of its radio.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// In the words of the device management service, whatever it was read from.
-    pub operating_mode: String,
-    /// Whether the maker's lock is shut; none where only an unlock would tell, as in Sierra's low power.
+    pub operating_mode: OperatingMode,
+    /// Whether the radio is locked; `None` if only an unlock would show that, as in a Sierra modem's low power.
     pub locked: Option<bool>,
 }
 
@@ -108,15 +106,6 @@ pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadli
         (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
         _ => over_qmi(transport, deadline, |carrier| dms::ask(carrier, deadline)),
     }
-}
-
-/// What to say where others hold the port, and no proxy that would let us in.
-pub fn held(holders: &[Holder]) -> Outcome {
-    let names: Vec<String> = holders.iter().map(Holder::to_string).collect();
-    Outcome::Failed(Failure::new(
-        format!("left alone: the port is held by {}", names.join(", ")),
-        "stop it and run `wwan-quirks apply`, or have it use qmi-proxy or mbim-proxy",
-    ))
 }
 
 /// How the radio stands.
@@ -152,7 +141,7 @@ impl Radio {
     /// As the device management service would say it.
     fn said(self, locked: Option<bool>) -> Said {
         let mode = if self == Radio::On { OperatingMode::Online } else { OperatingMode::LowPower };
-        Said { operating_mode: mode.to_string(), locked }
+        Said { operating_mode: mode, locked }
     }
 }
 

@@ -32,14 +32,17 @@ pub struct Target {
     pub interfaces: Vec<u8>,
 }
 
-/// Makes the device switch, and then watches it for `leaving`. `returned` says that it has left and come back as it was,
-/// `configure` sets a configuration through the kernel and says whether it then stands.
+/// Makes the device switch, and then watches it for `leaving`. `returned` means that it has left and come back in the
+/// same state. `configure` sets a configuration through the kernel and returns whether it is active then. `is_present`
+/// returns whether the device is still on the bus.
+#[allow(clippy::too_many_arguments)]
 pub fn run(
     usb: &mut dyn Usb,
     switch: &Switch,
     target: &Target,
     returned: bool,
     configure: &mut dyn FnMut(u8) -> bool,
+    is_present: &mut dyn FnMut() -> bool,
     leaving: Duration,
     deadline: Deadline,
 ) -> Outcome {
@@ -64,7 +67,10 @@ pub fn run(
         };
         match done {
             Ok(()) => {}
-            Err(UsbError::Gone) => return left_mode(),
+            // libusb says so of a device that it may not use, too.
+            Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) || !is_present() => {
+                return left_mode();
+            }
             Err(error) => {
                 log::debug!("{op}: {error}");
                 run.trouble.get_or_insert(error);
@@ -333,8 +339,16 @@ mod tests {
         let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
         let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
-        let outcome =
-            run(&mut script, &switch, &target, false, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
+        let outcome = run(
+            &mut script,
+            &switch,
+            &target,
+            false,
+            &mut |_| true,
+            &mut || !leaves,
+            Duration::ZERO,
+            Deadline::after(TRANSFER),
+        );
         (outcome, script.seen)
     }
 
@@ -386,9 +400,16 @@ mod tests {
     fn a_device_that_goes_in_the_middle_has_left() {
         for good in 0..8 {
             let answers = (0..good).map(|n| Ok(if n % 2 == 1 { CSW_GOOD.to_vec() } else { vec![] }));
-            let (outcome, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), false);
+            let (outcome, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);
             assert_eq!(outcome, left_mode());
             assert!(!seen.iter().any(|what| what.starts_with("attach")));
         }
+    }
+
+    #[test]
+    fn a_device_that_is_still_there_has_not_left() {
+        let (outcome, _) = go("sierra", vec![Err(UsbError::Gone)], false);
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+        assert!(failure.reason.ends_with("still in install mode"), "{failure}");
     }
 }

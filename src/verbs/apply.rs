@@ -1,90 +1,150 @@
-//! `apply`: does by hand what the hook would do.
+//! `apply`: does immediately what the hook would do.
 
 use std::io::Write;
 
+use serde::Serialize;
 use serde_json::json;
 
-use crate::host::journal::Journal;
+use crate::host::journal::{Journal, printable};
 use crate::host::root::Root;
 use crate::modem::device::Device;
+use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
-use crate::serve::event::Occasion;
-use crate::serve::run::{Run, look_up};
+use crate::serve::event::Scope;
+use crate::serve::lookup::lookup;
+use crate::serve::trigger::Trigger;
+use crate::serve::{self, Served, preview};
+use crate::verbs::cli::Apply;
+use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::select::devices;
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct DeviceReport {
+    port: String,
+    id: String,
+    /// The name in the database; `None` if no quirk applies.
+    name: Option<String>,
+    results: Vec<StepLine>,
+    errors: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct StepLine {
+    step: StepKind,
+    outcome: StepResult,
+    text: String,
+}
 
 /// Serves the devices named, or all that the database knows.
-pub fn run(
-    root: &Root,
-    names: &[String],
-    unlock: bool,
-    dry_run: bool,
-    verbose: bool,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<Exit, Error> {
-    let devices = devices(root, names)?;
-    let occasion = if unlock { Occasion::Unlock } else { Occasion::ByHand };
-    if dry_run {
-        return print_plans(root, &devices, &occasion, verbose, json, out);
+pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    let names = &options.devices.device;
+    let scope = if options.unlock { Scope::Unlock } else { Scope::All };
+    let journal = Journal::open(root);
+    if options.before_sleep {
+        serve::before_sleep(root, &journal, &devices(root, names)?);
+        return Ok(Exit::Fine);
     }
+    let devices = devices(root, names)?;
+    if options.dry_run {
+        return print_plans(root, &devices, &scope, !names.is_empty(), options.output.json, verbose, out);
+    }
+    let trigger = if options.unit { Trigger::Unit } else { Trigger::Command };
     let mut exit = Exit::Fine;
-    let count = devices.len();
-    for (index, device) in devices.into_iter().enumerate() {
-        let (journal, last) = (Journal::open(root), index + 1 == count);
-        let mut run =
-            Run { root, journal, echo: Some(out), by_hand: true, asked: true, last, start: None, opted_in: None };
-        exit = exit.max(run.serve(&device, &occasion));
+    let mut reports = Vec::new();
+    for device in &devices {
+        let served = serve::serve(root, &journal, device, &scope, trigger);
+        exit = exit.max(served.exit(&scope, trigger));
+        if served.name.is_none() && served.errors.is_empty() {
+            // Devices that were not named, and are no modems, are not worth a word.
+            if !names.is_empty() {
+                exit = exit.max(Exit::Failed);
+                eprintln!("{}", no_quirk(device));
+            }
+            continue;
+        }
+        if !options.output.json {
+            print_lines(device, &served, out)?;
+        }
+        report_errors(&served.errors);
+        reports.push(DeviceReport {
+            port: device.port.to_string(),
+            id: device.id.to_string(),
+            errors: served.errors.iter().map(Error::chain).collect(),
+            name: served.name,
+            results: served
+                .steps
+                .into_iter()
+                .map(|report| StepLine { step: report.step, outcome: report.result, text: report.text })
+                .collect(),
+        });
+    }
+    if options.output.json {
+        print_json(out, "apply", &json!({ "devices": reports }))?;
+    } else if reports.is_empty() && names.is_empty() {
+        writeln!(out, "no known modem is plugged in")?;
     }
     Ok(exit)
 }
 
-/// The devices that `names` mean, or all that are plugged in.
-pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
-    if names.is_empty() {
-        return Ok(Device::all(root)?);
+fn print_lines(device: &Device, served: &Served, out: &mut impl Write) -> Result<(), Error> {
+    let name = served.name.as_deref().unwrap_or_default();
+    for report in &served.steps {
+        let line = format!(
+            "{} {} {name}: {}: {}: {}",
+            device.port,
+            device.id,
+            report.step,
+            report.result.words(),
+            report.text
+        );
+        writeln!(out, "{}", printable(&line))?;
     }
-    let mut devices: Vec<Device> = Vec::new();
-    for name in names {
-        for device in Device::named(root, name)? {
-            if devices.iter().all(|known| known.port != device.port) {
-                devices.push(device);
-            }
-        }
+    if served.steps.is_empty() && served.errors.is_empty() {
+        writeln!(out, "{}", printable(&format!("{} {} {name}: nothing to do", device.port, device.id)))?;
     }
-    Ok(devices)
+    Ok(())
+}
+
+fn no_quirk(device: &Device) -> String {
+    format!("wwan-quirks: {} {}: no quirk applies: nothing was done (see `wwan-quirks list`)", device.port, device.id)
 }
 
 fn print_plans(
     root: &Root,
     devices: &[Device],
-    occasion: &Occasion,
-    verbose: bool,
+    scope: &Scope,
+    are_named: bool,
     json: bool,
+    verbose: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
     let mut plans = Vec::new();
     for device in devices {
-        let known = look_up(root, device, &mut |error| {
-            exit = exit.max(error.exit());
-            eprintln!("wwan-quirks: {error}");
-        });
-        let Some(known) = known else { continue };
-        let steps = known.planned(device, occasion, verbose)?;
-        let name = &known.quirk.name;
+        let (matched, errors) = lookup(root, device);
+        exit = exit.max(report_errors(&errors));
+        let Some(matched) = matched else {
+            if are_named && errors.is_empty() {
+                exit = exit.max(Exit::Failed);
+                eprintln!("{}", no_quirk(device));
+            }
+            continue;
+        };
+        let steps = preview(root, device, scope, &matched, verbose)?;
+        let name = &matched.quirk.name;
         if json {
-            plans.push(
-                json!({ "port": device.port.as_str(), "id": device.id.to_string(), "name": name, "plan": steps }),
-            );
+            let (port, id) = (device.port.as_str(), device.id.to_string());
+            plans.push(json!({ "port": port, "id": id, "name": name, "plan": steps }));
         } else {
-            writeln!(out, "{} {} {}", device.port, device.id, name)?;
+            writeln!(out, "{} {} {}", device.port, device.id, printable(name))?;
             for step in steps {
                 writeln!(out, "  {step}")?;
             }
         }
     }
     if json {
-        serde_json::to_writer_pretty(&mut *out, &plans)?;
-        writeln!(out)?;
+        print_json(out, "apply", &json!({ "devices": plans }))?;
     }
     Ok(exit)
 }

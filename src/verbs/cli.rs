@@ -27,31 +27,13 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-impl Cli {
-    /// `wwan-quirks hook`, without options.
-    pub fn hook() -> Cli {
-        Cli { root: PathBuf::from("/"), verbose: 0, quiet: false, verb: Verb::Hook }
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve one udev event, described by its environment
     Hook,
     /// Do now what the hook would do
-    Apply {
-        #[command(flatten)]
-        devices: Devices,
-        /// Unlock radios, and nothing else
-        #[arg(long)]
-        unlock: bool,
-        /// Print the plan, with -v byte for byte, and touch nothing
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Say of each modem what it is, where it stands, and how the last run ended
+    Apply(Apply),
+    /// Show each modem's identity, mode, configuration and last result
     Status {
         #[command(flatten)]
         devices: Devices,
@@ -117,6 +99,26 @@ pub enum Verb {
 }
 
 #[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub devices: Devices,
+    /// Unlock radios, and nothing else
+    #[arg(long)]
+    pub unlock: bool,
+    /// Print the plan, with -v byte for byte, and touch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// For the systemd units: disturb no program that uses the modem
+    #[arg(long, hide = true)]
+    pub unit: bool,
+    /// For the unit before sleep: look at the radios within a second, and change nothing
+    #[arg(long, hide = true, conflicts_with_all = ["unlock", "dry_run"])]
+    pub before_sleep: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
 pub struct Devices {
     /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; all modems where none is named
     #[arg(value_name = "DEVICE")]
@@ -149,14 +151,4 @@ pub struct Output {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_short_way_to_the_hook_is_what_the_command_line_says() {
-        assert_eq!(format!("{:?}", Cli::hook()), format!("{:?}", Cli::parse_from(["wwan-quirks", "hook"])));
-    }
 }

@@ -15,16 +15,17 @@ use crate::database::quirks::composition::{Composition, Layout, Table, Value};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{Journal, printable};
 use crate::host::root::Root;
-use crate::host::state::State;
+use crate::host::state::{Holder, PortState};
 use crate::host::sys;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::{Configuration, Descriptors};
-use crate::outcome::{Failure, StepResult};
+use crate::outcome::{Failure, StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
-use crate::serve::run::look_up;
+use crate::serve::lookup::lookup;
 use crate::steps::composition::{Request, Standing, Told, go_through};
 use crate::usb::Function;
 use crate::verbs::cli::Setting;
+use crate::verbs::output::{print_json, report_errors};
 use way::Way;
 
 const STEP: &str = "composition";
@@ -49,8 +50,7 @@ pub fn run(root: &Root, name: &str, setting: &Setting, json: bool, out: &mut imp
         verb.record(&device, *kind, text);
     }
     if json {
-        serde_json::to_writer_pretty(&mut *out, &verb.json(&device, standing, ended.as_ref()))?;
-        writeln!(out)?;
+        print_json(out, STEP, &verb.json(&device, standing, ended.as_ref()))?;
     } else if let Some((kind, text)) = &ended {
         writeln!(out, "{}", printable(&verb.line(&device, *kind, text)))?;
     } else if let Some(standing) = standing {
@@ -72,7 +72,8 @@ struct Verb<'a> {
 
 impl<'a> Verb<'a> {
     fn of(root: &'a Root, device: &Device, setting: &'a Setting) -> Verb<'a> {
-        let known = look_up(root, device, &mut |error| eprintln!("wwan-quirks: {error}"));
+        let (known, errors) = lookup(root, device);
+        report_errors(&errors);
         let product = || device.attribute("product").unwrap_or_default();
         Verb { root, setting, table: Table::shipped(), name: known.map_or_else(product, |known| known.quirk.name) }
     }
@@ -219,8 +220,9 @@ impl<'a> Verb<'a> {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let fields = [("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", STEP)];
         Journal::open(self.root).send(kind, &self.line(device, kind, text), &fields);
-        let saved = State::lock(self.root, &device.port, Deadline::after(QUESTION)).map(|mut state| {
-            state.record.ended(STEP, kind.name(), text);
+        let holder = Holder { enumeration: device.stay(), scope: "composition".to_owned() };
+        let saved = PortState::lock(self.root, &device.port, &holder, Deadline::after(QUESTION)).map(|mut state| {
+            state.results().record(StepKind::Composition, kind, text);
             state.save()
         });
         log::debug!("{port}: {saved:?}");
@@ -256,7 +258,7 @@ impl<'a> Verb<'a> {
             "by": standing.map(|standing| standing.by),
             "current": standing.map(|standing| composition(&standing.current)),
             "supported": standing.map(|standing| standing.supported.iter().map(composition).collect::<Vec<_>>()),
-            "outcome": ended.map(|(kind, text)| json!({ "kind": kind.name(), "text": text })),
+            "result": ended.map(|(result, text)| json!({ "outcome": result.name(), "text": text })),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::host::journal::printable;
 use crate::host::root::{Root, read_limited};
 use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
-use crate::serve::run::look_up;
+use crate::serve::lookup::lookup;
 use crate::usb::UsbId;
 use crate::verbs::output::print_json;
 
@@ -134,7 +134,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
             looked.found(finding, NEW_RULES);
         }
     }
-    let program = text.split("RUN+=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
+    let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
     if let Some(program) = program.filter(|program| !root.at(program).exists()) {
         looked.found(format!("{path} runs {program}, which is not there"), "install the package again");
     }
@@ -254,7 +254,7 @@ fn modems(root: &Root, looked: &mut Looked) {
     };
     for device in devices {
         // What is wrong with the database has been told.
-        let Some(known) = look_up(root, &device, &mut |_| ()) else { continue };
+        let (Some(known), _) = lookup(root, &device) else { continue };
         let (port, name) = (&device.port, &known.quirk.name);
         if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
             looked.found(

@@ -10,8 +10,9 @@ use crate::database::quirks;
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
-use crate::serve::event::Occasion;
-use crate::serve::run::{Known, NOTHING_YET, look_up};
+use crate::serve::event::Scope;
+use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::{NO_ACTION, preview};
 use crate::usb::Port;
 use crate::usb::UsbId;
 use crate::verbs::output::print_json;
@@ -27,9 +28,10 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
         (Ok(devices), _) => {
             let mut explained = Vec::new();
             for device in devices {
-                let known = look_up(root, &device, &mut complain);
+                let (known, errors) = lookup(root, &device);
+                errors.into_iter().for_each(&mut complain);
                 let planned = match &known {
-                    Some(known) => known.planned(&device, &Occasion::ByHand, verbose)?,
+                    Some(known) => preview(root, &device, &Scope::All, known, verbose)?,
                     None => Vec::new(),
                 };
                 explained.push(Explained { port: Some(device.port.clone()), id: device.id, known, planned });
@@ -57,12 +59,13 @@ fn of_id(root: &Root, id: UsbId, complain: &mut dyn FnMut(Error)) -> Explained {
     let is_sure = found.errors.is_empty() && errors.is_empty();
     found.errors.into_iter().for_each(|error| complain(error.into()));
     errors.into_iter().for_each(|error| complain(error.into()));
-    let known = found.quirk.map(|quirk| Known { policy: policy.resolve(id, None, || None), quirk, is_sure });
+    let known =
+        found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete: is_sure });
     let planned = match &known {
         Some(known) if is_sure => {
             known.quirk.steps.iter().map(|step| format!("{step}, once it is plugged in")).collect()
         }
-        Some(_) => vec![NOTHING_YET.to_owned()],
+        Some(_) => vec![NO_ACTION.to_owned()],
         None => Vec::new(),
     };
     Explained { port: None, id, planned, known }
@@ -71,7 +74,7 @@ fn of_id(root: &Root, id: UsbId, complain: &mut dyn FnMut(Error)) -> Explained {
 struct Explained {
     port: Option<Port>,
     id: UsbId,
-    known: Option<Known>,
+    known: Option<MatchedDevice>,
     planned: Vec<String>,
 }
 
@@ -82,7 +85,7 @@ impl Explained {
             writeln!(out, "{} ({port}): no quirk applies, and nothing is done", self.id)?;
             return Ok(());
         };
-        let Known { quirk, .. } = known;
+        let MatchedDevice { quirk, .. } = known;
         writeln!(out, "{} ({port}): {}", self.id, quirk.name)?;
         writeln!(out, "  quirk   {}", quirk.place)?;
         if let Some(note) = &quirk.note {

@@ -8,20 +8,17 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::database::quirks::Step;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
-use crate::serve::event::Occasion;
-use crate::serve::run::{Run, look_up};
+use crate::serve::event::Scope;
+use crate::serve::lookup::lookup;
+use crate::serve::serve;
+use crate::serve::trigger::Trigger;
 use crate::usb::UsbId;
-
-/// Of ModemManager's 5 s, with what starting and ending takes left out.
-const LIMIT: Duration = Duration::from_millis(4500);
 
 /// The names of the ports (`cdc-wdm0`, `ttyUSB1`), where the program was called by an ID and not by its own name.
 pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
@@ -32,25 +29,18 @@ pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<S
     Some(arguments.skip(1).filter_map(|port| port.into_string().ok()).collect())
 }
 
-/// Unlocks the modem that has these ports, whether or not the policy has radios unlocked: whoever made the link asked for
-/// it.
+/// Unlocks the modem that has these ports, whatever the policy says: the administrator who made the link asked for it.
 pub fn run(root: &Root, ports: &[String]) -> Exit {
-    let mut run = Run {
-        root,
-        journal: Journal::open(root),
-        echo: None,
-        by_hand: true,
-        asked: true,
-        last: true,
-        start: None,
-        opted_in: Some(LIMIT),
-    };
-    let told = match device(root, ports) {
-        Ok(device) if has_lock(root, &device) => return run.serve(&device, &Occasion::Unlock),
-        Ok(device) => format!("{} {}: no quirk says how to unlock it", device.port, device.id),
+    let journal = Journal::open(root);
+    let reason = match device(root, ports) {
+        Ok(device) if has_lock(root, &device) => {
+            let served = serve(root, &journal, &device, &Scope::Unlock, Trigger::ModemManager);
+            return served.exit(&Scope::Unlock, Trigger::ModemManager);
+        }
+        Ok(device) => format!("{} {}: no quirk unlocks it (see `wwan-quirks explain {0}`)", device.port, device.id),
         Err(error) => format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain()),
     };
-    run.journal.send(StepResult::Failed, &format!("fcc-unlock.d: {told}"), &[]);
+    journal.send(StepResult::Failed, &format!("fcc-unlock.d: {reason}"), &[]);
     Exit::Failed
 }
 
@@ -68,8 +58,9 @@ fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
 }
 
 fn has_lock(root: &Root, device: &Device) -> bool {
-    let known = look_up(root, device, &mut |_| {});
-    known.is_some_and(|known| known.quirk.steps.iter().any(|step| matches!(step, Step::FccAuth(_))))
+    // If a file is invalid, the run says so.
+    let (matched, errors) = lookup(root, device);
+    !errors.is_empty() || matched.is_some_and(|matched| matched.quirk.procedure().is_some())
 }
 
 #[cfg(test)]

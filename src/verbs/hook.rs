@@ -1,36 +1,39 @@
-//! `hook`: serves one udev event.
+//! `hook`: handles one udev event, described by its environment.
+
+use std::io::Write;
 
 use crate::host::journal::Journal;
 use crate::host::root::Root;
-use crate::host::sandbox;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Event;
-use crate::serve::run::Run;
+use crate::serve::serve;
 
-/// Serves the event that the environment describes. What goes wrong before the modem is known is told in the journal
-/// as well as to the caller, for udev throws away what a helper says.
-pub fn run(root: &Root) -> Result<Exit, Error> {
-    sandbox::limit();
+/// Serves the event. Prints the properties that the udev rules import, `WWAN_QUIRKS` and `WWAN_QUIRKS_PORT`, if there
+/// is a result. Errors before the modem is known also go to the journal, because udev discards standard error.
+pub fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     let journal = Journal::open(root);
-    let device = match device(root) {
+    let (event, device) = match find(root) {
         Ok(Some(found)) => found,
-        // Not for us, or gone before we looked: its next event is its own.
+        // The event is not ours, or the device left before the look at it: its next event serves it.
         Ok(None) | Err(Error::Device(DeviceError::Gone { .. })) => return Ok(Exit::Fine),
         Err(error) => {
-            if !matches!(journal, Journal::Stderr) {
+            if !journal.is_stderr() {
                 journal.send(StepResult::Failed, &format!("hook: {}", error.chain()), &[]);
             }
             return Err(error);
         }
     };
-    let (event, device) = device;
-    Ok(Run { root, journal, echo: None, by_hand: false, asked: event.asked, last: true, start: None, opted_in: None }
-        .serve(&device, &event.occasion))
+    let served = serve(root, &journal, &device, &event.scope, event.trigger);
+    if let Some(result) = served.result() {
+        // udev may have given up on this event.
+        let _ = write!(out, "WWAN_QUIRKS={}\nWWAN_QUIRKS_PORT={}\n", result.name(), device.port);
+    }
+    Ok(served.exit(&event.scope, event.trigger))
 }
 
-fn device(root: &Root) -> Result<Option<(Event, Device)>, Error> {
+fn find(root: &Root) -> Result<Option<(Event, Device)>, Error> {
     let Some(event) = Event::from_environment()? else { return Ok(None) };
     let device = Device::at_devpath(root, &event.devpath)?;
     Ok(Some((event, device)))

@@ -21,7 +21,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
             writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.place)?;
         }
     }
-    Ok(report_errors(errors))
+    Ok(report_errors(errors.into_iter().map(Error::from)))
 }
 
 fn entry(quirk: &Quirk) -> Value {

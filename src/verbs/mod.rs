@@ -1,4 +1,4 @@
-//! The command line, one verb per file.
+//! The three entry points of the program, and the verbs of its command line, one per file.
 
 pub mod apply;
 pub mod check;
@@ -13,4 +13,73 @@ pub mod list;
 pub mod output;
 pub mod report;
 pub mod rules;
+pub mod select;
 pub mod status;
+
+use std::io::{self, Write};
+
+use clap::Parser;
+use log::LevelFilter;
+
+use crate::host::init::{Audience, init};
+use crate::host::root::Root;
+use crate::serve::error::{Error, Exit};
+use cli::{Cli, Verb};
+
+/// udev's call, `wwan-quirks hook`.
+pub fn run_hook() -> Exit {
+    let root = Root::new("/");
+    init(&root, Audience::Journal, true);
+    finish(hook::run(&root, &mut io::stdout()))
+}
+
+/// ModemManager's call, by a link of the name `VID:PID`.
+pub fn run_fcc_unlock(ports: &[String]) -> Exit {
+    let root = Root::new("/");
+    init(&root, Audience::Journal, true);
+    fcc_unlock::run(&root, ports)
+}
+
+/// A person's call.
+pub fn run_cli() -> Exit {
+    let cli = Cli::parse();
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::Error,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Trace,
+    };
+    let root = Root::new(&cli.root);
+    let audience = if matches!(cli.verb, Verb::Hook) { Audience::Journal } else { Audience::Person(level) };
+    // `report` starts journalctl, which would inherit the limits.
+    init(&root, audience, !matches!(cli.verb, Verb::Report { .. }));
+    let verbose = cli.verbose > 0;
+    let mut out = io::stdout().lock();
+    let exit = match cli.verb {
+        Verb::Hook => hook::run(&root, &mut out),
+        Verb::Apply(options) => apply::run(&root, &options, verbose, &mut out),
+        Verb::Status { devices, query, output } => status::run(&root, &devices.device, query, output.json, &mut out),
+        Verb::Explain { device, output } => explain::run(&root, &device, verbose, output.json, &mut out),
+        Verb::Composition { device, setting, output } => {
+            composition::run(&root, &device, &setting, output.json, &mut out)
+        }
+        Verb::Report { device, output } => report::run(&root, &device, output.json, &mut out),
+        Verb::Doctor { output } => doctor::run(&root, output.json, &mut out),
+        Verb::List { output } => list::run(&root, output.json, &mut out),
+        Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
+        Verb::Rules { output } => rules::run(&root, output.json, &mut out),
+        Verb::Import { file, output } => import::run(&file, output.json, &mut out),
+    };
+    finish(exit.and_then(|exit| Ok(out.flush().map(|()| exit)?)))
+}
+
+/// Prints the error, and returns the exit status.
+fn finish(exit: Result<Exit, Error>) -> Exit {
+    exit.unwrap_or_else(|error| {
+        if error.is_reader_gone() {
+            return Exit::Fine;
+        }
+        eprintln!("wwan-quirks: {}", error.chain());
+        error.exit()
+    })
+}

@@ -3,6 +3,7 @@
 //! JSON keys are in kebab-case. A boolean or a number is never printed as a string. `docs/schema/VERB.schema.json` describes
 //! the output of each verb, and `tests/schema.rs` validates real output against it.
 
+use std::borrow::Borrow;
 use std::io::Write;
 
 use serde::Serialize;
@@ -28,9 +29,9 @@ pub fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize) -> Re
 }
 
 /// Prints every error to standard error. Returns the highest exit status.
-pub fn report_errors<E: Into<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
+pub fn report_errors<E: Borrow<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
     errors.into_iter().fold(Exit::Fine, |exit, error| {
-        let error = error.into();
+        let error = error.borrow();
         eprintln!("wwan-quirks: {}", error.chain());
         exit.max(error.exit())
     })

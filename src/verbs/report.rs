@@ -14,9 +14,9 @@ use crate::host::state;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::Descriptors;
 use crate::serve::error::{Error, Exit};
-use crate::serve::event::Occasion;
-use crate::serve::plan::plan;
-use crate::serve::run::{Known, look_up, stand};
+use crate::serve::event::Scope;
+use crate::serve::lookup::lookup;
+use crate::serve::preview;
 use crate::verbs::output::print_json;
 
 /// IMEI, IMSI and MEID have 14 to 16 digits, an ICCID has 19 or 20; a date or a process has fewer in a row.
@@ -59,7 +59,8 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     }
     let raw = device.raw_descriptors()?;
     lines.push(("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect()));
-    let known = look_up(root, device, &mut |error| lines.push(("error", error.chain())));
+    let (known, errors) = lookup(root, device);
+    lines.extend(errors.iter().map(|error| ("error", error.chain())));
     let qmi_interfaces = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
     match device.descriptors() {
         Ok(descriptors) => lines.extend(shape(&descriptors, qmi_interfaces)),
@@ -72,14 +73,15 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     lines.push(("kernel", first_line(root, "/proc/sys/kernel/osrelease")));
     match &known {
         None => lines.push(("quirk", "none".to_owned())),
-        Some(Known { quirk, policy, .. }) => {
+        Some(known) => {
+            let quirk = &known.quirk;
             lines.push(("quirk", format!("{} ({})", quirk.name, quirk.place)));
-            let stand = stand(device, quirk, &Occasion::ByHand)?;
-            lines.extend(plan(&Occasion::ByHand, &stand, quirk, policy).iter().map(|step| ("plan", step.to_string())));
+            let planned = preview(root, device, &Scope::All, known, false)?;
+            lines.extend(planned.into_iter().map(|step| ("plan", step)));
         }
     }
     for (step, last) in state::peek(root, &device.port).last {
-        lines.push(("last", format!("{step}: {}: {}", last.outcome, last.text)));
+        lines.push(("last", format!("{step}: {}: {}", last.outcome.name(), last.text)));
     }
     if root.is_live() {
         lines.extend(journal().into_iter().map(|line| ("journal", line)));

@@ -14,7 +14,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
     let (quirks, errors) = quirks::all(root);
     // A caller may redirect the output into /etc/udev/rules.d: rules for a part of the database must not land there.
     if !errors.is_empty() {
-        return Ok(report_errors(errors));
+        return Ok(report_errors(errors.into_iter().map(Error::from)));
     }
     let rules = udev_rules::text(&quirks);
     if json {

@@ -1,50 +1,57 @@
-//! `status`: what each modem is, where it stands, and how the last run ended. Only sysfs and the state are read: nobody
-//! who holds the modem's port is disturbed. With `--query` the modem itself is asked, through the proxy where one holds
-//! its port. `docs/status.schema.json` describes what `--json` prints.
+//! `status`: what each modem is, its mode, configuration and radio, what needs attention, and the last results.
+//!
+//! Reads only sysfs and the state of the port, so that no program that uses the modem is disturbed. With `--query` it
+//! asks the modem itself, through the proxy if one holds the port. `docs/schema/status.schema.json` describes the JSON.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::env;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::json;
 
-use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
-use crate::host::state::{self, Last, State, StateError};
+use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
 use crate::host::sys;
-use crate::modem::access;
 use crate::modem::device::{BoundInterface, Device, DeviceError};
-use crate::modem::transport::Protocol;
-use crate::outcome::StepResult;
+use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
-use crate::serve::event::Occasion;
-use crate::serve::plan::{Action, Planned, plan};
-use crate::serve::run::{Known, look_up, stand};
-use crate::steps::fcc_auth::{self, Said};
-use crate::verbs::apply::devices;
+use crate::serve::event::Scope;
+use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::plan::{Action, PlanStep};
+use crate::serve::{NO_ACTION, planned, query};
+use crate::steps::fcc_auth::Said;
+use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::select::devices;
 
 /// One modem, as `--json` prints it.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Status {
     port: String,
     id: String,
     name: String,
-    /// What it says of itself.
+    /// What the device says of itself.
     manufacturer: Option<String>,
     product: Option<String>,
     /// `install` or `modem`.
     mode: &'static str,
+    /// Whether the kernel may use the device.
+    authorized: bool,
     configurations: Vec<Configuration>,
     interfaces: Vec<Interface>,
-    /// Whether the maker's lock is known to be open: only the modem itself could say that it is shut.
-    unlocked: bool,
-    /// What the modem says; none where it was not asked.
-    asked: Option<Asked>,
-    last: BTreeMap<String, Last>,
-    /// What is still to be done, or cannot be, with the cure.
-    in_the_way: Vec<String>,
+    /// What the last run that reached the modem found out about its radio.
+    radio: Option<LastResult>,
+    /// What the modem answered; `None` without `--query`.
+    query: Option<Query>,
+    last: BTreeMap<StepKind, LastResult>,
+    /// What keeps the modem from working, with the remedy.
+    problems: Vec<String>,
+    /// Steps that the policy, or a program that uses the modem, keeps from running.
+    suppressed: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,64 +68,68 @@ struct Interface {
     nodes: Vec<String>,
 }
 
-/// What came of asking the modem.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Asked {
-    Says(Said),
-    /// Why it did not say anything.
-    Silent(String),
+enum Query {
+    Answer(Answer),
+    /// Why there is no answer.
+    Error(String),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Answer {
+    operating_mode: String,
+    locked: Option<bool>,
 }
 
 /// How long one modem may take to answer.
-const QUESTION: Duration = Duration::from_secs(5);
+const QUERY: Duration = Duration::from_secs(5);
 
-/// Prints the status of the devices named, or of all that the database knows, which are asked themselves where `ask`.
+/// Prints the status of the devices named, or of all that the database knows.
 pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     if ask {
         if let Err(error) = sys::catch_stop_signals() {
-            log::warn!("a signal would leave a modem as it is then: {error}");
+            log::warn!("a signal would leave a modem unclean: {error}");
         }
     }
     let mut exit = Exit::Fine;
     let mut all = Vec::new();
     for device in devices(root, names)? {
-        let known = look_up(root, &device, &mut |error| {
-            exit = exit.max(error.exit());
-            eprintln!("wwan-quirks: {error}");
-        });
-        let Some(known) = known else {
-            if !names.is_empty() {
-                eprintln!("wwan-quirks: {} {}: no quirk applies, and nothing is done", device.port, device.id);
+        let (matched, errors) = lookup(root, &device);
+        exit = exit.max(report_errors(&errors));
+        let Some(matched) = matched else {
+            if !names.is_empty() && errors.is_empty() {
+                exit = exit.max(Exit::Failed);
+                eprintln!("wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)", device.port, device.id);
             }
             continue;
         };
-        match status(root, &device, &known) {
-            Ok(mut status) => {
-                status.asked = ask.then(|| asked(root, &device, &known.quirk));
-                if let Some(Asked::Says(Said { locked: Some(true), .. })) = &status.asked {
-                    let cure = format!("`wwan-quirks apply --unlock {}` opens it", device.port);
-                    status.in_the_way.push(format!("the maker's lock is shut: {cure}"));
-                }
-                all.push(status);
-            }
+        match status(root, &device, &matched, ask) {
+            Ok(status) => all.push(status),
             Err(DeviceError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     if json {
-        serde_json::to_writer_pretty(&mut *out, &all)?;
-        writeln!(out)?;
+        print_json(out, "status", &json!({ "devices": all }))?;
     } else {
-        for status in &all {
-            status.print(out)?;
+        let paint = Paint::for_terminal();
+        for (index, status) in all.iter().enumerate() {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            status.print(&paint, out)?;
+        }
+        if all.is_empty() && names.is_empty() {
+            writeln!(out, "no known modem is plugged in")?;
         }
     }
     Ok(exit)
 }
 
-fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceError> {
-    let Known { quirk, policy, is_sure } = known;
+fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> Result<Status, DeviceError> {
+    let quirk = &matched.quirk;
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
     let configurations = descriptors.iter().map(|configuration| Configuration {
@@ -131,135 +142,160 @@ fn status(root: &Root, device: &Device, known: &Known) -> Result<Status, DeviceE
         driver,
         nodes,
     });
-    let install = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_)));
-    let last = state::peek(root, &device.port).last;
-    let planned = plan(&Occasion::ByHand, &stand(device, quirk, &Occasion::ByHand)?, quirk, policy);
-    let in_the_way = match is_sure {
-        true => planned.iter().filter_map(|planned| in_the_way(device, planned, &last)).collect(),
-        false => vec!["database or policy is not right: `wwan-quirks check` shows where".to_owned()],
-    };
+    let Results { last, radio } = state::peek(root, &device.port);
+    let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
+    if matched.complete {
+        for planned in planned(root, device, &Scope::All, matched)? {
+            match &planned {
+                PlanStep::Suppressed { .. } => suppressed.push(planned.to_string()),
+                planned => problems.extend(problem(device, planned, &last)),
+            }
+        }
+    } else {
+        problems.push(NO_ACTION.to_owned());
+    }
+    let query = ask.then(|| ask_modem(root, device, matched));
+    if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
+        problems.push(format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port));
+    }
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
         name: quirk.name.clone(),
         manufacturer: device.attribute("manufacturer").ok(),
         product: device.attribute("product").ok(),
-        mode: if install { "install" } else { "modem" },
+        mode: if quirk.is_install_mode() { "install" } else { "modem" },
+        authorized: device.is_authorized(),
         configurations: configurations.collect(),
         interfaces: interfaces.collect(),
-        unlocked: last.get("fcc-auth").is_some_and(|last| last.outcome == StepResult::Done.name()),
-        in_the_way,
+        radio,
+        query,
         last,
-        asked: None,
+        problems,
+        suppressed,
     })
 }
 
-/// Asks the modem how its radio stands, and changes nothing.
-fn asked(root: &Root, device: &Device, quirk: &Quirk) -> Asked {
-    let deadline = Deadline::after(QUESTION);
-    // Another run on this modem is waited for, and waits for us.
-    let _alone = match State::lock(root, &device.port, deadline) {
-        Err(error @ StateError::Busy) => return Asked::Silent(error.to_string()),
+fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
+    let deadline = Deadline::after(QUERY);
+    let holder = Holder { enumeration: device.stay(), scope: "status".to_owned() };
+    // Another run on this modem is waited for, and waits for this one. Users other than root cannot lock, nor ask.
+    let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
+        Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
-    let procedure =
-        quirk.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None });
-    let ports = match procedure {
-        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface).map(|tty| tty.into_iter().collect()),
-        _ => device.control_ports(),
-    };
-    let ports = match ports {
-        Ok(ports) => ports,
-        Err(error) => return Asked::Silent(error.to_string()),
-    };
-    let port = ports.iter().find_map(|port| Some((port, Protocol::of_driver(port.driver.as_deref()?)?)));
-    let Some((port, protocol)) = port else { return Asked::Silent("it has no port that can be asked".to_owned()) };
-    match access::over(root, port, protocol, |transport| fcc_auth::ask(transport, procedure, deadline)) {
-        Ok(Ok(said)) => Asked::Says(said),
-        Ok(Err(error)) => Asked::Silent(error.to_string()),
-        Err(error) => Asked::Silent(error.to_string()),
-    }
-}
-
-/// What keeps `planned` from being done, as far as it can be known without asking the modem.
-fn in_the_way(device: &Device, planned: &Planned, last: &BTreeMap<String, Last>) -> Option<String> {
-    let ended = last.get(planned.step());
-    let well = ended.is_some_and(ended_well);
-    match (planned, ended) {
-        (Planned::Cannot { trouble, .. }, _) => Some(format!("{}: {trouble}", planned.step())),
-        (Planned::Stands { .. }, _) => None,
-        (Planned::Withheld { .. }, Some(last)) if last.outcome == StepResult::Done.name() => None,
-        (Planned::Withheld { step, why }, _) => Some(format!("{step} is not done: {why}")),
-        // Every port might have an unlock ahead: how the last one ended tells more.
-        (Planned::Act(Action::FccAuth { .. }), Some(_)) if well => None,
-        (Planned::Act(_), Some(last)) if !well => Some(format!("{}: {}", planned.step(), last.text)),
-        (Planned::Act(_), _) => {
-            Some(format!("{} is still to be done: `wwan-quirks apply {}` does it", planned.step(), device.port))
+    match query(root, device, matched.quirk.procedure(), deadline) {
+        Ok(Said { operating_mode, locked }) => {
+            Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
         }
+        Err(reason) => Query::Error(reason),
     }
 }
 
-fn ended_well(last: &Last) -> bool {
-    [StepResult::Done.name(), StepResult::Unchanged.name()].contains(&last.outcome.as_str())
+/// What keeps `planned` from being done, as far as it is known without asking the modem.
+fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<String> {
+    let step = planned.step();
+    let ended = last.get(&step);
+    let is_success = ended.is_some_and(|last| last.outcome.is_success());
+    match (planned, ended) {
+        (PlanStep::Infeasible { .. } | PlanStep::NotAuthorized { .. }, _) => Some(planned.to_string()),
+        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. }, _) => None,
+        // Only the modem knows whether it is locked. The last result says more.
+        (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
+        (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
+            Some(format!("{step}: {}: {}", last.outcome.words(), last.text))
+        }
+        (PlanStep::Run(_), _) => Some(format!("{step}: not done yet; run `wwan-quirks apply {}`", device.port)),
+    }
 }
+
+/// Colours for a person at a terminal.
+struct Paint {
+    is_on: bool,
+}
+
+impl Paint {
+    /// Colours are off if standard output is no terminal, or if `NO_COLOR` is set (no-color.org).
+    fn for_terminal() -> Paint {
+        let is_wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Paint { is_on: is_wanted && io::stdout().is_terminal() }
+    }
+
+    /// `text` with an SGR code of ECMA-48: 1 bold, 31 red, 32 green, 33 yellow.
+    fn text(&self, code: u8, text: &str) -> String {
+        if self.is_on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+const BOLD: u8 = 1;
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
+const PLAIN: u8 = 0;
 
 impl Status {
-    /// What there is to say, the most important first; what has the same name stands together.
-    fn rows(&self) -> Vec<(&'static str, String)> {
-        let mut rows = vec![("mode", self.mode.to_owned())];
-        rows.extend(self.in_the_way.iter().map(|what| ("in the way", what.clone())));
+    /// Label, text and colour of each row, the most important first. Rows with the same label follow each other.
+    fn rows(&self) -> Vec<(&'static str, String, u8)> {
+        let mode = if self.authorized { self.mode.to_owned() } else { format!("{}, not authorized", self.mode) };
+        let mut rows = vec![("mode", mode, PLAIN)];
+        rows.extend(self.problems.iter().map(|problem| ("problem", problem.clone(), RED)));
+        rows.extend(self.suppressed.iter().map(|step| ("suppressed", step.clone(), YELLOW)));
         if self.mode == "modem" {
-            rows.push(("radio", self.radio()));
+            rows.push(self.radio_row());
         }
-        let told: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
-        if !told.is_empty() {
-            rows.push(("calls itself", told.join(" ")));
+        let names: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
+        if !names.is_empty() {
+            rows.push(("device", names.join(" "), PLAIN));
         }
         rows.extend(self.configurations.iter().map(|configuration| {
             let mark = if configuration.active { " (active)" } else { "" };
-            ("configurations", format!("{}={}{mark}", configuration.value, configuration.functions.join("+")))
+            let functions = configuration.functions.join("+");
+            ("configurations", format!("{}={functions}{mark}", configuration.value), PLAIN)
         }));
         rows.extend(self.interfaces.iter().filter(|interface| !interface.nodes.is_empty()).map(|interface| {
-            ("ports", format!("{} ({})", interface.nodes.join(" "), interface.driver.as_deref().unwrap_or("no driver")))
+            let driver = interface.driver.as_deref().unwrap_or("no driver");
+            ("ports", format!("{} ({driver})", interface.nodes.join(" ")), PLAIN)
         }));
-        rows.extend(
-            self.last.iter().map(|(step, Last { at, outcome, text })| {
-                ("last run", format!("{step} {outcome} {}: {text}", ago(*at)))
-            }),
-        );
+        rows.extend(self.last.iter().map(|(step, last)| {
+            let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
+            let text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.text);
+            ("last results", text, PLAIN)
+        }));
         rows
     }
 
-    fn radio(&self) -> String {
-        match &self.asked {
-            None => match self.last.get("fcc-auth").filter(|last| ended_well(last)) {
-                Some(last) => format!("{}, {}", last.text, ago(last.at)),
-                None => format!("not known; `wwan-quirks status --query {}` asks the modem", self.port),
-            },
-            Some(Asked::Silent(why)) => format!("the modem could not be asked: {why}"),
-            Some(Asked::Says(Said { operating_mode, locked })) => {
-                let locked = match locked {
-                    Some(true) => "locked",
-                    Some(false) => "not locked",
-                    None => "locked, or switched off",
+    fn radio_row(&self) -> (&'static str, String, u8) {
+        let (text, colour) = match (&self.query, &self.radio) {
+            (Some(Query::Error(reason)), _) => (format!("unknown: {reason}"), RED),
+            (Some(Query::Answer(Answer { operating_mode, locked })), _) => {
+                let (locked, colour) = match locked {
+                    Some(true) => ("locked", RED),
+                    Some(false) => ("not locked", GREEN),
+                    None => ("locked or switched off", YELLOW),
                 };
-                format!("{operating_mode}, {locked}")
+                (format!("{operating_mode}, {locked}"), colour)
             }
-        }
+            (None, Some(radio)) => (format!("{}, {}", radio.text, ago(radio.at)), GREEN),
+            (None, None) => (format!("unknown; `wwan-quirks status --query {}` asks the modem", self.port), PLAIN),
+        };
+        ("radio", text, colour)
     }
 
-    fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{} {} {}", self.port, self.id, printable(&self.name))?;
+    fn print(&self, paint: &Paint, out: &mut impl Write) -> io::Result<()> {
+        let title = format!("{} {} {}", self.port, self.id, printable(&self.name));
+        writeln!(out, "{}", paint.text(BOLD, &title))?;
         let mut above = "";
-        for (label, text) in self.rows() {
-            writeln!(out, "  {:<15} {}", if label == above { "" } else { label }, printable(&text))?;
+        for (label, text, colour) in self.rows() {
+            let text = printable(&text);
+            let text = if colour == PLAIN { text } else { paint.text(colour, &text) };
+            writeln!(out, "  {:<15} {text}", if label == above { "" } else { label })?;
             above = label;
         }
         Ok(())
     }
 }
 
-/// A time of the past, as people say it.
+/// How long ago a time of the past is.
 fn ago(at: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(at, |since| since.as_secs());
     match now.saturating_sub(at) {

@@ -52,6 +52,18 @@ pub struct Quirk {
     pub place: Place,
 }
 
+impl Quirk {
+    /// How the radio is unlocked; `None` if it has no known lock.
+    pub fn procedure(&self) -> Option<&Procedure> {
+        self.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
+    }
+
+    /// Whether the device is in install mode.
+    pub fn is_install_mode(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Switch(_)))
+    }
+}
+
 /// A text that a device tells of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -10,16 +10,17 @@
 pub mod descriptors;
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{self, Mode, fstat};
 
 use crate::host::root::{Root, read_limited};
 use crate::usb::{Port, UsbId};
@@ -63,6 +64,12 @@ impl DeviceNumber {
     fn parse(text: &str) -> Option<DeviceNumber> {
         let (major, minor) = text.split_once(':')?;
         Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    /// The number of a character device.
+    pub fn of(metadata: &Metadata) -> Option<DeviceNumber> {
+        let (major, minor) = (stat::major(metadata.rdev()), stat::minor(metadata.rdev()));
+        metadata.file_type().is_char_device().then_some(DeviceNumber { major, minor })
     }
 }
 
@@ -268,11 +275,10 @@ impl Device {
 
     /// Writes `bConfigurationValue`. The kernel unbinds the drivers, sends SET_CONFIGURATION (up to 5 s) and binds anew
     /// before this returns.
-    pub fn set_configuration(&self, value: u8) -> io::Result<()> {
-        use std::io::Write;
+    pub fn set_configuration(&self, value: u8) -> nix::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
-        File::from(file).write_all(format!("{value}\n").as_bytes())
+        nix::unistd::write(file, format!("{value}\n").as_bytes()).map(drop)
     }
 
     /// `bConfigurationValue`, open for good.
@@ -293,6 +299,35 @@ impl Device {
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub fn stay(&self) -> u64 {
         fstat(&self.directory).map_or(0, |status| status.st_ino as u64)
+    }
+
+    /// Whether the kernel may use the device. USBGuard, or `usbcore.authorized_default=0`, withholds that.
+    pub fn is_authorized(&self) -> bool {
+        !self.attribute("authorized").is_ok_and(|value| value == "0")
+    }
+
+    /// How long the device has been connected, as far as the kernel counts it (`CONFIG_PM`).
+    pub fn connected_for(&self) -> Option<Duration> {
+        self.attribute("power/connected_duration").ok()?.parse().ok().map(Duration::from_millis)
+    }
+
+    /// `devnum`, its number on the bus, from 1 to 127.
+    pub fn bus_number(&self) -> Option<u16> {
+        self.decimal("devnum").ok()
+    }
+
+    /// A network interface of the modem that is up (`IFF_UP` of linux/if.h).
+    pub fn network_interface_up(&self) -> Result<Option<String>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        for interface in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            for name in self.list(&Path::new(&interface).join("net")).unwrap_or_default() {
+                let flags = self.attribute(&format!("{interface}/net/{name}/flags")).unwrap_or_default();
+                if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 != 0) {
+                    return Ok(Some(name));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The node of the device under `/dev/bus/usb`, and the number that it must have.

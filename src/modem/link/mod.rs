@@ -12,7 +12,7 @@ pub mod wdm;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,9 +104,7 @@ pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
         _ => OpenError::Io { path: path.to_owned(), source },
     })?;
     let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    let found =
-        DeviceNumber { major: nix::sys::stat::major(metadata.rdev()), minor: nix::sys::stat::minor(metadata.rdev()) };
-    if !metadata.file_type().is_char_device() || found != number {
+    if DeviceNumber::of(&metadata) != Some(number) {
         let DeviceNumber { major, minor } = number;
         return Err(OpenError::Another { path: path.to_owned(), major, minor });
     }

@@ -4,13 +4,21 @@ use super::{Link, LinkError, errno, ready};
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The longest message that is sent: what a proxy reads of a port at once.
 const LONGEST: usize = 4096;
+
+/// The process at the other end of a socket, as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: u32,
+    pub uid: u32,
+}
 
 #[derive(Debug)]
 pub struct Stream {
@@ -35,6 +43,12 @@ impl Stream {
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
         Ok(Stream::over(socket))
+    }
+
+    /// The process that listens on the socket.
+    pub fn peer(&self) -> nix::Result<Peer> {
+        let credentials = getsockopt(&self.file, PeerCredentials)?;
+        Ok(Peer { pid: credentials.pid().unsigned_abs(), uid: credentials.uid() })
     }
 
     pub(super) fn file(&self) -> &File {

@@ -40,7 +40,7 @@ impl From<rusb::Error> for UsbError {
         match error {
             rusb::Error::Pipe => UsbError::Stall,
             rusb::Error::Timeout => UsbError::TimedOut,
-            rusb::Error::NoDevice | rusb::Error::NotFound => UsbError::Gone,
+            rusb::Error::NoDevice => UsbError::Gone,
             other => UsbError::Other(other),
         }
     }

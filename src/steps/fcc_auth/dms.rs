@@ -24,7 +24,7 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 pub fn ask(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Said, SessionError> {
     let Power { mode, .. } = Power::read(&mut Client::allocate(carrier, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
-    Ok(Said { operating_mode: mode.to_string(), locked })
+    Ok(Said { operating_mode: mode, locked })
 }
 
 pub fn radio(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Radio, SessionError> {

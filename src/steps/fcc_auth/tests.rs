@@ -697,13 +697,13 @@ fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> Said {
 
 #[test]
 fn a_modem_that_is_asked_says_how_it_stands_and_is_left_so() {
-    let said = |mode: &str, locked| Said { operating_mode: mode.to_owned(), locked };
+    let said = |operating_mode, locked| Said { operating_mode, locked };
     for face in FACES {
         let locked = Modem::locked(face);
-        assert_eq!(asked(Some(&Procedure::Sierra), locked), said("low-power", None));
+        assert_eq!(asked(Some(&Procedure::Sierra), locked), said(OperatingMode::LowPower, None));
         let mut online = Modem::locked(face);
         online.mode = 0;
-        assert_eq!(asked(None, online), said("online", Some(false)));
+        assert_eq!(asked(None, online), said(OperatingMode::Online, Some(false)));
     }
     for (state, locked) in [(4, true), (0, false)] {
         let mut modem = Modem::locked(Face::Mbim);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::database::quirks::composition::Table;
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::state::{State, StateError};
-use crate::modem::access;
+use crate::host::state::{Holder, PortState, StateError};
+use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
 use crate::modem::session::at::Conversation;
 use crate::modem::session::qmi::Client;
@@ -43,12 +43,15 @@ impl Way<'_> {
 
     fn reach(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
         // Another run on this modem is waited for, and waits for us.
-        let _alone = match State::lock(self.root, &device.port, deadline) {
+        let holder = Holder { enumeration: device.stay(), scope: "composition".to_owned() };
+        let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
-            Err(error @ StateError::Busy) => return Err(Fault::NotOpened(error.to_string())),
+            Err(error @ (StateError::Busy | StateError::Interrupted)) => {
+                return Err(Fault::NotOpened(error.to_string()));
+            }
             Err(error) => {
                 log::warn!("{}: {error}", device.port);
-                State::forgetful()
+                PortState::forgetful()
             }
         };
         let over_control_port = self.over_control_port(device, deadline, story);
@@ -72,21 +75,20 @@ impl Way<'_> {
         let Some((port, protocol)) = ports.next().filter(|_| !self.table.is_direct_ip(device.id)) else {
             return Err(Fault::NoPort);
         };
-        access::over(self.root, &port, protocol, |transport| {
-            let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
-            over_qmi(transport, deadline, |carrier| {
-                let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
-                Ok(story(&mut Dms { client: &mut client, by }))
-            })?
+        let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible)?;
+        let transport = opened.transport();
+        let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
+        over_qmi(transport, deadline, |carrier| {
+            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
+            Ok(story(&mut Dms { client: &mut client, by }))
         })?
     }
 
     fn over_tty(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
         let tty = device.tty(self.table.at_interface).map_err(not_read)?.ok_or(Fault::NoPort)?;
-        access::over(self.root, &tty, Protocol::At, |transport| {
-            let mut at = Conversation::open(transport.port, deadline)?;
-            story(&mut Console::new(&mut at, self.password, self.table.is_direct_ip(device.id)))
-        })?
+        let mut opened = access::open(self.root, device, &tty, Protocol::At, Sharing::Possible)?;
+        let mut at = Conversation::open(opened.transport().port, deadline)?;
+        story(&mut Console::new(&mut at, self.password, self.table.is_direct_ip(device.id)))
     }
 }
 

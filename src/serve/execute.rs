@@ -1,0 +1,169 @@
+//! Carries out one action of a plan.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::database::quirks::{Procedure, Reset, Switch};
+use crate::host::deadline::Deadline;
+use crate::host::root::Root;
+use crate::host::state::PortState;
+use crate::host::{rfkill, sandbox, sys};
+use crate::modem::access::{self, PortUnavailable};
+use crate::modem::device::{ControlPort, Device};
+use crate::modem::link::usb::Node;
+use crate::modem::transport::Protocol;
+use crate::outcome::{Failure, Outcome, StepKind};
+use crate::serve::plan::Action;
+use crate::serve::trigger::Trigger;
+use crate::steps::switch::Target;
+use crate::steps::{configure, fcc_auth, switch};
+
+/// How long a run watches a device leave install mode. An event holds up all other events of the device; a person can
+/// wait.
+const LEAVING: Duration = Duration::from_secs(1);
+const LEAVING_WITH_TIME: Duration = Duration::from_secs(5);
+/// How often a run looks for another way to a port that other programs use.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
+
+/// Carries out `action` by `deadline`. `returned` means that the device has come back since the action before.
+pub fn execute(
+    root: &Root,
+    device: &Device,
+    action: &Action,
+    trigger: Trigger,
+    returned: bool,
+    state: &mut PortState,
+    deadline: Deadline,
+) -> Outcome {
+    match action {
+        Action::Switch { switch, .. } if trigger.is_event() && switch.pauses() >= LEAVING => {
+            let seconds = switch.pauses().as_secs_f32();
+            Outcome::Unfinished(Failure::new(
+                format!("the switch takes {seconds} s, longer than an event may take"),
+                "run `wwan-quirks apply`",
+            ))
+        }
+        Action::Switch { switch, target } => {
+            leave_install_mode(root, device, switch, target, trigger, returned, deadline)
+        }
+        Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
+        Action::FccAuth { port, protocol, procedure, reset } => {
+            let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
+            let outcome = unlock(root, device, port, *protocol, procedure, trigger, state, deadline);
+            remember(&outcome, device, state);
+            match (outcome, reset) {
+                (Outcome::StillOff(text), Some((_, authorized))) => {
+                    Outcome::Done(reset_modem(device, &text, authorized, state))
+                }
+                (outcome, _) => outcome,
+            }
+        }
+    }
+}
+
+fn leave_install_mode(
+    root: &Root,
+    device: &Device,
+    switch: &Switch,
+    target: &Target,
+    trigger: Trigger,
+    returned: bool,
+    deadline: Deadline,
+) -> Outcome {
+    let mut node = match Node::open(root, device) {
+        Ok(node) => node,
+        // The kernel's own switcher may have been first.
+        Err(_) if !device.is_present() => return switch::left_mode(),
+        Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
+    };
+    let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
+    // A message of one control transfer is over within the time that the device is watched.
+    let is_short = !switch.needs_interfaces() && trigger.is_event();
+    let deadline = if is_short { deadline.at_most(leaving) } else { deadline };
+    let attribute = switch.sets_configuration().then(|| device.configuration_value());
+    let mut configure = |value| match &attribute {
+        Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),
+        _ => false,
+    };
+    sandbox::enter();
+    let mut is_present = || device.is_present();
+    switch::run(&mut node, switch, target, returned, &mut configure, &mut is_present, leaving, deadline)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn unlock(
+    root: &Root,
+    device: &Device,
+    port: &ControlPort,
+    protocol: Protocol,
+    procedure: &Procedure,
+    trigger: Trigger,
+    state: &mut PortState,
+    deadline: Deadline,
+) -> Outcome {
+    // From here on, a signal must not prevent the cleanup of the modem.
+    if let Err(error) = sys::catch_stop_signals() {
+        log::warn!("{}: a signal would leave the modem unclean: {error}", device.port);
+    }
+    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.stay());
+    let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
+    loop {
+        let outcome = match access::open(root, device, port, protocol, trigger.sharing()) {
+            Ok(mut opened) => {
+                if !trigger.may_reopen() {
+                    sandbox::enter();
+                }
+                fcc_auth::run(opened.transport(), procedure, stays_off.as_deref(), deadline)
+            }
+            Err(PortUnavailable::Left) => {
+                Outcome::Unchanged("the modem left; its own event serves it when it is back".to_owned())
+            }
+            Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
+        };
+        // A proxy may be opening the port, or another program has opened it since: look for a way again.
+        let again = trigger.may_reopen() && matches!(outcome, Outcome::Unfinished(_)) && sys::stops() == 0;
+        if !again || deadline.remaining() < 2 * LOOK_AGAIN {
+            return outcome;
+        }
+        log::debug!("{}: {outcome:?}", device.port);
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Notes what later runs need to know about the radio of this enumeration.
+fn remember(outcome: &Outcome, device: &Device, state: &mut PortState) {
+    let enumeration = Some(device.stay());
+    let record = state.record();
+    match outcome {
+        Outcome::SwitchedOff(_) => record.switched_off = enumeration,
+        Outcome::Unchanged(_) => record.switched_off = None,
+        _ => {}
+    }
+    if !matches!(outcome, Outcome::Unfinished(_) | Outcome::Failed(_)) {
+        record.unlocked = enumeration;
+        record.arrived(StepKind::Configuration);
+    }
+}
+
+/// Resets an unlocked modem that does not come online by itself, if its `authorized` was opened for that and a reset
+/// has not failed before; otherwise says how a person can. Returns what was done.
+fn reset_modem(device: &Device, text: &str, authorized: Option<io::Result<File>>, state: &mut PortState) -> String {
+    let by_hand = format!(
+        "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
+        device.port
+    );
+    let Some(authorized) = authorized else { return by_hand };
+    if state.record().reset.replace(device.stay()) == Some(device.stay()) {
+        return by_hand;
+    }
+    let reset = state.save().and(authorized).and_then(|mut file| {
+        file.write_all(b"0\n")?;
+        file.write_all(b"1\n")
+    });
+    match reset {
+        Ok(()) => "unlocked, and reset to come online".to_owned(),
+        Err(error) => format!("{by_hand} (the reset failed: {error})"),
+    }
+}

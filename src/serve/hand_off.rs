@@ -1,0 +1,76 @@
+//! Who continues with a modem that an event has no time for.
+//!
+//! With systemd, the hook prints the result, and the udev rules add `wwan-quirks@PORT.service` to the device's
+//! `SYSTEMD_WANTS`. Without systemd, a process of our own continues, which udev, mdev and procd do not wait for. It is
+//! started before this process enters the sandbox, and waits for a word from it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use crate::host::journal::Journal;
+use crate::host::root::Root;
+use crate::host::sys;
+use crate::modem::device::Device;
+use crate::serve::event::Scope;
+use crate::serve::serve;
+use crate::serve::trigger::Trigger;
+
+pub enum Successor {
+    /// This run has the time itself.
+    None,
+    Unit(String),
+    /// The end of the pipe that the process waits at.
+    Process(File),
+}
+
+impl Successor {
+    /// Prepares who continues after an event on `device`.
+    pub fn prepare(root: &Root, device: &Device, trigger: Trigger) -> Successor {
+        if !trigger.is_event() {
+            return Successor::None;
+        }
+        // As sd_booted(3) does.
+        if root.at("/run/systemd/system").is_dir() {
+            return Successor::Unit(format!("wwan-quirks@{}.service", device.port));
+        }
+        start_process(root, device).unwrap_or_else(|errno| {
+            log::warn!("{}: no process can continue after this event: {errno}", device.port);
+            Successor::None
+        })
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Successor::None => None,
+            Successor::Unit(name) => Some(name),
+            Successor::Process(_) => Some("a background process"),
+        }
+    }
+
+    /// Lets the process continue. The unit is started by udev's rules.
+    pub fn go_on(self) {
+        if let Successor::Process(mut word) = self {
+            if let Err(error) = word.write_all(b"!") {
+                log::warn!("the background process does not continue: {error}");
+            }
+        }
+    }
+}
+
+fn start_process(root: &Root, device: &Device) -> nix::Result<Successor> {
+    let (waits, word) = pipe2(OFlag::O_CLOEXEC)?;
+    let (mut waits, word) = (File::from(waits), File::from(word));
+    let mut word = Some(word);
+    sys::detached(|| {
+        drop(word.take());
+        // The pipe closes without a word if nothing is left to do.
+        if waits.read_exact(&mut [0]).is_ok() {
+            let journal = Journal::open(root);
+            serve(root, &journal, device, &Scope::All, Trigger::Unit);
+        }
+    })?;
+    Ok(word.map_or(Successor::None, Successor::Process))
+}

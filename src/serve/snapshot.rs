@@ -1,0 +1,69 @@
+//! What the plan needs to know of a device, read from sysfs and `/proc` once.
+
+use crate::database::quirks::{Procedure, Quirk, Step};
+use crate::host::root::Root;
+use crate::modem::access;
+use crate::modem::device::descriptors::Descriptors;
+use crate::modem::device::{ControlPort, Device, DeviceError};
+use crate::serve::event::Scope;
+use crate::serve::trigger::Trigger;
+
+/// As much as the steps of the quirk need in this scope.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The kernel may use the device (`authorized`).
+    pub authorized: bool,
+    /// The descriptors, or why they cannot be read. `None` if no step needs them.
+    pub descriptors: Option<Result<Descriptors, String>>,
+    /// The active configuration; `None` if the device is unconfigured.
+    pub configuration: Option<u8>,
+    /// Ports that may carry an unlock.
+    pub ports: Vec<ControlPort>,
+    /// What uses the modem, if the run must not disturb it.
+    pub used_by: Option<String>,
+}
+
+pub fn snapshot(
+    root: &Root,
+    device: &Device,
+    quirk: &Quirk,
+    scope: &Scope,
+    trigger: Trigger,
+) -> Result<Snapshot, DeviceError> {
+    let mut snapshot = Snapshot { authorized: device.is_authorized(), ..Snapshot::default() };
+    let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
+    let needs_descriptors = |step: &Step| match step {
+        Step::Switch(switch) => switch.needs_interfaces(),
+        step => matches!(step, Step::Configuration { .. }),
+    };
+    if matches!(scope, Scope::Device | Scope::All) && has(needs_descriptors) {
+        snapshot.descriptors = match device.descriptors() {
+            Err(error @ DeviceError::Gone { .. }) => return Err(error),
+            read => Some(read.map_err(|error| error.to_string())),
+        };
+        snapshot.configuration = device.configuration()?;
+        let is_new = matches!(trigger, Trigger::Uevent);
+        if has(|step| matches!(step, Step::Configuration { .. })) && !is_new && !trigger.may_interrupt_users() {
+            snapshot.used_by = used_by(root, device)?;
+        }
+    }
+    snapshot.ports = match quirk.procedure() {
+        Some(_) if *scope == Scope::Device => Vec::new(),
+        None => Vec::new(),
+        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface)?.into_iter().collect(),
+        Some(_) => device.control_ports()?,
+    };
+    Ok(snapshot)
+}
+
+/// The program that holds a control port of the modem, or its network interface that is up.
+fn used_by(root: &Root, device: &Device) -> Result<Option<String>, DeviceError> {
+    for port in device.control_ports()? {
+        match access::users(root, &port) {
+            Ok(users) if users.is_empty() => {}
+            Ok(users) => return Ok(Some(format!("{} holds /dev/{}", access::names(&users), port.name))),
+            Err(error) => return Ok(Some(format!("unknown programs ({error})"))),
+        }
+    }
+    Ok(device.network_interface_up()?.map(|name| format!("the network interface {name} is up")))
+}

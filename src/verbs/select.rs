@@ -1,0 +1,21 @@
+//! Which devices a person means.
+
+use crate::host::root::Root;
+use crate::modem::device::Device;
+use crate::serve::error::Error;
+
+/// The devices that `names` mean, each once, or all that are plugged in.
+pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
+    if names.is_empty() {
+        return Ok(Device::all(root)?);
+    }
+    let mut devices: Vec<Device> = Vec::new();
+    for name in names {
+        for device in Device::named(root, name)? {
+            if devices.iter().all(|known| known.port != device.port) {
+                devices.push(device);
+            }
+        }
+    }
+    Ok(devices)
+}
