@@ -66,7 +66,9 @@ fn the_sources_keep_to_what_is_promised() {
         if name.ends_with("/tests.rs") || name.ends_with("/scripted.rs") {
             continue;
         }
-        for word in ["Command::new", "TcpStream", "UdpSocket", "TcpListener", "temp_dir", "\"/tmp", "fork(", "execv", ".exec("] {
+        for word in
+            ["Command::new", "TcpStream", "UdpSocket", "TcpListener", "temp_dir", "\"/tmp", "fork(", "execv", ".exec("]
+        {
             let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
             let found = code.clone().find(|line| line.contains(word) && !line.contains("PROT_EXEC"));
             assert!(

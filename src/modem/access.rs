@@ -223,7 +223,7 @@ fn holds(process: &Path, port: &ControlPort) -> bool {
 }
 
 /// A port that no other process had open. If another process opens it later, the next `send` fails once with
-/// [`LinkError::Shared`]; later sends succeed, so that cleanup can finish.
+/// [`LinkError::Contended`]; later sends succeed, so that cleanup can finish.
 struct ExclusivePort {
     link: Box<dyn Link>,
     opens: Option<Inotify>,
@@ -264,7 +264,7 @@ impl Link for ExclusivePort {
         }
         if self.contention == Contention::Detected {
             self.contention = Contention::Reported;
-            return Err(LinkError::Shared);
+            return Err(LinkError::Contended);
         }
         self.link.send(message, by)
     }
@@ -395,7 +395,7 @@ mod tests {
         let (mut port, _modem) = over(&fake, &path);
         assert_eq!(port.send(b"ask", soon()), Ok(()));
         fs::File::open(&path).unwrap();
-        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
+        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
         assert_eq!(port.send(b"release", soon()), Ok(()));
         fs::File::open(&path).unwrap();
         assert_eq!(port.send(b"release", soon()), Ok(()));
@@ -403,6 +403,6 @@ mod tests {
 
         fake.process(90, "qmicli", &["/dev/null"]);
         let (mut port, _modem) = over(&fake, Path::new("/dev/null"));
-        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Shared));
+        assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
     }
 }

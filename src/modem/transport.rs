@@ -7,7 +7,7 @@ use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::Session;
-use crate::modem::session::qmi::{self, Carrier, Direct};
+use crate::modem::session::qmi::{self, QmuxTransport, RawQmux};
 
 /// What a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +51,16 @@ pub struct Transport<'p> {
 pub fn over_qmi<T>(
     transport: Transport,
     deadline: Deadline,
-    procedure: impl FnOnce(&mut dyn Carrier) -> Result<T, SessionError>,
+    procedure: impl FnOnce(&mut dyn QmuxTransport) -> Result<T, SessionError>,
 ) -> Result<T, SessionError> {
     if transport.protocol == Protocol::Mbim {
         return procedure(&mut open_mbim(transport, deadline)?);
     }
-    let mut carrier = Direct::new(transport.port);
+    let mut qmux = RawQmux::new(transport.port);
     if let Some(port) = transport.proxied {
-        qmi::open_through_proxy(&mut carrier, port, deadline)?;
+        qmi::open_through_proxy(&mut qmux, port, deadline)?;
     }
-    procedure(&mut carrier)
+    procedure(&mut qmux)
 }
 
 /// Opens an MBIM session on the port itself, or a session of our own at mbim-proxy.

@@ -48,8 +48,8 @@ impl Error {
                 DeviceError::BadPath(_)
                 | DeviceError::NotUsb(_)
                 | DeviceError::NoSuchForm(_)
-                | DeviceError::Absent(_)
-                | DeviceError::Several { .. },
+                | DeviceError::NotFound(_)
+                | DeviceError::Ambiguous { .. },
             ) => Exit::Usage,
             Error::Quirks(_) | Error::Policy(_) | Error::Layer(_) => Exit::Invalid,
             Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,

@@ -107,7 +107,7 @@ fn unlock(
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: a signal would leave the modem unclean: {error}", device.port);
     }
-    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.stay());
+    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
     loop {
         let outcome = match access::open(root, device, port, protocol, trigger.sharing()) {
@@ -134,7 +134,7 @@ fn unlock(
 
 /// Notes what later runs need to know about the radio of this enumeration.
 fn remember(outcome: &Outcome, device: &Device, state: &mut PortState) {
-    let enumeration = Some(device.stay());
+    let enumeration = Some(device.enumeration_id());
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = enumeration,
@@ -155,7 +155,7 @@ fn reset_modem(device: &Device, text: &str, authorized: Option<io::Result<File>>
         device.port
     );
     let Some(authorized) = authorized else { return by_hand };
-    if state.record().reset.replace(device.stay()) == Some(device.stay()) {
+    if state.record().reset.replace(device.enumeration_id()) == Some(device.enumeration_id()) {
         return by_hand;
     }
     let reset = state.save().and(authorized).and_then(|mut file| {

@@ -154,13 +154,15 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
         let Some(procedure) = matched.quirk.procedure() else { continue };
         let name = &matched.quirk.name;
         let mut recorder = Recorder::new(journal, device, name, Trigger::Unit);
-        let holder = Holder { enumeration: device.stay(), scope: "before-sleep".to_owned() };
+        let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
         let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { continue };
-        if state.record().unlocked != Some(device.stay()) {
+        if state.record().unlocked != Some(device.enumeration_id()) {
             continue;
         }
         match query(root, device, Some(procedure), deadline) {
-            Ok(said) if said.operating_mode.is_low_power() => state.record().switched_off = Some(device.stay()),
+            Ok(said) if said.operating_mode.is_low_power() => {
+                state.record().switched_off = Some(device.enumeration_id())
+            }
             Ok(_) => state.record().switched_off = None,
             Err(reason) => {
                 let text = format!("the radio could not be read before sleep: {reason}");
@@ -259,7 +261,7 @@ impl Run<'_> {
         Identity {
             id: self.device.id.to_string(),
             serial: self.device.attribute("serial").ok(),
-            enumeration: self.device.stay(),
+            enumeration: self.device.enumeration_id(),
             number: self.device.bus_number(),
         }
     }

@@ -18,7 +18,7 @@ use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim;
-use crate::modem::session::qmi::Carrier;
+use crate::modem::session::qmi::QmuxTransport;
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode};
@@ -39,16 +39,16 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
     let proxied = transport.proxied.is_some();
     let ended = match (procedure, protocol) {
         (Procedure::Sierra, Protocol::Qmi | Protocol::Mbim) => {
-            over_dms(transport, deadline, |carrier| dms::sierra(carrier, stays_off, deadline))
+            over_dms(transport, deadline, |qmux| dms::sierra(qmux, stays_off, deadline))
         }
         (Procedure::Foxconn { magic }, Protocol::Qmi | Protocol::Mbim) => {
-            over_dms(transport, deadline, |carrier| dms::foxconn(carrier, magic, stays_off, deadline))
+            over_dms(transport, deadline, |qmux| dms::foxconn(qmux, magic, stays_off, deadline))
         }
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
         }
-        (Procedure::Quectel, Protocol::Qmi) => over_qmi(transport, deadline, |carrier| {
-            let radio = dms::radio(carrier, deadline)?;
+        (Procedure::Quectel, Protocol::Qmi) => over_qmi(transport, deadline, |qmux| {
+            let radio = dms::radio(qmux, deadline)?;
             Ok(no_lock("its lock is part of its MBIM composition, and the modem is in its QMI composition", radio))
         }),
         (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
@@ -75,7 +75,7 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
 fn over_dms(
     transport: Transport,
     deadline: Deadline,
-    procedure: impl FnOnce(&mut dyn Carrier) -> Result<Outcome, SessionError>,
+    procedure: impl FnOnce(&mut dyn QmuxTransport) -> Result<Outcome, SessionError>,
 ) -> Result<Outcome, SessionError> {
     if transport.protocol != Protocol::Mbim {
         return over_qmi(transport, deadline, procedure);
@@ -104,7 +104,7 @@ pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadli
     match (procedure, transport.protocol) {
         (_, Protocol::At) => rolling::ask(transport.port, deadline),
         (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
-        _ => over_qmi(transport, deadline, |carrier| dms::ask(carrier, deadline)),
+        _ => over_qmi(transport, deadline, |qmux| dms::ask(qmux, deadline)),
     }
 }
 
@@ -188,8 +188,8 @@ fn outcome_of(error: SessionError) -> Outcome {
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "`wwan-quirks apply` carries on")
         }
-        SessionError::Link(LinkError::Shared) => unfinished(error.to_string(), APPLY),
-        SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::Jammed) => {
+        SessionError::Link(LinkError::Contended) => unfinished(error.to_string(), APPLY),
+        SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::WriteTimeout) => {
             unfinished(error.to_string(), "it may still be starting; if it stays so, power the modem off and on")
         }
         SessionError::Link(_) => failed(error.to_string(), "see what the kernel's log says of the port"),

@@ -220,7 +220,7 @@ impl<'a> Verb<'a> {
         let (port, id) = (device.port.as_str(), device.id.to_string());
         let fields = [("WWAN_QUIRKS_PORT", port), ("WWAN_QUIRKS_ID", &id), ("WWAN_QUIRKS_STEP", STEP)];
         Journal::open(self.root).send(kind, &self.line(device, kind, text), &fields);
-        let holder = Holder { enumeration: device.stay(), scope: "composition".to_owned() };
+        let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let saved = PortState::lock(self.root, &device.port, &holder, Deadline::after(QUESTION)).map(|mut state| {
             state.results().record(StepKind::Composition, kind, text);
             state.save()

@@ -46,7 +46,7 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
 
 /// The modem is that of the first port that is one of a USB device.
 fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
-    let mut last = DeviceError::Absent(String::new());
+    let mut last = DeviceError::NotFound(String::new());
     for port in ports {
         match Device::named(root, &format!("/dev/{port}")).map(|devices| devices.into_iter().next()) {
             Ok(Some(device)) => return Ok(device),

@@ -178,7 +178,7 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
 
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let deadline = Deadline::after(QUERY);
-    let holder = Holder { enumeration: device.stay(), scope: "status".to_owned() };
+    let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
     // Another run on this modem is waited for, and waits for this one. Users other than root cannot lock, nor ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
         Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),

@@ -42,15 +42,15 @@ pub enum DeviceError {
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} says {text:?}, which is not what the kernel writes there")]
-    Odd { path: PathBuf, text: String },
+    Unparsable { path: PathBuf, text: String },
     #[error("the descriptors in {path} are malformed: {source}")]
     Descriptors { path: PathBuf, source: Malformed },
     #[error("{0:?} is neither a port (1-1.2), nor VID:PID, nor /dev/cdc-wdmN, nor /dev/bus/usb/BBB/DDD")]
     NoSuchForm(String),
     #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
-    Absent(String),
+    NotFound(String),
     #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
-    Several { name: String, ports: Vec<String> },
+    Ambiguous { name: String, ports: Vec<String> },
 }
 
 /// The number of a device node, major and minor.
@@ -157,7 +157,7 @@ impl Device {
         let link = root.at("/sys/bus/usb/devices").join(port.as_str());
         let sys = root.at("/sys").canonicalize();
         let real = link.canonicalize().and_then(|real| Ok((real, sys?)));
-        let (real, sys) = real.map_err(|_| DeviceError::Absent(port.to_string()))?;
+        let (real, sys) = real.map_err(|_| DeviceError::NotFound(port.to_string()))?;
         let relative = real.strip_prefix(&sys).map_err(|_| DeviceError::BadPath(real.display().to_string()))?;
         Device::open(root, relative, port)
     }
@@ -186,16 +186,16 @@ impl Device {
 
     /// The devices that a person means by `text`: a port, an ID, the node of a cdc-wdm port or a tty, or a usbfs node.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
-        let absent = || DeviceError::Absent(text.to_owned());
+        let not_found = || DeviceError::NotFound(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?]
         } else if let Ok(id) = text.parse::<UsbId>() {
             Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
         } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name) || is_tty(name)) {
             let class = if is_tty(name) { "/sys/class/tty" } else { "/sys/class/usbmisc" };
-            let real = root.at(class).join(name).canonicalize().map_err(|_| absent())?;
-            let sys = root.at("/sys").canonicalize().map_err(|_| absent())?;
-            let relative = real.strip_prefix(&sys).map_err(|_| absent())?;
+            let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
+            let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
+            let relative = real.strip_prefix(&sys).map_err(|_| not_found())?;
             vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]
         } else if let Some(numbers) = text.strip_prefix("/dev/bus/usb/") {
             let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
@@ -205,7 +205,7 @@ impl Device {
         } else {
             return Err(DeviceError::NoSuchForm(text.to_owned()));
         };
-        if found.is_empty() { Err(absent()) } else { Ok(found) }
+        if found.is_empty() { Err(not_found()) } else { Ok(found) }
     }
 
     /// The one device that a person means by `text`.
@@ -215,7 +215,7 @@ impl Device {
             (Some(device), []) => Ok(device),
             (last, _) => {
                 let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
-                Err(DeviceError::Several { name: text.to_owned(), ports })
+                Err(DeviceError::Ambiguous { name: text.to_owned(), ports })
             }
         }
     }
@@ -269,7 +269,7 @@ impl Device {
         let text = self.attribute("bConfigurationValue")?;
         match text.trim() {
             "" | "0" => Ok(None),
-            value => value.parse().map(Some).map_err(|_| self.odd("bConfigurationValue", value)),
+            value => value.parse().map(Some).map_err(|_| self.unparsable("bConfigurationValue", value)),
         }
     }
 
@@ -295,9 +295,9 @@ impl Device {
         Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
     }
 
-    /// What tells this stay on the bus from all others: the inode of its folder, which sysfs gives to no other one.
+    /// Identifies this enumeration of the device: the inode of its sysfs folder, which sysfs does not use again.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
-    pub fn stay(&self) -> u64 {
+    pub fn enumeration_id(&self) -> u64 {
         fstat(&self.directory).map_or(0, |status| status.st_ino as u64)
     }
 
@@ -343,7 +343,7 @@ impl Device {
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let directory = Path::new(&name);
             let number = self.attribute(&format!("{name}/bInterfaceNumber"))?;
-            let number = u8::from_str_radix(&number, 16).map_err(|_| self.odd("bInterfaceNumber", &number))?;
+            let number = u8::from_str_radix(&number, 16).map_err(|_| self.unparsable("bInterfaceNumber", &number))?;
             let mut nodes = Vec::new();
             for class in ["usbmisc", "net", "tty"] {
                 nodes.extend(self.list(&directory.join(class)).unwrap_or_default());
@@ -429,23 +429,23 @@ impl Device {
         }
     }
 
-    fn odd(&self, name: &str, text: &str) -> DeviceError {
-        DeviceError::Odd { path: self.path.join(name), text: text.to_owned() }
+    fn unparsable(&self, name: &str, text: &str) -> DeviceError {
+        DeviceError::Unparsable { path: self.path.join(name), text: text.to_owned() }
     }
 
     fn hex(&self, name: &str) -> Result<u16, DeviceError> {
         let text = self.attribute(name)?;
-        u16::from_str_radix(&text, 16).map_err(|_| self.odd(name, &text))
+        u16::from_str_radix(&text, 16).map_err(|_| self.unparsable(name, &text))
     }
 
     fn decimal(&self, name: &str) -> Result<u16, DeviceError> {
         let text = self.attribute(name)?;
-        text.parse().map_err(|_| self.odd(name, &text))
+        text.parse().map_err(|_| self.unparsable(name, &text))
     }
 
     fn number(&self, name: &str) -> Result<DeviceNumber, DeviceError> {
         let text = self.attribute(name)?;
-        DeviceNumber::parse(&text).ok_or_else(|| self.odd(name, &text))
+        DeviceNumber::parse(&text).ok_or_else(|| self.unparsable(name, &text))
     }
 }
 

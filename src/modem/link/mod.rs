@@ -1,4 +1,4 @@
-//! How bytes travel: each kind of port behind [`Port`].
+//! Bytes to and from a modem: each kind of port behind [`Link`].
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -28,18 +28,16 @@ use crate::modem::device::DeviceNumber;
 /// poll does not wait while an error is pending.
 const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A port that a modem listens on.
+/// A port of a modem.
 pub trait Link {
-    /// Sends one message whole.
+    /// Sends one whole message.
     fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError>;
 
-    /// The next bytes from the modem, at least one; `None` where none came in time, and after that time whatever came:
-    /// a modem that never stops talking does not keep anybody.
-    ///
-    /// They need be neither one message nor whole messages.
+    /// The next bytes from the modem: part of a message, one message, or several. `None` if nothing comes before the
+    /// deadline, and always after it, so that a modem that never stops sending does not hold the caller.
     fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError>;
 
-    /// The longest message that the port carries, in bytes.
+    /// The longest message that the port takes, in bytes.
     fn longest(&self) -> usize;
 }
 
@@ -59,23 +57,23 @@ impl Link for Box<dyn Link> {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The port took nothing until the deadline.
-    #[error("the port takes no message")]
-    Jammed,
+    /// The port accepted nothing before the deadline.
+    #[error("the port accepts no message")]
+    WriteTimeout,
     #[error("the modem left")]
     Gone,
-    /// Somebody else has opened the port meanwhile. Said once.
-    #[error("somebody else opened the port too")]
-    Shared,
-    /// The process was asked to stop. Said once for each time that it was asked.
+    /// Another process has opened the port meanwhile. Reported once.
+    #[error("another program has opened the port too")]
+    Contended,
+    /// The process received a termination signal. Reported once for each signal.
     #[error("stopped by a signal")]
     Interrupted,
-    /// Bytes from the modem were lost; those that follow need not begin with a message.
-    #[error("bytes from the modem were lost")]
-    Lost,
-    #[error("a message of {length} bytes is longer than the port's {longest}")]
+    /// Bytes from the modem are lost. The next bytes need not begin with a message.
+    #[error("bytes from the modem are lost")]
+    Overrun,
+    #[error("a message of {length} bytes is longer than the {longest} bytes that the port takes")]
     TooLong { length: usize, longest: usize },
-    #[error("the port's {operation} failed: {errno}")]
+    #[error("{operation} on the port failed: {errno}")]
     Io { operation: &'static str, errno: Errno },
 }
 
@@ -83,18 +81,20 @@ pub enum LinkError {
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
-    /// Its other face, `/dev/wwan*`, is in use, of which the kernel lets one be opened; or a program has a tty to itself
-    /// (`TIOCEXCL`).
+    /// The `/dev/wwan*` node of the same port is open, and the kernel allows one of the two. Or a program has a tty for
+    /// itself (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
     #[error("cannot open {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is not the device that sysfs names: it must be the character device {major}:{minor}")]
-    Another { path: PathBuf, major: u64, minor: u64 },
+    #[error("{path} is not the character device {major}:{minor} that sysfs names")]
+    WrongDevice { path: PathBuf, major: u64, minor: u64 },
 }
 
-/// Opens a device node for reading and writing, without blocking. Refused is whatever is not the character device
-/// `number`: a link, a file, or the node of another device.
+/// Opens a device node for reading and writing, without blocking.
+///
+/// # Errors
+/// `WrongDevice` for anything but the character device `number`; a symbolic link is not followed.
 pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
@@ -106,7 +106,7 @@ pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     if DeviceNumber::of(&metadata) != Some(number) {
         let DeviceNumber { major, minor } = number;
-        return Err(OpenError::Another { path: path.to_owned(), major, minor });
+        return Err(OpenError::WrongDevice { path: path.to_owned(), major, minor });
     }
     Ok(file)
 }
@@ -133,7 +133,7 @@ fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> 
     }
 }
 
-/// What a read or write came to, with the number of its error.
+/// The result of a read or write, with its errno.
 fn errno(result: io::Result<usize>) -> Result<usize, Errno> {
     result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
@@ -143,11 +143,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_named_character_device_is_opened() {
+    fn opens_only_the_named_character_device() {
         let null = DeviceNumber { major: 1, minor: 3 };
         assert!(open_node(Path::new("/dev/null"), null).is_ok());
         let other = open_node(Path::new("/dev/zero"), null).unwrap_err();
-        assert!(matches!(other, OpenError::Another { .. }), "{other}");
+        assert!(matches!(other, OpenError::WrongDevice { .. }), "{other}");
         assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Gone { .. })));
         let link = std::env::temp_dir().join(format!("wwan-quirks-link-{}", std::process::id()));
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();

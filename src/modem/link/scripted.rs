@@ -495,7 +495,7 @@ impl Link for Modem {
         assert!(message.len() <= self.longest);
         if self.jammed {
             clock::wait(by.remaining());
-            return Err(LinkError::Jammed);
+            return Err(LinkError::WriteTimeout);
         }
         self.take(message);
         Ok(())

@@ -68,7 +68,7 @@ impl Link for Stream {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
                     if !self.ready(PollFlags::POLLOUT, by)? {
-                        return Err(LinkError::Jammed);
+                        return Err(LinkError::WriteTimeout);
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(sending.join().unwrap(), Ok(()));
             assert_eq!(came, message);
         });
-        assert_eq!(stream.send(&message, soon()), Err(LinkError::Jammed));
+        assert_eq!(stream.send(&message, soon()), Err(LinkError::WriteTimeout));
     }
 
     #[test]

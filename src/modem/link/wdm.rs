@@ -56,7 +56,7 @@ impl Link for Wdm {
                 Ok(written) => return Err(LinkError::TooLong { length: message.len(), longest: written }),
                 Err(Errno::EAGAIN) => {
                     if !self.ready(PollFlags::POLLOUT, by)? {
-                        return Err(LinkError::Jammed);
+                        return Err(LinkError::WriteTimeout);
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -77,7 +77,7 @@ impl Link for Wdm {
                 Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
-                Err(Errno::ENOBUFS | Errno::EIO) => return Err(LinkError::Lost),
+                Err(Errno::ENOBUFS | Errno::EIO) => return Err(LinkError::Overrun),
                 Err(errno) => return Err(LinkError::Io { operation: "read", errno }),
             }
         }
@@ -158,7 +158,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(filled, LinkError::Jammed);
+        assert_eq!(filled, LinkError::WriteTimeout);
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| port.send(b"late", Deadline::after(Duration::from_secs(10))));
             while modem.recv(&mut [0; 4096]).unwrap() != 4 {}

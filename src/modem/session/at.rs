@@ -1,6 +1,6 @@
 //! A conversation in AT commands: one at a time, answered by lines and a result.
 
-use super::{KEPT_BACK, SessionError, no_answer, persist};
+use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::Framer;
@@ -20,13 +20,13 @@ pub struct Conversation<'p> {
 impl<'p> Conversation<'p> {
     /// Asks until the modem answers at all, and has it echo no more.
     pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
-        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(KEPT_BACK) };
+        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(CLEANUP_RESERVE) };
         let (by, mut tries) = (conversation.deadline, 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
             tries += 1;
             conversation.exchange("ATE0", "ate0", until)
         };
-        persist(&mut conversation, by, attempt, Self::pause)?
+        retry_until(&mut conversation, by, attempt, Self::pause)?
             .ok_or_else(|| no_answer("ATE0", conversation.framer.skipped()))?;
         if tries > 1 {
             conversation.pause(by.at_most(AFTERMATH))?;
@@ -79,7 +79,7 @@ impl<'p> Conversation<'p> {
             match self.port.receive(until) {
                 Ok(Some(read)) => self.framer.push(read),
                 Ok(None) => return Ok(None),
-                Err(LinkError::Lost) => self.framer.clear(),
+                Err(LinkError::Overrun) => self.framer.clear(),
                 Err(error) => return Err(error.into()),
             }
         }

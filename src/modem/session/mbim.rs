@@ -1,7 +1,10 @@
 //! An MBIM session: open, commands and their answers, close.
 
-use super::qmi::Carrier;
-use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, Loss, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::qmi::QmuxTransport;
+use super::{
+    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
+    uninterrupted,
+};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
@@ -138,7 +141,9 @@ impl<'p> Session<'p> {
                 }
             }
             let mut is_behind = false;
-            while let Some(done) = session.receive_done(if is_behind { until.at_most(BEHIND) } else { until })? {
+            while let Some(done) =
+                session.receive_done(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until })?
+            {
                 if !done.answers {
                     match flushes.contains(&done.tid) {
                         true => loss.overtaken(),
@@ -154,7 +159,7 @@ impl<'p> Session<'p> {
             }
             Ok(None)
         };
-        persist(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(command.name, self.skipped() - skipped))
+        retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(command.name, self.skipped() - skipped))
     }
 
     /// Lets time pass, and takes from the port what comes meanwhile.
@@ -165,7 +170,7 @@ impl<'p> Session<'p> {
 
     /// When commands end, and what is left is kept for the close.
     pub fn work_deadline(&self) -> Deadline {
-        self.deadline.minus(KEPT_BACK)
+        self.deadline.minus(CLEANUP_RESERVE)
     }
 
     /// Sends OPEN until the modem answers. A modem that an earlier host left open can answer with CLOSE_DONE for ever
@@ -180,7 +185,9 @@ impl<'p> Session<'p> {
             }
             tids.push(session.send(Body::Open { max_control_transfer }, by)?);
             let (mut is_behind, mut close_dones) = (false, 0);
-            while let Some(received) = session.receive_message(if is_behind { until.at_most(BEHIND) } else { until })? {
+            while let Some(received) =
+                session.receive_message(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until })?
+            {
                 let Received::Message(bytes) = received else {
                     is_behind = true;
                     continue;
@@ -212,7 +219,7 @@ impl<'p> Session<'p> {
             }
             Ok(None)
         };
-        persist(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(OPEN, self.skipped() - skipped))
+        retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(OPEN, self.skipped() - skipped))
     }
 
     fn ask(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<(), SessionError> {
@@ -242,13 +249,13 @@ impl<'p> Session<'p> {
     /// Sends a message with a TID of its own, and returns it.
     fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
         if self.shared {
-            return Err(LinkError::Jammed.into());
+            return Err(LinkError::WriteTimeout.into());
         }
         self.tid = self.tid.wrapping_add(1).max(1);
         let message = Message { tid: self.tid, body }.emit();
         for fragment in mbim::fragments(&message, self.port.longest()) {
             let sent = self.port.send(&fragment, by);
-            self.shared = sent == Err(LinkError::Shared);
+            self.shared = sent == Err(LinkError::Contended);
             sent?;
         }
         Ok(self.tid)
@@ -263,7 +270,7 @@ impl<'p> Session<'p> {
                 Received::Message(bytes) => bytes,
                 Received::AnswerFragment { tid } => {
                     if asked(tid).is_none() {
-                        until = until.at_most(BEHIND);
+                        until = until.at_most(STALE_REPLY_WAIT);
                     }
                     continue;
                 }
@@ -285,7 +292,7 @@ impl<'p> Session<'p> {
                 },
                 passed_over => {
                     if is_answer(&passed_over) {
-                        until = until.at_most(BEHIND);
+                        until = until.at_most(STALE_REPLY_WAIT);
                     }
                     self.pass_over(passed_over, &bytes);
                 }
@@ -314,7 +321,7 @@ impl<'p> Session<'p> {
             match self.port.receive(until) {
                 Ok(Some(read)) => self.framer.push(read),
                 Ok(None) => return Ok(None),
-                Err(LinkError::Lost) => self.framer.clear(),
+                Err(LinkError::Overrun) => self.framer.clear(),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -334,10 +341,10 @@ impl<'p> Session<'p> {
     /// port would stop it.
     fn close(&mut self) -> Result<(), SessionError> {
         // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
-        let by = self.deadline.at_most(KEPT_BACK).max(Deadline::after(KEPT_BACK_FOR_CLOSE));
+        let by = self.deadline.at_most(CLEANUP_RESERVE).max(Deadline::after(CLOSE_RESERVE));
         let mut tids = Vec::new();
         // One that is not answered may not have been heard.
-        for until in [by.at_most(KEPT_BACK / 2), by] {
+        for until in [by.at_most(CLEANUP_RESERVE / 2), by] {
             tids.push(uninterrupted(|| self.send(Body::Close, by))?);
             while let Some(received) = uninterrupted(|| self.receive_message(until))? {
                 let Received::Message(bytes) = received else { continue };
@@ -367,7 +374,7 @@ impl Drop for Session<'_> {
     }
 }
 
-impl Carrier for Session<'_> {
+impl QmuxTransport for Session<'_> {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError> {
         self.ask(QMI, frame, by)
     }

@@ -17,16 +17,16 @@ use std::time::Duration;
 
 /// The end of a session's time, kept back for releasing the CID and closing the MBIM session. One that works answers
 /// within a few milliseconds; one that does not is told, and not waited for.
-pub const KEPT_BACK: Duration = Duration::from_millis(150);
+pub const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
 /// The share of it that is left when the CID has been released.
-const KEPT_BACK_FOR_CLOSE: Duration = Duration::from_millis(50);
+const CLOSE_RESERVE: Duration = Duration::from_millis(50);
 
 /// How long a request waits for its answer before it is sent again, at first and at most.
-const FIRST_TRY: Duration = Duration::from_millis(400);
-const LONGEST_TRY: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_millis(400);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// And where answers come that nobody waits for: somebody before us did not take all of theirs, each request lets one
 /// out, and ours stands behind them.
-const BEHIND: Duration = Duration::from_millis(50);
+const STALE_REPLY_WAIT: Duration = Duration::from_millis(50);
 /// How long the answer to a request that changes the modem may take though later requests are answered, and how often
 /// such a request is sent at most: each allocation takes one of the ten or so CIDs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -108,18 +108,18 @@ impl Loss {
 ///
 /// `attempt` sends the request and waits for its answer until the given moment; `rest` lets the time until the given
 /// moment pass, and is where a busy modem is left in peace.
-fn persist<S, T>(
+fn retry_until<S, T>(
     session: &mut S,
     by: Deadline,
     mut attempt: impl FnMut(&mut S, Deadline) -> Result<Option<T>, SessionError>,
     mut rest: impl FnMut(&mut S, Deadline) -> Result<(), SessionError>,
 ) -> Result<Option<T>, SessionError> {
-    let mut wait = FIRST_TRY;
+    let mut wait = FIRST_WAIT;
     let mut pause = FIRST_PAUSE;
     let mut last_word = None;
     while !by.has_passed() {
         match attempt(session, by.at_most(wait)) {
-            Ok(None) => wait = (wait * 2).min(LONGEST_TRY),
+            Ok(None) => wait = (wait * 2).min(LONGEST_WAIT),
             Err(busy) if busy.is_transient() => {
                 debug!("{busy}");
                 rest(session, by.at_most(pause))?;
@@ -127,7 +127,7 @@ fn persist<S, T>(
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             // The time was up while it was sent once more.
-            Err(SessionError::Link(LinkError::Jammed)) if last_word.is_some() => break,
+            Err(SessionError::Link(LinkError::WriteTimeout)) if last_word.is_some() => break,
             done => return done,
         }
     }
@@ -139,7 +139,7 @@ fn persist<S, T>(
 fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
     loop {
         match what() {
-            Err(SessionError::Link(LinkError::Interrupted | LinkError::Shared)) => {}
+            Err(SessionError::Link(LinkError::Interrupted | LinkError::Contended)) => {}
             done => return done,
         }
     }
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn a_busy_modem_is_told_of_when_the_time_is_up_while_it_is_asked_again() {
         let busy = || SessionError::Qmi { request: "asking", error: ErrorCode(52) };
-        let mut answers = vec![SessionError::Link(LinkError::Jammed), busy()];
+        let mut answers = vec![SessionError::Link(LinkError::WriteTimeout), busy()];
         let by = Deadline::after(Duration::from_secs(10));
-        let ended = persist(&mut answers, by, |answers, _| answers.pop().map_or(Ok(Some(())), Err), |_, _| Ok(()));
+        let ended = retry_until(&mut answers, by, |answers, _| answers.pop().map_or(Ok(Some(())), Err), |_, _| Ok(()));
         assert_eq!(ended, Err(busy()));
     }
 }

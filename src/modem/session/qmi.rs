@@ -1,6 +1,9 @@
 //! A QMI client: one CID of one service, over anything that carries QMUX frames.
 
-use super::{BEHIND, KEPT_BACK, KEPT_BACK_FOR_CLOSE, Loss, SessionError, first_tid, no_answer, persist, uninterrupted};
+use super::{
+    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
+    uninterrupted,
+};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms};
@@ -10,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What QMUX frames travel in.
-pub trait Carrier {
+pub trait QmuxTransport {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError>;
 
     /// The next frame; `None` where none came in time.
@@ -24,18 +27,18 @@ pub trait Carrier {
 }
 
 /// QMUX frames on a port of their own.
-pub struct Direct<'p> {
+pub struct RawQmux<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
 }
 
-impl<'p> Direct<'p> {
-    pub fn new(port: &'p mut dyn Link) -> Direct<'p> {
-        Direct { port, framer: qmi::framer() }
+impl<'p> RawQmux<'p> {
+    pub fn new(port: &'p mut dyn Link) -> RawQmux<'p> {
+        RawQmux { port, framer: qmi::framer() }
     }
 }
 
-impl Carrier for Direct<'_> {
+impl QmuxTransport for RawQmux<'_> {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError> {
         Ok(self.port.send(frame, by)?)
     }
@@ -48,7 +51,7 @@ impl Carrier for Direct<'_> {
             match self.port.receive(by) {
                 Ok(Some(read)) => self.framer.push(read),
                 Ok(None) => return Ok(None),
-                Err(LinkError::Lost) => self.framer.clear(),
+                Err(LinkError::Overrun) => self.framer.clear(),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -64,8 +67,8 @@ impl Carrier for Direct<'_> {
 }
 
 /// Tells qmi-proxy, on a new connection to it, which port the connection is for.
-pub fn open_through_proxy(carrier: &mut dyn Carrier, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
-    let mut client = Client::without_cid(carrier, Service::CTL, deadline);
+pub fn open_through_proxy(qmux: &mut dyn QmuxTransport, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
+    let mut client = Client::without_cid(qmux, Service::CTL, deadline);
     client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())])?;
     Ok(())
 }
@@ -88,7 +91,7 @@ impl Reply {
 
 /// A client of one service. Its CID is released when it is dropped, and so is one that the modem gives it too late.
 pub struct Client<'c> {
-    carrier: &'c mut dyn Carrier,
+    qmux: &'c mut dyn QmuxTransport,
     service: Service,
     cid: Option<u8>,
     /// TID of an allocation that has not been answered.
@@ -103,17 +106,21 @@ impl<'c> Client<'c> {
     /// Waits until the modem answers at all, and then asks for a CID, once: each allocation takes one of about ten.
     ///
     /// The client is done with the modem by `deadline`, release included.
-    pub fn allocate(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Result<Self, SessionError> {
-        let mut client = Client::without_cid(carrier, service, deadline);
+    pub fn allocate(
+        qmux: &'c mut dyn QmuxTransport,
+        service: Service,
+        deadline: Deadline,
+    ) -> Result<Self, SessionError> {
+        let mut client = Client::without_cid(qmux, service, deadline);
         // Not CTL Sync, which is the usual greeting: it would take everybody else's CIDs away.
         client.exchange(ctl::GET_VERSION_INFO, 0, &[])?;
         client.take_cid()?;
         Ok(client)
     }
 
-    fn without_cid(carrier: &'c mut dyn Carrier, service: Service, deadline: Deadline) -> Client<'c> {
+    fn without_cid(qmux: &'c mut dyn QmuxTransport, service: Service, deadline: Deadline) -> Client<'c> {
         let tid = first_tid() as u16;
-        Client { carrier, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
+        Client { qmux, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
     /// Sends a request and returns the answer. A modem that is busy is asked again until the time is up.
@@ -139,22 +146,22 @@ impl<'c> Client<'c> {
 
     /// Lets time pass, and takes from the port what comes meanwhile: unread messages hold back later ones.
     pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
-        while self.receive_aside(until)? {}
+        while self.discard_next(until)? {}
         Ok(())
     }
 
     /// Whether a frame came in time, to be put aside.
-    fn receive_aside(&mut self, until: Deadline) -> Result<bool, SessionError> {
-        let Some(frame) = self.carrier.receive(until)? else { return Ok(false) };
+    fn discard_next(&mut self, until: Deadline) -> Result<bool, SessionError> {
+        let Some(frame) = self.qmux.receive(until)? else { return Ok(false) };
         if let Ok(message) = Message::parse(&frame) {
-            self.put_aside(&message);
+            self.discard(&message);
         }
         Ok(true)
     }
 
     /// When the client's requests end, and what is left is kept for the release.
     pub fn work_deadline(&self) -> Deadline {
-        self.deadline.minus(KEPT_BACK)
+        self.deadline.minus(CLEANUP_RESERVE)
     }
 
     fn take_cid(&mut self) -> Result<u8, SessionError> {
@@ -171,13 +178,13 @@ impl<'c> Client<'c> {
     /// stale replies out that may hold its answer back. It is sent again only if its answer is lost.
     fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
         let by = self.work_deadline();
-        let skipped = self.carrier.skipped();
+        let skipped = self.qmux.skipped();
         let (mut tids, mut flushes, mut garbage) = (Vec::new(), Vec::new(), 0);
         // Of a request that changes the modem.
         let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |client: &mut Self, until: Deadline| {
             if !tids.is_empty() {
-                client.carrier.resynchronise();
+                client.qmux.resynchronise();
             }
             if call.is_change() && is_sent && !loss.is_certain() {
                 // A proxy loses nothing, and takes nothing else before this.
@@ -193,10 +200,12 @@ impl<'c> Client<'c> {
                 is_sent = true;
                 loss.sent();
                 flushes.clear();
-                client.carrier.send(&qmi::request(call, cid, tid, tlvs), by)?;
+                client.qmux.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
             let mut is_behind = false;
-            while let Some(frame) = client.carrier.receive(if is_behind { until.at_most(BEHIND) } else { until })? {
+            while let Some(frame) =
+                client.qmux.receive(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until })?
+            {
                 let message = match Message::parse(&frame) {
                     Ok(message) => message,
                     Err(malformed) => {
@@ -217,12 +226,12 @@ impl<'c> Client<'c> {
                 } else {
                     is_behind |= message.kind == Kind::Response;
                 }
-                client.put_aside(&message);
+                client.discard(&message);
             }
             Ok(None)
         };
-        persist(self, by, attempt, Self::pause)?
-            .ok_or_else(|| no_answer(call.name, garbage + self.carrier.skipped() - skipped))
+        retry_until(self, by, attempt, Self::pause)?
+            .ok_or_else(|| no_answer(call.name, garbage + self.qmux.skipped() - skipped))
     }
 
     /// Sends a request whose answer does not matter, so that the modem lets one reply out. Returns the TID.
@@ -232,7 +241,7 @@ impl<'c> Client<'c> {
         let (call, cid) =
             if service == Service::DMS { (dms::GET_OPERATING_MODE, cid) } else { (ctl::GET_VERSION_INFO, 0) };
         let tid = self.next_tid(call.service);
-        self.carrier.send(&qmi::request(call, cid, tid, &[]), by)?;
+        self.qmux.send(&qmi::request(call, cid, tid, &[]), by)?;
         Ok(tid)
     }
 
@@ -250,7 +259,7 @@ impl<'c> Client<'c> {
 
     /// Deals with what answers no request that is waited for. A CID that comes too late, or to a process that is no
     /// more, is nobody's and goes back.
-    fn put_aside(&mut self, message: &Message) {
+    fn discard(&mut self, message: &Message) {
         debug!("passed over {} message {:#06x}, TID {}", message.service, message.id, message.tid);
         if (message.service, message.kind) != (Service::CTL, Kind::Response) {
             return;
@@ -262,7 +271,7 @@ impl<'c> Client<'c> {
             self.allocating = self.allocating.filter(|tid| *tid != message.tid);
             if let (Ok(Ok(())), Ok((service, cid))) = (message.result(), allocated(message.tlvs)) {
                 debug!("CID {cid} of {service} came too late and goes back");
-                let by = self.deadline.minus(KEPT_BACK_FOR_CLOSE);
+                let by = self.deadline.minus(CLOSE_RESERVE);
                 if let Err(error) = uninterrupted(|| self.send_release(service, cid, by)) {
                     debug!("CID {cid} of {service} was not released: {error}");
                 }
@@ -285,7 +294,7 @@ impl<'c> Client<'c> {
     /// Gives the CID back, and one that comes too late, and waits a little for the answers: before that, the request
     /// may not have left, and closing the port would stop it.
     fn release(&mut self) -> Result<(), SessionError> {
-        let by = self.deadline.minus(KEPT_BACK_FOR_CLOSE).at_most(KEPT_BACK - KEPT_BACK_FOR_CLOSE);
+        let by = self.deadline.minus(CLOSE_RESERVE).at_most(CLEANUP_RESERVE - CLOSE_RESERVE);
         if let Some(cid) = self.cid.take() {
             uninterrupted(|| self.send_release(self.service, cid, by))?;
         }
@@ -293,7 +302,7 @@ impl<'c> Client<'c> {
             uninterrupted(|| self.flush_stale_reply(Service::CTL, 0, by))?;
         }
         while !self.releasing.is_empty() || self.allocating.is_some() {
-            if !uninterrupted(|| self.receive_aside(by))? {
+            if !uninterrupted(|| self.discard_next(by))? {
                 break;
             }
         }
@@ -302,7 +311,7 @@ impl<'c> Client<'c> {
 
     fn send_release(&mut self, service: Service, cid: u8, by: Deadline) -> Result<(), SessionError> {
         let tid = self.next_tid(Service::CTL);
-        self.carrier.send(&qmi::request(ctl::RELEASE_CID, 0, tid, &[(0x01, &[service.0, cid])]), by)?;
+        self.qmux.send(&qmi::request(ctl::RELEASE_CID, 0, tid, &[(0x01, &[service.0, cid])]), by)?;
         self.releasing.push(tid);
         Ok(())
     }

@@ -82,8 +82,8 @@ mod tests {
         let wanted = Wanted::Value(Value::Number(8));
         let waits = |_: &Composition| true;
         let request = Request { wanted: Some(&wanted), no_at_port: false, reset: true, waits: &waits };
-        let told = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |carrier| {
-            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
+        let told = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |qmux| {
+            let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
             Ok(go_through(&mut Dms { client: &mut client, by: "QMI" }, &request, &Table::shipped()))
         });
         told?

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
-use crate::modem::session::qmi::{Carrier, Client};
+use crate::modem::session::qmi::{Client, QmuxTransport};
 use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service, dms};
 use crate::outcome::Outcome;
@@ -21,19 +21,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// An online radio is not locked; one in low power may be, or somebody switched it off: no message tells which.
-pub fn ask(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Said, SessionError> {
-    let Power { mode, .. } = Power::read(&mut Client::allocate(carrier, Service::DMS, deadline)?)?;
+pub fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
+    let Power { mode, .. } = Power::read(&mut Client::allocate(qmux, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
     Ok(Said { operating_mode: mode, locked })
 }
 
-pub fn radio(carrier: &mut dyn Carrier, deadline: Deadline) -> Result<Radio, SessionError> {
-    look(&mut Client::allocate(carrier, Service::DMS, deadline)?)
+pub fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Radio, SessionError> {
+    look(&mut Client::allocate(qmux, Service::DMS, deadline)?)
 }
 
 /// A Sierra modem goes online by itself with the unlock, unless somebody else holds it in low power too.
-pub fn sierra(carrier: &mut dyn Carrier, stays_off: Option<&str>, deadline: Deadline) -> Result<Outcome, SessionError> {
-    let mut dms = Client::allocate(carrier, Service::DMS, deadline)?;
+pub fn sierra(
+    qmux: &mut dyn QmuxTransport,
+    stays_off: Option<&str>,
+    deadline: Deadline,
+) -> Result<Outcome, SessionError> {
+    let mut dms = Client::allocate(qmux, Service::DMS, deadline)?;
     if let Some(why_not) = unless_in_low_power(&mut dms)? {
         return Ok(why_not);
     }
@@ -47,12 +51,12 @@ pub fn sierra(carrier: &mut dyn Carrier, stays_off: Option<&str>, deadline: Dead
 
 /// Foxconn's second version first, as newer firmware takes nothing else and older refuses it without harm.
 pub fn foxconn(
-    carrier: &mut dyn Carrier,
+    qmux: &mut dyn QmuxTransport,
     magic: &str,
     stays_off: Option<&str>,
     deadline: Deadline,
 ) -> Result<Outcome, SessionError> {
-    let mut dms = Client::allocate(carrier, Service::DMS, deadline)?;
+    let mut dms = Client::allocate(qmux, Service::DMS, deadline)?;
     if let Some(why_not) = unless_in_low_power(&mut dms)? {
         return Ok(why_not);
     }

@@ -226,7 +226,7 @@ fn silence_is_unfinished_at_each_request() {
     modem.mute_to = vec![1];
     assert_trouble(unlock(&mut modem), true, "no answer to MBIM open");
     assert_eq!(modem.seen.last(), Some(&2), "what may have been opened late is closed");
-    assert_trouble(both(|modem| modem.jammed = true), true, "the port takes no message");
+    assert_trouble(both(|modem| modem.jammed = true), true, "the port accepts no message");
 }
 
 #[test]

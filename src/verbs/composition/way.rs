@@ -43,7 +43,7 @@ impl Way<'_> {
 
     fn reach(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
         // Another run on this modem is waited for, and waits for us.
-        let holder = Holder { enumeration: device.stay(), scope: "composition".to_owned() };
+        let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
             Err(error @ (StateError::Busy | StateError::Interrupted)) => {
@@ -78,8 +78,8 @@ impl Way<'_> {
         let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible)?;
         let transport = opened.transport();
         let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
-        over_qmi(transport, deadline, |carrier| {
-            let mut client = Client::allocate(carrier, Service::DMS, deadline)?;
+        over_qmi(transport, deadline, |qmux| {
+            let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
             Ok(story(&mut Dms { client: &mut client, by }))
         })?
     }
