@@ -310,6 +310,12 @@ impl PortState {
         recorded.and(self.results.save(results))
     }
 
+    /// Writes what has changed for the last time before the lock is released.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.record.value.holder = None;
+        self.save()
+    }
+
     /// Leaves the port locked when this process ends, for as long as a child process has the lock open.
     pub fn leave_to_child(mut self) {
         if let Some((lock, _)) = self.files.take() {

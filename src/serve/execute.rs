@@ -50,12 +50,14 @@ pub fn execute(
         }
         Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
         Action::FccAuth { port, protocol, procedure, reset } => {
+            // The sandbox does not let the process look at the device's directory again.
+            let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
             let outcome = unlock(root, device, port, *protocol, procedure, trigger, state, deadline);
-            remember(&outcome, device, state);
+            remember(&outcome, enumeration, state);
             match (outcome, reset) {
                 (Outcome::StillOff(text), Some((_, authorized))) => {
-                    Outcome::Done(reset_modem(device, &text, authorized, state))
+                    Outcome::Done(reset_modem(device, enumeration, &text, authorized, state))
                 }
                 (outcome, _) => outcome,
             }
@@ -133,8 +135,8 @@ fn unlock(
 }
 
 /// Notes what later runs need to know about the radio of this enumeration.
-fn remember(outcome: &Outcome, device: &Device, state: &mut PortState) {
-    let enumeration = Some(device.enumeration_id());
+fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
+    let enumeration = Some(enumeration);
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = enumeration,
@@ -149,13 +151,19 @@ fn remember(outcome: &Outcome, device: &Device, state: &mut PortState) {
 
 /// Resets an unlocked modem that does not come online by itself, if its `authorized` was opened for that and a reset
 /// has not failed before; otherwise says how a person can. Returns what was done.
-fn reset_modem(device: &Device, text: &str, authorized: Option<io::Result<File>>, state: &mut PortState) -> String {
+fn reset_modem(
+    device: &Device,
+    enumeration: u64,
+    text: &str,
+    authorized: Option<io::Result<File>>,
+    state: &mut PortState,
+) -> String {
     let by_hand = format!(
         "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
         device.port
     );
     let Some(authorized) = authorized else { return by_hand };
-    if state.record().reset.replace(device.enumeration_id()) == Some(device.enumeration_id()) {
+    if state.record().reset.replace(enumeration) == Some(enumeration) {
         return by_hand;
     }
     let reset = state.save().and(authorized).and_then(|mut file| {

@@ -248,7 +248,8 @@ impl Run<'_> {
             is_abandoned |= configures && result == StepResult::Unfinished;
             recorder.report(Some(&mut state), step, result, text);
         }
-        if let Err(error) = state.save() {
+        let saved = if is_abandoned { state.save() } else { state.finish() };
+        if let Err(error) = saved {
             log::warn!("{}: cannot keep state: {error}", self.device.port);
         }
         if is_abandoned {

@@ -7,13 +7,13 @@ use serde_json::json;
 
 use crate::host::journal::{Journal, printable};
 use crate::host::root::Root;
-use crate::modem::device::Device;
+use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, Served, preview};
+use crate::serve::{self, NO_ACTION, Served, preview};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
@@ -45,7 +45,11 @@ pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) ->
         serve::before_sleep(root, &journal, &devices(root, names)?);
         return Ok(Exit::Fine);
     }
-    let devices = devices(root, names)?;
+    let devices = match devices(root, names) {
+        // The modem left before its unit had started.
+        Err(Error::Device(DeviceError::NotFound(_))) if options.unit => return Ok(Exit::Fine),
+        found => found?,
+    };
     if options.dry_run {
         return print_plans(root, &devices, &scope, !names.is_empty(), options.output.json, verbose, out);
     }
@@ -66,7 +70,9 @@ pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) ->
         if !options.output.json {
             print_lines(device, &served, out)?;
         }
-        report_errors(&served.errors);
+        if report_errors(&served.errors) == Exit::Invalid {
+            eprintln!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id);
+        }
         reports.push(DeviceReport {
             port: device.port.to_string(),
             id: device.id.to_string(),

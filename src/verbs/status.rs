@@ -147,7 +147,7 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
     if matched.complete {
         for planned in planned(root, device, &Scope::All, matched)? {
             match &planned {
-                PlanStep::Suppressed { .. } => suppressed.push(planned.to_string()),
+                PlanStep::Suppressed { step, reason } => suppressed.push(format!("{step}: {reason}")),
                 planned => problems.extend(problem(device, planned, &last)),
             }
         }
@@ -256,7 +256,8 @@ impl Status {
             let driver = interface.driver.as_deref().unwrap_or("no driver");
             ("ports", format!("{} ({driver})", interface.nodes.join(" ")), PLAIN)
         }));
-        rows.extend(self.last.iter().map(|(step, last)| {
+        let shown = self.last.iter().filter(|(_, last)| last.outcome != StepResult::Suppressed);
+        rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
             let text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.text);
             ("last results", text, PLAIN)

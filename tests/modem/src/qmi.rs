@@ -325,9 +325,8 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x002d => {
             let restricted = u8::from(modem.hardware_switch_off());
             let mode = modem.reported_mode();
-            // The offline reason is only there where there is one: 1 = host's doing, here the lock.
-            let reason = if mode == ONLINE { Vec::new() } else { tlv(0x10, &1u16.to_le_bytes()) };
-            Ok([tlv(1, &[mode]), reason, tlv(0x11, &[restricted])].concat())
+            // No offline reason (TLV 0x10): a lock is none of the reasons that it can name.
+            Ok([tlv(1, &[mode]), tlv(0x11, &[restricted])].concat())
         }
         0x002e => set_operating_mode(modem, request.byte(1)?).map(|()| Vec::new()),
         0x003c => text("8900100000000000001"),
