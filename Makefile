@@ -19,6 +19,7 @@ DESTDIR ?=
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
 CARGO ?= cargo
+STRIP ?= strip
 FUZZ_SECONDS ?= 3
 SOAK ?= 3600
 FRESH ?= demo test
@@ -28,7 +29,8 @@ SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 # How many virtual machines run at once.
 JOBS ?= $(shell nproc)
 
-# udev, systemd and the database have their places below /usr, whatever PREFIX is.
+# udev and systemd read /usr/lib and /usr/local/lib. For another PREFIX, either set UDEVDIR and UNITDIR to folders that they
+# read, or follow what `wwan-quirks doctor` prints.
 SBINDIR ?= $(PREFIX)/sbin
 UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -37,6 +39,11 @@ MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+
+# The program finds its database and policy from its own path; `/sbin` belongs to /usr.
+FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
+# Installed files name the program and its data where they are installed.
+PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/wwan\(\\*\)-quirks|$(DATADIR)/wwan\1-quirks|g'
 
 # Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
@@ -52,7 +59,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build deps testbed demo test lint fresh vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
-	install-openwrt deb rpm packages reproducible pages rules clean
+	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
 
 all: build
 
@@ -68,6 +75,7 @@ testbed: deps build
 	$(CARGO) build --release --locked -p modem
 	rm -rf $(STAGE)
 	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
+	$(STRIP) $(STAGE)/usr/sbin/wwan-quirks
 
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
@@ -108,10 +116,14 @@ install-program:
 	install -m 644 config/quirks.d/*.toml $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -D -m 644 config/config.toml $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
+ifneq ($(abspath $(DATADIR)),$(FOUND_DATADIR))
+	install -d $(DESTDIR)$(FOUND_DATADIR)
+	ln -srfT $(DESTDIR)$(DATADIR)/wwan-quirks $(DESTDIR)$(FOUND_DATADIR)/wwan-quirks
+endif
 
 install-udev:
 	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
-	sed -i 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|' $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+	sed -i $(PATHS) $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
 
 install-systemd:
 	install -d $(DESTDIR)$(UNITDIR)
@@ -124,7 +136,7 @@ install-systemd:
 		install -d $(DESTDIR)$(UNITDIR)/$$target.target.wants && \
 		ln -sf ../wwan-quirks-resume.service $(DESTDIR)$(UNITDIR)/$$target.target.wants || exit; \
 	done
-	sed -i 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|' $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
+	sed -i $(PATHS) $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
 
 install-modemmanager:
 	install -d $(UNLOCKDIR)
@@ -139,6 +151,7 @@ install-pages:
 	install -d $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DATADIR)/metainfo
 	install -m 644 packaging/man/*.5 $(DESTDIR)$(MANDIR)/man5
 	install -m 644 packaging/man/*.8 $(DESTDIR)$(MANDIR)/man8
+	sed -i $(PATHS) $(DESTDIR)$(MANDIR)/man[58]/wwan-quirks*
 	install -D -m 644 packaging/completions/wwan-quirks.bash $(DESTDIR)$(BASHDIR)/wwan-quirks
 	install -D -m 644 packaging/completions/_wwan-quirks $(DESTDIR)$(ZSHDIR)/_wwan-quirks
 	install -D -m 644 packaging/completions/wwan-quirks.fish $(DESTDIR)$(FISHDIR)/wwan-quirks.fish
@@ -149,6 +162,12 @@ install-openwrt: install-program
 	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usb/85-wwan-quirks
 	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usbmisc/85-wwan-quirks
 	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks
+	sed -i $(PATHS) $(DESTDIR)/etc/hotplug.d/*/85-wwan-quirks $(DESTDIR)/etc/init.d/wwan-quirks
+
+# Lines for the mdev.conf of systems that have busybox's mdev in the place of udev.
+install-mdev:
+	install -D -m 644 packaging/mdev/mdev.conf $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
+	sed -i $(PATHS) $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
 
 deb: deps build
 	packaging/deb

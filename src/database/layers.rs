@@ -18,6 +18,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
+use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 
@@ -30,7 +31,7 @@ const LINKS_LIMIT: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
-    /// `/usr/share/wwan-quirks`
+    /// `/usr/share/wwan-quirks`, or its like below another prefix
     Shipped,
     /// `/run/wwan-quirks`
     Runtime,
@@ -41,11 +42,11 @@ pub enum Layer {
 impl Layer {
     const ALL: [Layer; 3] = [Layer::Shipped, Layer::Runtime, Layer::Administrator];
 
-    pub fn directory(self) -> &'static str {
+    pub fn directory(self, root: &Root) -> PathBuf {
         match self {
-            Layer::Shipped => "/usr/share/wwan-quirks",
-            Layer::Runtime => "/run/wwan-quirks",
-            Layer::Administrator => "/etc/wwan-quirks",
+            Layer::Shipped => paths::data(root),
+            Layer::Runtime => "/run/wwan-quirks".into(),
+            Layer::Administrator => "/etc/wwan-quirks".into(),
         }
     }
 }
@@ -75,7 +76,7 @@ pub enum LayerError {
 pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Layered>, LayerError> {
     let mut found = BTreeMap::new();
     for layer in Layer::ALL {
-        let path = Path::new(layer.directory()).join(directory);
+        let path = layer.directory(root).join(directory);
         let io = |error: nix::Error| LayerError::Io { path: path.clone(), source: error.into() };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
@@ -107,7 +108,7 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Re
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
 pub fn in_each_layer(root: &Root, name: &str) -> Vec<Layered> {
-    let files = Layer::ALL.into_iter().map(|layer| Layered { layer, path: Path::new(layer.directory()).join(name) });
+    let files = Layer::ALL.into_iter().map(|layer| Layered { layer, path: layer.directory(root).join(name) });
     files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
 use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::root::Root;
@@ -40,7 +41,7 @@ ENV{WWAN_QUIRKS_PORT}=="?*", GOTO="wwan_quirks_end"
 # the kernel was not authorized to use the device before, and is now.
 ACTION=="change", ENV{SYNTH_UUID}=="", IMPORT{db}="WWAN_QUIRKS"
 ACTION=="change", ENV{SYNTH_UUID}=="", ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
-ACTION=="add|change", IMPORT{program}="/usr/sbin/wwan-quirks hook"
+ACTION=="add|change", IMPORT{program}="PROGRAM hook"
 ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV{SYSTEMD_WANTS}+="wwan-quirks@$env{WWAN_QUIRKS_PORT}.service"
 
 LABEL="wwan_quirks_end"
@@ -48,8 +49,8 @@ LABEL="wwan_quirks_end"
 /// Products on a line: udev reads lines of up to 16 KiB, people shorter ones.
 const PRODUCTS: usize = 16;
 
-/// The rules for `quirks`.
-pub fn text(quirks: &[Quirk]) -> String {
+/// The rules for `quirks`, which run `program`.
+pub fn text(quirks: &[Quirk], program: &Path) -> String {
     let mut text = HEAD.to_owned();
     let device = of_vendors(quirks, |quirk| Event::Device.concerns(quirk));
     let mut known = of_vendors(quirks, |_| true);
@@ -65,7 +66,7 @@ pub fn text(quirks: &[Quirk]) -> String {
         let products = of_vendors(quirks, |quirk| event.concerns(quirk));
         section(&mut text, event.label(), above, &products, "wwan_quirks_hook", "wwan_quirks_end");
     }
-    text.push_str(TAIL);
+    text.push_str(&TAIL.replace("PROGRAM", &program.display().to_string()));
     text
 }
 

@@ -3,6 +3,7 @@
 pub mod deadline;
 pub mod init;
 pub mod journal;
+pub mod paths;
 pub mod rfkill;
 pub mod root;
 pub mod sandbox;

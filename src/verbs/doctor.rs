@@ -14,6 +14,7 @@ use crate::database::policy::Policy;
 use crate::database::quirks::{self, Quirk, Step};
 use crate::database::udev_rules;
 use crate::host::journal::printable;
+use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
@@ -27,6 +28,15 @@ const OUR_RULES: &str = "85-wwan-quirks.rules";
 const RELOAD: &str = "udevadm control --reload";
 const NEW_RULES: &str =
     "wwan-quirks rules >/etc/udev/rules.d/85-wwan-quirks.rules && udevadm control --reload && udevadm trigger";
+
+/// Where systemd looks for units.
+const UNITS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
 
 /// Something that stands in the way.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -92,10 +102,14 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
     let mut looked = Looked::default();
     let (quirks, errors) = quirks::all(root);
     let (_, policy_errors) = Policy::load(root);
+    if errors.is_empty() {
+        database(root, &quirks, &mut looked);
+    }
     for error in errors.into_iter().map(Error::from).chain(policy_errors.into_iter().map(Error::from)) {
         looked.found(error.chain().lines().next().unwrap_or_default(), "`wwan-quirks check` shows the place");
     }
     own_rules(root, &quirks, &mut looked);
+    own_unit(root, &mut looked);
     permissions(root, &mut looked);
     other_switchers(root, &quirks, &mut looked);
     kernel(root, &mut looked);
@@ -120,11 +134,30 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
     Ok(if findings.is_empty() { Exit::Fine } else { Exit::Failed })
 }
 
+/// Whether there is a database.
+fn database(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
+    let shipped = paths::data(root).join("quirks.d");
+    let cause = match (root.at(&shipped).is_dir(), quirks.is_empty()) {
+        (true, false) => return,
+        (true, true) => format!("the database is empty: no file in {} has a quirk", shipped.display()),
+        (false, _) => format!("the database is missing: there is no {}", shipped.display()),
+    };
+    looked.found(
+        cause,
+        format!("install the package again; the program of this database is {}", paths::program(root).display()),
+    );
+}
+
 /// Whether udev calls us for all that the database knows.
 fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
     let Some((text, path)) = looked.rules(root, OUR_RULES) else {
-        looked.found(format!("udev has no rules of wwan-quirks: no {OUR_RULES} counts"), NEW_RULES);
-        return;
+        let finding = format!("udev has no rules of wwan-quirks: no {OUR_RULES} counts");
+        return match own_file(root, &format!("udev/rules.d/{OUR_RULES}")) {
+            Some(unread) => {
+                looked.found(finding, format!("ln -sf {unread} /etc/udev/rules.d/ && {RELOAD} && udevadm trigger"))
+            }
+            None => looked.found(finding, NEW_RULES),
+        };
     };
     let ruled = udev_rules::Ruled::read(&text);
     for quirk in quirks {
@@ -140,11 +173,31 @@ fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
     }
 }
 
+/// Whether systemd can continue with a modem that answers late.
+fn own_unit(root: &Root, looked: &mut Looked) {
+    let unit = "wwan-quirks@.service";
+    if !root.at("/run/systemd/system").is_dir() || UNITS.iter().any(|folder| root.at(folder).join(unit).exists()) {
+        return;
+    }
+    let cure = match own_file(root, &format!("systemd/system/{unit}")) {
+        Some(unread) => format!("systemctl link {unread}"),
+        None => "install the package again".to_owned(),
+    };
+    looked.found(format!("systemd has no {unit}: a modem that answers late stays locked"), cure);
+}
+
+/// The path of a file in this installation's `lib`, which udev and systemd do not read below every prefix.
+fn own_file(root: &Root, name: &str) -> Option<String> {
+    let path = paths::program(root).parent()?.parent()?.join("lib").join(name);
+    root.at(&path).is_file().then(|| path.display().to_string())
+}
+
 /// What others than root could put another in place of. Files of the database and the policy are told as invalid.
 fn permissions(root: &Root, looked: &mut Looked) {
     let rules = looked.rules(root, OUR_RULES).map(|(_, path)| path);
-    let fixed = ["/usr/sbin/wwan-quirks", "/run/wwan-quirks", "/run/wwan-quirks/state"].map(str::to_owned);
-    for path in fixed.into_iter().chain(rules) {
+    let program = paths::program(root).display().to_string();
+    let state = ["/run/wwan-quirks", "/run/wwan-quirks/state"].map(str::to_owned);
+    for path in state.into_iter().chain([program]).chain(rules) {
         let Ok(metadata) = fs::metadata(root.at(&path)) else { continue };
         let foreign = root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o020 != 0);
         if foreign || metadata.mode() & 0o002 != 0 {
@@ -164,8 +217,7 @@ fn other_switchers(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
         .flat_map(|quirk| quirk.ids.iter().copied())
         .collect();
     // What tells usb_modeswitch's unit to leave alone what we serve.
-    let units = ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-    let told = looked.layered(root, &units, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
+    let told = looked.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
     if let Some((text, path)) = looked.rules(root, "40-usb_modeswitch.rules").filter(|_| !told) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {

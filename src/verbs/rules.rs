@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::database::{quirks, udev_rules};
+use crate::host::paths;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
@@ -16,7 +17,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));
     }
-    let rules = udev_rules::text(&quirks);
+    let rules = udev_rules::text(&quirks, &paths::program(root));
     if json {
         print_json(out, "rules", &json!({ "rules": rules }))?;
     } else {

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn an_id_without_a_rule_is_found() {
         let quirks = quirks(Layer::Administrator, PLAIN);
-        let rules = crate::database::udev_rules::text(&quirks);
+        let rules = crate::database::udev_rules::text(&quirks, "/usr/sbin/wwan-quirks".as_ref());
         assert_eq!(audit(&quirks, Some(&Ruled::read(&rules))), []);
         let findings = audit(&quirks, Some(&Ruled::read(&rules.replace("9071", "9079"))));
         assert!(findings[0].message.contains("do not name this ID"), "{findings:?}");

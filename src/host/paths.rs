@@ -1,0 +1,82 @@
+//! Where the program and its data are installed.
+//!
+//! The program finds its data from its own path, so that one build serves every prefix: `/usr/local/sbin/wwan-quirks`
+//! reads `/usr/local/share/wwan-quirks`. `make install` puts a link there if `DATADIR` is another folder.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::host::root::Root;
+
+/// Used if the running program is not an installed one, for example in a build tree.
+const PROGRAM: &str = "/usr/sbin/wwan-quirks";
+const DATA: &str = "/usr/share/wwan-quirks";
+
+/// The path of the installed program, for udev rules.
+pub fn program(root: &Root) -> PathBuf {
+    running(root).map_or_else(|| PROGRAM.into(), |(program, _)| program)
+}
+
+/// The folder of the shipped database and policy.
+pub fn data(root: &Root) -> PathBuf {
+    running(root).map_or_else(|| DATA.into(), |(_, data)| data)
+}
+
+/// The running program and its data, if both are installed below `root`.
+fn running(root: &Root) -> Option<(PathBuf, PathBuf)> {
+    installed(root, &env::current_exe().ok()?)
+}
+
+fn installed(root: &Root, program: &Path) -> Option<(PathBuf, PathBuf)> {
+    let top = root.at("/").canonicalize().ok()?;
+    let inside = |path: &Path| path.strip_prefix(&top).ok().map(|path| Path::new("/").join(path));
+    // A program outside of the root may be installed at the same path inside of it.
+    let program = inside(program).unwrap_or_else(|| program.to_owned());
+    let prefix = match program.parent()?.parent()? {
+        // `/sbin` belongs to `/usr`.
+        prefix if prefix == Path::new("/") => Path::new("/usr"),
+        prefix => prefix,
+    };
+    let data = root.at(prefix.join("share/wwan-quirks")).canonicalize().ok()?;
+    root.at(&program).is_file().then_some((program, inside(&data)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_data_is_beside_the_folder_of_the_program() {
+        let top = env::temp_dir().join(format!("wwan-quirks-paths-{}", std::process::id()));
+        let root = Root::new(&top);
+        let found = |program: &str| installed(&root, Path::new(program));
+        let both = |program: &str, data: &str| Some((PathBuf::from(program), PathBuf::from(data)));
+        for (program, data) in [
+            ("/usr/sbin/wwan-quirks", "/usr/share/wwan-quirks"),
+            ("/usr/local/bin/wwan-quirks", "/usr/local/share/wwan-quirks"),
+            ("/sbin/wwan-quirks", "/usr/share/wwan-quirks"),
+        ] {
+            assert_eq!(found(program), None);
+            fs::create_dir_all(root.at(program).parent().unwrap()).unwrap();
+            fs::write(root.at(program), "").unwrap();
+            fs::create_dir_all(root.at(data)).unwrap();
+            assert_eq!(found(program), both(program, data));
+            // A program inside of another root is known by its path there.
+            assert_eq!(found(root.at(program).to_str().unwrap()), both(program, data));
+        }
+        let data = root.at("/usr/local/share/wwan-quirks");
+        fs::remove_dir(&data).unwrap();
+        assert_eq!(found("/usr/local/bin/wwan-quirks"), None);
+        // A link to the data is followed, but not out of the root.
+        fs::create_dir_all(root.at("/srv/data")).unwrap();
+        symlink("../../../srv/data", &data).unwrap();
+        assert_eq!(found("/usr/local/bin/wwan-quirks"), both("/usr/local/bin/wwan-quirks", "/srv/data"));
+        fs::remove_file(&data).unwrap();
+        symlink("/", &data).unwrap();
+        assert_eq!(found("/usr/local/bin/wwan-quirks"), None);
+        assert_eq!(found("/target/release/wwan-quirks"), None);
+        fs::remove_dir_all(top).unwrap();
+    }
+}

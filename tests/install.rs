@@ -1,0 +1,176 @@
+//! `make install` into folders of every kind: the program, its udev rules, units, links and pages agree on all paths.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TOP: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A folder that `make install` wrote to.
+struct Stage(PathBuf);
+
+impl Stage {
+    fn new(name: &str) -> Stage {
+        let stage = Stage(std::env::temp_dir().join(format!("wwan-quirks-install-{}-{name}", std::process::id())));
+        fs::create_dir_all(&stage.0).unwrap();
+        stage
+    }
+
+    /// Runs `make` with `arguments` on the program of this test, without a compiler.
+    fn make(&self, arguments: &[&str]) {
+        let mut command = Command::new("make");
+        command.env_remove("MAKEFLAGS").args(["-s", "-C", TOP, "CARGO=false"]);
+        command.arg(format!("BIN={}", env!("CARGO_BIN_EXE_wwan-quirks"))).arg(format!("DESTDIR={}", self.0.display()));
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The path of `absolute` in this folder, links followed.
+    fn real(&self, absolute: &str) -> Option<PathBuf> {
+        self.0.join(absolute.trim_start_matches('/')).canonicalize().ok()
+    }
+
+    /// All files and links, with the text of the files.
+    fn files(&self) -> Vec<(PathBuf, String)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                } else {
+                    // The program, and links that lead to it, have no text.
+                    let text = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < 1 << 20);
+                    let text = if text { fs::read_to_string(&path).unwrap() } else { String::new() };
+                    found.push((path, text));
+                }
+            }
+        }
+        found
+    }
+
+    /// What the installed program prints about this folder.
+    fn run(&self, program: &str, verb: &[&str]) -> String {
+        let program = self.real(program).unwrap();
+        let output = Command::new(program).arg("--root").arg(&self.0).args(verb).env_clear().output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The words of `text` that end in `end`, or go on with a blank or a slash behind it.
+fn paths<'a>(text: &'a str, end: &str) -> BTreeSet<&'a str> {
+    let words = text.split([' ', '"', '\'', '@', '=', '\n', '\t', ',', '`']);
+    let up_to_end = |word: &'a str| word.find(end).map(|at| &word[..at + end.len()]);
+    words.filter(|word| word.starts_with('/')).filter_map(up_to_end).collect()
+}
+
+#[test]
+fn all_paths_agree_for_every_prefix() {
+    const MERGED: &[(&str, &str)] = &[("usr/sbin", "bin"), ("sbin", "usr/bin")];
+    type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str, &'static str);
+    let cases: [Case; 9] = [
+        (&["PREFIX=/usr"], &[], "/usr/sbin", "/usr/share"),
+        (&["PREFIX=/usr"], MERGED, "/usr/sbin", "/usr/share"),
+        (&["PREFIX=/usr/local"], &[], "/usr/local/sbin", "/usr/local/share"),
+        (&["PREFIX=/opt/x"], &[], "/opt/x/sbin", "/opt/x/share"),
+        (&["PREFIX=/usr", "SBINDIR=/usr/bin"], MERGED, "/usr/bin", "/usr/share"),
+        (&["PREFIX=/usr", "SBINDIR=/sbin"], &[], "/sbin", "/usr/share"),
+        (&["PREFIX=/opt/x", "SBINDIR=/sbin"], MERGED, "/sbin", "/opt/x/share"),
+        (&["PREFIX=/usr", "DATADIR=/srv/data"], &[], "/usr/sbin", "/srv/data"),
+        (&["PREFIX=/opt/x", "SBINDIR=/usr/lib/x/bin", "UDEVDIR=/etc/udev"], &[], "/usr/lib/x/bin", "/opt/x/share"),
+    ];
+    for (number, (variables, links, sbindir, datadir)) in cases.into_iter().enumerate() {
+        let stage = Stage::new(&number.to_string());
+        fs::create_dir_all(stage.0.join("usr/bin")).unwrap();
+        links.iter().for_each(|(link, target)| symlink(target, stage.0.join(link)).unwrap());
+        stage.make(&[&["install", "install-mdev", "install-openwrt"], variables].concat());
+        agree(&stage, sbindir, datadir, &format!("{variables:?} {links:?}"));
+    }
+}
+
+#[test]
+fn an_installation_can_be_repeated() {
+    let stage = Stage::new("again");
+    for _ in 0..2 {
+        stage.make(&["install", "PREFIX=/usr", "DATADIR=/srv/data"]);
+    }
+    agree_on_data(&stage, "/usr/sbin/wwan-quirks", "/srv/data/wwan-quirks", "again");
+}
+
+fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
+    let program = format!("{sbindir}/wwan-quirks");
+    let data = format!("{datadir}/wwan-quirks");
+    let real = stage.real(&program).unwrap();
+    let mut named = BTreeSet::new();
+    let mut unlock = 0;
+    for (path, text) in stage.files() {
+        let name = path.strip_prefix(&stage.0).unwrap().display().to_string();
+        if path.is_symlink() {
+            assert!(path.canonicalize().is_ok_and(|path| path.starts_with(&stage.0)), "{case}: {name} leads nowhere");
+        }
+        if name.contains("/fcc-unlock.available.d/") {
+            assert_eq!(path.canonicalize().unwrap(), real, "{case}: {name}");
+            unlock += 1;
+        } else if path != real {
+            let text = text.replace("\\-", "-");
+            let programs = paths(&text, "bin/wwan-quirks");
+            let others: Vec<_> = programs.iter().filter(|path| **path != program).collect();
+            assert!(others.is_empty(), "{case}: {name} names {others:?}");
+            if !programs.is_empty() {
+                named.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
+            }
+            let others: Vec<_> = paths(&text, "share/wwan-quirks").into_iter().filter(|path| *path != data).collect();
+            assert!(others.is_empty(), "{case}: {name} names {others:?}");
+        }
+    }
+    let expected = [
+        "85-wwan-quirks",
+        "85-wwan-quirks.rules",
+        "mdev.conf",
+        "wwan-quirks",
+        "wwan-quirks-resume.service",
+        "wwan-quirks-sleep.service",
+        "wwan-quirks@.service",
+    ];
+    assert_eq!(named, expected.map(str::to_owned).into(), "{case}");
+    assert!(unlock > 10, "{case}");
+
+    agree_on_data(stage, &program, &data, case);
+}
+
+/// The program finds its database, names its place, and prints rules that run the program itself.
+fn agree_on_data(stage: &Stage, program: &str, data: &str, case: &str) {
+    let rules = stage.run(program, &["rules"]);
+    let runs = paths(&rules, "bin/wwan-quirks");
+    assert!(!runs.is_empty() && runs.iter().all(|path| stage.real(path) == stage.real(program)), "{case}: {runs:?}");
+    let explained = stage.run(program, &["explain", "1199:68a2"]);
+    assert!(explained.contains(&format!(" {data}/quirks.d/1199-sierra.toml:")), "{case}: {explained}");
+}
+
+#[test]
+fn a_missing_database_is_found() {
+    let stage = Stage::new("missing");
+    stage.make(&["install", "PREFIX=/usr/local"]);
+    let said = || stage.run("/usr/local/sbin/wwan-quirks", &["doctor"]);
+    assert!(!said().contains("database"), "{}", said());
+    let quirks = stage.0.join("usr/local/share/wwan-quirks/quirks.d");
+    fs::remove_dir_all(&quirks).unwrap();
+    assert!(
+        said().contains("the database is missing: there is no /usr/local/share/wwan-quirks/quirks.d\n"),
+        "{}",
+        said()
+    );
+    fs::create_dir(&quirks).unwrap();
+    assert!(said().contains("the database is empty: "), "{}", said());
+    fs::remove_dir_all(Path::new(&quirks).parent().unwrap()).unwrap();
+    assert!(said().contains("the database is missing: there is no /usr/share/wwan-quirks/quirks.d\n"), "{}", said());
+}
