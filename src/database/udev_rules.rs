@@ -37,11 +37,12 @@ SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0"
 LABEL="wwan_quirks_hook"
 # Other rules of ours have served this event.
 ENV{WWAN_QUIRKS_PORT}=="?*", GOTO="wwan_quirks_end"
-# The kernel's own "change" events follow from our own writes; those of `udevadm trigger` carry a UUID. One "change" counts:
-# the kernel was not authorized to use the device before, and is now.
-ACTION=="change", ENV{SYNTH_UUID}=="", IMPORT{db}="WWAN_QUIRKS"
-ACTION=="change", ENV{SYNTH_UUID}=="", ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
-ACTION=="add|change", IMPORT{program}="PROGRAM hook"
+# Other events of the kernel than "add" follow from our own writes; those of `udevadm trigger` carry a UUID. They keep the
+# last result. One "change" counts: the kernel was not authorized to use the device before, and is now.
+ACTION!="add", ENV{SYNTH_UUID}=="", IMPORT{db}="WWAN_QUIRKS"
+ACTION!="add", ENV{SYNTH_UUID}=="", ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
+ACTION!="add|change", GOTO="wwan_quirks_end"
+IMPORT{program}="PROGRAM hook"
 ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV{SYSTEMD_WANTS}+="wwan-quirks@$env{WWAN_QUIRKS_PORT}.service"
 
 LABEL="wwan_quirks_end"
