@@ -422,7 +422,7 @@ impl Device {
         match source.raw_os_error().map(nix::Error::from_raw) {
             Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
             // A removed directory has no entries any more; one that still has an ID merely lacks this attribute.
-            Some(nix::Error::ENOENT) if name == Path::new("idVendor") => {
+            Some(nix::Error::ENOENT) if name == Path::new("idVendor") || !self.is_present() => {
                 DeviceError::Gone { port: self.port.to_string() }
             }
             _ => DeviceError::Io { path: self.path.join(name), source },
@@ -537,7 +537,8 @@ mod tests {
         assert!(!device.is_present());
         assert!(device.node(&root).is_err());
         assert!(device.set_configuration(2).is_err());
-        assert!(device.descriptors().is_err());
+        assert!(matches!(device.descriptors(), Err(DeviceError::Gone { .. })));
+        assert!(matches!(device.configuration(), Err(DeviceError::Gone { .. })));
         let _ = attribute.set(3);
         let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
         assert_eq!(now, "1\n");
