@@ -89,7 +89,9 @@ fn leave_install_mode(
         Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),
         _ => false,
     };
-    sandbox::enter();
+    if !trigger.serves_more() {
+        sandbox::enter();
+    }
     let mut is_present = || device.is_present();
     switch::run(&mut node, switch, target, returned, &mut configure, &mut is_present, leaving, deadline)
 }

@@ -67,6 +67,11 @@ impl Trigger {
         self.is_event()
     }
 
+    /// Whether the process may serve other modems after this one, which the sandbox does not allow.
+    pub fn serves_more(self) -> bool {
+        self == Trigger::Command
+    }
+
     /// Whether the run opens the port again if other programs come to it, which the sandbox does not allow.
     pub fn may_reopen(self) -> bool {
         !self.is_event()
