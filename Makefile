@@ -159,10 +159,11 @@ install-pages:
 
 # OpenWrt has procd in the place of udev and systemd, and no room for pages.
 install-openwrt: install-program
-	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usb/85-wwan-quirks
-	install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/usbmisc/85-wwan-quirks
+	for kind in usb usbmisc tty; do \
+		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
+	done
 	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks
-	sed -i $(PATHS) $(DESTDIR)/etc/hotplug.d/*/85-wwan-quirks $(DESTDIR)/etc/init.d/wwan-quirks
+	sed -i $(PATHS) $(DESTDIR)/etc/hotplug.d/*/20-wwan-quirks $(DESTDIR)/etc/init.d/wwan-quirks
 
 # Lines for the mdev.conf of systems that have busybox's mdev in the place of udev.
 install-mdev:

@@ -133,7 +133,7 @@ fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
         }
     }
     let expected = [
-        "85-wwan-quirks",
+        "20-wwan-quirks",
         "85-wwan-quirks.rules",
         "mdev.conf",
         "wwan-quirks",
