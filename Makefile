@@ -5,6 +5,7 @@
 #   make test       clippy, unit and integration tests, packages, scenarios in the virtual machine
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
+#   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
@@ -51,6 +52,9 @@ UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 BIN = target/release/wwan-quirks
 MODEM = target/release/modem
 STAGE = target/stage
+# Static programs, for the virtual machines of busybox: with musl, or with glibc if this Rust knows no musl.
+STATIC_TARGET = x86_64-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl),musl,gnu)
+STATIC = target/$(STATIC_TARGET)/release
 
 # The program contains no path of the machine that built it.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -58,7 +62,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 # A distribution passes its linker flags in LDFLAGS.
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build deps testbed demo test lint fresh vm soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test lint fresh vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
 
 all: build
@@ -77,6 +81,13 @@ testbed: deps build
 	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
 	$(STRIP) $(STAGE)/usr/sbin/wwan-quirks
 
+static: export RUSTFLAGS += $(REMAP) $(LINK) -Ctarget-feature=+crt-static
+# Only for the kernel's headers: musl's own come first.
+static: export CFLAGS_x86_64_unknown_linux_musl ?= -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
+static: deps
+	$(CARGO) build --release --locked --features vendored --target $(STATIC_TARGET)
+	$(CARGO) build --release --locked -p modem --target $(STATIC_TARGET)
+
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
@@ -94,8 +105,18 @@ lint:
 fresh:
 	tests/fresh $(FRESH:%='make %')
 
-vm: testbed deb
+vm: testbed deb vm-mdev vm-openwrt
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
+
+vm-mdev: static
+	rm -rf $(STAGE)-mdev
+	$(MAKE) --no-print-directory install-program install-mdev DESTDIR=$(STAGE)-mdev BIN=$(STATIC)/wwan-quirks
+	STAGE=$(STAGE)-mdev MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init mdev
+
+vm-openwrt: static
+	rm -rf $(STAGE)-openwrt
+	$(MAKE) --no-print-directory install-openwrt DESTDIR=$(STAGE)-openwrt BIN=$(STATIC)/wwan-quirks
+	STAGE=$(STAGE)-openwrt MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init procd
 
 soak: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)

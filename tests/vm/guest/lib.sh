@@ -57,14 +57,7 @@ modem_start() {
 plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
 
 # modem NAME COMMAND…: a word to the modem's control socket; prints the answer.
-modem() {
-	# 1 and 1 are AF_UNIX and SOCK_STREAM; perl's own modules for that take half a second to load here.
-	perl -e '
-		socket(MODEM, 1, 1, 0) && connect(MODEM, pack("Sa108", 1, shift)) or die "the modem is not there: $!\n";
-		syswrite(MODEM, "@ARGV\n");
-		print scalar <MODEM>;
-	' "$SCENARIO/$1.sock" "${@:2}"
-}
+modem() { /vm/bin/modem ask "$SCENARIO/$1.sock" "${@:2}"; }
 
 # transcript NAME: `KIND TEXT` a line, without the times.
 transcript() { [ ! -f "$SCENARIO/$1.transcript" ] || cut -d' ' -f2- "$SCENARIO/$1.transcript"; }
@@ -132,10 +125,23 @@ trigger() {
 	settle
 }
 
-# settle: udev is done with all events, and the journal has what was said in them.
+# settle: udev, mdev or procd is done with all events, and the journal has what was said in them.
 settle() {
-	udevadm settle --timeout=30
+	if [ -f /run/vm/seqnum ]; then
+		wait_for 30 procd_is_done
+	elif pidof mdev >/dev/null; then
+		wait_for 30 mdev_is_done
+	else
+		udevadm settle --timeout=30
+	fi
 	[ ! -d /run/systemd/system ] || journalctl --sync
+}
+procd_is_done() { is "$(cat /run/vm/seqnum)" "$(cat /sys/kernel/uevent_seqnum)"; }
+# It waits for an event, and none is queued (Rmem) on its netlink socket for uevents (15).
+mdev_is_done() {
+	local pid
+	pid=$(pidof mdev)
+	grep -q skb_wait "/proc/$pid/wchan" && awk -v pid="$pid" '$2 == 15 && $3 == pid { exit $5 != 0 }' /proc/net/netlink
 }
 
 # What must hold whatever was done to whom. ----------------------------------------------------------------
