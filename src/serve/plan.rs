@@ -200,6 +200,9 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         // A phone, or the same ID in modem mode: it must not get SCSI commands.
         return satisfied(step, &format!("its interface {} is not mass storage", interface.number));
     }
+    if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
+        return satisfied(step, &format!("its interface {} is not of class {wanted:02x}", interface.number));
+    }
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
     numbers.dedup();

@@ -19,7 +19,8 @@
 //! | `"wait-for-return"` | the device leaves and comes back as the same ID; what follows is for then |
 //!
 //! Keys beside `do`: `interface`, `out`, `in` (bulk endpoint addresses), `wait-before` and `release-delay` (seconds),
-//! `target-class` (the class of the first interface of a device that has switched already).
+//! `target-class` (the class of the first interface of a device that has switched already), `interface-class` (the class
+//! of the interface that the switch needs; a device with another one is left alone).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -58,6 +59,8 @@ pub struct Switch {
     pub release_delay: Seconds,
     /// `bInterfaceClass` of a device's first interface that tells that it has switched already.
     pub target_class: Option<u8>,
+    /// `bInterfaceClass` that the interface must have. A CBW needs mass storage in any case.
+    pub interface_class: Option<u8>,
 }
 
 /// One act as it is written.
@@ -151,6 +154,7 @@ impl Switch {
             wait_before: Seconds::default(),
             release_delay: Seconds::default(),
             target_class: None,
+            interface_class: None,
         }
     }
 
@@ -201,7 +205,7 @@ impl Switch {
     /// Whether what is done depends on the interfaces that the device has.
     pub fn needs_interfaces(&self) -> bool {
         let plain = |op: &Op| matches!(op, Op::Sleep(_) | Op::Control(Control { index: Index::Number(_), .. }));
-        self.target_class.is_some() || !self.ops().iter().all(plain)
+        self.target_class.is_some() || self.interface_class.is_some() || !self.ops().iter().all(plain)
     }
 
     pub fn sets_configuration(&self) -> bool {
