@@ -149,6 +149,35 @@ fn what_the_modem_does_not_offer_is_not_preferred() {
     assert!(plan().contains("configuration 1 is active"), "the administrator's word comes first: {}", plan());
 }
 
+/// IDs that a device has in each of its modes, or shares with others.
+#[test]
+fn only_the_install_mode_is_switched() {
+    for (id, left_alone) in [
+        ("0bda:8152", "is not mass storage"),
+        ("3566:2001", "is not mass storage"),
+        ("12d1:140c", "it has switched already"),
+        ("12d1:1da1", "is not of class 08"),
+    ] {
+        let root = Root::new();
+        let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+        let device = root.plug("1-1", id, &fake::install_mode());
+        assert!(plan().contains("switch: huawei: ") || plan().contains("bulk 5553"), "{id}: {}", plan());
+        root.write(&format!("{device}/descriptors"), fake::mc7710());
+        assert!(plan().contains(left_alone), "{id}: {}", plan());
+    }
+}
+
+#[test]
+fn an_invented_id_needs_its_strings() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1111:1111", &fake::install_mode());
+    let explain = || root.run(&["explain", "1-1"]).stdout;
+    root.write(&format!("{device}/manufacturer"), "AIC\n");
+    assert!(explain().contains("no quirk applies"), "{}", explain());
+    root.write(&format!("{device}/product"), "88M80\n");
+    assert!(explain().contains("LGX"), "{}", explain());
+}
+
 #[test]
 fn a_modem_can_be_left_unconfigured_for_a_moment() {
     let root = Root::new();
