@@ -19,13 +19,13 @@ fn check_finds_what_no_single_entry_tells() {
          otherwise, and counts\n3 | id = \"1234:5678\"\n  |       ^^^^^^^^^\n"
     );
 
-    // With rules installed, an ID that they do not name is found, until they are made anew.
+    // With rules installed, an ID that they do not name is found, until the administrator's rules name it.
     root.write("/usr/lib/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
     root.write(OWN, format!("schema = 1\n{}", entry("[{ switch = \"eject\" }]").replace("5678", "5679")));
     let ended = root.run(&["check"]);
     let place = "/etc/wwan-quirks/quirks.d/own.toml:3:7: the installed udev rules do not name this ID";
     assert!(ended.code == 3 && ended.stdout.starts_with(place), "{}", ended.stdout);
-    root.write("/etc/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+    root.write("/etc/udev/rules.d/86-wwan-quirks-local.rules", root.run(&["rules"]).stdout);
     assert_eq!(root.run(&["check"]).code, 0);
 }
 

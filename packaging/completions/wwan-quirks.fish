@@ -24,81 +24,81 @@ function __fish_wwan_quirks_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s V -l version -d 'Print version'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Serve one udev event, described by its environment'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do now what the hook would do'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Handle one udev event, described by the environment'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do immediately what the hook would do'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Show each modem\'s identity, mode, configuration and last result'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Say which quirk and which policy apply to a modem, and the plan that follows, with -v byte for byte'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show, or set for good, a Sierra modem\'s USB composition'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 'Look for what on this system stands in the way of a modem, and say how to cure it'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, a line a quirk'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "check" -d 'Validate the database and the policy, or the files named'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "rules" -d 'Print the udev rules for the database as it stands'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Show which quirk and which policy apply to a modem, and the plan; with -v, also the messages in hex'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show the USB composition of a Sierra modem, or set it permanently'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add or fix a quirk, with serial numbers masked'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 'Find problems on this system, with their remedies'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, one quirk per line'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "check" -d 'Validate the database and the policy, or the named files'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "rules" -d 'Print the udev rules for the installed database'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "import" -d 'Turn usb_modeswitch configuration files into quirks'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Unlock radios, and nothing else'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan, with -v byte for byte, and touch nothing'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unit -d 'For the systemd units: disturb no program that uses the modem'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Only unlock radios'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan and send nothing; with -v, also the messages in hex'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unit -d 'For the systemd units: do not disturb programs that use the modem'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l before-sleep -d 'For the unit before sleep: look at the radios within a second, and change nothing'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l query -d 'Ask the modem itself how its radio stands, through the proxy where one holds its port'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l query -d 'Ask the modem for the state of its radio, through the proxy if one holds its port'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'For AT!ENTERCND, where the modem wants another than the well-known one' -r
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Take DIR for `/`: for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Set a composition without AT port, too'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Have the modem start again with it, and see that it does'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'Password for AT!ENTERCND; default: the well-known one' -r
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Allow a composition without AT port'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Reset the modem and wait until it returns with the new composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Take DIR for `/`: for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l json -d 'Print JSON'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Say more on standard error'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Say nothing but errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s h -l help -d 'Print help'

@@ -47,6 +47,10 @@ ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV
 
 LABEL="wwan_quirks_end"
 "#;
+/// The package's rules, and the administrator's rules for other IDs. The administrator's have a name of their own, because
+/// a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
+pub const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
+
 /// Products on a line: udev reads lines of up to 16 KiB, people shorter ones.
 const PRODUCTS: usize = 16;
 
@@ -116,9 +120,9 @@ impl Ruled {
     pub fn installed(root: &Root) -> Option<Ruled> {
         let directories =
             ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
-        let paths = directories.iter().map(|directory| root.at(directory).join("85-wwan-quirks.rules"));
-        let rules = paths.into_iter().find_map(|path| fs::read_to_string(path).ok())?;
-        Some(Ruled::read(&rules))
+        let read = |name| directories.iter().find_map(|path| fs::read_to_string(root.at(path).join(name)).ok());
+        let rules: Vec<String> = FILES.into_iter().filter_map(read).collect();
+        (!rules.is_empty()).then(|| Ruled::read(&rules.concat()))
     }
 
     /// Of rules as [`text`] writes them.

@@ -1,4 +1,4 @@
-//! What can be asked of the program.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,22 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::database::quirks::composition::Wanted;
 
-/// Make USB WWAN modems work: out of install mode, in the right USB configuration, radio unlocked
+/// Make WWAN modems on USB work: leave install mode, set the USB configuration, unlock the radio
 ///
-/// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people.
+/// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people and scripts.
 #[derive(Debug, Parser)]
 #[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed; 2 wrong usage; \
-                        3 database or policy invalid.")]
+#[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed, a request was not \
+                        carried out (busy, no quirk applies), or doctor found a problem; 2 wrong usage, or a named \
+                        device or file does not exist; 3 database or policy invalid.")]
 pub struct Cli {
-    /// Take DIR for `/`: for tests and images
+    /// Use DIR instead of `/`, for tests and images
     #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true)]
     pub root: PathBuf,
-    /// Say more on standard error
+    /// Print more messages to standard error; twice prints all
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     #[command(subcommand)]
@@ -29,28 +30,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Serve one udev event, described by its environment
+    /// Handle one udev event, described by the environment
     Hook,
-    /// Do now what the hook would do
+    /// Do immediately what the hook would do
     Apply(Apply),
     /// Show each modem's identity, mode, configuration and last result
     Status {
         #[command(flatten)]
         devices: Devices,
-        /// Ask the modem itself how its radio stands, through the proxy where one holds its port
+        /// Ask the modem for the state of its radio, through the proxy if one holds its port
         #[arg(long)]
         query: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Say which quirk and which policy apply to a modem, and the plan that follows, with -v byte for byte
+    /// Show which quirk and which policy apply to a modem, and the plan; with -v, also the messages in hex
     Explain {
         /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
         device: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Show, or set for good, a Sierra modem's USB composition
+    /// Show the USB composition of a Sierra modem, or set it permanently
     Composition {
         /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
         device: String,
@@ -59,38 +60,38 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Print what a maintainer needs to add a modem or to mend its quirk, without serial numbers and the like
+    /// Print what a maintainer needs to add or fix a quirk, with serial numbers masked
     Report {
         /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
         device: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Look for what on this system stands in the way of a modem, and say how to cure it
+    /// Find problems on this system, with their remedies
     Doctor {
         #[command(flatten)]
         output: Output,
     },
-    /// Print the database, a line a quirk
+    /// Print the database, one quirk per line
     List {
         #[command(flatten)]
         output: Output,
     },
-    /// Validate the database and the policy, or the files named
+    /// Validate the database and the policy, or the named files
     Check {
         /// Files of the quirks database, or `config.toml`
         file: Vec<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
-    /// Print the udev rules for the database as it stands
+    /// Print the udev rules for the installed database
     Rules {
         #[command(flatten)]
         output: Output,
     },
     /// Turn usb_modeswitch configuration files into quirks
     Import {
-        /// Files named VID:PID…, or folders of them
+        /// Files named VID:PID…, or folders of such files
         #[arg(required = true)]
         file: Vec<PathBuf>,
         #[command(flatten)]
@@ -102,13 +103,13 @@ pub enum Verb {
 pub struct Apply {
     #[command(flatten)]
     pub devices: Devices,
-    /// Unlock radios, and nothing else
+    /// Only unlock radios
     #[arg(long)]
     pub unlock: bool,
-    /// Print the plan, with -v byte for byte, and touch nothing
+    /// Print the plan and send nothing; with -v, also the messages in hex
     #[arg(long)]
     pub dry_run: bool,
-    /// For the systemd units: disturb no program that uses the modem
+    /// For the systemd units: do not disturb programs that use the modem
     #[arg(long, hide = true)]
     pub unit: bool,
     /// For the unit before sleep: look at the radios within a second, and change nothing
@@ -120,7 +121,7 @@ pub struct Apply {
 
 #[derive(Debug, Args)]
 pub struct Devices {
-    /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; all modems where none is named
+    /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; default: all known modems
     #[arg(value_name = "DEVICE")]
     pub device: Vec<String>,
 }
@@ -129,18 +130,18 @@ pub struct Devices {
 pub struct Setting {
     /// Number (8), bitmask (0x100d) or functions (qmi, mbim, qmi+mbim) of the composition to set
     pub value: Option<Wanted>,
-    /// Set a composition without AT port, too
+    /// Allow a composition without AT port
     #[arg(long, requires = "value")]
     pub no_at_port: bool,
-    /// Have the modem start again with it, and see that it does
+    /// Reset the modem and wait until it returns with the new composition
     #[arg(long, requires = "value")]
     pub reset: bool,
-    /// For AT!ENTERCND, where the modem wants another than the well-known one
+    /// Password for AT!ENTERCND; default: the well-known one
     #[arg(long, value_name = "PASSWORD", value_parser = password)]
     pub password: Option<String>,
 }
 
-/// Of letters and digits alone, as modems have it: it stands between quotation marks in a command.
+/// Letters and digits only, because the password is part of a quoted string in a command.
 fn password(text: &str) -> Result<String, &'static str> {
     let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     fits.then(|| text.to_owned()).ok_or("a password has letters and digits, and no other characters")

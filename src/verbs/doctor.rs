@@ -24,10 +24,9 @@ use crate::verbs::output::print_json;
 
 /// Rules files and the like are well below.
 const LIMIT: usize = 4 << 20;
-const OUR_RULES: &str = "85-wwan-quirks.rules";
 const RELOAD: &str = "udevadm control --reload";
 const NEW_RULES: &str =
-    "wwan-quirks rules >/etc/udev/rules.d/85-wwan-quirks.rules && udevadm control --reload && udevadm trigger";
+    "wwan-quirks rules >/etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload && udevadm trigger";
 
 /// Where systemd looks for units.
 const UNITS: [&str; 5] = [
@@ -150,16 +149,20 @@ fn database(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
 
 /// Whether udev calls us for all that the database knows.
 fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
-    let Some((text, path)) = looked.rules(root, OUR_RULES) else {
-        let finding = format!("udev has no rules of wwan-quirks: no {OUR_RULES} counts");
-        return match own_file(root, &format!("udev/rules.d/{OUR_RULES}")) {
+    let files: Vec<(String, String)> =
+        udev_rules::FILES.into_iter().filter_map(|name| looked.rules(root, name)).collect();
+    let Some((text, path)) = files.first() else {
+        let name = udev_rules::FILES[0];
+        let finding = format!("udev has no rules of wwan-quirks: no {name} counts");
+        return match own_file(root, &format!("udev/rules.d/{name}")) {
             Some(unread) => {
                 looked.found(finding, format!("ln -sf {unread} /etc/udev/rules.d/ && {RELOAD} && udevadm trigger"))
             }
             None => looked.found(finding, NEW_RULES),
         };
     };
-    let ruled = udev_rules::Ruled::read(&text);
+    let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
+    let ruled = udev_rules::Ruled::read(&all);
     for quirk in quirks {
         for id in quirk.ids.iter().filter(|id| !ruled.covers(quirk, **id)) {
             let by = if quirk.place.layer == Layer::Administrator { "the administrator's" } else { "a" };
@@ -194,7 +197,8 @@ fn own_file(root: &Root, name: &str) -> Option<String> {
 
 /// What others than root could put another in place of. Files of the database and the policy are told as invalid.
 fn permissions(root: &Root, looked: &mut Looked) {
-    let rules = looked.rules(root, OUR_RULES).map(|(_, path)| path);
+    let rules: Vec<String> =
+        udev_rules::FILES.into_iter().filter_map(|name| Some(looked.rules(root, name)?.1)).collect();
     let program = paths::program(root).display().to_string();
     let state = ["/run/wwan-quirks", "/run/wwan-quirks/state"].map(str::to_owned);
     for path in state.into_iter().chain([program]).chain(rules) {

@@ -1,8 +1,8 @@
-//! Writes what is derived from the command line and the database: the man page of the program, completions for three
-//! shells, and the AppStream metainfo.
+//! Generates files from the command line and the database: the man page of the program, completions for three shells, and
+//! the AppStream metainfo.
 //!
-//! What it writes is checked in, so that a package is built without it; a test says when that is no longer up to date.
-//! `make pages` writes it anew.
+//! The generated files are checked in, so that building a package does not need this program. A test fails if they are out of
+//! date. `make pages` updates them.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -22,22 +22,80 @@ use wwan_quirks::verbs::cli::Cli;
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
 
-/// What the command line does not say of itself.
-const FILES: &str = r#".SH FILES
+/// Sections that do not follow from the command line.
+const MORE: &str = r#".SH ENVIRONMENT
+.TP
+.B NO_COLOR
+If it is set and not empty,
+.B status
+prints no colours on a terminal.
+.TP
+.BR ACTION ", " DEVPATH ", " SUBSYSTEM ", " DEVTYPE ", " SYNTH_UUID ", " WWAN_QUIRKS
+The udev event that
+.B hook
+handles.
+The other verbs ignore them.
+.SH FILES
 .TP
 .I /etc/wwan\-quirks/config.toml, /etc/wwan\-quirks/config.d/*.toml
 The policy; see
 .BR wwan\-quirks\-config (5).
 .TP
 .I /etc/wwan\-quirks/quirks.d/*.toml
-Quirks of your own; see
+Your own quirks; see
 .BR wwan\-quirks\-quirks (5).
 .TP
 .I /usr/share/wwan\-quirks
-The policy and the quirks as they are shipped.
+The policy and the quirks that the package ships.
 .TP
-.I /run/wwan\-quirks
-What the program remembers of each port until the next boot.
+.I /usr/share/wwan\-quirks/fcc\-unlock.available.d
+Links for ModemManager.
+To let ModemManager unlock one modem with this program, link its file into
+.IR /etc/ModemManager/fcc\-unlock.d .
+.TP
+.I /etc/udev/rules.d/86\-wwan\-quirks\-local.rules
+Rules for your own IDs, printed by
+.BR "wwan\-quirks rules" .
+.TP
+.I /run/wwan\-quirks/lock/PORT
+The lock of a port, and the memory of the guard against loops.
+Only root can open it.
+.TP
+.I /run/wwan\-quirks/state/PORT
+The last results of a port, until the next boot.
+.SH EXAMPLES
+Show all modems, and ask each modem for the state of its radio:
+.PP
+.nf
+wwan\-quirks status \-\-query
+.fi
+.PP
+Show which quirk and which policy apply to a device, plugged in or not:
+.PP
+.nf
+wwan\-quirks explain 12d1:1446
+.fi
+.PP
+Print what would be sent to the modem on port 1\-1.2, then do it:
+.PP
+.nf
+wwan\-quirks apply \-\-dry\-run \-v 1\-1.2
+wwan\-quirks apply 1\-1.2
+.fi
+.PP
+Add udev rules for your own quirks:
+.PP
+.nf
+wwan\-quirks check
+wwan\-quirks rules > /etc/udev/rules.d/86\-wwan\-quirks\-local.rules
+udevadm control \-\-reload
+.fi
+.PP
+Check the files of an image before it boots:
+.PP
+.nf
+wwan\-quirks \-\-root image check
+.fi
 .SH SEE ALSO
 .BR wwan\-quirks\-config (5),
 .BR wwan\-quirks\-quirks (5),
@@ -57,7 +115,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Paths below `packaging`, and what is to stand there.
+/// Paths below `packaging`, and the text of each file.
 fn files() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("man/wwan-quirks.8", man_page()?),
@@ -111,10 +169,10 @@ fn man_page() -> Result<String> {
     roff.control("SH", ["EXIT STATUS"]);
     roff.text([roman(about_exits.trim_start_matches("Exit status: "))]);
     roff.to_writer(&mut page)?;
-    Ok(String::from_utf8(page)? + FILES)
+    Ok(String::from_utf8(page)? + MORE)
 }
 
-/// The arguments of a verb that no other verb need have.
+/// The arguments of a verb, without those that all verbs have.
 fn own_arguments(verb: &Command) -> impl Iterator<Item = &Arg> {
     verb.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help" && !arg.is_hide_set())
 }
@@ -138,8 +196,8 @@ fn shipped_ids() -> Result<BTreeSet<UsbId>> {
     }
 }
 
-/// For software centres, which offer the package to whoever has such a modem. The component has no home on the web yet;
-/// its ID stands below a domain that nobody can own.
+/// For software centres, which offer the package to users of such a modem. The project has no home page yet: its ID is below
+/// a domain that cannot be registered.
 fn metainfo(ids: &BTreeSet<UsbId>) -> String {
     let aliases: String = ids
         .iter()
@@ -155,8 +213,8 @@ fn metainfo(ids: &BTreeSet<UsbId>) -> String {
   <summary>Make USB WWAN modems work by the time they are plugged in</summary>
   <description>
     <p>
-      Many USB modems come up as a CD-ROM with drivers for another system, in a USB configuration that nobody asked for,
-      or with their radio locked by the maker of the laptop. A short-lived helper, run by udev, takes them out of install
+      Many USB modems come up as a CD-ROM with drivers for another system, in an unsuitable USB configuration,
+      or with a radio that the laptop vendor has locked. A short-lived helper, run by udev, takes them out of install
       mode, sets the USB configuration that the administrator prefers, and unlocks the radio.
     </p>
   </description>
@@ -213,8 +271,8 @@ mod tests {
         found.filter(|flag| flag.len() > 2).map(str::to_owned).collect()
     }
 
-    /// The pages for the files name every key that the program takes. It tells its keys when it meets one that it does
-    /// not know.
+    /// The pages for the files name every key that the program accepts. The program lists its keys when it finds an unknown
+    /// key.
     #[test]
     fn the_pages_for_files_name_every_key() {
         let page = |name: &str| fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();
@@ -242,10 +300,7 @@ mod tests {
             assert!(!keys.is_empty(), "{text}");
             for key in keys {
                 let mut words = page.split(|c: char| c != '-' && !c.is_ascii_alphanumeric());
-                assert!(
-                    words.any(|word| word == key),
-                    "{name} does not name {key}, which can stand in {file}:\n{text}"
-                );
+                assert!(words.any(|word| word == key), "{name} does not name {key}, which is valid in {file}:\n{text}");
             }
         }
     }

@@ -29,7 +29,7 @@ pub fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&Ruled>) -> Vec<Finding<'a>>
             }
             known.push(quirk);
             let message = "the installed udev rules do not name this ID, and nothing is done when it is plugged in: \
-                           `wwan-quirks rules > /etc/udev/rules.d/85-wwan-quirks.rules`";
+                           `wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
             if ruled.is_some_and(|ruled| !ruled.covers(quirk, id)) {
                 findings.push(Finding { place: &quirk.place, id, message: message.to_owned() });
             }
