@@ -2,10 +2,12 @@
 #
 #   make            the program
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
-#   make test       clippy, unit and integration tests, packages, scenarios in the virtual machine
+#   make check      clippy, unit and integration tests, packages: everything but the virtual machine
+#   make test       `make check`, then `make vm`
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
+#                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
@@ -91,11 +93,13 @@ static: deps
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
-test: deps
+check: deps
 	$(CARGO) clippy --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages
+
+test: check
 	$(MAKE) --no-print-directory vm
 
 lint:
@@ -106,7 +110,7 @@ fresh:
 	tests/fresh $(FRESH:%='make %')
 
 vm: testbed deb vm-mdev vm-openwrt
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS)
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(JUNIT:%=--junit %)
 
 vm-mdev: static
 	rm -rf $(STAGE)-mdev
