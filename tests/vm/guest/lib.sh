@@ -23,12 +23,15 @@ not() { ! "$@"; }
 # expect CONDITION…: a command that must succeed now.
 expect() { "$@" >/dev/null || fail "expected: $*"; }
 
-# wait_for SECONDS CONDITION…: a command that must succeed within so many (whole) seconds.
+# scaled N: N of any unit of time on an idle machine, and more on a slow one. The guest measures SLOW, in percent.
+scaled() { echo $(($1 * SLOW / 100)); }
+
+# wait_for SECONDS CONDITION…: a command that must succeed within so many (whole) seconds, scaled.
 wait_for() {
-	local limit=$1 end=$((${EPOCHREALTIME/./} + $1 * 1000000))
+	local limit=$1 end=$((${EPOCHREALTIME/./} + $1 * SLOW * 10000))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		[ "${EPOCHREALTIME/./}" -lt "$end" ] || fail "not within $limit s: $*"
+		[ "${EPOCHREALTIME/./}" -lt "$end" ] || fail "not within $limit s, at $SLOW % of the usual time: $*"
 		sleep 0.02
 	done
 }
@@ -105,7 +108,7 @@ wdm() {
 # journal: the program's own lines since the scenario began; all of them once the scenario has settled.
 journal() {
 	if [ -d /run/systemd/system ]; then
-		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
+		journalctl -q -o cat -t wwan-quirks --after-cursor "$CURSOR"
 	else
 		tail -n "+$((LOGGED + 1))" /run/vm/messages | sed -n 's/^.* wwan-quirks\[[0-9]*\]: //p'
 	fi
@@ -132,7 +135,7 @@ settle() {
 	elif pidof mdev >/dev/null; then
 		wait_for 30 mdev_is_done
 	else
-		udevadm settle --timeout=30
+		udevadm settle --timeout="$(scaled 30)"
 	fi
 	[ ! -d /run/systemd/system ] || journalctl --sync
 }
@@ -154,7 +157,8 @@ long() { [ -e /vm/long ]; }
 watch_events() {
 	udevadm monitor --kernel --udev >events &
 	at_end "kill $!"
-	sleep 0.3
+	# It prints this once it listens.
+	wait_for 5 grep -q '^KERNEL - ' events
 }
 slowest_event() {
 	awk '

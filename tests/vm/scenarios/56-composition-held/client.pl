@@ -14,4 +14,4 @@ if ($way eq 'qmi') {
 socket(PROXY, 1, 1, 0) && connect(PROXY, pack('S', 1) . "\0$way-proxy") or die "no $way-proxy: $!\n";
 syswrite(PROXY, $message);
 sysread(PROXY, my $answer, 4096);
-sleep 60;
+sleep;
