@@ -66,7 +66,7 @@ fn a_switch_that_is_no_switch_is_told_with_its_place() {
     root.write(OWN, "schema = 1\n[[device]]\nid = \"1234:5678\"\nname = \"A\"\nsteps = [{ switch = \"siera\" }]\n");
     let ended = root.run(&["check"]);
     assert!(
-        ended.stdout.contains("own.toml:5:21: there is no switch method \"siera\"; those that are: "),
+        ended.stdout.contains("own.toml:5:21: unknown switch method \"siera\"; the methods are: "),
         "{}",
         ended.stdout
     );

@@ -108,7 +108,7 @@ fn texts(key: &str) -> BTreeMap<Text, String> {
 
 fn ops(quirk: &Quirk) -> Vec<Op> {
     let switches = quirk.steps.iter().filter_map(|step| match step {
-        Step::Switch(switch) => Some(switch.ops()),
+        Step::Switch(switch) => Some(switch.ops().to_vec()),
         _ => None,
     });
     switches.flatten().collect()

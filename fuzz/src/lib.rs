@@ -224,7 +224,7 @@ const METHODS: &[&str] = &["eject", "huawei-new", "cisco", "option", "mobile-act
 /// CSWs, the data before them, and every other answer of a device in install mode.
 pub fn scsi(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
-    let Some(method) = METHODS.get(usize::from(first % 16)).and_then(|name| Switch::method(name)) else { return };
+    let Some(method) = METHODS.get(usize::from(first % 16)).and_then(|name| Switch::method(name).ok()) else { return };
     let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
     // No time is left from the start, so that no pause is made; transfers here take none.
     let deadline = Deadline::after(Duration::ZERO);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Invalid {
+pub struct Diagnostic {
     pub path: PathBuf,
     /// From 1.
     pub line: usize,
@@ -22,16 +22,16 @@ pub struct Invalid {
     pub width: usize,
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for Diagnostic {}
 
-impl Invalid {
+impl Diagnostic {
     /// A fault at the bytes `span` of `text`.
-    pub fn at(path: &Path, text: &str, span: Range<usize>, message: impl Into<String>) -> Invalid {
+    pub fn at(path: &Path, text: &str, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
         let start = floor(text, span.start);
         let begin = text.get(..start).unwrap_or_default().rfind('\n').map_or(0, |newline| newline + 1);
         let end = text.get(begin..).unwrap_or_default().find('\n').map_or(text.len(), |length| begin + length);
         let characters = |range: Range<usize>| text.get(range).unwrap_or_default().chars().count();
-        Invalid {
+        Diagnostic {
             path: path.to_owned(),
             line: line_of(text, start),
             column: characters(begin..start) + 1,
@@ -41,10 +41,10 @@ impl Invalid {
         }
     }
 
-    pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Invalid {
+    pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
         // The message of a value that does not fit may go over several lines.
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        Invalid::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
+        Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
 }
 
@@ -57,9 +57,9 @@ fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Invalid { line, column, message, source, width, .. } = self;
+        let Diagnostic { line, column, message, source, width, .. } = self;
         writeln!(f, "{}:{line}:{column}: {message}", self.path.display())?;
         let number = line.to_string();
         let indent: String =
@@ -77,14 +77,14 @@ mod tests {
     fn a_fault_is_shown_with_its_line_and_a_caret() {
         let text = "schema = 1\n\tü = \"x\"\n";
         let at = text.find("\"x\"").unwrap();
-        let shown = Invalid::at(Path::new("a.toml"), text, at..at + 3, "no").to_string();
+        let shown = Diagnostic::at(Path::new("a.toml"), text, at..at + 3, "no").to_string();
         assert_eq!(shown, "a.toml:2:6: no\n2 | \tü = \"x\"\n  | \t    ^^^");
     }
 
     #[test]
     fn no_span_is_out_of_reach() {
         for span in [0..0, 5..5, 99..120] {
-            let _ = Invalid::at(Path::new("a"), "ä\nb", span, "").to_string();
+            let _ = Diagnostic::at(Path::new("a"), "ä\nb", span, "").to_string();
         }
     }
 }

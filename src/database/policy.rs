@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::database::diagnostic::{Invalid, line_of};
+use crate::database::diagnostic::{Diagnostic, line_of};
 use crate::database::layers::{self, Layer, LayerError, Layered};
 use crate::database::quirks::Place;
 use crate::host::root::Root;
@@ -122,7 +122,7 @@ pub enum PolicyError {
     #[error(transparent)]
     Layer(#[from] LayerError),
     #[error("{0}")]
-    Invalid(#[from] Box<Invalid>),
+    Invalid(#[from] Box<Diagnostic>),
 }
 
 #[derive(Deserialize)]
@@ -247,10 +247,10 @@ impl Policy {
     }
 
     /// Adds the tables of a file, or returns its errors. Call it for weaker files first.
-    pub fn add(&mut self, file: &Layered, text: &str) -> Vec<Invalid> {
+    pub fn add(&mut self, file: &Layered, text: &str) -> Vec<Diagnostic> {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
-            Err(error) => return vec![Invalid::from_toml(&file.path, text, &error)],
+            Err(error) => return vec![Diagnostic::from_toml(&file.path, text, &error)],
         };
         let by_administrator = file.layer != Layer::Shipped;
         let mut reader = Reader { file, text, device: false, errors: Vec::new() };
@@ -300,7 +300,7 @@ struct Reader<'a> {
     file: &'a Layered,
     text: &'a str,
     device: bool,
-    errors: Vec<Invalid>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -331,7 +331,7 @@ impl Reader<'_> {
         let seconds = value.get_ref().get();
         if !range.contains(&seconds) {
             let message = format!("{seconds} seconds: from {} to {} can be had", range.start(), range.end());
-            self.errors.push(Invalid::at(&self.file.path, self.text, value.span(), message));
+            self.errors.push(Diagnostic::at(&self.file.path, self.text, value.span(), message));
             return None;
         }
         let Setting { origin, .. } = self.setting(value);
@@ -343,7 +343,7 @@ impl Reader<'_> {
         let Match { id, serial, port } = r#match.into_inner();
         if id.is_none() && serial.is_none() && port.is_none() {
             let message = "match needs at least one of id, serial and port; for all modems, write the key at the top";
-            self.errors.push(Invalid::at(&self.file.path, self.text, span, message));
+            self.errors.push(Diagnostic::at(&self.file.path, self.text, span, message));
         }
         let id = id.and_then(|id| {
             let parsed = id.get_ref().parse();
@@ -360,12 +360,12 @@ impl Reader<'_> {
     }
 
     fn fault<T>(&mut self, value: &Spanned<T>, message: String) {
-        self.errors.push(Invalid::at(&self.file.path, self.text, value.span(), message));
+        self.errors.push(Diagnostic::at(&self.file.path, self.text, value.span(), message));
     }
 }
 
 /// Checks one file that is not installed.
-pub fn check(path: &Path, text: &str) -> Vec<Invalid> {
+pub fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
     let file = Layered { layer: Layer::Administrator, path: PathBuf::from(path) };
     Policy::default().add(&file, text)
 }

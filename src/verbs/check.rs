@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::database::diagnostic::Invalid;
+use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::{self, Layer, LayerError, Layered};
 use crate::database::policy::{self, Policy, PolicyError};
 use crate::database::quirks::audit::{Finding, audit};
@@ -63,7 +63,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 }
 
 /// A policy is known by its name or by the folder of drop-ins that it lies in; all else is database.
-fn check(path: &Path, text: &str) -> Vec<Invalid> {
+fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
     let in_drop_ins = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if in_drop_ins || path.ends_with("config.toml") {
         return policy::check(path, text);
@@ -74,13 +74,13 @@ fn check(path: &Path, text: &str) -> Vec<Invalid> {
 }
 
 /// A finding where its ID stands in `text`.
-fn placed(finding: &Finding, path: &Path, text: &str) -> Invalid {
+fn placed(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     let lines = text.split_inclusive('\n').take(finding.place.line.saturating_sub(1));
     let entry: usize = lines.map(str::len).sum();
     let id = finding.id.to_string();
     let rest = text.get(entry..).unwrap_or_default();
     let at = entry + rest.to_ascii_lowercase().find(&id).unwrap_or_default();
-    Invalid::at(path, text, at..at + id.len(), finding.message.clone())
+    Diagnostic::at(path, text, at..at + id.len(), finding.message.clone())
 }
 
 fn read(path: &Path) -> Result<String, LayerError> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::database::diagnostic::Invalid;
+use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::LayerError;
 use crate::database::quirks::switch::Bytes;
 use crate::host::root::read_limited;
@@ -108,7 +108,7 @@ fn is_configuration(path: &Path) -> bool {
 pub struct Import {
     entries: Vec<Entry>,
     /// What is wrong with them. A file with a fault gives no entry.
-    pub faults: Vec<Invalid>,
+    pub faults: Vec<Diagnostic>,
     /// Keys that were left out.
     pub without_meaning: BTreeMap<String, Uses>,
 }
@@ -257,7 +257,7 @@ struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     keys: Vec<Key<'a>>,
-    faults: Vec<Invalid>,
+    faults: Vec<Diagnostic>,
     ignored: Vec<(&'a str, &'static str)>,
 }
 
@@ -285,7 +285,7 @@ impl<'a> Reader<'a> {
                 && METHODS.iter().all(|(name, _)| *name != key)
             {
                 let message = format!("usb_modeswitch knows no key {key}");
-                self.faults.push(Invalid::at(self.path, self.text, span, message));
+                self.faults.push(Diagnostic::at(self.path, self.text, span, message));
             }
         }
         let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
@@ -487,7 +487,7 @@ impl<'a> Reader<'a> {
     }
 
     fn fault(&mut self, span: Range<usize>, message: &str) {
-        self.faults.push(Invalid::at(self.path, self.text, span, message));
+        self.faults.push(Diagnostic::at(self.path, self.text, span, message));
     }
 }
 

@@ -10,9 +10,9 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::switch::{Seconds, Written};
+use super::switch::{Seconds, SwitchEntry};
 use super::{Place, Procedure, Quirk, Reset, Step, Strings, Text, Wish, vendor_of};
-use crate::database::diagnostic::{Invalid, line_of};
+use crate::database::diagnostic::{Diagnostic, line_of};
 use crate::database::layers::Layered;
 use crate::usb::Function;
 use crate::usb::UsbId;
@@ -51,7 +51,7 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StepEntry {
-    Switch(Written),
+    Switch(SwitchEntry),
     Configuration(ConfigurationEntry),
     FccAuth(ProcedureEntry),
 }
@@ -211,7 +211,7 @@ const HEADER: &str = "\n[[device]]";
 
 /// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
 /// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
-pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Invalid>) {
+pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let find = |part: &str, from: usize| {
         let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
         Some(from + at)
@@ -241,7 +241,7 @@ pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Inva
 }
 
 /// What is before the first header, at `first`, and the entry at `span`, as a file of their own.
-fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Invalid>) {
+fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let part = |from, to| text.get(from..to).unwrap_or_default();
     let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), part(span.start, span.end)].concat()) {
         Ok(parsed) => parsed,
@@ -255,7 +255,7 @@ fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> 
 }
 
 /// The quirks of a file, and all that is wrong with it. An entry that is wrong is left out.
-pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
+pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let error = match parse_whole(file, text) {
         Ok(parsed) => return parsed,
         Err(error) => *error,
@@ -284,9 +284,9 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Invalid>) {
 }
 
 /// The quirks of a file and what is wrong with their IDs, or the fault that keeps it from being read.
-fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>), Box<Invalid>> {
-    let invalid = |span, message: String| Invalid::at(&file.path, text, span, message);
-    let fragment: Fragment = toml::from_str(text).map_err(|error| Invalid::from_toml(&file.path, text, &error))?;
+fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Box<Diagnostic>> {
+    let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
+    let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
     if *fragment.schema.get_ref() != SCHEMA {
         let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
         return Err(invalid(fragment.schema.span(), message).into());
@@ -344,7 +344,7 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Invalid>),
 
 fn step(entry: StepEntry) -> Step {
     match entry {
-        StepEntry::Switch(Written(switch)) => Step::Switch(switch),
+        StepEntry::Switch(SwitchEntry(switch)) => Step::Switch(switch),
         StepEntry::Configuration(ConfigurationEntry { wish: WishEntry(wish), unconfigured }) => {
             Step::Configuration { wish, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
         }

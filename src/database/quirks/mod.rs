@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::database::diagnostic::Invalid;
+use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::{self, Layer, LayerError, Layered};
 use crate::host::root::Root;
 use crate::usb::Function;
@@ -190,7 +190,7 @@ pub enum QuirksError {
     #[error(transparent)]
     Layer(#[from] LayerError),
     #[error("{0}")]
-    Invalid(#[from] Box<Invalid>),
+    Invalid(#[from] Box<Diagnostic>),
 }
 
 /// What a look-up gives: the quirk, and what is wrong with files that might have had a better one.
@@ -249,7 +249,7 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
 fn load(
     root: &Root,
     file: &Layered,
-    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Invalid>),
+    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Diagnostic>),
 ) -> (Vec<Quirk>, Vec<QuirksError>) {
     match layers::read(root, file) {
         Ok(None) => (Vec::new(), Vec::new()),

@@ -1,74 +1,77 @@
-//! How a device leaves its install mode: a list of USB transfers and other acts, written as data.
+//! How a device leaves install mode: a list of USB transfers and other operations, written as data.
 //!
 //! ```toml
 //! { switch = "huawei-new" }                                    # a method of config/methods.toml, by name
-//! { switch = ["eject", { bulk = "5553424312345678…" }] }       # acts, one after another
-//! { switch = { do = ["option"], target-class = 0xff } }        # acts, and what holds for all of them
+//! { switch = ["eject", { bulk = "5553424312345678…" }] }       # operations, one after another
+//! { switch = { do = ["option"], target-class = 0xff } }        # operations, and parameters for all of them
 //! ```
 //!
-//! | act | what it is |
+//! | operation | meaning |
 //! |---|---|
-//! | `"NAME"` | the acts of that method |
-//! | `"detach"` | the kernel's drivers let go of all interfaces |
-//! | `"reset"` | the port is reset |
+//! | `"NAME"` | all operations of that method |
+//! | `"detach"` | detach the kernel's drivers from all interfaces |
+//! | `"reset"` | reset the port |
 //! | `{ control = { request-type, request, value, index, length or data, timeout } }` | a control transfer |
 //! | `{ bulk = "HEX" }` | a bulk transfer to the device; after a CBW, its data and its CSW are read |
 //! | `{ interrupt-out = { endpoint, data } }`, `{ interrupt-in = { endpoint, length, times } }` | interrupt transfers |
 //! | `{ set-configuration = N }`, `{ alternate-setting = N }` | SET_CONFIGURATION, SET_INTERFACE |
 //! | `{ sleep = SECONDS }` | a pause |
-//! | `"wait-for-return"` | the device leaves and comes back as the same ID; what follows is for then |
+//! | `"wait-for-return"` | the device leaves the bus and returns with the same ID before the next operation |
 //!
 //! Keys beside `do`: `interface`, `out`, `in` (bulk endpoint addresses), `wait-before` and `release-delay` (seconds),
-//! `target-class` (the class of the first interface of a device that has switched already), `interface-class` (the class
-//! of the interface that the switch needs; a device with another one is left alone).
+//! `target-class` (`bInterfaceClass` of the first interface of a device that has already left install mode),
+//! `interface-class` (`bInterfaceClass` that the interface must have; a device with another class is left alone).
+//!
+//! Methods are replaced by their operations when the entry is read. An unknown or a broken method is an error there.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::database::diagnostic::Diagnostic;
 use crate::usb::Setup;
 
-/// The methods that have a name.
+/// The methods.
+const METHODS_PATH: &str = "config/methods.toml";
 const METHODS: &str = include_str!("../../../config/methods.toml");
 
 /// The first four bytes of a command block wrapper (USB Mass Storage Bulk-Only 1.0, 5.1).
 const CBW_SIGNATURE: [u8; 4] = *b"USBC";
 const CBW_LENGTH: usize = 31;
-/// The longest command that a CBW holds. The shortest is 1 by the standard, and 0 in Huawei's own messages.
+/// The longest command in a CBW. The standard's shortest is 1 byte; Huawei's own messages state 0.
 const CBW_COMMAND_LENGTH: u8 = 16;
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Switch {
-    /// What is done, as it is written; [`Switch::ops`] says it without names.
     #[serde(rename = "do")]
-    pub acts: Vec<Act>,
-    /// `bInterfaceNumber` of the interface that is spoken to; the first one where none is given.
+    operations: Operations,
+    /// `bInterfaceNumber` of the interface to use. Default: the first interface.
     pub interface: Option<u8>,
-    /// Bulk endpoint addresses; the interface's first ones where none are given.
+    /// Addresses of the bulk endpoints. Default: the first ones of the interface.
     pub out: Option<u8>,
     pub r#in: Option<u8>,
-    /// Before the first transfer, for devices that are not ready when they appear.
+    /// Pause before the first transfer, for devices that are not ready when they appear.
     #[serde(default)]
     pub wait_before: Seconds,
-    /// Between the last transfer and letting go of the interface.
+    /// Pause between the last transfer and the release of the interface.
     #[serde(default)]
     pub release_delay: Seconds,
-    /// `bInterfaceClass` of a device's first interface that tells that it has switched already.
+    /// `bInterfaceClass` of the first interface of a device that has already left install mode.
     pub target_class: Option<u8>,
     /// `bInterfaceClass` that the interface must have. A CBW needs mass storage in any case.
     pub interface_class: Option<u8>,
 }
 
-/// One act as it is written.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Act {
-    /// All that a method does.
-    Method(String),
-    Op(Op),
+/// Operations in their order, with methods resolved.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Operations {
+    /// As the entry names them: `eject+bulk:5553…`.
+    names: Vec<String>,
+    ops: Vec<Op>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -83,11 +86,11 @@ pub enum Op {
     SetConfiguration(u8),
     AlternateSetting(u8),
     Sleep(Seconds),
-    /// The device leaves and comes back with the same ID. Nobody waits: its return has an event of its own.
+    /// The device leaves the bus and returns with the same ID. No run waits for it: its return is an event of its own.
     WaitForReturn,
 }
 
-/// A control transfer. Bit 7 of the request type says which way its data goes.
+/// A control transfer. Bit 7 of the request type is the direction of its data.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Control {
@@ -100,10 +103,10 @@ pub struct Control {
     pub value: u16,
     #[serde(default)]
     pub index: Index,
-    /// What the device is sent.
+    /// Data for the device.
     #[serde(default)]
     pub data: Bytes,
-    /// How much is read of the device; `wLength` of a transfer to the device is that of `data`.
+    /// `wLength` of a transfer from the device. A transfer to the device has the length of `data`.
     #[serde(default)]
     pub length: u16,
     #[serde(default = "Control::timeout")]
@@ -114,7 +117,7 @@ pub struct Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Index {
     Number(u16),
-    /// The number of the interface that is spoken to.
+    /// The number of the interface in use.
     Interface,
 }
 
@@ -130,7 +133,7 @@ pub struct InterruptOut {
 pub struct InterruptIn {
     pub endpoint: u8,
     pub length: u16,
-    /// How often it is read.
+    /// How many times to read.
     #[serde(default = "once")]
     pub times: u8,
 }
@@ -139,15 +142,14 @@ pub struct InterruptIn {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
-/// A number of seconds from 0 to 60, whole or not.
+/// 0 to 60 seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
 impl Switch {
-    /// A switch that is `acts` and nothing else.
-    pub fn of(acts: Vec<Act>) -> Switch {
+    fn of(operations: Operations) -> Switch {
         Switch {
-            acts,
+            operations,
             interface: None,
             out: None,
             r#in: None,
@@ -158,51 +160,32 @@ impl Switch {
         }
     }
 
-    /// The method `name` does this.
-    pub fn method(name: &str) -> Option<Switch> {
-        // One table of the file is parsed, and not the file: a method costs the same, however many there are.
-        let (_, rest) = METHODS.split_once(&format!("\n[{name}]\n"))?;
-        let table = rest.split_once("\n[").map_or(rest, |(table, _)| table);
-        toml::from_str(table).ok()
+    /// The switch that is the method `name`.
+    pub fn method(name: &str) -> Result<Switch, String> {
+        Operations::named(name).map(Switch::of)
     }
 
-    /// The names of all methods.
-    pub fn methods() -> impl Iterator<Item = &'static str> {
-        METHODS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'))
+    /// All operations in their order.
+    pub fn ops(&self) -> &[Op] {
+        &self.operations.ops
     }
 
-    /// What is done on the wire, in order.
-    pub fn ops(&self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for act in &self.acts {
-            match act {
-                Act::Op(op) => ops.push(op.clone()),
-                // Methods consist of ops alone, and the name was found when the switch was read.
-                Act::Method(name) => ops.extend(Switch::method(name).into_iter().flat_map(|method| method.ops())),
-            }
-        }
-        ops
-    }
-}
-
-impl Switch {
-    /// What is done on one visit of a device that leaves and comes back in between: on the first, or where it has
-    /// `returned`, on the next.
-    pub fn part(&self, returned: bool) -> Vec<Op> {
-        let ops = self.ops();
-        let mut parts = ops.split(|op| matches!(op, Op::WaitForReturn));
+    /// The operations for one stay of the device on the bus: those up to `wait-for-return`, or those behind it if the
+    /// device has `returned`.
+    pub fn part(&self, returned: bool) -> &[Op] {
+        let mut parts = self.ops().split(|op| matches!(op, Op::WaitForReturn));
         let first = parts.next().unwrap_or_default();
         let next = parts.next().filter(|_| returned);
-        next.unwrap_or(first).to_vec()
+        next.unwrap_or(first)
     }
 
-    /// All that it waits by itself.
+    /// The sum of all pauses.
     pub fn pauses(&self) -> Duration {
-        let sleeps = self.ops().into_iter().map(|op| if let Op::Sleep(pause) = op { pause.0 } else { Duration::ZERO });
+        let sleeps = self.ops().iter().map(|op| if let Op::Sleep(pause) = op { pause.0 } else { Duration::ZERO });
         sleeps.sum::<Duration>() + self.wait_before.0 + self.release_delay.0
     }
 
-    /// Whether what is done depends on the interfaces that the device has.
+    /// Whether the plan depends on the interfaces of the device.
     pub fn needs_interfaces(&self) -> bool {
         let plain = |op: &Op| matches!(op, Op::Sleep(_) | Op::Control(Control { index: Index::Number(_), .. }));
         self.target_class.is_some() || self.interface_class.is_some() || !self.ops().iter().all(plain)
@@ -213,6 +196,54 @@ impl Switch {
     }
 }
 
+impl Operations {
+    fn op(op: Op) -> Operations {
+        let name = match &op {
+            Op::Bulk(bytes) => format!("bulk:{bytes}"),
+            op => op.kind().to_owned(),
+        };
+        Operations { names: vec![name], ops: vec![op] }
+    }
+
+    /// The operation or the method with this name.
+    fn named(name: &str) -> Result<Operations, String> {
+        if let Some(op) = Op::named(name) {
+            return Ok(Operations::op(op));
+        }
+        let unknown = || {
+            let names = method_names(METHODS).collect::<Vec<_>>().join(", ");
+            format!("unknown switch method {name:?}; the methods are: {names}")
+        };
+        let ops = method(METHODS, name).ok_or_else(unknown)??;
+        Ok(Operations { names: vec![name.to_owned()], ops })
+    }
+}
+
+/// The operations of the method `name` in `methods`, which has the form of config/methods.toml. An error has its
+/// location in that file.
+fn method(methods: &str, name: &str) -> Option<Result<Vec<Op>, String>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Method {
+        r#do: Vec<Op>,
+    }
+    // The program parses one table, not the file: a method costs the same, however many methods there are.
+    let header = format!("\n[{name}]\n");
+    let start = methods.find(&header)? + header.len();
+    let rest = methods.get(start..).unwrap_or_default();
+    let table = rest.split_once("\n[").map_or(rest, |(table, _)| table);
+    let error = |error: toml::de::Error| {
+        let span = error.span().map_or(start..start, |span| start + span.start..start + span.end);
+        let Diagnostic { path, line, column, .. } = Diagnostic::at(Path::new(METHODS_PATH), methods, span, "");
+        format!("switch method {name:?} is broken: {}:{line}:{column}: {}", path.display(), error.message().trim_end())
+    };
+    Some(toml::from_str(table).map(|method: Method| method.r#do).map_err(error))
+}
+
+fn method_names(methods: &str) -> impl Iterator<Item = &str> {
+    methods.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'))
+}
+
 impl Op {
     /// Whether it is a SCSI command to a mass storage.
     pub fn is_cbw(&self) -> bool {
@@ -221,27 +252,27 @@ impl Op {
 }
 
 impl Bytes {
-    /// Whether this claims to be a command block wrapper.
+    /// Whether this has the signature of a command block wrapper.
     pub fn is_cbw(&self) -> bool {
         self.0.starts_with(&CBW_SIGNATURE)
     }
 
-    /// What is wrong with a message that claims to be a CBW.
+    /// The error in a message that has the signature of a CBW.
     pub fn fault(&self) -> Option<String> {
         if !self.is_cbw() {
             return None;
         }
         if self.0.len() != CBW_LENGTH {
-            return Some(format!("a CBW is {CBW_LENGTH} bytes long, and this has {}", self.0.len()));
+            return Some(format!("a CBW has {CBW_LENGTH} bytes, got {}", self.0.len()));
         }
         let length = self.0.get(14).copied().unwrap_or_default();
         (length > CBW_COMMAND_LENGTH)
-            .then(|| format!("a CBW holds a command of up to {CBW_COMMAND_LENGTH} bytes, and this one says {length}"))
+            .then(|| format!("bCBWCBLength must be at most {CBW_COMMAND_LENGTH}, got {length}"))
     }
 }
 
 impl Control {
-    /// The setup packet, for a device whose interface `interface` is spoken to.
+    /// The setup packet, if `interface` is the interface in use.
     pub fn setup(&self, interface: u8) -> Setup {
         let index = match self.index {
             Index::Number(index) => index,
@@ -250,7 +281,7 @@ impl Control {
         Setup { request_type: self.request_type, request: self.request, value: self.value, index }
     }
 
-    /// Whether its data goes to the host.
+    /// Whether the device sends the data.
     pub fn is_in(&self) -> bool {
         self.request_type & 0x80 != 0
     }
@@ -272,15 +303,7 @@ impl Default for Index {
 
 impl fmt::Display for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, act) in self.acts.iter().enumerate() {
-            let text: Cow<'_, str> = match act {
-                Act::Method(name) => name.into(),
-                Act::Op(Op::Bulk(bytes)) => format!("bulk:{bytes}").into(),
-                Act::Op(op) => op.kind().into(),
-            };
-            write!(f, "{}{text}", if number == 0 { "" } else { "+" })?;
-        }
-        Ok(())
+        f.write_str(&self.operations.names.join("+"))
     }
 }
 
@@ -352,7 +375,7 @@ impl std::str::FromStr for Bytes {
         let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let byte = |pair: &[u8]| Some((digit(pair.first()?)? << 4) | digit(pair.get(1)?)?);
         let bytes = text.as_bytes().chunks(2).map(byte).collect::<Option<_>>();
-        bytes.map(Bytes).ok_or_else(|| format!("{text:?} is no even number of hex digits"))
+        bytes.map(Bytes).ok_or_else(|| format!("expected an even number of hex digits, got {text:?}"))
     }
 }
 
@@ -362,7 +385,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// What a bulk transfer carries.
+/// The data of a bulk transfer.
 struct Message(Bytes);
 
 impl<'de> Deserialize<'de> for Message {
@@ -376,7 +399,7 @@ impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         if !(0.0..=60.0).contains(&seconds) {
-            return Err(de::Error::custom(format!("{seconds} seconds: from 0 to 60 can be had")));
+            return Err(de::Error::custom(format!("expected 0 to 60 seconds, got {seconds}")));
         }
         Ok(Seconds(Duration::from_secs_f64(seconds)))
     }
@@ -408,31 +431,34 @@ impl<'de> Deserialize<'de> for Index {
     }
 }
 
-impl<'de> Deserialize<'de> for Act {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Act, D::Error> {
-        struct ActVisitor;
-        impl<'de> Visitor<'de> for ActVisitor {
-            type Value = Act;
+impl Op {
+    fn named(name: &str) -> Option<Op> {
+        match name {
+            "detach" => Some(Op::Detach),
+            "reset" => Some(Op::Reset),
+            "wait-for-return" => Some(Op::WaitForReturn),
+            _ => None,
+        }
+    }
+}
+
+/// The name of an operation, or a table with one operation.
+impl<'de> Deserialize<'de> for Op {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Op, D::Error> {
+        struct OpVisitor;
+        impl<'de> Visitor<'de> for OpVisitor {
+            type Value = Op;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a method, or one act like { bulk = \"5553…\" }")
+                f.write_str("one operation, such as \"detach\" or { bulk = \"5553…\" }")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Act, E> {
-                match text {
-                    "detach" => Ok(Act::Op(Op::Detach)),
-                    "reset" => Ok(Act::Op(Op::Reset)),
-                    "wait-for-return" => Ok(Act::Op(Op::WaitForReturn)),
-                    name if Switch::methods().any(|method| method == name) => Ok(Act::Method(name.to_owned())),
-                    _ => {
-                        let names = Switch::methods().collect::<Vec<_>>().join(", ");
-                        Err(E::custom(format!("there is no switch method {text:?}; those that are: {names}")))
-                    }
-                }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Op, E> {
+                Op::named(name).ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &self))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Act, A::Error> {
-                const ACTS: &[&str] = &[
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Op, A::Error> {
+                const OPS: &[&str] = &[
                     "control",
                     "bulk",
                     "interrupt-out",
@@ -442,7 +468,7 @@ impl<'de> Deserialize<'de> for Act {
                     "sleep",
                 ];
                 let Some(key) = map.next_key::<String>()? else {
-                    return Err(de::Error::custom("an empty table is no act"));
+                    return Err(de::Error::custom("an empty table is no operation"));
                 };
                 let op = match key.as_str() {
                     "control" => Op::Control(map.next_value()?),
@@ -452,55 +478,85 @@ impl<'de> Deserialize<'de> for Act {
                     "set-configuration" => Op::SetConfiguration(map.next_value()?),
                     "alternate-setting" => Op::AlternateSetting(map.next_value()?),
                     "sleep" => Op::Sleep(map.next_value()?),
-                    _ => return Err(de::Error::unknown_variant(&key, ACTS)),
+                    _ => return Err(de::Error::unknown_variant(&key, OPS)),
                 };
                 match map.next_key::<String>()? {
                     Some(second) => {
-                        Err(de::Error::custom(format!("{key} and {second} are two acts: write two tables")))
+                        Err(de::Error::custom(format!("{key} and {second} are two operations: write a table for each")))
                     }
-                    None => Ok(Act::Op(op)),
+                    None => Ok(op),
                 }
             }
         }
-        deserializer.deserialize_any(ActVisitor)
+        deserializer.deserialize_any(OpVisitor)
     }
 }
 
-/// A [`Switch`] as it stands in an entry: a name, a list of acts, or a table.
-pub struct Written(pub Switch);
+/// An element of a list in an entry: a method by its name, or an operation.
+struct Element(Operations);
 
-impl<'de> Deserialize<'de> for Written {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Written, D::Error> {
-        struct SwitchVisitor;
-        impl<'de> Visitor<'de> for SwitchVisitor {
-            type Value = Written;
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Element, D::Error> {
+        struct ElementVisitor;
+        impl<'de> Visitor<'de> for ElementVisitor {
+            type Value = Element;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a method, a list of acts, or a table with `do`")
+                f.write_str("the name of a method, or one operation, such as { bulk = \"5553…\" }")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Written, E> {
-                let act = Act::deserialize(de::value::StrDeserializer::new(text))?;
-                Ok(Written(Switch::of(vec![act])))
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Element, E> {
+                Operations::named(name).map(Element).map_err(E::custom)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
-                let mut acts = Vec::new();
-                while let Some(act) = list.next_element()? {
-                    acts.push(act);
-                }
-                Ok(Written(Switch::of(acts)))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Written, A::Error> {
-                Switch::deserialize(MapAccessDeserializer::new(map)).map(Written)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Element, A::Error> {
+                Op::deserialize(MapAccessDeserializer::new(map)).map(|op| Element(Operations::op(op)))
             }
         }
-        let Written(switch) = deserializer.deserialize_any(SwitchVisitor)?;
-        if switch.acts.is_empty() {
-            return Err(de::Error::custom("a switch without acts does nothing: leave the step out"));
+        deserializer.deserialize_any(ElementVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Operations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operations, D::Error> {
+        let mut all = Operations::default();
+        for Element(Operations { names, ops }) in Vec::deserialize(deserializer)? {
+            all.names.extend(names);
+            all.ops.extend(ops);
         }
-        Ok(Written(switch))
+        if all.ops.is_empty() {
+            return Err(de::Error::custom("a switch without operations does nothing: leave out the step"));
+        }
+        Ok(all)
+    }
+}
+
+/// A [`Switch`] in an entry: a name, a list, or a table.
+pub struct SwitchEntry(pub Switch);
+
+impl<'de> Deserialize<'de> for SwitchEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SwitchEntry, D::Error> {
+        struct SwitchVisitor;
+        impl<'de> Visitor<'de> for SwitchVisitor {
+            type Value = Switch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a method, a list of operations, or a table with `do`")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Switch, E> {
+                Switch::method(name).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Switch, A::Error> {
+                Operations::deserialize(SeqAccessDeserializer::new(list)).map(Switch::of)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Switch, A::Error> {
+                Switch::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(SwitchVisitor).map(SwitchEntry)
     }
 }
 
@@ -511,24 +567,27 @@ mod tests {
     fn read(value: &str) -> Result<Switch, String> {
         #[derive(serde::Deserialize)]
         struct Step {
-            switch: Written,
+            switch: SwitchEntry,
         }
         let step: Result<Step, _> = toml::from_str(&format!("switch = {value}"));
         step.map(|step| step.switch.0).map_err(|error| error.message().to_owned())
     }
 
+    fn strings(ops: &[Op]) -> Vec<String> {
+        ops.iter().map(ToString::to_string).collect()
+    }
+
     fn ops(value: &str) -> Vec<String> {
-        read(value).unwrap().ops().iter().map(ToString::to_string).collect()
+        strings(read(value).unwrap().ops())
     }
 
     #[test]
-    fn every_method_can_be_read_and_consists_of_ops() {
-        let names: Vec<&str> = Switch::methods().collect();
+    fn every_method_is_valid() {
+        let names: Vec<&str> = method_names(METHODS).collect();
         for name in &names {
-            let method = Switch::method(name).unwrap_or_else(|| panic!("{name}"));
-            assert!(!method.acts.is_empty(), "{name}");
-            assert_eq!(method, Switch::of(method.acts.clone()), "{name} has keys beside `do`");
-            assert!(method.acts.iter().all(|act| matches!(act, Act::Op(_))), "{name}");
+            let switch = Switch::method(name).unwrap();
+            assert!(!switch.ops().is_empty(), "{name}");
+            assert_eq!(switch.to_string(), *name);
         }
         let unique: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(unique.len(), names.len());
@@ -538,7 +597,22 @@ mod tests {
     }
 
     #[test]
-    fn the_three_ways_to_write_a_switch() {
+    fn an_error_in_a_method_has_its_location() {
+        let methods = "# Methods\n\n[good]\ndo = [\"reset\"]\n\n[broken]\ndo = [\n    \"reset\",\n    { sleep = 61 },\n]\n\n[x]\ndo = []\n";
+        assert_eq!(method(methods, "good"), Some(Ok(vec![Op::Reset])));
+        assert_eq!(
+            method(methods, "broken"),
+            Some(Err("switch method \"broken\" is broken: config/methods.toml:9:15: expected 0 to 60 seconds, got 61"
+                .to_owned()))
+        );
+        assert_eq!(method(methods, "bad"), None);
+        // A method has operations, and no other method.
+        let nested = method("\n[a]\ndo = [\"sierra\"]\n", "a").unwrap().unwrap_err();
+        assert!(nested.contains("config/methods.toml:3:7: invalid value"), "{nested}");
+    }
+
+    #[test]
+    fn a_switch_is_a_name_a_list_or_a_table() {
         assert_eq!(ops("\"sierra\""), ["control 40 0b 0001 0000, no data"]);
         assert_eq!(
             ops("[\"huawei\", { bulk = \"0f\" }, \"reset\", { sleep = 0.5 }]"),
@@ -552,32 +626,31 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_return_is_for_then() {
+    fn operations_behind_wait_for_return_are_for_the_next_stay() {
         let switch = read("[\"sony\", { set-configuration = 2 }]").unwrap();
-        let text = |returned| switch.part(returned).iter().map(ToString::to_string).collect::<Vec<_>>();
         let control = "control c0 11 0002 0000, 3 bytes back";
-        assert_eq!(text(false), ["detach", control]);
-        assert_eq!(text(true), [control, "set-configuration 2"]);
-        // One that does not leave in between does the same each time.
+        assert_eq!(strings(switch.part(false)), ["detach", control]);
+        assert_eq!(strings(switch.part(true)), [control, "set-configuration 2"]);
+        // Without `wait-for-return`, both parts are all operations.
         let sierra = Switch::method("sierra").unwrap();
         assert_eq!(sierra.part(true), sierra.part(false));
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_error_states_its_cause() {
         for (value, message) in [
-            ("\"siera\"", "no switch method \"siera\"; those that are: "),
-            ("[]", "without acts"),
-            ("{ do = [] }", "without acts"),
+            ("\"siera\"", "unknown switch method \"siera\"; the methods are: sierra, huawei, "),
+            ("[]", "without operations"),
+            ("{ do = [] }", "without operations"),
             ("{ interface = 1 }", "missing field `do`"),
             ("{ do = [\"sierra\"], colour = 1 }", "unknown field `colour`"),
             ("[{ bulk = \"555\" }]", "even number of hex digits"),
             ("[{ bulk = \"5g\" }]", "even number of hex digits"),
-            ("[{ bulk = \"55\", sleep = 1 }]", "bulk and sleep are two acts"),
+            ("[{ bulk = \"55\", sleep = 1 }]", "bulk and sleep are two operations"),
             ("[{}]", "empty table"),
             ("[{ blk = \"55\" }]", "unknown variant `blk`"),
-            ("[{ sleep = 61 }]", "from 0 to 60"),
-            ("[{ sleep = -1 }]", "from 0 to 60"),
+            ("[{ sleep = 61 }]", "expected 0 to 60 seconds, got 61"),
+            ("[{ sleep = -1 }]", "expected 0 to 60 seconds, got -1"),
             ("[{ control = { request-type = 0x40 } }]", "missing field `request`"),
             ("[{ control = { request-type = 0x40, request = 256 } }]", "u8"),
             ("[{ control = { request-type = 0x40, request = 1, index = \"if\" } }]", "or \"interface\""),
@@ -588,21 +661,23 @@ mod tests {
     }
 
     #[test]
-    fn an_index_can_be_the_interface() {
+    fn an_index_can_be_the_interface_number() {
         let switch = read("[{ control = { request-type = 0xa1, request = 0xa0, index = \"interface\", length = 1 } }]");
-        let ops = switch.unwrap().ops();
-        let [Op::Control(control)] = ops.as_slice() else { panic!("{ops:?}") };
+        let switch = switch.unwrap();
+        let [Op::Control(control)] = switch.ops() else { panic!("{switch:?}") };
         assert_eq!(control.setup(3).index, 3);
         assert_eq!(control.to_string(), "a1 a0 0000 interface, 1 bytes back");
         assert!(control.is_in());
     }
 
     #[test]
-    fn a_message_that_claims_to_be_a_cbw_is_one() {
+    fn a_message_with_the_signature_of_a_cbw_must_be_one() {
         let fault = |hex: &str| hex.parse::<Bytes>().unwrap().fault();
         assert_eq!(fault("5553424312345678000000000000061b000000020000000000000000000000"), None);
         assert_eq!(fault("1b5a01"), None);
-        assert!(fault("5553424312345678").is_some_and(|fault| fault.contains("31 bytes")));
-        assert!(fault(&format!("55534243{}", "11".repeat(27))).is_some_and(|fault| fault.contains("says 17")));
+        assert!(fault("5553424312345678").is_some_and(|fault| fault.contains("has 31 bytes, got 8")));
+        assert!(
+            fault(&format!("55534243{}", "11".repeat(27))).is_some_and(|fault| fault.contains("at most 16, got 17"))
+        );
     }
 }
