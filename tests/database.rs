@@ -15,18 +15,58 @@ fn check_finds_what_no_single_entry_tells() {
     assert_eq!(ended.code, 3);
     assert_eq!(
         ended.stdout,
-        "/etc/wwan-quirks/quirks.d/own.toml:3:7: this never applies: /etc/wwan-quirks/quirks.d/own.toml:6 says \
-         otherwise, and counts\n3 | id = \"1234:5678\"\n  |       ^^^^^^^^^\n"
+        "/etc/wwan-quirks/quirks.d/own.toml:3:7: this entry is shadowed by /etc/wwan-quirks/quirks.d/own.toml:6, which \
+         has other steps\n3 | id = \"1234:5678\"\n  |       ^^^^^^^^^\n"
     );
 
     // With rules installed, an ID that they do not name is found, until the administrator's rules name it.
     root.write("/usr/lib/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
     root.write(OWN, format!("schema = 1\n{}", entry("[{ switch = \"eject\" }]").replace("5678", "5679")));
     let ended = root.run(&["check"]);
-    let place = "/etc/wwan-quirks/quirks.d/own.toml:3:7: the installed udev rules do not name this ID";
+    let place = "/etc/wwan-quirks/quirks.d/own.toml:3:7: the installed udev rules lack this ID";
     assert!(ended.code == 3 && ended.stdout.starts_with(place), "{}", ended.stdout);
     root.write("/etc/udev/rules.d/86-wwan-quirks-local.rules", root.run(&["rules"]).stdout);
     assert_eq!(root.run(&["check"]).code, 0);
+}
+
+#[test]
+fn check_reports_every_file_that_cannot_be_read() {
+    let root = Root::new();
+    let folder = root.0.join("etc/wwan-quirks");
+    std::fs::create_dir_all(folder.join("config.d/a.toml")).unwrap();
+    std::fs::create_dir_all(folder.join("quirks.d/b.toml")).unwrap();
+    std::os::unix::fs::symlink("nothing", folder.join("quirks.d/c.toml")).unwrap();
+    root.write("/run/wwan-quirks/quirks.d/d.toml", [0xff]);
+    let ended = root.run(&["check"]);
+    assert_eq!((ended.code, ended.stdout.lines().count()), (3, 4), "{}", ended.stdout);
+    for path in ["/etc/wwan-quirks/config.d/a.toml", "/etc/wwan-quirks/quirks.d/b.toml"] {
+        assert!(ended.stdout.contains(&format!("{path}: cannot read: not a regular file\n")), "{}", ended.stdout);
+    }
+    assert!(ended.stdout.contains("quirks.d/c.toml: cannot read: No such file"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("/run/wwan-quirks/quirks.d/d.toml: not UTF-8\n"), "{}", ended.stdout);
+    // Of named files, one that is missing is wrong usage.
+    let ended = root.run(&["check", "/nowhere/a.toml", "/nowhere/b.toml"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(ended.stderr.contains("/nowhere/a.toml") && ended.stderr.contains("/nowhere/b.toml"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_lookup_reads_an_administrators_file_whatever_its_name_is() {
+    let root = Root::new();
+    let text = "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"Mine\"\nsteps = []\n";
+    for folder in ["/etc", "/run"] {
+        let path = format!("{folder}/wwan-quirks/quirks.d/2025-site.toml");
+        root.write(&path, text);
+        let explained = root.run(&["explain", "1199:aaaa"]).stdout;
+        assert!(explained.contains("Mine") && explained.contains(&path), "{explained}");
+        assert_eq!(root.run(&["check"]).code, 0);
+        std::fs::remove_file(root.0.join(path.trim_start_matches('/'))).unwrap();
+    }
+    // A shipped file is for the vendor in its name.
+    root.write("/usr/share/wwan-quirks/quirks.d/2025-site.toml", text);
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 3);
+    assert!(ended.stdout.contains("2025-site.toml:3:6: a lookup of 1199:aaaa does not read this file"), "{ended:?}");
 }
 
 #[test]
@@ -95,12 +135,15 @@ fn a_folder_of_usb_modeswitch_becomes_quirks_that_can_be_used() {
 
     root.write(&format!("{folder}/1234:5680"), "StandardEjekt=1\n");
     let ended = root.run(&["import", &path]);
-    assert_eq!(ended.code, 3);
+    assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("1234:5680:1:15: usb_modeswitch knows no key StandardEjekt"), "{}", ended.stderr);
     // The others are there all the same.
     assert!(ended.stdout.contains("1234:5678"));
     assert_eq!(root.run(&["import"]).code, 2);
-    assert_eq!(root.run(&["import", "/nowhere/1234:5678"]).code, 3);
+    // A file that is missing does not keep the others from being imported.
+    let ended = root.run(&["import", "/nowhere/1234:5678", &format!("{path}/1234:5678")]);
+    assert!(ended.code == 2 && ended.stdout.contains("1234:5678"), "{ended:?}");
+    assert!(ended.stderr.contains("/nowhere/1234:5678: cannot read: No such file"), "{}", ended.stderr);
 }
 
 #[test]
@@ -139,14 +182,14 @@ fn what_the_modem_does_not_offer_is_not_preferred() {
     let device = root.plug("1-1", "12d1:1d50", &fake::two_of_storage());
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
     let write = "configuration: write 2 to bConfigurationValue instead of 1\n";
-    assert!(plan().ends_with(write), "the quirk's wish comes before the shipped default: {}", plan());
+    assert!(plan().ends_with(write), "the quirk is stronger than the shipped default: {}", plan());
     root.policy("prefer = \"qmi\"\n");
     assert!(plan().ends_with(write), "there is no QMI to be had: {}", plan());
     root.policy("prefer = \"keep\"\n");
     assert!(plan().contains("nothing to do"), "{}", plan());
     root.write(&format!("{device}/descriptors"), fake::mc7710());
     root.policy("prefer = \"qmi\"\n");
-    assert!(plan().contains("configuration 1 is active"), "the administrator's word comes first: {}", plan());
+    assert!(plan().contains("configuration 1 is active"), "the administrator's key is the strongest: {}", plan());
 }
 
 /// IDs that a device has in each of its modes, or shares with others.
@@ -220,13 +263,13 @@ fn a_message_that_has_no_answer_needs_no_endpoint_for_one() {
 
 #[test]
 fn a_look_up_reads_what_a_check_reads() {
-    use wwan_quirks::database::layers::{Layer, Layered};
+    use wwan_quirks::database::layers::{ConfigFile, Layer};
     use wwan_quirks::database::quirks::fragment::{parse, parse_for};
     let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
     for entry in std::fs::read_dir(database).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let file = Layered { layer: Layer::Shipped, path };
+        let file = ConfigFile { layer: Layer::Shipped, path };
         let (all, errors) = parse(&file, &text);
         assert_eq!(errors, []);
         for id in all.iter().flat_map(|quirk| &quirk.ids) {

@@ -99,6 +99,7 @@ fn real_output_agrees_with_its_schema() {
     let broken = Root::new();
     broken.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = \"1199:907\"\n");
     broken.policy("prefer = 1\n");
+    broken.write("/etc/wwan-quirks/quirks.d/bytes.toml", [0xff]);
     broken.plug("1-1", "1199:68a2", &mc7710());
     let files = root.0.join("usb_modeswitch").display().to_string();
     let mut verbs = std::collections::BTreeSet::new();
@@ -110,7 +111,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["explain", "1199:9079"], "/devices/0/quirk/layer"),
         (&broken, &["explain", "1199:9079"], "/devices/0/plan/0"),
         (&root, &["check"], "/diagnostics"),
-        (&broken, &["check"], "/diagnostics/1/column"),
+        (&broken, &["check"], "/diagnostics/2/column"),
         (&root, &["rules"], "/rules"),
         (&root, &["import", &files], "/ignored-keys/0/files"),
         (&root, &["import", &files], "/diagnostics/0/line"),

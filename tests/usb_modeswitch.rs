@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wwan_quirks::database::layers::{Layer, Layered};
+use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::quirks::switch::{InterruptIn, Op};
-use wwan_quirks::database::quirks::{self, Quirk, Step, Text, Wish, fragment};
+use wwan_quirks::database::quirks::{self, DeviceString, Quirk, Select, Step, fragment};
 use wwan_quirks::host::root::Root;
 use wwan_quirks::usb::UsbId;
 use wwan_quirks::verbs::import::Import;
@@ -91,14 +91,14 @@ fn id(key: &str) -> UsbId {
 }
 
 /// The texts of a device that `key` (`05c6:1000:uMa=Co.,Ltd`) is about, and no other.
-fn texts(key: &str) -> BTreeMap<Text, String> {
+fn texts(key: &str) -> BTreeMap<DeviceString, String> {
     let pairs = key.split(':').skip(2).map(|part| {
         let (attribute, part) = part.split_once('=').unwrap();
         let text = match attribute {
-            "uMa" => Text::Manufacturer,
-            "uPr" => Text::Product,
-            "sVe" => Text::ScsiVendor,
-            "sMo" => Text::ScsiModel,
+            "uMa" => DeviceString::Manufacturer,
+            "uPr" => DeviceString::Product,
+            "sVe" => DeviceString::ScsiVendor,
+            "sMo" => DeviceString::ScsiModel,
             _ => panic!("{key}"),
         };
         (text, format!("The {} of it", part.replace('_', " ")))
@@ -220,11 +220,11 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
                 let [Transfer::Configuration { value: 0 }, Transfer::Configuration { value }] = *trace.ops else {
                     panic!("{key}: {:?}", trace.ops);
                 };
-                let step = Step::Configuration { wish: Wish::Value(value), unconfigured: None };
+                let step = Step::Configuration { select: Select::Value(value), unconfigured: None };
                 assert_eq!(quirk.steps, [step], "{key}");
             }
             Some(Wanted::ByFunction) => {
-                let by_number = |step: &Step| matches!(step, Step::Configuration { wish: Wish::Value(_), .. });
+                let by_number = |step: &Step| matches!(step, Step::Configuration { select: Select::Value(_), .. });
                 assert!(!quirk.steps.iter().any(by_number), "{key}");
                 assert_eq!(ours, [], "{key}");
             }
@@ -294,18 +294,18 @@ fn importing_all_of_usb_modeswitch_data_gives_the_database() {
     }
     assert!(import.faults.is_empty(), "{:?}", import.faults);
 
-    let file = Layered { layer: Layer::Shipped, path: "imported.toml".into() };
+    let file = ConfigFile { layer: Layer::Shipped, path: "imported.toml".into() };
     let (imported, errors) = fragment::parse(&file, &import.toml());
     assert!(errors.is_empty(), "{errors:?}");
     let better_known: BTreeMap<&str, &str> = BETTER_KNOWN.into_iter().collect();
     let mut seen = BTreeSet::new();
     for key in devices.keys().filter(|key| !is_left_out(key)) {
         let texts = texts(key);
-        let same = |quirk: &&Quirk| quirk.ids.contains(&id(key)) && quirk.strings.keys().eq(texts.keys());
+        let same = |quirk: &&Quirk| quirk.ids.contains(&id(key)) && quirk.matchers.keys().eq(texts.keys());
         let theirs: Vec<&Quirk> = imported.iter().filter(same).collect();
         let ours = shipped.quirk(key);
-        assert!(ours.strings.keys().eq(texts.keys()), "{key} finds {}", ours.place);
-        let equal = theirs.iter().any(|quirk| quirk.strings == ours.strings && quirk.steps == ours.steps);
+        assert!(ours.matchers.keys().eq(texts.keys()), "{key} finds {}", ours.location);
+        let equal = theirs.iter().any(|quirk| quirk.matchers == ours.matchers && quirk.steps == ours.steps);
         match better_known.get(key.as_str()) {
             None => assert!(equal, "{key}: {:?} instead of {theirs:?}", ours),
             Some(why) => {
@@ -328,7 +328,7 @@ fn every_device_has_its_rule() {
         let quirk = shipped.quirk(key);
         let concerned = quirk.steps.iter().any(|step| matches!(step, Step::Switch(_) | Step::Configuration { .. }));
         let (vendor, product) = (key.get(..4).unwrap(), key.get(5..9).unwrap());
-        let section = if quirk.strings.keys().any(|text| text.is_scsi()) { scsi } else { device };
+        let section = if quirk.matchers.keys().any(|text| text.is_scsi()) { scsi } else { device };
         let rule = section.lines().any(|line| {
             line.contains(&format!("{{idVendor}}==\"{vendor}\"")) && line.split(['"', '|']).any(|part| part == product)
         });

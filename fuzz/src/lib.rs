@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wwan_quirks::database::layers::{Layer, Layered};
+use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
 use wwan_quirks::database::quirks::switch::Switch;
 use wwan_quirks::database::quirks::{Procedure, fragment};
@@ -313,8 +313,8 @@ pub fn session(data: &[u8]) {
     });
 }
 
-fn layered() -> Layered {
-    Layered { layer: Layer::Administrator, path: PathBuf::from("/etc/wwan-quirks/quirks.d/fuzz.toml") }
+fn layered() -> ConfigFile {
+    ConfigFile { layer: Layer::Administrator, path: PathBuf::from("/etc/wwan-quirks/quirks.d/fuzz.toml") }
 }
 
 /// A file of quirks: what is looked up is what reading the whole file finds.

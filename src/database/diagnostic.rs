@@ -1,4 +1,4 @@
-//! Faults in configuration files, with their place: `path:line:column: message`, the line, and a caret.
+//! Errors in configuration files, with their location: `path:line:column: message`, the line, and a caret.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,6 +6,24 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::database::layers::{FileError, Layer};
+
+/// Where an entry or a value is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Location {
+    pub layer: Layer,
+    pub path: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+/// An error in the text of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub path: PathBuf,
@@ -14,18 +32,33 @@ pub struct Diagnostic {
     /// From 1, in characters.
     pub column: usize,
     pub message: String,
-    /// The line itself.
+    /// The text of the line.
     #[serde(skip)]
     pub source: String,
-    /// How many characters the fault covers on that line.
+    /// The number of characters to underline.
     #[serde(skip)]
     pub width: usize,
+}
+
+/// Why a file of the database or the policy has no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Invalid(#[from] Box<Diagnostic>),
+}
+
+impl From<Diagnostic> for LoadError {
+    fn from(diagnostic: Diagnostic) -> LoadError {
+        Box::new(diagnostic).into()
+    }
 }
 
 impl std::error::Error for Diagnostic {}
 
 impl Diagnostic {
-    /// A fault at the bytes `span` of `text`.
+    /// An error at the bytes `span` of `text`.
     pub fn at(path: &Path, text: &str, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
         let start = floor(text, span.start);
         let begin = text.get(..start).unwrap_or_default().rfind('\n').map_or(0, |newline| newline + 1);
@@ -42,13 +75,13 @@ impl Diagnostic {
     }
 
     pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
-        // The message of a value that does not fit may go over several lines.
+        // A message can have several lines.
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
 }
 
-/// The line, from 1, of the byte `at`.
+/// The line of the byte `at`, from 1.
 pub fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -74,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_shown_with_its_line_and_a_caret() {
+    fn an_error_is_printed_with_its_line_and_a_caret() {
         let text = "schema = 1\n\tü = \"x\"\n";
         let at = text.find("\"x\"").unwrap();
         let shown = Diagnostic::at(Path::new("a.toml"), text, at..at + 3, "no").to_string();
@@ -82,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn no_span_is_out_of_reach() {
+    fn a_span_outside_of_the_text_is_accepted() {
         for span in [0..0, 5..5, 99..120] {
             let _ = Diagnostic::at(Path::new("a"), "ä\nb", span, "").to_string();
         }

@@ -1,11 +1,11 @@
 //! Configuration files in three layers: `/etc` over `/run` over `/usr/share`
 //! (UAPI configuration files specification 1.0).
 //!
-//! Of one file name the highest layer's file counts whole; a link to `/dev/null` or an empty file masks the others;
-//! files apply in the order of their names.
+//! For each file name, the file of the highest layer replaces the others. A link to `/dev/null` or an empty file masks
+//! the name. Files apply in the order of their names.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -22,20 +22,20 @@ use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 
-/// No file of ours comes near; one that does is a mistake or an attack.
-const FILE_LIMIT: usize = 1 << 20;
+/// Longer than any real file.
+pub const FILE_LIMIT: usize = 1 << 20;
 const FILES_LIMIT: usize = 10_000;
 const LINKS_LIMIT: usize = 8;
 
-/// Who wrote a file. The order is that of precedence.
+/// Who wrote a file. A greater layer replaces a smaller one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
-    /// `/usr/share/wwan-quirks`, or its like below another prefix
+    /// `/usr/share/wwan-quirks`, or the folder of another prefix.
     Shipped,
-    /// `/run/wwan-quirks`
+    /// `/run/wwan-quirks`.
     Runtime,
-    /// `/etc/wwan-quirks`
+    /// `/etc/wwan-quirks`.
     Administrator,
 }
 
@@ -51,75 +51,100 @@ impl Layer {
     }
 }
 
-/// A file that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layered {
+pub struct ConfigFile {
     pub layer: Layer,
-    /// As people know it, without the root.
+    /// Without the root, for messages.
     pub path: PathBuf,
 }
 
+/// Why a file or a folder is not read.
 #[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    #[error("cannot read {path}: {source}")]
+pub enum FileError {
+    #[error("{path}: cannot read: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} can be written by others than root: `chmod go-w {path}` and see that root owns it")]
+    #[error("{path}: users other than root can change it; to protect it: `chown root {path} && chmod go-w {path}`")]
     Insecure { path: PathBuf },
-    #[error("{path} holds too many files")]
+    #[error(
+        "{path}: users other than root can change {part}, which the link leads through; replace the link by a copy"
+    )]
+    InsecureLink { path: PathBuf, part: PathBuf },
+    #[error("{path}: more than {FILES_LIMIT} files")]
     TooMany { path: PathBuf },
-    #[error("{path} is not UTF-8")]
+    #[error("{path}: not UTF-8")]
     NotText { path: PathBuf },
 }
 
-/// The `*.toml` files of `directory` in all layers whose names are `wanted`, in the order of their names. What it is asked
-/// about has NULs behind it.
-pub fn files(root: &Root, directory: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Layered>, LayerError> {
-    let mut found = BTreeMap::new();
-    for layer in Layer::ALL {
-        let path = layer.directory(root).join(directory);
-        let io = |error: nix::Error| LayerError::Io { path: path.clone(), source: error.into() };
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
-            Ok(opened) => opened,
-            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => continue,
-            Err(error) => return Err(io(error)),
-        };
-        let opened = File::from(opened);
-        secure(root, &path, &opened.metadata().map_err(|source| LayerError::Io { path: path.clone(), source })?)?;
-        let before = found.len();
-        // Most names are not wanted: they are passed over as they are, with what fills up their records.
-        let told = sys::for_each_name(opened.as_fd(), |padded| {
-            if !wanted(padded) || found.len() > before + FILES_LIMIT {
-                return;
-            }
-            let name = CStr::from_bytes_until_nul(padded).map(CStr::to_bytes).unwrap_or(padded);
-            if name.ends_with(b".toml") {
-                let name = PathBuf::from(OsStr::from_bytes(name));
-                found.insert(name.clone(), Layered { layer, path: path.join(name) });
-            }
-        });
-        told.map_err(io)?;
-        if found.len() > before + FILES_LIMIT {
-            return Err(LayerError::TooMany { path });
+impl FileError {
+    pub fn path(&self) -> &Path {
+        match self {
+            FileError::Io { path, .. }
+            | FileError::Insecure { path }
+            | FileError::InsecureLink { path, .. }
+            | FileError::TooMany { path }
+            | FileError::NotText { path } => path,
         }
     }
-    Ok(found.into_values().collect())
+}
+
+/// The `*.toml` files of `directory` in all layers, in the order of their names. A file is left out if `wanted` returns
+/// false for its layer and its name. The name is padded with NULs. A folder that cannot be read is an error, and does
+/// not hide the files of other layers.
+pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool) -> (Vec<ConfigFile>, Vec<FileError>) {
+    let mut files = BTreeMap::new();
+    let mut errors = Vec::new();
+    for layer in Layer::ALL {
+        let path = layer.directory(root).join(directory);
+        errors.extend(add_files(root, layer, &path, &wanted, &mut files).err());
+    }
+    (files.into_values().collect(), errors)
+}
+
+fn add_files(
+    root: &Root,
+    layer: Layer,
+    path: &Path,
+    wanted: &impl Fn(Layer, &[u8]) -> bool,
+    files: &mut BTreeMap<PathBuf, ConfigFile>,
+) -> Result<(), FileError> {
+    let io = |source| FileError::Io { path: path.to_owned(), source };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = match fcntl::open(&root.at(path), flags, Mode::empty()) {
+        Ok(opened) => File::from(opened),
+        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(()),
+        Err(error) => return Err(io(error.into())),
+    };
+    check_owner(root, path, &directory.metadata().map_err(io)?)?;
+    let mut count = 0;
+    // A lookup skips most names. It must not spend time on their ends.
+    let listed = sys::for_each_name(directory.as_fd(), |padded| {
+        if !wanted(layer, padded) || count > FILES_LIMIT {
+            return;
+        }
+        let name = CStr::from_bytes_until_nul(padded).map(CStr::to_bytes).unwrap_or(padded);
+        if name.ends_with(b".toml") {
+            let name = PathBuf::from(OsStr::from_bytes(name));
+            files.insert(name.clone(), ConfigFile { layer, path: path.join(name) });
+            count += 1;
+        }
+    });
+    listed.map_err(|error| io(error.into()))?;
+    if count > FILES_LIMIT { Err(FileError::TooMany { path: path.to_owned() }) } else { Ok(()) }
 }
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
-pub fn in_each_layer(root: &Root, name: &str) -> Vec<Layered> {
-    let files = Layer::ALL.into_iter().map(|layer| Layered { layer, path: layer.directory(root).join(name) });
+pub fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
+    let files = Layer::ALL.into_iter().map(|layer| ConfigFile { layer, path: layer.directory(root).join(name) });
     files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
 }
 
-/// The text of a file; none where it masks others of its name.
-pub fn read(root: &Root, file: &Layered) -> Result<Option<String>, LayerError> {
-    let io = |source| LayerError::Io { path: file.path.clone(), source };
+/// The text of a file. `None` if the file masks the files of its name in lower layers.
+pub fn read(root: &Root, file: &ConfigFile) -> Result<Option<String>, FileError> {
+    let io = |source| FileError::Io { path: file.path.clone(), source };
     let opened = match open(&root.at(&file.path)) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            let Some(real) = follow(root, &file.path).map_err(io)? else { return Ok(None) };
-            secure_way(root, &real)?;
-            open(&root.at(&real))
+            let Some(target) = follow(root, &file.path)? else { return Ok(None) };
+            open(&root.at(&target))
         }
         opened => opened,
     };
@@ -128,48 +153,73 @@ pub fn read(root: &Root, file: &Layered) -> Result<Option<String>, LayerError> {
     if !metadata.is_file() {
         return Err(io(io::Error::other("not a regular file")));
     }
-    secure(root, &file.path, &metadata)?;
+    check_owner(root, &file.path, &metadata)?;
     let bytes = read_limited(opened, FILE_LIMIT).map_err(io)?;
-    let text = String::from_utf8(bytes).map_err(|_| LayerError::NotText { path: file.path.clone() })?;
+    let text = String::from_utf8(bytes).map_err(|_| FileError::NotText { path: file.path.clone() })?;
     Ok((!text.is_empty()).then_some(text))
 }
 
-/// Opens what is no link, and waits for nobody: what is found there may be a pipe.
+/// Opens a file that is no link. Does not block if it is a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     File::options().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Where links lead, absolute ones from the root; none for `/dev/null`.
-fn follow(root: &Root, path: &Path) -> io::Result<Option<PathBuf>> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_LIMIT {
-        match fs::read_link(root.at(&path)) {
-            Ok(target) if target == Path::new("/dev/null") => return Ok(None),
-            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(Some(path)),
-            Err(error) => return Err(error),
+/// The target of a link, without any link in its path. `None` if it is `/dev/null`. An absolute link starts at `root`.
+///
+/// On the running system, no user other than root can replace any part of the path.
+fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
+    let io = |source| FileError::Io { path: link.to_owned(), source };
+    let mut resolved = PathBuf::from("/");
+    let mut rest: Vec<OsString> = reversed(link);
+    let mut links = 0;
+    while let Some(part) = rest.pop() {
+        match part.as_bytes() {
+            b"/" => resolved = PathBuf::from("/"),
+            b"." => continue,
+            b".." => drop(resolved.pop()),
+            _ => resolved.push(part),
+        }
+        let metadata = fs::symlink_metadata(root.at(&resolved)).map_err(io)?;
+        let is_protected = match metadata.is_dir() {
+            true => protects_entries(metadata.uid(), metadata.mode()),
+            // A link has no mode, and a file is checked when it is open.
+            false => metadata.uid() == 0,
+        };
+        if root.is_live() && !is_protected {
+            return Err(FileError::InsecureLink { path: link.to_owned(), part: resolved });
+        }
+        if metadata.is_symlink() {
+            links += 1;
+            if links > LINKS_LIMIT {
+                return Err(io(io::Error::other("too many links")));
+            }
+            let target = fs::read_link(root.at(&resolved)).map_err(io)?;
+            if target == Path::new("/dev/null") {
+                return Ok(None);
+            }
+            resolved.pop();
+            rest.extend(reversed(&target));
         }
     }
-    Err(io::Error::other("too many links"))
+    Ok(Some(resolved))
 }
 
-/// On the running system, what decides over modems must be root's alone.
-fn secure(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), LayerError> {
+/// The parts of a path, the last one first.
+fn reversed(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+}
+
+/// Whether only root can remove or replace root's entries of a folder. Others may be able to add entries: the sticky bit
+/// keeps them from replacing those of root (/nix/store, /tmp).
+fn protects_entries(uid: u32, mode: u32) -> bool {
+    uid == 0 && (mode & 0o022 == 0 || mode & 0o1000 != 0)
+}
+
+/// On the running system, only root may be able to change what decides over modems.
+fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), FileError> {
     if root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
-        return Err(LayerError::Insecure { path: path.to_owned() });
-    }
-    Ok(())
-}
-
-/// A link may lead anywhere, but not through a folder where others could put another file in place of the one there.
-fn secure_way(root: &Root, path: &Path) -> Result<(), LayerError> {
-    if !root.is_live() {
-        return Ok(());
-    }
-    let io = |source| LayerError::Io { path: path.to_owned(), source };
-    for folder in path.canonicalize().map_err(io)?.ancestors().skip(1) {
-        secure(root, folder, &folder.metadata().map_err(io)?)?;
+        return Err(FileError::Insecure { path: path.to_owned() });
     }
     Ok(())
 }
@@ -179,32 +229,103 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    #[test]
-    fn what_is_no_file_is_not_waited_for() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-layers-{}", std::process::id()));
-        let root = Root::new(&path);
-        let folder = path.join("etc/wwan-quirks");
-        fs::create_dir_all(folder.join("folder.toml")).unwrap();
-        nix::unistd::mkfifo(&folder.join("pipe.toml"), Mode::from_bits_truncate(0o600)).unwrap();
-        symlink("pipe.toml", folder.join("link.toml")).unwrap();
-        symlink("loop.toml", folder.join("loop.toml")).unwrap();
-        fs::write(folder.join("long.toml"), vec![b'#'; FILE_LIMIT + 1]).unwrap();
-        fs::write(folder.join("bytes.toml"), [0xff]).unwrap();
-        for name in ["folder", "pipe", "link", "loop", "long", "bytes"] {
-            let path = Path::new("/etc/wwan-quirks").join(format!("{name}.toml"));
-            assert!(read(&root, &Layered { layer: Layer::Administrator, path }).is_err(), "{name}");
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("wwan-quirks-layers-{name}-{}", std::process::id()));
+            fs::create_dir_all(path.join("etc/wwan-quirks")).unwrap();
+            Folder(path)
         }
-        fs::remove_dir_all(path).unwrap();
+
+        fn read(&self, name: &str) -> Result<Option<String>, FileError> {
+            let path = Path::new("/etc/wwan-quirks").join(name);
+            read(&Root::new(&self.0), &ConfigFile { layer: Layer::Administrator, path })
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
-    fn a_link_must_not_lead_to_where_others_can_write() {
-        let folder = std::env::temp_dir().join(format!("wwan-quirks-way-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("policy.toml"), "").unwrap();
-        let way = |path: &Path| secure_way(&Root::new("/"), path);
-        assert!(matches!(way(&folder.join("policy.toml")), Err(LayerError::Insecure { .. })));
-        assert!(way(Path::new("/usr/bin/env")).is_ok());
-        fs::remove_dir_all(folder).unwrap();
+    fn a_file_that_is_no_text_file_is_an_error_and_does_not_block() {
+        let folder = Folder::new("kinds");
+        let path = folder.0.join("etc/wwan-quirks");
+        fs::create_dir(path.join("folder.toml")).unwrap();
+        nix::unistd::mkfifo(&path.join("pipe.toml"), Mode::from_bits_truncate(0o600)).unwrap();
+        symlink("pipe.toml", path.join("link.toml")).unwrap();
+        symlink("loop.toml", path.join("loop.toml")).unwrap();
+        symlink("nothing.toml", path.join("dangling.toml")).unwrap();
+        fs::write(path.join("long.toml"), vec![b'#'; FILE_LIMIT + 1]).unwrap();
+        fs::write(path.join("bytes.toml"), [0xff]).unwrap();
+        for name in ["folder", "pipe", "link", "loop", "dangling", "long", "bytes"] {
+            let error = folder.read(&format!("{name}.toml")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("/etc/wwan-quirks/{name}.toml: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_inside_of_the_root() {
+        let folder = Folder::new("links");
+        let path = folder.0.join("etc/wwan-quirks");
+        fs::create_dir_all(folder.0.join("store/hash")).unwrap();
+        fs::write(folder.0.join("store/hash/x.toml"), "text").unwrap();
+        symlink("/store/hash", folder.0.join("etc/static")).unwrap();
+        symlink("/etc/static/x.toml", path.join("absolute.toml")).unwrap();
+        symlink("../.././store/hash/../hash/x.toml", path.join("relative.toml")).unwrap();
+        symlink("absolute.toml", path.join("twice.toml")).unwrap();
+        symlink("../../../../../../../../../store/hash/x.toml", path.join("above.toml")).unwrap();
+        for name in ["absolute.toml", "relative.toml", "twice.toml", "above.toml"] {
+            assert_eq!(folder.read(name).unwrap().as_deref(), Some("text"), "{name}");
+        }
+        symlink("/dev/null", path.join("masked.toml")).unwrap();
+        symlink("masked.toml", path.join("masked-twice.toml")).unwrap();
+        fs::write(path.join("empty.toml"), "").unwrap();
+        for name in ["masked.toml", "masked-twice.toml", "empty.toml"] {
+            assert_eq!(folder.read(name).unwrap(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sticky_folder_of_root_protects_its_entries() {
+        for (uid, mode, expected) in [
+            (0, 0o40755, true),
+            (0, 0o41775, true),
+            (0, 0o41777, true),
+            (0, 0o40775, false),
+            (0, 0o40757, false),
+            (0, 0o42775, false),
+            (1, 0o40755, false),
+            (1, 0o41777, false),
+        ] {
+            assert_eq!(protects_entries(uid, mode), expected, "{uid} {mode:o}");
+        }
+    }
+
+    /// On the running system. Without root, every folder of the test belongs to another user.
+    #[test]
+    fn a_link_must_not_lead_through_a_folder_that_others_can_change() {
+        let folder = Folder::new("live");
+        let live = Root::new("/");
+        let store = folder.0.join("store");
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("x.toml"), "text").unwrap();
+        let link = folder.0.join("x.toml");
+        symlink(store.join("x.toml"), &link).unwrap();
+        let is_root = fs::metadata(&store).unwrap().uid() == 0;
+        for (mode, expected) in [(0o755, true), (0o1775, true), (0o1777, true), (0o775, false), (0o777, false)] {
+            fs::set_permissions(&store, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            match follow(&live, &link) {
+                Ok(target) => assert!(expected && is_root && target == Some(store.join("x.toml")), "{mode:o}"),
+                Err(FileError::InsecureLink { path, .. }) => {
+                    assert!(!(expected && is_root) && path == link, "{mode:o}")
+                }
+                Err(error) => panic!("{mode:o}: {error}"),
+            }
+        }
+        assert!(follow(&live, Path::new("/bin/sh")).unwrap().is_some());
     }
 }

@@ -16,15 +16,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::database::diagnostic::{Diagnostic, line_of};
-use crate::database::layers::{self, Layer, LayerError, Layered};
-use crate::database::quirks::Place;
+use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_of};
+use crate::database::layers::{self, ConfigFile, Layer};
 use crate::host::root::Root;
 use crate::usb::Function;
 use crate::usb::Port;
 use crate::usb::UsbId;
 
-/// Seconds. Below the first a modem cannot answer; above the second udev would not wait, or nobody would.
+/// Seconds. A modem cannot answer faster than the lower limit. udev does not wait longer than the upper limit of HOOK.
 const HOOK: RangeInclusive<f64> = 0.1..=30.0;
 const MODEM_READY: RangeInclusive<f64> = 1.0..=600.0;
 
@@ -37,7 +36,7 @@ pub enum Prefer {
 }
 
 impl Prefer {
-    /// The function that is preferred; none for what the kernel chose.
+    /// The preferred function. `None`: what the kernel chose.
     pub fn function(self) -> Option<Function> {
         match self {
             Prefer::Mbim => Some(Function::Mbim),
@@ -62,7 +61,7 @@ pub enum Origin {
     /// In a file. `device`: in a `[[device]]` table.
     File {
         #[serde(flatten)]
-        place: Place,
+        location: Location,
         device: bool,
     },
 }
@@ -70,7 +69,7 @@ pub enum Origin {
 impl Origin {
     /// Whether an administrator set the value, rather than the package.
     pub fn is_administrator(&self) -> bool {
-        matches!(self, Origin::File { place, .. } if place.layer != Layer::Shipped)
+        matches!(self, Origin::File { location, .. } if location.layer != Layer::Shipped)
     }
 }
 
@@ -78,8 +77,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::BuiltIn => f.write_str("built-in default"),
-            Origin::File { place, device: true } => write!(f, "{place}, [[device]]"),
-            Origin::File { place, device: false } => write!(f, "{place}"),
+            Origin::File { location, device: true } => write!(f, "{location}, [[device]]"),
+            Origin::File { location, device: false } => write!(f, "{location}"),
         }
     }
 }
@@ -96,9 +95,9 @@ pub struct Resolved {
     pub prefer: Setting<Prefer>,
     pub switch: Setting<bool>,
     pub fcc_auth: Setting<bool>,
-    /// What one run inside a udev event may take, all its waits together.
+    /// How long one run inside a udev event may take in total.
     pub hook: Setting<Duration>,
-    /// What a modem then gets that does not answer yet.
+    /// How long to keep retrying a modem that is not ready.
     pub modem_ready: Setting<Duration>,
 }
 
@@ -115,14 +114,6 @@ impl Default for Resolved {
             modem_ready: built_in(Duration::from_secs(60)),
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    #[error("{0}")]
-    Invalid(#[from] Box<Diagnostic>),
 }
 
 #[derive(Deserialize)]
@@ -153,7 +144,7 @@ struct Timeouts {
     modem_ready: Option<Spanned<Seconds>>,
 }
 
-/// A number of seconds, whole or not.
+/// A number of seconds, an integer or a float.
 #[derive(Deserialize, Clone, Copy)]
 #[serde(untagged)]
 enum Seconds {
@@ -178,7 +169,7 @@ struct Match {
     port: Option<Spanned<String>>,
 }
 
-/// What one place of a file sets.
+/// The values of one table.
 #[derive(Debug, Default)]
 struct Settings {
     prefer: Option<Setting<Prefer>>,
@@ -217,9 +208,9 @@ pub struct Policy(Vec<Table>);
 
 impl Policy {
     /// Reads all files. A file with an error is left out.
-    pub fn load(root: &Root) -> (Policy, Vec<PolicyError>) {
-        let mut errors: Vec<PolicyError> = Vec::new();
-        let mut texts: Vec<(Layered, String)> = Vec::new();
+    pub fn load(root: &Root) -> (Policy, Vec<LoadError>) {
+        let mut errors: Vec<LoadError> = Vec::new();
+        let mut texts: Vec<(ConfigFile, String)> = Vec::new();
         for file in layers::in_each_layer(root, "config.toml") {
             match layers::read(root, &file) {
                 Ok(Some(text)) => texts.push((file, text)),
@@ -228,26 +219,23 @@ impl Policy {
                 Err(error) => errors.push(error.into()),
             }
         }
-        match layers::files(root, "config.d", |_| true) {
-            Ok(files) => {
-                for file in files {
-                    match layers::read(root, &file) {
-                        Ok(text) => texts.extend(text.map(|text| (file, text))),
-                        Err(error) => errors.push(error.into()),
-                    }
-                }
+        let (drop_ins, unreadable) = layers::files(root, "config.d", |_, _| true);
+        errors.extend(unreadable.into_iter().map(LoadError::from));
+        for file in drop_ins {
+            match layers::read(root, &file) {
+                Ok(text) => texts.extend(text.map(|text| (file, text))),
+                Err(error) => errors.push(error.into()),
             }
-            Err(error) => errors.push(error.into()),
         }
         let mut policy = Policy::default();
         for (file, text) in &texts {
-            errors.extend(policy.add(file, text).into_iter().map(|error| Box::new(error).into()));
+            errors.extend(policy.add(file, text).into_iter().map(LoadError::from));
         }
         (policy, errors)
     }
 
     /// Adds the tables of a file, or returns its errors. Call it for weaker files first.
-    pub fn add(&mut self, file: &Layered, text: &str) -> Vec<Diagnostic> {
+    pub fn add(&mut self, file: &ConfigFile, text: &str) -> Vec<Diagnostic> {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
             Err(error) => return vec![Diagnostic::from_toml(&file.path, text, &error)],
@@ -297,7 +285,7 @@ fn take<T: Clone>(current: &mut Setting<T>, new: &Option<Setting<T>>) {
 }
 
 struct Reader<'a> {
-    file: &'a Layered,
+    file: &'a ConfigFile,
     text: &'a str,
     device: bool,
     errors: Vec<Diagnostic>,
@@ -323,14 +311,14 @@ impl Reader<'_> {
 
     fn setting<T>(&self, value: Spanned<T>) -> Setting<T> {
         let line = line_of(self.text, value.span().start);
-        let place = Place { layer: self.file.layer, path: self.file.path.clone(), line };
-        Setting { value: value.into_inner(), origin: Origin::File { place, device: self.device } }
+        let location = Location { layer: self.file.layer, path: self.file.path.clone(), line };
+        Setting { value: value.into_inner(), origin: Origin::File { location, device: self.device } }
     }
 
     fn duration(&mut self, value: Spanned<Seconds>, range: RangeInclusive<f64>) -> Option<Setting<Duration>> {
         let seconds = value.get_ref().get();
         if !range.contains(&seconds) {
-            let message = format!("{seconds} seconds: from {} to {} can be had", range.start(), range.end());
+            let message = format!("expected {} to {} seconds, got {seconds}", range.start(), range.end());
             self.errors.push(Diagnostic::at(&self.file.path, self.text, value.span(), message));
             return None;
         }
@@ -342,7 +330,8 @@ impl Reader<'_> {
         let span = r#match.span();
         let Match { id, serial, port } = r#match.into_inner();
         if id.is_none() && serial.is_none() && port.is_none() {
-            let message = "match needs at least one of id, serial and port; for all modems, write the key at the top";
+            let message =
+                "match needs at least one of id, serial and port; settings for all modems belong above [[device]]";
             self.errors.push(Diagnostic::at(&self.file.path, self.text, span, message));
         }
         let id = id.and_then(|id| {
@@ -352,7 +341,7 @@ impl Reader<'_> {
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());
             if parsed.is_none() {
-                self.fault(&port, format!("{:?} is no port: they look like \"1-1.2\"", port.get_ref()));
+                self.fault(&port, format!("expected a port such as \"1-1.2\", got {:?}", port.get_ref()));
             }
             parsed
         });
@@ -364,9 +353,9 @@ impl Reader<'_> {
     }
 }
 
-/// Checks one file that is not installed.
+/// The errors in one file that is not installed.
 pub fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
-    let file = Layered { layer: Layer::Administrator, path: PathBuf::from(path) };
+    let file = ConfigFile { layer: Layer::Administrator, path: PathBuf::from(path) };
     Policy::default().add(&file, text)
 }
 
@@ -462,8 +451,8 @@ mod tests {
     /// The value is `value`, and `table` sets it.
     fn check(found: &(String, Origin), table: usize, value: &str, context: &str) {
         let (path, in_device) = TABLES[table];
-        let Origin::File { place, device } = &found.1 else { panic!("{context}: {found:?}") };
-        assert_eq!((found.0.as_str(), place.path.to_str().unwrap(), *device), (value, path, in_device), "{context}");
+        let Origin::File { location, device } = &found.1 else { panic!("{context}: {found:?}") };
+        assert_eq!((found.0.as_str(), location.path.to_str().unwrap(), *device), (value, path, in_device), "{context}");
         assert_eq!(found.1.is_administrator(), !path.starts_with("/usr"), "{context}");
     }
 

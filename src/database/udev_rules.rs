@@ -102,7 +102,7 @@ impl Event {
 
     /// Whether `quirk` has something to do then.
     fn concerns(self, quirk: &Quirk) -> bool {
-        let by_scsi = quirk.strings.keys().any(|text| text.is_scsi());
+        let by_scsi = quirk.matchers.keys().any(|text| text.is_scsi());
         quirk.steps.iter().any(|step| match step {
             Step::Switch(_) | Step::Configuration { .. } => self == if by_scsi { Event::Scsi } else { Event::Device },
             Step::FccAuth(Procedure::Rolling { .. }) => self == Event::Tty,
@@ -113,20 +113,20 @@ impl Event {
 
 /// The IDs that rules name.
 #[derive(Debug, Default)]
-pub struct Ruled(BTreeSet<(Event, UsbId)>);
+pub struct RuledIds(BTreeSet<(Event, UsbId)>);
 
-impl Ruled {
+impl RuledIds {
     /// Of the rules that are installed below `root`; none where there are none.
-    pub fn installed(root: &Root) -> Option<Ruled> {
+    pub fn installed(root: &Root) -> Option<RuledIds> {
         let directories =
             ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
         let read = |name| directories.iter().find_map(|path| fs::read_to_string(root.at(path).join(name)).ok());
         let rules: Vec<String> = FILES.into_iter().filter_map(read).collect();
-        (!rules.is_empty()).then(|| Ruled::read(&rules.concat()))
+        (!rules.is_empty()).then(|| RuledIds::read(&rules.concat()))
     }
 
     /// Of rules as [`text`] writes them.
-    pub fn read(rules: &str) -> Ruled {
+    pub fn read(rules: &str) -> RuledIds {
         let mut ruled = BTreeSet::new();
         let mut event = None;
         for line in rules.lines() {
@@ -140,7 +140,7 @@ impl Ruled {
             let ids = products.split('|').filter_map(|product| format!("{vendor}:{product}").parse().ok());
             ruled.extend(ids.map(|id| (event, id)));
         }
-        Ruled(ruled)
+        RuledIds(ruled)
     }
 
     /// Whether the events that `quirk` needs for `id` are named.

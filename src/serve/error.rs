@@ -3,9 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
-use crate::database::layers::LayerError;
-use crate::database::policy::PolicyError;
-use crate::database::quirks::QuirksError;
+use crate::database::diagnostic::LoadError;
+use crate::database::layers::FileError;
 use crate::modem::device::DeviceError;
 use crate::serve::event::EventError;
 
@@ -28,12 +27,12 @@ pub enum Error {
     Event(#[from] EventError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// In the installed database or policy.
     #[error(transparent)]
-    Quirks(#[from] QuirksError),
+    Database(#[from] LoadError),
+    /// In a file that the command line names.
     #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Layer(#[from] LayerError),
+    NamedFile(#[from] FileError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot write JSON: {0}")]
@@ -51,8 +50,9 @@ impl Error {
                 | DeviceError::NotFound(_)
                 | DeviceError::Ambiguous { .. },
             ) => Exit::Usage,
-            Error::Quirks(_) | Error::Policy(_) | Error::Layer(_) => Exit::Invalid,
-            Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,
+            Error::NamedFile(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
+            Error::Database(_) => Exit::Invalid,
+            Error::NamedFile(_) | Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,
         }
     }
 

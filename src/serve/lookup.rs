@@ -1,7 +1,7 @@
 //! Which quirk and which policy apply to a device.
 
 use crate::database::policy::{Policy, Resolved};
-use crate::database::quirks::{self, Quirk, Text};
+use crate::database::quirks::{self, DeviceString, Quirk};
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::Error;
@@ -26,13 +26,13 @@ pub fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error
     (Some(MatchedDevice { quirk, policy, complete: errors.is_empty() }), errors)
 }
 
-fn text(device: &Device, text: Text) -> Option<String> {
+fn text(device: &Device, text: DeviceString) -> Option<String> {
     match text {
-        Text::Manufacturer => device.attribute("manufacturer").ok(),
-        Text::Product => device.attribute("product").ok(),
-        Text::Serial => device.attribute("serial").ok(),
-        Text::ScsiVendor => device.scsi_attribute("vendor"),
-        Text::ScsiModel => device.scsi_attribute("model"),
-        Text::ScsiRevision => device.scsi_attribute("rev"),
+        DeviceString::Manufacturer => device.attribute("manufacturer").ok(),
+        DeviceString::Product => device.attribute("product").ok(),
+        DeviceString::Serial => device.attribute("serial").ok(),
+        DeviceString::ScsiVendor => device.scsi_attribute("vendor"),
+        DeviceString::ScsiModel => device.scsi_attribute("model"),
+        DeviceString::ScsiRevision => device.scsi_attribute("rev"),
     }
 }

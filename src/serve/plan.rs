@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::database::policy::Resolved;
 use crate::database::quirks::switch::Op;
-use crate::database::quirks::{Procedure, Quirk, Reset, Step, Switch, Wish};
+use crate::database::quirks::{Procedure, Quirk, Reset, Select, Step, Switch};
 use crate::modem::device::ControlPort;
 use crate::modem::device::descriptors::CLASS_MASS_STORAGE;
 use crate::modem::transport::Protocol;
@@ -136,8 +136,8 @@ pub fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved
             (Step::Switch(_) | Step::Configuration { .. }, Scope::Port(_) | Scope::Unlock)
             | (Step::FccAuth(_), Scope::Device) => {}
             (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
-            (Step::Configuration { wish, unconfigured }, _) => {
-                planned.push(plan_configuration(*wish, *unconfigured, snapshot, quirk, policy));
+            (Step::Configuration { select, unconfigured }, _) => {
+                planned.push(plan_configuration(*select, *unconfigured, snapshot, quirk, policy));
             }
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) => {}
@@ -226,7 +226,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
 }
 
 fn plan_configuration(
-    wish: Wish,
+    select: Select,
     unconfigured: Option<Duration>,
     snapshot: &Snapshot,
     quirk: &Quirk,
@@ -248,10 +248,10 @@ fn plan_configuration(
     if configurations.len() < 2 {
         return satisfied(step, "the modem has one configuration");
     }
-    let wanted = wishes(wish, policy).into_iter().find_map(|wish| match wish {
-        Wish::Preferred | Wish::Keep => None,
-        Wish::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
-        Wish::Function(function) => configurations
+    let wanted = candidates(select, policy).into_iter().find_map(|select| match select {
+        Select::Preferred | Select::Keep => None,
+        Select::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
+        Select::Function(function) => configurations
             .iter()
             .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
     });
@@ -276,12 +276,12 @@ fn plan_configuration(
 
 /// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
 /// the function that the administrator prefers, the quirk applies.
-fn wishes(wish: Wish, policy: &Resolved) -> Vec<Wish> {
-    let preferred = policy.prefer.value.function().map_or(Wish::Keep, Wish::Function);
-    match (policy.prefer.origin.is_administrator(), preferred, wish) {
-        (true, Wish::Keep, _) | (_, _, Wish::Preferred) => vec![preferred],
-        (true, _, _) => vec![preferred, wish],
-        (false, _, _) => vec![wish],
+fn candidates(select: Select, policy: &Resolved) -> Vec<Select> {
+    let preferred = policy.prefer.value.function().map_or(Select::Keep, Select::Function);
+    match (policy.prefer.origin.is_administrator(), preferred, select) {
+        (true, Select::Keep, _) | (_, _, Select::Preferred) => vec![preferred],
+        (true, _, _) => vec![preferred, select],
+        (false, _, _) => vec![select],
     }
 }
 

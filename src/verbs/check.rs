@@ -1,81 +1,74 @@
-//! `check`: validates database and policy.
+//! `check`: validates the database and the policy.
 
-use std::fs;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::database::diagnostic::Diagnostic;
-use crate::database::layers::{self, Layer, LayerError, Layered};
-use crate::database::policy::{self, Policy, PolicyError};
+use crate::database::diagnostic::{Diagnostic, LoadError, Location};
+use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
+use crate::database::policy::{self, Policy};
 use crate::database::quirks::audit::{Finding, audit};
-use crate::database::quirks::{self, Place, QuirksError, fragment};
-use crate::database::udev_rules::Ruled;
+use crate::database::quirks::{self, fragment};
+use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
-use crate::verbs::output::print_json;
+use crate::verbs::output::{print_json, report_errors};
 
-/// Prints what is wrong with the database and the policy of `root`, or with `files`, each by itself.
+/// Prints all errors in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let mut faults = Vec::new();
-    let mut others = Vec::new();
+    let mut errors: Vec<LoadError> = Vec::new();
+    let mut exit = Exit::Fine;
     if files.is_empty() {
-        let (quirks, errors) = quirks::all(root);
-        for finding in audit(&quirks, Ruled::installed(root).as_ref()) {
-            let Place { layer, path, .. } = finding.place;
-            match layers::read(root, &Layered { layer: *layer, path: path.clone() }) {
-                Ok(text) => faults.push(placed(&finding, path, &text.unwrap_or_default())),
-                Err(error) => others.push(error),
-            }
-        }
-        for error in errors {
-            match error {
-                QuirksError::Invalid(fault) => faults.push(*fault),
-                QuirksError::Layer(error) => others.push(error),
-            }
-        }
-        for error in Policy::load(root).1 {
-            match error {
-                PolicyError::Invalid(fault) => faults.push(*fault),
-                PolicyError::Layer(error) => others.push(error),
-            }
-        }
+        errors = installed(root);
     }
     for path in files {
         match read(path) {
-            Ok(text) => faults.extend(check(path, &text)),
-            Err(error) => others.push(error),
+            Ok(text) => errors.extend(check(path, &text).into_iter().map(LoadError::from)),
+            Err(error) => exit = exit.max(report_errors([Error::from(error)])),
         }
     }
     if json {
-        print_json(out, "check", &json!({ "diagnostics": faults }))?;
+        let diagnostics: Vec<Value> = errors.iter().map(to_json).collect();
+        print_json(out, "check", &json!({ "diagnostics": diagnostics }))?;
     } else {
-        for fault in &faults {
-            writeln!(out, "{fault}")?;
+        for error in &errors {
+            writeln!(out, "{error}")?;
         }
     }
-    let clean = faults.is_empty() && others.is_empty();
-    match others.into_iter().next() {
-        Some(error) => Err(error.into()),
-        None => Ok(if clean { Exit::Fine } else { Exit::Invalid }),
-    }
+    Ok(if errors.is_empty() { exit } else { exit.max(Exit::Invalid) })
 }
 
-/// A policy is known by its name or by the folder of drop-ins that it lies in; all else is database.
+/// The errors in all files that are installed below `root`.
+fn installed(root: &Root) -> Vec<LoadError> {
+    let (quirks, mut errors) = quirks::all(root);
+    for finding in audit(&quirks, RuledIds::installed(root).as_ref()) {
+        let Location { layer, path, .. } = finding.location;
+        match layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
+            Ok(text) => errors.push(locate(&finding, path, &text.unwrap_or_default()).into()),
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    errors.extend(Policy::load(root).1);
+    errors
+}
+
+/// The errors in one file. The file is a policy if its name is `config.toml` or if it is in a folder `config.d`.
 fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
-    let in_drop_ins = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
-    if in_drop_ins || path.ends_with("config.toml") {
+    let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
+    if is_drop_in || path.ends_with("config.toml") {
         return policy::check(path, text);
     }
-    let (quirks, mut faults) = fragment::parse(&Layered { layer: Layer::Administrator, path: path.to_owned() }, text);
-    faults.extend(audit(&quirks, None).iter().map(|finding| placed(finding, path, text)));
-    faults
+    let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
+    let (quirks, mut errors) = fragment::parse(&file, text);
+    errors.extend(audit(&quirks, None).iter().map(|finding| locate(finding, path, text)));
+    errors
 }
 
-/// A finding where its ID stands in `text`.
-fn placed(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
-    let lines = text.split_inclusive('\n').take(finding.place.line.saturating_sub(1));
+/// A finding at its ID in `text`.
+fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
+    let lines = text.split_inclusive('\n').take(finding.location.line.saturating_sub(1));
     let entry: usize = lines.map(str::len).sum();
     let id = finding.id.to_string();
     let rest = text.get(entry..).unwrap_or_default();
@@ -83,8 +76,18 @@ fn placed(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     Diagnostic::at(path, text, at..at + id.len(), finding.message.clone())
 }
 
-fn read(path: &Path) -> Result<String, LayerError> {
-    let bytes = fs::File::open(path).and_then(|file| read_limited(file, 1 << 20));
-    let bytes = bytes.map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|_| LayerError::NotText { path: path.to_owned() })
+/// A file that cannot be read has no line and no column.
+fn to_json(error: &LoadError) -> Value {
+    match error {
+        LoadError::Invalid(diagnostic) => json!(diagnostic),
+        LoadError::File(error) => {
+            json!({ "path": error.path(), "line": null, "column": null, "message": error.to_string() })
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, FileError> {
+    let bytes = File::open(path).and_then(|file| read_limited(file, FILE_LIMIT));
+    let bytes = bytes.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })
 }

@@ -162,11 +162,11 @@ fn own_rules(root: &Root, quirks: &[Quirk], looked: &mut Looked) {
         };
     };
     let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
-    let ruled = udev_rules::Ruled::read(&all);
+    let ruled = udev_rules::RuledIds::read(&all);
     for quirk in quirks {
         for id in quirk.ids.iter().filter(|id| !ruled.covers(quirk, **id)) {
-            let by = if quirk.place.layer == Layer::Administrator { "the administrator's" } else { "a" };
-            let finding = format!("no rule in {path} calls wwan-quirks for {id}, {by} quirk in {}", quirk.place);
+            let by = if quirk.location.layer == Layer::Administrator { "the administrator's" } else { "a" };
+            let finding = format!("no rule in {path} calls wwan-quirks for {id}, {by} quirk in {}", quirk.location);
             looked.found(finding, NEW_RULES);
         }
     }

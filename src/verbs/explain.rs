@@ -87,7 +87,7 @@ impl Explained {
         };
         let MatchedDevice { quirk, .. } = known;
         writeln!(out, "{} ({port}): {}", self.id, quirk.name)?;
-        writeln!(out, "  quirk   {}", quirk.place)?;
+        writeln!(out, "  quirk   {}", quirk.location)?;
         if let Some(note) = &quirk.note {
             writeln!(out, "  note    {note}")?;
         }
@@ -119,7 +119,7 @@ impl Explained {
             "id": self.id.to_string(),
             "name": known.map(|known| &known.quirk.name),
             "note": known.and_then(|known| known.quirk.note.as_ref()),
-            "quirk": known.map(|known| &known.quirk.place),
+            "quirk": known.map(|known| &known.quirk.location),
             "policy": policy,
             "plan": self.planned,
         })

@@ -7,19 +7,19 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::database::diagnostic::Diagnostic;
-use crate::database::layers::LayerError;
+use crate::database::layers::FileError;
 use crate::database::quirks::switch::Bytes;
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
 use crate::usb::UsbId;
-use crate::verbs::output::print_json;
+use crate::verbs::output::{print_json, report_errors};
 
 /// Far longer than any that exists.
 const FILE_LIMIT: usize = 1 << 16;
@@ -61,18 +61,17 @@ const AFTERWARDS: &str = "a device that comes back has an event and an entry of 
 /// Prints the quirks that `paths`, files and folders of them, come to.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
+    let mut exit = Exit::Fine;
     for path in paths {
-        if path.is_dir() {
-            let io = |source| LayerError::Io { path: path.clone(), source };
-            let mut files: Vec<PathBuf> = Vec::new();
-            for entry in fs::read_dir(path).map_err(io)? {
-                files.push(entry.map_err(io)?.path());
-            }
-            files.sort_unstable();
-            files.iter().filter(|file| is_configuration(file)).try_for_each(|file| import.file(file))?;
-        } else {
-            import.file(path)?;
-        }
+        let files = match path.is_dir() {
+            true => configurations(path),
+            false => Ok(vec![path.clone()]),
+        };
+        let errors = match files {
+            Ok(files) => files.iter().filter_map(|file| import.file(file).err()).collect(),
+            Err(source) => vec![FileError::Io { path: path.clone(), source }],
+        };
+        exit = exit.max(report_errors(errors.into_iter().map(Error::from)));
     }
     if json {
         let keys = import.without_meaning.iter().map(
@@ -90,7 +89,15 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
     for (key, uses) in &import.without_meaning {
         eprintln!("{key}, {uses}");
     }
-    Ok(if import.faults.is_empty() { Exit::Fine } else { Exit::Invalid })
+    Ok(if import.faults.is_empty() { exit } else { exit.max(Exit::Failed) })
+}
+
+/// The configuration files in a folder, in the order of their names.
+fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().filter(|path| is_configuration(path)).collect();
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Leaves out what package managers and editors put beside configuration files.
@@ -140,16 +147,16 @@ struct Entry {
     /// What stands behind the ID in the name of the file, by which usb_modeswitch orders its choice.
     suffix: String,
     /// `key = "text"` lines that narrow the match.
-    strings: Vec<String>,
+    matchers: Vec<String>,
     /// The value of `steps`.
     steps: String,
 }
 
 impl Import {
     /// Reads one file.
-    pub fn file(&mut self, path: &Path) -> Result<(), LayerError> {
+    pub fn file(&mut self, path: &Path) -> Result<(), FileError> {
         let bytes = fs::File::open(path).and_then(|file| read_limited(file, FILE_LIMIT));
-        let bytes = bytes.map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
+        let bytes = bytes.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
         // Some of the files that exist are in Latin-1, in comments.
         self.add(path, &String::from_utf8_lossy(&bytes));
         Ok(())
@@ -178,8 +185,8 @@ impl Import {
                 group.first().is_some_and(|first| {
                     first.id.vendor == entry.id.vendor
                         && first.steps == entry.steps
-                        && first.strings.is_empty()
-                        && entry.strings.is_empty()
+                        && first.matchers.is_empty()
+                        && entry.matchers.is_empty()
                 })
             };
             match groups.iter_mut().find(same) {
@@ -208,7 +215,7 @@ fn write_group(text: &mut String, group: &[&Entry]) -> fmt::Result {
         }
         writeln!(text, "]\nname = {}", quoted(&format!("{} and {} more", first.name, group.len() - 1)))?;
     }
-    for line in &first.strings {
+    for line in &first.matchers {
         writeln!(text, "{line}")?;
     }
     writeln!(text, "steps = {}", first.steps)
@@ -263,7 +270,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn entry(&mut self) -> Option<Entry> {
-        let (id, strings) = self.subject()?;
+        let (id, matchers) = self.subject()?;
         let steps = self.steps();
         let known = ["StandardEject", "DetachStorageOnly", "MessageContent", "MessageContent2", "MessageContent3"];
         let parameters = [
@@ -290,7 +297,7 @@ impl<'a> Reader<'a> {
         }
         let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
         let suffix = self.name().splitn(3, ':').nth(2).unwrap_or_default().to_owned();
-        self.faults.is_empty().then_some(Entry { id, name, suffix, strings, steps })
+        self.faults.is_empty().then_some(Entry { id, name, suffix, matchers, steps })
     }
 
     fn name(&self) -> &'a str {
@@ -312,7 +319,7 @@ impl<'a> Reader<'a> {
             }
             return Some((id?, Vec::new()));
         };
-        let mut strings = Vec::new();
+        let mut matchers = Vec::new();
         for part in parts {
             let key = match part.split_once('=') {
                 Some(("uMa", text)) => Some(("manufacturer", text)),
@@ -327,9 +334,9 @@ impl<'a> Reader<'a> {
                 self.fault(0..0, &format!("its name ends in {part:?}, which names no text of a device"));
                 return None;
             };
-            strings.push(format!("{key} = {}", quoted(text)));
+            matchers.push(format!("{key} = {}", quoted(text)));
         }
-        Some((id, strings))
+        Some((id, matchers))
     }
 
     /// What usb_modeswitch would do, in its order: the method or the messages, the configuration, the alternate
@@ -641,7 +648,7 @@ mod tests {
                 }
             }
             let import = import("1234:5678:uMa=a'\"\\b\t", &text.iter().collect::<String>());
-            let file = crate::database::layers::Layered {
+            let file = crate::database::layers::ConfigFile {
                 layer: crate::database::layers::Layer::Shipped,
                 path: "x.toml".into(),
             };

@@ -18,7 +18,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
     } else {
         for quirk in &quirks {
             let (ids, steps) = (join(&quirk.ids, ","), join(&quirk.steps, " "));
-            writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.place)?;
+            writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.location)?;
         }
     }
     Ok(report_errors(errors.into_iter().map(Error::from)))
@@ -31,9 +31,9 @@ fn entry(quirk: &Quirk) -> Value {
         "ids": ids,
         "name": quirk.name,
         "note": quirk.note,
-        "matchers": quirk.strings,
+        "matchers": quirk.matchers,
         "steps": steps.collect::<Vec<_>>(),
-        "location": quirk.place,
+        "location": quirk.location,
     })
 }
 

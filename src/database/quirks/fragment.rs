@@ -1,4 +1,4 @@
-//! One file of the database as it is written, and what it says once it is checked.
+//! One file of the database: its TOML form, and the quirks in it.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,15 +11,15 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
-use super::{Place, Procedure, Quirk, Reset, Step, Strings, Text, Wish, vendor_of};
-use crate::database::diagnostic::{Diagnostic, line_of};
-use crate::database::layers::Layered;
+use super::{DeviceString, Matchers, Procedure, Quirk, Reset, Select, Step, vendor_of};
+use crate::database::diagnostic::{Diagnostic, Location, line_of};
+use crate::database::layers::{ConfigFile, Layer};
 use crate::usb::Function;
 use crate::usb::UsbId;
 
-/// The form of the files that this program reads.
+/// The version of the form.
 const SCHEMA: u32 = 1;
-/// What a udev event has left beside the kernel's own work on a new configuration.
+/// The limit of `unconfigured`. A udev event also has to wait for the kernel's work on the new configuration.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ enum StepEntry {
 enum ProcedureEntry {
     Sierra,
     Quectel,
-    /// With the word that its maker puts into the hash.
+    /// With the vendor's magic string for the hash.
     Foxconn(String),
     Rolling(RollingEntry),
 }
@@ -73,7 +73,7 @@ struct RollingEntry {
     oem_strings: Vec<String>,
 }
 
-/// One ID or a list of them, not yet read.
+/// One ID or a list of IDs, not yet parsed.
 enum Ids {
     One(String),
     Many(Vec<Spanned<String>>),
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for Ids {
 }
 
 impl Ids {
-    /// The IDs, or where the first that is wrong stands, and why. All must be of `vendor`, where one is given.
+    /// The IDs, or the first error and its span. All must have the vendor `vendor`, if it is given.
     fn read(ids: Spanned<Ids>, vendor: Option<u16>) -> Result<Vec<UsbId>, (Range<usize>, String)> {
         let span = ids.span();
         let texts = match ids.into_inner() {
@@ -117,20 +117,23 @@ impl Ids {
         let read = |(span, text): (Range<usize>, String)| match (text.parse::<UsbId>(), vendor) {
             (Err(error), _) => Err((span, error.to_string())),
             (Ok(id), _) if ![id.to_string(), id.to_string().to_uppercase()].contains(&text) => {
-                Err((span, "write the letters of an ID in one case".to_owned()))
+                Err((span, "the letters of an ID must be all lower case or all upper case".to_owned()))
             }
-            (Ok(id), Some(vendor)) if id.vendor != vendor => {
-                Err((span, format!("{id} does not belong into a file of vendor {vendor:04x}")))
-            }
+            (Ok(id), Some(vendor)) if id.vendor != vendor => Err((
+                span,
+                format!(
+                    "a lookup of {id} does not read this file: a shipped file named {vendor:04x}-* is for vendor {vendor:04x}"
+                ),
+            )),
             (Ok(id), _) => Ok(id),
         };
         texts.into_iter().map(read).collect()
     }
 }
 
-/// A wish, or a table of it and how it is come by.
+/// A selection, or a table with `select` and how to set the configuration.
 struct ConfigurationEntry {
-    wish: WishEntry,
+    select: SelectEntry,
     unconfigured: Option<Seconds>,
 }
 
@@ -139,7 +142,7 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Table {
-            wish: WishEntry,
+            select: SelectEntry,
             unconfigured: Option<Seconds>,
         }
         struct ConfigurationVisitor;
@@ -147,24 +150,24 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
             type Value = ConfigurationEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                Visitor::expecting(&WishVisitor, f)?;
-                f.write_str(", or a table with `wish`")
+                Visitor::expecting(&SelectVisitor, f)?;
+                f.write_str(", or a table with `select`")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigurationEntry, E> {
-                Ok(ConfigurationEntry { wish: WishVisitor.visit_str(text)?, unconfigured: None })
+                Ok(ConfigurationEntry { select: SelectVisitor.visit_str(text)?, unconfigured: None })
             }
 
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<ConfigurationEntry, E> {
-                Ok(ConfigurationEntry { wish: WishVisitor.visit_i64(value)?, unconfigured: None })
+                Ok(ConfigurationEntry { select: SelectVisitor.visit_i64(value)?, unconfigured: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
-                let Table { wish, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let Table { select, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
                 if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
-                    return Err(de::Error::custom("no udev event can wait for more than a second"));
+                    return Err(de::Error::custom("unconfigured can be at most 1 second"));
                 }
-                Ok(ConfigurationEntry { wish, unconfigured })
+                Ok(ConfigurationEntry { select, unconfigured })
             }
         }
         deserializer.deserialize_any(ConfigurationVisitor)
@@ -172,52 +175,54 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
 }
 
 /// `"preferred"`, `"keep"`, a function, or a `bConfigurationValue`.
-struct WishEntry(Wish);
+struct SelectEntry(Select);
 
-impl<'de> Deserialize<'de> for WishEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WishEntry, D::Error> {
-        deserializer.deserialize_any(WishVisitor)
+impl<'de> Deserialize<'de> for SelectEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SelectEntry, D::Error> {
+        deserializer.deserialize_any(SelectVisitor)
     }
 }
 
-struct WishVisitor;
-impl Visitor<'_> for WishVisitor {
-    type Value = WishEntry;
+struct SelectVisitor;
+impl Visitor<'_> for SelectVisitor {
+    type Value = SelectEntry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("\"preferred\", \"keep\", \"mbim\", \"qmi\", \"ecm\", \"ncm\", or a number from 1 to 255")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<WishEntry, E> {
-        Ok(WishEntry(match text {
-            "preferred" => Wish::Preferred,
-            "keep" => Wish::Keep,
-            "mbim" => Wish::Function(Function::Mbim),
-            "qmi" => Wish::Function(Function::Qmi),
-            "ecm" => Wish::Function(Function::Ecm),
-            "ncm" => Wish::Function(Function::Ncm),
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<SelectEntry, E> {
+        Ok(SelectEntry(match text {
+            "preferred" => Select::Preferred,
+            "keep" => Select::Keep,
+            "mbim" => Select::Function(Function::Mbim),
+            "qmi" => Select::Function(Function::Qmi),
+            "ecm" => Select::Function(Function::Ecm),
+            "ncm" => Select::Function(Function::Ncm),
             _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
         }))
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<WishEntry, E> {
-        let value = u8::try_from(value).ok().filter(|value| *value != 0);
-        value.map(|value| WishEntry(Wish::Value(value))).ok_or_else(|| E::custom("1 to 255 are configurations"))
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<SelectEntry, E> {
+        let value = u8::try_from(number).ok().filter(|value| *value != 0);
+        value
+            .map(|value| SelectEntry(Select::Value(value)))
+            .ok_or_else(|| E::custom(format!("expected a configuration from 1 to 255, got {number}")))
     }
 }
 
-/// A line that begins so is the header of an entry, unless it stands in a string of several lines.
+/// The header of an entry. In a string of several lines, the same text is no header.
 const HEADER: &str = "\n[[device]]";
 
-/// As [`parse`], of only those entries that can be about `id`: the others cost a search through their text, so that a
-/// large file is read about as fast as a small one. What is wrong with the others is for `check` to tell.
-pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diagnostic>) {
+/// Like [`parse`], but only for entries that can have `id`. The others cost a search through their text, so that a large
+/// file takes little longer than a small one. Errors in the others are left to `check`.
+pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let find = |part: &str, from: usize| {
         let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
         Some(from + at)
     };
     let first = find(HEADER, 0);
-    // An ID in a text with escapes, or an entry among strings of several lines, is only found by reading it all.
+    // The search would miss an ID in a string with escapes, and misread a header in a string of several lines.
     let (Some(first), None) = (first, ["\\", "\"\"\"", "'''"].iter().find_map(|odd| find(odd, 0))) else {
         return parse(file, text);
     };
@@ -240,27 +245,27 @@ pub fn parse_for(file: &Layered, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diag
     (quirks, errors)
 }
 
-/// What is before the first header, at `first`, and the entry at `span`, as a file of their own.
-fn parse_entry(file: &Layered, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Diagnostic>) {
+/// Parses the text before the first header, which is at `first`, and the entry at `span`.
+fn parse_entry(file: &ConfigFile, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let part = |from, to| text.get(from..to).unwrap_or_default();
     let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), part(span.start, span.end)].concat()) {
         Ok(parsed) => parsed,
         Err(error) => (Vec::new(), vec![*error]),
     };
-    // What was left out had lines, too.
+    // Count the lines that were left out.
     let lines = memchr::memchr_iter(b'\n', part(first, span.start).as_bytes()).count();
-    quirks.iter_mut().for_each(|quirk| quirk.place.line += lines);
+    quirks.iter_mut().for_each(|quirk| quirk.location.line += lines);
     errors.iter_mut().filter(|error| error.line > line_of(text, first)).for_each(|error| error.line += lines);
     (quirks, errors)
 }
 
-/// The quirks of a file, and all that is wrong with it. An entry that is wrong is left out.
-pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
+/// The quirks of a file, and all errors. An entry with an error is left out.
+pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let error = match parse_whole(file, text) {
         Ok(parsed) => return parsed,
         Err(error) => *error,
     };
-    // A parser stops at the first fault: the entries are read one by one to find the others.
+    // The TOML parser stops at the first error. Parse the entries one by one to find the others.
     let starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
     let (Some(first), false) = (starts.first(), text.contains("\"\"\"") || text.contains("'''")) else {
         return (Vec::new(), vec![error]);
@@ -270,10 +275,10 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     for (start, end) in starts.iter().copied().zip(ends) {
         let (mut more, wrong) = parse_entry(file, text, *first, start..end);
         quirks.append(&mut more);
-        for fault in wrong {
-            // A fault before the first entry is found with each of them.
-            if !errors.contains(&fault) {
-                errors.push(fault);
+        for error in wrong {
+            // Every entry repeats an error before the first entry.
+            if !errors.contains(&error) {
+                errors.push(error);
             }
         }
     }
@@ -283,15 +288,16 @@ pub fn parse(file: &Layered, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     (quirks, errors)
 }
 
-/// The quirks of a file and what is wrong with their IDs, or the fault that keeps it from being read.
-fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Box<Diagnostic>> {
+/// The quirks of a file and the errors in their values, or the error that stopped the TOML parser.
+fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Box<Diagnostic>> {
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
     let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
     if *fragment.schema.get_ref() != SCHEMA {
-        let message = format!("this program reads schema = {SCHEMA}; a newer one may read this file");
+        let message = format!("expected schema = {SCHEMA}: a newer version of wwan-quirks may read this file");
         return Err(invalid(fragment.schema.span(), message).into());
     }
-    let vendor = file.path.file_name().and_then(|name| vendor_of(name.as_encoded_bytes()));
+    let name = file.path.file_name().filter(|_| file.layer == Layer::Shipped);
+    let vendor = name.and_then(|name| vendor_of(name.as_encoded_bytes()));
     let mut quirks = Vec::new();
     let mut errors = Vec::new();
     for entry in fragment.device {
@@ -304,39 +310,39 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic
                 continue;
             }
         };
-        let mut strings = Strings::new();
-        for (text, part) in [
-            (Text::Manufacturer, entry.manufacturer),
-            (Text::Product, entry.product),
-            (Text::Serial, entry.serial),
-            (Text::ScsiVendor, entry.scsi_vendor),
-            (Text::ScsiModel, entry.scsi_model),
-            (Text::ScsiRevision, entry.scsi_revision),
+        let mut matchers = Matchers::new();
+        for (string, part) in [
+            (DeviceString::Manufacturer, entry.manufacturer),
+            (DeviceString::Product, entry.product),
+            (DeviceString::Serial, entry.serial),
+            (DeviceString::ScsiVendor, entry.scsi_vendor),
+            (DeviceString::ScsiModel, entry.scsi_model),
+            (DeviceString::ScsiRevision, entry.scsi_revision),
         ] {
-            strings.extend(part.map(|part| (text, part)));
+            matchers.extend(part.map(|part| (string, part)));
         }
         let span = entry.steps.span();
         let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
         let twice =
             steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| other.name() == step.name()));
         if let Some((_, step)) = twice {
-            errors.push(invalid(span, format!("two {} steps: a modem takes one", step.name())));
+            errors.push(invalid(span, format!("two {} steps: an entry can have one", step.name())));
             continue;
         }
-        let wordless = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
-        if steps.iter().any(wordless) {
-            errors.push(invalid(span, "the challenge is answered with at least one OEM string".to_owned()));
+        let lacks_oem_string = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
+        if steps.iter().any(lacks_oem_string) {
+            errors.push(invalid(span, "oem-strings needs at least one string".to_owned()));
             continue;
         }
         quirks.push(Quirk {
             ids,
             name: entry.name.into_inner(),
             note: entry.note,
-            strings,
+            matchers,
             qmi_interfaces: entry.qmi_interfaces,
             online_after_reset: entry.online_after_reset,
             steps,
-            place: Place { layer: file.layer, path: file.path.clone(), line },
+            location: Location { layer: file.layer, path: file.path.clone(), line },
         });
     }
     Ok((quirks, errors))
@@ -345,8 +351,8 @@ fn parse_whole(file: &Layered, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic
 fn step(entry: StepEntry) -> Step {
     match entry {
         StepEntry::Switch(SwitchEntry(switch)) => Step::Switch(switch),
-        StepEntry::Configuration(ConfigurationEntry { wish: WishEntry(wish), unconfigured }) => {
-            Step::Configuration { wish, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
+        StepEntry::Configuration(ConfigurationEntry { select: SelectEntry(select), unconfigured }) => {
+            Step::Configuration { select, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
         }
         StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
             ProcedureEntry::Sierra => Procedure::Sierra,
@@ -362,59 +368,69 @@ fn step(entry: StepEntry) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::layers::Layer;
     use std::path::PathBuf;
 
-    fn file(name: &str) -> Layered {
-        Layered { layer: Layer::Shipped, path: PathBuf::from(name) }
+    fn file(name: &str) -> ConfigFile {
+        ConfigFile { layer: Layer::Shipped, path: PathBuf::from(name) }
     }
 
     const TEXT: &str = "schema = 1\n\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [\n]\n\n# x\n[[device]]\n\
         id = [\"1199:68A2\", \"1199:9041\"]\nname = \"B\"\nsteps = [{ configuration = 1 }]\n[[device]]\nid = \"1199:0fff\"\n";
 
     #[test]
-    fn only_what_concerns_an_id_is_read_and_lines_keep_their_numbers() {
+    fn only_entries_that_can_have_the_id_are_parsed_and_lines_keep_their_numbers() {
         let (quirks, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:68a2".parse().unwrap());
         assert_eq!(errors, []);
         assert_eq!(quirks.len(), 1);
-        assert_eq!((quirks[0].name.as_str(), quirks[0].place.line), ("B", 10));
-        // The last entry is wrong, which a look-up for it tells at the same place as a check of the whole file.
+        assert_eq!((quirks[0].name.as_str(), quirks[0].location.line), ("B", 10));
+        // A lookup reports an error at the same location as a check of the whole file.
         let (_, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:0fff".parse().unwrap());
         assert_eq!(errors, parse(&file("1199-x.toml"), TEXT).1);
         assert_eq!(errors.len(), 1);
     }
 
     #[test]
-    fn one_fault_hides_no_other() {
+    fn one_error_hides_no_other() {
         let (quirks, errors) = parse(&file("1199-x.toml"), &format!("{TEXT}[[device]]\nid = \"1199:1\nsteps = []\n"));
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!((quirks.len(), lines.as_slice()), (2, [14, 17].as_slice()), "{errors:?}");
-        // What is wrong with the head is told once.
+        // An error before the first entry is reported once.
         let (quirks, errors) = parse(&file("1199-x.toml"), &TEXT.replace("schema", "shema"));
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!((quirks.len(), lines.as_slice()), (0, [1, 14].as_slice()), "{errors:?}");
     }
 
     #[test]
-    fn an_id_in_disguise_is_found() {
+    fn an_id_with_escapes_is_found() {
         let text = "schema = 1\n[[device]]\nid = \"\\u0031199:9071\"\nname = \"A\"\nsteps = []\n[[device]]\nid = \"1199:1111\"\n\
             name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
         let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
         assert_eq!((errors.len(), quirks.len()), (0, 2));
     }
 
+    /// A lookup reads the files of an administrator whatever their names are.
     #[test]
-    fn faults_are_found_where_they_are() {
-        for (entry, place, message) in [
+    fn the_name_of_an_administrators_file_does_not_restrict_its_ids() {
+        let text = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = []\n";
+        for (layer, expected) in [(Layer::Shipped, 0), (Layer::Runtime, 1), (Layer::Administrator, 1)] {
+            let file = ConfigFile { layer, path: PathBuf::from("2025-site.toml") };
+            let (quirks, errors) = parse(&file, text);
+            assert_eq!((quirks.len(), errors.len()), (expected, 1 - expected), "{layer:?}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_its_location() {
+        for (entry, location, message) in [
             ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no USB ID"),
             ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no USB ID"),
             ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
-            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "1 to 255"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "from 1 to 255, got 0"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = \"mbin\" }]", "3:28", "invalid value"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
-            ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "vendor 1199"),
-            ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "one case"),
+            ("id = \"413c:9071\"\nname = \"A\"\nsteps = []", "1:6", "is for vendor 1199"),
+            ("id = \"1199:90aB\"\nname = \"A\"\nsteps = []", "1:6", "all lower case or all upper case"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ switch = [{ bulk = \"55534243\" }] }]", "3:31", "31 bytes"),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 1 }, { configuration = 2 }]",
@@ -422,11 +438,15 @@ mod tests {
                 "two configuration steps",
             ),
             (
-                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 1, unconfigured = 2 } }]",
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 1, unconfigured = 2 } }]",
                 "3:28",
-                "more than a second",
+                "at most 1 second",
             ),
-            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { wish = 0 } }]", "3:37", "1 to 255"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 0 } }]",
+                "3:39",
+                "from 1 to 255, got 0",
+            ),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
                 "3:36",
@@ -435,19 +455,19 @@ mod tests {
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = { interface = 3, oem-strings = [] } } }]",
                 "3:9",
-                "at least one OEM string",
+                "at least one string",
             ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");
             let errors = parse(&file("1199-x.toml"), &text).1;
             let [error] = errors.as_slice() else { panic!("{entry}: {errors:?}") };
-            assert_eq!(format!("{}:{}", error.line - 2, error.column), place, "{entry}: {error}");
+            assert_eq!(format!("{}:{}", error.line - 2, error.column), location, "{entry}: {error}");
             assert!(error.message.contains(message), "{entry}: {error}");
         }
         assert_eq!(
             parse(&file("a.toml"), "schema = 2\n").1[0].message,
-            "this program reads schema = 1; a newer one may read this file"
+            "expected schema = 1: a newer version of wwan-quirks may read this file"
         );
         assert_eq!(parse(&file("a.toml"), "[[device]]\n").1.len(), 1);
     }

@@ -1,4 +1,4 @@
-//! The quirks database: fragments in TOML, merged over the layers, validated into [`Quirk`]s.
+//! The quirks database: TOML files in layers, parsed into [`Quirk`]s.
 
 pub mod audit;
 pub mod composition;
@@ -7,13 +7,12 @@ pub mod switch;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::database::diagnostic::Diagnostic;
-use crate::database::layers::{self, Layer, LayerError, Layered};
+use crate::database::diagnostic::{Diagnostic, LoadError, Location};
+use crate::database::layers::{self, ConfigFile, Layer};
 use crate::host::root::Root;
 use crate::usb::Function;
 use crate::usb::UsbId;
@@ -21,35 +20,21 @@ pub use switch::Switch;
 
 const DIRECTORY: &str = "quirks.d";
 
-/// Where an entry or a setting stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
-    pub layer: Layer,
-    pub path: PathBuf,
-    pub line: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.path.display(), self.line)
-    }
-}
-
 /// One entry of the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quirk {
     pub ids: Vec<UsbId>,
     pub name: String,
-    /// What a person should know, shown by `explain`.
+    /// What an administrator should know; `explain` prints it.
     pub note: Option<String>,
-    /// Texts of the device that narrow the match.
-    pub strings: Strings,
-    /// The `bInterfaceNumber`s on which qmi_wwan finds QMI; where empty, it is looked for.
+    /// Device strings that narrow the match.
+    pub matchers: Matchers,
+    /// The `bInterfaceNumber`s to which qmi_wwan binds. If empty, QMI is guessed from the descriptors.
     pub qmi_interfaces: Vec<u8>,
-    /// What is done about an unlocked radio that may need a reset to come online.
+    /// What to do if the unlocked radio may need a reset to come online.
     pub online_after_reset: Option<Reset>,
     pub steps: Vec<Step>,
-    pub place: Place,
+    pub location: Location,
 }
 
 impl Quirk {
@@ -64,28 +49,28 @@ impl Quirk {
     }
 }
 
-/// A text that a device tells of itself.
+/// A string that a device reports about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Text {
+pub enum DeviceString {
     Manufacturer,
     Product,
     Serial,
-    /// Of the answer to a SCSI INQUIRY.
+    /// From the answer to SCSI INQUIRY, as the next two.
     ScsiVendor,
     ScsiModel,
     ScsiRevision,
 }
 
-impl Text {
-    /// Whether it is known only once the kernel has asked the device over SCSI.
+impl DeviceString {
+    /// Whether it is known only after the kernel has sent SCSI INQUIRY.
     pub fn is_scsi(self) -> bool {
-        matches!(self, Text::ScsiVendor | Text::ScsiModel | Text::ScsiRevision)
+        matches!(self, DeviceString::ScsiVendor | DeviceString::ScsiModel | DeviceString::ScsiRevision)
     }
 }
 
-/// Parts of texts to look for in a device; `_` stands for itself and for a blank.
-pub type Strings = BTreeMap<Text, String>;
+/// For each string, the part that a device must have in it. `_` matches itself and a blank.
+pub type Matchers = BTreeMap<DeviceString, String>;
 
 fn is_part(part: &str, whole: &str) -> bool {
     whole.contains(part) || (part.contains('_') && whole.replace(' ', "_").contains(&part.replace(' ', "_")))
@@ -96,9 +81,8 @@ fn is_part(part: &str, whole: &str) -> bool {
 pub enum Step {
     Switch(Switch),
     Configuration {
-        wish: Wish,
-        /// How long the device is left without any configuration before it is given this one; none for a device that
-        /// needs no such detour.
+        select: Select,
+        /// How long the device stays unconfigured before it gets this configuration. `None`: it changes directly.
         unconfigured: Option<Duration>,
     },
     FccAuth(Procedure),
@@ -117,7 +101,7 @@ impl Step {
     pub fn value(&self) -> String {
         match self {
             Step::Switch(switch) => switch.to_string(),
-            Step::Configuration { wish, .. } => wish.to_string(),
+            Step::Configuration { select, .. } => select.to_string(),
             Step::FccAuth(procedure) => procedure.to_string(),
         }
     }
@@ -129,10 +113,10 @@ impl fmt::Display for Step {
     }
 }
 
-/// The configuration that a quirk wishes for.
+/// The configuration that a quirk selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// What the policy prefers.
+pub enum Select {
+    /// The function that the policy prefers.
     Preferred,
     /// What the kernel chose.
     Keep,
@@ -141,18 +125,18 @@ pub enum Wish {
     Value(u8),
 }
 
-impl fmt::Display for Wish {
+impl fmt::Display for Select {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wish::Preferred => f.write_str("preferred"),
-            Wish::Keep => f.write_str("keep"),
-            Wish::Function(function) => f.write_str(function.name()),
-            Wish::Value(value) => write!(f, "{value}"),
+            Select::Preferred => f.write_str("preferred"),
+            Select::Keep => f.write_str("keep"),
+            Select::Function(function) => f.write_str(function.name()),
+            Select::Value(value) => write!(f, "{value}"),
         }
     }
 }
 
-/// A reset that is done, or that a person is told of.
+/// What to do if a modem may need a reset: tell the administrator, or reset it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reset {
@@ -160,17 +144,17 @@ pub enum Reset {
     Do,
 }
 
-/// How a radio is unlocked.
+/// How to unlock a radio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Procedure {
-    /// DMS 0x555F, of Sierra and those that sell its modems. No secret.
+    /// DMS 0x555F of Sierra modems, under all brands. No secret.
     Sierra,
-    /// The radio state of Quectel's own MBIM service. No secret.
+    /// The radio state in Quectel's MBIM service. No secret.
     Quectel,
-    /// DMS 0x5571, with a hash over versions, IMEI and this word; on older firmware without.
+    /// DMS 0x5571 with a hash over versions, IMEI and this magic string. Older firmware takes it without the hash.
     Foxconn { magic: String },
-    /// A challenge by AT commands on the tty of this interface, answered with a hash over it and the OEM's string; each
-    /// is tried in turn.
+    /// A challenge by AT commands on the tty of this interface. The answer is a hash over the challenge and an OEM
+    /// string; each string is tried in turn.
     Rolling { interface: u8, oem_strings: Vec<String> },
 }
 
@@ -185,59 +169,49 @@ impl fmt::Display for Procedure {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum QuirksError {
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    #[error("{0}")]
-    Invalid(#[from] Box<Diagnostic>),
-}
-
-/// What a look-up gives: the quirk, and what is wrong with files that might have had a better one.
+/// The result of a lookup.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Lookup {
     pub quirk: Option<Quirk>,
-    pub errors: Vec<QuirksError>,
+    /// Errors in files that may have a better quirk.
+    pub errors: Vec<LoadError>,
 }
 
-/// The narrowest quirk for a device: the one with the most texts that match, of these the one of the highest layer, of
-/// these the last. `read` is called only for texts that an entry asks for, since reading them takes the device's lock.
+/// The narrowest quirk for a device: the one with the most matchers, of these the one in the highest layer, of these the
+/// last one. `read` is called only for strings that an entry needs, because reading them takes the device's lock.
 ///
-/// Only files that can match are read: one whose name begins with four hex digits and a hyphen holds one vendor.
-pub fn lookup(root: &Root, id: UsbId, read: impl Fn(Text) -> Option<String>) -> Found {
-    let mut found = Found::default();
-    let files = match layers::files(root, DIRECTORY, |name| vendor_of(name).is_none_or(|vendor| vendor == id.vendor)) {
-        Ok(files) => files,
-        Err(error) => return Found { quirk: None, errors: vec![error.into()] },
-    };
-    // Of every text whether the device has it, read when it is first asked for.
+/// A lookup reads the administrator's files, and of the shipped files those that can have the ID: a shipped file whose
+/// name begins with four hex digits and a hyphen contains only that vendor.
+pub fn lookup(root: &Root, id: UsbId, read: impl Fn(DeviceString) -> Option<String>) -> Lookup {
+    let (files, errors) = layers::files(root, DIRECTORY, |layer, name| {
+        layer != Layer::Shipped || vendor_of(name).is_none_or(|vendor| vendor == id.vendor)
+    });
+    let mut result = Lookup { quirk: None, errors: errors.into_iter().map(LoadError::from).collect() };
+    // Each string is read at most once.
     let mut device = BTreeMap::new();
     let mut best: Option<(usize, Layer)> = None;
     for file in files {
         let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
-        found.errors.extend(errors);
+        result.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
-            let rank = (quirk.strings.len(), quirk.place.layer);
-            let matches = quirk.strings.iter().all(|(text, part)| {
-                let whole = device.entry(*text).or_insert_with(|| read(*text));
+            let rank = (quirk.matchers.len(), quirk.location.layer);
+            let matches = quirk.matchers.iter().all(|(string, part)| {
+                let whole = device.entry(*string).or_insert_with(|| read(*string));
                 whole.as_ref().is_some_and(|whole| is_part(part, whole))
             });
             if matches && best.is_none_or(|best| rank >= best) {
                 best = Some(rank);
-                found.quirk = Some(quirk);
+                result.quirk = Some(quirk);
             }
         }
     }
-    found
+    result
 }
 
 /// The whole database, in the order of its files.
-pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
-    let files = match layers::files(root, DIRECTORY, |_| true) {
-        Ok(files) => files,
-        Err(error) => return (Vec::new(), vec![error.into()]),
-    };
-    let mut all = (Vec::new(), Vec::new());
+pub fn all(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
+    let (files, errors) = layers::files(root, DIRECTORY, |_, _| true);
+    let mut all = (Vec::new(), errors.into_iter().map(LoadError::from).collect::<Vec<_>>());
     for file in files {
         let (quirks, errors) = load(root, &file, |text| fragment::parse(&file, text));
         all.0.extend(quirks);
@@ -248,26 +222,25 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<QuirksError>) {
 
 fn load(
     root: &Root,
-    file: &Layered,
+    file: &ConfigFile,
     parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Diagnostic>),
-) -> (Vec<Quirk>, Vec<QuirksError>) {
+) -> (Vec<Quirk>, Vec<LoadError>) {
     match layers::read(root, file) {
-        Ok(None) => (Vec::new(), Vec::new()),
-        Ok(Some(text)) => {
-            let (quirks, errors) = parse(&text);
-            (quirks, errors.into_iter().map(|error| Box::new(error).into()).collect())
+        Ok(text) => {
+            let (quirks, errors) = text.map(|text| parse(&text)).unwrap_or_default();
+            (quirks, errors.into_iter().map(LoadError::from).collect())
         }
         Err(error) => (Vec::new(), vec![error.into()]),
     }
 }
 
-/// The vendor that a file of this name is all about (`1199-sierra.toml`).
+/// The vendor of a shipped file with this name (`1199-sierra.toml`).
 pub fn vendor_of(name: &[u8]) -> Option<u16> {
     let &[a, b, c, d, b'-', ..] = name else { return None };
     [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))
 }
 
-/// As [`char::to_digit`], which costs more, and this is asked for every file there is.
+/// Like [`char::to_digit`], which takes longer. Every lookup calls this for every file name.
 fn hex_digit(digit: u8) -> Option<u16> {
     let value = match digit {
         b'0'..=b'9' => digit - b'0',
