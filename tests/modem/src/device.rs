@@ -36,6 +36,8 @@ enum Action {
     /// This IN endpoint has something to say.
     Output(u8, Vec<u8>),
     Wish(Wish),
+    /// Endpoint 0 takes the requests that it has left with the host.
+    Accept,
     Leave,
     Return,
 }
@@ -48,6 +50,8 @@ enum Answer {
     Data(Vec<u8>),
     Done,
     Stall,
+    /// The transfer breaks on the bus.
+    Fail,
     Never,
 }
 
@@ -90,6 +94,9 @@ pub struct Device {
     /// Since when it has been unconfigured by the host.
     unconfigured: Option<Instant>,
     alternates: BTreeMap<u8, u8>,
+    /// Requests that endpoint 0 has left with the host, and whether it will take them one day.
+    naked: Vec<Submit>,
+    accepts: Option<Instant>,
     functions: BTreeMap<u8, Function>,
     timers: BTreeMap<(Instant, u64), Action>,
     timer: u64,
@@ -116,6 +123,8 @@ impl Device {
             chosen: None,
             unconfigured: None,
             alternates: BTreeMap::new(),
+            naked: Vec::new(),
+            accepts: None,
             functions: BTreeMap::new(),
             timers: BTreeMap::new(),
             timer: 0,
@@ -178,6 +187,13 @@ impl Device {
                 }
             }
             Action::Wish(Wish::Reset) => self.reset(),
+            Action::Accept => {
+                for urb in std::mem::take(&mut self.naked) {
+                    if self.link.as_mut().is_some_and(|link| link.resume(urb.endpoint, urb.seqnum)) {
+                        self.control(urb);
+                    }
+                }
+            }
             Action::Leave => self.leave_and_return(),
             Action::Return => self.attach()?,
         }
@@ -221,6 +237,8 @@ impl Device {
         self.chosen = None;
         self.unconfigured = None;
         self.functions.clear();
+        self.naked.clear();
+        self.accepts = None;
         let (vendor, product) = self.active.id();
         self.modem.transcript.event("plug", &format!("{vendor:04x}:{product:04x}"));
         let (port, stream) = host::attach(self.port)?;

@@ -7,6 +7,12 @@ pub const FAULTS: &[(&str, &str)] = &[
     // Replies on QMI, MBIM and AT ports.
     ("mute", "no reply to anything"),
     ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
+    (
+        "naks=SECONDS",
+        "QMI and MBIM requests stay with the host, for so long from the first one on; without a number for ever",
+    ),
+    ("write-error=N", "the next N QMI or MBIM requests fail: poll reports POLLERR without POLLIN until the next write"),
+    ("read-error=N", "the next N reads of a QMI or MBIM response fail: POLLERR without POLLIN until the next read"),
     ("takes-nothing", "what is written to an AT port stays with the host"),
     ("late=MS", "every reply MS milliseconds late"),
     ("busy=N", "the next N requests are answered with DeviceNotReady (QMI), Busy (MBIM), or CME ERROR 14 (AT)"),
@@ -26,6 +32,9 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("cid-exhausted", "no client ids left"),
     ("keep-cids", "client ids survive a CTL sync"),
     ("no-qmi-service", "QMI inside MBIM: NoDeviceSupport"),
+    ("generic", "firmware without the maker's unlock: InvalidQmiCommand in QMI, NoDeviceSupport in MBIM"),
+    ("left-open", "MBIM of an earlier host was never closed: OPEN is answered with CLOSE_DONE until a CLOSE comes"),
+    ("stale-fragments=N", "the last N fragments of a message whose first one is lost, then the MBIM reply (3)"),
     ("fragments=N", "MBIM replies in fragments of N bytes (64)"),
     ("dtr", "no reply before the host has raised DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),

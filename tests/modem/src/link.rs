@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use crate::usbip::{self, ECONNRESET, EPIPE};
+use crate::usbip::{self, ECONNRESET, EPIPE, EPROTO};
 
 pub struct Link {
     stream: UnixStream,
@@ -31,6 +31,19 @@ impl Link {
 
     pub fn stall(&mut self, seqnum: u32) {
         self.send(&usbip::ret_submit(seqnum, EPIPE, 0, &[]));
+    }
+
+    /// A transfer that broke on the bus.
+    pub fn fail(&mut self, seqnum: u32) {
+        self.send(&usbip::ret_submit(seqnum, EPROTO, 0, &[]));
+    }
+
+    /// Takes a URB that waits out of the queue; `false` if the host has taken it back.
+    pub fn resume(&mut self, endpoint: u8, seqnum: u32) -> bool {
+        let Some(urbs) = self.pending.get_mut(&endpoint) else { return false };
+        let before = urbs.len();
+        urbs.retain(|(waiting, _)| *waiting != seqnum);
+        urbs.len() < before
     }
 
     pub fn wait(&mut self, endpoint: u8, seqnum: u32, length: usize) {

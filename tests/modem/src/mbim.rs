@@ -47,6 +47,8 @@ const SIGNAL_STATE: u32 = 11;
 /// One MBIM function.
 pub struct Mbim {
     open: bool,
+    /// The host has closed it since the modem was configured.
+    closed: bool,
     /// wMaxControlMessage, and what the host said in OPEN: fragments are no longer than both.
     max_message: usize,
     max_transfer: usize,
@@ -122,7 +124,7 @@ pub fn name(bytes: &[u8]) -> String {
 impl Mbim {
     pub fn new(max_message: u16) -> Mbim {
         let max_message = usize::from(max_message);
-        Mbim { open: false, max_message, max_transfer: max_message, partial: None }
+        Mbim { open: false, closed: false, max_message, max_transfer: max_message, partial: None }
     }
 
     pub fn is_open(&self) -> bool {
@@ -151,6 +153,9 @@ impl Mbim {
             return function_error(transaction, protocol::MAX_TRANSFER);
         }
         match kind {
+            OPEN if modem.faults.has("left-open") && !self.closed => {
+                vec![message(DONE | CLOSE, transaction, &words(&[status::NONE]))]
+            }
             OPEN => {
                 self.open = true;
                 self.partial = None;
@@ -160,6 +165,7 @@ impl Mbim {
             }
             CLOSE => {
                 self.open = false;
+                self.closed = true;
                 vec![message(DONE | CLOSE, transaction, &words(&[status::NONE]))]
             }
             COMMAND if !self.open => function_error(transaction, protocol::NOT_OPENED),
@@ -208,7 +214,7 @@ impl Mbim {
             Err(status::BUSY)
         } else if uuid == BASIC_CONNECT {
             basic_connect(modem, cid, set, buffer)
-        } else if uuid == QUECTEL && modem.lock == Lock::Quectel {
+        } else if uuid == QUECTEL && has_quectel(modem) {
             quectel(modem, cid, set, buffer)
         } else {
             Err(status::NO_DEVICE_SUPPORT)
@@ -248,6 +254,17 @@ pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
         return fragments(kind, transaction, &head, 4096).pop();
     }
     Some(message(kind, transaction, &words(&[status::FAILURE])))
+}
+
+/// The last `count` fragments of the message before `reply`.
+pub fn stale_fragments(reply: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
+    let transaction = u32_at(reply, 8)?.wrapping_sub(1);
+    let data = vec![0; 16 * (count + 1)];
+    Some(fragments(DONE | COMMAND, transaction, &data, FRAGMENT_HEADER + 16).split_off(1))
+}
+
+fn has_quectel(modem: &Modem) -> bool {
+    modem.lock == Lock::Quectel && !modem.faults.has("generic")
 }
 
 fn qmi_command(modem: &mut Modem, cid: u32, frame: &[u8]) -> Result<Vec<u8>, u32> {
@@ -409,7 +426,7 @@ fn device_services(modem: &Modem) -> Vec<u8> {
     if !modem.faults.has("no-qmi-service") {
         elements.push(element(&QMI, &[1]));
     }
-    if modem.lock == Lock::Quectel {
+    if has_quectel(modem) {
         elements.push(element(&QUECTEL, &[1]));
     }
     let head = Fields::default().words(&[elements.len() as u32, 0]);
@@ -434,6 +451,39 @@ mod tests {
     }
 
     const OPEN_4096: &str = "01000000 10000000 01000000 00100000";
+    #[test]
+    fn left_open_takes_no_open_before_a_close() {
+        let (mut modem, mut mbim) = (modem(Lock::Sierra), Mbim::new(4096));
+        modem.faults.set("left-open").unwrap();
+        let close = "02000000 0c000000 05000000";
+        let closed = |transaction: u32| format!("02000080100000000{transaction}00000000000000");
+        for _ in 0..2 {
+            assert_eq!(ask(&mut mbim, &mut modem, OPEN_4096), [closed(1)]);
+        }
+        assert_eq!(ask(&mut mbim, &mut modem, close), [closed(5)]);
+        assert_eq!(ask(&mut mbim, &mut modem, OPEN_4096), ["01000080100000000100000000000000"]);
+    }
+
+    #[test]
+    fn generic_firmware_has_no_quectel_service() {
+        let mut modem = modem(Lock::Quectel);
+        let query = [QUECTEL.to_vec(), words(&[1, 0, 0])].concat();
+        let request = |mbim: &Mbim, modem: &mut Modem| u32_at(&mbim.command(modem, 1, &query)[0], 40);
+        let mbim = Mbim::new(4096);
+        assert_eq!(request(&mbim, &mut modem), Some(status::NONE));
+        modem.faults.set("generic").unwrap();
+        assert_eq!(request(&mbim, &mut modem), Some(status::NO_DEVICE_SUPPORT));
+        assert!(!device_services(&modem).windows(16).any(|uuid| uuid == QUECTEL));
+    }
+
+    #[test]
+    fn stale_fragments_are_the_end_of_the_message_before() {
+        let reply = message(DONE | OPEN, 7, &words(&[0]));
+        let fragments = stale_fragments(&reply, 2).unwrap();
+        let heads: Vec<_> = fragments.iter().map(|f| [0, 8, 12, 16].map(|at| u32_at(f, at).unwrap())).collect();
+        assert_eq!(heads, [[DONE | COMMAND, 6, 3, 1], [DONE | COMMAND, 6, 3, 2]]);
+    }
+
     const QMI_UUID: &str = "D1A30BC2F97A6E43BF65C7E24FB0F0D3";
 
     #[test]

@@ -333,6 +333,7 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x0043 => text("001010000000001"),
         0x0051 => text(&identity.revision),
         0x555b | 0x555c => usb_composition(modem, request),
+        0x555e | 0x555f | 0x5571 if modem.faults.has("generic") => Err(error::INVALID_COMMAND),
         0x555e if foxconn(modem) => match request.byte(1)? {
             0 => text(FOXCONN_MCFG),
             1 => text(&format!("{FOXCONN_MCFG}_{FOXCONN_APPS}")),
@@ -537,9 +538,14 @@ mod tests {
 
     #[test]
     fn other_locks_do_not_know_the_sierra_message() {
-        let mut modem = modem(Lock::Free);
-        ask(&mut modem, ALLOCATE);
-        assert!(ask(&mut modem, AUTH).ends_with("4700"));
+        let mut free = modem(Lock::Free);
+        ask(&mut free, ALLOCATE);
+        assert!(ask(&mut free, AUTH).ends_with("4700"));
+        let mut generic = modem(Lock::Sierra);
+        generic.faults.set("generic").unwrap();
+        ask(&mut generic, ALLOCATE);
+        assert!(ask(&mut generic, AUTH).ends_with("4700"));
+        assert!(generic.locked);
     }
 
     #[test]

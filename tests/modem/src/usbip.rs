@@ -13,6 +13,7 @@ const HEADER: usize = 48;
 const MAX_TRANSFER: usize = 1 << 24;
 
 pub const EPIPE: i32 = -32;
+pub const EPROTO: i32 = -71;
 pub const ECONNRESET: i32 = -104;
 
 /// What the host controller asks.

@@ -81,6 +81,10 @@ impl Wdm {
                 Protocol::Mbim(_) => mbim::stale(reply),
             }));
         }
+        if let (Protocol::Mbim(_), Some(count)) = (&self.protocol, faults.number_or("stale-fragments", 3)) {
+            let fragments = replies.first().and_then(|reply| mbim::stale_fragments(reply, count as usize));
+            reads.extend(fragments.unwrap_or_default());
+        }
         for mut reply in replies {
             if faults.has("garbage") {
                 // Looks like the beginning of a frame for two bytes, then no more.

@@ -17,6 +17,10 @@ use crate::wdm::{Protocol, Wdm};
 impl Device {
     pub(super) fn control(&mut self, urb: Submit) {
         let standard = urb.setup[0] & 0x60 == 0 && !matches!(urb.setup[1], 3 | 9 | 11) && urb.setup[..2] != [2, 1];
+        if urb.setup[..2] == [0x21, 0] && self.is_naking() {
+            self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length));
+            return self.naked.push(urb);
+        }
         let fate = if standard { Fate::Good } else { self.fate() };
         self.record(&urb, standard);
         if fate == Fate::Stalled {
@@ -33,11 +37,26 @@ impl Device {
                 self.on_link(|link| link.done(urb.seqnum, sent, &[]));
             }
             Answer::Stall => self.on_link(|link| link.stall(urb.seqnum)),
+            Answer::Fail => self.on_link(|link| link.fail(urb.seqnum)),
             Answer::Never => self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length)),
         }
         if fate == Fate::Last {
             self.leave();
         }
+    }
+
+    /// Whether requests to QMI and MBIM ports stay with the host now.
+    fn is_naking(&mut self) -> bool {
+        if !self.modem.faults.has("naks") {
+            return false;
+        }
+        let Some(seconds) = self.modem.faults.number("naks") else { return true };
+        let now = Instant::now();
+        let until = *self.accepts.get_or_insert_with(|| now + Duration::from_secs(seconds));
+        if self.naked.is_empty() && now < until {
+            self.after(until - now, Action::Accept);
+        }
+        now < until
     }
 
     fn record(&mut self, urb: &Submit, standard: bool) {
@@ -190,6 +209,12 @@ impl Device {
     fn class_request(&mut self, urb: &Submit, interface: u8) -> Answer {
         let [request_type, request, low, ..] = urb.setup;
         match (request_type, request, self.functions.get_mut(&interface)) {
+            (0x21, 0x00, Some(Function::Wdm(_))) if self.modem.faults.take("write-error") => Answer::Stall,
+            (0xa1, 0x01, Some(Function::Wdm(wdm)))
+                if !wdm.responses.is_empty() && self.modem.faults.take("read-error") =>
+            {
+                Answer::Fail
+            }
             // SEND_ENCAPSULATED_COMMAND, GET_ENCAPSULATED_RESPONSE
             (0x21, 0x00, Some(Function::Wdm(wdm))) => {
                 let (delay, reads) = wdm.receive(&mut self.modem, &urb.data);
@@ -239,3 +264,87 @@ impl Device {
 /// NTBs of 16 KiB both ways, 16-bit format, no alignment wishes.
 const NTB_PARAMETERS: [u8; 28] =
     [28, 0, 1, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0];
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::models;
+    use crate::radio::Modem;
+    use crate::transcript::from_hex;
+
+    const QMI_INTERFACE: u8 = 8;
+
+    /// A configured modem on a wire, and the host's end of it.
+    fn plugged(fault: &str) -> (Device, UnixStream) {
+        let model = models::row("em7455-qmi").unwrap().model();
+        let mut modem = Modem::of(&model);
+        modem.faults.set(fault).unwrap();
+        let mut device = Device::new(model, modem, false, None, mpsc::channel().0);
+        let (ours, host) = UnixStream::pair().unwrap();
+        host.set_nonblocking(true).unwrap();
+        device.link = Some(Link::new(ours));
+        device.set_configuration(1);
+        (device, host)
+    }
+
+    fn send(device: &mut Device, seqnum: u32) {
+        let data = from_hex("010b00000000000127000000").unwrap();
+        let setup = [0x21, 0, 0, 0, QMI_INTERFACE, 0, 12, 0];
+        device.control(Submit { seqnum, endpoint: 0, setup, length: data.len(), data });
+    }
+
+    fn receive(device: &mut Device, seqnum: u32) {
+        let setup = [0xa1, 1, 0, 0, QMI_INTERFACE, 0, 0, 16];
+        device.control(Submit { seqnum, endpoint: 0, setup, length: 4096, data: Vec::new() });
+    }
+
+    /// Sequence number and status of what has been completed since.
+    fn completed(host: &mut UnixStream) -> Vec<(u32, i32)> {
+        let mut list = Vec::new();
+        let mut header = [0; 48];
+        while host.read_exact(&mut header).is_ok() {
+            let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            list.push((u32::from_be_bytes(word(4)), i32::from_be_bytes(word(20))));
+            let mut data = vec![0; u32::from_be_bytes(word(24)) as usize];
+            if list.last().is_some_and(|(seqnum, _)| seqnum % 2 == 0) {
+                host.read_exact(&mut data).unwrap();
+            }
+        }
+        list
+    }
+
+    #[test]
+    fn requests_stay_with_the_host_until_the_time_is_up() {
+        let (mut device, mut host) = plugged("naks=40");
+        send(&mut device, 1);
+        send(&mut device, 3);
+        assert_eq!(completed(&mut host), []);
+        // The host takes the first one back.
+        device.on_link(|link| link.unlink(5, 1));
+        assert_eq!(completed(&mut host), [(5, -104)]);
+        let ((due, _), action) = device.timers.pop_first().unwrap();
+        assert!(due > Instant::now() + Duration::from_secs(30) && device.timers.is_empty());
+        device.accepts = Some(Instant::now());
+        device.timers.insert((Instant::now(), 0), action);
+        device.timer_due().unwrap();
+        assert_eq!(completed(&mut host), [(3, 0)]);
+    }
+
+    #[test]
+    fn a_request_and_a_response_can_break() {
+        let (mut device, mut host) = plugged("write-error=1");
+        send(&mut device, 1);
+        send(&mut device, 3);
+        assert_eq!(completed(&mut host), [(1, -32), (3, 0)]);
+
+        let (mut device, mut host) = plugged("read-error=1");
+        device.respond(QMI_INTERFACE, vec![1, 2, 3]);
+        receive(&mut device, 2);
+        receive(&mut device, 4);
+        assert_eq!(completed(&mut host), [(2, -71), (4, 0)]);
+    }
+}
