@@ -188,6 +188,8 @@ fn what_the_modem_does_not_offer_is_not_preferred() {
     root.policy("prefer = \"keep\"\n");
     assert!(plan().contains("nothing to do"), "{}", plan());
     root.write(&format!("{device}/descriptors"), fake::mc7710());
+    let quirk = "id = \"12d1:1d50\"\nname = \"Mine\"\nqmi-interfaces = [8]\nsteps = [{ configuration = 2 }]\n";
+    root.write(OWN, format!("schema = 1\n[[device]]\n{quirk}"));
     root.policy("prefer = \"qmi\"\n");
     assert!(plan().contains("configuration 1 is active"), "the administrator's key is the strongest: {}", plan());
 }

@@ -16,6 +16,7 @@ use wwan_quirks::database::quirks::{Procedure, fragment};
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
+use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
 use wwan_quirks::modem::device::{Device, descriptors};
 use wwan_quirks::modem::link::usb::{Usb, UsbError};
 use wwan_quirks::modem::link::{self, LinkError};
@@ -86,8 +87,10 @@ pub fn descriptors(data: &[u8]) {
     let parsed = within(1024 + 64 * data.len(), || descriptors::parse(data));
     let Ok(parsed) = parsed else { return };
     for configuration in &parsed.configurations {
-        let _ = configuration.functions(&[]);
-        let _ = configuration.functions(&[0, 8]);
+        for quirk in [&[][..], &[0, 8]] {
+            let id = UsbId { vendor: 0x12d1, product: 0x15c1 };
+            let _ = configuration.functions(&QmiInterfaces::of(id, quirk));
+        }
     }
     assert_eq!(descriptors::parse(data), Ok(parsed));
 }

@@ -137,7 +137,7 @@ pub fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved
             | (Step::FccAuth(_), Scope::Device) => {}
             (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
             (Step::Configuration { select, unconfigured }, _) => {
-                planned.push(plan_configuration(*select, *unconfigured, snapshot, quirk, policy));
+                planned.push(plan_configuration(*select, *unconfigured, snapshot, policy));
             }
             // A new configuration brings new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) => {}
@@ -229,7 +229,6 @@ fn plan_configuration(
     select: Select,
     unconfigured: Option<Duration>,
     snapshot: &Snapshot,
-    quirk: &Quirk,
     policy: &Resolved,
 ) -> PlanStep {
     let step = StepKind::Configuration;
@@ -251,9 +250,9 @@ fn plan_configuration(
     let wanted = candidates(select, policy).into_iter().find_map(|select| match select {
         Select::Preferred | Select::Keep => None,
         Select::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
-        Select::Function(function) => configurations
-            .iter()
-            .find(|configuration| configuration.functions(&quirk.qmi_interfaces).contains(&function)),
+        Select::Function(function) => {
+            configurations.iter().find(|configuration| configuration.functions(&snapshot.qmi).contains(&function))
+        }
     });
     // A run that was killed halfway left it unconfigured.
     let cut_short = snapshot.configuration.is_none() && unconfigured.is_some();

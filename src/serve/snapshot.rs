@@ -4,6 +4,7 @@ use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::root::Root;
 use crate::modem::access;
 use crate::modem::device::descriptors::Descriptors;
+use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::serve::event::Scope;
 use crate::serve::trigger::Trigger;
@@ -15,6 +16,8 @@ pub struct Snapshot {
     pub authorized: bool,
     /// The descriptors, or why they cannot be read. `None` if no step needs them.
     pub descriptors: Option<Result<Descriptors, String>>,
+    /// The interfaces that have QMI.
+    pub qmi: QmiInterfaces,
     /// The active configuration; `None` if the device is unconfigured.
     pub configuration: Option<u8>,
     /// Ports that may carry an unlock.
@@ -43,8 +46,11 @@ pub fn snapshot(
         };
         snapshot.configuration = device.configuration()?;
         let is_new = matches!(trigger, Trigger::Uevent);
-        if has(|step| matches!(step, Step::Configuration { .. })) && !is_new && !trigger.may_interrupt_users() {
-            snapshot.used_by = used_by(root, device)?;
+        if has(|step| matches!(step, Step::Configuration { .. })) {
+            snapshot.qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
+            if !is_new && !trigger.may_interrupt_users() {
+                snapshot.used_by = used_by(root, device)?;
+            }
         }
     }
     snapshot.ports = match quirk.procedure() {

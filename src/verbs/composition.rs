@@ -19,6 +19,7 @@ use crate::host::state::{Holder, PortState};
 use crate::host::sys;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::{Configuration, Descriptors};
+use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::outcome::{Failure, StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
@@ -182,9 +183,10 @@ impl<'a> Verb<'a> {
     fn is_on_bus(&self, device: &Device, composition: &Composition) -> bool {
         let layout = &composition.layout;
         let Table { at_interface, qmi_interfaces, .. } = &self.table;
+        let qmi = QmiInterfaces::of(device.id, qmi_interfaces);
         let same = |(wanted, found): (&String, &Configuration)| {
             let wanted = Layout(vec![wanted.clone()]);
-            let has = |function: Function| found.functions(qmi_interfaces).contains(&function);
+            let has = |function: Function| found.functions(&qmi).contains(&function);
             [Function::Mbim, Function::Qmi]
                 .into_iter()
                 .all(|function| self.table.functions(&wanted).contains(&function.name()) == has(function))

@@ -13,6 +13,7 @@ use crate::host::root::{Root, read_limited};
 use crate::host::state;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::Descriptors;
+use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
@@ -61,9 +62,9 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     lines.push(("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect()));
     let (known, errors) = lookup(root, device);
     lines.extend(errors.iter().map(|error| ("error", error.chain())));
-    let qmi_interfaces = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
+    let qmi_of_quirk = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
     match device.descriptors() {
-        Ok(descriptors) => lines.extend(shape(&descriptors, qmi_interfaces)),
+        Ok(descriptors) => lines.extend(shape(&descriptors, &QmiInterfaces::of(device.id, qmi_of_quirk))),
         Err(error) => lines.push(("error", Error::from(error).chain())),
     }
     for interface in device.interfaces()? {
@@ -90,10 +91,10 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
 }
 
 /// What each configuration holds.
-fn shape(descriptors: &Descriptors, qmi_interfaces: &[u8]) -> Vec<Line> {
+fn shape(descriptors: &Descriptors, qmi: &QmiInterfaces) -> Vec<Line> {
     let mut lines = Vec::new();
     for configuration in &descriptors.configurations {
-        let functions: Vec<_> = configuration.functions(qmi_interfaces).into_iter().map(|f| f.name()).collect();
+        let functions: Vec<_> = configuration.functions(qmi).into_iter().map(|f| f.name()).collect();
         lines.push(("configuration", format!("{}: {}", configuration.value, functions.join(" "))));
         for interface in &configuration.interfaces {
             let endpoints: Vec<String> = interface.endpoints.iter().map(|e| format!("{:02x}", e.address)).collect();

@@ -16,6 +16,7 @@ use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
 use crate::host::sys;
+use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::modem::device::{BoundInterface, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
@@ -132,9 +133,10 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
     let quirk = &matched.quirk;
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
+    let qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
     let configurations = descriptors.iter().map(|configuration| Configuration {
         value: configuration.value,
-        functions: configuration.functions(&quirk.qmi_interfaces).into_iter().map(|function| function.name()).collect(),
+        functions: configuration.functions(&qmi).into_iter().map(|function| function.name()).collect(),
         active: active == Some(configuration.value),
     });
     let interfaces = device.interfaces()?.into_iter().map(|BoundInterface { number, driver, nodes }| Interface {

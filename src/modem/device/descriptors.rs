@@ -4,6 +4,7 @@
 //! [`parse`] takes any bytes: it allocates no more than a small multiple of its input, never panics, and refuses what
 //! does not add up with the offset of the fault.
 
+use super::qmi_wwan::QmiInterfaces;
 use crate::usb::Function;
 
 const DEVICE: u8 = 1;
@@ -13,7 +14,7 @@ const ENDPOINT: u8 = 5;
 
 const CLASS_COMMUNICATIONS: u8 = 0x02;
 pub const CLASS_MASS_STORAGE: u8 = 0x08;
-const CLASS_VENDOR: u8 = 0xff;
+pub const CLASS_VENDOR: u8 = 0xff;
 const SUBCLASS_ECM: u8 = 0x06;
 const SUBCLASS_NCM: u8 = 0x0d;
 const SUBCLASS_MBIM: u8 = 0x0e;
@@ -85,35 +86,20 @@ impl Endpoint {
     }
 }
 
-impl Interface {
-    /// One interrupt and two bulk endpoints: the shape of a QMI control interface, and of a serial port with signals.
-    /// qmi_wwan refuses vendor-specific interfaces of exactly two endpoints (Linux `drivers/net/usb/qmi_wwan.c`).
-    fn has_control_channel(&self) -> bool {
-        let count = |test: fn(&Endpoint) -> bool| self.endpoints.iter().filter(|endpoint| test(endpoint)).count();
-        self.class == CLASS_VENDOR
-            && count(|endpoint| endpoint.is_interrupt() && endpoint.is_in()) == 1
-            && count(|endpoint| endpoint.is_bulk()) == 2
-    }
-}
-
 impl Configuration {
-    /// What this configuration offers. `qmi` are the `bInterfaceNumber`s on which qmi_wwan finds QMI in this modem;
-    /// where none are known, a configuration without MBIM that has a vendor-specific control channel offers QMI.
-    pub fn functions(&self, qmi: &[u8]) -> Vec<Function> {
+    /// What this configuration offers: what the kernel's drivers make of it.
+    pub fn functions(&self, qmi: &QmiInterfaces) -> Vec<Function> {
         let mut functions = Vec::new();
         let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
-        let communications = |subclass| first.iter().any(|i| i.class == CLASS_COMMUNICATIONS && i.subclass == subclass);
-        let is_qmi = |interface: &Interface| {
-            interface.class == CLASS_VENDOR
-                && match qmi {
-                    [] => interface.has_control_channel() && !communications(SUBCLASS_MBIM),
-                    known => known.contains(&interface.number) && interface.endpoints.len() != 2,
-                }
+        // Drivers of the communications class want protocol 0.
+        let communications = |subclass| {
+            let class = [CLASS_COMMUNICATIONS, subclass, 0];
+            first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !qmi.includes(i))
         };
         if communications(SUBCLASS_MBIM) {
             functions.push(Function::Mbim);
         }
-        if first.iter().any(|interface| is_qmi(interface)) {
+        if first.iter().any(|interface| qmi.includes(interface)) {
             functions.push(Function::Qmi);
         }
         if communications(SUBCLASS_ECM) {
@@ -125,7 +111,7 @@ impl Configuration {
         if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
             functions.push(Function::Storage);
         }
-        if first.iter().any(|interface| interface.class == CLASS_VENDOR && !is_qmi(interface)) {
+        if first.iter().any(|interface| interface.class == CLASS_VENDOR && !qmi.includes(interface)) {
             functions.push(Function::Serial);
         }
         functions
@@ -232,30 +218,25 @@ mod tests {
     use super::samples::*;
     use super::*;
 
+    fn of(id: &str, quirk: &[u8]) -> QmiInterfaces {
+        QmiInterfaces::of(id.parse().unwrap(), quirk)
+    }
+
     #[test]
     fn functions_are_found_in_every_configuration() {
         let descriptors = parse(&mc7710()).unwrap();
-        let functions = |index: usize, qmi: &[u8]| descriptors.configurations[index].functions(qmi);
-        assert_eq!(functions(0, &[8, 19]), [Function::Qmi, Function::Serial]);
-        assert_eq!(functions(0, &[]), [Function::Qmi, Function::Serial]);
-        assert_eq!(functions(0, &[10]), [Function::Serial]);
-        assert_eq!(functions(1, &[8, 19]), [Function::Mbim]);
+        let functions = |index: usize, id, qmi: &[u8]| descriptors.configurations[index].functions(&of(id, qmi));
+        assert_eq!(functions(0, "1199:68a2", &[]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, "1199:68a2", &[10]), [Function::Serial]);
+        assert_eq!(functions(0, "1234:5678", &[8]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, "1234:5678", &[]), [Function::Serial]);
+        assert_eq!(functions(1, "1199:68a2", &[]), [Function::Mbim]);
     }
 
     #[test]
-    fn serial_ports_beside_mbim_are_not_taken_for_qmi() {
-        let bytes = device(&[configuration(
-            1,
-            &[interface(3, [0xff, 0, 0], CONTROL_CHANNEL), interface(12, [2, 0x0e, 0], &[(0x81, 3)])],
-        )]);
-        let descriptors = parse(&bytes).unwrap();
-        assert_eq!(descriptors.configurations[0].functions(&[]), [Function::Mbim, Function::Serial]);
-    }
-
-    #[test]
-    fn two_endpoints_are_no_qmi() {
+    fn an_interface_with_two_endpoints_has_no_qmi() {
         let bytes = device(&[configuration(1, &[interface(8, [0xff, 0xff, 0xff], &[(0x82, 2), (0x02, 2)])])]);
-        assert_eq!(parse(&bytes).unwrap().configurations[0].functions(&[8]), [Function::Serial]);
+        assert_eq!(parse(&bytes).unwrap().configurations[0].functions(&of("1199:68a2", &[])), [Function::Serial]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! `/sys/devices` and pass no symbolic link, texts and descriptors are bounded.
 
 pub mod descriptors;
+pub mod qmi_wwan;
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};

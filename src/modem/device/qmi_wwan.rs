@@ -1,0 +1,93 @@
+//! Which interfaces of a modem the kernel's driver qmi_wwan binds: those have QMI.
+
+use super::descriptors::{CLASS_VENDOR, Interface};
+use crate::usb::UsbId;
+
+/// Facts of the driver, made from the aliases of its module. The whole file is TOML, but is read line by line: parsing it
+/// takes as long as the rest of a hook.
+const TABLE: &str = include_str!("../../../config/qmi-wwan.toml");
+
+/// The interfaces of one modem that have QMI.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct QmiInterfaces {
+    /// `bInterfaceNumber`s of vendor-specific interfaces.
+    numbers: Vec<u8>,
+    /// `bInterfaceClass`, `bInterfaceSubClass`, `bInterfaceProtocol`.
+    classes: Vec<[u8; 3]>,
+}
+
+impl QmiInterfaces {
+    /// The numbers that the modem's quirk gives, or else what the driver binds for this ID.
+    pub fn of(id: UsbId, quirk: &[u8]) -> QmiInterfaces {
+        match quirk {
+            [] => QmiInterfaces::of_driver(id),
+            numbers => QmiInterfaces { numbers: numbers.to_vec(), classes: Vec::new() },
+        }
+    }
+
+    fn of_driver(id: UsbId) -> QmiInterfaces {
+        let (numbers, classes) = TABLE.split_once("[classes]").unwrap_or((TABLE, ""));
+        let (device, vendor) = (id.to_string(), format!("{:04x}:*", id.vendor));
+        QmiInterfaces {
+            numbers: values(numbers, &device).filter_map(|number| number.parse().ok()).collect(),
+            classes: values(classes, &device).chain(values(classes, &vendor)).filter_map(triple).collect(),
+        }
+    }
+
+    pub fn includes(&self, interface: &Interface) -> bool {
+        let class = [interface.class, interface.subclass, interface.protocol];
+        let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);
+        // The driver takes an interface with two endpoints for a diagnostic port.
+        interface.endpoints.len() != 2 && (is_number || self.classes.contains(&class))
+    }
+}
+
+/// The elements of the line `"KEY" = [ELEMENT, …]`, with their quotation marks.
+fn values<'t>(section: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
+    let list = |line: &'t str| line.strip_prefix('"')?.strip_prefix(key)?.strip_prefix("\" = [")?.strip_suffix(']');
+    section.lines().find_map(list).into_iter().flat_map(|list| list.split(", "))
+}
+
+/// `"ff/01/07"`
+fn triple(text: &str) -> Option<[u8; 3]> {
+    let bytes = text.trim_matches('"').split('/').map(|byte| u8::from_str_radix(byte, 16).ok());
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(serde::Deserialize)]
+    struct Table {
+        kernel: String,
+        numbers: BTreeMap<String, Vec<u8>>,
+        classes: BTreeMap<String, Vec<String>>,
+    }
+
+    #[test]
+    fn every_line_of_the_table_is_read() {
+        let table: Table = toml::from_str(TABLE).unwrap();
+        assert!(table.numbers.len() > 300 && !table.kernel.is_empty());
+        for (id, numbers) in &table.numbers {
+            assert_eq!(QmiInterfaces::of_driver(id.parse().unwrap()).numbers, *numbers, "{id}");
+        }
+        for (key, classes) in &table.classes {
+            let found = QmiInterfaces::of_driver(key.replace('*', "0000").parse().unwrap()).classes;
+            let found: Vec<_> =
+                found.iter().map(|[class, sub, protocol]| format!("{class:02x}/{sub:02x}/{protocol:02x}")).collect();
+            assert_eq!(found, *classes, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_quirk_is_stronger_than_the_table() {
+        let of = |id: &str, quirk: &[u8]| QmiInterfaces::of(id.parse().unwrap(), quirk);
+        assert_eq!(of("1199:68a2", &[]).numbers, [8, 19]);
+        assert_eq!(of("1199:68a2", &[10]), QmiInterfaces { numbers: vec![10], classes: Vec::new() });
+        assert!(of("12d1:15c1", &[]).numbers.is_empty());
+        assert!(of("12d1:15c1", &[]).classes.contains(&[0xff, 1, 7]));
+        assert_eq!(of("1234:5678", &[]), QmiInterfaces::default());
+    }
+}
