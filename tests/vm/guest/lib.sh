@@ -108,7 +108,7 @@ wdm() {
 # journal: the program's own lines since the scenario began; all of them once the scenario has settled.
 journal() {
 	if [ -d /run/systemd/system ]; then
-		journalctl -q -o cat -t wwan-quirks --after-cursor "$CURSOR"
+		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
 	else
 		tail -n "+$((LOGGED + 1))" /run/vm/messages | sed -n 's/^.* wwan-quirks\[[0-9]*\]: //p'
 	fi
