@@ -3,9 +3,10 @@
 //!
 //! `BLESS=1 cargo test --test check` writes what is printed now.
 
+mod fake;
+
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
@@ -17,7 +18,7 @@ fn what_is_wrong_is_told_with_its_place() {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut files: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
         files.sort();
-        let mut check = Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        let mut check = fake::program();
         let ended = check.current_dir(folder).args(["--root", ".", "check"]).args(files).output().unwrap();
         let printed = String::from_utf8(ended.stdout).unwrap() + &String::from_utf8(ended.stderr).unwrap();
         let printed = format!("{printed}exit status {}\n", ended.status.code().unwrap());

@@ -1,5 +1,7 @@
 //! `make install` into folders of every kind: the program, its udev rules, units, links and pages agree on all paths.
 
+mod fake;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -55,7 +57,7 @@ impl Stage {
     /// What the installed program prints about this folder.
     fn run(&self, program: &str, verb: &[&str]) -> String {
         let program = self.real(program).unwrap();
-        let output = Command::new(program).arg("--root").arg(&self.0).args(verb).env_clear().output().unwrap();
+        let output = fake::command(program).arg("--root").arg(&self.0).args(verb).env_clear().output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 }

@@ -263,7 +263,7 @@ fn a_reader_that_goes_away_is_no_error() {
     use std::io::Read;
     let root = Root::new();
     for verb in ["list", "rules"] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        let mut command = fake::program();
         command.arg("--root").arg(&root.0).arg(verb);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -632,7 +632,7 @@ mod tests {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            usize::try_from(state >> 8).unwrap() % below
+            usize::try_from((state >> 8) % below as u64).unwrap()
         };
         let mut usable = 0;
         for _ in 0..3000 {

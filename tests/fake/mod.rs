@@ -1,11 +1,27 @@
 //! A root directory with a modem in its sysfs, for tests of the program as a whole.
 #![allow(dead_code)]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A command that runs the program.
+pub fn program() -> Command {
+    command(env!("CARGO_BIN_EXE_wwan-quirks"))
+}
+
+/// A command that runs `program`, which was built together with the tests. If this machine cannot run it, the variable
+/// `TEST_RUNNER` holds an emulator and its arguments.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let runner = std::env::var("TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_ref()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
 
 pub struct Root(pub PathBuf);
 
@@ -99,7 +115,7 @@ impl Root {
     }
 
     fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wwan-quirks"));
+        let mut command = program();
         command.env_clear().envs(environment.iter().copied()).arg("--root").arg(&self.0).args(arguments);
         Ended::from(command.output().unwrap())
     }
