@@ -1,13 +1,19 @@
 //! The sandbox applies to the whole process, so that each test runs in a process of its own.
 
+mod fake;
+
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
-use wwan_quirks::host::sandbox;
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::unistd;
+use wwan_quirks::host::{sandbox, sys};
 
 /// Runs `what` in a process of its own: this test again, which the variable tells apart.
 fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
@@ -16,8 +22,8 @@ fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
         what();
         exit(0);
     }
-    let program = std::env::current_exe().unwrap();
-    Command::new(program).args([test, "--exact", "--test-threads=1"]).env(CHILD, test).status().unwrap()
+    let program = std::env::args_os().next().unwrap();
+    fake::command(program).args([test, "--exact", "--test-threads=1"]).env(CHILD, test).status().unwrap()
 }
 
 fn refused<T>(what: &str, done: std::io::Result<T>) {
@@ -38,7 +44,8 @@ fn status_line(status: &mut File, name: &str) -> String {
 #[test]
 fn nothing_more_can_be_opened() {
     let status = alone("nothing_more_can_be_opened", || {
-        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let (one, other) = UnixStream::pair().unwrap();
+        let mut timer = sys::interrupter().unwrap();
         let mut status = File::open("/proc/thread-self/status").unwrap();
         let mut large = vec![1_u8; 1 << 20];
         sandbox::limit();
@@ -62,13 +69,39 @@ fn nothing_more_can_be_opened() {
         assert_eq!(status_line(&mut status, "Seccomp:"), "2");
 
         // What is open goes on, and so do waiting and memory.
-        one.write_all(b"on").unwrap();
         let mut bytes = [0; 2];
-        other.read_exact(&mut bytes).unwrap();
+        assert_eq!(unistd::write(&one, b"on"), Ok(2));
+        assert_eq!(unistd::read(&other, &mut bytes), Ok(2));
         large.extend_from_slice(&large.clone());
         assert_eq!(large.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 2 << 20);
         drop(large);
         std::thread::sleep(Duration::from_millis(1));
+        // A signal interrupts a call, and its handler returns.
+        let every = TimeSpec::from_duration(Duration::from_millis(1));
+        timer.set(Expiration::Interval(every), TimerSetTimeFlags::empty()).unwrap();
+        assert_eq!(unistd::read(&other, &mut bytes), Err(Errno::EINTR));
+    });
+    assert!(status.success());
+}
+
+/// On a kernel or a processor that lacks a protection, the journal must not name it.
+#[test]
+fn the_journal_names_the_protections_that_hold() {
+    let status = alone("the_journal_names_the_protections_that_hold", || {
+        let mut status = File::open("/proc/thread-self/status").unwrap();
+        sandbox::enter();
+        let level = sandbox::level().unwrap();
+        assert_eq!(level.contains("seccomp"), UnixDatagram::unbound().is_err(), "{level}");
+        assert_eq!(
+            level.contains("capabilities"),
+            status_line(&mut status, "CapEff:") == "0000000000000000",
+            "{level}"
+        );
+        assert_eq!(
+            level.contains("seccomp") || level.contains("landlock"),
+            File::open("/etc/passwd").is_err(),
+            "{level}"
+        );
     });
     assert!(status.success());
 }

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
 
 use log::Level;
+use nix::errno::Errno;
+use nix::unistd::write;
 
 use crate::host::root::Root;
 use crate::outcome::StepResult;
@@ -65,13 +67,13 @@ impl Journal {
     fn write(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         let message = printable(message);
         let sent = match self {
-            Journal::Native(socket) => socket.send(&native(level, &message, fields)).map(drop),
+            Journal::Native(socket) => write(socket, &native(level, &message, fields)),
             Journal::Syslog(socket) => {
                 // Facility 3 is "system daemons".
                 let line = format!("<{}>{IDENTIFIER}[{}]: {message}", 3 * 8 + priority(level), std::process::id());
-                socket.send(line.as_bytes()).map(drop)
+                write(socket, line.as_bytes())
             }
-            Journal::Stderr => Err(std::io::ErrorKind::NotConnected.into()),
+            Journal::Stderr => Err(Errno::ENOTCONN),
         };
         if sent.is_err() {
             eprintln!("{IDENTIFIER}: {message}");

@@ -118,7 +118,6 @@ const SYS_MMAP: c_long = libc::SYS_mmap;
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
-    libc::SYS_recvfrom,
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
@@ -159,6 +158,8 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    libc::SYS_sigreturn,
     libc::SYS_sigaltstack,
     libc::SYS_sched_yield,
     libc::SYS_exit,
@@ -185,7 +186,6 @@ const TIOCSTI: u32 = 0x5412;
 
 /// A condition on an argument, by its position. The processors in [`ARCHITECTURE`] are little-endian.
 enum Argument {
-    IsNull(u32),
     /// The lower half is not this value.
     IsNot(u32, u32),
     /// The lower half has none of these bits.
@@ -224,8 +224,6 @@ fn filter() -> Option<Vec<sock_filter>> {
         filter.push(instruction(IF_EQUAL, *call as u32, 0, 1));
         filter.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
     }
-    // Without an address, a message reaches only what the socket is connected to.
-    rule(&mut filter, libc::SYS_sendto, &[Argument::IsNull(4)]);
     rule(&mut filter, libc::SYS_ioctl, &[Argument::IsNot(1, TIOCSTI)]);
     let protection = libc::PROT_EXEC as u32;
     rule(&mut filter, SYS_MMAP, &[Argument::Lacks(2, protection), Argument::Lacks(3, libc::MAP_FIXED as u32)]);
@@ -240,12 +238,6 @@ fn rule(filter: &mut Vec<sock_filter>, call: c_long, conditions: &[Argument]) {
     filter.push(instruction(IF_EQUAL, call as u32, 0, OVER));
     for condition in conditions {
         match *condition {
-            Argument::IsNull(position) => {
-                for half in [0, 4] {
-                    filter.push(instruction(LOAD, argument(position) + half, 0, 0));
-                    filter.push(instruction(IF_EQUAL, 0, 0, OVER));
-                }
-            }
             Argument::IsNot(position, value) => {
                 filter.push(instruction(LOAD, argument(position), 0, 0));
                 filter.push(instruction(IF_EQUAL, value, OVER, 0));
