@@ -10,20 +10,19 @@
 pub mod descriptors;
 pub mod qmi_wwan;
 
-use std::ffi::OsStr;
+use std::ffi::CStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use nix::dir::Dir;
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::{self, Mode, fstat};
 
 use crate::host::root::{Root, read_limited};
+use crate::host::sys;
 use crate::usb::{Port, UsbId};
 use descriptors::{Descriptors, Malformed};
 
@@ -403,11 +402,17 @@ impl Device {
     fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let entries = Dir::openat(&self.directory, directory, flags, Mode::empty());
-        let entries = entries.map_err(|error| self.error(directory, error.into()))?;
-        let names = entries.into_iter().flatten().map(|entry| entry.file_name().to_bytes().to_owned());
-        let texts = names.filter_map(|name| OsStr::from_bytes(&name).to_str().map(str::to_owned));
-        Ok(texts.filter(|name| name != "." && name != "..").collect())
+        // A 32-bit C library's readdir(3) fails where inode numbers have 64 bits, as a 64-bit kernel's sysfs has them.
+        let mut names = Vec::new();
+        fcntl::openat(&self.directory, directory, flags, Mode::empty())
+            .and_then(|opened| {
+                sys::for_each_name(opened.as_fd(), |padded| {
+                    let name = CStr::from_bytes_until_nul(padded).ok().and_then(|name| name.to_str().ok());
+                    names.extend(name.filter(|name| *name != "." && *name != "..").map(str::to_owned));
+                })
+            })
+            .map_err(|error| self.error(directory, error.into()))?;
+        Ok(names)
     }
 
     fn read(&self, name: &Path, limit: usize) -> Result<Vec<u8>, DeviceError> {
