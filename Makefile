@@ -6,6 +6,7 @@
 #   make test       `make check`, then `make vm`
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
+#   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
 #   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
 #                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
@@ -64,7 +65,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 # A distribution passes its linker flags in LDFLAGS.
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test lint fresh vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test lint fresh targets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
 
 all: build
@@ -108,6 +109,9 @@ lint:
 
 fresh:
 	tests/fresh $(FRESH:%='make %')
+
+targets:
+	tests/targets
 
 vm: testbed deb vm-mdev vm-openwrt
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(JUNIT:%=--junit %)
