@@ -1,7 +1,7 @@
-//! `check` on what may be wrong with a database or a policy: a folder a case below `tests/check`, with one or several
-//! `*.toml`, or a whole root in `etc` and `usr`, and in `expected` what is printed, and the exit status.
+//! `check` on databases and policies with errors. Each folder in `tests/check` is a case: it has one or several `*.toml`,
+//! or a root in `etc` and `usr`. The file `expected` has the output and the exit status.
 //!
-//! `BLESS=1 cargo test --test check` writes what is printed now.
+//! `BLESS=1 cargo test --test check` writes the present output.
 
 mod fake;
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn what_is_wrong_is_told_with_its_place() {
+fn an_error_is_printed_with_its_location() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check");
     let mut folders: Vec<_> = fs::read_dir(cases).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();

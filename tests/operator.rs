@@ -1,4 +1,4 @@
-//! What a person is told: `doctor` and `report`.
+//! The verbs for people: `doctor`, `report` and `status`.
 
 mod fake;
 
@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use fake::{Root, mc7710};
 
-/// A root on which nothing stands in the way.
+/// A root without a problem.
 fn healthy() -> Root {
     let root = Root::new();
     root.write("usr/lib/udev/rules.d/85-wwan-quirks.rules", include_str!("../udev-rules/85-wwan-quirks.rules"));
@@ -23,23 +23,23 @@ fn healthy() -> Root {
 /// What `doctor` says of `root`, which is expected to be one finding.
 fn only_finding(root: &Root) -> String {
     let ended = root.run(&["doctor"]);
-    assert_eq!((ended.code, ended.stdout.matches("  cure: ").count()), (1, 1), "{}", ended.stdout);
+    assert_eq!((ended.code, ended.stdout.matches("  remedy: ").count()), (1, 1), "{}", ended.stdout);
     ended.stdout
 }
 
 #[test]
-fn where_nothing_stands_in_the_way_the_doctor_says_so() {
+fn doctor_finds_no_problem_on_a_healthy_system() {
     let root = healthy();
-    // Installed, and told what to leave alone.
+    // usb_modeswitch is installed, and its drop-in excludes our devices.
     let rules = "ATTR{idVendor}==\"1199\", ATTR{idProduct}==\"0fff\", RUN+=\"usb_modeswitch '%b/%k'\"\n";
     root.write("usr/lib/udev/rules.d/40-usb_modeswitch.rules", rules);
     root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
     let ended = root.run(&["doctor"]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, "nothing stands in the way\n"));
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problem found\n"));
 }
 
 #[test]
-fn each_trouble_is_found_with_its_cure() {
+fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
     let troubles: [Failure; 11] = [
         ("usb_modeswitch switches 2 of the same IDs", |root| {
@@ -51,14 +51,14 @@ fn each_trouble_is_found_with_its_cure() {
             );
         }),
         ("usbmode switches the same devices", |root| root.write("etc/init.d/usbmode", "")),
-        ("keep Sierra's modems in install mode", |root| {
+        ("usb-storage keeps Sierra modems in install mode", |root| {
             root.write("sys/module/usb_storage/parameters/swi_tru_install", "2\n");
         }),
-        ("this kernel has no cdc_mbim", |root| {
+        ("this kernel lacks the driver cdc_mbim", |root| {
             let path = "lib/modules/6.1.0/modules.dep";
             root.write(path, root.read(path).replace("cdc_mbim", "cdc_other"));
         }),
-        ("ModemManager unlocks 1199:9079 as well", |root| {
+        ("ModemManager unlocks 1199:9079, too", |root| {
             root.write("etc/ModemManager/fcc-unlock.d/1199:9079", "");
             root.write("etc/ModemManager/fcc-unlock.d/1234:5678", "");
         }),
@@ -67,24 +67,24 @@ fn each_trouble_is_found_with_its_cure() {
             symlink("/dev/null", root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         }),
         (
-            "calls wwan-quirks for 1199:aaaa, the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
+            "runs wwan-quirks for 1199:aaaa, the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
             |root| {
                 let quirk =
                     "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
                 root.write("etc/wwan-quirks/quirks.d/1199-own.toml", quirk);
             },
         ),
-        ("runs /usr/sbin/wwan-quirks, which is not there", |root| {
+        ("runs /usr/sbin/wwan-quirks, which does not exist", |root| {
             fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
         }),
-        ("others than root may write /usr/sbin/wwan-quirks", |root| {
+        ("users other than root can change /usr/sbin/wwan-quirks", |root| {
             fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();
         }),
-        ("it is not authorized", |root| {
+        ("the kernel is not authorized to use the modem on 1-1", |root| {
             let device = root.plug("1-1", "1199:68a2", &mc7710());
             root.write(&format!("{device}/authorized"), "0\n");
         }),
-        ("SELinux has denied wwan-quirks 1 calls", |root| {
+        ("SELinux denied 1 calls of wwan-quirks", |root| {
             root.write("sys/fs/selinux/enforce", "1");
             let log = "avc:  denied  { write } comm=\"wwan-quirks\"\navc:  denied  { write } comm=\"other\"\n";
             root.write("var/log/audit/audit.log", log);
@@ -99,13 +99,13 @@ fn each_trouble_is_found_with_its_cure() {
 }
 
 #[test]
-fn a_policy_that_is_wrong_is_a_finding_and_json_says_the_same() {
+fn an_invalid_policy_is_a_problem_in_json_too() {
     let root = healthy();
     root.policy("prefer = \"frob\"\n");
     let ended = root.run(&["doctor", "--json"]);
     assert_eq!(ended.code, 1);
-    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    let finding = told["problems"][0]["problem"].as_str().unwrap();
+    let diagnosis: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let finding = diagnosis["problems"][0]["problem"].as_str().unwrap();
     assert!(finding.contains("/etc/wwan-quirks/config.toml:1:"), "{finding}");
 }
 
@@ -171,7 +171,7 @@ fn status_shows_problems_until_they_are_solved() {
 }
 
 #[test]
-fn a_plan_is_told_byte_for_byte_where_asked() {
+fn a_verbose_plan_has_every_message_in_hex() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");

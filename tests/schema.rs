@@ -109,6 +109,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["explain", "1-1", "-v"], "/devices/0/plan/0"),
         (&root, &["explain", "1-3"], "/devices/0/id"),
         (&root, &["explain", "1199:9079"], "/devices/0/quirk/layer"),
+        (&root, &["explain", "05c6:1000"], "/devices/0/others/0/matchers"),
         (&broken, &["explain", "1199:9079"], "/devices/0/plan/0"),
         (&root, &["check"], "/diagnostics"),
         (&broken, &["check"], "/diagnostics/2/column"),

@@ -292,7 +292,7 @@ fn importing_all_of_usb_modeswitch_data_gives_the_database() {
         }
         import.add(Path::new(key), &text);
     }
-    assert!(import.faults.is_empty(), "{:?}", import.faults);
+    assert!(import.errors.is_empty(), "{:?}", import.errors);
 
     let file = ConfigFile { layer: Layer::Shipped, path: "imported.toml".into() };
     let (imported, errors) = fragment::parse(&file, &import.toml());

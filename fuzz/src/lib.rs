@@ -359,7 +359,7 @@ pub fn import(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut import = Import::default();
     import.add(Path::new("/usr/share/usb_modeswitch/12d1:1446"), &text);
-    for fault in &import.faults {
+    for fault in &import.errors {
         let _ = fault.to_string();
     }
     let toml = import.toml();

@@ -336,19 +336,19 @@ impl Reader<'_> {
         }
         let id = id.and_then(|id| {
             let parsed = id.get_ref().parse();
-            parsed.map_err(|error: crate::usb::NoUsbId| self.fault(&id, error.to_string())).ok()
+            parsed.map_err(|error: crate::usb::NoUsbId| self.error(&id, error.to_string())).ok()
         });
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());
             if parsed.is_none() {
-                self.fault(&port, format!("expected a port such as \"1-1.2\", got {:?}", port.get_ref()));
+                self.error(&port, format!("expected a port such as \"1-1.2\", got {:?}", port.get_ref()));
             }
             parsed
         });
         Selector { id, serial, port }
     }
 
-    fn fault<T>(&mut self, value: &Spanned<T>, message: String) {
+    fn error<T>(&mut self, value: &Spanned<T>, message: String) {
         self.errors.push(Diagnostic::at(&self.file.path, self.text, value.span(), message));
     }
 }

@@ -1,4 +1,4 @@
-//! `explain`: which quirk applies, from where, which policy, and the plan that follows.
+//! `explain`: which quirk and which policy apply, from which file and line, and the plan.
 
 use std::io::Write;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::database::policy::{Policy, Resolved, Setting};
-use crate::database::quirks;
+use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
@@ -15,32 +15,33 @@ use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::{NO_ACTION, preview};
 use crate::usb::Port;
 use crate::usb::UsbId;
-use crate::verbs::output::print_json;
+use crate::verbs::output::{print_json, report_errors};
 
-/// Explains a device that is plugged in, or an ID; byte for byte where `verbose`.
+/// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let mut exit = Exit::Fine;
-    let mut complain = |error: Error| {
-        exit = exit.max(error.exit());
-        eprintln!("wwan-quirks: {error}");
-    };
-    let explained = match (Device::named(root, name), name.parse::<UsbId>()) {
+    let (explained, errors) = match (Device::named(root, name), name.parse::<UsbId>()) {
         (Ok(devices), _) => {
-            let mut explained = Vec::new();
+            let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
             for device in devices {
-                let (known, errors) = lookup(root, &device);
-                errors.into_iter().for_each(&mut complain);
-                let planned = match &known {
-                    Some(known) => preview(root, &device, &Scope::All, known, verbose)?,
+                let (matched, errors) = lookup(root, &device);
+                let complete = errors.is_empty();
+                all_errors.extend(errors);
+                let plan = match &matched {
+                    Some(matched) => preview(root, &device, &Scope::All, matched, verbose)?,
                     None => Vec::new(),
                 };
-                explained.push(Explained { port: Some(device.port.clone()), id: device.id, known, planned });
+                let port = Some(device.port.clone());
+                explained.push(Explained { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
-            explained
+            (explained, all_errors)
         }
-        (Err(_), Ok(id)) => vec![of_id(root, id, &mut complain)],
+        (Err(_), Ok(id)) => {
+            let (explained, errors) = explain_id(root, id);
+            (vec![explained], errors)
+        }
         (Err(error), Err(_)) => return Err(error.into()),
     };
+    let exit = report_errors(errors);
     if json {
         let values: Vec<Value> = explained.iter().map(Explained::json).collect();
         print_json(out, "explain", &json!({ "devices": values }))?;
@@ -52,46 +53,63 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
     Ok(exit)
 }
 
-/// What would hold for a device of this ID, if nothing else were known of it.
-fn of_id(root: &Root, id: UsbId, complain: &mut dyn FnMut(Error)) -> Explained {
+/// Explains an ID that is not plugged in. Nothing is known about the strings of the device.
+fn explain_id(root: &Root, id: UsbId) -> (Explained, Vec<Error>) {
     let found = quirks::lookup(root, id, |_| None);
-    let (policy, errors) = Policy::load(root);
-    let is_sure = found.errors.is_empty() && errors.is_empty();
-    found.errors.into_iter().for_each(|error| complain(error.into()));
-    errors.into_iter().for_each(|error| complain(error.into()));
-    let known =
-        found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete: is_sure });
-    let planned = match &known {
-        Some(known) if is_sure => {
-            known.quirk.steps.iter().map(|step| format!("{step}, once it is plugged in")).collect()
+    let (policy, policy_errors) = Policy::load(root);
+    let errors: Vec<Error> = found.errors.into_iter().chain(policy_errors).map(Error::from).collect();
+    let complete = errors.is_empty();
+    let (all, _) = quirks::all(root);
+    let others = all.into_iter().filter(|quirk| quirk.ids.contains(&id) && !quirk.matchers.is_empty()).collect();
+    let matched = found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
+    let plan = match &matched {
+        Some(matched) if complete => {
+            matched.quirk.steps.iter().map(|step| format!("{step}, when the device is plugged in")).collect()
         }
         Some(_) => vec![NO_ACTION.to_owned()],
         None => Vec::new(),
     };
-    Explained { port: None, id, planned, known }
+    (Explained { port: None, id, matched, others, complete, plan }, errors)
 }
 
 struct Explained {
+    /// `None`: not plugged in.
     port: Option<Port>,
     id: UsbId,
-    known: Option<MatchedDevice>,
-    planned: Vec<String>,
+    matched: Option<MatchedDevice>,
+    /// Quirks for a device with this ID and with certain strings.
+    others: Vec<Quirk>,
+    /// Every file that concerns the device could be read.
+    complete: bool,
+    plan: Vec<String>,
 }
 
 impl Explained {
     fn print(&self, out: &mut impl Write) -> Result<(), Error> {
         let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
-        let Some(known) = &self.known else {
-            writeln!(out, "{} ({port}): no quirk applies, and nothing is done", self.id)?;
-            return Ok(());
-        };
-        let MatchedDevice { quirk, .. } = known;
-        writeln!(out, "{} ({port}): {}", self.id, quirk.name)?;
+        match &self.matched {
+            Some(matched) => {
+                writeln!(out, "{} ({port}): {}", self.id, matched.quirk.name)?;
+                self.print_match(matched, out)?;
+            }
+            None if !self.others.is_empty() => writeln!(out, "{} ({port}): depends on the device's strings", self.id)?,
+            None if self.complete => writeln!(out, "{} ({port}): no quirk applies", self.id)?,
+            None => writeln!(out, "{} ({port}): unknown: a file of the database has an error", self.id)?,
+        }
+        for quirk in &self.others {
+            let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
+            writeln!(out, "  other   {} ({}), for {}", quirk.name, quirk.location, strings.join(" and "))?;
+        }
+        Ok(())
+    }
+
+    fn print_match(&self, matched: &MatchedDevice, out: &mut impl Write) -> Result<(), Error> {
+        let quirk = &matched.quirk;
         writeln!(out, "  quirk   {}", quirk.location)?;
         if let Some(note) = &quirk.note {
             writeln!(out, "  note    {note}")?;
         }
-        let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &known.policy;
+        let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &matched.policy;
         let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
         writeln!(out, "  policy  prefer = {prefer_value}  ({})", prefer.origin)?;
         writeln!(out, "  policy  switch = {switch_value}  ({})", switch.origin)?;
@@ -99,29 +117,33 @@ impl Explained {
         for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
             writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
         }
-        for step in &self.planned {
+        for step in &self.plan {
             writeln!(out, "  plan    {step}")?;
         }
         Ok(())
     }
 
     fn json(&self) -> Value {
-        let known = self.known.as_ref();
+        let matched = self.matched.as_ref();
         let seconds =
             |timeout: &Setting<Duration>| json!({ "value": timeout.value.as_secs_f64(), "origin": timeout.origin });
-        let policy = known.map(|known| {
-            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &known.policy;
+        let policy = matched.map(|matched| {
+            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &matched.policy;
             let timeouts = json!({ "hook": seconds(hook), "modem-ready": seconds(modem_ready) });
             json!({ "prefer": prefer, "switch": switch, "fcc-auth": fcc_auth, "timeouts": timeouts })
         });
+        let other =
+            |quirk: &Quirk| json!({ "name": quirk.name, "matchers": quirk.matchers, "location": quirk.location });
         json!({
             "port": self.port.as_ref().map(Port::as_str),
             "id": self.id.to_string(),
-            "name": known.map(|known| &known.quirk.name),
-            "note": known.and_then(|known| known.quirk.note.as_ref()),
-            "quirk": known.map(|known| &known.quirk.location),
+            "complete": self.complete,
+            "name": matched.map(|matched| &matched.quirk.name),
+            "note": matched.and_then(|matched| matched.quirk.note.as_ref()),
+            "quirk": matched.map(|matched| &matched.quirk.location),
+            "others": self.others.iter().map(other).collect::<Vec<_>>(),
             "policy": policy,
-            "plan": self.planned,
+            "plan": self.plan,
         })
     }
 }

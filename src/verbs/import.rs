@@ -1,8 +1,8 @@
 //! `import`: turns usb_modeswitch configuration files into quirks.
 //!
-//! A file is named by what it is for (`12d1:1446`, `05c6:1000:uMa=Option`) or says so itself (`DefaultVendor`,
-//! `DefaultProduct`), and holds lines `Key=value`. Key names and meanings are those of usb_modeswitch 2.6.1. A key
-//! that has no meaning here is told, once for all files that have it.
+//! The name of a file is the device (`12d1:1446`, `05c6:1000:uMa=Option`), or the file names it (`DefaultVendor`,
+//! `DefaultProduct`). A file has lines `Key=value`, with the keys of usb_modeswitch 2.6.1. A key without an equivalent is
+//! reported once for all files that have it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -21,10 +21,10 @@ use crate::serve::error::{Error, Exit};
 use crate::usb::UsbId;
 use crate::verbs::output::{print_json, report_errors};
 
-/// Far longer than any that exists.
+/// Bytes. All known files are shorter.
 const FILE_LIMIT: usize = 1 << 16;
 
-/// Keys that stand for a method of their own.
+/// Keys that select a method.
 const METHODS: [(&str, &str); 15] = [
     ("HuaweiMode", "huawei"),
     ("HuaweiNewMode", "huawei-new"),
@@ -43,22 +43,25 @@ const METHODS: [(&str, &str); 15] = [
     ("PantechMode", "pantech"),
 ];
 
-/// Keys without a meaning here, and why.
-const WITHOUT_MEANING: [(&str, &str); 10] = [
+/// Keys without an equivalent, and why.
+const NO_EQUIVALENT: [(&str, &str); 10] = [
     ("TargetVendor", AFTERWARDS),
     ("TargetProduct", AFTERWARDS),
     ("TargetProductList", AFTERWARDS),
-    ("CheckSuccess", "whether a device left is seen at once, and its return is an event of its own"),
-    ("NeedResponse", "the answer to a CBW is always read, and that to anything else never"),
-    ("NoDriverLoading", "drivers are the kernel's and udev's matter"),
-    ("InquireDevice", "devices are told apart by manufacturer, product, serial and scsi-vendor"),
-    ("NoMBIMCheck", "which configuration is taken is for `prefer` in the policy to say"),
-    ("DefaultVendor", "the entry's id says it"),
-    ("DefaultProduct", "the entry's id says it"),
+    ("CheckSuccess", "the program sees at once that a device leaves, and its return is an event of its own"),
+    ("NeedResponse", "the program always reads the answer to a CBW, and no other answer"),
+    ("NoDriverLoading", "the kernel and udev load drivers"),
+    (
+        "InquireDevice",
+        "the keys manufacturer, product, serial, scsi-vendor, scsi-model and scsi-revision narrow a match",
+    ),
+    ("NoMBIMCheck", "`prefer` in the policy selects the configuration"),
+    ("DefaultVendor", "the entry has an `id`"),
+    ("DefaultProduct", "the entry has an `id`"),
 ];
-const AFTERWARDS: &str = "a device that comes back has an event and an entry of its own, whatever its ID is then";
+const AFTERWARDS: &str = "a device that returns has an event and an entry of its own, with any ID";
 
-/// Prints the quirks that `paths`, files and folders of them, come to.
+/// Prints the quirks in `paths`, which are files and folders of files.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
     let mut exit = Exit::Fine;
@@ -74,22 +77,22 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         exit = exit.max(report_errors(errors.into_iter().map(Error::from)));
     }
     if json {
-        let keys = import.without_meaning.iter().map(
+        let keys = import.ignored_keys.iter().map(
             |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first, "files": uses.files }),
         );
         let keys: Vec<Value> = keys.collect();
-        let body = json!({ "toml": import.toml(), "diagnostics": import.faults, "ignored-keys": keys });
+        let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "ignored-keys": keys });
         print_json(out, "import", &body)?;
     } else {
         out.write_all(import.toml().as_bytes())?;
     }
-    for fault in &import.faults {
-        eprintln!("{fault}");
+    for error in &import.errors {
+        eprintln!("{error}");
     }
-    for (key, uses) in &import.without_meaning {
+    for (key, uses) in &import.ignored_keys {
         eprintln!("{key}, {uses}");
     }
-    Ok(if import.faults.is_empty() { exit } else { exit.max(Exit::Failed) })
+    Ok(if import.errors.is_empty() { exit } else { exit.max(Exit::Failed) })
 }
 
 /// The configuration files in a folder, in the order of their names.
@@ -100,7 +103,7 @@ fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Leaves out what package managers and editors put beside configuration files.
+/// False for files that package managers and editors leave next to configuration files.
 fn is_configuration(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     path.is_file()
@@ -110,17 +113,17 @@ fn is_configuration(path: &Path) -> bool {
         && !name.ends_with('~')
 }
 
-/// What files come to.
+/// The content of all files that were read.
 #[derive(Debug, Default)]
 pub struct Import {
     entries: Vec<Entry>,
-    /// What is wrong with them. A file with a fault gives no entry.
-    pub faults: Vec<Diagnostic>,
-    /// Keys that were left out.
-    pub without_meaning: BTreeMap<String, Uses>,
+    /// Errors. A file with an error gives no entry.
+    pub errors: Vec<Diagnostic>,
+    /// Keys without an equivalent.
+    pub ignored_keys: BTreeMap<String, Uses>,
 }
 
-/// Where a key without a meaning was found, and why it has none.
+/// The files with a key that has no equivalent, and why it has none.
 #[derive(Debug)]
 pub struct Uses {
     reason: &'static str,
@@ -136,7 +139,7 @@ impl fmt::Display for Uses {
             1 => f.write_str(" and one more file")?,
             more => write!(f, " and {more} more files")?,
         }
-        write!(f, ", has no meaning here: {}", self.reason)
+        write!(f, ": ignored, because {}", self.reason)
     }
 }
 
@@ -144,9 +147,9 @@ impl fmt::Display for Uses {
 struct Entry {
     id: UsbId,
     name: String,
-    /// What stands behind the ID in the name of the file, by which usb_modeswitch orders its choice.
+    /// The part of the file name behind the ID. usb_modeswitch orders its choice by it.
     suffix: String,
-    /// `key = "text"` lines that narrow the match.
+    /// Lines `key = "text"` that narrow the match.
     matchers: Vec<String>,
     /// The value of `steps`.
     steps: String,
@@ -157,27 +160,27 @@ impl Import {
     pub fn file(&mut self, path: &Path) -> Result<(), FileError> {
         let bytes = fs::File::open(path).and_then(|file| read_limited(file, FILE_LIMIT));
         let bytes = bytes.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
-        // Some of the files that exist are in Latin-1, in comments.
+        // Some known files have comments in Latin-1.
         self.add(path, &String::from_utf8_lossy(&bytes));
         Ok(())
     }
 
-    /// Takes in the text of a file.
+    /// Adds the text of a file.
     pub fn add(&mut self, path: &Path, text: &str) {
-        let mut reader = Reader { path, text, keys: keys(text), faults: Vec::new(), ignored: Vec::new() };
+        let mut reader = Reader { path, text, keys: keys(text), errors: Vec::new(), ignored: Vec::new() };
         let entry = reader.entry();
-        self.faults.append(&mut reader.faults);
+        self.errors.append(&mut reader.errors);
         for (key, reason) in reader.ignored {
             let uses = Uses { reason, first: path.to_owned(), files: 0 };
-            self.without_meaning.entry(key.to_owned()).or_insert(uses).files += 1;
+            self.ignored_keys.entry(key.to_owned()).or_insert(uses).files += 1;
         }
         self.entries.extend(entry);
     }
 
-    /// The entries, those of one vendor that share their steps as one.
+    /// The entries in TOML. Entries of one vendor with the same steps become one.
     pub fn toml(&self) -> String {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
-        // Of those that match equally well the last counts, with usb_modeswitch the last by name.
+        // Among entries that match equally well the last one applies. In usb_modeswitch it is the last one by name.
         entries.sort_unstable_by(|a, b| (a.id, &a.suffix).cmp(&(b.id, &b.suffix)));
         let mut groups: Vec<Vec<&Entry>> = Vec::new();
         for entry in entries {
@@ -226,11 +229,11 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// A key, its value, and where the value stands.
+/// A key, its value, and the span of the value.
 type Key<'a> = (&'a str, &'a str, Range<usize>);
 
-/// All `Key=value` lines. A `;`, `#` or `!` before the equals sign makes a comment, and of a key that stands twice the
-/// first counts.
+/// All `Key=value` lines. A line with `;`, `#` or `!` before the equals sign is a comment. If a key occurs twice, the first
+/// line applies.
 fn keys(text: &str) -> Vec<Key<'_>> {
     let mut keys: Vec<Key<'_>> = Vec::new();
     let mut start = 0;
@@ -264,7 +267,7 @@ struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     keys: Vec<Key<'a>>,
-    faults: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
     ignored: Vec<(&'a str, &'static str)>,
 }
 
@@ -285,26 +288,26 @@ impl<'a> Reader<'a> {
             "WaitBefore",
         ];
         for (key, _, span) in self.keys.clone() {
-            if let Some((_, reason)) = WITHOUT_MEANING.iter().find(|(name, _)| *name == key) {
+            if let Some((_, reason)) = NO_EQUIVALENT.iter().find(|(name, _)| *name == key) {
                 self.ignored.push((key, reason));
             } else if !known.contains(&key)
                 && !parameters.contains(&key)
                 && METHODS.iter().all(|(name, _)| *name != key)
             {
-                let message = format!("usb_modeswitch knows no key {key}");
-                self.faults.push(Diagnostic::at(self.path, self.text, span, message));
+                let message = format!("unknown key {key}");
+                self.errors.push(Diagnostic::at(self.path, self.text, span, message));
             }
         }
         let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
         let suffix = self.name().splitn(3, ':').nth(2).unwrap_or_default().to_owned();
-        self.faults.is_empty().then_some(Entry { id, name, suffix, matchers, steps })
+        self.errors.is_empty().then_some(Entry { id, name, suffix, matchers, steps })
     }
 
     fn name(&self) -> &'a str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
-    /// The ID and the texts that the file is for.
+    /// The ID and the device strings of the file.
     fn subject(&mut self) -> Option<(UsbId, Vec<String>)> {
         let mut parts = self.name().split(':');
         let named = format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -315,7 +318,10 @@ impl<'a> Reader<'a> {
                 Some(UsbId { vendor: u16::try_from(vendor).ok()?, product: u16::try_from(product).ok()? })
             });
             if id.is_none() {
-                self.fault(0..0, "neither its name (VID:PID) nor DefaultVendor and DefaultProduct say what it is for");
+                self.error(
+                    0..0,
+                    "the device is unknown: expected a file name VID:PID, or DefaultVendor and DefaultProduct",
+                );
             }
             return Some((id?, Vec::new()));
         };
@@ -331,7 +337,10 @@ impl<'a> Reader<'a> {
                 _ => None,
             };
             let Some((key, text)) = key else {
-                self.fault(0..0, &format!("its name ends in {part:?}, which names no text of a device"));
+                self.error(
+                    0..0,
+                    &format!("unknown part {part:?} in the file name: expected uMa=, uPr=, uSe=, sVe=, sMo= or sRe="),
+                );
                 return None;
             };
             matchers.push(format!("{key} = {}", quoted(text)));
@@ -339,8 +348,8 @@ impl<'a> Reader<'a> {
         Some((id, matchers))
     }
 
-    /// What usb_modeswitch would do, in its order: the method or the messages, the configuration, the alternate
-    /// setting, the reset.
+    /// The steps in usb_modeswitch's order: the method or the messages, the configuration, the alternate setting, the
+    /// reset.
     fn steps(&mut self) -> String {
         let mut acts = self.acts();
         let configuration = self.number("Configuration", 16, 0xff);
@@ -353,7 +362,7 @@ impl<'a> Reader<'a> {
         }
         let mut steps = Vec::new();
         let configuration = match configuration {
-            // "Look for an MBIM configuration": which one it is to be is the policy's matter here.
+            // "Look for an MBIM configuration". Here the policy selects it.
             Some(0) => Some("\"preferred\"".to_owned()),
             Some(value) if !acts.is_empty() || !after.is_empty() => {
                 acts.push(format!("{{ set-configuration = {value} }}"));
@@ -384,7 +393,7 @@ impl<'a> Reader<'a> {
             [] => {}
             [(key, method)] => {
                 if self.flag("StandardEject") || !messages.is_empty() {
-                    self.ignore("MessageContent", "beside a mode of its own, usb_modeswitch passes it over");
+                    self.ignore("MessageContent", "usb_modeswitch ignores it next to a mode");
                 }
                 let mode = if *key == "PantechMode" { self.number(key, 10, 0xffff) } else { None };
                 match mode {
@@ -400,12 +409,12 @@ impl<'a> Reader<'a> {
             }
             [_, (second, _), ..] => {
                 let span = self.get(second).map_or(0..0, |(_, span)| span);
-                self.fault(span, "two modes at once, which usb_modeswitch refuses");
+                self.error(span, "a second mode: usb_modeswitch refuses two modes");
             }
         }
         if self.flag("StandardEject") {
             acts.push("\"eject\"".to_owned());
-            // With an eject, one message is sent and the others are passed over.
+            // With an eject, usb_modeswitch sends one message and ignores the others.
             acts.extend(messages.into_iter().take(1));
         } else {
             acts.extend(messages);
@@ -416,9 +425,9 @@ impl<'a> Reader<'a> {
     fn message(&mut self, key: &str) -> Option<String> {
         let (value, span) = self.get(key)?;
         match value.parse::<Bytes>() {
-            Err(message) => self.fault(span, &message),
-            Ok(bytes) => match bytes.fault() {
-                Some(message) => self.fault(span, &message),
+            Err(message) => self.error(span, &message),
+            Ok(bytes) => match bytes.error() {
+                Some(message) => self.error(span, &message),
                 None => return Some(format!("{{ bulk = \"{bytes}\" }}")),
             },
         }
@@ -436,7 +445,7 @@ impl<'a> Reader<'a> {
         number("Interface", "interface");
         number("MessageEndpoint", "out");
         if self.number("ResponseEndpoint", 16, 0xff).is_some_and(|endpoint| endpoint & 0x80 == 0) {
-            self.ignore("ResponseEndpoint", "it names an endpoint that goes to the device");
+            self.ignore("ResponseEndpoint", "it is the address of an OUT endpoint");
         } else if let Some(value) = self.number("ResponseEndpoint", 16, 0xff) {
             keys.push(format!("in = 0x{value:02x}"));
         }
@@ -450,7 +459,7 @@ impl<'a> Reader<'a> {
             keys.push(format!("target-class = 0x{value:02x}"));
         }
         let list = format!("[{}]", acts.join(", "));
-        // A message is 62 characters long; what does not fit on a line beside others has one of its own.
+        // A message has 62 characters. If the list does not fit on a line, each operation gets its own.
         let lines = format!("[\n    {},\n]", acts.join(",\n    "));
         let list = if list.len() + keys.join(", ").len() < 86 { list } else { lines };
         match (keys.as_slice(), acts) {
@@ -472,16 +481,16 @@ impl<'a> Reader<'a> {
         self.get(key).is_some_and(|(value, _)| value.starts_with(['1', 'y', 'Y', 't', 'T']))
     }
 
-    /// A number from 0 to `most`; a fault where it is none.
+    /// A number from 0 to `most`. Anything else is an error.
     fn number(&mut self, key: &str, radix: u32, most: u32) -> Option<u32> {
         let (value, span) = self.get(key)?;
         let digits = if radix == 16 { value.trim_start_matches("0x").trim_start_matches("0X") } else { value };
         let number = u32::from_str_radix(digits, radix).ok().filter(|number| *number <= most);
-        if number.is_none() && self.faults.iter().all(|fault| !fault.message.starts_with(key)) {
-            self.fault(
+        if number.is_none() && self.errors.iter().all(|error| !error.message.starts_with(key)) {
+            self.error(
                 span,
                 &format!(
-                    "{key} is no number from 0 to {}",
+                    "{key} must be a number from 0 to {}",
                     if radix == 16 { format!("{most:x}") } else { most.to_string() }
                 ),
             );
@@ -493,8 +502,8 @@ impl<'a> Reader<'a> {
         self.ignored.push((key, reason));
     }
 
-    fn fault(&mut self, span: Range<usize>, message: &str) {
-        self.faults.push(Diagnostic::at(self.path, self.text, span, message));
+    fn error(&mut self, span: Range<usize>, message: &str) {
+        self.errors.push(Diagnostic::at(self.path, self.text, span, message));
     }
 }
 
@@ -511,12 +520,12 @@ mod tests {
     /// The `steps` that a file comes to.
     fn steps(text: &str) -> String {
         let import = import("1234:5678", text);
-        assert!(import.faults.is_empty(), "{:?}", import.faults);
+        assert!(import.errors.is_empty(), "{:?}", import.errors);
         import.toml().split_once("steps = ").unwrap().1.trim_end().to_owned()
     }
 
-    fn without_meaning(text: &str) -> Vec<String> {
-        import("1234:5678", text).without_meaning.into_keys().collect()
+    fn ignored_keys(text: &str) -> Vec<String> {
+        import("1234:5678", text).ignored_keys.into_keys().collect()
     }
 
     const REZERO: &str = "55534243123456780000000000000601000000000000000000000000000000";
@@ -553,32 +562,37 @@ mod tests {
     }
 
     #[test]
-    fn what_usb_modeswitch_passes_over_is_passed_over() {
+    fn keys_that_usb_modeswitch_ignores_are_ignored() {
         let eject = steps(&format!("StandardEject=1\nMessageContent={REZERO}\nMessageContent2={REZERO}"));
         assert_eq!(eject.matches("bulk").count(), 1);
         assert_eq!(steps(&format!("CiscoMode=1\nMessageContent={REZERO}")), "[{ switch = \"cisco\" }]");
         assert_eq!(steps("StandardEject=0\nHuaweiMode=1\nHuaweiMode=0"), "[{ switch = \"huawei\" }]");
         assert_eq!(steps("; StandardEject=1\n #HuaweiMode=1\n!SierraMode=1"), "[]");
         assert_eq!(
-            without_meaning("NeedResponse=1\nTargetVendor=0x1234\nStandardEject=1\nCheckSuccess=40"),
+            ignored_keys("NeedResponse=1\nTargetVendor=0x1234\nStandardEject=1\nCheckSuccess=40"),
             ["CheckSuccess", "NeedResponse", "TargetVendor"]
         );
-        assert_eq!(without_meaning("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
+        assert_eq!(ignored_keys("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
     }
 
     #[test]
-    fn a_key_without_meaning_is_told_once() {
+    fn an_ignored_key_is_reported_once() {
         let mut import = Import::default();
         for name in ["1234:0001", "1234:0002", "1234:0003"] {
             import.add(Path::new(name), "StandardEject=1\nNeedResponse=1\n");
         }
-        let told = import.without_meaning.get("NeedResponse").unwrap().to_string();
-        assert!(told.starts_with("in 1234:0001 and 2 more files, has no meaning here: the answer to a CBW"), "{told}");
+        let text = import.ignored_keys.get("NeedResponse").unwrap().to_string();
+        assert!(
+            text.starts_with(
+                "in 1234:0001 and 2 more files: ignored, because the program always reads the answer to a CBW"
+            ),
+            "{text}"
+        );
         assert_eq!(import.toml().matches("[[device]]").count(), 1);
     }
 
     #[test]
-    fn the_name_says_what_it_is_for() {
+    fn the_name_of_a_file_is_the_device() {
         let toml = import("05C6:1000:uMa=A \"B\":sRe=2", "# ## Some stick\nStandardEject=1").toml();
         assert!(toml.contains("id = \"05c6:1000\"\nname = \"Some stick\"\n"), "{toml}");
         assert!(toml.contains("manufacturer = 'A \"B\"'\nscsi-revision = \"2\"\n"), "{toml}");
@@ -589,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_matches_the_last_by_name_is_the_last() {
+    fn the_last_file_by_name_is_the_last_entry() {
         let mut import = Import::default();
         for name in ["05c6:1000:uMa=Option", "05c6:1000:sVe=Option", "05c6:1000"] {
             import.add(Path::new(name), "OptionMode=1");
@@ -601,29 +615,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place_and_gives_no_entry() {
-        for (name, text, place, message) in [
-            ("1234:5678", "StandardEject=1\nHuaweMode=1", "2:11", "knows no key HuaweMode"),
-            ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "two modes at once"),
+    fn an_error_has_its_location_and_gives_no_entry() {
+        for (name, text, location, message) in [
+            ("1234:5678", "StandardEject=1\nHuaweMode=1", "2:11", "unknown key HuaweMode"),
+            ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "a second mode"),
             ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
-            ("1234:5678", "Configuration=x", "1:15", "Configuration is no number"),
-            ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore is no number from 0 to 60"),
-            ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface is no number from 0 to ff"),
-            ("1234:5678:uXx=1", "StandardEject=1", "1:1", "names no text"),
+            ("1234:5678", "Configuration=x", "1:15", "Configuration must be a number"),
+            ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),
+            ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a number from 0 to ff"),
+            ("1234:5678:uXx=1", "StandardEject=1", "1:1", "unknown part \"uXx=1\""),
             ("my.conf", "StandardEject=1", "1:1", "DefaultVendor"),
         ] {
             let import = import(name, text);
-            let [fault] = import.faults.as_slice() else { panic!("{text}: {:?}", import.faults) };
-            assert_eq!(format!("{}:{}", fault.line, fault.column), place, "{text}");
-            assert!(fault.message.contains(message), "{fault}");
+            let [error] = import.errors.as_slice() else { panic!("{text}: {:?}", import.errors) };
+            assert_eq!(format!("{}:{}", error.line, error.column), location, "{text}");
+            assert!(error.message.contains(message), "{error}");
             assert!(!import.toml().contains("[[device]]"));
         }
     }
 
-    /// Whatever the files hold, what comes out can be read, and holds as many IDs as there are files without fault.
+    /// For any text, the output is valid and has one ID for each file without an error.
     #[test]
-    fn no_text_gives_quirks_that_cannot_be_read() {
+    fn the_output_is_valid_for_any_text() {
         let seed = "# Nàme \"x\"\nTargetClass=0xff\nInterface=09\nMessageEndpoint=0x05\nResponseEndpoint=85\nWaitBefore=2\n\
             ReleaseDelay=400\nStandardEject=1\nMessageContent=\"0f00\"\nMessageContent2=10\nConfiguration=2\nAltSetting=1\n\
             ResetUSB=1\nPantechMode=4\nHuaweiMode=0\nDetachStorageOnly=1\n";
@@ -654,7 +668,7 @@ mod tests {
             };
             let (quirks, errors) = crate::database::quirks::fragment::parse(&file, &import.toml());
             assert_eq!(errors, [], "{}", import.toml());
-            assert_eq!(quirks.len(), usize::from(import.faults.is_empty()));
+            assert_eq!(quirks.len(), usize::from(import.errors.is_empty()));
             usable += quirks.len();
         }
         assert!(usable > 300, "{usable}");

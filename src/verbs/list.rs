@@ -1,4 +1,4 @@
-//! `list`: the database, a line a quirk.
+//! `list`: prints the database, one quirk per line.
 
 use std::io::Write;
 

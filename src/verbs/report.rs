@@ -1,7 +1,7 @@
-//! `report`: all that a maintainer needs to add a modem, or to mend its quirk, as text that can be pasted anywhere.
+//! `report`: what a maintainer needs to add a modem or to fix its quirk, as text for an issue.
 //!
-//! The lines `manufacturer`, `product`, `serial` and `descriptors` are what the software modem of the tests loads as a
-//! new model. Whatever tells one modem, its SIM or its owner from others is masked.
+//! The software modem of the tests can load the lines `manufacturer`, `product`, `serial` and `descriptors` as a new
+//! model. Everything that identifies a modem, its SIM or its owner is masked.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ use crate::serve::lookup::lookup;
 use crate::serve::preview;
 use crate::verbs::output::print_json;
 
-/// IMEI, IMSI and MEID have 14 to 16 digits, an ICCID has 19 or 20; a date or a process has fewer in a row.
+/// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
 const DIGITS: usize = 10;
 const LINES: &str = "20";
 
@@ -30,7 +30,7 @@ pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<
     let serial = device.attribute("serial").unwrap_or_default();
     let lines = lines(root, &device)?;
     let lines = lines.into_iter().map(|(key, value)| {
-        // Binary, and without the strings, which are asked for one by one.
+        // Descriptors contain no strings, only their numbers.
         let value = if key == "descriptors" { value } else { masked(&printable(&value), serial.trim()) };
         (key, value)
     });
@@ -40,7 +40,7 @@ pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<
     } else {
         writeln!(
             out,
-            "# wwan-quirks {} on what it sees; look through it before you post it",
+            "# Report of wwan-quirks {}. Read it before you publish it: identifiers are masked as far as they are known.",
             env!("CARGO_PKG_VERSION")
         )?;
         for (key, value) in lines {
@@ -55,7 +55,7 @@ type Line = (&'static str, String);
 fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     let mut lines = vec![("port", device.port.to_string()), ("id", device.id.to_string())];
     for name in ["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"] {
-        // A device need not have strings.
+        // Strings are optional.
         lines.extend(device.attribute(name).ok().map(|value| (name, value)));
     }
     let raw = device.raw_descriptors()?;
@@ -90,7 +90,7 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     Ok(lines)
 }
 
-/// What each configuration holds.
+/// The functions and interfaces of each configuration.
 fn shape(descriptors: &Descriptors, qmi: &QmiInterfaces) -> Vec<Line> {
     let mut lines = Vec::new();
     for configuration in &descriptors.configurations {
@@ -113,7 +113,7 @@ fn shape(descriptors: &Descriptors, qmi: &QmiInterfaces) -> Vec<Line> {
     lines
 }
 
-/// The last lines that were told of any modem, where there is a journal and this user may read it.
+/// The last lines in the journal, about any modem.
 fn journal() -> Vec<String> {
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--no-pager", "--no-hostname", "--output=short-iso", "--lines", LINES, "--identifier"]);
@@ -121,7 +121,7 @@ fn journal() -> Vec<String> {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
         }
-        _ => vec!["could not be read".to_owned()],
+        _ => vec!["not readable".to_owned()],
     }
 }
 
@@ -130,20 +130,20 @@ fn first_line(root: &Root, path: &str) -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
 }
 
-/// `text` without what identifies: the device's serial number, runs of many digits, and addresses of network cards.
+/// `text` without the serial number of the device, without long numbers, and without network addresses.
 fn masked(text: &str, serial: &str) -> String {
-    // A serial number of two or three characters is none, and would be found everywhere.
+    // A string of up to three characters is no serial number, and would occur everywhere.
     let text = if serial.len() > 3 { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
     let mut masked = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(first) = rest.chars().next() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let hidden = if digits >= DIGITS { digits } else { address(rest) };
-        // Past the end of what was looked at: in whole, so that the tail of a long number is not taken for a short one.
-        let told = if hidden > 0 { 0 } else { digits.max(first.len_utf8()) };
-        masked.push_str(rest.get(..told).unwrap_or_default());
+        // Copy a short number as a whole, so that no part of it is looked at again.
+        let shown = if hidden > 0 { 0 } else { digits.max(first.len_utf8()) };
+        masked.push_str(rest.get(..shown).unwrap_or_default());
         masked.push_str(&"x".repeat(hidden));
-        rest = rest.get(told + hidden..).unwrap_or_default();
+        rest = rest.get(shown + hidden..).unwrap_or_default();
     }
     masked
 }
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_identifies_is_masked_and_the_rest_is_not() {
+    fn identifiers_are_masked_and_the_rest_is_not() {
         let text = "1-1 LF53920000010: IMEI 358178040012345, ICCID 89490200001234567890; wwan0 02:00:5e:10:00:0a";
         assert_eq!(
             masked(text, "LF53920000010"),

@@ -62,6 +62,19 @@ pub enum DeviceString {
     ScsiRevision,
 }
 
+impl fmt::Display for DeviceString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeviceString::Manufacturer => "manufacturer",
+            DeviceString::Product => "product",
+            DeviceString::Serial => "serial",
+            DeviceString::ScsiVendor => "scsi-vendor",
+            DeviceString::ScsiModel => "scsi-model",
+            DeviceString::ScsiRevision => "scsi-revision",
+        })
+    }
+}
+
 impl DeviceString {
     /// Whether it is known only after the kernel has sent SCSI INQUIRY.
     pub fn is_scsi(self) -> bool {

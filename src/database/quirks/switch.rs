@@ -258,7 +258,7 @@ impl Bytes {
     }
 
     /// The error in a message that has the signature of a CBW.
-    pub fn fault(&self) -> Option<String> {
+    pub fn error(&self) -> Option<String> {
         if !self.is_cbw() {
             return None;
         }
@@ -391,7 +391,7 @@ struct Message(Bytes);
 impl<'de> Deserialize<'de> for Message {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Message, D::Error> {
         let bytes = Bytes::deserialize(deserializer)?;
-        bytes.fault().map_or(Ok(Message(bytes)), |fault| Err(de::Error::custom(fault)))
+        bytes.error().map_or(Ok(Message(bytes)), |error| Err(de::Error::custom(error)))
     }
 }
 
@@ -672,12 +672,12 @@ mod tests {
 
     #[test]
     fn a_message_with_the_signature_of_a_cbw_must_be_one() {
-        let fault = |hex: &str| hex.parse::<Bytes>().unwrap().fault();
-        assert_eq!(fault("5553424312345678000000000000061b000000020000000000000000000000"), None);
-        assert_eq!(fault("1b5a01"), None);
-        assert!(fault("5553424312345678").is_some_and(|fault| fault.contains("has 31 bytes, got 8")));
+        let error = |hex: &str| hex.parse::<Bytes>().unwrap().error();
+        assert_eq!(error("5553424312345678000000000000061b000000020000000000000000000000"), None);
+        assert_eq!(error("1b5a01"), None);
+        assert!(error("5553424312345678").is_some_and(|error| error.contains("has 31 bytes, got 8")));
         assert!(
-            fault(&format!("55534243{}", "11".repeat(27))).is_some_and(|fault| fault.contains("at most 16, got 17"))
+            error(&format!("55534243{}", "11".repeat(27))).is_some_and(|error| error.contains("at most 16, got 17"))
         );
     }
 }
