@@ -234,16 +234,7 @@ pub fn scsi(data: &[u8]) {
     let returned = first & 0x80 != 0;
     let mut usb = Device0(data);
     within(64 * 1024 + 4 * data.len(), || {
-        switch::run(
-            &mut usb,
-            &method,
-            &target,
-            returned,
-            &mut |_| first & 0x40 != 0,
-            &mut || first & 0x20 != 0,
-            Duration::ZERO,
-            deadline,
-        )
+        switch::run(&mut usb, &method, &target, returned, &mut |_| first & 0x40 != 0, Duration::ZERO, deadline)
     });
 }
 

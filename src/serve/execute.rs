@@ -92,8 +92,7 @@ fn leave_install_mode(
     if !trigger.serves_more() {
         sandbox::enter();
     }
-    let mut is_present = || device.is_present();
-    switch::run(&mut node, switch, target, returned, &mut configure, &mut is_present, leaving, deadline)
+    switch::run(&mut node, switch, target, returned, &mut configure, leaving, deadline)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -33,16 +33,13 @@ pub struct Target {
 }
 
 /// Makes the device switch, and then watches it for `leaving`. `returned` means that it has left and come back in the
-/// same state. `configure` sets a configuration through the kernel and returns whether it is active then. `is_present`
-/// returns whether the device is still on the bus.
-#[allow(clippy::too_many_arguments)]
+/// same state. `configure` sets a configuration through the kernel and returns whether it is active then.
 pub fn run(
     usb: &mut dyn Usb,
     switch: &Switch,
     target: &Target,
     returned: bool,
     configure: &mut dyn FnMut(u8) -> bool,
-    is_present: &mut dyn FnMut() -> bool,
     leaving: Duration,
     deadline: Deadline,
 ) -> Outcome {
@@ -67,10 +64,8 @@ pub fn run(
         };
         match done {
             Ok(()) => {}
-            // libusb says so of a device that it may not use, too.
-            Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) || !is_present() => {
-                return left_mode();
-            }
+            // libusb says so of a device that it may not use, too: only the kernel knows whether the device left.
+            Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return left_mode(),
             Err(error) => {
                 log::debug!("{op}: {error}");
                 run.trouble.get_or_insert(error);
@@ -339,16 +334,8 @@ mod tests {
         let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
         let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
-        let outcome = run(
-            &mut script,
-            &switch,
-            &target,
-            false,
-            &mut |_| true,
-            &mut || !leaves,
-            Duration::ZERO,
-            Deadline::after(TRANSFER),
-        );
+        let outcome =
+            run(&mut script, &switch, &target, false, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
         (outcome, script.seen)
     }
 
