@@ -14,18 +14,20 @@ use crate::outcome::{Failure, Outcome};
 /// The kernel does not return from the write while the modem or a driver of it is slow, and no signal interrupts it.
 /// After `deadline` the write continues without this process.
 pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>, deadline: Deadline) -> Outcome {
-    let detour = unconfigured.map_or(Ok(()), |pause| {
+    if unconfigured.is_some() {
         // Defer termination signals until a configuration is active again.
         if let Err(error) = sys::catch_stop_signals() {
             log::warn!("{}: a signal would leave the modem unconfigured: {error}", device.port);
         }
-        device.set_configuration(0).map(|()| thread::sleep(pause))
+    }
+    // One child does both writes: if this process ends first, the modem is not left unconfigured.
+    let written = sys::abandonable(deadline, || {
+        if let Some(pause) = unconfigured {
+            device.set_configuration(0)?;
+            thread::sleep(pause);
+        }
+        device.set_configuration(to)
     });
-    let set = |value| sys::abandonable(deadline, || device.set_configuration(value));
-    let written = match detour {
-        Ok(()) => set(to),
-        Err(errno) => Some(Err(errno)),
-    };
     let Some(written) = written else {
         return Outcome::Unfinished(Failure::new(
             format!("the kernel is still setting configuration {to}"),
@@ -42,8 +44,10 @@ pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Durat
             Err(error) => format!("configuration {to} was written, and cannot be verified: {error}"),
         },
     };
-    let restored =
-        from.is_some_and(|from| set(from) == Some(Ok(())) && device.configuration().ok() == Some(Some(from)));
+    let restored = from.is_some_and(|from| {
+        let written = sys::abandonable(deadline, || device.set_configuration(from));
+        written == Some(Ok(())) && device.configuration().ok() == Some(Some(from))
+    });
     let after = match (from, restored) {
         (Some(from), true) => format!("{from} is active again"),
         (Some(from), false) => format!("{from}, which was active before, could not be restored"),
