@@ -19,10 +19,36 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 
 use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::DeviceNumber;
+
+/// How long a close may wait for the modem to take the last bytes.
+const CLOSING: Duration = Duration::from_millis(50);
+
+/// Bounds the close of a port. The kernel waits up to 30 s for a modem to take what was written: `closing_wait` of a
+/// tty, `WDM_FLUSH_TIMEOUT` of cdc-wdm. A signal ends that wait.
+///
+/// As a field it stands behind the port, so that it lives until the port is closed.
+#[derive(Debug)]
+struct PromptClose(Timer);
+
+impl PromptClose {
+    fn new() -> nix::Result<PromptClose> {
+        sys::interrupter().map(PromptClose)
+    }
+
+    /// From here on the process is interrupted again and again. Called when the port is about to be closed.
+    fn begin(&mut self) {
+        let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
+        if let Err(errno) = self.0.set(each, TimerSetTimeFlags::empty()) {
+            log::debug!("the close of the port is not bounded: {errno}");
+        }
+    }
+}
 
 /// How often a port with a pending error is polled. cdc-wdm keeps the error of a failed write until the next write, and
 /// poll does not wait while an error is pending.

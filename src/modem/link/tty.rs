@@ -1,31 +1,23 @@
 //! A modem's tty, as made by the option driver: AT commands.
 
 use super::stream::Stream;
-use super::{Link, LinkError, OpenError, open_node};
+use super::{Link, LinkError, OpenError, PromptClose, open_node};
 use crate::host::deadline::Deadline;
-use crate::host::sys;
 use crate::modem::device::DeviceNumber;
 use nix::errno::Errno;
 use nix::sys::termios::{
     BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
 };
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
-
-/// What a close may wait for a modem to take the last bytes.
-const CLOSING: Duration = Duration::from_millis(50);
 
 /// A tty without echo, line discipline or flow control. Its settings come back when it is dropped.
 #[derive(Debug)]
 pub struct Tty {
     stream: Stream,
     before: Termios,
-    /// Outlives the stream, whose close it interrupts.
-    closing: Timer,
+    closing: PromptClose,
 }
 
 impl Tty {
@@ -47,7 +39,7 @@ impl Tty {
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
-        Ok(Tty { stream: Stream::over(file), before, closing: sys::interrupter()? })
+        Ok(Tty { stream: Stream::over(file), before, closing: PromptClose::new()? })
     }
 }
 
@@ -56,11 +48,7 @@ impl Drop for Tty {
         if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
             log::debug!("the tty's settings were not put back: {errno}");
         }
-        // The kernel waits up to 30 s for a modem to take what was written (`closing_wait`).
-        let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
-        if let Err(errno) = self.closing.set(each, TimerSetTimeFlags::empty()) {
-            log::debug!("the tty is closed without haste: {errno}");
-        }
+        self.closing.begin();
     }
 }
 
@@ -86,6 +74,7 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::sys::termios::LocalFlags;
     use std::io::{Read, Write};
+    use std::time::Duration;
 
     /// The control characters that the kernel fills in; musl leaves the rest as it was (asm-generic/termbits.h).
     const KERNEL_NCCS: usize = 19;

@@ -5,14 +5,14 @@
 //! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
 //! close drops what was not yet sent or read.
 
-use super::{Link, LinkError, OpenError, errno, open_node};
+use super::{Link, LinkError, OpenError, PromptClose, errno, open_node};
 use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::DeviceNumber;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -25,22 +25,31 @@ pub struct Wdm {
     buffer: Box<[u8]>,
     /// How many of the requests to stop this port has told of.
     stops: usize,
+    closing: PromptClose,
 }
 
 impl Wdm {
     /// Opens the node. Takes as long as the kernel needs to wake the modem up.
     pub fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
-        open_node(path, number).map(Wdm::over)
+        let file = open_node(path, number)?;
+        Wdm::over(file).map_err(|errno| OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) })
     }
 
     /// A port over what is already open, without blocking, and is the right node.
-    fn over(file: File) -> Wdm {
+    fn over(file: File) -> nix::Result<Wdm> {
         let longest = sys::wdm_max_command(file.as_fd()).ok().filter(|bytes| *bytes > 0).unwrap_or(USUAL_MAX_COMMAND);
-        Wdm { file, buffer: vec![0; longest.into()].into_boxed_slice(), stops: 0 }
+        let buffer = vec![0; longest.into()].into_boxed_slice();
+        Ok(Wdm { file, buffer, stops: 0, closing: PromptClose::new()? })
     }
 
     fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
         super::ready(self.file.as_fd(), events, by, &mut self.stops)
+    }
+}
+
+impl Drop for Wdm {
+    fn drop(&mut self) {
+        self.closing.begin();
     }
 }
 
@@ -103,7 +112,7 @@ mod tests {
     }
 
     fn port(end: impl Into<std::os::fd::OwnedFd>) -> Wdm {
-        Wdm::over(File::from(end.into()))
+        Wdm::over(File::from(end.into())).unwrap()
     }
 
     /// A port, and the modem's end of it. Datagrams, as an empty one reads as 0 bytes without being an end.
@@ -160,9 +169,8 @@ mod tests {
         };
         assert_eq!(filled, LinkError::WriteTimeout);
         std::thread::scope(|scope| {
-            let sending = scope.spawn(|| port.send(b"late", Deadline::after(Duration::from_secs(10))));
-            while modem.recv(&mut [0; 4096]).unwrap() != 4 {}
-            assert_eq!(sending.join().unwrap(), Ok(()));
+            scope.spawn(|| while modem.recv(&mut [0; 4096]).unwrap() != 4 {});
+            assert_eq!(port.send(b"late", Deadline::after(Duration::from_secs(10))), Ok(()));
         });
     }
 
@@ -200,10 +208,9 @@ mod tests {
         let ours = UdpSocket::from(std::os::fd::OwnedFd::from(port.file.try_clone().unwrap()));
         ours.connect(modem.local_addr().unwrap()).unwrap();
         std::thread::scope(|scope| {
-            let receiving =
-                scope.spawn(|| port.receive(Deadline::after(Duration::from_secs(10))).unwrap().map(<[u8]>::to_vec));
-            modem.send_to(b"answer", ours.local_addr().unwrap()).unwrap();
-            assert_eq!(receiving.join().unwrap().as_deref(), Some(&b"answer"[..]));
+            scope.spawn(|| modem.send_to(b"answer", ours.local_addr().unwrap()).unwrap());
+            let received = port.receive(Deadline::after(Duration::from_secs(10)));
+            assert_eq!(received, Ok(Some(&b"answer"[..])));
         });
     }
 
