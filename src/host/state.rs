@@ -247,6 +247,8 @@ pub struct PortState {
     record: Kept<Record>,
     results: Kept<Results>,
     files: Option<(Flock<File>, File)>,
+    port: Port,
+    is_failure_reported: bool,
 }
 
 impl PortState {
@@ -279,16 +281,23 @@ impl PortState {
         };
         let results = open(root, &RESULTS, port).map_err(io(&RESULTS))?;
         let record = Kept::read(&lock);
-        let mut state = PortState { record, results: Kept::read(&results), files: Some((lock, results)) };
+        let mut state = PortState {
+            record,
+            results: Kept::read(&results),
+            files: Some((lock, results)),
+            port: port.clone(),
+            is_failure_reported: false,
+        };
         state.record.value.holder = Some(holder.clone());
         state.save().map_err(io(&LOCKS))?;
         Ok(state)
     }
 
     /// A state that forgets, for when none can be kept.
-    pub fn forgetful() -> PortState {
+    pub fn forgetful(port: &Port) -> PortState {
         let record = Kept { value: Record::default(), saved: Record::default() };
-        PortState { record, results: Kept { value: Results::default(), saved: Results::default() }, files: None }
+        let results = Kept { value: Results::default(), saved: Results::default() };
+        PortState { record, results, files: None, port: port.clone(), is_failure_reported: false }
     }
 
     pub fn is_kept(&self) -> bool {
@@ -310,10 +319,12 @@ impl PortState {
         recorded.and(self.results.save(results))
     }
 
-    /// Writes what has changed for the last time before the lock is released.
-    pub fn finish(&mut self) -> io::Result<()> {
-        self.record.value.holder = None;
-        self.save()
+    /// Like [`save`](Self::save). A failure is reported once: the run goes on without what could not be kept.
+    pub fn keep(&mut self) {
+        let Err(error) = self.save() else { return };
+        if !std::mem::replace(&mut self.is_failure_reported, true) {
+            log::warn!("{}: cannot keep state: {error}", self.port);
+        }
     }
 
     /// Leaves the port locked when this process ends, for as long as a child process has the lock open.
@@ -321,6 +332,13 @@ impl PortState {
         if let Some((lock, _)) = self.files.take() {
             std::mem::forget(lock);
         }
+    }
+}
+
+impl Drop for PortState {
+    fn drop(&mut self) {
+        self.record.value.holder = None;
+        self.keep();
     }
 }
 

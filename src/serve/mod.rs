@@ -169,9 +169,6 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
                 recorder.report(None, StepKind::FccAuth, StepResult::Unfinished, text);
             }
         }
-        if let Err(error) = state.save() {
-            log::warn!("{}: cannot keep state: {error}", device.port);
-        }
     }
 }
 
@@ -220,7 +217,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 log::warn!("{}: {error}; the modem is served without it", self.device.port);
-                PortState::forgetful()
+                PortState::forgetful(&self.device.port)
             }
         };
         let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
@@ -248,10 +245,7 @@ impl Run<'_> {
             is_abandoned |= configures && result == StepResult::Unfinished;
             recorder.report(Some(&mut state), step, result, text);
         }
-        let saved = if is_abandoned { state.save() } else { state.finish() };
-        if let Err(error) = saved {
-            log::warn!("{}: cannot keep state: {error}", self.device.port);
-        }
+        state.keep();
         if is_abandoned {
             state.leave_to_child();
         }
@@ -269,10 +263,12 @@ impl Run<'_> {
 
     fn first_step(&self, quirk: &Quirk) -> StepKind {
         let is_port = matches!(self.scope, Scope::Port(_) | Scope::Unlock);
-        match () {
-            () if is_port => StepKind::FccAuth,
-            () if quirk.is_install_mode() => StepKind::Switch,
-            () => StepKind::Configuration,
+        if is_port {
+            StepKind::FccAuth
+        } else if quirk.is_install_mode() {
+            StepKind::Switch
+        } else {
+            StepKind::Configuration
         }
     }
 
@@ -309,9 +305,7 @@ impl Run<'_> {
             }
         }
         // The attempt is kept first: it counts even if the modem takes this process down.
-        if let Err(error) = state.save() {
-            log::warn!("{}: cannot keep state: {error}", self.device.port);
-        }
+        state.keep();
         let (root, device) = (self.root, self.device);
         let outcome = execute::execute(root, device, action, self.trigger, attempt.returned(), state, self.deadline);
         Some(conclude(outcome, successor))

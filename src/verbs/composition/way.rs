@@ -51,7 +51,7 @@ impl Way<'_> {
             }
             Err(error) => {
                 log::warn!("{}: {error}", device.port);
-                PortState::forgetful()
+                PortState::forgetful(&device.port)
             }
         };
         let over_control_port = self.over_control_port(device, deadline, story);
