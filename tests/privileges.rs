@@ -112,6 +112,7 @@ fn a_run_that_hangs_is_ended() {
     let status = alone("a_run_that_hangs_is_ended", || {
         sandbox::watchdog(Duration::ZERO, Duration::from_secs(1));
         let (mut silent, _other) = UnixStream::pair().unwrap();
+        silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let _ = silent.read(&mut [0]);
     });
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGALRM));
