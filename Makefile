@@ -9,6 +9,7 @@
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
 #   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
 #                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
+#   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
 #   make bench      speed and memory beside the peers' in the same virtual machine
@@ -65,7 +66,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 # A distribution passes its linker flags in LDFLAGS.
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test lint fresh targets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test lint fresh targets fleets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
 
 all: build
@@ -98,7 +99,7 @@ check: deps
 	$(CARGO) clippy --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
-	$(MAKE) --no-print-directory packages
+	$(MAKE) --no-print-directory packages fleets
 
 test: check
 	$(MAKE) --no-print-directory vm
@@ -128,6 +129,10 @@ vm-openwrt: static
 
 soak: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)
+
+fleets: testbed
+	tests/install ansible-core systemd-journal-remote jq
+	tests/fleets $(STAGE)
 
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)
