@@ -164,6 +164,11 @@ impl Modem {
         }
     }
 
+    /// An answer to an earlier host that can be read now.
+    pub fn send_late(&mut self, answer: Vec<u8>) {
+        self.waiting.push_back((clock::now(), answer));
+    }
+
     pub fn count(&self, id: u16) -> usize {
         self.seen.iter().filter(|seen| **seen == id).count()
     }

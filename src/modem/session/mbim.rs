@@ -174,17 +174,18 @@ impl<'p> Session<'p> {
     }
 
     /// Sends OPEN until the modem answers. A modem that an earlier host left open can answer with CLOSE_DONE for ever
-    /// (EM7345, LN930): it needs CLOSE first, and OPEN again.
+    /// (EM7345, LN930): it needs CLOSE first, and OPEN again. A CLOSE_DONE for an earlier host looks the same.
     fn open_function(&mut self) -> Result<(), SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
         let max_control_transfer = self.port.longest() as u32;
-        let mut tids = Vec::new();
+        // An OPEN counts only if no CLOSE follows it.
+        let (mut opens, mut closes) = (Vec::new(), Vec::new());
         let attempt = |session: &mut Self, until: Deadline| {
-            if !tids.is_empty() {
+            if !opens.is_empty() {
                 session.framer.resynchronise();
             }
-            tids.push(session.send(Body::Open { max_control_transfer }, by)?);
-            let (mut is_behind, mut close_dones) = (false, 0);
+            opens.push(session.send(Body::Open { max_control_transfer }, by)?);
+            let (mut is_behind, mut is_closed) = (false, false);
             while let Some(received) =
                 session.receive_message(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until })?
             {
@@ -193,22 +194,21 @@ impl<'p> Session<'p> {
                     continue;
                 };
                 match Message::parse(&bytes) {
-                    Ok(Message { tid, body: Body::OpenDone(status) }) if tids.contains(&tid) => {
+                    Ok(Message { tid, body: Body::OpenDone(status) }) if opens.contains(&tid) => {
                         return match status {
                             Status::SUCCESS => Ok(Some(())),
                             status => Err(SessionError::Mbim { request: OPEN, status }),
                         };
                     }
-                    Ok(Message { tid, body: Body::FunctionError(error) }) if tids.contains(&tid) => {
+                    Ok(Message { tid, body: Body::FunctionError(error) }) if opens.contains(&tid) => {
                         return Err(SessionError::Function { request: OPEN, error });
                     }
-                    Ok(Message { body: Body::CloseDone(_), .. }) => {
-                        close_dones += 1;
+                    Ok(Message { tid, body: Body::CloseDone(_) }) => {
                         is_behind = false;
-                        match close_dones {
-                            1 => drop(session.send(Body::Close, by)?),
-                            2 => tids.push(session.send(Body::Open { max_control_transfer }, by)?),
-                            _ => {}
+                        if !is_closed && !closes.contains(&tid) {
+                            is_closed = true;
+                            closes.push(session.send(Body::Close, by)?);
+                            opens = vec![session.send(Body::Open { max_control_transfer }, by)?];
                         }
                     }
                     passed_over => {

@@ -371,6 +371,33 @@ fn a_modem_that_was_left_open_is_closed_and_opened() {
 }
 
 #[test]
+fn a_close_done_for_an_earlier_host_does_not_close_our_session() {
+    use crate::modem::wire::mbim::{Body, Message};
+    let close_done = |tid| Message { tid, body: Body::CloseDone(Status::SUCCESS) }.emit();
+    // Each answer lets one of the others out, or all of them are there at once, late or not.
+    for (is_held, milliseconds) in [(true, 0), (false, 0), (false, 700)] {
+        for count in 1..4 {
+            let mut modem = Modem::locked(Face::Mbim);
+            modem.looks_until_online = 0;
+            modem.answers_after = Duration::from_millis(milliseconds);
+            for tid in 0..count {
+                match is_held {
+                    true => modem.held.push_back(close_done(tid)),
+                    false => modem.send_late(close_done(tid)),
+                }
+            }
+            let _clock = StoppedClock::stop();
+            assert_eq!(
+                unlock_within(&mut modem, Duration::from_secs(30)),
+                online(),
+                "{is_held} {milliseconds} {count}"
+            );
+            assert!(!modem.is_open && modem.cids.is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_cid_whose_answer_is_lost_is_asked_for_again() {
     let mut modem = Modem::locked(Face::Qmi);
     modem.loses = Some(ctl::ALLOCATE_CID.id);
