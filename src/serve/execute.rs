@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::state::PortState;
+use crate::host::state::{Attempt, PortState};
 use crate::host::{rfkill, sandbox, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
@@ -27,13 +27,13 @@ const LEAVING_WITH_TIME: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
 
-/// Carries out `action` by `deadline`. `returned` means that the device has come back since the action before.
+/// Carries out `action` by `deadline`. `attempt` says how often that was done before.
 pub fn execute(
     root: &Root,
     device: &Device,
     action: &Action,
     trigger: Trigger,
-    returned: bool,
+    attempt: Attempt,
     state: &mut PortState,
     deadline: Deadline,
 ) -> Outcome {
@@ -46,7 +46,7 @@ pub fn execute(
             ))
         }
         Action::Switch { switch, target } => {
-            leave_install_mode(root, device, switch, target, trigger, returned, deadline)
+            leave_install_mode(root, device, switch, target, trigger, attempt, deadline)
         }
         Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
         Action::FccAuth { port, protocol, procedure, reset } => {
@@ -71,7 +71,7 @@ fn leave_install_mode(
     switch: &Switch,
     target: &Target,
     trigger: Trigger,
-    returned: bool,
+    attempt: Attempt,
     deadline: Deadline,
 ) -> Outcome {
     let mut node = match Node::open(root, device) {
@@ -81,6 +81,11 @@ fn leave_install_mode(
         Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
     };
     let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
+    let was_sent = matches!(attempt, Attempt::Repeat { .. }) && switch.pauses() < LEAVING;
+    if trigger == Trigger::Unit && was_sent {
+        // The event sent the message, and the device did not leave in time. It gets the message only once.
+        return switch::watch(&mut node, deadline.at_most(leaving));
+    }
     // A message of one control transfer is over within the time that the device is watched.
     let is_short = !switch.needs_interfaces() && trigger.is_event();
     let deadline = if is_short { deadline.at_most(leaving) } else { deadline };
@@ -92,7 +97,7 @@ fn leave_install_mode(
     if !trigger.serves_more() {
         sandbox::enter();
     }
-    switch::run(&mut node, switch, target, returned, &mut configure, leaving, deadline)
+    switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -307,7 +307,7 @@ impl Run<'_> {
         // The attempt is kept first: it counts even if the modem takes this process down.
         state.keep();
         let (root, device) = (self.root, self.device);
-        let outcome = execute::execute(root, device, action, self.trigger, attempt.returned(), state, self.deadline);
+        let outcome = execute::execute(root, device, action, self.trigger, attempt, state, self.deadline);
         Some(conclude(outcome, successor))
     }
 

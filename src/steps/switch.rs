@@ -21,6 +21,9 @@ const CSW: usize = 13;
 /// More data than any switch message asks for.
 const DATA_LIMIT: u32 = 4096;
 
+/// The remedy for a device that stays in install mode.
+const CURE: &str = "plug it in again, or run `wwan-quirks apply`";
+
 /// The interface that is spoken to, in the active configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
@@ -200,7 +203,6 @@ impl Run<'_> {
             return left_mode();
         }
         self.give_back();
-        const CURE: &str = "if it stays so, plug it in again, or run `wwan-quirks apply`";
         match self.trouble {
             // Real ones need up to a few seconds to leave, and no udev event lasts so long.
             None => Outcome::Unfinished(Failure::new(
@@ -226,6 +228,14 @@ fn status(csw: &[u8]) -> Result<(), UsbError> {
         Some(0) => Ok(()),
         _ => Err(UsbError::Refused),
     }
+}
+
+/// Watches a device that has taken the message leave install mode.
+pub fn watch(usb: &mut dyn Usb, deadline: Deadline) -> Outcome {
+    if usb.wait_until_gone(deadline) {
+        return left_mode();
+    }
+    Outcome::Failed(Failure::new("the device took the message, and is still in install mode", CURE))
 }
 
 /// The device left, by our message or by somebody else's: the kernel's own switcher may have been first.
