@@ -82,7 +82,7 @@ fn root() -> Root {
     let last = r#"{"last":{"configuration":{"at":1,"outcome":"done","text":"1"}}}"#;
     root.write("run/wwan-quirks/state/1-1", last);
     root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
-    root.write("usb_modeswitch/1234:5678", "TargetVendor=0x1234\nStandardEject=1\n");
+    root.write("usb_modeswitch/1234:5678", "NeedResponse=1\nStandardEject=1\n");
     root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");
     root
 }
@@ -104,7 +104,7 @@ fn real_output_agrees_with_its_schema() {
     let files = root.0.join("usb_modeswitch").display().to_string();
     let mut verbs = std::collections::BTreeSet::new();
     for (root, arguments, has) in [
-        (&root, &["list"][..], "/quirks/0/ids/0"),
+        (&root, &["list"][..], "/quirks/0/models/0/id"),
         (&root, &["explain", "1-1"], "/devices/0/policy/fcc-auth/origin/device"),
         (&root, &["explain", "1-1", "-v"], "/devices/0/plan/0"),
         (&root, &["explain", "1-3"], "/devices/0/id"),

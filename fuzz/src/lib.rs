@@ -12,7 +12,7 @@ use std::time::Duration;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
 use wwan_quirks::database::quirks::switch::Switch;
-use wwan_quirks::database::quirks::{Procedure, fragment};
+use wwan_quirks::database::quirks::{Procedure, Quirk, fragment};
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
@@ -319,13 +319,17 @@ pub fn quirks(data: &[u8]) {
         assert!(error.line >= 1 && error.column >= 1);
         let _ = error.to_string();
     }
-    let ids = all.iter().flat_map(|quirk| quirk.ids.iter().copied()).chain(["1199:9071".parse::<UsbId>().unwrap()]);
+    let ids = all.iter().flat_map(Quirk::ids).chain(["1199:9071".parse::<UsbId>().unwrap()]);
     for id in ids.take(8) {
         let (found, _) = fragment::parse_for(&layered(), text, id);
         if errors.is_empty() {
-            let about = |quirks: &[wwan_quirks::database::quirks::Quirk]| {
-                let about = quirks.iter().filter(|quirk| quirk.ids.contains(&id));
-                about.map(|quirk| format!("{quirk:?}")).collect::<Vec<_>>()
+            let about = |quirks: &[Quirk]| {
+                let about = quirks.iter().filter(|quirk| quirk.model(id).is_some());
+                // A lookup leaves out the other models of an entry.
+                let shown = |quirk: &Quirk| {
+                    format!("{:?} {:?} {:?} {}", quirk.model(id), quirk.matchers, quirk.steps, quirk.location)
+                };
+                about.map(shown).collect::<Vec<_>>()
             };
             assert_eq!(about(&found), about(&all));
         }

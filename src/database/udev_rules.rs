@@ -154,7 +154,7 @@ type Products = BTreeMap<u16, BTreeSet<u16>>;
 /// The IDs of the quirks that are `wanted`.
 fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
     let mut products = Products::new();
-    for id in quirks.iter().filter(|quirk| wanted(quirk)).flat_map(|quirk| &quirk.ids) {
+    for id in quirks.iter().filter(|quirk| wanted(quirk)).flat_map(Quirk::ids) {
         products.entry(id.vendor).or_default().insert(id.product);
     }
     products

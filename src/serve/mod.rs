@@ -104,7 +104,7 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     policy.fcc_auth.value |= trigger.overrides_policy();
     let budget = trigger.budget(&policy);
     sandbox::watchdog(budget, sandbox::GRACE);
-    let mut recorder = Recorder::new(journal, device, &quirk.name, trigger);
+    let mut recorder = Recorder::new(journal, device, quirk.name_of(device.id), trigger);
     let successor = Successor::prepare(root, device, trigger);
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
     match run.serve(&quirk, &policy, &mut recorder, &successor) {
@@ -152,7 +152,7 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
     for device in devices {
         let (Some(matched), _) = lookup(root, device) else { continue };
         let Some(procedure) = matched.quirk.procedure() else { continue };
-        let name = &matched.quirk.name;
+        let name = matched.quirk.name_of(device.id);
         let mut recorder = Recorder::new(journal, device, name, Trigger::Unit);
         let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
         let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { continue };

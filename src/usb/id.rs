@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// `idVendor:idProduct`, written as four hex digits each (`1199:0fff`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UsbId {
@@ -25,6 +27,12 @@ impl FromStr for UsbId {
         text.split_once(':')
             .and_then(|(vendor, product)| Some(UsbId { vendor: hex(vendor)?, product: hex(product)? }))
             .ok_or_else(|| NoUsbId(text.to_owned()))
+    }
+}
+
+impl Serialize for UsbId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -138,7 +138,7 @@ fn print_plans(
             continue;
         };
         let steps = preview(root, device, scope, &matched, verbose)?;
-        let name = &matched.quirk.name;
+        let name = matched.quirk.name_of(device.id);
         if json {
             let (port, id) = (device.port.as_str(), device.id.to_string());
             plans.push(json!({ "port": port, "id": id, "name": name, "plan": steps }));

@@ -76,7 +76,12 @@ impl<'a> Verb<'a> {
         let (known, errors) = lookup(root, device);
         report_errors(&errors);
         let product = || device.attribute("product").unwrap_or_default();
-        Verb { root, setting, table: Table::shipped(), name: known.map_or_else(product, |known| known.quirk.name) }
+        Verb {
+            root,
+            setting,
+            table: Table::shipped(),
+            name: known.map_or_else(product, |known| known.quirk.name_of(device.id).to_owned()),
+        }
     }
 
     fn way(&self) -> Way<'_> {

@@ -160,7 +160,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
     let ruled = udev_rules::RuledIds::read(&all);
     for quirk in quirks {
-        for id in quirk.ids.iter().filter(|id| !ruled.covers(quirk, **id)) {
+        for id in quirk.ids().filter(|id| !ruled.covers(quirk, *id)) {
             let by = if quirk.location.layer == Layer::Administrator { "the administrator's" } else { "a" };
             let problem = format!("no rule in {path} runs wwan-quirks for {id}, {by} quirk in {}", quirk.location);
             diagnosis.add(problem, NEW_RULES);
@@ -214,7 +214,7 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let switched: BTreeSet<UsbId> = quirks
         .iter()
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
-        .flat_map(|quirk| quirk.ids.iter().copied())
+        .flat_map(Quirk::ids)
         .collect();
     // The drop-in keeps usb_modeswitch's unit away from our devices.
     let has_drop_in = diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
@@ -275,7 +275,7 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let unlocked: BTreeSet<UsbId> = quirks
         .iter()
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::FccAuth(_))))
-        .flat_map(|quirk| quirk.ids.iter().copied())
+        .flat_map(Quirk::ids)
         .filter(|id| policy.resolve(*id, None, || None).fcc_auth.value)
         .collect();
     let folder = "/etc/ModemManager/fcc-unlock.d";
@@ -307,7 +307,7 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
     for device in devices {
         // Errors in the database are reported already.
         let (Some(known), _) = lookup(root, &device) else { continue };
-        let (port, name) = (&device.port, &known.quirk.name);
+        let (port, name) = (&device.port, known.quirk.name_of(device.id));
         if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
             diagnosis.add(
                 format!("the kernel is not authorized to use the modem on {port}, {name} (USBGuard?)"),

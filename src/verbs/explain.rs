@@ -60,7 +60,7 @@ fn explain_id(root: &Root, id: UsbId) -> (Explained, Vec<Error>) {
     let errors: Vec<Error> = found.errors.into_iter().chain(policy_errors).map(Error::from).collect();
     let complete = errors.is_empty();
     let (all, _) = quirks::all(root);
-    let others = all.into_iter().filter(|quirk| quirk.ids.contains(&id) && !quirk.matchers.is_empty()).collect();
+    let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
     let matched = found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
     let plan = match &matched {
         Some(matched) if complete => {
@@ -89,7 +89,7 @@ impl Explained {
         let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
         match &self.matched {
             Some(matched) => {
-                writeln!(out, "{} ({port}): {}", self.id, matched.quirk.name)?;
+                writeln!(out, "{} ({port}): {}", self.id, matched.quirk.name_of(self.id))?;
                 self.print_match(matched, out)?;
             }
             None if !self.others.is_empty() => writeln!(out, "{} ({port}): depends on the device's strings", self.id)?,
@@ -98,7 +98,7 @@ impl Explained {
         }
         for quirk in &self.others {
             let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
-            writeln!(out, "  other   {} ({}), for {}", quirk.name, quirk.location, strings.join(" and "))?;
+            writeln!(out, "  other   {} ({}), for {}", quirk.name_of(self.id), quirk.location, strings.join(" and "))?;
         }
         Ok(())
     }
@@ -108,6 +108,13 @@ impl Explained {
         writeln!(out, "  quirk   {}", quirk.location)?;
         if let Some(note) = &quirk.note {
             writeln!(out, "  note    {note}")?;
+        }
+        let seen = quirk.seen.map(|seen| format!("seen = {}; ", seen.name())).unwrap_or_default();
+        if let Some(source) = &quirk.source {
+            writeln!(out, "  source  {seen}{source}")?;
+        }
+        for target in quirk.model(self.id).into_iter().flat_map(|model| &model.becomes) {
+            writeln!(out, "  becomes {target}")?;
         }
         let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &matched.policy;
         let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
@@ -125,6 +132,7 @@ impl Explained {
 
     fn json(&self) -> Value {
         let matched = self.matched.as_ref();
+        let model = matched.and_then(|matched| matched.quirk.model(self.id));
         let seconds =
             |timeout: &Setting<Duration>| json!({ "value": timeout.value.as_secs_f64(), "origin": timeout.origin });
         let policy = matched.map(|matched| {
@@ -132,14 +140,16 @@ impl Explained {
             let timeouts = json!({ "hook": seconds(hook), "modem-ready": seconds(modem_ready) });
             json!({ "prefer": prefer, "switch": switch, "fcc-auth": fcc_auth, "timeouts": timeouts })
         });
-        let other =
-            |quirk: &Quirk| json!({ "name": quirk.name, "matchers": quirk.matchers, "location": quirk.location });
+        let other = |quirk: &Quirk| json!({ "name": quirk.name_of(self.id), "matchers": quirk.matchers, "location": quirk.location });
         json!({
             "port": self.port.as_ref().map(Port::as_str),
             "id": self.id.to_string(),
             "complete": self.complete,
-            "name": matched.map(|matched| &matched.quirk.name),
+            "name": matched.map(|matched| matched.quirk.name_of(self.id)),
             "note": matched.and_then(|matched| matched.quirk.note.as_ref()),
+            "source": matched.and_then(|matched| matched.quirk.source.as_ref()),
+            "seen": matched.and_then(|matched| matched.quirk.seen),
+            "becomes": model.map(|model| &model.becomes),
             "quirk": matched.map(|matched| &matched.quirk.location),
             "others": self.others.iter().map(other).collect::<Vec<_>>(),
             "policy": policy,

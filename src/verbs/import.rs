@@ -44,10 +44,7 @@ const METHODS: [(&str, &str); 15] = [
 ];
 
 /// Keys without an equivalent, and why.
-const NO_EQUIVALENT: [(&str, &str); 10] = [
-    ("TargetVendor", AFTERWARDS),
-    ("TargetProduct", AFTERWARDS),
-    ("TargetProductList", AFTERWARDS),
+const NO_EQUIVALENT: [(&str, &str); 7] = [
     ("CheckSuccess", "the program sees at once that a device leaves, and its return is an event of its own"),
     ("NeedResponse", "the program always reads the answer to a CBW, and no other answer"),
     ("NoDriverLoading", "the kernel and udev load drivers"),
@@ -59,7 +56,6 @@ const NO_EQUIVALENT: [(&str, &str); 10] = [
     ("DefaultVendor", "the entry has an `id`"),
     ("DefaultProduct", "the entry has an `id`"),
 ];
-const AFTERWARDS: &str = "a device that returns has an event and an entry of its own, with any ID";
 
 /// Prints the quirks in `paths`, which are files and folders of files.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -147,6 +143,8 @@ impl fmt::Display for Uses {
 struct Entry {
     id: UsbId,
     name: String,
+    /// `TargetVendor` with `TargetProductList` or `TargetProduct`.
+    becomes: Vec<UsbId>,
     /// The part of the file name behind the ID. usb_modeswitch orders its choice by it.
     suffix: String,
     /// Lines `key = "text"` that narrow the match.
@@ -210,18 +208,33 @@ fn write_group(text: &mut String, group: &[&Entry]) -> fmt::Result {
     let Some(first) = group.first() else { return Ok(()) };
     writeln!(text, "\n[[device]]")?;
     if group.len() == 1 {
-        writeln!(text, "id = \"{}\"\nname = {}", first.id, quoted(&first.name))?;
+        let id = if first.becomes.is_empty() { format!("\"{}\"", first.id) } else { model(first, "") };
+        writeln!(text, "id = {id}\nname = {}", quoted(&first.name))?;
     } else {
         writeln!(text, "id = [")?;
         for entry in group {
-            writeln!(text, "    \"{}\", # {}", entry.id, entry.name)?;
+            writeln!(text, "    {},", model(entry, &format!(", name = {}", quoted(&entry.name))))?;
         }
         writeln!(text, "]\nname = {}", quoted(&format!("{} and {} more", first.name, group.len() - 1)))?;
     }
     for line in &first.matchers {
         writeln!(text, "{line}")?;
     }
-    writeln!(text, "steps = {}", first.steps)
+    writeln!(text, "source = \"usb_modeswitch\"\nseen = \"table\"\nsteps = {}", first.steps)
+}
+
+/// The table of a model, with `name`, which is another key or nothing. A long list of targets has lines of its own.
+fn model(entry: &Entry, name: &str) -> String {
+    let targets: Vec<String> = entry.becomes.iter().map(|id| format!("\"{id}\"")).collect();
+    let becomes = match targets.len() {
+        0 => String::new(),
+        1..=4 => format!(", becomes = [{}]", targets.join(", ")),
+        _ => {
+            let lines: Vec<String> = targets.chunks(8).map(|line| format!("        {},\n", line.join(", "))).collect();
+            format!(", becomes = [\n{}    ]", lines.concat())
+        }
+    };
+    format!("{{ id = \"{}\"{name}{becomes} }}", entry.id)
 }
 
 /// `text` as a TOML string.
@@ -275,7 +288,17 @@ impl<'a> Reader<'a> {
     fn entry(&mut self) -> Option<Entry> {
         let (id, matchers) = self.subject()?;
         let steps = self.steps();
-        let known = ["StandardEject", "DetachStorageOnly", "MessageContent", "MessageContent2", "MessageContent3"];
+        let becomes = self.becomes(id);
+        let known = [
+            "StandardEject",
+            "DetachStorageOnly",
+            "MessageContent",
+            "MessageContent2",
+            "MessageContent3",
+            "TargetVendor",
+            "TargetProduct",
+            "TargetProductList",
+        ];
         let parameters = [
             "TargetClass",
             "MessageEndpoint",
@@ -300,7 +323,7 @@ impl<'a> Reader<'a> {
         }
         let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
         let suffix = self.name().splitn(3, ':').nth(2).unwrap_or_default().to_owned();
-        self.errors.is_empty().then_some(Entry { id, name, suffix, matchers, steps })
+        self.errors.is_empty().then_some(Entry { id, name, becomes, suffix, matchers, steps })
     }
 
     fn name(&self) -> &'a str {
@@ -376,6 +399,30 @@ impl<'a> Reader<'a> {
         }
         steps.extend(configuration.map(|value| format!("{{ configuration = {value} }}")));
         format!("[{}]", steps.join(", "))
+    }
+
+    /// What the device becomes. A device that keeps its ID becomes nothing else.
+    fn becomes(&mut self, id: UsbId) -> Vec<UsbId> {
+        let Ok(vendor) = u16::try_from(self.number("TargetVendor", 16, 0xffff).unwrap_or(id.vendor.into())) else {
+            return Vec::new();
+        };
+        let products = match self.get("TargetProductList") {
+            Some((list, span)) => {
+                let products: Option<Vec<u16>> =
+                    list.split(',').map(|product| u16::from_str_radix(product.trim(), 16).ok()).collect();
+                if products.is_none() {
+                    self.error(span, "TargetProductList must be product IDs with commas between them");
+                }
+                products.unwrap_or_default()
+            }
+            None => {
+                let product = self.number("TargetProduct", 16, 0xffff);
+                product.and_then(|product| u16::try_from(product).ok()).into_iter().collect()
+            }
+        };
+        let mut targets: Vec<UsbId> = products.into_iter().map(|product| UsbId { vendor, product }).collect();
+        targets.retain(|target| *target != id);
+        targets
     }
 
     fn acts(&mut self) -> Vec<String> {
@@ -570,7 +617,7 @@ mod tests {
         assert_eq!(steps("; StandardEject=1\n #HuaweiMode=1\n!SierraMode=1"), "[]");
         assert_eq!(
             ignored_keys("NeedResponse=1\nTargetVendor=0x1234\nStandardEject=1\nCheckSuccess=40"),
-            ["CheckSuccess", "NeedResponse", "TargetVendor"]
+            ["CheckSuccess", "NeedResponse"]
         );
         assert_eq!(ignored_keys("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
     }
@@ -603,6 +650,19 @@ mod tests {
     }
 
     #[test]
+    fn targets_become_keys_and_the_own_id_is_none() {
+        let becomes = |text: &str| import("1234:5678", text).toml();
+        let of = |text: &str| becomes(&format!("StandardEject=1\n{text}"));
+        assert!(
+            of("TargetVendor=0x1235\nTargetProduct=0001")
+                .contains("id = { id = \"1234:5678\", becomes = [\"1235:0001\"] }")
+        );
+        let list = of("TargetProduct=0001\nTargetProductList=5678,0A02,3");
+        assert!(list.contains("becomes = [\"1234:0a02\", \"1234:0003\"]"), "{list}");
+        assert!(of("TargetVendor=1234\nTargetProduct=5678").contains("id = \"1234:5678\"\n"));
+    }
+
+    #[test]
     fn the_last_file_by_name_is_the_last_entry() {
         let mut import = Import::default();
         for name in ["05c6:1000:uMa=Option", "05c6:1000:sVe=Option", "05c6:1000"] {
@@ -621,6 +681,7 @@ mod tests {
             ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "a second mode"),
             ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
+            ("1234:5678", "TargetProductList=1,x", "1:19", "TargetProductList must be product IDs"),
             ("1234:5678", "Configuration=x", "1:15", "Configuration must be a number"),
             ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),
             ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a number from 0 to ff"),
@@ -638,7 +699,7 @@ mod tests {
     /// For any text, the output is valid and has one ID for each file without an error.
     #[test]
     fn the_output_is_valid_for_any_text() {
-        let seed = "# Nàme \"x\"\nTargetClass=0xff\nInterface=09\nMessageEndpoint=0x05\nResponseEndpoint=85\nWaitBefore=2\n\
+        let seed = "# Nàme \"x\"\nTargetClass=0xff\nTargetVendor=0x1234\nTargetProductList=0001,0002\nInterface=09\nMessageEndpoint=0x05\nResponseEndpoint=85\nWaitBefore=2\n\
             ReleaseDelay=400\nStandardEject=1\nMessageContent=\"0f00\"\nMessageContent2=10\nConfiguration=2\nAltSetting=1\n\
             ResetUSB=1\nPantechMode=4\nHuaweiMode=0\nDetachStorageOnly=1\n";
         let mut state = 1_u64;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
+use crate::usb::UsbId;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
@@ -17,7 +18,8 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
         print_json(out, "list", &json!({ "quirks": entries }))?;
     } else {
         for quirk in &quirks {
-            let (ids, steps) = (join(&quirk.ids, ","), join(&quirk.steps, " "));
+            let ids: Vec<UsbId> = quirk.ids().collect();
+            let (ids, steps) = (join(&ids, ","), join(&quirk.steps, " "));
             writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.location)?;
         }
     }
@@ -25,12 +27,13 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
 }
 
 fn entry(quirk: &Quirk) -> Value {
-    let ids: Vec<String> = quirk.ids.iter().map(ToString::to_string).collect();
     let steps = quirk.steps.iter().map(|step| json!({ "step": step.name(), "value": step.value() }));
     json!({
-        "ids": ids,
+        "models": quirk.models,
         "name": quirk.name,
         "note": quirk.note,
+        "source": quirk.source,
+        "seen": quirk.seen,
         "matchers": quirk.matchers,
         "steps": steps.collect::<Vec<_>>(),
         "location": quirk.location,

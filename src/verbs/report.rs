@@ -76,7 +76,7 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
         None => lines.push(("quirk", "none".to_owned())),
         Some(known) => {
             let quirk = &known.quirk;
-            lines.push(("quirk", format!("{} ({})", quirk.name, quirk.location)));
+            lines.push(("quirk", format!("{} ({})", quirk.name_of(device.id), quirk.location)));
             let planned = preview(root, device, &Scope::All, known, false)?;
             lines.extend(planned.into_iter().map(|step| ("plan", step)));
         }

@@ -163,7 +163,7 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
-        name: quirk.name.clone(),
+        name: quirk.name_of(device.id).to_owned(),
         manufacturer: device.attribute("manufacturer").ok(),
         product: device.attribute("product").ok(),
         mode: if quirk.is_install_mode() { "install" } else { "modem" },

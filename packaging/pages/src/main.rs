@@ -14,7 +14,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use wwan_quirks::database::quirks;
+use wwan_quirks::database::quirks::{self, Quirk};
 use wwan_quirks::host::root::Root;
 use wwan_quirks::usb::UsbId;
 use wwan_quirks::verbs::cli::Cli;
@@ -192,7 +192,7 @@ fn shipped_ids() -> Result<BTreeSet<UsbId>> {
     fs::remove_dir_all(&root)?;
     match errors.into_iter().next() {
         Some(error) => Err(error.into()),
-        None => Ok(quirks.into_iter().flat_map(|quirk| quirk.ids).collect()),
+        None => Ok(quirks.iter().flat_map(Quirk::ids).collect()),
     }
 }
 
@@ -286,6 +286,11 @@ mod tests {
             ("wwan-quirks-config.5", "config.toml", "prefer = \"none\"\n".to_owned()),
             ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", "none = 1\n".to_owned()),
             ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", "schema = 1\n[[device]]\nnone = 1\n".to_owned()),
+            (
+                "wwan-quirks-quirks.5",
+                "quirks.d/1199-x.toml",
+                step("").replace("\"1199:9071\"", "{ id = \"1199:9071\", none = 1 }"),
+            ),
             ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ none = 1 }")),
             ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ fcc-auth = \"none\" }")),
             ("wwan-quirks-quirks.5", "quirks.d/1199-x.toml", step("{ switch = { none = 1 } }")),

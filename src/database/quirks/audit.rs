@@ -20,7 +20,7 @@ pub fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'
     let mut findings = Vec::new();
     let mut entries: BTreeMap<UsbId, Vec<&Quirk>> = BTreeMap::new();
     for quirk in quirks {
-        for &id in &quirk.ids {
+        for id in quirk.ids() {
             let known = entries.entry(id).or_default();
             for earlier in known.iter().filter(|earlier| earlier.location.layer == quirk.location.layer) {
                 if let Some(message) = conflict(earlier, quirk) {

@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
-use super::{DeviceString, Matchers, Procedure, Quirk, Reset, Select, Step, vendor_of};
+use super::{DeviceString, Matchers, Model, Procedure, Quirk, Reset, Seen, Select, Step, Target, vendor_of};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
 use crate::database::layers::{ConfigFile, Layer};
 use crate::usb::Function;
@@ -33,9 +33,11 @@ struct Fragment {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Entry {
-    id: Spanned<Ids>,
+    id: Spanned<ModelEntries>,
     name: Spanned<String>,
     note: Option<String>,
+    source: Option<String>,
+    seen: Option<Seen>,
     manufacturer: Option<String>,
     product: Option<String>,
     serial: Option<String>,
@@ -73,61 +75,165 @@ struct RollingEntry {
     oem_strings: Vec<String>,
 }
 
-/// One ID or a list of IDs, not yet parsed.
-enum Ids {
-    One(String),
-    Many(Vec<Spanned<String>>),
+/// One model or a list of models, not yet parsed.
+enum ModelEntries {
+    One(ModelEntry),
+    Many(Vec<Spanned<ModelEntry>>),
 }
 
-impl<'de> Deserialize<'de> for Ids {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
-        struct IdsVisitor;
-        impl<'de> Visitor<'de> for IdsVisitor {
-            type Value = Ids;
+/// An ID, or a table with what is known of the device that has the ID.
+enum ModelEntry {
+    Id(String),
+    Table(ModelTable),
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an ID like \"1199:9071\", or a list of them")
-            }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelTable {
+    id: Spanned<String>,
+    name: Option<String>,
+    #[serde(default)]
+    becomes: Vec<Spanned<TargetEntry>>,
+}
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ids, E> {
-                Ok(Ids::One(text.to_owned()))
-            }
+/// What a device becomes: an ID, or a table with its name.
+enum TargetEntry {
+    Id(String),
+    Table(TargetTable),
+}
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ids, A::Error> {
-                let mut ids = Vec::new();
-                while let Some(id) = list.next_element()? {
-                    ids.push(id);
-                }
-                Ok(Ids::Many(ids))
-            }
-        }
-        deserializer.deserialize_any(IdsVisitor)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetTable {
+    id: Spanned<String>,
+    name: String,
+}
+
+struct ModelVisitor;
+impl<'de> Visitor<'de> for ModelVisitor {
+    type Value = ModelEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an ID like \"1199:9071\", or a table like { id = \"1199:9071\", name = \"EM7455\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelEntry, E> {
+        Ok(ModelEntry::Id(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelEntry, A::Error> {
+        ModelTable::deserialize(MapAccessDeserializer::new(map)).map(ModelEntry::Table)
     }
 }
 
-impl Ids {
-    /// The IDs, or the first error and its span. All must have the vendor `vendor`, if it is given.
-    fn read(ids: Spanned<Ids>, vendor: Option<u16>) -> Result<Vec<UsbId>, (Range<usize>, String)> {
-        let span = ids.span();
-        let texts = match ids.into_inner() {
-            Ids::One(text) => vec![(span, text)],
-            Ids::Many(texts) if texts.is_empty() => return Err((span, "an entry needs at least one ID".to_owned())),
-            Ids::Many(texts) => texts.into_iter().map(|text| (text.span(), text.into_inner())).collect(),
-        };
-        let read = |(span, text): (Range<usize>, String)| match (text.parse::<UsbId>(), vendor) {
-            (Err(error), _) => Err((span, error.to_string())),
-            (Ok(id), _) if ![id.to_string(), id.to_string().to_uppercase()].contains(&text) => {
-                Err((span, "the letters of an ID must be all lower case or all upper case".to_owned()))
+impl<'de> Deserialize<'de> for ModelEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModelEntry, D::Error> {
+        deserializer.deserialize_any(ModelVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModelEntries, D::Error> {
+        struct ModelsVisitor;
+        impl<'de> Visitor<'de> for ModelsVisitor {
+            type Value = ModelEntries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Visitor::expecting(&ModelVisitor, f)?;
+                f.write_str(", or a list of them")
             }
-            (Ok(id), Some(vendor)) if id.vendor != vendor => Err((
-                span,
-                format!(
-                    "a lookup of {id} does not read this file: a shipped file named {vendor:04x}-* is for vendor {vendor:04x}"
-                ),
-            )),
-            (Ok(id), _) => Ok(id),
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelEntries, E> {
+                ModelVisitor.visit_str(text).map(ModelEntries::One)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelEntries, A::Error> {
+                ModelVisitor.visit_map(map).map(ModelEntries::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ModelEntries, A::Error> {
+                let mut models = Vec::new();
+                while let Some(model) = list.next_element()? {
+                    models.push(model);
+                }
+                Ok(ModelEntries::Many(models))
+            }
+        }
+        deserializer.deserialize_any(ModelsVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for TargetEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TargetEntry, D::Error> {
+        struct TargetVisitor;
+        impl<'de> Visitor<'de> for TargetVisitor {
+            type Value = TargetEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an ID like \"12d1:14dc\", or a table like { id = \"12d1:14dc\", name = \"network card\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TargetEntry, E> {
+                Ok(TargetEntry::Id(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TargetEntry, A::Error> {
+                TargetTable::deserialize(MapAccessDeserializer::new(map)).map(TargetEntry::Table)
+            }
+        }
+        deserializer.deserialize_any(TargetVisitor)
+    }
+}
+
+/// The span of an error in an entry, and its message.
+type InvalidValue = (Range<usize>, String);
+
+impl ModelEntries {
+    /// The models, or the first error. All must have the vendor `vendor`, if it is given.
+    fn read(models: Spanned<ModelEntries>, vendor: Option<u16>) -> Result<Vec<Model>, InvalidValue> {
+        let span = models.span();
+        let models = match models.into_inner() {
+            ModelEntries::One(model) => vec![(span, model)],
+            ModelEntries::Many(models) if models.is_empty() => {
+                return Err((span, "an entry needs at least one ID".to_owned()));
+            }
+            ModelEntries::Many(models) => models.into_iter().map(|model| (model.span(), model.into_inner())).collect(),
         };
-        texts.into_iter().map(read).collect()
+        models.into_iter().map(|(span, model)| model.read(span, vendor)).collect()
+    }
+}
+
+impl ModelEntry {
+    fn read(self, span: Range<usize>, vendor: Option<u16>) -> Result<Model, InvalidValue> {
+        let (span, text, name, becomes) = match self {
+            ModelEntry::Id(text) => (span, text, None, Vec::new()),
+            ModelEntry::Table(ModelTable { id, name, becomes }) => (id.span(), id.into_inner(), name, becomes),
+        };
+        let id = read_id(span.clone(), &text)?;
+        if let Some(vendor) = vendor.filter(|vendor| *vendor != id.vendor) {
+            let message = format!(
+                "a lookup of {id} does not read this file: a shipped file named {vendor:04x}-* is for vendor {vendor:04x}"
+            );
+            return Err((span, message));
+        }
+        let becomes = becomes.into_iter().map(|target| {
+            let span = target.span();
+            match target.into_inner() {
+                TargetEntry::Id(text) => Ok(Target { id: read_id(span, &text)?, name: None }),
+                TargetEntry::Table(TargetTable { id, name }) => {
+                    Ok(Target { id: read_id(id.span(), id.get_ref())?, name: Some(name) })
+                }
+            }
+        });
+        Ok(Model { id, name, becomes: becomes.collect::<Result<_, _>>()? })
+    }
+}
+
+fn read_id(span: Range<usize>, text: &str) -> Result<UsbId, InvalidValue> {
+    match text.parse::<UsbId>() {
+        Err(error) => Err((span, error.to_string())),
+        Ok(id) if [id.to_string(), id.to_string().to_uppercase()].iter().any(|form| form == text) => Ok(id),
+        Ok(_) => Err((span, "the letters of an ID must be all lower case or all upper case".to_owned())),
     }
 }
 
@@ -214,8 +320,8 @@ impl Visitor<'_> for SelectVisitor {
 /// The header of an entry. In a string of several lines, the same text is no header.
 const HEADER: &str = "\n[[device]]";
 
-/// Like [`parse`], but only for entries that can have `id`. The others cost a search through their text, so that a large
-/// file takes little longer than a small one. Errors in the others are left to `check`.
+/// Like [`parse`], but only for entries that can have `id`, and without the other models of a list. The rest costs a search
+/// through its text, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
 pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let find = |part: &str, from: usize| {
         let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
@@ -237,7 +343,11 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<D
         let before = text.get(..at).unwrap_or_default();
         let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
         let end = find(HEADER, at).unwrap_or(text.len());
-        let (mut more, mut wrong) = parse_entry(file, text, first, start..end);
+        let entry = text.get(start..end).unwrap_or_default();
+        let (mut more, mut wrong) = match parse_entry(file, text, first, start, &only_model(entry, &forms)) {
+            (quirks, errors) if errors.is_empty() => (quirks, errors),
+            _ => parse_entry(file, text, first, start, entry),
+        };
         quirks.append(&mut more);
         errors.append(&mut wrong);
         read = end;
@@ -245,15 +355,39 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<D
     (quirks, errors)
 }
 
-/// Parses the text before the first header, which is at `first`, and the entry at `span`.
-fn parse_entry(file: &ConfigFile, text: &str, first: usize, span: Range<usize>) -> (Vec<Quirk>, Vec<Diagnostic>) {
+/// How the line of a model in a list begins and ends. The shipped files and `import` write it like this.
+const MODEL: (&str, &str) = ("    { id = \"", "},\n");
+
+/// The text of an entry with empty lines in place of the models whose ID is none of `forms`.
+fn only_model(entry: &str, forms: &[String; 2]) -> String {
+    let mut kept = String::with_capacity(entry.len());
+    let mut is_other = false;
+    for line in entry.split_inclusive('\n') {
+        let begins = line.strip_prefix(MODEL.0);
+        if let Some(rest) = begins {
+            is_other = !forms.iter().any(|form| rest.starts_with(form.as_str()));
+        }
+        kept.push_str(if is_other { "\n" } else { line });
+        is_other &= !(line.ends_with(MODEL.1) && (begins.is_some() || !line.starts_with("     ")));
+    }
+    kept
+}
+
+/// Parses the text before the first header, which is at `first`, and then `entry`, which is at `start`.
+fn parse_entry(
+    file: &ConfigFile,
+    text: &str,
+    first: usize,
+    start: usize,
+    entry: &str,
+) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let part = |from, to| text.get(from..to).unwrap_or_default();
-    let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), part(span.start, span.end)].concat()) {
+    let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), entry].concat()) {
         Ok(parsed) => parsed,
         Err(error) => (Vec::new(), vec![*error]),
     };
     // Count the lines that were left out.
-    let lines = memchr::memchr_iter(b'\n', part(first, span.start).as_bytes()).count();
+    let lines = memchr::memchr_iter(b'\n', part(first, start).as_bytes()).count();
     quirks.iter_mut().for_each(|quirk| quirk.location.line += lines);
     errors.iter_mut().filter(|error| error.line > line_of(text, first)).for_each(|error| error.line += lines);
     (quirks, errors)
@@ -273,7 +407,8 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     for (start, end) in starts.iter().copied().zip(ends) {
-        let (mut more, wrong) = parse_entry(file, text, *first, start..end);
+        let entry = text.get(start..end).unwrap_or_default();
+        let (mut more, wrong) = parse_entry(file, text, *first, start, entry);
         quirks.append(&mut more);
         for error in wrong {
             // Every entry repeats an error before the first entry.
@@ -303,8 +438,8 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     for entry in fragment.device {
         let line = line_of(text, entry.span().start);
         let entry = entry.into_inner();
-        let ids = match Ids::read(entry.id, vendor) {
-            Ok(ids) => ids,
+        let models = match ModelEntries::read(entry.id, vendor) {
+            Ok(models) => models,
             Err((span, message)) => {
                 errors.push(invalid(span, message));
                 continue;
@@ -335,9 +470,11 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
             continue;
         }
         quirks.push(Quirk {
-            ids,
+            models,
             name: entry.name.into_inner(),
             note: entry.note,
+            source: entry.source,
+            seen: entry.seen,
             matchers,
             qmi_interfaces: entry.qmi_interfaces,
             online_after_reset: entry.online_after_reset,
@@ -387,6 +524,42 @@ mod tests {
         let (_, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:0fff".parse().unwrap());
         assert_eq!(errors, parse(&file("1199-x.toml"), TEXT).1);
         assert_eq!(errors.len(), 1);
+    }
+
+    /// Tables of models on several lines, among them one whose lines look complete and are not.
+    const MODELS: &str = "schema = 1\n[[device]]\nid = [\n    \"12d1:0001\",\n    { id = \"12d1:0002\", name = \"B\" },\n    \
+        { id = \"12d1:0003\", becomes = [\n        \"12d1:0002\", { id = \"12d1:0004\", name = \"D\" },\n    ] },\n    \
+        { id = \"12d1:0005\", becomes = [{ id = \"12d1:0006\", name = \"F\" },\n        \"12d1:0001\"] },\n]\n\
+        name = \"A\"\nsource = \"S\"\nseen = \"hint\"\nsteps = []\n";
+
+    #[test]
+    fn a_lookup_takes_one_model_of_a_list() {
+        let file = file("own.toml");
+        let (all, errors) = parse(&file, MODELS);
+        assert_eq!(errors, []);
+        assert_eq!(all[0].ids().count(), 4);
+        assert_eq!((all[0].source.as_deref(), all[0].seen), (Some("S"), Some(Seen::Hint)));
+        for (id, name, becomes) in [
+            ("12d1:0001", "A", vec![]),
+            ("12d1:0002", "B", vec![]),
+            ("12d1:0003", "A", vec!["12d1:0002", "12d1:0004, D"]),
+        ] {
+            let id = id.parse().unwrap();
+            let (found, errors) = parse_for(&file, MODELS, id);
+            assert_eq!(errors, []);
+            let model = found[0].model(id).unwrap();
+            assert_eq!(found[0].name_of(id), name);
+            assert_eq!(model.becomes.iter().map(ToString::to_string).collect::<Vec<_>>(), becomes);
+            assert_eq!(Some(model), all[0].model(id));
+        }
+        let id = "12d1:0005".parse().unwrap();
+        let (found, errors) = parse_for(&file, MODELS, id);
+        assert_eq!((found[0].model(id), errors), (all[0].model(id), vec![]));
+        // Other models are not parsed: an error in their lines is for `check`. If lines only look complete, all are parsed.
+        let (before, rest) = MODELS.split_once("    { id = \"12d1:0005\"").unwrap();
+        let broken = before.replace("name = \"B\"", "nam = 1") + rest.split_once("\"12d1:0001\"] },\n").unwrap().1;
+        assert_eq!(parse_for(&file, &broken, "12d1:0003".parse().unwrap()).1, []);
+        assert_eq!(parse_for(&file, &broken, "12d1:0002".parse().unwrap()).1.len(), 1);
     }
 
     #[test]
@@ -458,6 +631,10 @@ mod tests {
                 "at least one string",
             ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
+            ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "no USB ID"),
+            ("id = [{ id = \"1199:9071\", nam = 1 }]\nname = \"A\"\nsteps = []", "1:27", "unknown field `nam`"),
+            ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "no USB ID"),
+            ("id = \"1199:9071\"\nname = \"A\"\nseen = \"x\"\nsteps = []", "3:8", "unknown variant `x`"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");
             let errors = parse(&file("1199-x.toml"), &text).1;

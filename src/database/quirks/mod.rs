@@ -23,10 +23,14 @@ const DIRECTORY: &str = "quirks.d";
 /// One entry of the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quirk {
-    pub ids: Vec<UsbId>,
+    pub models: Vec<Model>,
+    /// What the models have in common. [`Quirk::name_of`] is the name of one of them.
     pub name: String,
     /// What an administrator should know; `explain` prints it.
     pub note: Option<String>,
+    /// Where the facts of the entry are from.
+    pub source: Option<String>,
+    pub seen: Option<Seen>,
     /// Device strings that narrow the match.
     pub matchers: Matchers,
     /// The `bInterfaceNumber`s to which qmi_wwan binds. If empty, QMI is guessed from the descriptors.
@@ -37,7 +41,69 @@ pub struct Quirk {
     pub location: Location,
 }
 
+/// A device of an entry.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Model {
+    pub id: UsbId,
+    /// `None`: the name of the entry.
+    pub name: Option<String>,
+    /// What it becomes after a switch, as far as it is known. Informative: any ID is fine.
+    pub becomes: Vec<Target>,
+}
+
+/// A device after a switch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Target {
+    pub id: UsbId,
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, ", {name}"))
+    }
+}
+
+/// How well the facts of an entry are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// The steps worked on such a device.
+    Hardware,
+    /// Descriptors or messages of such a device were recorded.
+    Capture,
+    /// Another project ships the same in a table.
+    Table,
+    /// One unconfirmed mention. The strings or the interfaces of other devices with this ID prevent harm.
+    Hint,
+}
+
+impl Seen {
+    pub fn name(self) -> &'static str {
+        match self {
+            Seen::Hardware => "hardware",
+            Seen::Capture => "capture",
+            Seen::Table => "table",
+            Seen::Hint => "hint",
+        }
+    }
+}
+
 impl Quirk {
+    pub fn ids(&self) -> impl Iterator<Item = UsbId> + '_ {
+        self.models.iter().map(|model| model.id)
+    }
+
+    pub fn model(&self, id: UsbId) -> Option<&Model> {
+        self.models.iter().find(|model| model.id == id)
+    }
+
+    /// The name of the model with this ID.
+    pub fn name_of(&self, id: UsbId) -> &str {
+        self.model(id).and_then(|model| model.name.as_deref()).unwrap_or(&self.name)
+    }
+
     /// How the radio is unlocked; `None` if it has no known lock.
     pub fn procedure(&self) -> Option<&Procedure> {
         self.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
@@ -206,7 +272,7 @@ pub fn lookup(root: &Root, id: UsbId, read: impl Fn(DeviceString) -> Option<Stri
     for file in files {
         let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
         result.errors.extend(errors);
-        for quirk in quirks.into_iter().filter(|quirk| quirk.ids.contains(&id)) {
+        for quirk in quirks.into_iter().filter(|quirk| quirk.model(id).is_some()) {
             let rank = (quirk.matchers.len(), quirk.location.layer);
             let matches = quirk.matchers.iter().all(|(string, part)| {
                 let whole = device.entry(*string).or_insert_with(|| read(*string));
