@@ -44,6 +44,15 @@ impl At {
         At { dialect, echo: true, protected_open: false, challenged: false, line: Vec::new() }
     }
 
+    /// Takes bytes from the host; returns the reads that answer them, and how late they come.
+    pub fn replies(&mut self, modem: &mut Modem, bytes: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+        let output = self.receive(modem, bytes);
+        let hit = modem.reply_is_hit();
+        let delay = if hit { modem.faults.millis("late", 0) } else { Duration::ZERO };
+        let size = modem.faults.number_or("split", 7).filter(|_| hit).unwrap_or(512);
+        (delay, output.chunks(size.max(1) as usize).map(<[u8]>::to_vec).collect())
+    }
+
     /// Takes bytes from the host; returns what the modem writes back.
     pub fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();

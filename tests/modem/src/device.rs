@@ -25,6 +25,8 @@ pub enum Event {
     Usb(u64, Command),
     /// The host controller has let go of this attach.
     Detached(u64),
+    /// A record of the module for PCI modems.
+    Pci(Vec<u8>),
     /// A line of the control socket, and the client that gets the answer.
     Control(String, UnixStream),
 }
@@ -149,7 +151,7 @@ impl Device {
             match event {
                 Ok(Event::Usb(attach, command)) if attach == self.attaches => self.command(command),
                 Ok(Event::Detached(attach)) if attach == self.attaches && self.link.is_some() => self.leave(),
-                Ok(Event::Usb(..) | Event::Detached(_)) => {}
+                Ok(Event::Usb(..) | Event::Detached(_) | Event::Pci(_)) => {}
                 Ok(Event::Control(line, mut client)) => {
                     let quit = line == "quit";
                     let answer = self.control_line(&line).unwrap_or_else(|error| format!("error: {error}"));
@@ -433,12 +435,9 @@ impl Device {
                 Reply::Stall => self.on_link(|link| link.halt(back)),
             },
             Function::At(at) => {
-                let output = at.receive(&mut self.modem, &urb.data);
-                let hit = self.modem.reply_is_hit();
-                let delay = if hit { self.modem.faults.millis("late", 0) } else { Duration::ZERO };
-                let size = self.modem.faults.number_or("split", 7).filter(|_| hit).unwrap_or(512);
-                for chunk in output.chunks(size.max(1) as usize) {
-                    self.after(delay, Action::Output(back, chunk.to_vec()));
+                let (delay, replies) = at.replies(&mut self.modem, &urb.data);
+                for reply in replies {
+                    self.after(delay, Action::Output(back, reply));
                 }
             }
             Function::Wdm(_) | Function::Reports | Function::Silent => {}

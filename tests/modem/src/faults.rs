@@ -46,6 +46,9 @@ pub const FAULTS: &[(&str, &str)] = &[
         "the unlock is accepted, and takes effect with the next reset, or once the modem is without a configuration",
     ),
     ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
+    // PCI modems.
+    ("open-blocks=SECONDS", "each open of a WWAN port takes so long, and no signal ends it (1)"),
+    ("open-fails=ERRNO", "each open of a WWAN port fails with this error (1)"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
     ("gone-after=N", "unplugged after the Nth transfer, counted likewise"),

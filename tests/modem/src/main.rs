@@ -1,4 +1,4 @@
-//! Software WWAN modems on the kernel's `vhci_hcd`, for tests: they enumerate, leave install mode,
+//! Software WWAN modems on the kernel's `vhci_hcd` and on the PCI module in `tests/pci-modem`, for tests: they enumerate, leave install mode,
 //! answer QMI, MBIM and AT, write down what they saw, and fail on request.
 
 mod at;
@@ -12,6 +12,7 @@ mod install;
 mod link;
 mod mbim;
 mod models;
+mod pci;
 mod qmi;
 mod radio;
 mod storage;
@@ -45,6 +46,7 @@ modem ask PATH COMMAND…        say one command to the control socket of a runn
   --unlocked                   comes up unlocked and online
   --serial --imei --manufacturer --product TEXT, --id VID:PID
                                (the last three of the first form)
+  --subsystem VID:PID          of a PCI modem
   --max-control-message N      wMaxControlMessage of MBIM (4096)
   --method NAME, --message HEX (repeatable), --value N
                                what the `install` model, or any other with --method, waits for
@@ -61,6 +63,9 @@ fn main() -> ExitCode {
         ["list"] => {
             for row in models::ROWS {
                 println!("{:<14} {:04x}:{:04x}  {}", row.name, row.id.0, row.id.1, row.note);
+            }
+            for row in pci::ROWS {
+                println!("{:<14} pci:{:04x}:{:04x}  {}", row.name, row.id.0, row.id.1, row.note);
             }
             Ok(())
         }
@@ -100,6 +105,7 @@ struct Options {
     manufacturer: Option<String>,
     product: Option<String>,
     id: Option<(u16, u16)>,
+    subsystem: Option<(u16, u16)>,
     max_control_message: Option<u16>,
     install: install::Options,
     target: Option<(u16, u16)>,
@@ -126,6 +132,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "--manufacturer" => options.manufacturer = Some(value()?),
             "--product" => options.product = Some(value()?),
             "--id" => options.id = Some(id(value()?)?),
+            "--subsystem" => options.subsystem = Some(id(value()?)?),
             "--report" => options.report = Some(value()?),
             "--max-control-message" => options.max_control_message = Some(number(value()?)?),
             "--method" => options.install.method = Some(value()?),
@@ -187,15 +194,19 @@ fn model(options: &Options) -> Result<Model, String> {
     if let Some(id) = options.id {
         model.forms[0].set_id(id);
     }
-    if let Some(imei) = &options.imei {
-        model.identity.imei.clone_from(imei);
-    }
     Ok(model)
 }
 
 fn run(words: &[&str]) -> Result<(), String> {
     let options = options(words)?;
-    let model = model(&options)?;
+    let pci = options.model.as_deref().and_then(pci::row);
+    let mut model = match pci {
+        Some(row) => row.model(),
+        None => model(&options)?,
+    };
+    if let Some(imei) = &options.imei {
+        model.identity.imei.clone_from(imei);
+    }
     let mut modem = Modem::of(&model);
     modem.faults = options.faults;
     if let Some(path) = &options.transcript {
@@ -208,6 +219,12 @@ fn run(words: &[&str]) -> Result<(), String> {
     let (sender, events) = mpsc::channel();
     if let Some(path) = &options.control {
         listen(path, sender.clone()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(row) = pci {
+        let mut device = pci::Device::new(row, modem, options.unlocked, sender).map_err(|error| error.to_string())?;
+        options.id.into_iter().for_each(|id| device.set_id(id));
+        options.subsystem.into_iter().for_each(|id| device.set_subsystem(id));
+        return device.run(&events).map_err(|error| error.to_string());
     }
     let mut device = Device::new(model, modem, options.unlocked, options.port, sender);
     if let Some(size) = options.max_control_message {

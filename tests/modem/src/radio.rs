@@ -190,4 +190,53 @@ impl Modem {
         self.locked = true;
         self.set_mode(LOW_POWER);
     }
+
+    // What the control socket asks of every modem, whatever its bus.
+
+    pub fn control_line(&mut self, verb: &str, rest: &str) -> Result<String, String> {
+        match verb {
+            "relock" => self.relock(),
+            "fault" => {
+                self.faults.set(rest)?;
+                self.transcript.event("fault", rest);
+            }
+            "clear" if rest.is_empty() => self.faults.clear(),
+            "clear" => self.faults.clear_one(rest),
+            _ => return Err(format!("unknown command: {verb}")),
+        }
+        Ok("ok".into())
+    }
+
+    pub fn get(&self, key: &str) -> Result<String, String> {
+        Ok(match key {
+            "mode" => mode_name(self.reported_mode()).into(),
+            "locked" => self.locked.to_string(),
+            "radio" => if self.radio_on() { "on" } else { "off" }.into(),
+            "cids" => self.clients.count().to_string(),
+            "unlocks" => self.unlocks.0.to_string(),
+            "refused" => self.unlocks.1.to_string(),
+            "faults" => self.faults.names(),
+            "imei" => self.identity.imei.clone(),
+            _ => return Err(format!("no key of this name: {key}")),
+        })
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "mode" => {
+                let mode = (0..=7).find(|mode| mode_name(*mode) == value).ok_or("unknown mode")?;
+                self.set_mode(mode);
+            }
+            "locked" => {
+                self.locked = value == "true";
+                if self.locked {
+                    self.lock = if self.lock == Lock::Free { Lock::Sierra } else { self.lock };
+                    self.set_mode(LOW_POWER);
+                }
+            }
+            "imei" => self.identity.imei = value.into(),
+            _ => return Err(format!("no key of this name: {key}")),
+        }
+        Ok(())
+    }
 }

@@ -50,13 +50,27 @@ modem_start() {
 	[[ $model != */* ]] || set -- --report "$model" "$@"
 	[[ $model == */* ]] || set -- "$model" "$@"
 	port_of[$name]=$next_port
-	/vm/bin/modem run "$@" --port "$next_port" --control "$SCENARIO/$name.sock" \
-		--transcript "$SCENARIO/$name.transcript" >"$name.out" 2>&1 &
-	pid_of[$name]=$!
 	next_port=$((next_port + 1))
+	modem_process "$name" "$@" --port "${port_of[$name]}"
+}
+
+# pci_modem_start NAME MODEL [OPTION…]: plugs a software modem into a PCI root port of its own.
+pci_modem_start() {
+	[ -e /dev/pci-modem ] || { modprobe wwan && insmod /vm/pci_modem.ko; }
+	modem_process "$@"
+	wait_for 5 pci_function "$1"
+}
+
+modem_process() {
+	local name=$1
+	shift
+	/vm/bin/modem run "$@" --control "$SCENARIO/$name.sock" --transcript "$SCENARIO/$name.transcript" >"$name.out" 2>&1 &
+	pid_of[$name]=$!
 	wait_for 5 plugged_or_gone "$name"
 	saw "$name" '^plug' || fail "modem $name did not start: $(cat "$name.out")"
 }
+# modem_killed NAME: ends it without a word, which unplugs it.
+modem_killed() { kill -KILL "${pid_of[$1]}"; }
 plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
 
 # modem NAME COMMAND…: a word to the modem's control socket; prints the answer.
@@ -100,6 +114,20 @@ configuration_is() { [ "$(attribute "$1" bConfigurationValue)" = "$2" ]; }
 wdm() {
 	local path
 	path=$(compgen -G "$(sysfs_port "$1")/*/usbmisc/cdc-wdm*" | head -n 1) || return 1
+	echo "/dev/${path##*/}"
+}
+
+# pci_function NAME: the PCI modem's folder in sysfs, as `/sys/devices/pci0001:00/0001:00:1c.0/0001:08:00.0`.
+pci_function() {
+	local name
+	name=$(modem "$1" get port) && [[ $name == *:* ]] && readlink -e "/sys/bus/pci/devices/$name"
+}
+# wwan_port NAME TYPE: its /dev/wwan0mbim0 for mbim, and so on.
+wwan_port() {
+	local path
+	path=$(compgen -G "$(pci_function "$1")/wwan/wwan*/wwan*$2[0-9]") ||
+		path=$(compgen -G "$(pci_function "$1")/mhi*/wwan/wwan*/wwan*$2[0-9]") || return 1
+	path=${path%%$'\n'*}
 	echo "/dev/${path##*/}"
 }
 
