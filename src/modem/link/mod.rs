@@ -32,7 +32,7 @@ const CLOSING: Duration = Duration::from_millis(50);
 /// Bounds the close of a port. The kernel waits up to 30 s for a modem to take what was written: `closing_wait` of a
 /// tty, `WDM_FLUSH_TIMEOUT` of cdc-wdm. A signal ends that wait.
 ///
-/// As a field it stands behind the port, so that it lives until the port is closed.
+/// In a struct, this field follows the port, because fields drop in their order.
 #[derive(Debug)]
 struct PromptClose(Timer);
 
@@ -41,11 +41,11 @@ impl PromptClose {
         sys::interrupter().map(PromptClose)
     }
 
-    /// From here on the process is interrupted again and again. Called when the port is about to be closed.
+    /// Starts to interrupt the process. Called just before the port is closed.
     fn begin(&mut self) {
         let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
         if let Err(errno) = self.0.set(each, TimerSetTimeFlags::empty()) {
-            log::debug!("the close of the port is not bounded: {errno}");
+            log::debug!("the close of the port has no time limit: {errno}");
         }
     }
 }
@@ -107,8 +107,8 @@ pub enum LinkError {
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
-    /// The `/dev/wwan*` node of the same port is open, and the kernel allows one of the two. Or a program has a tty for
-    /// itself (`TIOCEXCL`).
+    /// The `/dev/wwan*` node of the same port is open, and the kernel allows only one of the two. Or a program has
+    /// exclusive use of a tty (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
     #[error("cannot open {path}: {source}")]
@@ -137,14 +137,15 @@ pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Whether the descriptor became ready before the deadline. `stops` counts the stop requests that the port has reported.
+/// Whether the descriptor became ready before the deadline. `stops` counts the stop requests that the port has
+/// reported.
 fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
     loop {
         let paused = match sys::wait(fd, events, by, *stops) {
             Ok(flags) if flags.contains(PollFlags::POLLHUP) => return Err(LinkError::Gone),
             Ok(flags) if flags.intersects(events) => return Ok(true),
             Ok(flags) if flags.is_empty() || by.has_passed() => return Ok(false),
-            // POLLERR alone.
+            // Only POLLERR.
             Ok(_) => sys::pause(by.at_most(ERROR_INTERVAL), *stops),
             Err(errno) => Err(errno),
         };

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// The longest message that is sent: what a proxy reads of a port at once.
+/// The longest message to send: proxies read as much at once.
 const LONGEST: usize = 4096;
 
 /// The process at the other end of a socket, as the kernel knows it.
@@ -24,20 +24,20 @@ pub struct Peer {
 pub struct Stream {
     file: File,
     buffer: Box<[u8]>,
-    /// How many of the requests to stop this port has told of.
+    /// The number of stop requests that this port has reported.
     stops: usize,
 }
 
 impl Stream {
-    /// A stream over what is open and does not block.
+    /// A stream over a descriptor that is open and does not block.
     pub fn over(descriptor: impl Into<OwnedFd>) -> Stream {
         Stream { file: File::from(descriptor.into()), buffer: vec![0; LONGEST].into_boxed_slice(), stops: 0 }
     }
 
-    /// Connects to the abstract socket of this name, which is how libqmi's and libmbim's proxies listen.
+    /// Connects to the abstract socket of this name. The proxies of libqmi and libmbim listen on such sockets.
     ///
     /// # Errors
-    /// `ECONNREFUSED` where nobody listens.
+    /// `ECONNREFUSED` if no process listens.
     pub fn connect_abstract(name: &str) -> nix::Result<Stream> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

@@ -1,4 +1,4 @@
-//! A modem's tty, as made by the option driver: AT commands.
+//! A modem's tty for AT commands, as the option driver creates it.
 
 use super::stream::Stream;
 use super::{Link, LinkError, OpenError, PromptClose, open_node};
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// A tty without echo, line discipline or flow control. Its settings come back when it is dropped.
+/// A tty without echo, line discipline or flow control. On drop, it restores the settings.
 #[derive(Debug)]
 pub struct Tty {
     stream: Stream,
@@ -35,7 +35,7 @@ impl Tty {
         cfmakeraw(&mut raw);
         raw.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
         raw.control_flags &= !ControlFlags::CRTSCTS;
-        // USB has no bit rate, but a driver may ask for one other than 0, which hangs up.
+        // USB has no bit rate, but 0 would hang up.
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
@@ -46,7 +46,7 @@ impl Tty {
 impl Drop for Tty {
     fn drop(&mut self) {
         if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
-            log::debug!("the tty's settings were not put back: {errno}");
+            log::debug!("the settings of the tty were not restored: {errno}");
         }
         self.closing.begin();
     }
@@ -76,7 +76,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::time::Duration;
 
-    /// The control characters that the kernel fills in; musl leaves the rest as it was (asm-generic/termbits.h).
+    /// The number of control characters that the kernel sets; musl leaves the others unchanged
+    /// (asm-generic/termbits.h).
     const KERNEL_NCCS: usize = 19;
 
     fn pty() -> (PtyMaster, File) {

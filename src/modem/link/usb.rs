@@ -1,8 +1,7 @@
-//! USB transfers over one usbfs node.
+//! USB transfers over a usbfs node.
 //!
-//! The node is opened by the name that sysfs gives, must have the number that sysfs gives, and belongs to the device
-//! for as long as the device's sysfs directory answers. Nothing is scanned, no thread is started, and nothing is
-//! detached or claimed unless asked.
+//! The node has the name and the number that sysfs gives, and belongs to the device while the device's sysfs directory
+//! exists. The bus is not scanned, no thread is started, and no interface is detached or claimed without a request.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -19,12 +18,12 @@ use crate::modem::device::{Device, DeviceError};
 use crate::modem::link::{OpenError, open_node};
 use crate::usb::Setup;
 
-/// How a transfer failed.
+/// Why a transfer failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UsbError {
     #[error("the modem refused the transfer (STALL)")]
     Stall,
-    /// By the status of its CSW.
+    /// The status in the CSW.
     #[error("the modem says that the command failed")]
     Refused,
     #[error("the modem did not answer in time")]
@@ -46,31 +45,30 @@ impl From<rusb::Error> for UsbError {
     }
 }
 
-/// Transfers to one device, and the question whether it left. Endpoints are given by `bEndpointAddress`, interfaces by
-/// `bInterfaceNumber`.
+/// Transfers to one device. Endpoints are given by `bEndpointAddress`, interfaces by `bInterfaceNumber`.
 pub trait Usb {
-    /// A control transfer with data to the device; how many bytes went.
+    /// A control transfer with data to the device. Returns the number of bytes sent.
     fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
-    /// A control transfer with data from the device; how many bytes came.
+    /// A control transfer with data from the device. Returns the number of bytes received.
     fn control_in(&mut self, setup: Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
     fn bulk_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
     fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
     fn interrupt_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
     fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
-    /// Lets an endpoint go on that answered with a stall.
+    /// Clears the halt of an endpoint after a STALL.
     fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError>;
-    /// Takes an interface for transfers to its endpoints.
+    /// Claims an interface for transfers to its endpoints.
     fn claim(&mut self, interface: u8) -> Result<(), UsbError>;
     fn release(&mut self, interface: u8) -> Result<(), UsbError>;
-    /// Takes an interface away from the kernel's driver; whether one had it.
+    /// Detaches the kernel's driver from an interface. Returns whether there was one.
     fn detach(&mut self, interface: u8) -> Result<bool, UsbError>;
-    /// Gives it back.
+    /// Attaches the kernel's driver again.
     fn attach(&mut self, interface: u8) -> Result<(), UsbError>;
     #[doc(alias = "SET_INTERFACE")]
     fn set_alternate(&mut self, interface: u8, alternate: u8) -> Result<(), UsbError>;
-    /// Resets the port that the device stands on.
+    /// Resets the port of the device.
     fn reset(&mut self) -> Result<(), UsbError>;
-    /// Waits until the device has left the bus; whether it has.
+    /// Waits until the device has left the bus. Returns whether it has.
     fn wait_until_gone(&mut self, deadline: Deadline) -> bool;
 }
 
@@ -93,7 +91,7 @@ impl NodeError {
 
 /// The usbfs node of one device, opened for transfers.
 pub struct Node {
-    // Fields drop in this order: libusb lets go of the node before it is closed.
+    // Fields drop in this order: libusb releases the node before it is closed.
     handle: DeviceHandle<Context>,
     node: File,
 }
@@ -103,7 +101,7 @@ impl Node {
     pub fn open(root: &Root, device: &Device) -> Result<Node, NodeError> {
         let (path, number) = device.node(root)?;
         let node = open_node(&path, number)?;
-        // The node was opened while this very device stood: its number cannot have meant another one.
+        // The device was present when the node was opened, so the number belonged to it.
         if !device.is_present() {
             return Err(OpenError::Gone { path: path.clone() }.into());
         }
@@ -179,7 +177,7 @@ impl Usb for Node {
 
     fn wait_until_gone(&mut self, deadline: Deadline) -> bool {
         loop {
-            // usbfs reports a hang-up, whatever one asks for, once the device has left (Linux drivers/usb/core/devio.c).
+            // usbfs reports POLLHUP when the device has left, whatever the events (Linux drivers/usb/core/devio.c).
             let mut wait = [PollFd::new(self.node.as_fd(), PollFlags::empty())];
             let timeout = PollTimeout::try_from(deadline.remaining()).unwrap_or(PollTimeout::ZERO);
             match nix::poll::poll(&mut wait, timeout) {

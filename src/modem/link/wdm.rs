@@ -1,9 +1,12 @@
-//! A cdc-wdm port: `/dev/cdc-wdmN`, made by qmi_wwan and cdc_mbim.
+//! A cdc-wdm port, `/dev/cdc-wdmN`, of qmi_wwan or cdc_mbim.
 //!
-//! Of the kernel's `drivers/usb/class/cdc-wdm.c`: a message longer than `wMaxCommand` is cut without a word; one write
-//! at a time, the next fails with `EAGAIN` until the first is through; an error of a write is told by the next one; a
-//! stall reads as 0 bytes, which is no end; several openers share the answers, the first reader takes all; the last
-//! close drops what was not yet sent or read.
+//! The kernel's `drivers/usb/class/cdc-wdm.c` has these properties:
+//! - It truncates a message longer than `wMaxCommand` without an error.
+//! - It sends one message at a time. The next write fails with `EAGAIN` until the first is complete.
+//! - It reports the error of a write at the next write.
+//! - A STALL reads as 0 bytes, which is not the end of the file.
+//! - Several openers share the answers: the first reader takes them.
+//! - The last close discards what was not sent or read.
 
 use super::{Link, LinkError, OpenError, PromptClose, errno, open_node};
 use crate::host::deadline::Deadline;
@@ -16,26 +19,26 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// What qmi_wwan gives its ports, and the most that cdc_mbim's usually have.
+/// The size in qmi_wwan, and the usual maximum in cdc_mbim.
 const USUAL_MAX_COMMAND: u16 = 4096;
 
 #[derive(Debug)]
 pub struct Wdm {
     file: File,
     buffer: Box<[u8]>,
-    /// How many of the requests to stop this port has told of.
+    /// The number of stop requests that this port has reported.
     stops: usize,
     closing: PromptClose,
 }
 
 impl Wdm {
-    /// Opens the node. Takes as long as the kernel needs to wake the modem up.
+    /// Opens the node. This takes as long as the kernel needs to resume the modem.
     pub fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
         let file = open_node(path, number)?;
         Wdm::over(file).map_err(|errno| OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) })
     }
 
-    /// A port over what is already open, without blocking, and is the right node.
+    /// A port over a node that is open and does not block.
     fn over(file: File) -> nix::Result<Wdm> {
         let longest = sys::wdm_max_command(file.as_fd()).ok().filter(|bytes| *bytes > 0).unwrap_or(USUAL_MAX_COMMAND);
         let buffer = vec![0; longest.into()].into_boxed_slice();
@@ -70,7 +73,7 @@ impl Link for Wdm {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
-                // What became of the message before this one; this one has not been looked at.
+                // The error belongs to the previous message. This one was not sent.
                 Err(Errno::EIO | Errno::EPIPE) if !earlier_failed => earlier_failed = true,
                 Err(errno) => return Err(LinkError::Io { operation: "write", errno }),
             }
@@ -115,7 +118,7 @@ mod tests {
         Wdm::over(File::from(end.into())).unwrap()
     }
 
-    /// A port, and the modem's end of it. Datagrams, as an empty one reads as 0 bytes without being an end.
+    /// A port and the modem's end. Datagrams, because an empty one reads as 0 bytes without being the end.
     fn pair() -> (Wdm, UnixDatagram) {
         let (ours, modems) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -174,8 +177,8 @@ mod tests {
         });
     }
 
-    /// A descriptor for which poll reports POLLERR, and nothing else, for ever: a message waits in its error queue.
-    /// cdc-wdm is like that from a failed write to the next write.
+    /// A descriptor for which poll always reports POLLERR and nothing else: a message waits in its error queue.
+    /// cdc-wdm does so between a failed write and the next write.
     fn with_pending_error() -> Wdm {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! A conversation in AT commands: one at a time, answered by lines and a result.
+//! A session of AT commands. The modem answers each command with lines and a final result code.
 
 use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
@@ -8,7 +8,7 @@ use crate::modem::wire::at;
 use log::debug;
 use std::time::Duration;
 
-/// How long a modem that was asked several times may go on answering.
+/// How long late answers are discarded after a command was repeated.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
 pub struct Conversation<'p> {
@@ -18,7 +18,7 @@ pub struct Conversation<'p> {
 }
 
 impl<'p> Conversation<'p> {
-    /// Asks until the modem answers at all, and has it echo no more.
+    /// Repeats `ATE0` until the modem answers. This also turns the echo off.
     pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
         let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(CLEANUP_RESERVE) };
         let (by, mut tries) = (conversation.deadline, 0);
@@ -34,8 +34,8 @@ impl<'p> Conversation<'p> {
         Ok(conversation)
     }
 
-    /// Sends a command, once, since nothing in an answer tells which command it is to. Returns the lines before the
-    /// result. `name` is what to call it.
+    /// Sends a command once and returns the lines before the result code. It is not repeated, because an answer does
+    /// not name its command. `name` is for messages.
     pub fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {
         self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
     }
@@ -58,15 +58,15 @@ impl<'p> Conversation<'p> {
         Ok(None)
     }
 
-    /// Lets time pass, and takes from the port what comes meanwhile.
+    /// Reads and discards what the modem sends until the deadline.
     fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while let Some(line) = self.receive_line(until)? {
-            debug!("passed over {line:?}");
+            debug!("ignored {line:?}");
         }
         Ok(())
     }
 
-    /// The next line that is not empty; `None` where none came in time.
+    /// The next line that is not empty; `None` if the deadline passes first.
     fn receive_line(&mut self, until: Deadline) -> Result<Option<String>, SessionError> {
         loop {
             while let Some(line) = self.framer.next_message() {

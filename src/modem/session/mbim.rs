@@ -1,4 +1,4 @@
-//! An MBIM session: open, commands and their answers, close.
+//! An MBIM session: OPEN, commands and their answers, CLOSE.
 
 use super::qmi::QmuxTransport;
 use super::{
@@ -12,12 +12,12 @@ use crate::modem::wire::{Framer, Malformed};
 use log::debug;
 use std::path::Path;
 
-/// What requests are called that let us in and out.
+/// The names of requests in messages.
 pub const OPEN: &str = "MBIM open";
 pub const CLOSE: &str = "MBIM close";
 pub const PROXY: &str = "mbim-proxy configuration";
 
-/// A command of a service by its number, and what to call it.
+/// A command of a service, and its name in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command {
     pub service: Uuid,
@@ -26,13 +26,13 @@ pub struct Command {
     pub name: &'static str,
 }
 
-/// The QMI service's only command.
+/// The only command of the QMI service.
 pub const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
 
-/// What mbim-proxy is told first.
+/// The first message to mbim-proxy.
 const PROXY_CONFIGURATION: Command =
     Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: CommandType::Set, name: PROXY };
-/// How long mbim-proxy may take to open a port that it does not hold yet, in seconds.
+/// How long mbim-proxy may take to open a port, in seconds.
 const PROXY_OPENS_WITHIN: u32 = 5;
 
 /// An open session. It is closed when it is dropped.
@@ -40,12 +40,12 @@ pub struct Session<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
     reassembly: Reassembly,
-    /// Bytes that were messages by their head, and made no sense.
+    /// The number of bytes in malformed messages.
     garbage: usize,
-    /// The command that an answer is waited for.
+    /// The command in progress.
     asked: Option<Asked>,
     may_reopen: bool,
-    /// Somebody else uses the modem by now: an OPEN or CLOSE of ours would end their session.
+    /// Another program has opened the port: an OPEN or CLOSE would end its session.
     shared: bool,
     tid: u32,
     deadline: Deadline,
@@ -54,14 +54,14 @@ pub struct Session<'p> {
 struct Asked {
     command: Command,
     buffer: Vec<u8>,
-    /// What it was sent with, which is more than one TID if it was sent again.
+    /// The TID of each time that it was sent.
     tids: Vec<u32>,
 }
 
 /// What the port received.
 enum Received {
     Message(Vec<u8>),
-    /// A fragment of a COMMAND_DONE whose message is not whole.
+    /// A fragment of a COMMAND_DONE that is not complete.
     AnswerFragment {
         tid: u32,
     },
@@ -72,23 +72,23 @@ struct Done {
     tid: u32,
     service: Uuid,
     cid: u32,
-    /// Whether it answers the command that an answer is waited for.
+    /// Whether it answers the command in progress.
     answers: bool,
     status: Status,
     buffer: Vec<u8>,
 }
 
 impl<'p> Session<'p> {
-    /// Opens the modem's control channel, and asks again until it answers: some do only when they have started.
+    /// Opens the session. OPEN is repeated until the modem answers, because some modems are still starting.
     ///
-    /// The session is over by `deadline`, close included.
+    /// The session, including CLOSE, ends by `deadline`.
     pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Session<'p>, SessionError> {
         let mut session = Session::over(port, deadline);
         session.open_function()?;
         Ok(session)
     }
 
-    /// Opens a session of our own beside others', on a new connection to mbim-proxy.
+    /// Opens a session through mbim-proxy, on a new connection.
     pub fn open_through_proxy(
         proxy: &'p mut dyn Link,
         port: &Path,
@@ -115,19 +115,19 @@ impl<'p> Session<'p> {
         }
     }
 
-    /// Sends a command and returns the answer. A modem that is busy is asked again until the time is up.
+    /// Sends a command and returns the answer. A busy modem is asked again until the deadline.
     ///
-    /// While no answer comes, a query is sent again. A command that sets something is not: queries let stale replies out
-    /// that may hold its answer back. It is sent again only if its answer is lost.
+    /// A query is repeated while no answer comes. A set command is not: instead, queries flush stale replies that may
+    /// hold back its answer. It is repeated only if its answer is lost.
     pub fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
         let (mut is_new, mut flushes) = (true, Vec::new());
-        // Of a command that sets something.
+        // For a set command.
         let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |session: &mut Self, until: Deadline| {
             if command.kind == CommandType::Set && is_sent && !loss.is_certain() {
                 session.framer.resynchronise();
-                // A proxy loses nothing, and takes nothing else before this.
+                // A proxy loses no message, and accepts no other message before this one.
                 if command != PROXY_CONFIGURATION {
                     flushes.push(session.send_command(Command { kind: CommandType::Query, ..command }, &[], by)?);
                 }
@@ -162,13 +162,13 @@ impl<'p> Session<'p> {
         retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(command.name, self.skipped() - skipped))
     }
 
-    /// Lets time pass, and takes from the port what comes meanwhile.
+    /// Reads and discards what the modem sends until the deadline.
     pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while self.receive_message(until)?.is_some() {}
         Ok(())
     }
 
-    /// When commands end, and what is left is kept for the close.
+    /// The deadline for commands. The rest of the time is for CLOSE.
     pub fn work_deadline(&self) -> Deadline {
         self.deadline.minus(CLEANUP_RESERVE)
     }
@@ -227,7 +227,7 @@ impl<'p> Session<'p> {
         self.ask_now(by)
     }
 
-    /// Gives up on what has not come whole, and sends the command once more.
+    /// Discards incomplete messages and repeats the command.
     fn ask_again(&mut self, by: Deadline) -> Result<(), SessionError> {
         self.framer.resynchronise();
         self.ask_now(by)
@@ -246,7 +246,7 @@ impl<'p> Session<'p> {
         self.send(Body::Command { service, cid, kind, buffer }, by)
     }
 
-    /// Sends a message with a TID of its own, and returns it.
+    /// Sends a message with a new TID, and returns the TID.
     fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
         if self.shared {
             return Err(LinkError::WriteTimeout.into());
@@ -261,8 +261,8 @@ impl<'p> Session<'p> {
         Ok(self.tid)
     }
 
-    /// The next COMMAND_DONE, whatever it answers. Where the modem says of our command that it is not open, it is
-    /// opened and asked again, once.
+    /// The next COMMAND_DONE, whichever command it answers. If the modem reports that the session is not open, the
+    /// session is opened again and the command is repeated, once.
     fn receive_done(&mut self, mut until: Deadline) -> Result<Option<Done>, SessionError> {
         while let Some(received) = self.receive_message(until)? {
             let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
@@ -282,13 +282,13 @@ impl<'p> Session<'p> {
                 }
                 Ok(Message { tid, body: Body::FunctionError(error) }) => match asked(tid) {
                     Some(_) if error == ProtocolError::NOT_OPENED && self.may_reopen => {
-                        debug!("the modem is not open any more, and is opened again");
+                        debug!("the session is not open any more, and is opened again");
                         self.may_reopen = false;
                         self.open_function()?;
                         self.ask_now(self.work_deadline())?;
                     }
                     Some(command) => return Err(SessionError::Function { request: command.name, error }),
-                    None => debug!("passed over function error {error}, TID {tid}"),
+                    None => debug!("ignored function error {error}, TID {tid}"),
                 },
                 passed_over => {
                     if is_answer(&passed_over) {
@@ -301,7 +301,7 @@ impl<'p> Session<'p> {
         Ok(None)
     }
 
-    /// The next whole message, or fragment of an answer; `None` where none came in time.
+    /// The next complete message or fragment of an answer; `None` if the deadline passes first.
     fn receive_message(&mut self, until: Deadline) -> Result<Option<Received>, SessionError> {
         loop {
             while let Some(message) = self.framer.next_message() {
@@ -329,7 +329,7 @@ impl<'p> Session<'p> {
 
     fn pass_over(&mut self, message: Result<Message, Malformed>, bytes: &[u8]) {
         match message {
-            Ok(Message { tid, body }) => debug!("passed over {body:?}, TID {tid}"),
+            Ok(Message { tid, body }) => debug!("ignored {body:?}, TID {tid}"),
             Err(malformed) => {
                 debug!("{malformed} in a message of {} bytes", bytes.len());
                 self.garbage += bytes.len();
@@ -337,13 +337,13 @@ impl<'p> Session<'p> {
         }
     }
 
-    /// Tells the modem, and waits a little for its answer: before that, the request may not have left, and closing the
-    /// port would stop it.
+    /// Sends CLOSE and waits for the answer. Before the answer, the request may not have left the host, and closing the
+    /// port would cancel it.
     fn close(&mut self) -> Result<(), SessionError> {
-        // A machine that is slow to let us run does not leave a modem with a session that nobody ends.
+        // Even if the deadline has passed on a slow machine, the session must be closed.
         let by = self.deadline.at_most(CLEANUP_RESERVE).max(Deadline::after(CLOSE_RESERVE));
         let mut tids = Vec::new();
-        // One that is not answered may not have been heard.
+        // The modem may have missed the first CLOSE.
         for until in [by.at_most(CLEANUP_RESERVE / 2), by] {
             tids.push(uninterrupted(|| self.send(Body::Close, by))?);
             while let Some(received) = uninterrupted(|| self.receive_message(until))? {
@@ -360,7 +360,7 @@ impl<'p> Session<'p> {
     }
 }
 
-/// Whether a request was answered with it, and an answer let out.
+/// Whether the message answers a request of this or an earlier client.
 fn is_answer(message: &Result<Message, Malformed>) -> bool {
     let bodies = message.as_ref().map(|message| &message.body);
     matches!(bodies, Ok(Body::OpenDone(_) | Body::CloseDone(_) | Body::CommandDone { .. }))

@@ -1,4 +1,4 @@
-//! Conversations with a modem: what was opened is closed on every way out.
+//! Sessions with a modem. Whatever a session opened is closed when it ends, however it ends.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -15,33 +15,31 @@ use log::debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// The end of a session's time, kept back for releasing the CID and closing the MBIM session. One that works answers
-/// within a few milliseconds; one that does not is told, and not waited for.
+/// The time reserved for releasing the CID and closing the MBIM session. A working modem answers within milliseconds.
 pub const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
-/// The share of it that is left when the CID has been released.
+/// The part of it that is reserved for CLOSE.
 const CLOSE_RESERVE: Duration = Duration::from_millis(50);
 
-/// How long a request waits for its answer before it is sent again, at first and at most.
+/// How long a request waits for its answer before it is repeated: the first time, and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// And where answers come that nobody waits for: somebody before us did not take all of theirs, each request lets one
-/// out, and ours stands behind them.
+/// Shorter retry interval while replies to an earlier client are queued: each request lets the modem send one of them.
 const STALE_REPLY_WAIT: Duration = Duration::from_millis(50);
-/// How long the answer to a request that changes the modem may take though later requests are answered, and how often
-/// such a request is sent at most: each allocation takes one of the ten or so CIDs.
+/// How long to wait for the answer to a request that changes the modem after a later request was answered, and how
+/// often such a request is sent at most. Each allocation takes one of about ten CIDs.
 const PATIENCE: Duration = Duration::from_secs(2);
 const MOST_SENDS: usize = 3;
-/// How long a busy modem is left in peace, at first and at most.
+/// The pause before a busy modem is asked again: the first time, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a request was not answered with what it asked for.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     #[error("no answer to {request}")]
     NoAnswer { request: &'static str },
-    /// Bytes came, and none of them were the answer, nor anything else of the protocol.
-    #[error("no answer to {request}, but {bytes} bytes that make no sense")]
+    /// Bytes came that are not part of the protocol.
+    #[error("no answer to {request}, but {bytes} bytes that are not part of the protocol")]
     Garbage { request: &'static str, bytes: usize },
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -58,7 +56,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether the modem means "ask again later".
+    /// Whether the request may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             SessionError::Qmi { error, .. } => error.is_transient(),
@@ -67,7 +65,7 @@ impl SessionError {
         }
     }
 
-    /// Whether the modem means that it does not know the request, or the service that the request is for.
+    /// Whether the modem does not know the request or its service.
     pub fn is_unsupported(&self) -> bool {
         match self {
             SessionError::Qmi { error, .. } => error.is_unsupported(),
@@ -104,10 +102,10 @@ impl Loss {
     }
 }
 
-/// Tries until there is an answer, the modem says no, or the time is up (`None`).
+/// Repeats an attempt until there is an answer, a permanent error, or the deadline (`None`).
 ///
-/// `attempt` sends the request and waits for its answer until the given moment; `rest` lets the time until the given
-/// moment pass, and is where a busy modem is left in peace.
+/// `attempt` sends the request and waits for its answer until the given deadline. `rest` waits until the given deadline
+/// before a busy modem is asked again.
 fn retry_until<S, T>(
     session: &mut S,
     by: Deadline,
@@ -126,7 +124,7 @@ fn retry_until<S, T>(
                 last_word = Some(busy);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            // The time was up while it was sent once more.
+            // The deadline passed while the request was repeated.
             Err(SessionError::Link(LinkError::WriteTimeout)) if last_word.is_some() => break,
             done => return done,
         }
@@ -134,8 +132,8 @@ fn retry_until<S, T>(
     last_word.map_or(Ok(None), Err)
 }
 
-/// Goes on where a signal stops it, or somebody else's coming, as putting things in order does: it is what both ask for,
-/// and short.
+/// Repeats an operation of the cleanup that a signal or another program interrupts. The cleanup is short, and must be
+/// complete.
 fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
     loop {
         match what() {
@@ -145,7 +143,7 @@ fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result
     }
 }
 
-/// What to say of an answer that did not come.
+/// The error for an answer that did not come.
 fn no_answer(request: &'static str, garbage: usize) -> SessionError {
     match garbage {
         0 => SessionError::NoAnswer { request },
@@ -153,8 +151,7 @@ fn no_answer(request: &'static str, garbage: usize) -> SessionError {
     }
 }
 
-/// Where a conversation begins to count its transactions: anywhere, so that a late answer to an earlier process is
-/// hardly ever taken for one to this.
+/// The first TID of a session. It is random, so that a late answer to an earlier process rarely matches.
 fn first_tid() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }

@@ -12,21 +12,21 @@ use log::debug;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What QMUX frames travel in.
+/// A transport for QMUX frames.
 pub trait QmuxTransport {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError>;
 
-    /// The next frame; `None` where none came in time.
+    /// The next frame; `None` if the deadline passes first.
     fn receive(&mut self, by: Deadline) -> Result<Option<Vec<u8>>, SessionError>;
 
-    /// Called when an answer did not come: whatever waits for its end no longer does.
+    /// Discards incomplete frames. Called when an answer did not come.
     fn resynchronise(&mut self);
 
-    /// How many bytes came that were part of no message.
+    /// The number of bytes that were not part of a message.
     fn skipped(&self) -> usize;
 }
 
-/// QMUX frames on a port of their own.
+/// QMUX frames directly on a port.
 pub struct RawQmux<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
@@ -66,7 +66,7 @@ impl QmuxTransport for RawQmux<'_> {
     }
 }
 
-/// Tells qmi-proxy, on a new connection to it, which port the connection is for.
+/// Sends qmi-proxy the path of the port that a new connection is for.
 pub fn open_through_proxy(qmux: &mut dyn QmuxTransport, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
     let mut client = Client::without_cid(qmux, Service::CTL, deadline);
     client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())])?;
@@ -89,30 +89,30 @@ impl Reply {
     }
 }
 
-/// A client of one service. Its CID is released when it is dropped, and so is one that the modem gives it too late.
+/// A client of one service. On drop, it releases its CID, and any CID that the modem allocated too late.
 pub struct Client<'c> {
     qmux: &'c mut dyn QmuxTransport,
     service: Service,
     cid: Option<u8>,
-    /// TID of an allocation that has not been answered.
+    /// The TID of an allocation without an answer.
     allocating: Option<u16>,
-    /// TIDs of releases that have not been answered.
+    /// The TIDs of releases without an answer.
     releasing: Vec<u16>,
     tid: u16,
     deadline: Deadline,
 }
 
 impl<'c> Client<'c> {
-    /// Waits until the modem answers at all, and then asks for a CID, once: each allocation takes one of about ten.
+    /// Waits until the modem answers, then allocates a CID. Each allocation takes one of about ten CIDs.
     ///
-    /// The client is done with the modem by `deadline`, release included.
+    /// The client, including the release of its CID, is done by `deadline`.
     pub fn allocate(
         qmux: &'c mut dyn QmuxTransport,
         service: Service,
         deadline: Deadline,
     ) -> Result<Self, SessionError> {
         let mut client = Client::without_cid(qmux, service, deadline);
-        // Not CTL Sync, which is the usual greeting: it would take everybody else's CIDs away.
+        // CTL Sync would release the CIDs of all clients.
         client.exchange(ctl::GET_VERSION_INFO, 0, &[])?;
         client.take_cid()?;
         Ok(client)
@@ -123,7 +123,7 @@ impl<'c> Client<'c> {
         Client { qmux, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
-    /// Sends a request and returns the answer. A modem that is busy is asked again until the time is up.
+    /// Sends a request and returns the answer. A busy modem is asked again until the deadline.
     ///
     /// # Errors
     /// The modem's last error, if it answered at all.
@@ -133,7 +133,7 @@ impl<'c> Client<'c> {
             None => self.take_cid()?,
         };
         match self.exchange(call, cid, tlvs) {
-            // The modem started anew, or somebody made it forget its clients.
+            // The modem restarted, or another program sent CTL Sync.
             Err(SessionError::Qmi { error: ErrorCode::INVALID_CLIENT_ID, .. }) => {
                 debug!("CID {cid} is no longer valid");
                 self.cid = None;
@@ -144,13 +144,13 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Lets time pass, and takes from the port what comes meanwhile: unread messages hold back later ones.
+    /// Reads and discards frames until the deadline: unread frames hold back later ones.
     pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while self.discard_next(until)? {}
         Ok(())
     }
 
-    /// Whether a frame came in time, to be put aside.
+    /// Discards the next frame. Returns whether there was one before the deadline.
     fn discard_next(&mut self, until: Deadline) -> Result<bool, SessionError> {
         let Some(frame) = self.qmux.receive(until)? else { return Ok(false) };
         if let Ok(message) = Message::parse(&frame) {
@@ -159,7 +159,7 @@ impl<'c> Client<'c> {
         Ok(true)
     }
 
-    /// When the client's requests end, and what is left is kept for the release.
+    /// The deadline for requests. The rest of the time is for the release of the CID.
     pub fn work_deadline(&self) -> Deadline {
         self.deadline.minus(CLEANUP_RESERVE)
     }
@@ -172,22 +172,22 @@ impl<'c> Client<'c> {
         Ok(cid)
     }
 
-    /// Sends a request and waits for its answer: same service, CID, message, and a TID that it was sent with.
+    /// Sends a request and waits for its answer: the same service, CID and message, and one of its TIDs.
     ///
-    /// While no answer comes, the request is sent again. A request that changes the modem is not: other requests let
-    /// stale replies out that may hold its answer back. It is sent again only if its answer is lost.
+    /// The request is repeated while no answer comes. A request that changes the modem is not: instead, other requests
+    /// flush stale replies that may hold back its answer. It is repeated only if its answer is lost.
     fn exchange(&mut self, call: Call, cid: u8, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
         let by = self.work_deadline();
         let skipped = self.qmux.skipped();
         let (mut tids, mut flushes, mut garbage) = (Vec::new(), Vec::new(), 0);
-        // Of a request that changes the modem.
+        // For a request that changes the modem.
         let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |client: &mut Self, until: Deadline| {
             if !tids.is_empty() {
                 client.qmux.resynchronise();
             }
             if call.is_change() && is_sent && !loss.is_certain() {
-                // A proxy loses nothing, and takes nothing else before this.
+                // A proxy loses no message, and accepts no other message before this one.
                 if call != ctl::PROXY_OPEN {
                     flushes.push(client.flush_stale_reply(call.service, cid, by)?);
                 }
@@ -234,9 +234,9 @@ impl<'c> Client<'c> {
             .ok_or_else(|| no_answer(call.name, garbage + self.qmux.skipped() - skipped))
     }
 
-    /// Sends a request whose answer does not matter, so that the modem lets one reply out. Returns the TID.
+    /// Sends a request to flush one stale reply. Returns the TID. The answer is ignored.
     ///
-    /// It goes to this service and CID, as each service of the modem has its own pace.
+    /// The request goes to the same service and CID, because each service has its own queue.
     fn flush_stale_reply(&mut self, service: Service, cid: u8, by: Deadline) -> Result<u16, SessionError> {
         let (call, cid) =
             if service == Service::DMS { (dms::GET_OPERATING_MODE, cid) } else { (ctl::GET_VERSION_INFO, 0) };
@@ -257,10 +257,10 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Deals with what answers no request that is waited for. A CID that comes too late, or to a process that is no
-    /// more, is nobody's and goes back.
+    /// Handles a message that does not answer the request in progress. A CID that was allocated too late, or for a
+    /// process that has ended, is released.
     fn discard(&mut self, message: &Message) {
-        debug!("passed over {} message {:#06x}, TID {}", message.service, message.id, message.tid);
+        debug!("ignored {} message {:#06x}, TID {}", message.service, message.id, message.tid);
         if (message.service, message.kind) != (Service::CTL, Kind::Response) {
             return;
         }
@@ -279,7 +279,7 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// 1 to 255 for CTL, where a TID is one byte; not 0 elsewhere either.
+    /// The next TID, never 0; 1 to 255 for CTL, where a TID has one byte.
     fn next_tid(&mut self, service: Service) -> u16 {
         self.tid = self.tid.wrapping_add(1);
         if self.tid & 0xff == 0 {
@@ -291,8 +291,8 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Gives the CID back, and one that comes too late, and waits a little for the answers: before that, the request
-    /// may not have left, and closing the port would stop it.
+    /// Releases the CID, and any CID that was allocated too late, and waits for the answers. Before an answer, the
+    /// request may not have left the host, and closing the port would cancel it.
     fn release(&mut self) -> Result<(), SessionError> {
         let by = self.deadline.minus(CLOSE_RESERVE).at_most(CLEANUP_RESERVE - CLOSE_RESERVE);
         if let Some(cid) = self.cid.take() {
@@ -325,7 +325,7 @@ impl Drop for Client<'_> {
     }
 }
 
-/// Service and CID, as the answers to Allocate CID and Release CID have them.
+/// Service and CID in the answers to Allocate CID and Release CID.
 fn allocated(tlvs: Tlvs) -> Result<(Service, u8), Malformed> {
     match tlvs.get(0x01, "allocated CID")? {
         [service, cid, ..] => Ok((Service(*service), *cid)),

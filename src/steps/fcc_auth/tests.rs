@@ -479,7 +479,7 @@ fn garbage_is_passed_over_and_told_if_there_is_nothing_else() {
         let transport = Transport { port: &mut garbling, protocol, proxied: None };
         let _clock = StoppedClock::stop();
         let outcome = run(transport, &Procedure::Sierra, None, Deadline::after(BUDGET));
-        assert_trouble(outcome, true, "bytes that make no sense");
+        assert_trouble(outcome, true, "bytes that are not part of the protocol");
         assert!(!garbling.0.is_open);
     }
 }
