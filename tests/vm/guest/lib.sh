@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scenarios are written in. Each runs in its own folder, $SCENARIO, with these and nothing of the one before.
+# Functions for scenarios. Each scenario runs in its own folder, $SCENARIO, and starts without leftovers of others.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -23,7 +23,7 @@ not() { ! "$@"; }
 # expect CONDITION…: a command that must succeed now.
 expect() { "$@" >/dev/null || fail "expected: $*"; }
 
-# scaled N: N of any unit of time on an idle machine, and more on a slow one. The guest measures SLOW, in percent.
+# scaled N: N units of time on an idle machine, and more on a slow one. The guest measures SLOW, in percent.
 scaled() { echo $(($1 * SLOW / 100)); }
 
 # wait_for SECONDS CONDITION…: a command that must succeed within so many (whole) seconds, scaled.
@@ -73,18 +73,18 @@ modem_process() {
 modem_killed() { kill -KILL "${pid_of[$1]}"; }
 plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
 
-# modem NAME COMMAND…: a word to the modem's control socket; prints the answer.
+# modem NAME COMMAND…: sends a command to the modem's control socket and prints the answer.
 modem() { /vm/bin/modem ask "$SCENARIO/$1.sock" "${@:2}"; }
 
 # transcript NAME: `KIND TEXT` a line, without the times.
 transcript() { [ ! -f "$SCENARIO/$1.transcript" ] || cut -d' ' -f2- "$SCENARIO/$1.transcript"; }
-# saw NAME REGEX: whether the modem saw such a thing; `times_seen NAME REGEX` prints how often.
+# saw NAME REGEX: whether the transcript has a matching line; `times_seen NAME REGEX` prints how many.
 saw() { [ "$(times_seen "$1" "$2")" -gt 0 ]; }
 times_seen() { transcript "$1" | grep -cE -- "$2" || true; }
 # when_seen NAME REGEX: the epoch in microseconds of the first such line.
 when_seen() { sed 's/\.//' "$SCENARIO/$1.transcript" | awk -v re="$2" '{ t = $1; $1 = ""; if (substr($0, 2) ~ re) { print t; exit } }'; }
 
-# What scenarios look for in transcripts: Sierra's switch, and the unlock, which is QMI inside MBIM as well.
+# Patterns for transcripts: Sierra's switch, and its unlock, which is also QMI inside of MBIM.
 SWITCH='^control 400b010000000000'
 UNLOCK='^qmi> .* DMS Set FCC Authentication$'
 export SWITCH UNLOCK
@@ -92,7 +92,7 @@ export SWITCH UNLOCK
 plugged() { [ "$(modem "$1" get plugged)" = true ]; }
 online() { [ "$(modem "$1" get mode)" = online ]; }
 
-# left_tidy NAME: nothing of ours is left in the modem, no client id and no MBIM session.
+# left_tidy NAME: the modem has no CID and no MBIM session.
 left_tidy() {
 	is "$(modem "$1" get cids)" 0 && is "$(modem "$1" get mbim-open)" false
 }
@@ -104,7 +104,7 @@ sysfs_port() {
 	bus=${bus%/speed}
 	echo "$bus/${bus##*/usb}-$((port_of[$1] + 1))"
 }
-# attribute NAME ATTRIBUTE: of the modem in sysfs, or nothing where it is not there.
+# attribute NAME ATTRIBUTE: an attribute of the modem in sysfs; prints nothing if it is missing.
 attribute() { cat "$(sysfs_port "$1")/$2" 2>/dev/null || true; }
 identity() { echo "$(attribute "$1" idVendor):$(attribute "$1" idProduct)"; }
 identity_is() { [ "$(identity "$1")" = "$2" ]; }
@@ -131,9 +131,9 @@ wwan_port() {
 	echo "/dev/${path##*/}"
 }
 
-# What the program said and did. ---------------------------------------------------------------------------
+# What the program reported and did. ---------------------------------------------------------------------------
 
-# journal: the program's own lines since the scenario began; all of them once the scenario has settled.
+# journal: the program's messages since the scenario began. Complete after `settle`.
 journal() {
 	if [ -d /run/systemd/system ]; then
 		journalctl -q -o cat -t wwan-quirks --since "@$BEGAN"
@@ -144,19 +144,19 @@ journal() {
 times_said() { journal | grep -cE -- "$1" || true; }
 said() { [ "$(times_said "$1")" -gt 0 ]; }
 
-# policy TEXT…: the administrator's config.toml, a line an argument.
+# policy TEXT…: writes the administrator's config.toml, one line per argument.
 policy() {
 	mkdir -p /etc/wwan-quirks
 	printf '%s\n' "$@" >/etc/wwan-quirks/config.toml
 }
 
-# trigger ACTION NAME: what an administrator's `udevadm trigger` does to one modem; returns when udev is done.
+# trigger ACTION NAME: runs `udevadm trigger` for one modem, and returns when udev is done.
 trigger() {
 	udevadm trigger --action="$1" --settle "$(sysfs_port "$2")"
 	settle
 }
 
-# settle: udev, mdev or procd is done with all events, and the journal has what was said in them.
+# settle: waits until udev, mdev or procd has handled all events and the journal has their messages.
 settle() {
 	if [ -f /run/vm/seqnum ]; then
 		wait_for 30 procd_is_done
@@ -168,24 +168,24 @@ settle() {
 	[ ! -d /run/systemd/system ] || journalctl --sync
 }
 procd_is_done() { is "$(cat /run/vm/seqnum)" "$(cat /sys/kernel/uevent_seqnum)"; }
-# It waits for an event, and none is queued (Rmem) on its netlink socket for uevents (15).
+# mdev waits, and its netlink socket for uevents (15) has no data (Rmem).
 mdev_is_done() {
 	local pid
 	pid=$(pidof mdev)
 	grep -q skb_wait "/proc/$pid/wchan" && awk -v pid="$pid" '$2 == 15 && $3 == pid { exit $5 != 0 }' /proc/net/netlink
 }
 
-# What must hold whatever was done to whom. ----------------------------------------------------------------
+# Invariants. ----------------------------------------------------------------
 
-# long: whether all is wanted, and not a sample of it (VM_LONG, see tests/vm/run).
+# long: whether to try all cases instead of a sample (VM_LONG, see tests/vm/run).
 long() { [ -e /vm/long ]; }
 
-# watch_events: from here on udev's events are timed. slowest_event prints how many milliseconds the longest one took,
-# from the kernel's word to udev's, the wait for those before it included.
+# watch_events: starts to time udev's events. slowest_event prints the milliseconds of the slowest one, from the kernel's
+# event to udev's, including the wait for earlier events.
 watch_events() {
 	udevadm monitor --kernel --udev >events &
 	at_end "kill $!"
-	# It prints this once it listens.
+	# udevadm prints this when it listens.
 	wait_for 5 grep -q '^KERNEL - ' events
 }
 slowest_event() {
@@ -196,15 +196,15 @@ slowest_event() {
 			if (/^KERNEL/) began[what] = time
 			else if (what in began) {
 				if (time - began[what] > most) { most = time - began[what]; which = what }
-				# The monitor may miss a line: the next one of udev is not of this one of the kernel.
+				# The monitor may miss a line, so that the next event of udev belongs to another event of the kernel.
 				delete began[what]
 			}
 		}
 		END { printf "%d\n", 1000 * most; print "slowest event:" which >"/dev/stderr" }' events
 }
 
-# still: udev has nothing left to do, and no run in it is left behind; what a unit carries on with may take its time. What
-# the kernel still had to tell when udev had settled begins a run after that, which has its time.
+# still: waits until udev is idle and no run of the program is left in it. Units may continue. A late event of the kernel
+# starts another run, which also has time to end.
 still() {
 	settle
 	wait_for 5 no_run_in_udev
@@ -217,12 +217,12 @@ no_run_in_udev() {
 	done
 }
 
-# crashed: whether the program was ended by a fault of its own; prints what says so.
+# crashed: whether the program crashed; prints the kernel's message.
 crashed() {
 	dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
 }
 
-# served NAME: the modem, plugged in again without any fault, comes online, and nothing of ours is left in it.
+# served NAME: plugs the modem in again without faults. It comes online, and no CID or session remains.
 served() {
 	modem "$1" unplug >/dev/null
 	still
@@ -233,7 +233,7 @@ served() {
 	wait_for 10 left_tidy "$1"
 }
 
-# out_after NAME N: plugs it in to be pulled out after the Nth transfer, and waits until it is, or is through with fewer.
+# out_after NAME N: plugs in a modem that leaves after the Nth transfer. Waits until it left or needed fewer transfers.
 out_after() {
 	modem "$1" unplug
 	still
