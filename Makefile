@@ -149,6 +149,7 @@ install-program:
 	install -d $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -m 644 config/quirks.d/*.toml $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -D -m 644 config/config.toml $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
+	install -m 644 config/compositions.toml $(DESTDIR)$(DATADIR)/wwan-quirks/compositions.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
 ifneq ($(abspath $(DATADIR)),$(FOUND_DATADIR))
 	install -d $(DESTDIR)$(FOUND_DATADIR)

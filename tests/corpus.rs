@@ -61,6 +61,7 @@ impl CapturedConfiguration {
                 "cdc_mbim" => Function::Mbim,
                 "cdc_ether" => Function::Ecm,
                 "cdc_ncm" => Function::Ncm,
+                "rndis_host" => Function::Rndis,
                 "usb-storage" => Function::Storage,
                 "option" | "qcserial" | "sierra" if *class == 0xff => Function::Serial,
                 _ => return None,

@@ -229,18 +229,18 @@ fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
 }
 
 #[test]
-fn a_composition_is_not_set_on_what_is_no_such_modem() {
+fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
     let root = Root::new();
     root.plug("1-1", "1199:9071", &mc7710());
-    root.plug("1-2", "12d1:15c1", &mc7710());
+    root.plug("1-2", "1bbb:00ca", &mc7710());
     for (arguments, code, words) in [
-        (&["1-1", "foo"][..], 2, "neither a number (8), nor a bitmask (0x100d), nor functions"),
-        (&["1-1", "qmi+at"], 2, "neither a number"),
+        (&["1-1", "foo\""][..], 2, "neither a value that a modem lists (8, 0x100d, 9011), nor functions"),
+        (&["1-1", "qmi+at"], 2, "neither a value"),
         (&["1-1", "--reset"], 2, "VALUE"),
         (&["1-1", "--no-at-port"], 2, "VALUE"),
         (&["1-1", "--password", "A\""], 2, "letters and digits"),
         (&["1-7"], 2, "there is no modem 1-7"),
-        (&["1-2", "mbim"], 1, "composition: failed: 12d1:15c1 is none of the modems"),
+        (&["1-2", "mbim"], 1, "composition: failed: the composition of 1bbb:00ca is not known"),
         (&["1-1", "mbim"], 1, "composition: failed: the modem has no port that can be asked"),
         (&["1-1", "--json"], 1, "\"outcome\": \"failed\""),
     ] {

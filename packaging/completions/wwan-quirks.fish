@@ -33,7 +33,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'H
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "apply" -d 'Do immediately what the hook would do'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "status" -d 'Show each modem\'s identity, mode, configuration and last result'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "explain" -d 'Show which quirk and which policy apply to a modem, and the plan; with -v, also the messages in hex'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show the USB composition of a Sierra modem, or set it permanently'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "composition" -d 'Show the USB composition of a modem, or set it permanently'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "report" -d 'Print what a maintainer needs to add or fix a quirk, with serial numbers masked'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 'Find problems on this system, with their remedies'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, one quirk per line'
@@ -66,7 +66,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'Password for AT!ENTERCND; default: the well-known one' -r
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Allow a composition without AT port'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l no-at-port -d 'Allow a composition that has no AT port, or that is not known'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Reset the modem and wait until it returns with the new composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Print more messages to standard error; twice prints all'

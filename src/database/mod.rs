@@ -1,5 +1,6 @@
 //! What the configuration files say: quirks and policy, with the location of each value.
 
+pub mod compositions;
 pub mod diagnostic;
 pub mod layers;
 pub mod policy;

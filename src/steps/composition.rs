@@ -1,41 +1,64 @@
-//! The USB composition of a Sierra modem: what a modem says of it, what may be set, and setting it. The modem keeps it
-//! for good, and takes it up when it starts again.
+//! The USB composition that a modem stores: reading it, checking a wish against what the modem lists, setting it. The
+//! modem uses a new composition from its next start on.
 //!
-//! How it is said is one thing ([`Dialogue`]), what is said another ([`go_through`]).
+//! [`Dialogue`] is one way to ask a modem. [`read_and_set`] is the same for all.
 
 mod at;
+#[cfg(test)]
+mod corpus;
 mod dms;
+mod family;
 
-pub use at::Console;
+pub use at::{Commands, Console};
 pub use dms::Dms;
+pub use family::FamilyConsole;
 
-use crate::database::quirks::composition::{Composition, Table, Value, Wanted};
+use std::collections::BTreeMap;
+
+use crate::database::compositions::{Composition, Provenance, Wanted, names};
 use crate::modem::access::PortUnavailable;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::wire::qmi::ErrorCode;
 use crate::outcome::Failure;
 
-/// What the modem says of itself.
+/// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct Reading {
     /// How it was asked: `QMI`, `QMI in MBIM`, or the AT command.
-    pub by: &'static str,
+    pub by: String,
+    pub family: Provenance,
     pub current: Composition,
-    /// Those that it lists as supported.
+    /// The compositions that it lists as supported.
     pub supported: Vec<Composition>,
-    /// Whether it can be given this composition, though it is not among those.
-    pub other: Option<Composition>,
+    /// A composition that was asked for and is not among those: if it may be set all the same.
+    pub other: Option<Result<Composition, Failure>>,
+    /// Why no composition may be set, if so.
+    pub read_only: Option<String>,
+    pub restart: Restart,
+    /// Other settings, by name.
+    pub facts: BTreeMap<String, String>,
 }
 
-/// A conversation about the composition.
+/// How the modem starts again with a new composition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    OnRequest,
+    /// Setting a composition restarts it.
+    BySetting,
+    /// No command is known.
+    Unknown,
+}
+
+/// One way to ask a modem about its composition.
 pub trait Dialogue {
-    /// What the modem has and what it lists. `wanted` is looked at for a bitmask, of which there are too many to list.
-    fn standing(&mut self, table: &Table, wanted: Option<&Wanted>) -> Result<Standing, Fault>;
+    /// What the modem has, and what it lists. `wanted` matters for values that are too many to list.
+    fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault>;
 
-    fn set(&mut self, value: Value) -> Result<(), Fault>;
+    /// The modem may restart before it answers, if its [`Restart`] says so.
+    fn set(&mut self, composition: &Composition) -> Result<(), Fault>;
 
-    /// Has the modem start again. It may be gone before it answers.
+    /// Restarts the modem. It may leave before it answers.
     fn reset(&mut self) -> Result<(), Fault>;
 }
 
@@ -44,10 +67,10 @@ pub trait Dialogue {
 pub enum Fault {
     #[error(transparent)]
     Session(#[from] SessionError),
-    #[error("the modem wants a password, and refused the one that it was given")]
+    #[error("the modem refused the password")]
     Password,
     #[error("the modem knows none of the AT commands for it ({0})")]
-    NoCommand(&'static str),
+    NoCommand(String),
     #[error("the modem has no port that can be asked: no QMI, no MBIM, and no AT port")]
     NoPort,
     #[error("{0}")]
@@ -56,12 +79,14 @@ pub enum Fault {
     Unavailable(#[from] PortUnavailable),
     #[error("refused: {}", .0.reason)]
     Refused(Failure),
-    #[error("composition {value} is set, but the modem does not start again: {fault}")]
-    NotReset { value: Value, fault: Box<Fault> },
+    #[error("the modem refuses composition {value}: {answer}")]
+    NotAccepted { value: String, answer: String },
+    #[error("composition {value} is set, but the modem does not restart: {fault}")]
+    NotReset { value: String, fault: Box<Fault> },
 }
 
 impl Fault {
-    /// Whether the modem says that this way to it knows nothing of compositions.
+    /// Whether the modem reports that it knows no compositions on this port.
     pub fn is_unsupported(&self) -> bool {
         match self {
             Fault::Session(SessionError::At { .. }) => false,
@@ -71,125 +96,166 @@ impl Fault {
     }
 
     /// With what a person can do about it.
-    pub fn trouble(self) -> Failure {
-        let cure = match &self {
-            Fault::Refused(trouble) => trouble.remedy.clone(),
+    pub fn failure(self) -> Failure {
+        let remedy = match &self {
+            Fault::Refused(failure) => failure.remedy.clone(),
             Fault::NotReset { .. } => "power it off and on".to_owned(),
-            Fault::Password => "give yours with --password".to_owned(),
-            Fault::NoPort => "see whether the drivers qmi_wwan, cdc_mbim and qcserial or option are loaded".to_owned(),
+            Fault::Password => "pass yours with --password".to_owned(),
+            Fault::NoPort => {
+                "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
+            }
+            Fault::Unavailable(PortUnavailable::Held { .. }) => {
+                "stop it, or keep ModemManager away with `mmcli --inhibit-device`, then try again".to_owned()
+            }
             Fault::Unavailable(error) => error.remedy().to_owned(),
-            Fault::NotOpened(_) => "run it as root; else see what the kernel log says of the port".to_owned(),
+            Fault::NotOpened(_) => "run it as root; else see the kernel log".to_owned(),
             Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }
             Fault::Session(SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(_)) => {
-                "it may still be starting: try again; if it stays so, power the modem off and on".to_owned()
+                "the modem may still be starting: try again; if the problem stays, power the modem off and on"
+                    .to_owned()
             }
-            Fault::NoCommand(_) | Fault::Session(_) => {
+            Fault::NoCommand(_) | Fault::Session(_) | Fault::NotAccepted { .. } => {
                 "its firmware may not know compositions; nothing was changed".to_owned()
             }
         };
-        Failure::new(self.to_string(), cure)
+        Failure::new(self.to_string(), remedy)
     }
 }
 
-/// What came of a conversation.
+/// The result of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    pub standing: Standing,
-    /// The composition that was asked for, where one was.
+pub struct Exchange {
+    pub reading: Reading,
+    /// The composition that was asked for, if one was.
     pub chosen: Option<Composition>,
-    /// Whether the modem was told to start again.
+    /// Whether the modem restarts now.
     pub resets: bool,
 }
 
 /// What is asked of the modem.
 pub struct Request<'a> {
     pub wanted: Option<&'a Wanted>,
-    /// Whether a composition without AT port will do.
+    /// Whether a composition without AT port is allowed.
     pub no_at_port: bool,
     pub reset: bool,
-    /// Whether the bus shows the modem made of other interfaces than it says, so that it waits for a reset.
+    /// Whether the bus shows something other than this composition, so that the modem waits for a reset.
     pub waits: &'a dyn Fn(&Composition) -> bool,
 }
 
-/// Reads the composition, and sets another one where one is wanted that the modem has not, and may have.
-pub fn go_through(dialogue: &mut dyn Dialogue, request: &Request, table: &Table) -> Result<Told, Fault> {
-    let standing = dialogue.standing(table, request.wanted)?;
-    let Some(wanted) = request.wanted else { return Ok(Told { standing, chosen: None, resets: false }) };
-    let chosen = choose(&standing, wanted, request.no_at_port, table).map_err(Fault::Refused)?;
-    let is_set = chosen.value == standing.current.value;
+/// Reads the composition, and sets another one if one is wanted that the modem does not have yet, and may have.
+pub fn read_and_set(dialogue: &mut dyn Dialogue, request: &Request) -> Result<Exchange, Fault> {
+    let reading = dialogue.read(request.wanted)?;
+    let Some(wanted) = request.wanted else { return Ok(Exchange { reading, chosen: None, resets: false }) };
+    let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
+    let is_set = chosen.is(&reading.current) == Some(true);
     if !is_set {
-        dialogue.set(chosen.value)?;
+        check_restart(reading.restart, request.reset).map_err(Fault::Refused)?;
+        dialogue.set(&chosen)?;
     }
-    let resets = request.reset && (!is_set || (request.waits)(&chosen));
-    if resets {
-        let value = chosen.value;
+    let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || (request.waits)(&chosen));
+    if by_request {
+        let value = chosen.value.to_string();
         dialogue.reset().map_err(|fault| Fault::NotReset { value, fault: Box::new(fault) })?;
     }
-    Ok(Told { standing, chosen: Some(chosen), resets })
+    let resets = by_request || (!is_set && reading.restart == Restart::BySetting);
+    Ok(Exchange { reading, chosen: Some(chosen), resets })
+}
+
+/// Before anything is written: whether the modem restarts exactly if that is asked for.
+fn check_restart(restart: Restart, reset: bool) -> Result<(), Failure> {
+    match (restart, reset) {
+        (Restart::BySetting, false) => {
+            Err(Failure::new("the modem restarts when its composition is set", "--reset allows that"))
+        }
+        (Restart::Unknown, true) => Err(Failure::new(
+            "no command is known that restarts this modem",
+            "run it without --reset, then unplug the modem and plug it in again",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The composition that `wanted` means on this modem, if it may be set.
-fn choose(standing: &Standing, wanted: &Wanted, no_at_port: bool, table: &Table) -> Result<Composition, Failure> {
-    let fits = |composition: &&Composition| match wanted {
-        Wanted::Value(Value::Number(number)) => {
-            composition.value == Value::Number(*number) || composition.number == Some(*number)
-        }
-        Wanted::Value(value) => composition.value == *value,
-        Wanted::Functions(functions) => table.functions(&composition.layout) == *functions,
-    };
-    // What it has cannot do harm, and is not set.
-    if let Some(current) = Some(&standing.current).filter(fits) {
-        return Ok(current.clone());
+fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Composition, Failure> {
+    // What the modem has cannot do harm, and is not set.
+    if wanted.fits(&reading.current) {
+        return Ok(reading.current.clone());
     }
-    let fitting = || standing.supported.iter().chain(&standing.other).filter(fits);
-    let may_be = |composition: &&Composition| no_at_port || table.has_at_port(&composition.layout);
-    if let Some(chosen) = fitting().find(may_be) {
-        return Ok(chosen.clone());
+    if let Some(reason) = &reading.read_only {
+        return Err(Failure::new(reason.clone(), "nothing was changed"));
     }
-    Err(match fitting().next() {
-        Some(without) => Failure::new(
-            format!(
-                "composition {} ({}) has no AT port, by which a modem can be put right again",
-                without.value, without.layout
-            ),
+    let other = reading.other.as_ref().and_then(|other| other.as_ref().ok());
+    let fitting: Vec<&Composition> = reading.supported.iter().filter(|known| wanted.fits(known)).chain(other).collect();
+    let may_be = |composition: &&&Composition| no_at_port || composition.has_at_port();
+    if let Some(chosen) = fitting.iter().find(may_be) {
+        return Ok((*chosen).clone());
+    }
+    if let Some(without) = fitting.first() {
+        let has = if without.configurations.is_empty() { "may have no" } else { "has no" };
+        return Err(Failure::new(
+            format!("composition {} {has} AT port, which is the way back", describe(without)),
             "--no-at-port sets it all the same",
-        ),
-        None => {
-            let list: Vec<String> = standing.supported.iter().map(|known| known.value.to_string()).collect();
-            Failure::new(
-                format!("the modem does not list {wanted} as supported"),
-                format!("choose from {}", list.join(", ")),
-            )
-        }
-    })
+        ));
+    }
+    if let Some(Err(failure)) = &reading.other {
+        return Err(failure.clone());
+    }
+    let list: Vec<String> = reading.supported.iter().map(|known| known.value.to_string()).collect();
+    Err(Failure::new(
+        format!("the modem does not list {wanted} as supported"),
+        match list.as_slice() {
+            [] => "it lists nothing that this program knows".to_owned(),
+            list => format!("choose from {}", list.join(", ")),
+        },
+    ))
+}
+
+/// `8 (mbim: dm nmea at mbim)`.
+pub fn describe(composition: &Composition) -> String {
+    let Composition { value, layout, configurations, .. } = composition;
+    match (configurations.is_empty(), layout.as_str()) {
+        (true, _) => format!("{value} (not known)"),
+        (_, "") => format!("{value} ({})", names(&composition.functions())),
+        _ => format!("{value} ({}: {layout})", names(&composition.functions())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::compositions::shipped;
 
-    fn standing(current: u8, supported: &[u8]) -> Standing {
-        let table = Table::shipped();
+    fn reading(current: u8, supported: &[u8]) -> Reading {
+        let table = shipped().sierra.unwrap();
         let supported = supported.iter().map(|number| table.of_number(*number)).collect();
-        Standing { by: "QMI", current: table.of_number(current), supported, other: None }
+        Reading {
+            by: "QMI".to_owned(),
+            family: table.provenance(),
+            current: table.of_number(current),
+            supported,
+            other: None,
+            read_only: None,
+            restart: Restart::OnRequest,
+            facts: BTreeMap::new(),
+        }
     }
 
-    /// A modem that says what it was told to say.
+    /// A modem that reports this, whatever is set.
     struct Modem {
-        standing: Standing,
+        reading: Reading,
         seen: Vec<String>,
     }
 
     impl Dialogue for Modem {
-        fn standing(&mut self, _: &Table, _: Option<&Wanted>) -> Result<Standing, Fault> {
-            Ok(self.standing.clone())
+        fn read(&mut self, _: Option<&Wanted>) -> Result<Reading, Fault> {
+            Ok(self.reading.clone())
         }
 
-        fn set(&mut self, value: Value) -> Result<(), Fault> {
-            self.seen.push(format!("set {value}"));
+        fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+            self.seen.push(format!("set {}", composition.value));
             Ok(())
         }
 
@@ -200,47 +266,79 @@ mod tests {
     }
 
     #[track_caller]
-    fn told(wanted: &str, no_at_port: bool, reset: bool, waits: bool, seen: &[&str]) -> Result<Told, Fault> {
-        let mut modem = Modem { standing: standing(8, &[1, 6, 7, 8, 9, 10, 14, 19]), seen: Vec::new() };
+    fn ask(
+        modem: &mut Modem,
+        wanted: &str,
+        [no_at_port, reset, waits]: [bool; 3],
+        seen: &[&str],
+    ) -> Result<String, String> {
         let wanted = wanted.parse().ok();
         let request = Request { wanted: wanted.as_ref(), no_at_port, reset, waits: &|_| waits };
-        let told = go_through(&mut modem, &request, &Table::shipped());
+        let exchange = read_and_set(modem, &request);
         assert_eq!(modem.seen, seen);
-        told
+        exchange
+            .map(|exchange| exchange.chosen.map_or_else(String::new, |chosen| chosen.value.to_string()))
+            .map_err(|fault| fault.failure().to_string())
+    }
+
+    fn modem() -> Modem {
+        Modem { reading: reading(8, &[1, 6, 7, 8, 9, 10, 14, 19]), seen: Vec::new() }
     }
 
     #[test]
-    fn what_is_wanted_is_set_once_and_reset_if_told_so() {
-        let chosen = |told: Result<Told, Fault>| told.unwrap().chosen.unwrap().value.to_string();
-        assert_eq!(chosen(told("qmi", false, false, false, &["set 6"])), "6");
-        assert_eq!(chosen(told("qmi+mbim", false, true, false, &["set 14", "reset"])), "14");
-        assert_eq!(chosen(told("7", false, true, false, &["set 7", "reset"])), "7");
-        assert_eq!(chosen(told("9", true, false, false, &["set 9"])), "9");
-        // It has it: nothing is set, and it starts again only where the bus does not show it.
-        assert_eq!(chosen(told("mbim", false, true, false, &[])), "8");
-        assert_eq!(chosen(told("8", false, true, true, &["reset"])), "8");
-        assert_eq!(chosen(told("8", false, false, true, &[])), "8");
-        assert_eq!(told("", false, true, true, &[]).unwrap().chosen, None);
+    fn a_composition_is_set_once_and_the_modem_reset_only_on_request() {
+        for (wanted, flags, seen, chosen) in [
+            ("qmi", [false, false, false], &["set 6"][..], "6"),
+            ("qmi+mbim", [false, true, false], &["set 14", "reset"], "14"),
+            ("7", [false, true, false], &["set 7", "reset"], "7"),
+            ("9", [true, false, false], &["set 9"], "9"),
+            // The modem has it: nothing is set, and it restarts only if the bus does not show it.
+            ("mbim", [false, true, false], &[], "8"),
+            ("8", [false, true, true], &["reset"], "8"),
+            ("8", [false, false, true], &[], "8"),
+            ("", [false, true, true], &[], ""),
+        ] {
+            assert_eq!(ask(&mut modem(), wanted, flags, seen).unwrap(), chosen, "{wanted}");
+        }
     }
 
     #[test]
-    fn what_may_do_harm_is_refused_and_nothing_is_said_to_the_modem() {
-        let refused = |told: Result<Told, Fault>| told.unwrap_err().trouble().to_string();
-        let text = refused(told("13", true, true, true, &[]));
+    fn what_may_do_harm_is_refused_and_nothing_is_sent() {
+        let refused = |wanted, no_at_port| ask(&mut modem(), wanted, [no_at_port, true, true], &[]).unwrap_err();
+        let text = refused("13", true);
         assert_eq!(text, "refused: the modem does not list 13 as supported; choose from 1, 6, 7, 8, 9, 10, 14, 19");
-        let text = refused(told("9", false, true, true, &[]));
-        assert!(text.starts_with("refused: composition 9 (mbim) has no AT port"), "{text}");
-        assert!(refused(told("ecm", true, true, true, &[])).contains("does not list ecm"));
-        assert!(refused(told("0x100d", true, true, true, &[])).contains("does not list 0x100d"));
-        assert!(refused(told("68a2", true, true, true, &[])).contains("does not list 68a2"));
+        let text = refused("9", false);
+        assert!(text.starts_with("refused: composition 9 (mbim: mbim) has no AT port"), "{text}");
+        for wanted in ["ecm", "0x100d", "68a2"] {
+            assert!(refused(wanted, true).contains(&format!("does not list {wanted}")));
+        }
+        let mut read_only = modem();
+        read_only.reading.read_only = Some("too little is known".to_owned());
+        let text = ask(&mut read_only, "qmi", [true, true, true], &[]).unwrap_err();
+        assert_eq!(text, "refused: too little is known; nothing was changed");
     }
 
     #[test]
-    fn a_function_is_had_with_an_at_port_where_there_is_one() {
-        let table = Table::shipped();
+    fn a_modem_that_restarts_by_itself_needs_the_request_and_another_must_not_have_it() {
+        let restarts = |restart| {
+            let mut modem = modem();
+            modem.reading.restart = restart;
+            modem
+        };
+        let mut itself = restarts(Restart::BySetting);
+        let text = ask(&mut itself, "qmi", [false, false, false], &[]).unwrap_err();
+        assert_eq!(text, "refused: the modem restarts when its composition is set; --reset allows that");
+        assert!(ask(&mut itself, "qmi", [false, true, false], &["set 6"]).is_ok());
+        let mut never = restarts(Restart::Unknown);
+        assert!(ask(&mut never, "qmi", [false, true, false], &[]).unwrap_err().contains("no command is known"));
+        assert!(ask(&mut never, "qmi", [false, false, false], &["set 6"]).is_ok());
+    }
+
+    #[test]
+    fn of_several_compositions_with_a_function_the_one_with_an_at_port_is_chosen() {
         let wanted = "mbim".parse().unwrap();
         let chosen = |supported: &[u8], no_at_port| {
-            choose(&standing(6, supported), &wanted, no_at_port, &table).map(|chosen| chosen.value.to_string()).ok()
+            choose(&reading(6, supported), &wanted, no_at_port).map(|chosen| chosen.value.to_string()).ok()
         };
         assert_eq!(chosen(&[9, 8], false).as_deref(), Some("8"));
         assert_eq!(chosen(&[9, 8], true).as_deref(), Some("9"));

@@ -1,26 +1,43 @@
 //! What a USB configuration offers to a host.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a configuration offers to a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Function {
     Mbim,
     Qmi,
     Ecm,
     Ncm,
+    Rndis,
     Storage,
     Serial,
 }
 
 impl Function {
+    pub const ALL: [Function; 7] = [
+        Function::Mbim,
+        Function::Qmi,
+        Function::Ecm,
+        Function::Ncm,
+        Function::Rndis,
+        Function::Storage,
+        Function::Serial,
+    ];
+
+    /// Whether it carries a data connection.
+    pub fn is_network(self) -> bool {
+        !matches!(self, Function::Storage | Function::Serial)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Function::Mbim => "mbim",
             Function::Qmi => "qmi",
             Function::Ecm => "ecm",
             Function::Ncm => "ncm",
+            Function::Rndis => "rndis",
             Function::Storage => "storage",
             Function::Serial => "serial",
         }

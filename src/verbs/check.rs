@@ -1,4 +1,4 @@
-//! `check`: validates the database and the policy.
+//! `check`: validates the database, the policy and the compositions.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
@@ -25,7 +26,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     }
     for path in files {
         match read(path) {
-            Ok(text) => errors.extend(check(path, &text).into_iter().map(LoadError::from)),
+            Ok(text) => errors.extend(check(path, &text)),
             Err(error) => exit = exit.max(report_errors([Error::from(error)])),
         }
     }
@@ -51,19 +52,23 @@ fn installed(root: &Root) -> Vec<LoadError> {
         }
     }
     errors.extend(Policy::load(root).1);
+    errors.extend(Compositions::load(root).1);
     errors
 }
 
-/// The errors in one file. The file is a policy if its name is `config.toml` or if it is in a folder `config.d`.
-fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
+/// The errors in one file. The name or the folder of the file says what it is.
+fn check(path: &Path, text: &str) -> Vec<LoadError> {
     let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if is_drop_in || path.ends_with("config.toml") {
-        return policy::check(path, text);
+        return policy::check(path, text).into_iter().map(LoadError::from).collect();
+    }
+    if path.ends_with(compositions::FILE) {
+        return compositions::check(path, text);
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let (quirks, mut errors) = fragment::parse(&file, text);
     errors.extend(audit(&quirks, None).iter().map(|finding| locate(finding, path, text)));
-    errors
+    errors.into_iter().map(LoadError::from).collect()
 }
 
 /// A finding at its ID in `text`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::database::quirks::composition::Wanted;
+use crate::database::compositions::Wanted;
 
 /// Make WWAN modems on USB work: leave install mode, set the USB configuration, unlock the radio
 ///
@@ -51,7 +51,7 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Show the USB composition of a Sierra modem, or set it permanently
+    /// Show the USB composition of a modem, or set it permanently
     Composition {
         /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
         device: String,
@@ -128,9 +128,9 @@ pub struct Devices {
 
 #[derive(Debug, Args)]
 pub struct Setting {
-    /// Number (8), bitmask (0x100d) or functions (qmi, mbim, qmi+mbim) of the composition to set
+    /// Value that the modem lists (8, 0x100d, 9011) or functions (qmi, mbim, qmi+mbim) of the composition to set
     pub value: Option<Wanted>,
-    /// Allow a composition without AT port
+    /// Allow a composition that has no AT port, or that is not known
     #[arg(long, requires = "value")]
     pub no_at_port: bool,
     /// Reset the modem and wait until it returns with the new composition

@@ -41,7 +41,9 @@ impl Root {
             let entry = entry.unwrap();
             fs::copy(entry.path(), shipped.join(entry.file_name())).unwrap();
         }
-        fs::copy(config.join("config.toml"), root.0.join("usr/share/wwan-quirks/config.toml")).unwrap();
+        for file in ["config.toml", "compositions.toml"] {
+            fs::copy(config.join(file), root.0.join("usr/share/wwan-quirks").join(file)).unwrap();
+        }
         root
     }
 

@@ -1,7 +1,6 @@
 //! The quirks database: TOML files in layers, parsed into [`Quirk`]s.
 
 pub mod audit;
-pub mod composition;
 pub mod fragment;
 pub mod switch;
 

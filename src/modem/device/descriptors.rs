@@ -12,6 +12,8 @@ const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
 const ENDPOINT: u8 = 5;
 
+/// Linux drivers/net/usb/rndis_host.c.
+const RNDIS: [[u8; 3]; 3] = [[0x02, 0x02, 0xff], [0xe0, 0x01, 0x03], [0xef, 0x04, 0x01]];
 const CLASS_COMMUNICATIONS: u8 = 0x02;
 pub const CLASS_MASS_STORAGE: u8 = 0x08;
 pub const CLASS_VENDOR: u8 = 0xff;
@@ -107,6 +109,9 @@ impl Configuration {
         }
         if communications(SUBCLASS_NCM) {
             functions.push(Function::Ncm);
+        }
+        if first.iter().any(|i| RNDIS.contains(&[i.class, i.subclass, i.protocol])) {
+            functions.push(Function::Rndis);
         }
         if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
             functions.push(Function::Storage);

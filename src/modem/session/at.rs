@@ -34,6 +34,11 @@ impl<'p> Conversation<'p> {
         Ok(conversation)
     }
 
+    /// Gives the conversation another deadline.
+    pub fn extend(&mut self, deadline: Deadline) {
+        self.deadline = deadline.minus(CLEANUP_RESERVE);
+    }
+
     /// Sends a command once and returns the lines before the result code. It is not repeated, because an answer does
     /// not name its command. `name` is for messages.
     pub fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {

@@ -3,53 +3,73 @@
 //! Facts: Sierra's AT command references 2130616 and 4114486; help texts and answers as posted by users of an MC7455
 //! (forum.sierrawireless.com 9372) and in the text of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
-use super::{Dialogue, Fault, Standing};
-use crate::database::quirks::composition::{Bits, Composition, Table, Value, Wanted};
+use super::{Dialogue, Fault, Reading, Restart};
+use crate::database::compositions::sierra::Bits;
+use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::{Malformed, at};
+use crate::outcome::Failure;
 
 const PRODUCT: &str = "AT!UDPID";
 const NUMBER: &str = "AT!UDUSBCOMP";
 const MASK: &str = "AT!USBCOMP";
-/// The modem's own name of the only type of configuration that keeps the product ID.
-const GENERIC: &str = "generic";
 
-/// A modem's AT port.
+/// The commands of a kind of modem, in the order in which to try them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commands(&'static [&'static str]);
+
+impl Commands {
+    pub fn of(table: &Sierra, id: crate::usb::UsbId) -> Commands {
+        match () {
+            () if table.is_direct_ip(id) => Commands(&[PRODUCT]),
+            () if table.has_only_masks(id) => Commands(&[MASK]),
+            () => Commands(&[NUMBER, MASK]),
+        }
+    }
+}
+
+/// A Sierra modem's AT port.
 pub struct Console<'c, 'p> {
     at: &'c mut Conversation<'p>,
+    table: &'c Sierra,
     password: &'c str,
-    is_direct_ip: bool,
-    /// The password was given.
+    commands: Commands,
+    /// The modem accepted the password.
     is_open: bool,
-    /// The type that [`MASK`] wants before the bits.
-    kind: u8,
+    /// The type that [`MASK`] takes before the bits.
+    config_type: u8,
 }
 
 impl<'c, 'p> Console<'c, 'p> {
-    pub fn new(at: &'c mut Conversation<'p>, password: &'c str, is_direct_ip: bool) -> Console<'c, 'p> {
-        Console { at, password, is_direct_ip, is_open: false, kind: 0 }
+    pub fn new(
+        at: &'c mut Conversation<'p>,
+        table: &'c Sierra,
+        password: &'c str,
+        commands: Commands,
+    ) -> Console<'c, 'p> {
+        Console { at, table, password, commands, is_open: false, config_type: 0 }
     }
 
-    /// The command that the modem knows, and what it lists. The password is given when it knows none without.
+    /// The command that the modem knows, and its list. If the modem knows none without the password, the password is
+    /// sent.
     fn list(&mut self) -> Result<(&'static str, Vec<String>), Fault> {
-        let commands: &[&'static str] = if self.is_direct_ip { &[PRODUCT] } else { &[NUMBER, MASK] };
         loop {
-            for command in commands {
+            for command in self.commands.0 {
                 match self.at.command(command, &format!("{command}=?")) {
                     Err(SessionError::At { .. }) => {}
                     listed => return Ok((command, listed?)),
                 }
             }
             if self.is_open {
-                return Err(Fault::NoCommand(if self.is_direct_ip { PRODUCT } else { "AT!UDUSBCOMP, AT!USBCOMP" }));
+                return Err(Fault::NoCommand(self.commands.0.join(", ")));
             }
             self.enter()?;
         }
     }
 
-    /// Sends a command, and where the modem refuses it, the password and the command once more.
+    /// Sends a command; if the modem refuses it, sends the password and the command once more.
     fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, Fault> {
         match self.at.command(name, command) {
             Err(SessionError::At { .. }) if !self.is_open => {
@@ -73,9 +93,10 @@ impl<'c, 'p> Console<'c, 'p> {
 }
 
 impl Dialogue for Console<'_, '_> {
-    fn standing(&mut self, table: &Table, wanted: Option<&Wanted>) -> Result<Standing, Fault> {
+    fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault> {
         let (by, listed) = self.list()?;
         let current = self.command(by, &format!("{by}?"))?;
+        let table = self.table;
         let missing = |field| SessionError::Malformed { request: by, malformed: Malformed::Missing { field } };
         let mut other = None;
         let (current, supported) = match by {
@@ -91,22 +112,37 @@ impl Dialogue for Console<'_, '_> {
             }
             _ => {
                 let bits = bits(&listed);
-                self.kind = listed.iter().find_map(|line| generic(line)).ok_or(missing("generic type"))?;
+                self.config_type = config_type(table, &current, &listed).ok_or(missing("usable configuration type"))?;
                 let current = current.iter().find_map(|line| mask(line)).ok_or(missing("interface bitmask"))?;
-                if let Some(Wanted::Value(Value::Mask(mask))) = wanted {
-                    other = table.allows(*mask, &bits).then(|| table.of_mask(*mask, &bits));
+                if let Some(wanted) = wanted.and_then(wanted_mask) {
+                    other = Some(table.checked(wanted, &bits, current));
                 }
-                (table.of_mask(current, &bits), table.of_bits(&bits))
+                (table.of_mask(current, &bits), table.of_bits(&bits, current))
             }
         };
-        Ok(Standing { by, current, supported, other })
+        Ok(Reading {
+            by: by.to_owned(),
+            family: table.provenance(),
+            current,
+            supported,
+            other,
+            read_only: None,
+            restart: Restart::OnRequest,
+            facts: Default::default(),
+        })
     }
 
-    fn set(&mut self, value: Value) -> Result<(), Fault> {
-        match value {
+    fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+        match &composition.value {
             Value::Product(product) => self.command(PRODUCT, &format!("{PRODUCT}={product:04X}")),
             Value::Number(number) => self.command(NUMBER, &format!("{NUMBER}={number}")),
-            Value::Mask(mask) => self.command(MASK, &format!("{MASK}=1,{},{mask:X}", self.kind)),
+            Value::Mask(mask) => self.command(MASK, &format!("{MASK}=1,{},{mask:X}", self.config_type)),
+            Value::Text(text) => {
+                return Err(Fault::Refused(Failure::new(
+                    format!("{text} is no composition of a Sierra modem"),
+                    "choose from the list of `wwan-quirks composition`",
+                )));
+            }
         }
         .map(drop)
     }
@@ -120,13 +156,13 @@ impl Dialogue for Console<'_, '_> {
 }
 
 /// The product IDs in lines like `68A2`, `!UDPID: 68A2` or `APP : 68A2`.
-fn products(lines: &[String]) -> impl Iterator<Item = u16> {
+pub(super) fn products(lines: &[String]) -> impl Iterator<Item = u16> {
     let words = lines.iter().flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()));
     words.filter(|word| word.len() == 4).filter_map(|word| u16::from_str_radix(word, 16).ok())
 }
 
 /// `!UDUSBCOMP: 6`, or the number alone.
-fn number(line: &str) -> Option<u8> {
+pub(super) fn number(line: &str) -> Option<u8> {
     let named = at::values(line, "!UDUSBCOMP").and_then(|values| values.first().copied());
     named.unwrap_or(line).parse().ok()
 }
@@ -138,18 +174,43 @@ fn supported(line: &str) -> Option<u8> {
     number.trim().parse().ok().filter(|_| supported)
 }
 
+/// The configuration type to set: the one that the modem has, if it keeps the ports, else the first such one that the
+/// modem lists.
+pub(super) fn config_type(table: &Sierra, current: &[String], listed: &[String]) -> Option<u8> {
+    let present = current.iter().find_map(|line| current_type(line)).filter(|(_, name)| table.keeps_ports(name));
+    let listed = || listed.iter().flat_map(|line| listed_types(line)).find(|(_, name)| table.keeps_ports(name));
+    present.or_else(listed).map(|(number, _)| number)
+}
+
+/// `Config Type:  4 (MBIM V2)`.
+fn current_type(line: &str) -> Option<(u8, &str)> {
+    let (name, value) = line.split_once(':')?;
+    let (number, name_of_type) = value.trim().split_once(' ')?;
+    let name_of_type = name_of_type.trim().strip_prefix('(')?.strip_suffix(')')?;
+    Some((number.parse().ok()?, name_of_type)).filter(|_| name.trim().eq_ignore_ascii_case("config type"))
+}
+
 /// `<Config Type> - 1:Generic, 2:USBIF-MBIM, 3:RNDIS` of 74xx; `1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS` of
 /// 75xx, which changes its product ID and loses its ports with another one.
-fn generic(line: &str) -> Option<u8> {
-    let (_, types) = line.split_once("<Config Type>")?.1.split_once('-')?;
-    types.split(',').find_map(|kind| {
-        let (number, name) = kind.split_once(':')?;
-        number.trim().parse().ok().filter(|_| name.trim().to_ascii_lowercase().ends_with(GENERIC))
-    })
+fn listed_types(line: &str) -> Vec<(u8, &str)> {
+    let types =
+        line.split_once("<Config Type>").and_then(|(_, rest)| rest.split_once('-')).map_or("", |(_, types)| types);
+    let one = |kind| {
+        let (number, name) = str::split_once(kind, ':')?;
+        Some((number.trim().parse().ok()?, name.trim()))
+    };
+    types.split(',').filter_map(one).collect()
+}
+
+/// The bitmask that a person asks for.
+fn wanted_mask(wanted: &Wanted) -> Option<u32> {
+    let Wanted::Value(text) = wanted else { return None };
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// The bits that are listed as `NMEA     - 0x00000004,`.
-fn bits(lines: &[String]) -> Bits {
+pub(super) fn bits(lines: &[String]) -> Bits {
     let bit = |line: &String| {
         let (name, bit) = line.rsplit_once("0x")?;
         let name = name.trim_end_matches([' ', '-']).rsplit(' ').next()?;
@@ -160,7 +221,7 @@ fn bits(lines: &[String]) -> Bits {
 }
 
 /// `Interface bitmask: 0000050D (diag,nmea,modem,rmnet0,rmnet1)`.
-fn mask(line: &str) -> Option<u32> {
+pub(super) fn mask(line: &str) -> Option<u32> {
     let (name, mask) = line.split_once(':')?;
     let mask = u32::from_str_radix(mask.split_whitespace().next()?, 16).ok()?;
     name.eq_ignore_ascii_case("interface bitmask").then_some(mask)
@@ -169,6 +230,7 @@ fn mask(line: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::{self, StoppedClock};
     use crate::modem::link::Link;
@@ -245,29 +307,31 @@ mod tests {
         }
     }
 
-    fn talk<T>(modem: &mut Modem, password: &str, is_direct_ip: bool, with: impl FnOnce(&mut Console) -> T) -> T {
+    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
+        let table = shipped().sierra.unwrap();
         let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
-        with(&mut Console::new(&mut at, password, is_direct_ip))
+        let commands = Commands::of(&table, id.parse().unwrap());
+        with(&mut Console::new(&mut at, &table, password, commands))
     }
 
-    fn values(standing: &Standing) -> (String, Vec<String>) {
-        let supported = standing.supported.iter().map(|known| known.value.to_string()).collect();
-        (standing.current.value.to_string(), supported)
+    fn values(reading: &Reading) -> (String, Vec<String>) {
+        let supported = reading.supported.iter().map(|known| known.value.to_string()).collect();
+        (reading.current.value.to_string(), supported)
     }
 
     #[test]
-    fn numbers_are_read_and_set_with_a_password_where_one_is_wanted() {
+    fn numbers_are_read_and_set_with_a_password_if_the_modem_asks_for_one() {
         let answers = [("AT!UDUSBCOMP=?", NUMBERS), ("AT!UDUSBCOMP?", "!UDUSBCOMP: 14"), ("AT!UDUSBCOMP=8", "")];
         for (password, asked) in [("", 0), ("A710", 1)] {
             let mut modem = modem(password, &answers);
-            let standing = talk(&mut modem, "A710", false, |console| {
-                let standing = console.standing(&Table::shipped(), None).unwrap();
-                console.set(Value::Number(8)).unwrap();
-                standing
+            let reading = talk(&mut modem, "A710", "1199:9071", |console| {
+                let reading = console.read(None).unwrap();
+                console.set(&console.table.of_number(8)).unwrap();
+                reading
             });
-            assert_eq!(standing.by, "AT!UDUSBCOMP");
-            assert_eq!(values(&standing), ("14".to_owned(), ["6", "8", "9", "14"].map(str::to_owned).to_vec()));
+            assert_eq!(reading.by, "AT!UDUSBCOMP");
+            assert_eq!(values(&reading), ("14".to_owned(), ["6", "8", "9", "14"].map(str::to_owned).to_vec()));
             assert_eq!(modem.seen.iter().filter(|seen| seen.starts_with("AT!ENTERCND")).count(), asked);
             assert_eq!(modem.seen.last().unwrap(), "AT!UDUSBCOMP=8");
         }
@@ -284,55 +348,73 @@ mod tests {
             ("AT!USBCOMP=1,3,100D", ""),
         ];
         let mut modem = modem("A710", &answers);
-        let (standing, odd) = talk(&mut modem, "A710", false, |console| {
-            let table = Table::shipped();
-            let standing = console.standing(&table, None).unwrap();
-            console.set(Value::Mask(0x100d)).unwrap();
-            let other = |text: &str| {
-                text.parse().ok().and_then(|wanted| console.standing(&table, Some(&wanted)).unwrap().other)
-            };
-            (standing, ["0x1009", "0x1011", "8"].map(other))
+        let (reading, odd) = talk(&mut modem, "A710", "1199:9071", |console| {
+            let reading = console.read(None).unwrap();
+            let mbim = reading.supported.iter().find(|known| known.number == Some(8)).unwrap();
+            console.set(mbim).unwrap();
+            let other = |text: &str| console.read(Some(&text.parse().unwrap())).unwrap().other.and_then(Result::ok);
+            (reading, ["0x1009", "0x1011", "8"].map(other))
         });
-        assert_eq!(standing.by, "AT!USBCOMP");
+        assert_eq!(reading.by, "AT!USBCOMP");
         let supported = ["0x10d", "0x100d", "0x1000", "0x1004", "0x1001", "0x1005"].map(str::to_owned);
-        assert_eq!(values(&standing), ("0x10d".to_owned(), supported.to_vec()));
-        assert_eq!(odd.map(|odd| odd.map(|odd| odd.layout.to_string())), [Some("dm at mbim".to_owned()), None, None]);
+        assert_eq!(values(&reading), ("0x10d".to_owned(), supported.to_vec()));
+        assert_eq!(odd.map(|odd| odd.map(|odd| odd.layout)), [Some("dm at mbim".to_owned()), None, None]);
     }
 
     #[test]
-    fn a_direct_ip_modem_is_asked_for_its_product_id_alone() {
+    fn an_em9291_keeps_its_configuration_type_and_unknown_bits() {
+        let current =
+            "Config Index: 1\r\nConfig Type:  4 (MBIM V2)\r\nInterface bitmask: 00201009 (diag,modem,mbim,ubist)";
+        let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", current), ("AT!USBCOMP=1,4,20010D", "")];
+        let mut modem = modem("A710", &answers);
+        talk(&mut modem, "A710", "1199:90e3", |console| {
+            let reading = console.read(None).unwrap();
+            assert_eq!(reading.current.value.to_string(), "0x201009");
+            console.set(&reading.supported[0]).unwrap();
+        });
+        assert_eq!(modem.seen.last().unwrap(), "AT!USBCOMP=1,4,20010D");
+        assert!(!modem.seen.iter().any(|seen| seen.contains("UDUSBCOMP")), "{:?}", modem.seen);
+    }
+
+    #[test]
+    fn a_direct_ip_modem_is_asked_only_for_its_product_id() {
         let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", "")];
         let mut modem = modem("", &answers);
-        let standing = talk(&mut modem, "A710", true, |console| {
-            let standing = console.standing(&Table::shipped(), None).unwrap();
-            console.set(Value::Product(0x68a2)).unwrap();
-            standing
+        let reading = talk(&mut modem, "A710", "1199:68a3", |console| {
+            let reading = console.read(None).unwrap();
+            console.set(&console.table.of_product(0x68a2)).unwrap();
+            reading
         });
-        assert_eq!(values(&standing), ("68a3".to_owned(), ["68a2", "68a3"].map(str::to_owned).to_vec()));
+        assert_eq!(values(&reading), ("68a3".to_owned(), ["68a2", "68a3"].map(str::to_owned).to_vec()));
         assert_eq!(modem.seen, ["ate0", "AT!UDPID=?", "AT!UDPID?", "AT!UDPID=68A2"]);
     }
 
     #[test]
-    fn a_wrong_password_and_a_modem_without_the_commands_are_told_apart() {
+    fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
         let mut locked = modem("OTHER", &[("AT!USBCOMP=?", MASKS)]);
-        let fault = talk(&mut locked, "A710", false, |console| console.standing(&Table::shipped(), None).unwrap_err());
+        let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::Password), "{fault}");
         assert_eq!(locked.seen.len(), 4, "{:?}", locked.seen);
         let mut other = modem("A710", &[]);
-        let fault = talk(&mut other, "A710", false, |console| console.standing(&Table::shipped(), None).unwrap_err());
+        let fault = talk(&mut other, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::NoCommand(_)), "{fault}");
     }
 
     #[test]
-    fn odd_lines_say_nothing() {
+    fn malformed_lines_are_passed_over() {
         for line in ["", "-", "6 -", "x - SUPPORTED", "300 - SUPPORTED", "6 - NOT SUPPORTED", "UNSUPPORTED"] {
             assert_eq!(supported(line), None, "{line}");
         }
         for line in ["", "<Config Type>", "<Config Type> - 1", "<Config Type> - x:Generic", "Config Type:  1 (Generic)"]
         {
-            assert_eq!(generic(line), None, "{line}");
+            assert_eq!(listed_types(line), [], "{line}");
         }
-        assert_eq!(generic("  <Config Type>       - 1:Generic, 2:USBIF-MBIM, 3:RNDIS"), Some(1));
+        for line in ["", "Config Type:", "Config Type: 1", "Config Type: x (Generic)", "Config Index: 1 (Generic)"] {
+            assert_eq!(current_type(line), None, "{line}");
+        }
+        let types = [(1, "Generic"), (2, "USBIF-MBIM"), (3, "RNDIS")];
+        assert_eq!(listed_types("  <Config Type>       - 1:Generic, 2:USBIF-MBIM, 3:RNDIS"), types);
+        assert_eq!(current_type("Config Type:  4 (MBIM V2)"), Some((4, "MBIM V2")));
         assert_eq!(mask("Config Index: 1"), None);
         assert_eq!(mask("Interface bitmask: "), None);
         assert_eq!(number("6"), Some(6));

@@ -1,7 +1,7 @@
 //! By QMI: the device management service, DMS 0x555B and 0x555C.
 
-use super::{Dialogue, Fault, Standing};
-use crate::database::quirks::composition::{Table, Value, Wanted};
+use super::{Dialogue, Fault, Reading, Restart};
+use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::Client;
@@ -11,11 +11,12 @@ use log::debug;
 
 pub struct Dms<'d, 'c> {
     pub client: &'d mut Client<'c>,
+    pub table: &'d Sierra,
     pub by: &'static str,
 }
 
 impl Dialogue for Dms<'_, '_> {
-    fn standing(&mut self, table: &Table, _: Option<&Wanted>) -> Result<Standing, Fault> {
+    fn read(&mut self, _: Option<&Wanted>) -> Result<Reading, Fault> {
         let (current, supported) = self.client.request(dms::SWI_GET_USB_COMPOSITION, &[])?.read(|tlvs| {
             let field = "supported compositions";
             let current = tlvs.u8(0x10, "composition")?;
@@ -27,13 +28,22 @@ impl Dialogue for Dms<'_, '_> {
                 })?,
                 [] => return Err(Malformed::Short { field, needed: 1, had: 0 }),
             };
-            Ok((current, supported.iter().map(|number| table.of_number(*number)).collect()))
+            Ok((current, supported.to_vec()))
         })?;
-        Ok(Standing { by: self.by, current: table.of_number(current), supported, other: None })
+        Ok(Reading {
+            by: self.by.to_owned(),
+            family: self.table.provenance(),
+            current: self.table.of_number(current),
+            supported: supported.into_iter().map(|number| self.table.of_number(number)).collect(),
+            other: None,
+            read_only: None,
+            restart: Restart::OnRequest,
+            facts: Default::default(),
+        })
     }
 
-    fn set(&mut self, value: Value) -> Result<(), Fault> {
-        let Value::Number(number) = value else { return Err(Fault::NoCommand(self.by)) };
+    fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+        let Value::Number(number) = composition.value else { return Err(Fault::NoCommand(self.by.to_owned())) };
         self.client.request(dms::SWI_SET_USB_COMPOSITION, &[(0x01, &[number])])?;
         Ok(())
     }
@@ -57,13 +67,13 @@ impl Dialogue for Dms<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::quirks::composition::Composition;
+    use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::scripted::{Face, Modem};
     use crate::modem::transport::{Protocol, Transport, over_qmi};
     use crate::modem::wire::qmi::Service;
-    use crate::steps::composition::{Request, Told, go_through};
+    use crate::steps::composition::{Exchange, Request, read_and_set};
     use std::time::Duration;
 
     const LISTED: &[u8] = &[10, 1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
@@ -74,45 +84,46 @@ mod tests {
         modem
     }
 
-    /// Sets 8 and has the modem start again.
-    fn set(modem: &mut Modem) -> Result<Told, Fault> {
+    /// Sets 8 and restarts the modem.
+    fn set(modem: &mut Modem) -> Result<Exchange, Fault> {
         let _clock = StoppedClock::stop();
         let deadline = Deadline::after(Duration::from_millis(1500));
         let protocol = if modem.face == Face::Mbim { Protocol::Mbim } else { Protocol::Qmi };
-        let wanted = Wanted::Value(Value::Number(8));
+        let wanted = Wanted::Value("8".to_owned());
         let waits = |_: &Composition| true;
         let request = Request { wanted: Some(&wanted), no_at_port: false, reset: true, waits: &waits };
-        let told = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |qmux| {
+        let table = shipped().sierra.unwrap();
+        let exchange = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
-            Ok(go_through(&mut Dms { client: &mut client, by: "QMI" }, &request, &Table::shipped()))
+            Ok(read_and_set(&mut Dms { client: &mut client, table: &table, by: "QMI" }, &request))
         });
-        told?
+        exchange?
     }
 
     #[test]
     fn a_composition_is_read_and_set_and_nothing_is_left_behind() {
         for face in [Face::Qmi, Face::Mbim] {
             let mut modem = modem(face);
-            let told = set(&mut modem).unwrap();
-            assert_eq!(told.standing.current.value, Value::Number(14));
-            let listed: Vec<_> = told.standing.supported.iter().map(|known| known.value).collect();
+            let exchange = set(&mut modem).unwrap();
+            assert_eq!(exchange.reading.current.value, Value::Number(14));
+            let listed: Vec<_> = exchange.reading.supported.iter().map(|known| known.value.clone()).collect();
             assert_eq!(listed, LISTED[1..].iter().map(|number| Value::Number(*number)).collect::<Vec<_>>());
-            assert_eq!((modem.composition, modem.mode, told.resets), (Some((8, LISTED)), 4, true));
+            assert_eq!((modem.composition, modem.mode, exchange.resets), (Some((8, LISTED)), 4, true));
             assert!(modem.cids.is_empty() && !modem.is_open);
         }
     }
 
     #[test]
-    fn one_that_refuses_to_start_again_keeps_its_mode() {
+    fn a_modem_that_refuses_to_restart_keeps_its_mode() {
         let mut modem = modem(Face::Qmi);
         modem.refuses_reset = true;
-        let trouble = set(&mut modem).unwrap_err().trouble().to_string();
-        assert!(trouble.starts_with("composition 8 is set, but the modem does not start again"), "{trouble}");
+        let failure = set(&mut modem).unwrap_err().failure().to_string();
+        assert!(failure.starts_with("composition 8 is set, but the modem does not restart"), "{failure}");
         assert_eq!((modem.composition, modem.mode), (Some((8, LISTED)), 1));
     }
 
     #[test]
-    fn other_modems_and_odd_lists_are_told_apart() {
+    fn other_modems_and_malformed_lists_are_distinguished() {
         for face in [Face::Qmi, Face::Mbim] {
             assert!(set(&mut Modem::locked(face)).unwrap_err().is_unsupported());
             let mut bare = modem(face);
@@ -140,8 +151,8 @@ mod tests {
                 assert!(stopped.cids.is_empty() && !stopped.is_open, "stopped at {at}");
                 let mut gone = modem(face);
                 gone.gone_at = Some(at);
-                let told = set(&mut gone);
-                assert!(told.is_ok() || gone.mode == 1, "gone at {at}: {told:?}");
+                let exchange = set(&mut gone);
+                assert!(exchange.is_ok() || gone.mode == 1, "gone at {at}: {exchange:?}");
             }
         }
     }

@@ -1,48 +1,46 @@
-//! The way to a modem that a composition is asked of: its control port, through a proxy where one holds it, or its AT port.
+//! The way to a modem's composition: its control port, through a proxy if one holds it, or its AT port.
 
 use std::time::Duration;
 
-use crate::database::quirks::composition::Table;
+use log::{debug, warn};
+
+use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::state::{Holder, PortState, StateError};
 use crate::modem::access::{self, Sharing};
-use crate::modem::device::{Device, DeviceError};
+use crate::modem::device::{ControlPort, Device, DeviceError};
+use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::session::qmi::Client;
 use crate::modem::transport::{Protocol, over_qmi};
 use crate::modem::wire::qmi::Service;
-use crate::steps::composition::{Console, Dialogue, Dms, Fault};
+use crate::steps::composition::{Commands, Console, Dialogue, Dms, FamilyConsole, Fault};
 
-/// What is said to the modem, once it is known how.
-type Story<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
+/// How long one of several ports may take to answer that it takes AT commands.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// What is said to the modem.
+type Talk<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
 
 pub struct Way<'a> {
     pub root: &'a Root,
-    pub table: &'a Table,
+    pub compositions: &'a Compositions,
     /// For AT!ENTERCND.
-    pub password: &'a str,
+    pub password: Option<&'a str>,
 }
 
 impl Way<'_> {
-    /// Has `story` with the modem, over its control port, and where that is missing or knows no compositions, over its
-    /// AT port.
+    /// Has the conversation `talk` with the modem: over its control port if its vendor offers that, else over its AT
+    /// port.
     pub fn talk<T>(
         &self,
         device: &Device,
         budget: Duration,
-        story: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut told = None;
-        self.reach(device, Deadline::after(budget), &mut |dialogue| {
-            told = Some(story(dialogue)?);
-            Ok(())
-        })?;
-        told.ok_or(Fault::NoPort)
-    }
-
-    fn reach(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        // Another run on this modem is waited for, and waits for us.
+        let deadline = Deadline::after(budget);
+        // Another run on this modem is waited for, and waits for this one.
         let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
@@ -50,29 +48,43 @@ impl Way<'_> {
                 return Err(Fault::NotOpened(error.to_string()));
             }
             Err(error) => {
-                log::warn!("{}: {error}", device.port);
+                warn!("{}: {error}", device.port);
                 PortState::forgetful(&device.port)
             }
         };
-        let over_control_port = self.over_control_port(device, deadline, story);
-        match over_control_port {
+        let mut result = None;
+        let mut keep = |dialogue: &mut dyn Dialogue| {
+            result = Some(talk(dialogue)?);
+            Ok(())
+        };
+        match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
+            Some(sierra) => self.reach_sierra(device, sierra, deadline, &mut keep)?,
+            None => self.reach_family(device, deadline, &mut keep)?,
+        }
+        result.ok_or(Fault::NoPort)
+    }
+
+    fn reach_sierra(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
+        match self.over_control_port(device, sierra, deadline, talk) {
             Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
-                match self.over_tty(device, deadline, story) {
-                    Err(Fault::NoPort) => Err(fault),
-                    told => told,
-                }
+                let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
+                let password = self.password.unwrap_or(&sierra.password);
+                self.over_tty(device, &tty, [deadline; 2], |at| {
+                    talk(&mut Console::new(at, sierra, password, Commands::of(sierra, device.id)))
+                })
             }
-            told => told,
+            result => result,
         }
     }
 
-    fn over_control_port(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
+    fn over_control_port(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
         let ports = device.control_ports().map_err(not_read)?.into_iter();
         let mut ports = ports.filter_map(|port| {
             let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
             Some((port, protocol))
         });
-        let Some((port, protocol)) = ports.next().filter(|_| !self.table.is_direct_ip(device.id)) else {
+        let speaks_qmi = !sierra.is_direct_ip(device.id) && !sierra.has_only_masks(device.id);
+        let Some((port, protocol)) = ports.next().filter(|_| speaks_qmi) else {
             return Err(Fault::NoPort);
         };
         let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible)?;
@@ -80,16 +92,65 @@ impl Way<'_> {
         let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
         over_qmi(transport, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
-            Ok(story(&mut Dms { client: &mut client, by }))
+            Ok(talk(&mut Dms { client: &mut client, table: sierra, by }))
         })?
     }
 
-    fn over_tty(&self, device: &Device, deadline: Deadline, story: Story) -> Result<(), Fault> {
-        let tty = device.tty(self.table.at_interface).map_err(not_read)?.ok_or(Fault::NoPort)?;
-        let mut opened = access::open(self.root, device, &tty, Protocol::At, Sharing::Possible)?;
-        let mut at = Conversation::open(opened.transport().port, deadline)?;
-        story(&mut Console::new(&mut at, self.password, self.table.is_direct_ip(device.id)))
+    /// Over the first tty that answers AT commands, of those that the families name. A port that another program holds
+    /// ends the search: that program may be in the middle of a conversation.
+    fn reach_family(&self, device: &Device, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
+        let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
+        let mut last = Fault::NoPort;
+        for tty in at_ports(device, &families)? {
+            let probe = deadline.at_most(PROBE);
+            match self
+                .over_tty(device, &tty, [probe, deadline], |at| talk(&mut FamilyConsole::new(at, families.clone())))
+            {
+                Err(fault @ Fault::Session(SessionError::NoAnswer { request: "ATE0" })) => {
+                    debug!("{}: {} answers no AT command", device.port, tty.name);
+                    last = fault;
+                }
+                result => return result,
+            }
+        }
+        Err(last)
     }
+
+    /// `deadlines`: until the port answers at all, and of the conversation.
+    fn over_tty(
+        &self,
+        device: &Device,
+        tty: &ControlPort,
+        [answers, deadline]: [Deadline; 2],
+        talk: impl FnOnce(&mut Conversation) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut opened = access::open(self.root, device, tty, Protocol::At, Sharing::Possible)?;
+        let mut at = Conversation::open(opened.transport().port, answers)?;
+        at.extend(deadline);
+        talk(&mut at)
+    }
+}
+
+/// The ttys that may take AT commands, in the order in which to ask.
+fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, Fault> {
+    let descriptors = device.descriptors().map_err(not_read)?;
+    let active = device.configuration().map_err(not_read)?;
+    let configuration = descriptors.configurations.iter().find(|found| Some(found.value) == active);
+    let mut numbers: Vec<u8> = Vec::new();
+    for family in families {
+        let interfaces = configuration.iter().flat_map(|configuration| &configuration.interfaces);
+        let of_class = interfaces.filter(|found| {
+            family.at_classes.iter().any(|class| class.0 == [found.class, found.subclass, found.protocol])
+        });
+        numbers.extend(of_class.map(|interface| interface.number));
+        numbers.extend(&family.at_interfaces);
+    }
+    let mut ports: Vec<ControlPort> = Vec::new();
+    for number in numbers {
+        let port = device.tty(number).map_err(not_read)?;
+        ports.extend(port.filter(|port| !ports.contains(port)));
+    }
+    Ok(ports)
 }
 
 fn not_read(error: DeviceError) -> Fault {

@@ -1,0 +1,348 @@
+//! The USB compositions that modems store: `compositions.toml` in the three layers.
+//!
+//! A layer adds its families to those of the layers below, and comes first where both have an ID. The table of Sierra's
+//! compositions is that of the highest layer that has one.
+
+pub mod family;
+pub mod pattern;
+pub mod sierra;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::database::diagnostic::{Diagnostic, LoadError};
+use crate::database::layers;
+use crate::host::root::Root;
+use crate::usb::{Function, UsbId};
+pub use family::Family;
+pub use sierra::Sierra;
+
+/// The name of the file.
+pub const FILE: &str = "compositions.toml";
+const SCHEMA: u32 = 1;
+
+/// All families, of the highest layer first.
+#[derive(Debug, Default)]
+pub struct Compositions {
+    pub sierra: Option<Sierra>,
+    pub families: Vec<Family>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    schema: Spanned<u32>,
+    sierra: Option<Sierra>,
+    #[serde(default)]
+    family: Vec<Spanned<Family>>,
+}
+
+impl Compositions {
+    /// Those of all layers. A file with an error has no effect.
+    pub fn load(root: &Root) -> (Compositions, Vec<LoadError>) {
+        let mut all = Compositions::default();
+        let mut errors = Vec::new();
+        for file in layers::in_each_layer(root, FILE).into_iter().rev() {
+            let parsed = match layers::read(root, &file) {
+                Ok(text) => text.map(|text| parse(&file.path, &text)),
+                Err(error) => Some(Err(vec![error.into()])),
+            };
+            match parsed {
+                Some(Ok(mut layer)) => {
+                    all.families.append(&mut layer.families);
+                    all.sierra = all.sierra.or(layer.sierra);
+                }
+                Some(Err(found)) => errors.extend(found),
+                None => {}
+            }
+        }
+        (all, errors)
+    }
+
+    /// Whether a modem of this ID may have a composition that can be read.
+    pub fn knows(&self, id: UsbId) -> bool {
+        self.sierra.as_ref().is_some_and(|sierra| sierra.knows(id)) || self.families_of(id).next().is_some()
+    }
+
+    /// The families that a modem of this ID may belong to, in the order in which to ask.
+    pub fn families_of(&self, id: UsbId) -> impl Iterator<Item = &Family> {
+        self.families.iter().filter(move |family| family.includes(id))
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Compositions, Vec<LoadError>> {
+    let Fragment { schema, sierra, family } =
+        toml::from_str(text).map_err(|error| vec![Diagnostic::from_toml(path, text, &error).into()])?;
+    let mut errors = Vec::new();
+    let mut report = |span, message: String| errors.push(Diagnostic::at(path, text, span, message).into());
+    if *schema.get_ref() != SCHEMA {
+        report(schema.span(), format!("this version reads schema {SCHEMA}"));
+    }
+    for family in &family {
+        for (span, message) in family.get_ref().errors(family.span()) {
+            report(span, message);
+        }
+    }
+    let families = family.into_iter().map(Spanned::into_inner).collect();
+    if errors.is_empty() { Ok(Compositions { sierra, families }) } else { Err(errors) }
+}
+
+/// The errors in the text of one file.
+pub fn check(path: &Path, text: &str) -> Vec<LoadError> {
+    parse(path, text).err().unwrap_or_default()
+}
+
+/// How well a family's commands are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// Two independent sources, or a device.
+    Sure,
+    /// One good source.
+    Likely,
+    /// Hearsay: the composition is only read.
+    Weak,
+}
+
+impl fmt::Display for Confidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Confidence::Sure => "sure",
+            Confidence::Likely => "likely",
+            Confidence::Weak => "weak",
+        })
+    }
+}
+
+/// What is known about a family, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Provenance {
+    pub name: String,
+    pub confidence: Confidence,
+    /// What has been tried on hardware, and by whom.
+    pub seen: String,
+}
+
+/// A composition as the modem writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Of QMI and AT!UDUSBCOMP.
+    Number(u8),
+    /// The interface bitmask of AT!USBCOMP.
+    Mask(u32),
+    /// The product ID of AT!UDPID.
+    Product(u16),
+    /// Of a [`Family`].
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Number(number) => write!(f, "{number}"),
+            Value::Mask(mask) => write!(f, "{mask:#x}"),
+            Value::Product(product) => write!(f, "{product:04x}"),
+            Value::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a configuration offers. [`Function::Serial`] stands for the AT port.
+pub type Functions = BTreeSet<Function>;
+
+/// A composition, and what it consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Composition {
+    pub value: Value,
+    /// The number of a mask that has one.
+    pub number: Option<u8>,
+    /// In words: Sierra's names of the interfaces, or a note. Empty if there is nothing to say.
+    pub layout: String,
+    /// The functions of each configuration. Empty if they are not known.
+    pub configurations: Vec<Functions>,
+    /// The ID that the modem has with it, if the ID depends on the composition.
+    pub id: Option<UsbId>,
+}
+
+impl Composition {
+    /// Whether `current` is this composition; `None` if the two were read in different ways and cannot be compared.
+    pub fn is(&self, current: &Composition) -> Option<bool> {
+        match (&self.value, &current.value) {
+            (Value::Mask(_), Value::Number(number)) => self.number.map(|known| known == *number),
+            (Value::Number(number), Value::Mask(_)) => current.number.map(|known| known == *number),
+            (Value::Product(_), Value::Number(_) | Value::Mask(_)) => None,
+            (Value::Text(wanted), Value::Text(has)) => Some(wanted.eq_ignore_ascii_case(has)),
+            (wanted, has) => Some(wanted == has),
+        }
+    }
+
+    /// The functions of all configurations, without the AT port.
+    pub fn functions(&self) -> Functions {
+        let all = self.configurations.iter().flatten().copied();
+        all.filter(|function| *function != Function::Serial).collect()
+    }
+
+    /// Whether a configuration has an AT port.
+    pub fn has_at_port(&self) -> bool {
+        self.configurations.iter().any(|functions| functions.contains(&Function::Serial))
+    }
+}
+
+/// A composition as a person asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    Value(String),
+    /// The functions that it must have, and no others.
+    Functions(Functions),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("neither a value that a modem lists (8, 0x100d, 9011), nor functions (qmi, mbim, qmi+mbim)")]
+pub struct NoComposition;
+
+impl FromStr for Wanted {
+    type Err = NoComposition;
+
+    fn from_str(text: &str) -> Result<Wanted, NoComposition> {
+        let function = |name: &str| {
+            let wanted = Function::ALL.into_iter().filter(|function| *function != Function::Serial);
+            wanted.into_iter().find(|function| function.name().eq_ignore_ascii_case(name))
+        };
+        if let Some(functions) = text.split('+').map(function).collect::<Option<Functions>>() {
+            return Ok(Wanted::Functions(functions));
+        }
+        // A dash and a slash occur in what a table refuses by name.
+        let plain: String = text.chars().filter(|character| !matches!(character, '-' | '/')).collect();
+        if pattern::is_value(&plain) { Ok(Wanted::Value(text.to_owned())) } else { Err(NoComposition) }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wanted::Value(text) => f.write_str(text),
+            Wanted::Functions(functions) => f.write_str(&names(functions)),
+        }
+    }
+}
+
+impl Wanted {
+    /// Whether a person means `composition`.
+    pub fn fits(&self, composition: &Composition) -> bool {
+        match self {
+            Wanted::Value(text) => {
+                text.eq_ignore_ascii_case(&composition.value.to_string())
+                    || composition.number.is_some_and(|number| number.to_string() == *text)
+            }
+            Wanted::Functions(functions) => composition.functions() == *functions,
+        }
+    }
+}
+
+/// `mbim+qmi`, or `-` for none.
+pub fn names(functions: &Functions) -> String {
+    match functions.iter().map(|function| function.name()).collect::<Vec<_>>().as_slice() {
+        [] => "-".to_owned(),
+        names => names.join("+"),
+    }
+}
+
+#[cfg(test)]
+pub use tests::shipped;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub const SHIPPED: &str = include_str!("../../../config/compositions.toml");
+
+    pub fn shipped() -> Compositions {
+        parse(Path::new("config/compositions.toml"), SHIPPED).unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    #[test]
+    fn a_person_may_ask_by_value_and_by_function() {
+        let functions = |functions: &[Function]| Wanted::Functions(functions.iter().copied().collect());
+        for (text, wanted) in [
+            ("8", Wanted::Value("8".to_owned())),
+            ("0x100D", Wanted::Value("0x100D".to_owned())),
+            ("FF;10,12,16", Wanted::Value("FF;10,12,16".to_owned())),
+            ("pcie/mode", Wanted::Value("pcie/mode".to_owned())),
+            ("qmi", functions(&[Function::Qmi])),
+            ("MBIM+qmi", functions(&[Function::Qmi, Function::Mbim])),
+        ] {
+            assert_eq!(text.parse::<Wanted>().unwrap(), wanted);
+        }
+        for text in ["", "+", "qmi+at", "qmi ", "\"", "8\r", "a\"b", "?"] {
+            assert!(text.parse::<Wanted>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_have_their_location() {
+        let family = "[[family]]\nname = \"x\"\nids = [\"1234:*\"]\nconfidence = \"sure\"\nseen = \"no\"\n\
+                      read = { command = \"AT+X?\", answer = [\"+X: {value}\"] }\n\
+                      test = { command = \"AT+X=?\", answer = [\"+X: ({values})\"] }\n\
+                      set = \"AT+X={value}\"\nat-interfaces = [2]\n";
+        let values = "values = [{ value = \"1\", functions = [\"qmi\", \"serial\"] }]\n";
+        let whole = format!("schema = 1\n{family}{values}");
+        assert!(check(Path::new("f"), &whole).is_empty(), "{:?}", check(Path::new("f"), &whole));
+        let mut wrong = Vec::new();
+        for (from, to, expected) in [
+            ("schema = 1", "schema = 2", "f:1:10: this version reads schema 1"),
+            ("1234:*", "1234", "f:4:7: \"1234\" is neither"),
+            ("\"sure\"", "\"surely\"", "f:5:14: unknown variant `surely`"),
+            ("+X: {value}", "+X: {walue}", "f:7:38: unknown placeholder {walue}"),
+            ("+X: {value}", "+X: 1", "f:2:1: the answer of `read`"),
+            ("AT+X={value}", "AT+X", "f:2:1: `set` has no {value}"),
+            ("AT+X={value}", "X={value}", "f:2:1: "),
+            ("\"qmi\", ", "\"gps\", ", "f:11:39: unknown variant `gps`"),
+            ("at-interfaces = [2]\n", "", "f:2:1: "),
+            ("test = ", "tset = ", "f:8:1: unknown field `tset`"),
+            ("test = { command = \"AT+X=?\", answer = [\"+X: ({values})\"] }\n", "", "f:2:1: without `test`"),
+            (values, "values = []\n", "f:2:1: "),
+        ] {
+            let text = whole.replace(from, to);
+            assert_ne!(text, whole, "{from}");
+            let errors: Vec<String> = check(Path::new("f"), &text).iter().map(ToString::to_string).collect();
+            if !errors.first().is_some_and(|error| error.starts_with(expected)) {
+                wrong.push(format!("{from} -> {to}: {errors:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn an_administrators_family_comes_first_and_hides_no_other() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-compositions-{}", std::process::id()));
+        let root = Root::new(&path);
+        for (layer, text) in [(layers::Layer::Shipped, SHIPPED), (layers::Layer::Administrator, OWN)] {
+            let directory = root.at(layer.directory(&root));
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(FILE), text).unwrap();
+        }
+        let (all, errors) = Compositions::load(&root);
+        std::fs::remove_dir_all(path).unwrap();
+        assert!(errors.is_empty(), "{errors:?}");
+        let names: Vec<&str> =
+            all.families_of("2c7c:0125".parse().unwrap()).map(|family| family.name.as_str()).collect();
+        assert_eq!(names.first(), Some(&"own"));
+        assert!(names.len() > 1 && all.sierra.is_some());
+    }
+
+    const OWN: &str = r#"schema = 1
+[[family]]
+name = "own"
+ids = ["2c7c:0125"]
+confidence = "weak"
+seen = "no"
+at-interfaces = [2]
+read = { command = "AT+X?", answer = ["+X: {value}"] }
+values = []
+"#;
+}

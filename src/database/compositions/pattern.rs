@@ -1,0 +1,190 @@
+//! Patterns of AT answers, as `compositions.toml` has them.
+//!
+//! A pattern is the text of a line with placeholders: `{value}` takes one value, `{values}` takes a list of values and
+//! ranges (`0-3,5`), `{*}` takes anything. Blanks and letter case do not count: firmware differs in both.
+
+use serde::Deserialize;
+
+/// No list of a modem is longer. Bounds what a range like `0-4294967295` can expand to.
+const LONGEST_LIST: usize = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Text(String),
+    Value,
+    Values,
+    Anything,
+}
+
+/// The text of one line, with one place for what is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pattern(Vec<Token>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum BadPattern {
+    #[error("a pattern has at most one of {{value}} and {{values}}")]
+    Several,
+    #[error("unknown placeholder {{{0}}}: known are {{value}}, {{values}} and {{*}}")]
+    Unknown(String),
+    #[error("two placeholders need text between them")]
+    Adjacent,
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = BadPattern;
+
+    fn try_from(text: String) -> Result<Pattern, BadPattern> {
+        let mut tokens = Vec::new();
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let start = rest.find('{').unwrap_or(rest.len());
+            let (literal, after) = rest.split_at(start);
+            let literal = squeeze(literal);
+            if !literal.is_empty() {
+                tokens.push(Token::Text(literal));
+            }
+            let Some((name, after)) = after.strip_prefix('{').and_then(|after| after.split_once('}')) else {
+                if after.is_empty() {
+                    break;
+                }
+                return Err(BadPattern::Unknown(after.trim_start_matches('{').to_owned()));
+            };
+            let token = match name {
+                "value" => Token::Value,
+                "values" => Token::Values,
+                "*" => Token::Anything,
+                name => return Err(BadPattern::Unknown(name.to_owned())),
+            };
+            if tokens.last().is_some_and(|last| !matches!(last, Token::Text(_))) {
+                return Err(BadPattern::Adjacent);
+            }
+            tokens.push(token);
+            rest = after;
+        }
+        let places = tokens.iter().filter(|token| matches!(token, Token::Value | Token::Values)).count();
+        if places > 1 { Err(BadPattern::Several) } else { Ok(Pattern(tokens)) }
+    }
+}
+
+impl Pattern {
+    /// Whether the pattern takes a value or a list from a line.
+    pub fn reads(&self) -> bool {
+        self.0.iter().any(|token| matches!(token, Token::Value | Token::Values))
+    }
+
+    /// What the pattern takes from `line`, empty if it takes nothing; `None` if the line is another one.
+    pub fn read(&self, line: &str) -> Option<Vec<String>> {
+        let line = squeeze(line);
+        let mut rest = line.as_str();
+        let mut read = Vec::new();
+        let mut tokens = self.0.iter().peekable();
+        while let Some(token) = tokens.next() {
+            if let Token::Text(text) = token {
+                rest = strip(rest, text)?;
+                continue;
+            }
+            // Up to the next text of the pattern.
+            let end = match tokens.peek() {
+                Some(Token::Text(text)) => find(rest, text)?,
+                _ => rest.len(),
+            };
+            let (taken, after) = rest.split_at_checked(end)?;
+            rest = after;
+            match token {
+                Token::Value if is_value(taken) => read.push(taken.to_owned()),
+                Token::Values => read.extend(expand(taken)?),
+                Token::Anything | Token::Text(_) => {}
+                Token::Value => return None,
+            }
+        }
+        rest.is_empty().then_some(read)
+    }
+}
+
+/// Without blanks.
+fn squeeze(text: &str) -> String {
+    text.chars().filter(|character| !character.is_ascii_whitespace()).collect()
+}
+
+fn strip<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+fn find(text: &str, part: &str) -> Option<usize> {
+    text.to_ascii_lowercase().find(&part.to_ascii_lowercase())
+}
+
+/// What can be a value of a composition. A line of another kind has other characters.
+pub fn is_value(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b',' | b';'))
+}
+
+/// `0-3,5` is 0, 1, 2, 3, 5. `None` if it is no list.
+fn expand(list: &str) -> Option<Vec<String>> {
+    let mut values = Vec::new();
+    for item in list.split(',') {
+        match item.split_once('-').map(|(first, last)| (first.parse::<u32>(), last.parse::<u32>())) {
+            Some((Ok(first), Ok(last))) if first <= last && ((last - first) as usize) < LONGEST_LIST => {
+                values.extend((first..=last).map(|value| value.to_string()));
+            }
+            None if is_value(item) => values.push(item.to_owned()),
+            _ => return None,
+        }
+        if values.len() > LONGEST_LIST {
+            return None;
+        }
+    }
+    Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        text.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn values_and_lists_are_taken_from_their_line() {
+        for (text, line, expected) in [
+            ("+QCFG: \"usbnet\",{value}", "+QCFG: \"usbnet\",0", Some(&["0"][..])),
+            ("+QCFG: \"usbnet\",{value}", "+qcfg:\"usbnet\", 0", Some(&["0"])),
+            ("+QCFG: \"usbnet\",{value}", "+QCFG: \"usbnet\",", None),
+            ("+QCFG: \"usbnet\",{value}", "+QCFG: \"usbspeed\",0", None),
+            ("+QCFG: \"usbnet\",({values})", "+QCFG: \"usbnet\",(0-3,5)", Some(&["0", "1", "2", "3", "5"])),
+            ("+GTUSBMODE: ({values})", "+GTUSBMODE: (17-18,20)", Some(&["17", "18", "20"])),
+            ("+CUSBPIDSWITCH: ({values}),{*}", "+CUSBPIDSWITCH: (9001,901E),(0-1),(0-1)", Some(&["9001", "901E"])),
+            ("+UUSBCONF: {value},{*}", "+UUSBCONF: 2,\"ECM\",,\"0x1104\"", Some(&["2"])),
+            ("result(0:NO 1:YES):{value}", "result(0:NO 1:YES):1", Some(&["1"])),
+            ("^SETPORT:{value}:{*}", "^SETPORT:A1: CDROM", Some(&["A1"])),
+            ("^SETPORT:{value}", "^SETPORT:A1,A2;10,12", Some(&["A1,A2;10,12"])),
+            ("{value}", "4", Some(&["4"])),
+            ("{value}", "+CREG: 2", None),
+            ("SUCCESS):1", "SUCCESS):1", Some(&[])),
+            ("SUCCESS):1", "SUCCESS):0", None),
+        ] {
+            let read = pattern(text).read(line);
+            assert_eq!(read, expected.map(|values| values.iter().map(|value| (*value).to_owned()).collect()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_bounded_and_a_bad_one_is_none() {
+        let list = pattern("({values})");
+        for line in ["(0-4294967295)", "(3-1)", "(1-x)", "(,)", "()", "(0-1000,0-1000)"] {
+            assert_eq!(list.read(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_meant_is_refused() {
+        for text in ["{value}{*}", "{value},{value}", "{value},{values}", "{nothing}", "{value", "{"] {
+            assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}
