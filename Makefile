@@ -4,11 +4,13 @@
 #   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
 #   make check      clippy, unit and integration tests, packages: everything but the virtual machine
 #   make test       `make check`, then `make vm`
+#   make unit       unit and integration tests
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
 #   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
 #                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
+#   make minimal    builds with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
 #   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
@@ -66,7 +68,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 # A distribution passes its linker flags in LDFLAGS.
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test lint fresh targets fleets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
 
 all: build
@@ -95,14 +97,16 @@ static: deps
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
-check: deps
+check: deps unit
 	$(CARGO) clippy --workspace --all-targets --locked
-	$(CARGO) test --workspace --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages fleets
 
 test: check
 	$(MAKE) --no-print-directory vm
+
+unit:
+	$(CARGO) test --workspace --locked
 
 lint:
 	$(CARGO) fmt --all --check
@@ -129,6 +133,9 @@ vm-openwrt: static
 
 soak: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)
+
+minimal:
+	tests/minimal/run
 
 fleets: testbed
 	tests/install ansible-core systemd-journal-remote jq
