@@ -4,8 +4,6 @@
 //! [`Dialogue`] is one way to ask a modem. [`read_and_set`] is the same for all.
 
 mod at;
-#[cfg(test)]
-mod corpus;
 mod dms;
 mod family;
 
@@ -222,6 +220,9 @@ pub fn describe(composition: &Composition) -> String {
         _ => format!("{value} ({}: {layout})", names(&composition.functions())),
     }
 }
+
+#[cfg(test)]
+mod corpus;
 
 #[cfg(test)]
 mod tests {

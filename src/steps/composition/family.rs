@@ -147,3 +147,157 @@ fn wanted_value(wanted: Option<&Wanted>) -> Option<String> {
         Wanted::Functions(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Request, read_and_set};
+    use super::*;
+    use crate::database::compositions::shipped;
+    use crate::host::deadline::Deadline;
+    use crate::host::deadline::clock::{self, StoppedClock};
+    use crate::modem::link::Link;
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    /// An AT port that gives these answers, and writes down what it is asked.
+    struct Port {
+        answers: Vec<(&'static str, &'static str)>,
+        seen: Vec<String>,
+        waiting: VecDeque<u8>,
+        read: Vec<u8>,
+    }
+
+    impl Link for Port {
+        fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
+            let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
+            let answer = match self.answers.iter().find(|(asked, _)| *asked == command) {
+                _ if command == "ate0" => "OK".to_owned(),
+                Some((_, "")) => "OK".to_owned(),
+                Some((_, answer)) => format!("{answer}\r\n\r\nOK"),
+                None => "ERROR".to_owned(),
+            };
+            self.seen.push(command);
+            self.waiting.extend(format!("\r\n{answer}\r\n").bytes());
+            Ok(())
+        }
+
+        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+            if self.waiting.is_empty() {
+                clock::wait(by.remaining());
+                return Ok(None);
+            }
+            self.read = self.waiting.drain(..).collect();
+            Ok(Some(&self.read))
+        }
+
+        fn longest(&self) -> usize {
+            4096
+        }
+    }
+
+    /// Asks a modem of this ID, which answers so. Returns what it was asked, and the value or the failure.
+    fn ask(
+        id: &str,
+        answers: &[(&'static str, &'static str)],
+        wanted: &str,
+        reset: bool,
+    ) -> (Vec<String>, Result<String, String>) {
+        let _clock = StoppedClock::stop();
+        let all = shipped();
+        let mut port = Port { answers: answers.to_vec(), seen: Vec::new(), waiting: VecDeque::new(), read: Vec::new() };
+        let mut at = Conversation::open(&mut port, Deadline::after(Duration::from_secs(2))).unwrap();
+        let mut console = FamilyConsole::new(&mut at, all.families_of(id.parse().unwrap()).collect());
+        let wanted = wanted.parse().ok();
+        let request = Request { wanted: wanted.as_ref(), no_at_port: true, reset, waits: &|_| false };
+        let result = read_and_set(&mut console, &request)
+            .map(|exchange| exchange.chosen.unwrap_or(exchange.reading.current).value.to_string())
+            .map_err(|fault| fault.failure().to_string());
+        port.seen.remove(0);
+        (port.seen, result)
+    }
+
+    const USBNET: &str = "AT+QCFG=\"usbnet\"";
+    const QUECTEL: [(&str, &str); 4] = [
+        (USBNET, "+QCFG: \"usbnet\",0"),
+        ("AT+QCFG=?", "+QCFG: \"gprsattach\",(0,1)\r\n+QCFG: \"usbnet\",(0-3)"),
+        ("AT+QCFG=\"usbnet\",1", ""),
+        ("AT+CFUN=1,1", ""),
+    ];
+
+    #[test]
+    fn a_value_is_set_and_the_modem_restarted_by_its_familys_commands() {
+        let (seen, result) = ask("2c7c:0125", &QUECTEL, "ecm", true);
+        assert_eq!(result.unwrap(), "1");
+        let asked = [USBNET, "AT+QCFG=?", "AT+QCFG=\"data_interface\"", "AT+QCFG=\"usbnet\",1", "AT+CFUN=1,1"];
+        assert_eq!(seen, asked);
+        // A modem that restarts by itself gets no other command.
+        let telit = [("AT#USBCFG?", "#USBCFG: 0"), ("AT#USBCFG=?", "#USBCFG: (0-3)"), ("AT#USBCFG=1", "")];
+        let (seen, result) = ask("1bc7:1070", &telit, "mbim", true);
+        assert_eq!((result.unwrap().as_str(), seen.last().unwrap().as_str()), ("1", "AT#USBCFG=1"));
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn the_family_is_the_one_whose_read_command_the_modem_knows() {
+        let sim82xx = [("AT+CUSBCFG?", "USBID: 0X1E0E,0X9001"), ("AT+CUSBCFG=usbid,1e0e,9011", "")];
+        let (seen, result) = ask("1e0e:9001", &sim82xx, "rndis", false);
+        assert_eq!(result.unwrap(), "9011");
+        assert_eq!(seen, ["AT+CUSBPIDSWITCH?", "AT+CUSBCFG?", "AT+CPCIEMODE?", "AT+CUSBCFG=usbid,1e0e,9011"]);
+        let (_, result) = ask("1e0e:9001", &[], "", false);
+        assert!(result.unwrap_err().contains("AT+CUSBPIDSWITCH?, AT+CUSBCFG?"));
+    }
+
+    #[test]
+    fn without_a_way_back_nothing_is_set() {
+        let without = |command: &str, answer: Option<&'static str>| -> Vec<(&'static str, &'static str)> {
+            let others = QUECTEL.into_iter().filter(|(known, _)| *known != command);
+            others.chain(answer.map(|answer| (if command == USBNET { USBNET } else { "AT+QCFG=?" }, answer))).collect()
+        };
+        for (answers, wanted, expected) in [
+            (without("AT+QCFG=?", None), "ecm", "does not answer AT+QCFG=? with a list"),
+            (without("AT+QCFG=?", Some("+QCFG: \"usbnet\",(1-3)")), "ecm", "does not list its current value 0"),
+            (without("AT+QCFG=?", Some("+QCFG: \"usbnet\",(0,2)")), "ecm", "does not list ecm as supported"),
+            (without(USBNET, Some("+QCFG: \"usbspeed\",0")), "ecm", "malformed"),
+            (without(USBNET, Some("+QCFG: \"usbnet\",0\r\n+QCFG: \"usbnet\",1")), "ecm", "malformed"),
+            (QUECTEL.to_vec(), "pcie", "pcie is never set"),
+            (QUECTEL.to_vec(), "PCIE/mode", "is never set"),
+        ] {
+            let (seen, result) = ask("2c7c:0125", &answers, wanted, true);
+            let failure = result.unwrap_err();
+            assert!(failure.contains(expected), "{failure}");
+            assert!(!seen.iter().any(|seen| seen.contains("\",") || seen.contains("CFUN")), "{expected}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn ok_is_no_success_if_the_answer_is_a_refusal() {
+        let read = ("AT+ZCDRUN=4", "Inquiry autorun open state result(0:NO 1:YES):1");
+        for (answer, is_success) in [(":1", true), (":0", false)] {
+            let close = if is_success {
+                "Close autorun state result(0:FAIL 1:SUCCESS):1"
+            } else {
+                "Close autorun state result(0:FAIL 1:SUCCESS):0"
+            };
+            let (_, result) = ask("19d2:0031", &[read, ("AT+ZCDRUN=8", close)], "0", false);
+            assert_eq!(result.is_ok(), is_success, "{answer}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_ports_is_set_if_all_its_parts_are_listed() {
+        let e3372 = [
+            ("AT^SETPORT?", "^SETPORT:A1,A2;12,10,16,A1,A2"),
+            (
+                "AT^SETPORT=?",
+                "^SETPORT:10: 4G MODEM\r\n^SETPORT:12: 4G PCUI\r\n^SETPORT:16: NCM\r\n^SETPORT:A1: CDROM\r\n^SETPORT:A2: SD",
+            ),
+            ("AT^SETPORT=\"FF;10,12,16\"", ""),
+            ("AT^SETPORT=\"FF;12,16\"", ""),
+        ];
+        for (wanted, set) in [("ncm", Some("FF;10,12,16")), ("FF;12,16", Some("FF;12,16")), ("FF;12,3", None)] {
+            let (seen, result) = ask("12d1:1506", &e3372, wanted, false);
+            assert_eq!(result.ok().as_deref(), set, "{wanted}");
+            assert_eq!(seen.len(), 2 + usize::from(set.is_some()), "{seen:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::composition::{Composition, KNOWN_BITS, SUPPORTED, mask_names};
 use crate::digest;
+use crate::family;
 use crate::models::Dialect;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
 
@@ -113,6 +114,9 @@ impl At {
             None => (command, ""),
         };
         let name = name.to_ascii_uppercase();
+        if let Some(answer) = family::answer(modem, command) {
+            return answer;
+        }
         let identity = modem.identity.clone();
         match (name.as_str(), argument) {
             ("", _) | ("Z" | "&F" | "V1" | "&F0" | "+CMEE" | "X4" | "&C1" | "&D2" | "S0", _) => Ok(Vec::new()),

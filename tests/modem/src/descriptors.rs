@@ -11,6 +11,8 @@ pub enum Role {
     Mbim,
     /// AT commands on a tty.
     At,
+    /// The control interface of NCM, ECM or RNDIS.
+    Network,
     /// Reports on interrupt endpoints.
     Reports,
     /// Takes everything, says nothing.
@@ -155,7 +157,42 @@ impl Configuration {
         self.append(number, 0, (0x02, 0x06, 0x00), &functional, &[INPUT | INTERRUPT]);
         self.append(number + 1, 0, (0x0a, 0x00, 0x00), &[], &[]);
         self.append(number + 1, 1, (0x0a, 0x00, 0x00), &[], &[INPUT | BULK, BULK]);
-        self.roles.extend([(number, Role::Silent), (number + 1, Role::Silent)]);
+        self.roles.extend([(number, Role::Network), (number + 1, Role::Silent)]);
+        self
+    }
+
+    /// CDC NCM, laid out likewise.
+    pub fn ncm(mut self, number: u8) -> Configuration {
+        let header = [5, 0x24, 0x00, 0x10, 0x01];
+        let union = [5, 0x24, 0x06, number, number + 1];
+        let ethernet = [13, 0x24, 0x0f, MAC_ADDRESS, 0, 0, 0, 0, 0xea, 0x05, 0, 0, 0];
+        let ncm = [6, 0x24, 0x1a, 0x00, 0x01, 0x00];
+        let functional = [&header[..], &union, &ethernet, &ncm].concat();
+        self.append(number, 0, (0x02, 0x0d, 0x00), &functional, &[INPUT | INTERRUPT]);
+        self.append(number + 1, 0, (0x0a, 0x00, 0x01), &[], &[]);
+        self.append(number + 1, 1, (0x0a, 0x00, 0x01), &[], &[INPUT | BULK, BULK]);
+        self.roles.extend([(number, Role::Network), (number + 1, Role::Silent)]);
+        self
+    }
+
+    /// RNDIS in its wireless form: control interface `number`, data interface `number + 1`.
+    pub fn rndis(mut self, number: u8) -> Configuration {
+        let union = [5, 0x24, 0x06, number, number + 1];
+        let functional = [&[5, 0x24, 0x00, 0x10, 0x01][..], &union].concat();
+        self.append(number, 0, (0xe0, 0x01, 0x03), &functional, &[INPUT | INTERRUPT]);
+        self.append(number + 1, 0, (0x0a, 0x00, 0x00), &[], &[INPUT | BULK, BULK]);
+        self.roles.extend([(number, Role::Network), (number + 1, Role::Silent)]);
+        self
+    }
+
+    /// CDC ACM: control interface `number`, and on the data interface `number + 1` the role.
+    pub fn acm(mut self, number: u8, role: Role) -> Configuration {
+        let union = [5, 0x24, 0x06, number, number + 1];
+        let call = [5, 0x24, 0x01, 0x00, number + 1];
+        let functional = [&[5, 0x24, 0x00, 0x10, 0x01][..], &call, &[4, 0x24, 0x02, 0x02], &union].concat();
+        self.append(number, 0, (0x02, 0x02, 0x01), &functional, &[INPUT | INTERRUPT]);
+        self.append(number + 1, 0, (0x0a, 0x00, 0x00), &[], &[INPUT | BULK, BULK]);
+        self.roles.extend([(number, Role::Silent), (number + 1, role)]);
         self
     }
 

@@ -1,6 +1,6 @@
 //! One software modem: its attaches to the bus, its endpoint 0, and the way from the endpoints to what is behind them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -70,6 +70,8 @@ enum Function {
     Storage(Storage),
     Wdm(Wdm),
     At(At),
+    /// A network function without QMI or MBIM, and its RNDIS responses.
+    Network(VecDeque<Vec<u8>>),
     /// Has an empty report for everybody who asks.
     Reports,
     Silent,
@@ -223,6 +225,7 @@ impl Device {
     // On and off the bus.
 
     fn power_on(&mut self) {
+        self.take_up_value();
         self.modem.power_cycle();
         if self.unlocked {
             self.modem.unlocked_from_the_start();
@@ -292,9 +295,20 @@ impl Device {
         }
     }
 
+    /// The form of its family's value, from the next attach on.
+    fn take_up_value(&mut self) {
+        let Some((family, value)) = self.modem.family else { return };
+        let (Some(form), Some(next)) = (self.forms.last_mut(), family.form(value)) else { return };
+        form.set_id(next.id);
+        let one = Configuration::new(1);
+        form.configurations =
+            vec![if self.modem.faults.has("loses-at-port") { one.mbim(0) } else { (next.build)(one) }];
+    }
+
     /// A reset of the modem itself: new composition, new lock, off the bus and back.
     fn reset(&mut self) {
         self.modem.transcript.event("reset", "");
+        self.take_up_value();
         let Some(form) = self.forms.last_mut() else { return };
         let next = &mut self.modem.next_composition;
         if let Some(product) = self.modem.next_product.take() {
@@ -440,7 +454,7 @@ impl Device {
                     self.after(delay, Action::Output(back, reply));
                 }
             }
-            Function::Wdm(_) | Function::Reports | Function::Silent => {}
+            Function::Wdm(_) | Function::Network(_) | Function::Reports | Function::Silent => {}
         }
         self.pump(back);
     }

@@ -41,6 +41,8 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("password=TEXT", "AT!ENTERCND wants this password (A710)"),
     ("no-password", "protected AT commands are answered without a password"),
     ("composition-ignored", "a new composition is accepted and forgotten"),
+    ("loses-at-port", "from the next reset on it has no AT port, whatever its composition is"),
+    ("no-test-command", "AT commands that list the compositions are unknown"),
     (
         "reset-needed",
         "the unlock is accepted, and takes effect with the next reset, or once the modem is without a configuration",

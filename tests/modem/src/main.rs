@@ -6,6 +6,7 @@ mod composition;
 mod descriptors;
 mod device;
 mod digest;
+mod family;
 mod faults;
 mod host;
 mod install;
@@ -15,6 +16,7 @@ mod models;
 mod pci;
 mod qmi;
 mod radio;
+mod rndis;
 mod storage;
 mod transcript;
 mod usbip;
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["list"] => {
-            for row in models::ROWS {
+            for row in models::rows() {
                 println!("{:<14} {:04x}:{:04x}  {}", row.name, row.id.0, row.id.1, row.note);
             }
             for row in pci::ROWS {

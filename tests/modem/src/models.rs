@@ -1,7 +1,10 @@
 //! The modems: a table of what they are, and the forms that each takes on the bus.
 
+use std::sync::LazyLock;
+
 use crate::composition::Composition;
 use crate::descriptors::{self, Configuration, Role};
+use crate::family::{FAMILIES, Family};
 use crate::install::{Expect, sierra};
 use crate::qmi;
 use crate::radio::{Identity, Lock};
@@ -28,6 +31,8 @@ pub enum Shape {
     Disk,
     /// A disk and a debug port, as phones have them.
     Phone,
+    /// That of the first value of this one of [`FAMILIES`].
+    Family(usize),
 }
 
 /// AT dialect.
@@ -285,8 +290,30 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// One model for each family.
+static FAMILY_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let row = |(index, family): (usize, &'static Family)| Row {
+        id: family.forms[0].id,
+        manufacturer: family.manufacturer,
+        dialect: Dialect::Plain,
+        lock: Lock::Free,
+        ..sierra_row(
+            family.name,
+            0,
+            family.product,
+            Shape::Family(index),
+            "USB compositions by AT commands, not locked",
+        )
+    };
+    FAMILIES.iter().enumerate().map(row).collect()
+});
+
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(FAMILY_ROWS.iter())
+}
+
 pub fn row(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    rows().find(|row| row.name == name)
 }
 
 /// What a device is on the bus, from one attach to the next.
@@ -355,6 +382,8 @@ pub struct Model {
     pub lock: Lock,
     pub online_error: u16,
     pub composition: Option<Composition>,
+    /// The family and its first value.
+    pub family: Option<(&'static Family, &'static str)>,
 }
 
 impl Row {
@@ -383,7 +412,13 @@ impl Row {
             lock: self.lock,
             online_error: self.online_error,
             composition,
+            family: self.family(),
         }
+    }
+
+    fn family(&self) -> Option<(&'static Family, &'static str)> {
+        let Shape::Family(index) = self.shape else { return None };
+        Some((&FAMILIES[index], FAMILIES[index].forms[0].value))
     }
 
     fn configurations(&self) -> Vec<Configuration> {
@@ -406,6 +441,7 @@ impl Row {
             Shape::SerialEcmMbim => {
                 vec![serial_ports(one), Configuration::new(2).ecm(0), Configuration::new(3).mbim(0)]
             }
+            Shape::Family(index) => vec![(FAMILIES[index].forms[0].build)(one)],
             Shape::Disk => vec![one.storage(0)],
             // The debug bridge has a class of its own.
             Shape::Phone => vec![one.storage(0).serial_of(1, Role::Silent, (0xff, 0x42, 0x01))],
@@ -459,6 +495,7 @@ pub fn from_report(text: &str) -> Result<Model, String> {
         lock: if sierra_made { Lock::Sierra } else { Lock::Free },
         online_error: qmi::error::INTERNAL,
         composition: None,
+        family: None,
     })
 }
 

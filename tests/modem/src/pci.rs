@@ -158,6 +158,7 @@ impl Row {
             lock: self.lock,
             online_error: qmi::error::INTERNAL,
             composition: None,
+            family: None,
         }
     }
 }

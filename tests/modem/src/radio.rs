@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::composition::Composition;
+use crate::family::Family;
 use crate::faults::Faults;
 use crate::models::Model;
 use crate::qmi::Clients;
@@ -66,6 +67,8 @@ pub struct Modem {
     pub mode: u8,
     /// Sierra's USB composition after the next reset.
     pub next_composition: Option<Composition>,
+    /// The family of its AT commands, and its value after the next reset.
+    pub family: Option<(&'static Family, &'static str)>,
     /// QMI error for going online while locked.
     pub online_error: u16,
     pub product: u16,
@@ -93,6 +96,7 @@ impl Modem {
             locked,
             mode: if locked { LOW_POWER } else { ONLINE },
             next_composition: model.composition.clone(),
+            family: model.family,
             online_error: model.online_error,
             product: model.forms.last().map_or(0, |form| form.id().1),
             next_product: None,

@@ -1,6 +1,6 @@
 //! Endpoint 0: standard requests, install mode's vendor requests, and those of the classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Action, Answer, Device, Fate, Function};
@@ -9,6 +9,7 @@ use crate::descriptors::{self, INPUT, Role, Transfer};
 use crate::install::Seen;
 use crate::link::Link;
 use crate::mbim::Mbim;
+use crate::rndis;
 use crate::storage::Storage;
 use crate::transcript::hex;
 use crate::usbip::Submit;
@@ -187,6 +188,7 @@ impl Device {
             Role::Qmi => Function::Wdm(Wdm::new(Protocol::Qmi)),
             Role::Mbim => Function::Wdm(Wdm::new(Protocol::Mbim(Mbim::new(max)))),
             Role::At => Function::At(At::new(self.dialect)),
+            Role::Network => Function::Network(VecDeque::new()),
             Role::Reports => Function::Reports,
             Role::Silent => Function::Silent,
         };
@@ -224,6 +226,11 @@ impl Device {
                 Answer::Done
             }
             (0xa1, 0x01, Some(Function::Wdm(wdm))) => Answer::Data(wdm.responses.pop_front().unwrap_or_default()),
+            (0x21, 0x00, Some(Function::Network(responses))) => {
+                responses.extend(rndis::response(&urb.data));
+                Answer::Done
+            }
+            (0xa1, 0x01, Some(Function::Network(responses))) => Answer::Data(responses.pop_front().unwrap_or_default()),
             // SET_CONTROL_LINE_STATE
             (0x21, 0x22, Some(Function::Wdm(wdm))) => {
                 wdm.dtr = low & 1 != 0;
@@ -239,10 +246,13 @@ impl Device {
                 Answer::Done
             }
             // GET_NTB_PARAMETERS, and what else the NCM part of cdc_mbim reads and sets.
-            (0xa1, 0x80, Some(Function::Wdm(_))) => Answer::Data(NTB_PARAMETERS.to_vec()),
-            (0xa1, 0x83 | 0x87, Some(Function::Wdm(_))) => Answer::Data(vec![0, 0]),
-            (0xa1, 0x85, Some(Function::Wdm(_))) => Answer::Data(16384u32.to_le_bytes().to_vec()),
-            (0x21, 0x84 | 0x86 | 0x88 | 0x8a, Some(Function::Wdm(_))) => Answer::Done,
+            (0xa1, 0x80, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Data(NTB_PARAMETERS.to_vec()),
+            (0xa1, 0x83 | 0x87, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Data(vec![0, 0]),
+            (0xa1, 0x85, Some(Function::Wdm(_) | Function::Network(_))) => {
+                Answer::Data(16384u32.to_le_bytes().to_vec())
+            }
+            // SET_ETHERNET_PACKET_FILTER of CDC Ethernet (0x43) as well.
+            (0x21, 0x43 | 0x84 | 0x86 | 0x88 | 0x8a, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Done,
             // RESET_FUNCTION
             (0x21, 0x05, Some(Function::Wdm(_))) => Answer::Done,
             _ => Answer::Stall,
