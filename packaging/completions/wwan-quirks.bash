@@ -110,7 +110,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__composition)
-            opts="-v -q -h --no-at-port --reset --password --json --root --verbose --quiet --help"
+            opts="-v -q -h --no-at-port --reset --password --json --root --verbose --quiet --help qmi mbim qmi+mbim ecm ncm rndis"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

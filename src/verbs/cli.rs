@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::database::compositions::Wanted;
@@ -129,6 +131,7 @@ pub struct Devices {
 #[derive(Debug, Args)]
 pub struct Setting {
     /// Value that the modem lists (8, 0x100d, 9011) or functions (qmi, mbim, qmi+mbim) of the composition to set
+    #[arg(value_parser = WantedParser, hide_possible_values = true)]
     pub value: Option<Wanted>,
     /// Allow a composition that has no AT port, or that is not known
     #[arg(long, requires = "value")]
@@ -139,6 +142,35 @@ pub struct Setting {
     /// Password for AT!ENTERCND; default: the well-known one
     #[arg(long, value_name = "PASSWORD", value_parser = password)]
     pub password: Option<String>,
+}
+
+/// Any value, while shells complete the functions.
+#[derive(Clone)]
+struct WantedParser;
+
+impl TypedValueParser for WantedParser {
+    type Value = Wanted;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> clap::error::Result<Wanted> {
+        str::parse::<Wanted>.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let functions = [
+            ("qmi", "Sierra, Quectel, Fibocom, Telit, SIMCom, Gosuncn, Foxconn"),
+            ("mbim", "Sierra, Quectel, Fibocom, Telit, Huawei, Foxconn"),
+            ("qmi+mbim", "Sierra"),
+            ("ecm", "Quectel, Fibocom, Telit, u-blox, Huawei, Gosuncn, MeiG"),
+            ("ncm", "Quectel, Fibocom, Huawei"),
+            ("rndis", "Quectel, Fibocom, Telit, Huawei, SIMCom, Gosuncn, MeiG"),
+        ];
+        Some(Box::new(functions.into_iter().map(|(name, families)| PossibleValue::new(name).help(families))))
+    }
 }
 
 /// Letters and digits only, because the password is part of a quoted string in a command.

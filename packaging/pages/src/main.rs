@@ -9,11 +9,13 @@ use std::error::Error;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use wwan_quirks::database::compositions::{self, Compositions};
 use wwan_quirks::database::quirks::{self, Quirk};
 use wwan_quirks::host::root::Root;
 use wwan_quirks::usb::UsbId;
@@ -45,8 +47,14 @@ The policy; see
 Your own quirks; see
 .BR wwan\-quirks\-quirks (5).
 .TP
+.I /etc/wwan\-quirks/compositions.toml
+Families of your own for
+.BR composition ,
+which come before those that the package ships.
+The head of the shipped file explains each key.
+.TP
 .I /usr/share/wwan\-quirks
-The policy and the quirks that the package ships.
+The policy, the quirks and the compositions that the package ships.
 .TP
 .I /usr/share/wwan\-quirks/fcc\-unlock.available.d
 Links for ModemManager.
@@ -81,6 +89,13 @@ Print what would be sent to the modem on port 1\-1.2, then do it:
 .nf
 wwan\-quirks apply \-\-dry\-run \-v 1\-1.2
 wwan\-quirks apply 1\-1.2
+.fi
+.PP
+Show the USB composition of a Quectel modem, change it to ECM, and wait until the modem is back:
+.PP
+.nf
+wwan\-quirks composition 2c7c:0125
+wwan\-quirks composition 2c7c:0125 ecm \-\-reset
 .fi
 .PP
 Add udev rules for your own quirks:
@@ -166,10 +181,41 @@ fn man_page() -> Result<String> {
             roff.text([roman(arg.get_help().ok_or("an argument says what it is")?.to_string())]);
         }
     }
+    families(&mut roff)?;
     roff.control("SH", ["EXIT STATUS"]);
     roff.text([roman(about_exits.trim_start_matches("Exit status: "))]);
     roff.to_writer(&mut page)?;
     Ok(String::from_utf8(page)? + MORE)
+}
+
+/// The families whose composition the program knows, with the values of each.
+fn families(roff: &mut Roff) -> Result<()> {
+    let Compositions { sierra, families } = with_database(|root| match Compositions::load(root) {
+        (compositions, errors) if errors.is_empty() => Ok(compositions),
+        (_, errors) => Err(format!("{errors:?}").into()),
+    })?;
+    roff.control("SH", ["COMPOSITIONS"]);
+    roff.text([roman("Families of modems, their commands, and the values that are known. ")]);
+    roff.text([roman("A modem is set to a value only if it lists that value and its current one.")]);
+    let mut entry = |name: &str, confidence: String, text: String| {
+        roff.control("TP", []);
+        roff.text([bold(name), roman(format!(" ({confidence})"))]);
+        roff.text([roman(text)]);
+    };
+    let sierra = sierra.ok_or("compositions.toml has no table [sierra]")?.provenance();
+    let text = "QMI, AT!UDUSBCOMP, AT!USBCOMP or AT!UDPID: the values that the modem lists";
+    entry(&sierra.name, sierra.confidence.to_string(), text.to_owned());
+    for family in &families {
+        let values = family.values().map(|value| {
+            let composition = family.composition(value);
+            let at_port = if composition.has_at_port() { "" } else { " without AT port" };
+            format!("{value} {}{at_port}", compositions::names(&composition.functions()))
+        });
+        let values: Vec<String> = values.collect();
+        let text = format!("{}: {}", family.read.command, values.join(", "));
+        entry(&family.name, family.provenance().confidence.to_string(), text);
+    }
+    Ok(())
 }
 
 /// The arguments of a verb, without those that all verbs have.
@@ -185,15 +231,23 @@ fn completions(shell: Shell) -> Result<String> {
 
 /// The IDs of the shipped database.
 fn shipped_ids() -> Result<BTreeSet<UsbId>> {
-    let root = std::env::temp_dir().join(format!("wwan-quirks-pages.{}", std::process::id()));
-    fs::create_dir_all(root.join("usr/share"))?;
-    symlink(fs::canonicalize(DATABASE)?, root.join("usr/share/wwan-quirks"))?;
-    let (quirks, errors) = quirks::all(&Root::new(&root));
-    fs::remove_dir_all(&root)?;
+    let (quirks, errors) = with_database(|root| Ok(quirks::all(root)))?;
     match errors.into_iter().next() {
         Some(error) => Err(error.into()),
         None => Ok(quirks.iter().flat_map(Quirk::ids).collect()),
     }
+}
+
+/// Calls `read` with a root that holds the shipped database.
+fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("wwan-quirks-pages.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let root = std::env::temp_dir().join(name);
+    fs::create_dir_all(root.join("usr/share"))?;
+    symlink(fs::canonicalize(DATABASE)?, root.join("usr/share/wwan-quirks"))?;
+    let result = read(&Root::new(&root));
+    fs::remove_dir_all(&root)?;
+    result
 }
 
 /// For software centres, which offer the package to users of such a modem. The project has no home page yet: its ID is below
