@@ -164,6 +164,10 @@ fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
 fn section(text: &mut String, label: &str, keys: (&str, &str), products: &Products, to: &str, on: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "\nLABEL=\"{label}\"");
+    if keys.0.starts_with("ATTR{") {
+        // Only events of this subsystem come here; lintian checks that the section names it.
+        let _ = writeln!(text, "SUBSYSTEM!=\"usb\", GOTO=\"{on}\"");
+    }
     for (vendor, products) in products {
         let products: Vec<String> = products.iter().map(|product| format!("{product:04x}")).collect();
         for line in products.chunks(PRODUCTS) {
