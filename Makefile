@@ -18,6 +18,7 @@
 #   make install    what a package holds, below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
 #   make rpm        target/rpm/wwan-quirks-*.rpm
+#   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
 #   make pages      man page, completions and metainfo, from the command line and the database
 #   make reproducible   builds the package twice, in two places, and compares the bytes
 
@@ -47,6 +48,8 @@ BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 
+METAINFO = $(DESTDIR)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
+
 # The program finds its database and policy from its own path; `/sbin` belongs to /usr.
 FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
 # Installed files name the program and its data where they are installed.
@@ -55,8 +58,8 @@ PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/w
 # Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
-BIN = target/release/wwan-quirks
-MODEM = target/release/modem
+BIN = $(or $(CARGO_TARGET_DIR),target)/release/wwan-quirks
+MODEM = $(or $(CARGO_TARGET_DIR),target)/release/modem
 STAGE = target/stage
 # Static programs, for the virtual machines of busybox: with musl, or with glibc if this Rust knows no musl.
 STATIC_TARGET = x86_64-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl),musl,gnu)
@@ -65,17 +68,23 @@ STATIC = target/$(STATIC_TARGET)/release
 # The program contains no path of the machine that built it.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
-# A distribution passes its linker flags in LDFLAGS.
+# Distributions pass their linker flags in LDFLAGS; FEATURES=vendored links in the libusb that its crate contains.
+FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
-	install-openwrt install-mdev deb rpm packages reproducible pages rules clean
+	install-openwrt install-mdev deb rpm dist packages reproducible pages rules clean
+
+# Cargo and the virtual machines run in parallel by themselves.
+.NOTPARALLEL:
 
 all: build
 
 build: export RUSTFLAGS += $(REMAP) $(LINK)
 build:
-	$(CARGO) build --release --locked
+	@$(if $(FEATURES),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || \
+		echo "warning: pkg-config does not find libusb-1.0: the program gets a libusb of its own, as with FEATURES=vendored" >&2
+	$(CARGO) build --release --locked $(FEATURES:%=--features %)
 
 deps:
 	tests/deps
@@ -197,7 +206,8 @@ install-pages:
 	install -D -m 644 packaging/completions/wwan-quirks.bash $(DESTDIR)$(BASHDIR)/wwan-quirks
 	install -D -m 644 packaging/completions/_wwan-quirks $(DESTDIR)$(ZSHDIR)/_wwan-quirks
 	install -D -m 644 packaging/completions/wwan-quirks.fish $(DESTDIR)$(FISHDIR)/wwan-quirks.fish
-	install -m 644 packaging/metainfo/*.xml $(DESTDIR)$(DATADIR)/metainfo
+	install -m 644 packaging/metainfo/wwan-quirks.metainfo.xml $(METAINFO)
+	packaging/fill $(METAINFO)
 
 # OpenWrt has procd in the place of udev and systemd, and no room for pages.
 install-openwrt: install-program
@@ -212,15 +222,18 @@ install-mdev:
 	install -D -m 644 packaging/mdev/mdev.conf $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
 	sed -i $(PATHS) $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
 
-deb: deps build
+deb: deps
 	packaging/deb
 
-rpm: deps build
+rpm: deps
 	packaging/rpm
 
 # What each package holds, and that it is built the same twice.
-packages: deb rpm
+packages: deps
 	tests/packages
+
+dist:
+	packaging/dist
 
 reproducible:
 	tests/reproducible

@@ -137,7 +137,7 @@ fn files() -> Result<Vec<(&'static str, String)>> {
         ("completions/wwan-quirks.bash", completions(Shell::Bash)?),
         ("completions/_wwan-quirks", completions(Shell::Zsh)?),
         ("completions/wwan-quirks.fish", completions(Shell::Fish)?),
-        ("metainfo/invalid.wwan_quirks.wwan_quirks.metainfo.xml", metainfo(&shipped_ids()?)),
+        ("metainfo/wwan-quirks.metainfo.xml", metainfo(&shipped_ids()?)),
     ])
 }
 
@@ -250,8 +250,8 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
     result
 }
 
-/// For software centres, which offer the package to users of such a modem. The project has no home page yet: its ID is below
-/// a domain that cannot be registered.
+/// For software centres, which offer the package to users of such a modem. `make install` fills in the values of
+/// `packaging/project.env`.
 fn metainfo(ids: &BTreeSet<UsbId>) -> String {
     let aliases: String = ids
         .iter()
@@ -260,7 +260,7 @@ fn metainfo(ids: &BTreeSet<UsbId>) -> String {
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <component type="driver">
-  <id>invalid.wwan_quirks.wwan_quirks</id>
+  <id>@APPSTREAM_ID@</id>
   <metadata_license>MIT</metadata_license>
   <project_license>MIT</project_license>
   <name>wwan-quirks</name>
@@ -272,6 +272,7 @@ fn metainfo(ids: &BTreeSet<UsbId>) -> String {
       mode, sets the USB configuration that the administrator prefers, and unlocks the radio.
     </p>
   </description>
+  <url type="homepage">@HOMEPAGE@</url>
   <developer_name>The wwan-quirks authors</developer_name>
   <provides>
     <binary>wwan-quirks</binary>
