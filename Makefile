@@ -191,8 +191,9 @@ install-systemd:
 
 install-modemmanager:
 	install -d $(UNLOCKDIR)
-	sed -En '/^LABEL="wwan_quirks_(port|tty)"/,/^GOTO/ s/.*\{idVendor\}=="(.*)", .*\{idProduct\}=="(.*)", .*/\1 \2/p' \
-		udev-rules/85-wwan-quirks.rules | tr '|' ' ' | while read -r vendor products; do \
+	sed -En -e '/^LABEL="wwan_quirks_(port|tty)"/,/^GOTO/ s/.*\{idVendor\}=="(.*)", .*\{idProduct\}=="(.*)", .*/\1 \2/p' \
+		-e '/^LABEL="wwan_quirks_wwan_.*"/,/^GOTO/ s/.*\{vendor\}=="([^"]*)", .*\{device\}=="([^"]*)", .*/\1 \2/p' \
+		udev-rules/85-wwan-quirks.rules | sed 's/0x//g' | tr '|' ' ' | while read -r vendor products; do \
 		for product in $$products; do \
 			ln -srf $(DESTDIR)$(SBINDIR)/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
 		done; \
@@ -211,7 +212,7 @@ install-pages:
 
 # OpenWrt has procd in the place of udev and systemd, and no room for pages.
 install-openwrt: install-program
-	for kind in usb usbmisc tty; do \
+	for kind in usb usbmisc tty wwan; do \
 		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
 	done
 	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks

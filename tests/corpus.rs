@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use wwan_quirks::bus::DeviceId;
 use wwan_quirks::modem::device::descriptors::{Configuration, Endpoint, Interface};
 use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
-use wwan_quirks::usb::{Function, UsbId};
+use wwan_quirks::usb::Function;
 
 #[derive(Deserialize)]
 struct CapturedDevice {
@@ -85,7 +86,7 @@ fn functions_are_what_the_kernels_drivers_bind() {
     let captures: Vec<CapturedDevice> = serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap();
     let (mut seen, mut different) = (0, Vec::new());
     for CapturedDevice { id, modem, configurations } in &captures {
-        let qmi = QmiInterfaces::of(id.parse::<UsbId>().unwrap(), &[]);
+        let qmi = QmiInterfaces::of(id.parse::<DeviceId>().unwrap(), &[]);
         for configuration in configurations {
             let Some(expected) = configuration.functions() else { continue };
             seen += 1;

@@ -155,6 +155,7 @@ fn unlock_through(proxy: Proxy) {
     let node = ControlPort {
         name: port.file_name().unwrap().to_str().unwrap().to_owned(),
         driver: None,
+        wwan_type: None,
         number: DeviceNumber::of(&port.metadata().unwrap()).unwrap(),
     };
     let users = users(&Root::new("/"), &node).unwrap();

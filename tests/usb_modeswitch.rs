@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use wwan_quirks::bus::DeviceId;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::quirks::switch::{InterruptIn, Op};
 use wwan_quirks::database::quirks::{self, DeviceString, Quirk, Select, Step, fragment};
 use wwan_quirks::host::root::Root;
-use wwan_quirks::usb::UsbId;
 use wwan_quirks::verbs::import::Import;
 
 #[derive(Deserialize)]
@@ -86,7 +86,7 @@ impl Drop for Shipped {
     }
 }
 
-fn id(key: &str) -> UsbId {
+fn id(key: &str) -> DeviceId {
     key.get(..9).unwrap().parse().unwrap()
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use wwan_quirks::bus::Port;
+use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
 use wwan_quirks::database::quirks::switch::Switch;
@@ -25,9 +27,7 @@ use wwan_quirks::modem::wire::{Framer, at, mbim, qmi};
 use wwan_quirks::serve::event::Event;
 use wwan_quirks::steps::fcc_auth;
 use wwan_quirks::steps::switch::{self, Target};
-use wwan_quirks::usb::Port;
 use wwan_quirks::usb::Setup;
-use wwan_quirks::usb::UsbId;
 use wwan_quirks::verbs::import::Import;
 
 /// A target by its name.
@@ -88,7 +88,7 @@ pub fn descriptors(data: &[u8]) {
     let Ok(parsed) = parsed else { return };
     for configuration in &parsed.configurations {
         for quirk in [&[][..], &[0, 8]] {
-            let id = UsbId { vendor: 0x12d1, product: 0x15c1 };
+            let id = DeviceId { bus: Bus::Usb, vendor: 0x12d1, product: 0x15c1 };
             let _ = configuration.functions(&QmiInterfaces::of(id, quirk));
         }
     }
@@ -319,7 +319,7 @@ pub fn quirks(data: &[u8]) {
         assert!(error.line >= 1 && error.column >= 1);
         let _ = error.to_string();
     }
-    let ids = all.iter().flat_map(Quirk::ids).chain(["1199:9071".parse::<UsbId>().unwrap()]);
+    let ids = all.iter().flat_map(Quirk::ids).chain(["1199:9071".parse::<DeviceId>().unwrap()]);
     for id in ids.take(8) {
         let (found, _) = fragment::parse_for(&layered(), text, id);
         if errors.is_empty() {
@@ -382,8 +382,8 @@ pub fn event(data: &[u8]) {
         assert_eq!(port.as_str(), text);
         assert!(!text.contains('/') && text.len() < 40);
     }
-    if let Ok(id) = text.parse::<UsbId>() {
-        assert_eq!(id.to_string().parse::<UsbId>().as_ref().ok(), Some(&id));
+    if let Ok(id) = text.parse::<DeviceId>() {
+        assert_eq!(id.to_string().parse::<DeviceId>().as_ref().ok(), Some(&id));
     }
     let line = printable(&text);
     assert!(!line.chars().any(char::is_control) && line.len() < 2000);

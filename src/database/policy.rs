@@ -16,12 +16,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::bus::DeviceId;
+use crate::bus::Port;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_of};
 use crate::database::layers::{self, ConfigFile, Layer};
 use crate::host::root::Root;
 use crate::usb::Function;
-use crate::usb::Port;
-use crate::usb::UsbId;
 
 /// Seconds. A modem cannot answer faster than the lower limit. udev does not wait longer than the upper limit of HOOK.
 const HOOK: RangeInclusive<f64> = 0.1..=30.0;
@@ -181,7 +181,7 @@ struct Settings {
 
 #[derive(Debug, Default)]
 struct Selector {
-    id: Option<UsbId>,
+    id: Option<DeviceId>,
     serial: Option<String>,
     port: Option<Port>,
 }
@@ -260,7 +260,7 @@ impl Policy {
 
     /// The policy for one modem. `serial` is called only if a `[[device]]` names a serial number. Without a port, the
     /// result is the policy for an ID on any port.
-    pub fn resolve(&self, id: UsbId, port: Option<&Port>, serial: impl Fn() -> Option<String>) -> Resolved {
+    pub fn resolve(&self, id: DeviceId, port: Option<&Port>, serial: impl Fn() -> Option<String>) -> Resolved {
         let mut resolved = Resolved::default();
         let matches = |selector: &Selector| {
             selector.id.is_none_or(|wanted| wanted == id)
@@ -336,7 +336,7 @@ impl Reader<'_> {
         }
         let id = id.and_then(|id| {
             let parsed = id.get_ref().parse();
-            parsed.map_err(|error: crate::usb::NoUsbId| self.error(&id, error.to_string())).ok()
+            parsed.map_err(|error: crate::bus::NoDeviceId| self.error(&id, error.to_string())).ok()
         });
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());

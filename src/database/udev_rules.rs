@@ -1,16 +1,18 @@
 //! The udev rules for a database, and which IDs installed rules name.
 //!
 //! The rules cost an unrelated event next to nothing: the first lines send away whatever is not a new device, and the
-//! rest compare the vendor, then the product.
+//! rest compare the vendor, then the product. A PCI modem has no event of its own here, only those of its WWAN ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::database::quirks::{Procedure, Quirk, Step};
+use crate::bus::{Bus, DeviceId};
+use crate::database::quirks::{DeviceString, Procedure, Quirk, Step};
 use crate::host::root::Root;
-use crate::usb::UsbId;
+use crate::modem::transport::Protocol;
+use crate::pci::Subsystem;
 
 const HEAD: &str = r#"# wwan-quirks: printed by `wwan-quirks rules` from the quirks database. Do not edit.
 
@@ -19,6 +21,10 @@ SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", GOTO="wwan_quirks_device"
 SUBSYSTEM=="usbmisc", KERNEL=="cdc-wdm*", GOTO="wwan_quirks_port"
 SUBSYSTEM=="tty", KERNEL=="ttyUSB*|ttyACM*", GOTO="wwan_quirks_tty"
 SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
+# Some kernels show a port of a USB modem twice. Its other node is cdc-wdm.
+SUBSYSTEM=="wwan", SUBSYSTEMS=="usb", GOTO="wwan_quirks_end"
+SUBSYSTEM=="wwan", ATTR{type}=="AT", GOTO="wwan_quirks_wwan_at"
+SUBSYSTEM=="wwan", ATTR{type}=="MBIM", GOTO="wwan_quirks_wwan_mbim"
 GOTO="wwan_quirks_end"
 "#;
 
@@ -71,6 +77,9 @@ pub fn text(quirks: &[Quirk], program: &Path) -> String {
         let products = of_vendors(quirks, |quirk| event.concerns(quirk));
         section(&mut text, event.label(), above, &products, "wwan_quirks_hook", "wwan_quirks_end");
     }
+    for protocol in WWAN_PROTOCOLS {
+        wwan_section(&mut text, Event::Wwan(protocol), quirks);
+    }
     text.push_str(&TAIL.replace("PROGRAM", &program.display().to_string()));
     text
 }
@@ -86,10 +95,16 @@ enum Event {
     Port,
     /// A tty of it.
     Tty,
+    /// A WWAN port of a PCI device.
+    Wwan(Protocol),
 }
 
+/// What WWAN ports speak that procedures use.
+const WWAN_PROTOCOLS: [Protocol; 2] = [Protocol::At, Protocol::Mbim];
+
 impl Event {
-    const ALL: [Event; 4] = [Event::Device, Event::Scsi, Event::Port, Event::Tty];
+    const ALL: [Event; 6] =
+        [Event::Device, Event::Scsi, Event::Port, Event::Tty, Event::Wwan(Protocol::At), Event::Wwan(Protocol::Mbim)];
 
     fn label(self) -> &'static str {
         match self {
@@ -97,12 +112,22 @@ impl Event {
             Event::Scsi => "wwan_quirks_scsi",
             Event::Port => "wwan_quirks_port",
             Event::Tty => "wwan_quirks_tty",
+            Event::Wwan(Protocol::At) => "wwan_quirks_wwan_at",
+            Event::Wwan(Protocol::Mbim) => "wwan_quirks_wwan_mbim",
+            Event::Wwan(Protocol::Qmi) => "wwan_quirks_wwan_qmi",
         }
     }
 
     /// Whether `quirk` has something to do then.
     fn concerns(self, quirk: &Quirk) -> bool {
         let by_scsi = quirk.matchers.keys().any(|text| text.is_scsi());
+        if let Event::Wwan(protocol) = self {
+            let is_pci = quirk.is_pci();
+            return is_pci && quirk.procedure().and_then(Procedure::wwan_protocol) == Some(protocol);
+        }
+        if quirk.is_pci() {
+            return false;
+        }
         quirk.steps.iter().any(|step| match step {
             Step::Switch(_) | Step::Configuration { .. } => self == if by_scsi { Event::Scsi } else { Event::Device },
             Step::FccAuth(Procedure::Rolling { .. }) => self == Event::Tty,
@@ -111,9 +136,9 @@ impl Event {
     }
 }
 
-/// The IDs that rules name.
+/// The IDs that rules name, and the subsystems for which they do.
 #[derive(Debug, Default)]
-pub struct RuledIds(BTreeSet<(Event, UsbId)>);
+pub struct RuledIds(BTreeSet<(Event, DeviceId, Option<Subsystem>)>);
 
 impl RuledIds {
     /// Of the rules that are installed below `root`; none where there are none.
@@ -134,18 +159,33 @@ impl RuledIds {
             if let Some(label) = line.strip_prefix("LABEL=\"") {
                 event = Event::ALL.into_iter().find(|event| label.trim_end_matches('"') == event.label());
             }
-            let (Some(event), Some(vendor), Some(products)) = (event, value("{idVendor}"), value("{idProduct}")) else {
-                continue;
+            let Some(event) = event else { continue };
+            let (prefix, vendor, products) = match event {
+                Event::Wwan(_) => ("pci:", value("{vendor}"), value("{device}")),
+                _ => ("", value("{idVendor}"), value("{idProduct}")),
             };
-            let ids = products.split('|').filter_map(|product| format!("{vendor}:{product}").parse().ok());
-            ruled.extend(ids.map(|id| (event, id)));
+            let (Some(vendor), Some(products)) = (vendor, products) else { continue };
+            let without_0x = |number: &str| number.trim_start_matches("0x").to_owned();
+            let subsystem = value("{subsystem_vendor}").and_then(|vendor| {
+                let device = value("{subsystem_device}").map_or("*".to_owned(), without_0x);
+                format!("{}:{device}", without_0x(vendor)).parse().ok()
+            });
+            let ids =
+                products.split('|').map(|product| format!("{prefix}{}:{}", without_0x(vendor), without_0x(product)));
+            ruled.extend(ids.filter_map(|id| Some((event, id.parse().ok()?, subsystem))));
         }
         RuledIds(ruled)
     }
 
     /// Whether the events that `quirk` needs for `id` are named.
-    pub fn covers(&self, quirk: &Quirk, id: UsbId) -> bool {
-        Event::ALL.into_iter().all(|event| !event.concerns(quirk) || self.0.contains(&(event, id)))
+    pub fn covers(&self, quirk: &Quirk, id: DeviceId) -> bool {
+        let subsystem = subsystem_of(quirk);
+        let is_ruled = |event| {
+            let named = |subsystem| self.0.contains(&(event, id, subsystem));
+            // A rule for all cards of a vendor, or for all cards, serves this one, too.
+            named(subsystem) || named(subsystem.map(|subsystem| Subsystem { device: None, ..subsystem })) || named(None)
+        };
+        Event::ALL.into_iter().all(|event| !event.concerns(quirk) || is_ruled(event))
     }
 }
 
@@ -154,7 +194,8 @@ type Products = BTreeMap<u16, BTreeSet<u16>>;
 /// The IDs of the quirks that are `wanted`.
 fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
     let mut products = Products::new();
-    for id in quirks.iter().filter(|quirk| wanted(quirk)).flat_map(Quirk::ids) {
+    let ids = quirks.iter().filter(|quirk| wanted(quirk)).flat_map(Quirk::ids);
+    for id in ids.filter(|id| id.bus == Bus::Usb) {
         products.entry(id.vendor).or_default().insert(id.product);
     }
     products
@@ -175,4 +216,37 @@ fn section(text: &mut String, label: &str, keys: (&str, &str), products: &Produc
         }
     }
     let _ = writeln!(text, "GOTO=\"{on}\"");
+}
+
+fn subsystem_of(quirk: &Quirk) -> Option<Subsystem> {
+    quirk.matchers.get(&DeviceString::Subsystem)?.parse().ok()
+}
+
+/// From the label of `event` on, WWAN ports of the PCI devices that `quirks` name go to the hook. udev compares all
+/// `ATTRS` of a line with one parent.
+fn wwan_section(text: &mut String, event: Event, quirks: &[Quirk]) {
+    let mut products: BTreeMap<(u16, Option<Subsystem>), BTreeSet<u16>> = BTreeMap::new();
+    for quirk in quirks.iter().filter(|quirk| event.concerns(quirk)) {
+        for id in quirk.ids() {
+            products.entry((id.vendor, subsystem_of(quirk))).or_default().insert(id.product);
+        }
+    }
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "\nLABEL=\"{}\"", event.label());
+    for ((vendor, subsystem), products) in &products {
+        let products: Vec<String> = products.iter().map(|product| format!("0x{product:04x}")).collect();
+        let subsystem = subsystem.map_or(String::new(), |Subsystem { vendor, device }| {
+            let device =
+                device.map_or(String::new(), |device| format!("ATTRS{{subsystem_device}}==\"0x{device:04x}\", "));
+            format!("ATTRS{{subsystem_vendor}}==\"0x{vendor:04x}\", {device}")
+        });
+        for line in products.chunks(PRODUCTS) {
+            let _ = writeln!(
+                text,
+                "SUBSYSTEMS==\"pci\", ATTRS{{vendor}}==\"0x{vendor:04x}\", ATTRS{{device}}==\"{}\", {subsystem}GOTO=\"wwan_quirks_hook\"",
+                line.join("|")
+            );
+        }
+    }
+    let _ = writeln!(text, "GOTO=\"wwan_quirks_end\"");
 }

@@ -22,11 +22,11 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::bus::Port;
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 use crate::outcome::{StepKind, StepResult};
-use crate::usb::Port;
 
 const DIRECTORY: &str = "/run/wwan-quirks";
 const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };

@@ -6,13 +6,17 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, sigaction};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
+    socketpair,
+};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::Timer;
 use nix::time::ClockId;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -157,6 +161,74 @@ pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -
     })
 }
 
+/// A file that a child process opened and keeps open until this process drops [`Opened::keeper`] or ends. The last close
+/// is the child's: it may take as long as the open.
+#[derive(Debug)]
+pub struct Opened {
+    pub file: File,
+    pub keeper: OwnedFd,
+}
+
+/// Runs `open` in a child process and takes the file over from there, but does not wait beyond the deadline. For devices
+/// whose open or close no signal interrupts.
+///
+/// The child inherits this process's locks, and so keeps them until it has closed the file.
+///
+/// Returns `None` if the open has not ended by the deadline. The child then closes the file as soon as it is open.
+pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<File>) -> Option<nix::Result<Opened>> {
+    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+    let (ours, childs) = match pair {
+        Ok(pair) => pair,
+        Err(errno) => return Some(Err(errno)),
+    };
+    let (mut ours, mut childs) = (Some(ours), File::from(childs));
+    let forked = detached(|| {
+        drop(ours.take());
+        let opened = open();
+        let errno = opened.as_ref().map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |_| 0);
+        let descriptors: Vec<_> = opened.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let rights = if descriptors.is_empty() { &[][..] } else { &rights };
+        let bytes = errno.to_ne_bytes();
+        let sent =
+            sendmsg::<UnixAddr>(childs.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None);
+        // The socket hangs up when the other process has no use for the file any more.
+        while sent.is_ok() && childs.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+    });
+    drop(childs);
+    let ours = match (forked, ours) {
+        (Ok(()), Some(ours)) => ours,
+        (Err(errno), _) => return Some(Err(errno)),
+        (Ok(()), None) => return Some(Err(Errno::EBADF)),
+    };
+    // A request to stop does not shorten the wait: what the kernel has begun goes on anyway.
+    match wait(ours.as_fd(), PollFlags::POLLIN, deadline, usize::MAX) {
+        Err(errno) => Some(Err(errno)),
+        Ok(events) if events.is_empty() => None,
+        Ok(_) => Some(receive_file(ours.as_fd()).map(|file| Opened { file, keeper: ours })),
+    }
+}
+
+/// The file that the child of [`open_abandonable`] sends, or the error of its open.
+fn receive_file(socket: BorrowedFd) -> nix::Result<File> {
+    let mut errno = [0; 4];
+    let mut parts = [IoSliceMut::new(&mut errno)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let is_whole = received.bytes == size_of::<i32>();
+    let descriptor = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    });
+    match (is_whole, descriptor) {
+        // SAFETY: the kernel has just made the descriptor for this process, and nothing else has it.
+        (_, Some(descriptor)) => Ok(File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })),
+        (true, None) => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
+        (false, None) => Err(Errno::ECHILD),
+    }
+}
+
 static STOPS: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn count_stop(_signal: i32) {
@@ -246,6 +318,26 @@ mod tests {
             Ok(())
         };
         assert_eq!(abandonable(deadline, slow), None);
+    }
+
+    #[test]
+    fn a_child_opens_a_file_and_passes_it_on() {
+        let soon = || Deadline::after(std::time::Duration::from_secs(60));
+        let null = || File::options().write(true).open("/dev/null");
+        let Opened { mut file, keeper } = open_abandonable(soon(), null).unwrap().unwrap();
+        file.write_all(b"x").unwrap();
+        // The child is alive for as long as the file is in use.
+        assert_eq!(
+            wait(keeper.as_fd(), PollFlags::POLLIN, Deadline::after(std::time::Duration::ZERO), 0),
+            Ok(PollFlags::empty())
+        );
+        let absent = || File::open("/dev/wwan99mbim99");
+        assert_eq!(open_abandonable(soon(), absent).unwrap().unwrap_err(), Errno::ENOENT);
+        let slow = || {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            null()
+        };
+        assert!(open_abandonable(Deadline::after(std::time::Duration::from_millis(1)), slow).is_none());
     }
 
     #[test]

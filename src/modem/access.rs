@@ -1,7 +1,7 @@
 //! Who uses a port, and the one way to open it.
 //!
-//! The kernel lets every permitted process open a cdc-wdm port, and gives an answer to whichever process reads first:
-//! a port in use must not be opened beside its user. qmi-proxy of libqmi and mbim-proxy of libmbim hold a port for
+//! The kernel lets every permitted process open a cdc-wdm or WWAN port, and gives an answer to whichever process reads
+//! first: a port in use must not be opened beside its user. qmi-proxy of libqmi and mbim-proxy of libmbim hold a port for
 //! several programs, and accept this program as one more.
 
 use std::fmt;
@@ -19,6 +19,7 @@ use crate::modem::device::{ControlPort, Device, DeviceNumber};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::tty::Tty;
 use crate::modem::link::wdm::Wdm;
+use crate::modem::link::wwan::Wwan;
 use crate::modem::link::{Link, LinkError, OpenError};
 use crate::modem::transport::{Protocol, Transport};
 
@@ -106,6 +107,9 @@ impl PortUnavailable {
                 "stop it, then run `wwan-quirks apply`"
             }
             PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
+            PortUnavailable::Open(OpenError::NotReady { .. }) => {
+                "if it stays so, shut the machine down and turn it on again"
+            }
             PortUnavailable::Open(OpenError::InUse { .. }) => "stop what uses it, then run `wwan-quirks apply`",
             PortUnavailable::Open(_) => "see what the kernel log says of the port",
         }
@@ -125,13 +129,15 @@ impl OpenPort {
     }
 }
 
-/// Opens `port` of `device`, or a connection to the proxy that holds it.
+/// Opens `port` of `device`, or a connection to the proxy that holds it. Only the open of a WWAN port may take long; it
+/// ends by the deadline.
 pub fn open(
     root: &Root,
     device: &Device,
     port: &ControlPort,
     protocol: Protocol,
     sharing: Sharing,
+    deadline: Deadline,
 ) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
     if sharing == Sharing::Possible {
@@ -147,6 +153,9 @@ pub fn open(
         }
     }
     let opened = match protocol {
+        _ if port.wwan_type.is_some() => {
+            Wwan::open(&path, port.number, deadline).map(|wwan| Box::new(wwan) as Box<dyn Link>)
+        }
         Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn Link>),
         Protocol::Qmi | Protocol::Mbim => Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>),
     };
@@ -184,7 +193,7 @@ fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, Por
     Ok(OpenPort { link: Box::new(stream), protocol: proxy.protocol(), proxied: Some(port) })
 }
 
-/// All processes but this one that have `port` open, by PID.
+/// All processes that have `port` open, by PID, but this one and its children, which keep a WWAN port open for it.
 ///
 /// Looks at every descriptor of every process, which takes milliseconds. The device number decides, not the path: in a
 /// mount namespace of its own, a process can give any file the name `/dev/cdc-wdm0`.
@@ -198,7 +207,7 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if pid == std::process::id() {
             is_listed = true;
-        } else if holds(&entry.path(), port) {
+        } else if holds(&entry.path(), port) && parent(&entry.path()) != Some(std::process::id()) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let uid = fs::metadata(entry.path()).map_or(u32::MAX, |metadata| metadata.uid());
             users.push(PortUser { pid, uid, name: name.trim_end().to_owned() });
@@ -209,6 +218,11 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
     }
     users.sort_unstable_by_key(|user| user.pid);
     Ok(users)
+}
+
+fn parent(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
 fn holds(process: &Path, port: &ControlPort) -> bool {
@@ -281,6 +295,7 @@ impl Link for ExclusivePort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::BufRead;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
@@ -316,7 +331,12 @@ mod tests {
 
     /// A character device that exists everywhere.
     fn null() -> ControlPort {
-        ControlPort { name: "null".to_owned(), driver: None, number: DeviceNumber { major: 1, minor: 3 } }
+        ControlPort {
+            name: "null".to_owned(),
+            driver: None,
+            wwan_type: None,
+            number: DeviceNumber { major: 1, minor: 3 },
+        }
     }
 
     #[test]
@@ -351,11 +371,21 @@ mod tests {
     #[test]
     fn a_process_is_seen_in_the_real_proc() {
         let file = fs::File::open("/dev/null").unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+        // The shell is a child of this process, and its child is a process like any other.
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", "sleep 60 & echo $!; wait"])
+            .stdin(file.try_clone().unwrap())
+            .stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let mut line = String::new();
+        io::BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let other: u32 = line.trim().parse().unwrap();
         let found = users(&Root::new("/"), &null()).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(found.iter().any(|user| user.pid == child.id()), "{found:?}");
+        std::process::Command::new("kill").args([other, shell.id()].map(|pid| pid.to_string())).status().unwrap();
+        shell.wait().unwrap();
+        assert!(found.iter().any(|user| user.pid == other), "{found:?}");
+        assert!(found.iter().all(|user| user.pid != shell.id()), "{found:?}");
     }
 
     /// A connection to a socket that this process serves.

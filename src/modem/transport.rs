@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 
 use crate::host::deadline::Deadline;
+use crate::modem::device::ControlPort;
 use crate::modem::link::Link;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::Session;
 use crate::modem::session::qmi::{self, QmuxTransport, RawQmux};
 
 /// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     Qmi,
     Mbim,
@@ -18,12 +19,21 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// By the driver that made the port.
-    pub fn of_driver(driver: &str) -> Option<Protocol> {
-        match driver {
-            "qmi_wwan" => Some(Protocol::Qmi),
-            "cdc_mbim" => Some(Protocol::Mbim),
-            "option" | "option1" => Some(Protocol::At),
+    /// The type of a WWAN port that speaks it, in the kernel's words.
+    pub fn wwan_type(self) -> &'static str {
+        match self {
+            Protocol::Qmi => "QMI",
+            Protocol::Mbim => "MBIM",
+            Protocol::At => "AT",
+        }
+    }
+
+    /// By the type of a WWAN port, or by the driver that made the port. `None`: the port is left alone.
+    pub fn of_port(port: &ControlPort) -> Option<Protocol> {
+        match (port.wwan_type.as_deref(), port.driver.as_deref()) {
+            (Some("QMI"), _) | (None, Some("qmi_wwan")) => Some(Protocol::Qmi),
+            (Some("MBIM"), _) | (None, Some("cdc_mbim")) => Some(Protocol::Mbim),
+            (Some("AT"), _) | (None, Some("option" | "option1")) => Some(Protocol::At),
             _ => None,
         }
     }

@@ -45,7 +45,7 @@ impl Error {
             Error::Event(_) => Exit::Usage,
             Error::Device(
                 DeviceError::BadPath(_)
-                | DeviceError::NotUsb(_)
+                | DeviceError::NoDevice(_)
                 | DeviceError::NoSuchForm(_)
                 | DeviceError::NotFound(_)
                 | DeviceError::Ambiguous { .. },

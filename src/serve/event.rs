@@ -5,7 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 
-use crate::modem::device::{is_control_port, is_tty};
+use crate::modem::device::{is_control_port, is_tty, is_wwan_port};
 use crate::outcome::StepResult;
 use crate::serve::trigger::Trigger;
 
@@ -24,7 +24,7 @@ pub enum EventError {
 pub enum Scope {
     /// The steps of the USB device itself.
     Device,
-    /// The unlock, if this port (`cdc-wdm0`, `ttyUSB1`) carries it.
+    /// The unlock, if this port (`cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`) carries it.
     Port(String),
     /// All steps.
     All,
@@ -86,6 +86,7 @@ impl Event {
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
             "usbmisc" if is_control_port(name) => Scope::Port(name.to_owned()),
             "tty" if is_tty(name) => Scope::Port(name.to_owned()),
+            "wwan" if is_wwan_port(name) => Scope::Port(name.to_owned()),
             _ => return Ok(None),
         };
         Ok(Some(Event { devpath, scope, trigger }))
@@ -136,6 +137,12 @@ mod tests {
         assert_eq!(tty("ttyUSB1"), Some(Scope::Port("ttyUSB1".to_owned())));
         assert_eq!(tty("ttyACM0"), Some(Scope::Port("ttyACM0".to_owned())));
         assert_eq!((tty("ttyS0"), tty("ttyUSB"), tty("tty0")), (None, None, None));
+        let wwan = |name| {
+            let path = format!("/devices/pci0000:00/0000:00:1c.6/0000:08:00.0/mhi0/wwan/wwan0/{name}");
+            read(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "wwan")]).unwrap().map(|event| event.scope)
+        };
+        assert_eq!(wwan("wwan0mbim0"), Some(Scope::Port("wwan0mbim0".to_owned())));
+        assert_eq!((wwan("wwan0"), wwan("wwan0at"), wwan("wwanat0"), wwan("wwan0p2MBIM")), (None, None, None, None));
     }
 
     #[test]

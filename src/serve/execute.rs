@@ -11,6 +11,7 @@ use crate::host::state::{Attempt, PortState};
 use crate::host::{rfkill, sandbox, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
+use crate::modem::link::OpenError;
 use crate::modem::link::usb::Node;
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
@@ -118,7 +119,7 @@ fn unlock(
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
     loop {
-        let outcome = match access::open(root, device, port, protocol, trigger.sharing()) {
+        let outcome = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
             Ok(mut opened) => {
                 if !trigger.may_reopen() {
                     sandbox::enter();
@@ -127,6 +128,9 @@ fn unlock(
             }
             Err(PortUnavailable::Left) => {
                 Outcome::Unchanged("the modem left; its own event serves it when it is back".to_owned())
+            }
+            Err(error @ PortUnavailable::Open(OpenError::NotReady { .. })) => {
+                Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
             }
             Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
         };
@@ -148,6 +152,9 @@ fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
         Outcome::SwitchedOff(_) => record.switched_off = enumeration,
         Outcome::Unchanged(_) => record.switched_off = None,
         _ => {}
+    }
+    if matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_)) {
+        record.arrived(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::Unfinished(_) | Outcome::Failed(_)) {
         record.unlocked = enumeration;

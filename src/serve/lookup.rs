@@ -22,7 +22,7 @@ pub fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error
     let Some(quirk) = found.quirk else { return (None, errors) };
     let (policy, policy_errors) = Policy::load(root);
     errors.extend(policy_errors.into_iter().map(Error::from));
-    let policy = policy.resolve(device.id, Some(&device.port), || device.attribute("serial").ok());
+    let policy = policy.resolve(device.id, Some(&device.port), || device.serial());
     (Some(MatchedDevice { quirk, policy, complete: errors.is_empty() }), errors)
 }
 
@@ -30,9 +30,10 @@ fn text(device: &Device, text: DeviceString) -> Option<String> {
     match text {
         DeviceString::Manufacturer => device.attribute("manufacturer").ok(),
         DeviceString::Product => device.attribute("product").ok(),
-        DeviceString::Serial => device.attribute("serial").ok(),
+        DeviceString::Serial => device.serial(),
         DeviceString::ScsiVendor => device.scsi_attribute("vendor"),
         DeviceString::ScsiModel => device.scsi_attribute("model"),
         DeviceString::ScsiRevision => device.scsi_attribute("rev"),
+        DeviceString::Subsystem => device.subsystem().map(|subsystem| subsystem.to_string()),
     }
 }

@@ -18,6 +18,7 @@ pub mod trigger;
 
 use std::time::Duration;
 
+use crate::bus::Bus;
 use crate::database::policy::Resolved;
 use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;
@@ -35,7 +36,7 @@ use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
 use crate::serve::record::Recorder;
-use crate::serve::snapshot::snapshot;
+use crate::serve::snapshot::{snapshot, unlock_ports};
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, Said};
 
@@ -177,14 +178,11 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
 /// # Errors
 /// Why the modem was not asked, or did not answer.
 pub fn query(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
-    let ports = match procedure {
-        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface).map(|tty| tty.into_iter().collect()),
-        _ => device.control_ports(),
-    };
+    let ports = procedure.map_or_else(|| device.control_ports(), |procedure| unlock_ports(device, procedure));
     let ports = ports.map_err(|error| error.to_string())?;
-    let port = ports.iter().find_map(|port| Some((port, Protocol::of_driver(port.driver.as_deref()?)?)));
+    let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
     let (port, protocol) = port.ok_or("it has no port that can be asked")?;
-    let opened = access::open(root, device, port, protocol, Sharing::Possible);
+    let opened = access::open(root, device, port, protocol, Sharing::Possible, deadline);
     let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
     fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())
 }
@@ -255,7 +253,7 @@ impl Run<'_> {
     fn identity(&self) -> Identity {
         Identity {
             id: self.device.id.to_string(),
-            serial: self.device.attribute("serial").ok(),
+            serial: self.device.serial(),
             enumeration: self.device.enumeration_id(),
             number: self.device.bus_number(),
         }
@@ -282,7 +280,8 @@ impl Run<'_> {
     ) -> Option<(StepResult, String)> {
         let step = action.step();
         let mut attempt = Attempt::First;
-        if !matches!(action, Action::FccAuth { .. }) {
+        // The unlock of a USB modem follows steps that are counted. A PCI modem has no other step that could bring it down.
+        if !matches!(action, Action::FccAuth { .. }) || self.device.id.bus == Bus::Pci {
             attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
             match attempt {
                 // A drive that got its driver back has a new SCSI event.

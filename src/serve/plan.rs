@@ -304,9 +304,9 @@ fn plan_unlock(
         // A port of this modem that does not carry the unlock.
         return Vec::new();
     }
-    // The driver determines the protocol of a port. A port of another driver is left alone.
+    // A port whose protocol is unknown is left alone.
     let ports = concerned.filter_map(|port| {
-        let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
+        let protocol = Protocol::of_port(port)?;
         Some(PlanStep::Run(Action::FccAuth {
             port: port.clone(),
             protocol,
@@ -318,6 +318,10 @@ fn plan_unlock(
     let first: Vec<PlanStep> = ports.take(1).collect();
     if first.is_empty() {
         let why = match procedure {
+            _ if quirk.is_pci() => {
+                let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
+                format!("it has no {wanted} port (see `wwan-quirks doctor`)")
+            }
             Procedure::Rolling { interface, .. } => {
                 format!("interface {interface} has no tty (the option driver of Linux 6.18 and later makes one)")
             }

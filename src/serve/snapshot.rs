@@ -1,11 +1,13 @@
 //! What the plan needs to know of a device, read from sysfs and `/proc` once.
 
+use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::root::Root;
 use crate::modem::access;
 use crate::modem::device::descriptors::Descriptors;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::modem::device::{ControlPort, Device, DeviceError};
+use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
 use crate::serve::trigger::Trigger;
 
@@ -53,13 +55,22 @@ pub fn snapshot(
             }
         }
     }
-    snapshot.ports = match quirk.procedure() {
-        Some(_) if *scope == Scope::Device => Vec::new(),
-        None => Vec::new(),
-        Some(Procedure::Rolling { interface, .. }) => device.tty(*interface)?.into_iter().collect(),
-        Some(_) => device.control_ports()?,
-    };
+    if let Some(procedure) = quirk.procedure().filter(|_| *scope != Scope::Device) {
+        snapshot.ports = unlock_ports(device, procedure)?;
+    }
     Ok(snapshot)
+}
+
+/// The ports of `device` that can carry `procedure`.
+pub fn unlock_ports(device: &Device, procedure: &Procedure) -> Result<Vec<ControlPort>, DeviceError> {
+    if device.id.bus == Bus::Pci {
+        let ports = device.control_ports()?.into_iter();
+        return Ok(ports.filter(|port| Protocol::of_port(port) == procedure.wwan_protocol()).collect());
+    }
+    match procedure {
+        Procedure::Rolling { interface, .. } => Ok(device.tty(*interface)?.into_iter().collect()),
+        _ => device.control_ports(),
+    }
 }
 
 /// The program that holds a control port of the modem, or its network interface that is up.

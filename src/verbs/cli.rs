@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::database::compositions::Wanted;
 
-/// Make WWAN modems on USB work: leave install mode, set the USB configuration, unlock the radio
+/// Make WWAN modems work: leave install mode, set the USB configuration, unlock the radio, on USB and PCI
 ///
 /// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people and scripts.
 #[derive(Debug, Parser)]
@@ -48,14 +48,14 @@ pub enum Verb {
     },
     /// Show which quirk and which policy apply to a modem, and the plan; with -v, also the messages in hex
     Explain {
-        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
         device: String,
         #[command(flatten)]
         output: Output,
     },
     /// Show the USB composition of a modem, or set it permanently
     Composition {
-        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
         device: String,
         #[command(flatten)]
         setting: Setting,
@@ -64,7 +64,7 @@ pub enum Verb {
     },
     /// Print what a maintainer needs to add or fix a quirk, with serial numbers masked
     Report {
-        /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD
+        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
         device: String,
         #[command(flatten)]
         output: Output,
@@ -123,7 +123,7 @@ pub struct Apply {
 
 #[derive(Debug, Args)]
 pub struct Devices {
-    /// Port (1-1.2), VID:PID, /dev/cdc-wdmN or /dev/bus/usb/BBB/DDD; default: all known modems
+    /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD; default: all known modems
     #[arg(value_name = "DEVICE")]
     pub device: Vec<String>,
 }

@@ -8,17 +8,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::bus::{Bus, DeviceId};
 use crate::database::layers::Layer;
 use crate::database::policy::Policy;
-use crate::database::quirks::{self, Quirk, Step};
+use crate::database::quirks::{self, Procedure, Quirk, Step};
 use crate::database::udev_rules;
 use crate::host::journal::printable;
 use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::modem::device::Device;
+use crate::modem::transport::Protocol;
 use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
-use crate::usb::UsbId;
 use crate::verbs::output::print_json;
 
 /// Bytes. Rules files and audit logs are shorter.
@@ -211,7 +212,7 @@ fn permissions(root: &Root, diagnosis: &mut Diagnosis) {
 
 /// Finds other programs that switch the same devices.
 fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
-    let switched: BTreeSet<UsbId> = quirks
+    let switched: BTreeSet<DeviceId> = quirks
         .iter()
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
         .flat_map(Quirk::ids)
@@ -234,7 +235,7 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 }
 
 /// The ID in a line of usb_modeswitch's rules.
-fn ruled_id(line: &str) -> Option<UsbId> {
+fn ruled_id(line: &str) -> Option<DeviceId> {
     let value = |key: &str| line.split_once(key)?.1.split_once("==\"")?.1.split('"').next();
     format!("{}:{}", value("{idVendor}")?, value("{idProduct}")?).parse().ok()
 }
@@ -272,7 +273,7 @@ fn kernel(root: &Root, diagnosis: &mut Diagnosis) {
 /// Finds modems that ModemManager unlocks, too.
 fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let (policy, _) = Policy::load(root);
-    let unlocked: BTreeSet<UsbId> = quirks
+    let unlocked: BTreeSet<DeviceId> = quirks
         .iter()
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::FccAuth(_))))
         .flat_map(Quirk::ids)
@@ -286,7 +287,10 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
     for name in names {
-        let whole = name.parse::<UsbId>().is_ok_and(|id| unlocked.contains(&id));
+        // ModemManager's names do not have the bus.
+        let numbers = |id: DeviceId| (id.vendor, id.product);
+        let same = |id: DeviceId| unlocked.iter().any(|known| numbers(*known) == numbers(id));
+        let whole = name.parse::<DeviceId>().is_ok_and(same);
         let vendor = name.len() == 4
             && u16::from_str_radix(&name, 16).is_ok_and(|vendor| unlocked.iter().any(|id| id.vendor == vendor));
         if whole || vendor {
@@ -308,7 +312,9 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
         // Errors in the database are reported already.
         let (Some(known), _) = lookup(root, &device) else { continue };
         let (port, name) = (&device.port, known.quirk.name_of(device.id));
-        if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
+        if device.id.bus == Bus::Pci {
+            pci_modem(root, &device, &known.quirk, diagnosis);
+        } else if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
             diagnosis.add(
                 format!("the kernel is not authorized to use the modem on {port}, {name} (USBGuard?)"),
                 format!("echo 1 >/sys/bus/usb/devices/{port}/authorized, or `usbguard allow-device`"),
@@ -319,6 +325,62 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
                 "modprobe -a qmi_wwan cdc_mbim option qcserial usb-storage",
             );
         }
+    }
+}
+
+/// Checks that a PCI modem has the port that its quirk needs.
+fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagnosis) {
+    let modem = format!("the modem at {}, {}", device.port, quirk.name_of(device.id));
+    let Some(wanted) = quirk.procedure().and_then(Procedure::wwan_protocol).map(Protocol::wwan_type) else { return };
+    let Ok(ports) = device.control_ports() else { return };
+    let types: Vec<&str> = ports.iter().filter_map(|port| port.wwan_type.as_deref()).collect();
+    let (problem, remedy) = match (device.bound_driver(), types.as_slice()) {
+        (None, _) => return no_pci_driver(root, device.id, &modem, diagnosis),
+        (Some(_), types) if types.contains(&wanted) => return,
+        // mhi_wwan_ctrl binds the channels of the firmware in operation.
+        (Some(_), []) if device.mhi_channels().iter().any(|channel| channel == wanted) => {
+            (format!("{modem}, has no WWAN port"), "modprobe -a mhi_wwan_ctrl mhi_wwan_mbim")
+        }
+        (Some(_), []) => (
+            format!("the firmware of {modem}, does not run: the driver has made no WWAN port"),
+            "shut the machine down and turn it on again; the kernel log says how far the modem came",
+        ),
+        (Some(_), types) if types.iter().all(|port| FLASH_MODE.contains(port)) => (
+            format!("{modem}, is in its flash mode: it has only {} ports", types.join(" and ")),
+            "shut the machine down and turn it on again; if it stays so, install its firmware again (fwupd)",
+        ),
+        (Some(_), types) => (
+            format!("{modem}, has no {wanted} port, which its unlock needs: it has only {} ports", types.join(" and ")),
+            "its firmware may be set to other ports; send in what `wwan-quirks report` prints",
+        ),
+    };
+    diagnosis.add(problem, remedy);
+}
+
+/// The types of the ports that a modem has while its firmware is written, and not otherwise.
+const FLASH_MODE: [&str; 2] = ["FIREHOSE", "FASTBOOT"];
+
+/// No driver is bound: is there one in this kernel?
+fn no_pci_driver(root: &Root, id: DeviceId, modem: &str, diagnosis: &mut Diagnosis) {
+    let release = diagnosis.read(root, "/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let aliases = diagnosis.read(root, &format!("/lib/modules/{release}/modules.alias"));
+    let prefix = format!("alias pci:v{:08X}d{:08X}sv", id.vendor, id.product);
+    let modules = ["mhi_pci_generic", "iosm", "mtk_t7xx"];
+    let module = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with(&prefix))?;
+        let name = line.rsplit(' ').next()?.to_owned();
+        Some(name)
+    };
+    match aliases.as_deref().map(module) {
+        Some(None) => diagnosis.add(
+            format!("this kernel ({release}) has no driver for {modem}"),
+            format!("use a kernel whose driver {} knows {id}", modules.join(", ").replace(", mtk", " or mtk")),
+        ),
+        Some(Some(module)) => {
+            diagnosis.add(format!("no driver is bound to {modem}"), format!("modprobe {module}"));
+        }
+        None => diagnosis.add(format!("no driver is bound to {modem}"), format!("modprobe -a {}", modules.join(" "))),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::bus::DeviceId;
+use crate::bus::Port;
 use crate::database::policy::{Policy, Resolved, Setting};
 use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
@@ -13,13 +15,11 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::{NO_ACTION, preview};
-use crate::usb::Port;
-use crate::usb::UsbId;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (explained, errors) = match (Device::named(root, name), name.parse::<UsbId>()) {
+    let (explained, errors) = match (Device::named(root, name), name.parse::<DeviceId>()) {
         (Ok(devices), _) => {
             let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
             for device in devices {
@@ -54,7 +54,7 @@ pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Wr
 }
 
 /// Explains an ID that is not plugged in. Nothing is known about the strings of the device.
-fn explain_id(root: &Root, id: UsbId) -> (Explained, Vec<Error>) {
+fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     let found = quirks::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
     let errors: Vec<Error> = found.errors.into_iter().chain(policy_errors).map(Error::from).collect();
@@ -75,7 +75,7 @@ fn explain_id(root: &Root, id: UsbId) -> (Explained, Vec<Error>) {
 struct Explained {
     /// `None`: not plugged in.
     port: Option<Port>,
-    id: UsbId,
+    id: DeviceId,
     matched: Option<MatchedDevice>,
     /// Quirks for a device with this ID and with certain strings.
     others: Vec<Quirk>,

@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
@@ -18,13 +19,12 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
-use crate::usb::UsbId;
 
-/// The names of the ports (`cdc-wdm0`, `ttyUSB1`), where the program was called by an ID and not by its own name.
+/// The names of the ports (`cdc-wdm0`, `wwan0mbim0`), where the program was called by an ID and not by its own name.
 pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
     let mut arguments = arguments.into_iter();
     let name = arguments.next()?;
-    Path::new(&name).file_name()?.to_str()?.parse::<UsbId>().ok()?;
+    Path::new(&name).file_name()?.to_str()?.parse::<DeviceId>().ok()?;
     // The first is the modem's path on the bus, of which there is nothing to be learnt.
     Some(arguments.skip(1).filter_map(|port| port.into_string().ok()).collect())
 }
@@ -44,7 +44,7 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
     Exit::Failed
 }
 
-/// The modem is that of the first port that is one of a USB device.
+/// The modem is that of the first port that this program knows.
 fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
     let mut last = DeviceError::NotFound(String::new());
     for port in ports {

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::FileError;
 use crate::database::quirks::switch::Bytes;
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
-use crate::usb::UsbId;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Bytes. All known files are shorter.
@@ -141,10 +141,10 @@ impl fmt::Display for Uses {
 
 #[derive(Debug)]
 struct Entry {
-    id: UsbId,
+    id: DeviceId,
     name: String,
     /// `TargetVendor` with `TargetProductList` or `TargetProduct`.
-    becomes: Vec<UsbId>,
+    becomes: Vec<DeviceId>,
     /// The part of the file name behind the ID. usb_modeswitch orders its choice by it.
     suffix: String,
     /// Lines `key = "text"` that narrow the match.
@@ -331,14 +331,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The ID and the device strings of the file.
-    fn subject(&mut self) -> Option<(UsbId, Vec<String>)> {
+    fn subject(&mut self) -> Option<(DeviceId, Vec<String>)> {
         let mut parts = self.name().split(':');
         let named = format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let Ok(id) = named.parse() else {
             let (vendor, product) =
                 (self.number("DefaultVendor", 16, 0xffff), self.number("DefaultProduct", 16, 0xffff));
             let id = vendor.zip(product).and_then(|(vendor, product)| {
-                Some(UsbId { vendor: u16::try_from(vendor).ok()?, product: u16::try_from(product).ok()? })
+                let (vendor, product) = (u16::try_from(vendor).ok()?, u16::try_from(product).ok()?);
+                Some(DeviceId { bus: Bus::Usb, vendor, product })
             });
             if id.is_none() {
                 self.error(
@@ -402,7 +403,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What the device becomes. A device that keeps its ID becomes nothing else.
-    fn becomes(&mut self, id: UsbId) -> Vec<UsbId> {
+    fn becomes(&mut self, id: DeviceId) -> Vec<DeviceId> {
         let Ok(vendor) = u16::try_from(self.number("TargetVendor", 16, 0xffff).unwrap_or(id.vendor.into())) else {
             return Vec::new();
         };
@@ -420,7 +421,8 @@ impl<'a> Reader<'a> {
                 product.and_then(|product| u16::try_from(product).ok()).into_iter().collect()
             }
         };
-        let mut targets: Vec<UsbId> = products.into_iter().map(|product| UsbId { vendor, product }).collect();
+        let mut targets: Vec<DeviceId> =
+            products.into_iter().map(|product| DeviceId { bus: Bus::Usb, vendor, product }).collect();
         targets.retain(|target| *target != id);
         targets
     }

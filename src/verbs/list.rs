@@ -4,10 +4,10 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::bus::DeviceId;
 use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
-use crate::usb::UsbId;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
@@ -18,7 +18,7 @@ pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error>
         print_json(out, "list", &json!({ "quirks": entries }))?;
     } else {
         for quirk in &quirks {
-            let ids: Vec<UsbId> = quirk.ids().collect();
+            let ids: Vec<DeviceId> = quirk.ids().collect();
             let (ids, steps) = (join(&ids, ","), join(&quirk.steps, " "));
             writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.location)?;
         }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::bus::Bus;
 use crate::host::journal::{IDENTIFIER, printable};
 use crate::host::root::{Root, read_limited};
 use crate::host::state;
@@ -27,7 +28,7 @@ const LINES: &str = "20";
 /// Prints the report on one device.
 pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let device = Device::one_named(root, name)?;
-    let serial = device.attribute("serial").unwrap_or_default();
+    let serial = device.serial().unwrap_or_default();
     let lines = lines(root, &device)?;
     let lines = lines.into_iter().map(|(key, value)| {
         // Descriptors contain no strings, only their numbers.
@@ -54,23 +55,21 @@ type Line = (&'static str, String);
 
 fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     let mut lines = vec![("port", device.port.to_string()), ("id", device.id.to_string())];
-    for name in ["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"] {
+    let attributes: &[&str] = match device.id.bus {
+        Bus::Usb => &["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"],
+        Bus::Pci => &["class", "revision", "t7xx_mode"],
+    };
+    for name in attributes {
         // Strings are optional.
-        lines.extend(device.attribute(name).ok().map(|value| (name, value)));
+        lines.extend(device.attribute(name).ok().map(|value| (*name, value)));
     }
-    let raw = device.raw_descriptors()?;
-    lines.push(("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect()));
     let (known, errors) = lookup(root, device);
     lines.extend(errors.iter().map(|error| ("error", error.chain())));
     let qmi_of_quirk = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
-    match device.descriptors() {
-        Ok(descriptors) => lines.extend(shape(&descriptors, &QmiInterfaces::of(device.id, qmi_of_quirk))),
-        Err(error) => lines.push(("error", Error::from(error).chain())),
-    }
-    for interface in device.interfaces()? {
-        let driver = interface.driver.as_deref().unwrap_or("no driver");
-        lines.push(("bound", format!("interface {}: {driver} {}", interface.number, interface.nodes.join(" "))));
-    }
+    lines.extend(match device.id.bus {
+        Bus::Usb => of_usb(device, qmi_of_quirk)?,
+        Bus::Pci => of_pci(device)?,
+    });
     lines.push(("kernel", first_line(root, "/proc/sys/kernel/osrelease")));
     match &known {
         None => lines.push(("quirk", "none".to_owned())),
@@ -86,6 +85,34 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     }
     if root.is_live() {
         lines.extend(journal().into_iter().map(|line| ("journal", line)));
+    }
+    Ok(lines)
+}
+
+fn of_usb(device: &Device, qmi_of_quirk: &[u8]) -> Result<Vec<Line>, Error> {
+    let raw = device.raw_descriptors()?;
+    let mut lines = vec![("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect())];
+    match device.descriptors() {
+        Ok(descriptors) => lines.extend(shape(&descriptors, &QmiInterfaces::of(device.id, qmi_of_quirk))),
+        Err(error) => lines.push(("error", Error::from(error).chain())),
+    }
+    for interface in device.interfaces()? {
+        let driver = interface.driver.as_deref().unwrap_or("no driver");
+        lines.push(("bound", format!("interface {}: {driver} {}", interface.number, interface.nodes.join(" "))));
+    }
+    Ok(lines)
+}
+
+fn of_pci(device: &Device) -> Result<Vec<Line>, Error> {
+    let subsystem = device.subsystem().map(|subsystem| ("subsystem", subsystem.to_string()));
+    let mut lines: Vec<Line> = subsystem.into_iter().collect();
+    lines.push(("driver", device.bound_driver().unwrap_or("no driver".to_owned())));
+    let channels = device.mhi_channels();
+    if !channels.is_empty() {
+        lines.push(("mhi-channels", channels.join(" ")));
+    }
+    for port in device.control_ports()? {
+        lines.push(("wwan-port", format!("{}: {}", port.name, port.wwan_type.unwrap_or_default())));
     }
     Ok(lines)
 }

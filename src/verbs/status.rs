@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::bus::Bus;
 use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
 use crate::host::sys;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
-use crate::modem::device::{BoundInterface, Device, DeviceError};
+use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -44,6 +45,8 @@ struct Status {
     authorized: bool,
     configurations: Vec<Configuration>,
     interfaces: Vec<Interface>,
+    /// The ports of a PCI modem.
+    wwan_ports: Vec<WwanPort>,
     /// What the last run that reached the modem found out about its radio.
     radio: Option<LastResult>,
     /// What the modem answered; `None` without `--query`.
@@ -67,6 +70,14 @@ struct Interface {
     number: u8,
     driver: Option<String>,
     nodes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct WwanPort {
+    name: String,
+    /// What it speaks, in the kernel's words.
+    r#type: String,
+    driver: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,6 +155,10 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
         driver,
         nodes,
     });
+    let ports = if device.id.bus == Bus::Pci { device.control_ports()? } else { Vec::new() };
+    let wwan_ports = ports
+        .into_iter()
+        .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
     let Results { last, radio } = state::peek(root, &device.port);
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     if matched.complete {
@@ -170,6 +185,7 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
         authorized: device.is_authorized(),
         configurations: configurations.collect(),
         interfaces: interfaces.collect(),
+        wwan_ports: wwan_ports.collect(),
         radio,
         query,
         last,
@@ -257,6 +273,10 @@ impl Status {
         rows.extend(self.interfaces.iter().filter(|interface| !interface.nodes.is_empty()).map(|interface| {
             let driver = interface.driver.as_deref().unwrap_or("no driver");
             ("ports", format!("{} ({driver})", interface.nodes.join(" ")), PLAIN)
+        }));
+        rows.extend(self.wwan_ports.iter().map(|port| {
+            let driver = port.driver.as_deref().unwrap_or("no driver");
+            ("ports", format!("{} ({}, {driver})", port.name, port.r#type), PLAIN)
         }));
         let shown = self.last.iter().filter(|(_, last)| last.outcome != StepResult::Suppressed);
         rows.extend(shown.map(|(step, last)| {

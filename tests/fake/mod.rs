@@ -31,7 +31,15 @@ impl Root {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wwan-quirks-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let root = Root(std::env::temp_dir().join(name));
-        for directory in ["sys/bus/usb/devices", "sys/class/usbmisc", "run", "etc/wwan-quirks/quirks.d", "dev"] {
+        for directory in [
+            "sys/bus/usb/devices",
+            "sys/bus/pci/devices",
+            "sys/class/usbmisc",
+            "sys/class/wwan",
+            "run",
+            "etc/wwan-quirks/quirks.d",
+            "dev",
+        ] {
             fs::create_dir_all(root.0.join(directory)).unwrap();
         }
         let shipped = root.0.join("usr/share/wwan-quirks/quirks.d");
@@ -104,6 +112,42 @@ impl Root {
         fs::create_dir_all(self.0.join("sys/bus/usb/drivers/option")).unwrap();
         let link = self.0.join(directory.trim_start_matches('/')).join("driver");
         symlink("../../../../../bus/usb/drivers/option", link).unwrap();
+    }
+
+    /// Puts a PCI function at `address`, behind a root port. `id` is `VVVV:DDDD SVVV:SDDD`. Returns its sysfs directory.
+    pub fn pci(&self, address: &str, id: &str, driver: &str) -> String {
+        let domain = address.split(':').next().unwrap();
+        let bridge = format!("/sys/devices/pci{domain}:00/{domain}:00:1c.6");
+        let directory = format!("{bridge}/{address}");
+        let numbers: Vec<&str> = id.split([':', ' ']).collect();
+        let names = ["vendor", "device", "subsystem_vendor", "subsystem_device"];
+        for (path, numbers) in [(&bridge, &["8086", "9c9a", "0000", "0000"][..]), (&directory, &numbers)] {
+            for (name, number) in names.iter().zip(numbers) {
+                self.write(&format!("{path}/{name}"), format!("0x{number}\n"));
+            }
+            let name = path.rsplit('/').next().unwrap();
+            let link = self.0.join("sys/bus/pci/devices").join(name);
+            let _ = symlink(path.replacen("/sys", "../../..", 1), link);
+        }
+        if !driver.is_empty() {
+            symlink(format!("../../../../bus/pci/drivers/{driver}"), self.0.join(&directory[1..]).join("driver"))
+                .unwrap();
+        }
+        directory
+    }
+
+    /// Gives a device a WWAN port `wwan0` + `name`. `parent` is the sysfs directory of the function, or of a device on it.
+    /// Returns the DEVPATH of the port.
+    pub fn wwan_port(&self, parent: &str, name: &str) -> String {
+        let port = format!("wwan0{name}");
+        let directory = format!("{parent}/wwan/wwan0/{port}");
+        self.write(
+            &format!("{directory}/type"),
+            format!("{}\n", name.trim_end_matches(char::is_numeric).to_uppercase()),
+        );
+        self.write(&format!("{directory}/dev"), "245:1\n");
+        symlink(directory.replacen("/sys", "../..", 1), self.0.join("sys/class/wwan").join(port)).unwrap();
+        directory.trim_start_matches("/sys").to_owned()
     }
 
     /// Runs the program on this root.

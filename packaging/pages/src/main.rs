@@ -15,10 +15,10 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::compositions::{self, Compositions};
 use wwan_quirks::database::quirks::{self, Quirk};
 use wwan_quirks::host::root::Root;
-use wwan_quirks::usb::UsbId;
 use wwan_quirks::verbs::cli::Cli;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -230,7 +230,7 @@ fn completions(shell: Shell) -> Result<String> {
 }
 
 /// The IDs of the shipped database.
-fn shipped_ids() -> Result<BTreeSet<UsbId>> {
+fn shipped_ids() -> Result<BTreeSet<DeviceId>> {
     let (quirks, errors) = with_database(|root| Ok(quirks::all(root)))?;
     match errors.into_iter().next() {
         Some(error) => Err(error.into()),
@@ -252,10 +252,13 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
 
 /// For software centres, which offer the package to users of such a modem. `make install` fills in the values of
 /// `packaging/project.env`.
-fn metainfo(ids: &BTreeSet<UsbId>) -> String {
+fn metainfo(ids: &BTreeSet<DeviceId>) -> String {
     let aliases: String = ids
         .iter()
-        .map(|id| format!("    <modalias>usb:v{:04X}p{:04X}d*</modalias>\n", id.vendor, id.product))
+        .map(|DeviceId { bus, vendor, product }| match bus {
+            Bus::Usb => format!("    <modalias>usb:v{vendor:04X}p{product:04X}d*</modalias>\n"),
+            Bus::Pci => format!("    <modalias>pci:v{vendor:08X}d{product:08X}sv*</modalias>\n"),
+        })
         .collect();
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::pattern::{Pattern, is_value};
 use super::{Composition, Confidence, Functions, Provenance, Value};
-use crate::usb::UsbId;
+use crate::bus::{Bus, DeviceId};
 
 /// One table of `compositions.toml`, where each key is explained.
 #[derive(Debug, Clone, Deserialize)]
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for IdPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IdPattern, D::Error> {
         let text = String::deserialize(deserializer)?;
         let all = text.strip_suffix(":*");
-        let id: UsbId = all.map_or(text.clone(), |vendor| format!("{vendor}:0000")).parse().map_err(|_| {
+        let id: DeviceId = all.map_or(text.clone(), |vendor| format!("{vendor}:0000")).parse().map_err(|_| {
             serde::de::Error::custom(format!("{text:?} is neither an ID (\"1e0e:9001\") nor a vendor (\"2c7c:*\")"))
         })?;
         Ok(IdPattern { vendor: id.vendor, product: all.is_none().then_some(id.product) })
@@ -118,10 +118,12 @@ impl<'de> Deserialize<'de> for InterfaceClass {
 }
 
 impl Family {
-    pub fn includes(&self, id: UsbId) -> bool {
+    pub fn includes(&self, id: DeviceId) -> bool {
         let ids = self.ids.iter().chain(self.values.iter().filter_map(|entry| entry.id.as_ref()));
-        ids.into_iter()
-            .any(|known| known.vendor == id.vendor && known.product.is_none_or(|product| product == id.product))
+        id.bus == Bus::Usb
+            && ids
+                .into_iter()
+                .any(|known| known.vendor == id.vendor && known.product.is_none_or(|product| product == id.product))
     }
 
     pub fn provenance(&self) -> Provenance {
@@ -155,7 +157,7 @@ impl Family {
             configurations: known.into_iter().collect(),
             id: entry.and_then(|entry| {
                 let IdPattern { vendor, product } = entry.id?;
-                Some(UsbId { vendor, product: product? })
+                Some(DeviceId { bus: Bus::Usb, vendor, product: product? })
             }),
         }
     }

@@ -15,10 +15,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::bus::DeviceId;
 use crate::database::diagnostic::{Diagnostic, LoadError};
 use crate::database::layers;
 use crate::host::root::Root;
-use crate::usb::{Function, UsbId};
+use crate::usb::Function;
 pub use family::Family;
 pub use sierra::Sierra;
 
@@ -65,12 +66,12 @@ impl Compositions {
     }
 
     /// Whether a modem of this ID may have a composition that can be read.
-    pub fn knows(&self, id: UsbId) -> bool {
+    pub fn knows(&self, id: DeviceId) -> bool {
         self.sierra.as_ref().is_some_and(|sierra| sierra.knows(id)) || self.families_of(id).next().is_some()
     }
 
     /// The families that a modem of this ID may belong to, in the order in which to ask.
-    pub fn families_of(&self, id: UsbId) -> impl Iterator<Item = &Family> {
+    pub fn families_of(&self, id: DeviceId) -> impl Iterator<Item = &Family> {
         self.families.iter().filter(move |family| family.includes(id))
     }
 }
@@ -166,7 +167,7 @@ pub struct Composition {
     /// The functions of each configuration. Empty if they are not known.
     pub configurations: Vec<Functions>,
     /// The ID that the modem has with it, if the ID depends on the composition.
-    pub id: Option<UsbId>,
+    pub id: Option<DeviceId>,
 }
 
 impl Composition {

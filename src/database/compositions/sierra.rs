@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de};
 
 use super::{Composition, Confidence, Functions, Provenance, Value};
+use crate::bus::DeviceId;
 use crate::outcome::Failure;
-use crate::usb::{Function, UsbId};
+use crate::usb::Function;
 
 /// The table `[sierra]` of `compositions.toml`, where each key is explained.
 #[derive(Debug, Deserialize)]
@@ -16,9 +17,9 @@ pub struct Sierra {
     confidence: Confidence,
     seen: String,
     #[serde(deserialize_with = "ids")]
-    ids: Vec<UsbId>,
+    ids: Vec<DeviceId>,
     #[serde(deserialize_with = "ids")]
-    mask_ids: Vec<UsbId>,
+    mask_ids: Vec<DeviceId>,
     pub password: String,
     #[doc(alias = "bInterfaceNumber")]
     pub at_interface: u8,
@@ -31,7 +32,7 @@ pub struct Sierra {
     products: BTreeMap<String, Vec<String>>,
 }
 
-fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UsbId>, D::Error> {
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
@@ -41,12 +42,12 @@ pub type Bits = BTreeMap<String, u32>;
 
 impl Sierra {
     /// Whether modems of this ID know these compositions.
-    pub fn knows(&self, id: UsbId) -> bool {
+    pub fn knows(&self, id: DeviceId) -> bool {
         self.ids.contains(&id) || self.has_only_masks(id)
     }
 
     /// Whether a modem of this ID has a bitmask, and no number.
-    pub fn has_only_masks(&self, id: UsbId) -> bool {
+    pub fn has_only_masks(&self, id: DeviceId) -> bool {
         self.mask_ids.contains(&id)
     }
 
@@ -55,7 +56,7 @@ impl Sierra {
     }
 
     /// Whether a modem of this ID has neither QMI nor MBIM, and gets them with another product ID.
-    pub fn is_direct_ip(&self, id: UsbId) -> bool {
+    pub fn is_direct_ip(&self, id: DeviceId) -> bool {
         let product = Value::Product(id.product).to_string();
         self.products.contains_key(&product) && self.of_product(id.product).functions().is_empty()
     }

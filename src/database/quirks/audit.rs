@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::{Quirk, is_part};
+use super::{Quirk, matches, narrowness};
+use crate::bus::DeviceId;
 use crate::database::diagnostic::Location;
 use crate::database::udev_rules::RuledIds;
-use crate::usb::UsbId;
 
 /// An error of the entry at `location`, for `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding<'a> {
     pub location: &'a Location,
-    pub id: UsbId,
+    pub id: DeviceId,
     pub message: String,
 }
 
 /// The errors in `quirks`, which are in the order of their files. An entry may override one in a lower layer.
 pub fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'a>> {
     let mut findings = Vec::new();
-    let mut entries: BTreeMap<UsbId, Vec<&Quirk>> = BTreeMap::new();
+    let mut entries: BTreeMap<DeviceId, Vec<&Quirk>> = BTreeMap::new();
     for quirk in quirks {
         for id in quirk.ids() {
             let known = entries.entry(id).or_default();
@@ -40,11 +40,11 @@ pub fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'
 
 /// The error if every device that matches `earlier` matches `later` as narrowly.
 fn conflict(earlier: &Quirk, later: &Quirk) -> Option<String> {
-    let covers = earlier.matchers.len() == later.matchers.len()
+    let covers = narrowness(&earlier.matchers) == narrowness(&later.matchers)
         && later
             .matchers
             .iter()
-            .all(|(text, part)| earlier.matchers.get(text).is_some_and(|whole| is_part(part, whole)));
+            .all(|(string, part)| earlier.matchers.get(string).is_some_and(|whole| matches(*string, part, whole)));
     covers.then(|| match earlier.location == later.location {
         true => "this ID is twice in its entry".to_owned(),
         false if earlier.steps == later.steps => {

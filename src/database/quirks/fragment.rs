@@ -12,10 +12,11 @@ use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
 use super::{DeviceString, Matchers, Model, Procedure, Quirk, Reset, Seen, Select, Step, Target, vendor_of};
+use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
 use crate::database::layers::{ConfigFile, Layer};
+use crate::pci::Subsystem;
 use crate::usb::Function;
-use crate::usb::UsbId;
 
 /// The version of the form.
 const SCHEMA: u32 = 1;
@@ -44,6 +45,7 @@ struct Entry {
     scsi_vendor: Option<String>,
     scsi_model: Option<String>,
     scsi_revision: Option<String>,
+    subsystem: Option<Spanned<String>>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
     online_after_reset: Option<Reset>,
@@ -189,8 +191,8 @@ impl<'de> Deserialize<'de> for TargetEntry {
 type InvalidValue = (Range<usize>, String);
 
 impl ModelEntries {
-    /// The models, or the first error. All must have the vendor `vendor`, if it is given.
-    fn read(models: Spanned<ModelEntries>, vendor: Option<u16>) -> Result<Vec<Model>, InvalidValue> {
+    /// The models, or the first error. All must have the bus and vendor `vendor`, if it is given.
+    fn read(models: Spanned<ModelEntries>, vendor: Option<(Bus, u16)>) -> Result<Vec<Model>, InvalidValue> {
         let span = models.span();
         let models = match models.into_inner() {
             ModelEntries::One(model) => vec![(span, model)],
@@ -204,15 +206,17 @@ impl ModelEntries {
 }
 
 impl ModelEntry {
-    fn read(self, span: Range<usize>, vendor: Option<u16>) -> Result<Model, InvalidValue> {
+    fn read(self, span: Range<usize>, vendor: Option<(Bus, u16)>) -> Result<Model, InvalidValue> {
         let (span, text, name, becomes) = match self {
             ModelEntry::Id(text) => (span, text, None, Vec::new()),
             ModelEntry::Table(ModelTable { id, name, becomes }) => (id.span(), id.into_inner(), name, becomes),
         };
         let id = read_id(span.clone(), &text)?;
-        if let Some(vendor) = vendor.filter(|vendor| *vendor != id.vendor) {
+        if let Some((bus, vendor)) = vendor.filter(|vendor| *vendor != (id.bus, id.vendor)) {
+            let (prefix, on) = if bus == Bus::Pci { ("pci-", " on PCI") } else { ("", "") };
             let message = format!(
-                "a lookup of {id} does not read this file: a shipped file named {vendor:04x}-* is for vendor {vendor:04x}"
+                "a lookup of {id} does not read this file: a shipped file named {prefix}{vendor:04x}-* is for vendor \
+                 {vendor:04x}{on}"
             );
             return Err((span, message));
         }
@@ -229,10 +233,10 @@ impl ModelEntry {
     }
 }
 
-fn read_id(span: Range<usize>, text: &str) -> Result<UsbId, InvalidValue> {
-    match text.parse::<UsbId>() {
+fn read_id(span: Range<usize>, text: &str) -> Result<DeviceId, InvalidValue> {
+    match text.parse::<DeviceId>() {
         Err(error) => Err((span, error.to_string())),
-        Ok(id) if [id.to_string(), id.to_string().to_uppercase()].iter().any(|form| form == text) => Ok(id),
+        Ok(id) if id.forms().iter().any(|form| form == text) => Ok(id),
         Ok(_) => Err((span, "the letters of an ID must be all lower case or all upper case".to_owned())),
     }
 }
@@ -322,7 +326,7 @@ const HEADER: &str = "\n[[device]]";
 
 /// Like [`parse`], but only for entries that can have `id`, and without the other models of a list. The rest costs a search
 /// through its text, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
-pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<Diagnostic>) {
+pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let find = |part: &str, from: usize| {
         let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
         Some(from + at)
@@ -334,7 +338,7 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: UsbId) -> (Vec<Quirk>, Vec<D
     };
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let mut read = 0;
-    let forms = [id.to_string(), id.to_string().to_uppercase()];
+    let forms = id.forms();
     let next = |from| forms.iter().filter_map(|form| find(form, from)).min();
     while let Some(at) = next(read) {
         if at < first {
@@ -438,6 +442,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     for entry in fragment.device {
         let line = line_of(text, entry.span().start);
         let entry = entry.into_inner();
+        let id_span = entry.id.span();
         let models = match ModelEntries::read(entry.id, vendor) {
             Ok(models) => models,
             Err((span, message)) => {
@@ -456,12 +461,24 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         ] {
             matchers.extend(part.map(|part| (string, part)));
         }
+        match entry.subsystem.map(|subsystem| (subsystem.span(), subsystem.into_inner().parse::<Subsystem>())) {
+            Some((span, Err(error))) => {
+                errors.push(invalid(span, error.to_string()));
+                continue;
+            }
+            Some((_, Ok(subsystem))) => drop(matchers.insert(DeviceString::Subsystem, subsystem.to_string())),
+            None => {}
+        }
         let span = entry.steps.span();
         let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
         let twice =
             steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| other.name() == step.name()));
         if let Some((_, step)) = twice {
             errors.push(invalid(span, format!("two {} steps: an entry can have one", step.name())));
+            continue;
+        }
+        if let Err(message) = fits_bus(&models, &matchers, &steps) {
+            errors.push(invalid(id_span, message));
             continue;
         }
         let lacks_oem_string = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
@@ -483,6 +500,33 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         });
     }
     Ok((quirks, errors))
+}
+
+/// Several makers use Qualcomm's own PCI IDs.
+const SHARED_PCI_VENDOR: u16 = 0x17cb;
+
+/// Whether an entry has what is possible on the bus of its IDs, and nothing else.
+fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(), String> {
+    let subsystem = matchers.contains_key(&DeviceString::Subsystem);
+    let (pci, usb): (Vec<DeviceId>, Vec<DeviceId>) =
+        models.iter().map(|model| model.id).partition(|id| id.bus == Bus::Pci);
+    if !pci.is_empty() && !usb.is_empty() {
+        return Err("an entry has USB IDs or PCI IDs, and not both".to_owned());
+    }
+    if pci.is_empty() {
+        return if subsystem { Err("only PCI IDs have a subsystem".to_owned()) } else { Ok(()) };
+    }
+    if let Some(shared) = pci.iter().find(|id| id.vendor == SHARED_PCI_VENDOR && !subsystem) {
+        return Err(format!("several makers use {shared}: the entry needs a subsystem, such as \"105b:*\""));
+    }
+    if let Some(string) = matchers.keys().find(|string| **string != DeviceString::Subsystem) {
+        return Err(format!("a PCI device has no {string}"));
+    }
+    let is_possible = |step: &&Step| matches!(step, Step::FccAuth(procedure) if procedure.wwan_protocol().is_some());
+    match steps.iter().find(|step| !is_possible(step)) {
+        Some(step) => Err(format!("{step} is for USB modems, and this is a PCI ID")),
+        None => Ok(()),
+    }
 }
 
 fn step(entry: StepEntry) -> Step {
@@ -595,8 +639,8 @@ mod tests {
     #[test]
     fn an_error_has_its_location() {
         for (entry, location, message) in [
-            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no USB ID"),
-            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no USB ID"),
+            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no device ID"),
+            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no device ID"),
             ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "from 1 to 255, got 0"),
@@ -631,9 +675,9 @@ mod tests {
                 "at least one string",
             ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
-            ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "no USB ID"),
+            ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "no device ID"),
             ("id = [{ id = \"1199:9071\", nam = 1 }]\nname = \"A\"\nsteps = []", "1:27", "unknown field `nam`"),
-            ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "no USB ID"),
+            ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "no device ID"),
             ("id = \"1199:9071\"\nname = \"A\"\nseen = \"x\"\nsteps = []", "3:8", "unknown variant `x`"),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");

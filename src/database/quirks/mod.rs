@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, Layer};
 use crate::host::root::Root;
+use crate::modem::transport::Protocol;
+use crate::pci::Subsystem;
 use crate::usb::Function;
-use crate::usb::UsbId;
 pub use switch::Switch;
 
 const DIRECTORY: &str = "quirks.d";
@@ -43,7 +45,7 @@ pub struct Quirk {
 /// A device of an entry.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
-    pub id: UsbId,
+    pub id: DeviceId,
     /// `None`: the name of the entry.
     pub name: Option<String>,
     /// What it becomes after a switch, as far as it is known. Informative: any ID is fine.
@@ -53,7 +55,7 @@ pub struct Model {
 /// A device after a switch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Target {
-    pub id: UsbId,
+    pub id: DeviceId,
     pub name: Option<String>,
 }
 
@@ -90,16 +92,16 @@ impl Seen {
 }
 
 impl Quirk {
-    pub fn ids(&self) -> impl Iterator<Item = UsbId> + '_ {
+    pub fn ids(&self) -> impl Iterator<Item = DeviceId> + '_ {
         self.models.iter().map(|model| model.id)
     }
 
-    pub fn model(&self, id: UsbId) -> Option<&Model> {
+    pub fn model(&self, id: DeviceId) -> Option<&Model> {
         self.models.iter().find(|model| model.id == id)
     }
 
     /// The name of the model with this ID.
-    pub fn name_of(&self, id: UsbId) -> &str {
+    pub fn name_of(&self, id: DeviceId) -> &str {
         self.model(id).and_then(|model| model.name.as_deref()).unwrap_or(&self.name)
     }
 
@@ -108,13 +110,18 @@ impl Quirk {
         self.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
     }
 
+    /// Whether it is for devices on PCI. All its models are on one bus.
+    pub fn is_pci(&self) -> bool {
+        self.ids().any(|id| id.bus == Bus::Pci)
+    }
+
     /// Whether the device is in install mode.
     pub fn is_install_mode(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Switch(_)))
     }
 }
 
-/// A string that a device reports about itself.
+/// What a device reports about itself beside its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceString {
@@ -125,6 +132,8 @@ pub enum DeviceString {
     ScsiVendor,
     ScsiModel,
     ScsiRevision,
+    /// The subsystem IDs of a PCI device. A matcher is the whole pair, or a vendor and `*`.
+    Subsystem,
 }
 
 impl fmt::Display for DeviceString {
@@ -136,6 +145,7 @@ impl fmt::Display for DeviceString {
             DeviceString::ScsiVendor => "scsi-vendor",
             DeviceString::ScsiModel => "scsi-model",
             DeviceString::ScsiRevision => "scsi-revision",
+            DeviceString::Subsystem => "subsystem",
         })
     }
 }
@@ -150,8 +160,20 @@ impl DeviceString {
 /// For each string, the part that a device must have in it. `_` matches itself and a blank.
 pub type Matchers = BTreeMap<DeviceString, String>;
 
-fn is_part(part: &str, whole: &str) -> bool {
+fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
+    if string == DeviceString::Subsystem {
+        return match (part.parse::<Subsystem>(), whole.parse()) {
+            (Ok(wanted), Ok(subsystem)) => wanted.includes(subsystem),
+            _ => false,
+        };
+    }
     whole.contains(part) || (part.contains('_') && whole.replace(' ', "_").contains(&part.replace(' ', "_")))
+}
+
+/// How narrow a match is: a string counts once, and a subsystem once for its vendor and once for its device.
+fn narrowness(matchers: &Matchers) -> usize {
+    let subsystem = matchers.get(&DeviceString::Subsystem);
+    matchers.len() + usize::from(subsystem.is_some_and(|subsystem| !subsystem.ends_with('*')))
 }
 
 /// What a modem needs.
@@ -236,6 +258,16 @@ pub enum Procedure {
     Rolling { interface: u8, oem_strings: Vec<String> },
 }
 
+impl Procedure {
+    /// What the WWAN port of a PCI modem speaks that the procedure uses. `None` if the procedure needs USB.
+    pub fn wwan_protocol(&self) -> Option<Protocol> {
+        match self {
+            Procedure::Quectel | Procedure::Foxconn { .. } => Some(Protocol::Mbim),
+            Procedure::Sierra | Procedure::Rolling { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Procedure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -256,13 +288,13 @@ pub struct Lookup {
 }
 
 /// The narrowest quirk for a device: the one with the most matchers, of these the one in the highest layer, of these the
-/// last one. `read` is called only for strings that an entry needs, because reading them takes the device's lock.
+/// last one. A whole subsystem is narrower than its vendor alone. `read` is called only for strings that an entry needs, because reading them takes the device's lock.
 ///
 /// A lookup reads the administrator's files, and of the shipped files those that can have the ID: a shipped file whose
-/// name begins with four hex digits and a hyphen contains only that vendor.
-pub fn lookup(root: &Root, id: UsbId, read: impl Fn(DeviceString) -> Option<String>) -> Lookup {
+/// name begins with four hex digits and a hyphen (`1199-`, on PCI `pci-1eac-`) contains only that vendor.
+pub fn lookup(root: &Root, id: DeviceId, read: impl Fn(DeviceString) -> Option<String>) -> Lookup {
     let (files, errors) = layers::files(root, DIRECTORY, |layer, name| {
-        layer != Layer::Shipped || vendor_of(name).is_none_or(|vendor| vendor == id.vendor)
+        layer != Layer::Shipped || vendor_of(name).is_none_or(|vendor| vendor == (id.bus, id.vendor))
     });
     let mut result = Lookup { quirk: None, errors: errors.into_iter().map(LoadError::from).collect() };
     // Each string is read at most once.
@@ -272,12 +304,12 @@ pub fn lookup(root: &Root, id: UsbId, read: impl Fn(DeviceString) -> Option<Stri
         let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
         result.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.model(id).is_some()) {
-            let rank = (quirk.matchers.len(), quirk.location.layer);
-            let matches = quirk.matchers.iter().all(|(string, part)| {
+            let rank = (narrowness(&quirk.matchers), quirk.location.layer);
+            let is_match = quirk.matchers.iter().all(|(string, part)| {
                 let whole = device.entry(*string).or_insert_with(|| read(*string));
-                whole.as_ref().is_some_and(|whole| is_part(part, whole))
+                whole.as_ref().is_some_and(|whole| matches(*string, part, whole))
             });
-            if matches && best.is_none_or(|best| rank >= best) {
+            if is_match && best.is_none_or(|best| rank >= best) {
                 best = Some(rank);
                 result.quirk = Some(quirk);
             }
@@ -312,10 +344,12 @@ fn load(
     }
 }
 
-/// The vendor of a shipped file with this name (`1199-sierra.toml`).
-pub fn vendor_of(name: &[u8]) -> Option<u16> {
+/// Bus and vendor of a shipped file with this name (`1199-sierra.toml`, `pci-1eac-quectel.toml`).
+pub fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
+    let (bus, name) = name.strip_prefix(b"pci-").map_or((Bus::Usb, name), |name| (Bus::Pci, name));
     let &[a, b, c, d, b'-', ..] = name else { return None };
-    [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))
+    let vendor = [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))?;
+    Some((bus, vendor))
 }
 
 /// Like [`char::to_digit`], which takes longer. Every lookup calls this for every file name.

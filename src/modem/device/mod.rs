@@ -1,4 +1,4 @@
-//! One USB device as sysfs tells it.
+//! One USB or PCI device as sysfs tells it.
 //!
 //! A [`Device`] holds its sysfs directory open. That handle belongs to this very device: once the device has left the
 //! bus, every read and write through it fails, even if another device stands on the same port by then. So nothing
@@ -21,9 +21,10 @@ use std::time::Duration;
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::{self, Mode, fstat};
 
+use crate::bus::{Bus, DeviceId, Port};
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
-use crate::usb::{Port, UsbId};
+use crate::pci::Subsystem;
 use descriptors::{Descriptors, Malformed};
 
 /// A sysfs attribute is at most a page.
@@ -35,8 +36,8 @@ const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
 pub enum DeviceError {
     #[error("DEVPATH {0:?} is no device: it must lie below /devices, without \"..\" (who called the hook by hand?)")]
     BadPath(String),
-    #[error("DEVPATH {0:?} names neither a USB device nor anything on one")]
-    NotUsb(String),
+    #[error("DEVPATH {0:?} names neither a USB or PCI device nor anything on one")]
+    NoDevice(String),
     #[error("the device at {port} is gone")]
     Gone { port: String },
     #[error("cannot read {path}: {source}")]
@@ -45,7 +46,10 @@ pub enum DeviceError {
     Unparsable { path: PathBuf, text: String },
     #[error("the descriptors in {path} are malformed: {source}")]
     Descriptors { path: PathBuf, source: Malformed },
-    #[error("{0:?} is neither a port (1-1.2), nor VID:PID, nor /dev/cdc-wdmN, nor /dev/bus/usb/BBB/DDD")]
+    #[error(
+        "{0:?} is no device: write a port (1-1.2, 0000:08:00.0), an ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, \
+         /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD"
+    )]
     NoSuchForm(String),
     #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
     NotFound(String),
@@ -86,9 +90,12 @@ pub struct BoundInterface {
 /// A character device of a modem that takes commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
-    /// `cdc-wdm0`, `ttyUSB1`.
+    /// `cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`.
     pub name: String,
+    /// The driver of the USB interface or of the PCI device.
     pub driver: Option<String>,
+    /// What a WWAN port speaks, in the kernel's words (`MBIM`, `AT`); `None` for ports of other kinds.
+    pub wwan_type: Option<String>,
     pub number: DeviceNumber,
 }
 
@@ -114,14 +121,15 @@ impl ConfigurationValue {
 
 pub struct Device {
     pub port: Port,
-    pub id: UsbId,
+    pub id: DeviceId,
     /// For messages and for finding things again; reading goes through `directory`.
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl Device {
-    /// The USB device that `devpath` (`/devices/…`, as udev's `DEVPATH` has it) is or lies on.
+    /// The USB or PCI device that `devpath` (`/devices/…`, as udev's `DEVPATH` has it) is or lies on: the last one on the
+    /// path. A USB device stands behind its host controller there, and a PCI device behind its bridges.
     pub fn at_devpath(root: &Root, devpath: &str) -> Result<Device, DeviceError> {
         let bad = || DeviceError::BadPath(devpath.to_owned());
         let relative = devpath.strip_prefix('/').filter(|path| path.starts_with("devices/")).ok_or_else(bad)?;
@@ -130,31 +138,34 @@ impl Device {
         }
         let parts: Vec<&str> = relative.split('/').collect();
         let depth = parts.iter().rposition(|part| Port::new(part).is_some());
-        let depth = depth.ok_or_else(|| DeviceError::NotUsb(devpath.to_owned()))?;
+        let depth = depth.ok_or_else(|| DeviceError::NoDevice(devpath.to_owned()))?;
         let (Some(path), Some(port)) = (parts.get(..=depth), parts.get(depth).and_then(|part| Port::new(part))) else {
             return Err(bad());
         };
         Device::open(root, Path::new(&path.join("/")), port)
     }
 
-    /// All USB devices that stand on `root`'s buses, in the order of their ports.
+    /// All USB and PCI devices that stand on `root`'s buses, in the order of their ports.
     pub fn all(root: &Root) -> Result<Vec<Device>, DeviceError> {
-        let path = root.at("/sys/bus/usb/devices");
-        let entries = match std::fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(DeviceError::Io { path, source }),
-        };
-        let mut ports: Vec<Port> =
-            entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)).collect();
+        let mut ports: Vec<Port> = Vec::new();
+        for bus in [Bus::Usb, Bus::Pci] {
+            let path = root.at(devices_of(bus));
+            match std::fs::read_dir(&path) {
+                Ok(entries) => {
+                    ports.extend(entries.flatten().filter_map(|entry| Port::new(entry.file_name().to_str()?)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DeviceError::Io { path, source }),
+            }
+        }
         ports.sort_unstable();
         // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
         Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
     }
 
-    /// The USB device that stands on `port`.
+    /// The device that stands on `port`.
     pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
-        let link = root.at("/sys/bus/usb/devices").join(port.as_str());
+        let link = root.at(devices_of(port.bus())).join(port.as_str());
         let sys = root.at("/sys").canonicalize();
         let real = link.canonicalize().and_then(|real| Ok((real, sys?)));
         let (real, sys) = real.map_err(|_| DeviceError::NotFound(port.to_string()))?;
@@ -179,20 +190,21 @@ impl Device {
                 Err(error) => return Err(DeviceError::Io { path, source: error.into() }),
             };
         }
-        let mut device = Device { port, id: UsbId { vendor: 0, product: 0 }, path, directory };
-        device.id = UsbId { vendor: device.hex("idVendor")?, product: device.hex("idProduct")? };
+        let bus = port.bus();
+        let mut device = Device { port, id: DeviceId { bus, vendor: 0, product: 0 }, path, directory };
+        device.id.vendor = device.hex(device.vendor_attribute())?;
+        device.id.product = device.hex(if bus == Bus::Pci { "device" } else { "idProduct" })?;
         Ok(device)
     }
 
-    /// The devices that a person means by `text`: a port, an ID, the node of a cdc-wdm port or a tty, or a usbfs node.
+    /// The devices that a person means by `text`: a port, an ID, the node of a port that takes commands, or a usbfs node.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
         let not_found = || DeviceError::NotFound(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?]
-        } else if let Ok(id) = text.parse::<UsbId>() {
+        } else if let Ok(id) = text.parse::<DeviceId>() {
             Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
-        } else if let Some(name) = text.strip_prefix("/dev/").filter(|name| is_control_port(name) || is_tty(name)) {
-            let class = if is_tty(name) { "/sys/class/tty" } else { "/sys/class/usbmisc" };
+        } else if let Some((name, class)) = text.strip_prefix("/dev/").and_then(|name| Some((name, class_of(name)?))) {
             let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
             let relative = real.strip_prefix(&sys).map_err(|_| not_found())?;
@@ -201,7 +213,8 @@ impl Device {
             let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
             let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
             let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
-            Device::all(root)?.into_iter().filter(|device| here(device) == wanted).collect()
+            let is_usb = |device: &Device| device.id.bus == Bus::Usb;
+            Device::all(root)?.into_iter().filter(|device| is_usb(device) && here(device) == wanted).collect()
         } else {
             return Err(DeviceError::NoSuchForm(text.to_owned()));
         };
@@ -226,7 +239,31 @@ impl Device {
 
     /// Whether this very device still stands on the bus.
     pub fn is_present(&self) -> bool {
-        self.attribute("idVendor").is_ok()
+        self.attribute(self.vendor_attribute()).is_ok()
+    }
+
+    /// An attribute that every device on the bus has for as long as it exists.
+    fn vendor_attribute(&self) -> &'static str {
+        match self.id.bus {
+            Bus::Usb => "idVendor",
+            Bus::Pci => "vendor",
+        }
+    }
+
+    /// The serial number: of a PCI modem, the one that its MHI controller read.
+    pub fn serial(&self) -> Option<String> {
+        if self.id.bus == Bus::Usb {
+            return self.attribute("serial").ok();
+        }
+        let controller = self.mhi_controller()?;
+        let text = self.attribute(&format!("{controller}/serial_number")).ok()?;
+        Some(text.strip_prefix("Serial Number:").unwrap_or(&text).trim().to_owned())
+    }
+
+    /// The subsystem IDs of a PCI device.
+    pub fn subsystem(&self) -> Option<Subsystem> {
+        let read = |name| self.hex(name).ok();
+        Some(Subsystem { vendor: read("subsystem_vendor")?, device: Some(read("subsystem_device")?) })
     }
 
     /// A text attribute without its trailing newline. Bytes that are no UTF-8 are replaced.
@@ -266,6 +303,9 @@ impl Device {
     /// The active configuration; none where the device is unconfigured.
     #[doc(alias = "bConfigurationValue")]
     pub fn configuration(&self) -> Result<Option<u8>, DeviceError> {
+        if self.id.bus == Bus::Pci {
+            return Ok(None);
+        }
         let text = self.attribute("bConfigurationValue")?;
         match text.trim() {
             "" | "0" => Ok(None),
@@ -295,10 +335,15 @@ impl Device {
         Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
     }
 
-    /// Identifies this enumeration of the device: the inode of its sysfs folder, which sysfs does not use again.
+    /// Identifies this enumeration of the device: the inode of its sysfs folder, which sysfs does not use again. A PCI
+    /// modem that crashed, or that lost its power, stays on the bus. Its WWAN device is what the kernel creates again.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub fn enumeration_id(&self) -> u64 {
-        fstat(&self.directory).map_or(0, |status| status.st_ino as u64)
+        let status = match self.wwan_directory() {
+            Some(wwan) => self.open_directory(&wwan).and_then(fstat),
+            None => fstat(&self.directory),
+        };
+        status.map_or(0, |status| status.st_ino as u64)
     }
 
     /// Whether the kernel may use the device. USBGuard, or `usbcore.authorized_default=0`, withholds that.
@@ -336,8 +381,11 @@ impl Device {
         Ok((root.at(name), self.number("dev")?))
     }
 
-    /// The interfaces of the active configuration.
+    /// The interfaces of the active configuration. A PCI device has none.
     pub fn interfaces(&self) -> Result<Vec<BoundInterface>, DeviceError> {
+        if self.id.bus == Bus::Pci {
+            return Ok(Vec::new());
+        }
         let prefix = format!("{}:", self.port);
         let mut found = Vec::new();
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
@@ -357,19 +405,73 @@ impl Device {
         Ok(found)
     }
 
-    /// The `cdc-wdm` ports of the device, in the order of their names.
+    /// The `cdc-wdm` ports of a USB device or the WWAN ports of a PCI device, in the order of their names.
     pub fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        if self.id.bus == Bus::Pci {
+            return self.wwan_ports();
+        }
         let prefix = format!("{}:", self.port);
         let mut ports = Vec::new();
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let class = Path::new(&name).join("usbmisc");
             for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_control_port(port)) {
                 let number = self.number(&class.join(&port).join("dev").display().to_string())?;
-                ports.push(ControlPort { driver: self.driver(Path::new(&name)), name: port, number });
+                let driver = self.driver(Path::new(&name));
+                ports.push(ControlPort { driver, wwan_type: None, name: port, number });
             }
         }
         ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
+    }
+
+    fn wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        // The modem is down, or no driver has made a port yet.
+        let Some(directory) = self.wwan_directory() else { return Ok(Vec::new()) };
+        let driver = self.bound_driver();
+        let mut ports = Vec::new();
+        for name in self.list(&directory)?.into_iter().filter(|name| is_wwan_port(name)) {
+            let attribute = |attribute| directory.join(&name).join(attribute).display().to_string();
+            let number = self.number(&attribute("dev"))?;
+            let wwan_type = Some(self.attribute(&attribute("type"))?);
+            ports.push(ControlPort { name, driver: driver.clone(), wwan_type, number });
+        }
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(ports)
+    }
+
+    /// The kernel's WWAN device of a PCI device, `wwan/wwan0`. The driver of MHI modems puts a controller in between:
+    /// `mhi0/wwan/wwan0`.
+    fn wwan_directory(&self) -> Option<PathBuf> {
+        let is_pci = self.id.bus == Bus::Pci;
+        let controller = is_pci.then(|| self.mhi_controller())?.map(PathBuf::from);
+        controller.into_iter().chain([PathBuf::new()]).find_map(|parent| {
+            let class = parent.join("wwan");
+            let names = self.list(&class).ok()?;
+            names.into_iter().find(|name| name.strip_prefix("wwan").is_some_and(is_number)).map(|name| class.join(name))
+        })
+    }
+
+    /// The MHI controller of a PCI modem, `mhi0`.
+    pub fn mhi_controller(&self) -> Option<String> {
+        let names = self.list(Path::new("")).ok()?;
+        names.into_iter().find(|name| name.strip_prefix("mhi").is_some_and(is_number))
+    }
+
+    /// What an MHI controller has found in the modem: `MBIM`, `DUN`, `IP_HW0_MBIM`. Before the firmware runs there are
+    /// channels of its loader, or none.
+    pub fn mhi_channels(&self) -> Vec<String> {
+        let Some(controller) = self.mhi_controller() else { return Vec::new() };
+        let prefix = format!("{controller}_");
+        let names = self.list(Path::new(&controller)).unwrap_or_default();
+        let mut channels: Vec<String> =
+            names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect();
+        channels.sort_unstable();
+        channels
+    }
+
+    /// The driver that is bound to the device itself.
+    pub fn bound_driver(&self) -> Option<String> {
+        self.driver(Path::new(""))
     }
 
     /// The tty of interface `number`; none where no driver made one.
@@ -388,7 +490,7 @@ impl Device {
                 let names = self.list(&class).unwrap_or_default();
                 let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
                 let number = self.number(&class.join(&name).join("dev").display().to_string())?;
-                return Ok(Some(ControlPort { driver: self.driver(interface), name, number }));
+                return Ok(Some(ControlPort { driver: self.driver(interface), wwan_type: None, name, number }));
             }
         }
         Ok(None)
@@ -399,12 +501,16 @@ impl Device {
         Path::new(&target).file_name()?.to_str().map(str::to_owned)
     }
 
-    fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
+    fn open_directory(&self, directory: &Path) -> nix::Result<OwnedFd> {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        fcntl::openat(&self.directory, directory, flags, Mode::empty())
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
         // A 32-bit C library's readdir(3) fails where inode numbers have 64 bits, as a 64-bit kernel's sysfs has them.
         let mut names = Vec::new();
-        fcntl::openat(&self.directory, directory, flags, Mode::empty())
+        self.open_directory(directory)
             .and_then(|opened| {
                 sys::for_each_name(opened.as_fd(), |padded| {
                     let name = CStr::from_bytes_until_nul(padded).ok().and_then(|name| name.to_str().ok());
@@ -428,7 +534,7 @@ impl Device {
         match source.raw_os_error().map(nix::Error::from_raw) {
             Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
             // A removed directory has no entries any more; one that still has an ID merely lacks this attribute.
-            Some(nix::Error::ENOENT) if name == Path::new("idVendor") || !self.is_present() => {
+            Some(nix::Error::ENOENT) if name == Path::new(self.vendor_attribute()) || !self.is_present() => {
                 DeviceError::Gone { port: self.port.to_string() }
             }
             _ => DeviceError::Io { path: self.path.join(name), source },
@@ -441,7 +547,8 @@ impl Device {
 
     fn hex(&self, name: &str) -> Result<u16, DeviceError> {
         let text = self.attribute(name)?;
-        u16::from_str_radix(&text, 16).map_err(|_| self.unparsable(name, &text))
+        // PCI writes 0x1eac, USB 1199.
+        u16::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).map_err(|_| self.unparsable(name, &text))
     }
 
     fn decimal(&self, name: &str) -> Result<u16, DeviceError> {
@@ -458,6 +565,33 @@ impl Device {
 /// `cdc-wdm` and a number.
 pub fn is_control_port(name: &str) -> bool {
     name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `wwan`, a number, the type in lower case, a number: `wwan0mbim0`.
+pub fn is_wwan_port(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("wwan") else { return false };
+    let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };
+    let (device, port) = rest.split_at(start);
+    let end = port.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(port.len());
+    let (kind, number) = port.split_at(end);
+    is_number(device) && kind.len() <= 16 && is_number(number)
+}
+
+/// The class of a port with this name.
+fn class_of(name: &str) -> Option<&'static str> {
+    match () {
+        () if is_control_port(name) => Some("/sys/class/usbmisc"),
+        () if is_tty(name) => Some("/sys/class/tty"),
+        () if is_wwan_port(name) => Some("/sys/class/wwan"),
+        () => None,
+    }
+}
+
+fn devices_of(bus: Bus) -> &'static str {
+    match bus {
+        Bus::Usb => "/sys/bus/usb/devices",
+        Bus::Pci => "/sys/bus/pci/devices",
+    }
 }
 
 /// `ttyUSB` or `ttyACM` and a number.
@@ -503,7 +637,8 @@ mod tests {
         fs::remove_dir_all(&top).unwrap();
         let tty = |name: &str, driver: Option<&str>, major, minor| {
             let number = DeviceNumber { major, minor };
-            Some(ControlPort { name: name.to_owned(), driver: driver.map(str::to_owned), number })
+            let (name, driver) = (name.to_owned(), driver.map(str::to_owned));
+            Some(ControlPort { name, driver, wwan_type: None, number })
         };
         let expected = [
             tty("ttyUSB0", None, 188, 0),

@@ -1,7 +1,7 @@
 //! Which interfaces of a modem the kernel's driver qmi_wwan binds: those have QMI.
 
 use super::descriptors::{CLASS_VENDOR, Interface};
-use crate::usb::UsbId;
+use crate::bus::DeviceId;
 
 /// Facts of the driver, made from the aliases of its module. The whole file is TOML, but is read line by line: parsing it
 /// takes as long as the rest of a hook.
@@ -18,14 +18,14 @@ pub struct QmiInterfaces {
 
 impl QmiInterfaces {
     /// The numbers that the modem's quirk gives, or else what the driver binds for this ID.
-    pub fn of(id: UsbId, quirk: &[u8]) -> QmiInterfaces {
+    pub fn of(id: DeviceId, quirk: &[u8]) -> QmiInterfaces {
         match quirk {
             [] => QmiInterfaces::of_driver(id),
             numbers => QmiInterfaces { numbers: numbers.to_vec(), classes: Vec::new() },
         }
     }
 
-    fn of_driver(id: UsbId) -> QmiInterfaces {
+    fn of_driver(id: DeviceId) -> QmiInterfaces {
         let (numbers, classes) = TABLE.split_once("[classes]").unwrap_or((TABLE, ""));
         let (device, vendor) = (id.to_string(), format!("{:04x}:*", id.vendor));
         QmiInterfaces {

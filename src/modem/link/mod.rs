@@ -8,6 +8,7 @@ pub mod stream;
 pub mod tty;
 pub mod usb;
 pub mod wdm;
+pub mod wwan;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -111,6 +112,9 @@ pub enum OpenError {
     /// exclusive use of a tty (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
+    /// The modem's firmware does not run, or does not answer. A later attempt may succeed.
+    #[error("{path} cannot be opened yet: the modem is not ready ({source})")]
+    NotReady { path: PathBuf, source: io::Error },
     #[error("cannot open {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is not the character device {major}:{minor} that sysfs names")]
@@ -122,19 +126,31 @@ pub enum OpenError {
 /// # Errors
 /// `WrongDevice` for anything but the character device `number`; a symbolic link is not followed.
 pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
+    let file = open_path(path).map_err(|source| open_error(path, source))?;
+    check_number(&file, path, number)?;
+    Ok(file)
+}
+
+fn open_path(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
-    let file = opened.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
+    OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path)
+}
+
+fn open_error(path: &Path, source: io::Error) -> OpenError {
+    match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
         Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
         _ => OpenError::Io { path: path.to_owned(), source },
-    })?;
+    }
+}
+
+fn check_number(file: &File, path: &Path, number: DeviceNumber) -> Result<(), OpenError> {
     let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     if DeviceNumber::of(&metadata) != Some(number) {
         let DeviceNumber { major, minor } = number;
         return Err(OpenError::WrongDevice { path: path.to_owned(), major, minor });
     }
-    Ok(file)
+    Ok(())
 }
 
 /// Whether the descriptor became ready before the deadline. `stops` counts the stop requests that the port has

@@ -21,7 +21,7 @@ const MASK: &str = "AT!USBCOMP";
 pub struct Commands(&'static [&'static str]);
 
 impl Commands {
-    pub fn of(table: &Sierra, id: crate::usb::UsbId) -> Commands {
+    pub fn of(table: &Sierra, id: crate::bus::DeviceId) -> Commands {
         match () {
             () if table.is_direct_ip(id) => Commands(&[PRODUCT]),
             () if table.has_only_masks(id) => Commands(&[MASK]),

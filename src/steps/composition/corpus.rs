@@ -5,11 +5,11 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::at as sierra;
+use crate::bus::DeviceId;
 use crate::database::compositions::shipped;
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Compositions, Family, Value};
 use crate::modem::wire::at::final_result;
-use crate::usb::UsbId;
 
 #[derive(Deserialize)]
 struct Capture {
@@ -34,7 +34,7 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// The family that a capture is of. A PCI modem has the family of the same modem on a USB adapter.
-fn family<'c>(all: &'c Compositions, id: Option<UsbId>, modem: &str) -> Option<&'c Family> {
+fn family<'c>(all: &'c Compositions, id: Option<DeviceId>, modem: &str) -> Option<&'c Family> {
     let on_usb = || all.families.iter().find(|family| modem.contains("FM350") && family.name.contains("FM350"));
     id.and_then(|id| all.families_of(id).next()).or_else(on_usb)
 }
@@ -46,7 +46,7 @@ fn judge(
     lines: &[String],
     bits: &mut Bits,
 ) -> Result<(), String> {
-    let id: Option<UsbId> = capture.id.as_deref().and_then(|id| id.parse().ok());
+    let id: Option<DeviceId> = capture.id.as_deref().and_then(|id| id.parse().ok());
     let end = lines.last().and_then(|line| final_result(line));
     let expect = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     let table = all.sierra.as_ref().unwrap();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::host::deadline::clock::StoppedClock;
+use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::Link;
 use crate::modem::link::scripted::{Face, Modem};
 use crate::modem::wire::qmi::{ctl, dms};
@@ -567,10 +568,22 @@ fn a_budget_of_nothing_touches_nothing() {
 }
 
 #[test]
-fn the_driver_tells_the_protocol() {
-    assert_eq!(Protocol::of_driver("qmi_wwan"), Some(Protocol::Qmi));
-    assert_eq!(Protocol::of_driver("cdc_mbim"), Some(Protocol::Mbim));
-    assert_eq!(Protocol::of_driver("huawei_cdc_ncm"), None);
+fn the_driver_or_the_type_of_a_wwan_port_tells_the_protocol() {
+    let protocol = |driver: &str, wwan_type: Option<&str>| {
+        Protocol::of_port(&ControlPort {
+            name: String::new(),
+            driver: Some(driver.to_owned()),
+            wwan_type: wwan_type.map(str::to_owned),
+            number: DeviceNumber { major: 0, minor: 0 },
+        })
+    };
+    assert_eq!(protocol("qmi_wwan", None), Some(Protocol::Qmi));
+    assert_eq!(protocol("cdc_mbim", None), Some(Protocol::Mbim));
+    assert_eq!(protocol("huawei_cdc_ncm", None), None);
+    assert_eq!(protocol("mhi-pci-generic", Some("MBIM")), Some(Protocol::Mbim));
+    assert_eq!(protocol("mtk_t7xx", Some("AT")), Some(Protocol::At));
+    assert_eq!(protocol("mhi-pci-generic", Some("QCDM")), None);
+    assert_eq!(protocol("qmi_wwan", Some("FIREHOSE")), None);
 }
 
 #[test]

@@ -80,14 +80,14 @@ impl Way<'_> {
     fn over_control_port(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
         let ports = device.control_ports().map_err(not_read)?.into_iter();
         let mut ports = ports.filter_map(|port| {
-            let protocol = Protocol::of_driver(port.driver.as_deref()?)?;
+            let protocol = Protocol::of_port(&port)?;
             Some((port, protocol))
         });
         let speaks_qmi = !sierra.is_direct_ip(device.id) && !sierra.has_only_masks(device.id);
         let Some((port, protocol)) = ports.next().filter(|_| speaks_qmi) else {
             return Err(Fault::NoPort);
         };
-        let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible)?;
+        let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible, deadline)?;
         let transport = opened.transport();
         let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
         over_qmi(transport, deadline, |qmux| {
@@ -124,7 +124,7 @@ impl Way<'_> {
         [answers, deadline]: [Deadline; 2],
         talk: impl FnOnce(&mut Conversation) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let mut opened = access::open(self.root, device, tty, Protocol::At, Sharing::Possible)?;
+        let mut opened = access::open(self.root, device, tty, Protocol::At, Sharing::Possible, deadline)?;
         let mut at = Conversation::open(opened.transport().port, answers)?;
         at.extend(deadline);
         talk(&mut at)

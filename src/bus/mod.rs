@@ -1,0 +1,18 @@
+//! What devices on USB and on PCI have in common: an ID, and a place on the bus.
+
+mod id;
+mod port;
+
+pub(crate) use id::hex;
+pub use id::{DeviceId, NoDeviceId};
+pub use port::Port;
+
+use serde::Serialize;
+
+/// The bus that a modem is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bus {
+    Usb,
+    Pci,
+}

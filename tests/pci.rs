@@ -1,0 +1,229 @@
+//! Modems on PCI: which device is meant, which quirk applies, and which events start a run.
+
+mod fake;
+
+use fake::{Root, mc7710};
+
+const OWN: &str = "/etc/wwan-quirks/quirks.d/own.toml";
+const ADDRESS: &str = "0000:08:00.0";
+
+/// An RM520N-GL: the driver puts a controller between the function and the ports.
+fn rm520n(root: &Root) -> String {
+    let function = root.pci(ADDRESS, "1eac:1007 1eac:1007", "mhi-pci-generic");
+    root.write(&format!("{function}/mhi0/serial_number"), "Serial Number: 1234567890\n");
+    root.write(&format!("{function}/mhi0/mhi0_MBIM/modalias"), "mhi:MBIM\n");
+    for port in ["at0", "mbim0", "qcdm0"] {
+        root.wwan_port(&format!("{function}/mhi0"), port);
+    }
+    function
+}
+
+fn port_event<'e>(devpath: &'e str) -> [(&'static str, &'e str); 4] {
+    [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "wwan"), ("DEVTYPE", "wwan_port")]
+}
+
+#[test]
+fn a_modem_is_named_by_its_address_its_id_and_its_ports() {
+    let root = Root::new();
+    rm520n(&root);
+    for name in [ADDRESS, "pci:1eac:1007", "/dev/wwan0mbim0", "/dev/wwan0at0"] {
+        let ended = root.run(&["explain", name]);
+        let first = ended.stdout.lines().next().unwrap_or_default();
+        assert_eq!(first, "pci:1eac:1007 (0000:08:00.0): Quectel RM520N-GL (Lenovo)", "{name}: {ended:?}");
+        let plan = "plan    fcc-auth: quectel over MBIM on /dev/wwan0mbim0, if the radio is in low power";
+        assert!(ended.stdout.contains(plan), "{name}: {}", ended.stdout);
+    }
+    root.pci("0000:09:00.0", "1eac:1001 1eac:1001", "mhi-pci-generic");
+    let explained = root.run(&["explain", "pci:1eac:1001"]).stdout;
+    assert!(explained.contains("suppressed: it has no MBIM port (see `wwan-quirks doctor`)"), "{explained}");
+    // The same numbers on USB are another device.
+    assert!(root.run(&["explain", "1eac:1007"]).stdout.contains("no quirk applies"));
+    assert!(root.run(&["explain", "pci:1eac:1004"]).stdout.contains("(not plugged in): Quectel"));
+    for name in ["0000:00:1c.7", "/dev/wwan1mbim0", "/dev/wwan0", "08:00.0"] {
+        assert_eq!(root.run(&["explain", name]).code, 2, "{name}");
+    }
+}
+
+#[test]
+fn only_the_event_of_the_port_that_the_procedure_uses_starts_a_run() {
+    let root = Root::new();
+    let function = rm520n(&root);
+    let ports = format!("{}/mhi0/wwan/wwan0", function.trim_start_matches("/sys"));
+    let of_mbim = root.hook(&port_event(&format!("{ports}/wwan0mbim0")));
+    // There is no node here.
+    assert!(of_mbim.code == 1 && of_mbim.stderr.contains("/dev/wwan0mbim0 is gone"), "{of_mbim:?}");
+    assert!(of_mbim.stderr.contains("0000:08:00.0 pci:1eac:1007"), "{of_mbim:?}");
+    for other in ["wwan0at0", "wwan0qcdm0", "wwan0"] {
+        let ended = root.hook(&port_event(&format!("{ports}/{other}")));
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""), "{other}");
+    }
+    assert!(root.read("run/wwan-quirks/state/0000:08:00.0").contains("fcc-auth"));
+}
+
+#[test]
+fn ports_without_a_controller_are_found() {
+    let root = Root::new();
+    root.write(
+        OWN,
+        "schema = 1\n[[device]]\nid = \"pci:8086:7560\"\nname = \"Mine\"\nsteps = [{ fcc-auth = \"quectel\" }]\n",
+    );
+    let function = root.pci("10000:e1:00.0", "8086:7560 8086:7560", "iosm");
+    let devpath = root.wwan_port(&function, "mbim0");
+    let ended = root.hook(&port_event(&devpath));
+    assert!(ended.stderr.contains("10000:e1:00.0 pci:8086:7560 Mine"), "{ended:?}");
+}
+
+/// Kernels with `CONFIG_WWAN=y` show an MBIM port of a USB modem as a WWAN port, too.
+#[test]
+fn a_wwan_port_of_a_usb_modem_starts_no_run() {
+    let root = Root::new();
+    root.pci("0000:00:14.0", "1eac:1007 0000:0000", "xhci_hcd");
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(&format!("{device}/1-1:1.12/bInterfaceNumber"), "0c\n");
+    let devpath = root.wwan_port(&format!("{device}/1-1:1.12"), "mbim0");
+    let ended = root.hook(&port_event(&devpath));
+    assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""));
+}
+
+#[test]
+fn a_shared_id_is_known_by_its_subsystem() {
+    let root = Root::new();
+    let entry = |subsystem: &str, name: &str| {
+        format!(
+            "[[device]]\nid = \"pci:17cb:0308\"\nsubsystem = \"{subsystem}\"\nname = \"{name}\"\n\
+             steps = [{{ fcc-auth = \"quectel\" }}]\n"
+        )
+    };
+    let text = [entry("105b:*", "All of Foxconn"), entry("105B:E142", "One of Foxconn"), entry("1eac:*", "Quectel")];
+    root.write(OWN, format!("schema = 1\n{}", text.concat()));
+    assert_eq!(root.run(&["check"]).stdout, "");
+    let explained = root.run(&["explain", "pci:17cb:0308"]).stdout;
+    assert!(explained.contains("for subsystem \"105b:e142\""), "{explained}");
+    for (address, subsystem, name) in [
+        ("0000:01:00.0", "105b:e142", "One of Foxconn"),
+        ("0000:02:00.0", "105b:e143", "All of Foxconn"),
+        ("0000:03:00.0", "1eac:e142", "Quectel"),
+        // Sierra Wireless, Telit.
+        ("0000:04:00.0", "18d7:0301", "no quirk applies"),
+        ("0000:05:00.0", "1c5d:2015", "no quirk applies"),
+    ] {
+        root.pci(address, &format!("17cb:0308 {subsystem}"), "mhi-pci-generic");
+        let explained = root.run(&["explain", address]).stdout;
+        assert!(explained.lines().next().unwrap().ends_with(name), "{subsystem}: {explained}");
+    }
+
+    // The rules name the subsystem: a modem of another maker starts no process.
+    let rules = root.run(&["rules"]).stdout;
+    let line = "SUBSYSTEMS==\"pci\", ATTRS{vendor}==\"0x17cb\", ATTRS{device}==\"0x0308\", ATTRS{subsystem_vendor}==\"0x105b\", ";
+    assert!(rules.contains(&format!("{line}GOTO=\"wwan_quirks_hook\"\n")), "{rules}");
+    assert!(
+        rules.contains(&format!("{line}ATTRS{{subsystem_device}}==\"0xe142\", GOTO=\"wwan_quirks_hook\"\n")),
+        "{rules}"
+    );
+    for line in rules.lines().filter(|line| line.contains("\"0x17cb\"")) {
+        assert!(line.contains("ATTRS{subsystem_vendor}=="), "{line}");
+    }
+}
+
+#[test]
+fn check_compares_subsystems_with_the_rules() {
+    let root = Root::new();
+    root.write("/usr/lib/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+    assert_eq!(root.run(&["check"]).code, 0);
+    let entry = "schema = 1\n[[device]]\nid = \"pci:17cb:0306\"\nname = \"A\"\nsubsystem = \"17cb:010c\"\n\
+                 steps = [{ fcc-auth = \"quectel\" }]\n";
+    root.write(OWN, entry);
+    assert_eq!(root.run(&["check"]).stdout, "");
+    for subsystem in ["17cb:010d", "17cb:*", "105b:010c"] {
+        root.write(OWN, entry.replace("17cb:010c", subsystem));
+        let ended = root.run(&["check"]);
+        assert!(ended.stdout.starts_with(&format!("{OWN}:3:7: the installed udev rules lack this ID")), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_shipped_file_of_pci_ids_has_a_name_of_its_own() {
+    let root = Root::new();
+    let shipped = "/usr/share/wwan-quirks/quirks.d/pci-1eac-quectel.toml";
+    root.write(&shipped.replace("pci-1eac", "1eac"), root.read(shipped));
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 3);
+    assert!(
+        ended.stdout.contains("a lookup of pci:1eac:1001 does not read this file: a shipped file named 1eac-*"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn status_and_report_show_the_ports() {
+    let root = Root::new();
+    rm520n(&root);
+    let said = root.run(&["status"]).stdout;
+    assert!(
+        said.starts_with("0000:08:00.0 pci:1eac:1007 Quectel RM520N-GL (Lenovo)\n  mode            modem\n"),
+        "{said}"
+    );
+    assert!(said.contains("wwan0mbim0 (MBIM, mhi-pci-generic)"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(json["devices"][0]["wwan-ports"][1]["type"], "MBIM");
+    let report = root.run(&["report", ADDRESS]).stdout;
+    for line in [
+        "id = pci:1eac:1007",
+        "subsystem = 1eac:1007",
+        "driver = mhi-pci-generic",
+        "mhi-channels = MBIM",
+        "wwan-port = wwan0qcdm0: QCDM",
+    ] {
+        assert!(report.lines().any(|one| one == line), "{line} in {report}");
+    }
+    assert!(!report.contains("1234567890"), "{report}");
+}
+
+/// What keeps a modem from having the port that its unlock needs.
+#[test]
+fn doctor_explains_a_missing_port() {
+    const RELEASE: &str = "6.1.0";
+    let alias = "alias pci:v00001EACd00001004sv*sd*bc*sc*i* mhi_pci_generic\n";
+    type Case = (&'static str, &'static [&'static str], &'static [&'static str], &'static str);
+    let cases: [Case; 6] = [
+        ("", &[], &[], "this kernel (6.1.0) has no driver for the modem at 0000:08:00.0"),
+        ("mhi-pci-generic", &[], &[], "the firmware of the modem at 0000:08:00.0"),
+        ("mhi-pci-generic", &["MBIM", "DUN"], &[], "remedy: modprobe -a mhi_wwan_ctrl"),
+        ("mhi-pci-generic", &["SAHARA"], &["firehose0"], "is in its flash mode: it has only FIREHOSE ports"),
+        ("mhi-pci-generic", &["DUN"], &["at0"], "has no MBIM port, which its unlock needs: it has only AT ports"),
+        ("mhi-pci-generic", &["MBIM"], &["at0", "mbim0"], ""),
+    ];
+    for (driver, channels, ports, expected) in cases {
+        let root = Root::new();
+        root.write("/proc/sys/kernel/osrelease", format!("{RELEASE}\n"));
+        root.write(&format!("/lib/modules/{RELEASE}/modules.alias"), alias);
+        let function = root.pci(ADDRESS, "1eac:1007 1eac:1007", driver);
+        for channel in channels {
+            root.write(&format!("{function}/mhi0/mhi0_{channel}/uevent"), "");
+        }
+        ports.iter().for_each(|port| drop(root.wwan_port(&format!("{function}/mhi0"), port)));
+        let said = root.run(&["doctor"]).stdout;
+        match expected {
+            "" => assert!(!said.contains("modem at"), "{said}"),
+            expected => assert!(said.contains(expected), "{expected}: {said}"),
+        }
+    }
+    let root = Root::new();
+    root.write("/proc/sys/kernel/osrelease", format!("{RELEASE}\n"));
+    root.write(&format!("/lib/modules/{RELEASE}/modules.alias"), alias);
+    root.pci(ADDRESS, "1eac:1004 1eac:1004", "");
+    let said = root.run(&["doctor"]).stdout;
+    assert!(
+        said.contains("no driver is bound to the modem at 0000:08:00.0") && said.contains("modprobe mhi_pci_generic"),
+        "{said}"
+    );
+}
+
+/// ModemManager passes the names of all ports of the modem.
+#[test]
+fn modem_manager_finds_the_modem_by_its_ports() {
+    let root = Root::new();
+    root.write("/etc/ModemManager/fcc-unlock.d/1eac:1007", "");
+    let said = root.run(&["doctor"]).stdout;
+    assert!(said.contains("ModemManager unlocks 1eac:1007, too"), "{said}");
+}
