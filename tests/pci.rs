@@ -2,6 +2,8 @@
 
 mod fake;
 
+use std::fs;
+
 use fake::{Root, mc7710};
 
 const OWN: &str = "/etc/wwan-quirks/quirks.d/own.toml";
@@ -18,7 +20,7 @@ fn rm520n(root: &Root) -> String {
     function
 }
 
-fn port_event<'e>(devpath: &'e str) -> [(&'static str, &'e str); 4] {
+fn port_event(devpath: &str) -> [(&'static str, &str); 4] {
     [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "wwan"), ("DEVTYPE", "wwan_port")]
 }
 
@@ -226,4 +228,54 @@ fn modem_manager_finds_the_modem_by_its_ports() {
     root.write("/etc/ModemManager/fcc-unlock.d/1eac:1007", "");
     let said = root.run(&["doctor"]).stdout;
     assert!(said.contains("ModemManager unlocks 1eac:1007, too"), "{said}");
+}
+
+/// After sleep, a modem whose ports stayed is looked at, and after a crash it has new ports, on the same function.
+#[test]
+fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
+    let root = Root::new();
+    let function = rm520n(&root);
+    let wwan = root.0.join(function.trim_start_matches('/')).join("mhi0/wwan");
+    let devpath = format!("{}/mhi0/wwan/wwan0/wwan0mbim0", function.trim_start_matches("/sys"));
+    for attempt in 1..=4 {
+        let ended = root.hook(&port_event(&devpath));
+        let expected = if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "it came back in the same state 3 times" };
+        assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
+        // The kernel makes the WWAN device again: another folder, which is there before the old one goes.
+        let copy = wwan.join("wwan1");
+        for port in ["wwan0at0", "wwan0mbim0", "wwan0qcdm0"] {
+            fs::create_dir_all(copy.join(port)).unwrap();
+            for attribute in ["type", "dev"] {
+                fs::copy(wwan.join("wwan0").join(port).join(attribute), copy.join(port).join(attribute)).unwrap();
+            }
+        }
+        fs::rename(wwan.join("wwan0"), wwan.join("old")).unwrap();
+        fs::rename(copy, wwan.join("wwan0")).unwrap();
+        fs::remove_dir_all(wwan.join("old")).unwrap();
+    }
+    // A person's request counts.
+    fs::create_dir(root.0.join("proc")).unwrap();
+    let ended = root.run(&["apply", ADDRESS]);
+    assert!(ended.code == 1 && ended.stdout.contains("/dev/wwan0mbim0 is gone"), "{ended:?}");
+    // What the unit after sleep does.
+    let planned = root.run(&["apply", "--unit", "--unlock", "--dry-run"]).stdout;
+    assert!(planned.contains("fcc-auth: quectel over MBIM on /dev/wwan0mbim0"), "{planned}");
+}
+
+#[test]
+fn the_policy_of_one_modem_is_found_by_id_serial_number_and_address() {
+    for (key, value) in [("id", "pci:1eac:1007"), ("serial", "1234567890"), ("port", ADDRESS)] {
+        let root = Root::new();
+        rm520n(&root);
+        let other = root.pci("0000:09:00.0", "1eac:1001 1eac:1001", "mhi-pci-generic");
+        root.wwan_port(&format!("{other}/mhi0"), "mbim1");
+        root.policy(&format!("[[device]]\nmatch = {{ {key} = \"{value}\" }}\nfcc-auth = false\n"));
+        let explain = |name| root.run(&["explain", name]).stdout;
+        assert!(explain(ADDRESS).contains("fcc-auth: suppressed: `fcc-auth = false`"), "{key}: {}", explain(ADDRESS));
+        assert!(explain("0000:09:00.0").contains("policy  fcc-auth = true"), "{key}");
+    }
+    let root = Root::new();
+    root.policy("[[device]]\nmatch = { port = \"08:00.0\" }\nfcc-auth = false\n");
+    let said = root.run(&["check"]).stdout;
+    assert!(said.contains("config.toml:2:18: expected a port such as \"1-1.2\" or \"0000:08:00.0\""), "{said}");
 }

@@ -341,7 +341,10 @@ impl Reader<'_> {
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());
             if parsed.is_none() {
-                self.error(&port, format!("expected a port such as \"1-1.2\", got {:?}", port.get_ref()));
+                self.error(
+                    &port,
+                    format!("expected a port such as \"1-1.2\" or \"0000:08:00.0\", got {:?}", port.get_ref()),
+                );
             }
             parsed
         });
