@@ -245,8 +245,8 @@ impl Family {
         values.sort_unstable();
         values.dedup();
         expect(values.len() == self.values.len(), "a value is there twice");
-        let one_line = whole.start..whole.start;
-        errors.into_iter().map(|message| (one_line.clone(), message)).collect()
+        let head = whole.start..whole.start + "[[family]]".len();
+        errors.into_iter().map(|message| (head.clone(), message)).collect()
     }
 }
 
