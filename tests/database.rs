@@ -197,6 +197,82 @@ fn a_function_that_the_modem_lacks_is_not_preferred() {
     assert!(plan().contains("configuration 1 is active"), "the administrator's key is the strongest: {}", plan());
 }
 
+#[test]
+fn a_configuration_with_the_preferred_function_replaces_the_switch() {
+    for id in ["12d1:1f1c", "12d1:1446", "19d2:1030"] {
+        let root = Root::new();
+        let device = root.plug("1-1", id, &fake::mbim_behind_storage(1));
+        let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+        assert!(plan().ends_with("\n  configuration: write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
+        root.write(&format!("{device}/bConfigurationValue"), "2\n");
+        assert!(plan().ends_with("\n  switch: nothing to do: its interface 0 is not mass storage\n"), "{}", plan());
+        root.write(&format!("{device}/bConfigurationValue"), "1\n");
+        // The stick has no QMI, and `keep` prefers nothing.
+        for prefer in ["qmi", "keep"] {
+            root.policy(&format!("prefer = \"{prefer}\"\n"));
+            assert!(plan().contains("switch: ") && !plan().contains("configuration: "), "{prefer}: {}", plan());
+        }
+        root.policy("switch = false\n");
+        assert!(plan().contains("switch: suppressed"), "{}", plan());
+        root.policy("");
+        root.write(&format!("{device}/descriptors"), fake::install_mode());
+        assert!(plan().contains("switch: ") && !plan().contains("configuration: "), "{}", plan());
+    }
+}
+
+#[test]
+fn a_number_counts_where_the_preferred_function_is_missing() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1c9e:3003", &fake::mbim_behind_storage(2));
+    let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert!(plan().ends_with("write 3 to bConfigurationValue instead of 1\n"), "{}", plan());
+    root.policy("prefer = \"qmi\"\n");
+    assert!(plan().ends_with("write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
+    root.policy("");
+    root.write(&format!("{device}/descriptors"), fake::two_of_storage());
+    assert!(plan().ends_with("write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
+}
+
+#[test]
+fn the_policy_selects_what_a_huawei_stick_becomes() {
+    let root = Root::new();
+    root.plug("1-1", "12d1:1f01", &fake::install_mode());
+    root.plug("1-2", "12d1:1f1c", &fake::mbim_behind_storage(1));
+    root.plug("1-3", "12d1:1001", &fake::install_mode());
+    root.plug("1-4", "0bda:1a2b", &fake::install_mode());
+    let plan = |port: &str| root.run(&["apply", "--dry-run", port]).stdout;
+    let message = |fields: &str| format!("bulk 555342431234567800000000000000110{fields}00000000000000\n");
+    for (value, switch) in [
+        ("network", format!("switch: huawei-new: {}", message("620000001010001"))),
+        ("modem", format!("switch: huawei-alternative: {}", message("630000000000100"))),
+        ("serial", format!("switch: huawei-serial: {}", message("630000001000000"))),
+    ] {
+        root.policy(&format!("huawei = \"{value}\"\n"));
+        for port in ["1-1", "1-2"] {
+            assert!(plan(port).ends_with(&switch), "{value}: {}", plan(port));
+        }
+        // Others are switched as ever.
+        assert!(plan("1-3").contains("switch: huawei: control") && plan("1-4").contains("switch: eject"), "{value}");
+        // For such a device alone, the key makes no sense.
+        root.policy(&format!("[[device]]\nmatch = {{ port = \"1-3\" }}\nhuawei = \"{value}\"\n"));
+        assert!(plan("1-3").contains("switch: not possible: `huawei = "), "{}", plan("1-3"));
+        assert!(plan("1-3").contains("does not take Huawei's command"), "{}", plan("1-3"));
+        assert!(plan("1-1").contains("switch: huawei-new: "), "{}", plan("1-1"));
+    }
+    root.policy("huawei = \"entry\"\n");
+    assert!(plan("1-1").contains("switch: huawei-new: "), "{}", plan("1-1"));
+    assert!(plan("1-2").contains("configuration: write 2"), "{}", plan("1-2"));
+    // A stick that has left install mode is not touched: Brovi's has the same ID then.
+    root.policy("huawei = \"serial\"\n");
+    root.plug("1-5", "3566:2001", &fake::mc7710());
+    assert!(plan("1-5").contains("is not mass storage"), "{}", plan("1-5"));
+    assert!(
+        root.run(&["explain", "12d1:1f01"])
+            .stdout
+            .contains("policy  huawei = serial  (/etc/wwan-quirks/config.toml:1)")
+    );
+}
+
 /// IDs that a device has in each of its modes, or shares with others.
 #[test]
 fn only_the_install_mode_is_switched() {

@@ -52,6 +52,43 @@ impl fmt::Display for Prefer {
     }
 }
 
+/// What a Huawei stick becomes when it leaves install mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Huawei {
+    /// What the entry says.
+    Entry,
+    /// A network card, with its own NAT.
+    Network,
+    /// A modem with a network interface and AT ports.
+    Modem,
+    /// A modem with serial ports.
+    Serial,
+}
+
+impl Huawei {
+    /// The switch method. `None`: that of the entry.
+    pub fn method(self) -> Option<&'static str> {
+        match self {
+            Huawei::Entry => None,
+            Huawei::Network => Some("huawei-new"),
+            Huawei::Modem => Some("huawei-alternative"),
+            Huawei::Serial => Some("huawei-serial"),
+        }
+    }
+}
+
+impl fmt::Display for Huawei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Huawei::Entry => "entry",
+            Huawei::Network => "network",
+            Huawei::Modem => "modem",
+            Huawei::Serial => "serial",
+        })
+    }
+}
+
 /// Where a value is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -70,6 +107,11 @@ impl Origin {
     /// Whether an administrator set the value, rather than the package.
     pub fn is_administrator(&self) -> bool {
         matches!(self, Origin::File { location, .. } if location.layer != Layer::Shipped)
+    }
+
+    /// Whether the value is set for certain modems only.
+    pub fn is_device(&self) -> bool {
+        matches!(self, Origin::File { device: true, .. })
     }
 }
 
@@ -94,6 +136,7 @@ pub struct Setting<T> {
 pub struct Resolved {
     pub prefer: Setting<Prefer>,
     pub switch: Setting<bool>,
+    pub huawei: Setting<Huawei>,
     pub fcc_auth: Setting<bool>,
     /// How long one run inside a udev event may take in total.
     pub hook: Setting<Duration>,
@@ -109,6 +152,7 @@ impl Default for Resolved {
         Resolved {
             prefer: built_in(Prefer::Mbim),
             switch: built_in(true),
+            huawei: built_in(Huawei::Entry),
             fcc_auth: built_in(true),
             hook: built_in(Duration::from_millis(1500)),
             modem_ready: built_in(Duration::from_secs(60)),
@@ -121,6 +165,7 @@ impl Default for Resolved {
 struct Fragment {
     prefer: Option<Spanned<Prefer>>,
     switch: Option<Spanned<bool>>,
+    huawei: Option<Spanned<Huawei>>,
     fcc_auth: Option<Spanned<bool>>,
     timeouts: Option<Timeouts>,
     #[serde(default)]
@@ -133,6 +178,7 @@ struct DeviceFragment {
     r#match: Spanned<Match>,
     prefer: Option<Spanned<Prefer>>,
     switch: Option<Spanned<bool>>,
+    huawei: Option<Spanned<Huawei>>,
     fcc_auth: Option<Spanned<bool>>,
     timeouts: Option<Timeouts>,
 }
@@ -174,6 +220,7 @@ struct Match {
 struct Settings {
     prefer: Option<Setting<Prefer>>,
     switch: Option<Setting<bool>>,
+    huawei: Option<Setting<Huawei>>,
     fcc_auth: Option<Setting<bool>>,
     hook: Option<Setting<Duration>>,
     modem_ready: Option<Setting<Duration>>,
@@ -242,12 +289,13 @@ impl Policy {
         };
         let by_administrator = file.layer != Layer::Shipped;
         let mut reader = Reader { file, text, device: false, errors: Vec::new() };
-        let settings = reader.settings(fragment.prefer, fragment.switch, fragment.fcc_auth, fragment.timeouts);
+        let settings =
+            reader.settings(fragment.prefer, fragment.switch, fragment.huawei, fragment.fcc_auth, fragment.timeouts);
         let mut tables = vec![Table { by_administrator, selector: None, settings }];
         reader.device = true;
         for entry in fragment.device {
             let selector = Some(reader.selector(entry.r#match));
-            let settings = reader.settings(entry.prefer, entry.switch, entry.fcc_auth, entry.timeouts);
+            let settings = reader.settings(entry.prefer, entry.switch, entry.huawei, entry.fcc_auth, entry.timeouts);
             tables.push(Table { by_administrator, selector, settings });
         }
         if reader.errors.is_empty() {
@@ -270,6 +318,7 @@ impl Policy {
         for Table { settings, .. } in self.0.iter().filter(|table| table.selector.as_ref().is_none_or(matches)) {
             take(&mut resolved.prefer, &settings.prefer);
             take(&mut resolved.switch, &settings.switch);
+            take(&mut resolved.huawei, &settings.huawei);
             take(&mut resolved.fcc_auth, &settings.fcc_auth);
             take(&mut resolved.hook, &settings.hook);
             take(&mut resolved.modem_ready, &settings.modem_ready);
@@ -296,6 +345,7 @@ impl Reader<'_> {
         &mut self,
         prefer: Option<Spanned<Prefer>>,
         switch: Option<Spanned<bool>>,
+        huawei: Option<Spanned<Huawei>>,
         fcc_auth: Option<Spanned<bool>>,
         timeouts: Option<Timeouts>,
     ) -> Settings {
@@ -303,6 +353,7 @@ impl Reader<'_> {
         Settings {
             prefer: prefer.map(|value| self.setting(value)),
             switch: switch.map(|value| self.setting(value)),
+            huawei: huawei.map(|value| self.setting(value)),
             fcc_auth: fcc_auth.map(|value| self.setting(value)),
             hook: hook.and_then(|value| self.duration(value, HOOK)),
             modem_ready: modem_ready.and_then(|value| self.duration(value, MODEM_READY)),
@@ -385,9 +436,10 @@ mod tests {
         ("/etc/wwan-quirks/config.d/30-etc.toml", true),
     ];
     /// Each key with two values that are not the built-in one, as far as there are two.
-    const KEYS: [(&str, [&str; 2]); 5] = [
+    const KEYS: [(&str, [&str; 2]); 6] = [
         ("prefer", ["\"qmi\"", "\"keep\""]),
         ("switch", ["false", "true"]),
+        ("huawei", ["\"serial\"", "\"network\""]),
         ("fcc-auth", ["false", "true"]),
         ("timeouts.hook", ["2.5", "3.5"]),
         ("timeouts.modem-ready", ["70", "80"]),
@@ -433,11 +485,12 @@ mod tests {
         fn load(&self) -> BTreeMap<&'static str, (String, Origin)> {
             let (policy, errors) = Policy::load(&self.0);
             assert!(errors.is_empty(), "{errors:?}");
-            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } =
+            let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } =
                 policy.resolve("1199:9079".parse().unwrap(), None, || None);
             BTreeMap::from([
                 ("prefer", (format!("\"{}\"", prefer.value), prefer.origin)),
                 ("switch", (switch.value.to_string(), switch.origin)),
+                ("huawei", (format!("\"{}\"", huawei.value), huawei.origin)),
                 ("fcc-auth", (fcc_auth.value.to_string(), fcc_auth.origin)),
                 ("timeouts.hook", (hook.value.as_secs_f64().to_string(), hook.origin)),
                 ("timeouts.modem-ready", (modem_ready.value.as_secs_f64().to_string(), modem_ready.origin)),

@@ -6,10 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::database::policy::Resolved;
+use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;
 use crate::database::quirks::{Procedure, Quirk, Reset, Select, Step, Switch};
 use crate::modem::device::ControlPort;
-use crate::modem::device::descriptors::CLASS_MASS_STORAGE;
+use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Configuration};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, StepKind};
 use crate::serve::event::Scope;
@@ -161,6 +162,23 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if !policy.switch.value {
         return suppressed(step, format!("`switch = false` in {}", policy.switch.origin));
     }
+    let huawei = &policy.huawei;
+    let chosen = match huawei.value.method() {
+        Some(method) if Rewind::of(switch).is_some() => match switch.with_method(method) {
+            Ok(switch) => Some(switch),
+            Err(error) => return infeasible(step, &error, "report a bug"),
+        },
+        Some(_) if huawei.origin.is_device() => {
+            let reason = format!(
+                "`huawei = \"{}\"` in {}: the device does not take Huawei's command",
+                huawei.value, huawei.origin
+            );
+            return infeasible(step, &reason, "remove `huawei` from the `[[device]]` of this modem");
+        }
+        _ => None,
+    };
+    let prefers_configuration = chosen.is_none();
+    let switch = chosen.as_ref().unwrap_or(switch);
     if !switch.needs_interfaces() {
         return PlanStep::Run(Action::Switch { switch: switch.clone(), target: Target::default() });
     }
@@ -202,6 +220,14 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     }
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
         return satisfied(step, &format!("its interface {} is not of class {wanted:02x}", interface.number));
+    }
+    // A configuration that offers the preferred function makes a switch needless.
+    if let (true, Some(function)) = (prefers_configuration && configurations.len() > 1, policy.prefer.value.function())
+    {
+        let offers = |configuration: &&Configuration| configuration.functions(&snapshot.qmi).contains(&function);
+        if let Some(to) = configurations.iter().find(offers).map(|configuration| configuration.value) {
+            return configure(to, None, snapshot);
+        }
     }
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
@@ -257,14 +283,22 @@ fn plan_configuration(
     // A run that was killed halfway left it unconfigured.
     let cut_short = snapshot.configuration.is_none() && unconfigured.is_some();
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
-    match (wanted.map(|configuration| configuration.value), snapshot.configuration) {
-        (None, _) => {
+    match wanted.map(|configuration| configuration.value) {
+        None => {
             satisfied(step, &format!("configuration {} is left as the kernel chose it", name(snapshot.configuration)))
         }
-        (Some(to), Some(active)) if to == active => satisfied(step, &format!("configuration {to} is active")),
+        Some(to) => configure(to, unconfigured, snapshot),
+    }
+}
+
+/// Makes configuration `to` the active one.
+fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
+    let step = StepKind::Configuration;
+    match (to, snapshot.configuration) {
+        (to, Some(active)) if to == active => satisfied(step, &format!("configuration {to} is active")),
         // To the kernel, 0 means "unconfigured": it cannot set a configuration with that number.
-        (Some(0), _) => satisfied(step, "the configuration that offers it is numbered 0 and cannot be set"),
-        (Some(to), from) => match &snapshot.used_by {
+        (0, _) => satisfied(step, "the configuration that offers it is numbered 0 and cannot be set"),
+        (to, from) => match &snapshot.used_by {
             Some(user) if from.is_some() => {
                 suppressed(step, format!("the modem is in use: {user}; `wwan-quirks apply` sets configuration {to}"))
             }
@@ -274,12 +308,13 @@ fn plan_configuration(
 }
 
 /// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
-/// the function that the administrator prefers, the quirk applies.
+/// the function that the administrator prefers, the quirk applies. A number says nothing about the function: it applies
+/// to a modem that does not offer the preferred one.
 fn candidates(select: Select, policy: &Resolved) -> Vec<Select> {
     let preferred = policy.prefer.value.function().map_or(Select::Keep, Select::Function);
     match (policy.prefer.origin.is_administrator(), preferred, select) {
         (true, Select::Keep, _) | (_, _, Select::Preferred) => vec![preferred],
-        (true, _, _) => vec![preferred, select],
+        (true, _, _) | (_, _, Select::Value(_)) => vec![preferred, select],
         (false, _, _) => vec![select],
     }
 }

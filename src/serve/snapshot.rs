@@ -48,7 +48,8 @@ pub fn snapshot(
         };
         snapshot.configuration = device.configuration()?;
         let is_new = matches!(trigger, Trigger::Uevent);
-        if has(|step| matches!(step, Step::Configuration { .. })) {
+        // Only a device with several configurations can get another one.
+        if matches!(&snapshot.descriptors, Some(Ok(descriptors)) if descriptors.configurations.len() > 1) {
             snapshot.qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
             if !is_new && !trigger.may_interrupt_users() {
                 snapshot.used_by = used_by(root, device)?;

@@ -116,10 +116,13 @@ impl Explained {
         for target in quirk.model(self.id).into_iter().flat_map(|model| &model.becomes) {
             writeln!(out, "  becomes {target}")?;
         }
-        let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &matched.policy;
+        let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = &matched.policy;
         let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
         writeln!(out, "  policy  prefer = {prefer_value}  ({})", prefer.origin)?;
         writeln!(out, "  policy  switch = {switch_value}  ({})", switch.origin)?;
+        if quirk.is_install_mode() {
+            writeln!(out, "  policy  huawei = {}  ({})", huawei.value, huawei.origin)?;
+        }
         writeln!(out, "  policy  fcc-auth = {fcc_auth_value}  ({})", fcc_auth.origin)?;
         for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
             writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
@@ -136,9 +139,9 @@ impl Explained {
         let seconds =
             |timeout: &Setting<Duration>| json!({ "value": timeout.value.as_secs_f64(), "origin": timeout.origin });
         let policy = matched.map(|matched| {
-            let Resolved { prefer, switch, fcc_auth, hook, modem_ready } = &matched.policy;
+            let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = &matched.policy;
             let timeouts = json!({ "hook": seconds(hook), "modem-ready": seconds(modem_ready) });
-            json!({ "prefer": prefer, "switch": switch, "fcc-auth": fcc_auth, "timeouts": timeouts })
+            json!({ "prefer": prefer, "switch": switch, "huawei": huawei, "fcc-auth": fcc_auth, "timeouts": timeouts })
         });
         let other = |quirk: &Quirk| json!({ "name": quirk.name_of(self.id), "matchers": quirk.matchers, "location": quirk.location });
         json!({

@@ -226,6 +226,15 @@ pub fn install_mode() -> Vec<u8> {
     device(&[configuration(1, &[interface(9, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])])])
 }
 
+/// A stick with mass storage in its first configurations, and MBIM in the last one.
+pub fn mbim_behind_storage(storages: u8) -> Vec<u8> {
+    let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
+    let mbim = [interface(0, [2, 0x0e, 0], &[(0x81, 3)]), interface(1, [10, 0, 2], &[(0x82, 2), (0x02, 2)])];
+    let mut configurations: Vec<_> = (1..=storages).map(|value| configuration(value, &storage)).collect();
+    configurations.push(configuration(storages + 1, &mbim));
+    device(&configurations)
+}
+
 /// Two configurations of mass storage, and no function of a modem in either.
 pub fn two_of_storage() -> Vec<u8> {
     let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod fragment;
+pub mod huawei;
 pub mod switch;
 
 use std::collections::BTreeMap;

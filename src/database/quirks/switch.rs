@@ -165,6 +165,11 @@ impl Switch {
         Operations::named(name).map(Switch::of)
     }
 
+    /// This switch with the operations of the method `name`. Endpoints and pauses stay.
+    pub fn with_method(&self, name: &str) -> Result<Switch, String> {
+        Ok(Switch { operations: Operations::named(name)?, ..self.clone() })
+    }
+
     /// All operations in their order.
     pub fn ops(&self) -> &[Op] {
         &self.operations.ops

@@ -56,6 +56,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("huawei", "control 00 03 0001"),
     ("huawei-new", "CBW, CDB 11 06 20 .. 01 01 00 01"),
     ("huawei-alt", "CBW, CDB 11 06 30 .. 01"),
+    ("huawei-serial", "CBW, CDB 11 06 30 .. 01 00 00"),
     ("option", "CBW, CDB 01 (REZERO UNIT)"),
     ("eject", "CBWs 1e and 1b 00 00 00 02 on LUN 0"),
     ("message", "each --message in turn"),
@@ -84,6 +85,8 @@ pub struct Options {
     pub scsi_vendor: Option<String>,
     pub scsi_model: Option<String>,
     pub disk: bool,
+    /// The number of a second configuration, which has MBIM.
+    pub mbim: Option<u8>,
 }
 
 /// Reads `CC:SS:PP`.
@@ -114,6 +117,7 @@ impl Model {
             "configuration" => vec![storage, models::serial_ports(Configuration::new(value))],
             _ => vec![storage],
         };
+        form.configurations.extend(options.mbim.map(|value| Configuration::new(value).mbim(0)));
         form.device[17] = form.configurations.len() as u8;
         form.scsi.cdrom = !options.disk;
         if let Some(vendor) = &options.scsi_vendor {
@@ -139,6 +143,7 @@ pub fn method(name: &str, value: u8, messages: &[Vec<u8>], interface: u8) -> Opt
         "huawei" => one(vec![control([0, 3, 1, 0, 0, 0, 0, 0])]),
         "huawei-new" => one(vec![bulk("55534243123456780000000000000011062000000101000100000000000000")?]),
         "huawei-alt" => one(vec![bulk("55534243123456780000000000000011063000000000010000000000000000")?]),
+        "huawei-serial" => one(vec![bulk("55534243123456780000000000000011063000000100000000000000000000")?]),
         "option" => one(vec![bulk("55534243123456780000000000000601000000000000000000000000000000")?]),
         "eject" => one(vec![
             bulk("5553424387654321000000000000061e000000000000000000000000000000")?,

@@ -56,6 +56,7 @@ modem ask PATH COMMAND…        say one command to the control socket of a runn
                                what it becomes: another id, or another model
   --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk
                                the interface and the drive of the `install` model
+  --mbim N                     its second configuration, with this number and MBIM
 ";
 
 fn main() -> ExitCode {
@@ -152,6 +153,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "--scsi-vendor" => options.install.scsi_vendor = Some(value()?),
             "--scsi-model" => options.install.scsi_model = Some(value()?),
             "--disk" => options.install.disk = true,
+            "--mbim" => options.install.mbim = Some(number(value()?)?),
             "--target" => options.target = Some(id(value()?)?),
             "--then" => options.then = Some(value()?),
             name if !name.starts_with('-') && options.model.is_none() => options.model = Some(name.to_owned()),
