@@ -31,6 +31,9 @@ _wwan__quirks() {
             wwan__quirks,explain)
                 cmd="wwan__quirks__subcmd__explain"
                 ;;
+            wwan__quirks,export)
+                cmd="wwan__quirks__subcmd__export"
+                ;;
             wwan__quirks,hook)
                 cmd="wwan__quirks__subcmd__hook"
                 ;;
@@ -56,7 +59,7 @@ _wwan__quirks() {
 
     case "${cmd}" in
         wwan__quirks)
-            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain composition report doctor list check rules import"
+            opts="-v -q -h -V --root --verbose --quiet --help --version hook apply status explain composition report doctor list check rules export import"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -151,6 +154,24 @@ _wwan__quirks() {
             ;;
         wwan__subcmd__quirks__subcmd__explain)
             opts="-v -q -h --json --root --verbose --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        wwan__subcmd__quirks__subcmd__export)
+            opts="-v -q -h --root --verbose --quiet --help usb-modeswitch usb-mode.json json ids"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -39,7 +39,8 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "doctor" -d 
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "list" -d 'Print the database, one quirk per line'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "check" -d 'Validate the database and the policy, or the named files'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "rules" -d 'Print the udev rules for the installed database'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "import" -d 'Turn usb_modeswitch configuration files into quirks'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "export" -d 'Print the database for other programs, or write it to a folder'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "import" -d 'Turn usb_modeswitch configuration files, or what `export json` prints, into quirks'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Print only errors'
@@ -97,6 +98,10 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l json -
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Print only errors'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Print more messages to standard error; twice prints all'

@@ -17,7 +17,7 @@ pub enum Audience {
 
 /// Bounds the process, and directs its messages to their audience.
 ///
-/// A verb that starts other programs passes `is_bounded = false`, because they inherit the limits.
+/// A verb that starts other programs, or writes long files, passes `is_bounded = false`.
 pub fn init(root: &Root, audience: Audience, is_bounded: bool) {
     if is_bounded {
         sandbox::limit();

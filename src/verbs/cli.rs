@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::database::compositions::Wanted;
 
@@ -91,14 +91,32 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Turn usb_modeswitch configuration files into quirks
+    /// Print the database for other programs, or write it to a folder
+    Export {
+        /// usb-modeswitch (files in DIR), usb-mode.json (OpenWrt's usbmode), json (everything) or ids (ID, tab, name)
+        #[arg(value_enum, hide_possible_values = true)]
+        format: Format,
+        /// Folder for the files of usb-modeswitch
+        #[arg(required_if_eq("format", "usb-modeswitch"))]
+        dir: Option<PathBuf>,
+    },
+    /// Turn usb_modeswitch configuration files, or what `export json` prints, into quirks
     Import {
-        /// Files named VID:PID…, or folders of such files
+        /// Files named VID:PID…, folders of such files, or JSON files
         #[arg(required = true)]
         file: Vec<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    UsbModeswitch,
+    #[value(name = "usb-mode.json")]
+    UsbMode,
+    Json,
+    Ids,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! `import`: turns usb_modeswitch configuration files into quirks.
 //!
-//! The name of a file is the device (`12d1:1446`, `05c6:1000:uMa=Option`), or the file names it (`DefaultVendor`,
+//! A file with the ending `.json` is what `export json` prints.
+//!
+//! The name of another file is the device (`12d1:1446`, `05c6:1000:uMa=Option`), or the file names it (`DefaultVendor`,
 //! `DefaultProduct`). A file has lines `Key=value`, with the keys of usb_modeswitch 2.6.1. A key without an equivalent is
 //! reported once for all files that have it.
 
@@ -22,10 +24,10 @@ use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
 
 /// Bytes. All known files are shorter.
-const FILE_LIMIT: usize = 1 << 16;
+const FILE_LIMIT: usize = 4 << 20;
 
 /// Keys that select a method.
-const METHODS: [(&str, &str); 15] = [
+pub const METHODS: [(&str, &str); 15] = [
     ("HuaweiMode", "huawei"),
     ("HuaweiNewMode", "huawei-new"),
     ("HuaweiAltMode", "huawei-alternative"),
@@ -113,6 +115,8 @@ fn is_configuration(path: &Path) -> bool {
 #[derive(Debug, Default)]
 pub struct Import {
     entries: Vec<Entry>,
+    /// Entries from JSON, in TOML.
+    exported: String,
     /// Errors. A file with an error gives no entry.
     pub errors: Vec<Diagnostic>,
     /// Keys without an equivalent.
@@ -165,6 +169,13 @@ impl Import {
 
     /// Adds the text of a file.
     pub fn add(&mut self, path: &Path, text: &str) {
+        if path.extension().is_some_and(|extension| extension == "json") {
+            match exported(text) {
+                Ok(text) => self.exported.push_str(&text),
+                Err(message) => self.errors.push(Diagnostic::at(path, text, 0..0, message)),
+            }
+            return;
+        }
         let mut reader = Reader { path, text, keys: keys(text), errors: Vec::new(), ignored: Vec::new() };
         let entry = reader.entry();
         self.errors.append(&mut reader.errors);
@@ -200,8 +211,23 @@ impl Import {
             // Writing to a String does not fail.
             let _ = write_group(&mut text, group);
         }
-        text
+        text + &self.exported
     }
+}
+
+/// The entries that `export json` printed, in TOML.
+fn exported(text: &str) -> Result<String, String> {
+    let file: toml::Table = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let entries = file.get("device").and_then(toml::Value::as_array).ok_or("expected a list `device`")?;
+    let mut toml = String::new();
+    for entry in entries {
+        toml.push_str("\n[[device]]\n");
+        for (key, value) in entry.as_table().ok_or("expected a table for each device")? {
+            // Writing to a String does not fail.
+            let _ = writeln!(toml, "{key} = {value}");
+        }
+    }
+    Ok(toml)
 }
 
 fn write_group(text: &mut String, group: &[&Entry]) -> fmt::Result {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod composition;
 pub mod doctor;
 pub mod explain;
+pub mod export;
 pub mod fcc_unlock;
 pub mod hook;
 pub mod import;
@@ -51,8 +52,12 @@ pub fn run_cli() -> Exit {
     };
     let root = Root::new(&cli.root);
     let audience = if matches!(cli.verb, Verb::Hook) { Audience::Journal } else { Audience::Person(level) };
-    // `report` starts journalctl, which would inherit the limits.
-    init(&root, audience, !matches!(cli.verb, Verb::Report { .. }));
+    // Verbs that touch no device are not limited: `report` starts journalctl, and others write long files.
+    init(
+        &root,
+        audience,
+        matches!(cli.verb, Verb::Hook | Verb::Apply(_) | Verb::Status { .. } | Verb::Composition { .. }),
+    );
     let verbose = cli.verbose > 0;
     let mut out = io::stdout().lock();
     let exit = match cli.verb {
@@ -68,6 +73,7 @@ pub fn run_cli() -> Exit {
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
         Verb::Rules { output } => rules::run(&root, output.json, &mut out),
+        Verb::Export { format, dir } => export::run(&root, format, dir.as_deref(), &mut out),
         Verb::Import { file, output } => import::run(&file, output.json, &mut out),
     };
     finish(exit.and_then(|exit| Ok(out.flush().map(|()| exit)?)))

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location};
-use crate::database::layers::{self, ConfigFile, Layer};
+use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::host::root::Root;
 use crate::modem::transport::Protocol;
 use crate::pci::Subsystem;
@@ -329,6 +329,15 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
         all.1.extend(errors);
     }
     all
+}
+
+/// The text of each file, in the order in which the files apply.
+pub fn texts(root: &Root) -> Result<Vec<String>, FileError> {
+    let (files, errors) = layers::files(root, DIRECTORY, |_, _| true);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    files.iter().filter_map(|file| layers::read(root, file).transpose()).collect()
 }
 
 fn load(

@@ -1,0 +1,112 @@
+//! `export`: the database in the formats of other programs.
+//!
+//! | format | content |
+//! |---|---|
+//! | `usb-modeswitch DIR` | one file per ID for usb_modeswitch 2.6 |
+//! | `usb-mode.json` | OpenWrt's `usbmode` |
+//! | `json` | everything, in the structure of the TOML files; `import` reads it |
+//! | `ids` | one line per ID: ID, tab, name |
+//!
+//! Entries that the other format cannot express are reported on standard error, and left out.
+
+mod usb_mode;
+mod usb_modeswitch;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::database::layers::FileError;
+use crate::database::quirks::{self, Quirk};
+use crate::host::root::Root;
+use crate::serve::error::{Error, Exit};
+use crate::verbs::cli::Format;
+use crate::verbs::output::report_errors;
+
+/// Prints the database in another format, or writes it to a folder. Prints nothing if a file of it has an error.
+pub fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
+    let (quirks, errors) = quirks::all(root);
+    if !errors.is_empty() {
+        return Ok(report_errors(errors.into_iter().map(Error::from)));
+    }
+    match format {
+        // The command line requires a folder for this format.
+        Format::UsbModeswitch => write_files(&quirks, dir.unwrap_or(Path::new(".")))?,
+        Format::UsbMode => {
+            let (text, left_out) = usb_mode::export(&quirks);
+            serde_json::to_writer_pretty(&mut *out, &text)?;
+            writeln!(out)?;
+            report(&left_out);
+        }
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *out, &whole(root)?)?;
+            writeln!(out)?;
+        }
+        Format::Ids => {
+            for quirk in &quirks {
+                for id in quirk.ids() {
+                    writeln!(out, "{id}\t{}", quirk.name_of(id))?;
+                }
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir))?;
+    let (files, left_out) = usb_modeswitch::export(quirks);
+    for (name, text) in files {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(io(&path))?;
+    }
+    report(&left_out);
+    Ok(())
+}
+
+/// Reports the entries that a format cannot express, a line each.
+fn report(left_out: &[LeftOut]) {
+    for LeftOut { quirk, reason } in left_out {
+        eprintln!("{}: {}: left out: {reason}", quirk.location, quirk.name);
+    }
+}
+
+/// An entry that a format cannot express.
+struct LeftOut<'a> {
+    quirk: &'a Quirk,
+    reason: &'static str,
+}
+
+/// All files in one, as JSON. The structure is that of the TOML files.
+fn whole(root: &Root) -> Result<Value, Error> {
+    let mut devices = Vec::new();
+    for text in quirks::texts(root)? {
+        // The database is valid here.
+        let file: toml::Table = toml::from_str(&text).unwrap_or_default();
+        if let Some(toml::Value::Array(entries)) = file.get("device") {
+            devices.extend(entries.iter().map(to_json));
+        }
+    }
+    Ok(json!({ "schema": 1, "device": devices }))
+}
+
+fn to_json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => json!(text),
+        toml::Value::Integer(number) => json!(number),
+        toml::Value::Float(number) => json!(number),
+        toml::Value::Boolean(flag) => json!(flag),
+        toml::Value::Datetime(time) => json!(time.to_string()),
+        toml::Value::Array(values) => values.iter().map(to_json).collect(),
+        toml::Value::Table(table) => {
+            let members: Map<String, Value> = table.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
+            Value::Object(members)
+        }
+    }
+}

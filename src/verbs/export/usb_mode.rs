@@ -1,0 +1,146 @@
+//! `usb-mode.json` of OpenWrt's `usbmode`.
+//!
+//! Numbers are decimal. `msg` refers to the list `messages`. The mode `MBIM` looks for an MBIM configuration.
+
+use serde_json::{Map, Value, json};
+
+use super::LeftOut;
+use crate::database::quirks::switch::{Control, Op};
+use crate::database::quirks::{DeviceString, Model, Quirk, Select, Step, Switch};
+use crate::usb::Function;
+
+/// Modes of `usbmode`, and our methods for them.
+const MODES: [(&str, &str); 14] = [
+    ("Huawei", "huawei"),
+    ("HuaweiNew", "huawei-new"),
+    ("Sierra", "sierra"),
+    ("StandardEject", "eject"),
+    ("Sony", "sony"),
+    ("Qisda", "qisda"),
+    ("GCT", "gct"),
+    ("Kobil", "kobil"),
+    ("Sequans", "sequans"),
+    ("MobileAction", "mobile-action"),
+    ("Cisco", "cisco"),
+    ("Option", "option"),
+    ("Quanta", "quanta"),
+    ("Blackberry", "blackberry"),
+];
+
+/// The whole file, and the entries that it lacks.
+pub fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
+    let (mut messages, mut devices, mut left_out) = (Vec::new(), Map::new(), Vec::new());
+    for quirk in quirks {
+        match entry(quirk, &mut messages) {
+            Ok(entry) => {
+                for model in &quirk.models {
+                    let device = devices.entry(model.id.to_string()).or_insert_with(|| json!({}));
+                    device[strings(quirk)] = with_targets(&entry, model);
+                }
+            }
+            Err(reason) => left_out.push(LeftOut { quirk, reason }),
+        }
+    }
+    (json!({ "messages": messages, "devices": devices }), left_out)
+}
+
+/// The key of an entry: `*`, or the strings that it needs.
+fn strings(quirk: &Quirk) -> String {
+    let strings = quirk.matchers.iter().map(|(string, part)| {
+        let attribute = match string {
+            DeviceString::Manufacturer => "uMa",
+            DeviceString::Product => "uPr",
+            DeviceString::Serial => "uSe",
+            DeviceString::ScsiVendor => "sVe",
+            DeviceString::ScsiModel => "sMo",
+            DeviceString::ScsiRevision => "sRe",
+        };
+        format!(":{attribute}={part}")
+    });
+    let strings: String = strings.collect();
+    if strings.is_empty() { "*".to_owned() } else { strings }
+}
+
+fn with_targets(entry: &Map<String, Value>, model: &Model) -> Value {
+    let mut entry = entry.clone();
+    if let Some(first) = model.becomes.first() {
+        let same = model.becomes.iter().filter(|target| target.id.vendor == first.id.vendor);
+        let products: Vec<u16> = same.map(|target| target.id.product).collect();
+        entry.insert("t_vendor".to_owned(), json!(first.id.vendor));
+        entry.insert("t_product".to_owned(), json!(products));
+    }
+    Value::Object(entry)
+}
+
+fn entry(quirk: &Quirk, messages: &mut Vec<String>) -> Result<Map<String, Value>, &'static str> {
+    let mut entry = Map::new();
+    for step in &quirk.steps {
+        match step {
+            Step::Switch(switch) => switch_keys(switch, &mut entry, messages)?,
+            Step::Configuration { select: Select::Value(value), .. } => {
+                entry.insert("config".to_owned(), json!(value));
+            }
+            Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
+                entry.insert("mode".to_owned(), json!("MBIM"));
+            }
+            Step::Configuration { .. } | Step::FccAuth(_) => {}
+        }
+    }
+    if entry.is_empty() { Err("usbmode has no key for its steps") } else { Ok(entry) }
+}
+
+fn switch_keys(
+    switch: &Switch,
+    entry: &mut Map<String, Value>,
+    messages: &mut Vec<String>,
+) -> Result<(), &'static str> {
+    for (key, value) in [
+        ("interface", switch.interface),
+        ("msg_endpoint", switch.out),
+        ("response_endpoint", switch.r#in),
+        ("t_class", switch.target_class),
+    ] {
+        if let Some(value) = value {
+            entry.insert(key.to_owned(), json!(value));
+        }
+    }
+    let mut ops = switch.ops();
+    let method = |(_, name): &(&str, &str)| Switch::method(name).is_ok_and(|method| ops.starts_with(method.ops()));
+    let mode = MODES.into_iter().find(method);
+    if let Some((mode, name)) = mode {
+        let length = Switch::method(name).map_or(0, |method| method.ops().len());
+        ops = ops.get(length..).unwrap_or_default();
+        entry.insert("mode".to_owned(), json!(mode));
+    } else if let [Op::Detach, Op::Control(Control { request_type: 0x40, request: 0x70, value, .. }), rest @ ..] = ops {
+        entry.insert("mode".to_owned(), json!("Pantech"));
+        entry.insert("modeval".to_owned(), json!(value));
+        ops = rest;
+    }
+    let mut indexes = Vec::new();
+    let takes_messages = mode.is_none_or(|(mode, _)| mode == "StandardEject");
+    while let ([Op::Bulk(message), rest @ ..], true) = (ops, takes_messages) {
+        if message.is_cbw() {
+            entry.insert("response".to_owned(), json!(true));
+        }
+        let hex = message.to_string();
+        let known = messages.iter().position(|known| *known == hex);
+        indexes.push(known.unwrap_or_else(|| {
+            messages.push(hex);
+            messages.len() - 1
+        }));
+        ops = rest;
+    }
+    if !indexes.is_empty() {
+        entry.insert("msg".to_owned(), json!(indexes));
+        entry.entry("mode").or_insert_with(|| json!("Generic"));
+    }
+    if let [Op::SetConfiguration(value), rest @ ..] = ops {
+        entry.insert("config".to_owned(), json!(value));
+        ops = rest;
+    }
+    if let [Op::AlternateSetting(value), rest @ ..] = ops {
+        entry.insert("alt".to_owned(), json!(value));
+        ops = rest;
+    }
+    if ops.is_empty() { Ok(()) } else { Err("usbmode has no key for its operations") }
+}

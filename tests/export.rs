@@ -1,0 +1,207 @@
+//! What `export` writes is what other programs, and `import`, read.
+
+mod fake;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use fake::Root;
+use serde_json::Value;
+use wwan_quirks::database::diagnostic::Location;
+use wwan_quirks::database::layers::{ConfigFile, Layer};
+use wwan_quirks::database::quirks::{self, Quirk, Select, Step, fragment};
+use wwan_quirks::usb::Function;
+
+fn all(root: &Root) -> Vec<Quirk> {
+    let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    assert!(errors.is_empty(), "{errors:?}");
+    quirks
+}
+
+fn parsed(toml: &str) -> Vec<Quirk> {
+    let (quirks, errors) = fragment::parse(&ConfigFile { layer: Layer::Shipped, path: "x.toml".into() }, toml);
+    assert_eq!(errors, [], "{toml}");
+    quirks
+}
+
+/// Without the place of the entry.
+fn content(mut quirk: Quirk) -> Quirk {
+    quirk.location = Location { layer: Layer::Shipped, path: "x.toml".into(), line: 0 };
+    quirk
+}
+
+#[test]
+fn importing_the_exported_json_gives_the_database() {
+    let root = Root::new();
+    let own = "schema = 1\n[[device]]\nid = \"1234:5678\"\nname = \"It's \\\"mine\\\"\"\nnote = \"a\\nb\"\nserial = 'x\\y'\n\
+        steps = [{ switch = { wait-before = 0.5, do = [\"detach\", { sleep = 1 }] } }]\n";
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", own);
+    let file = root.0.join("all.json");
+    fs::write(&file, root.run(&["export", "json"]).stdout).unwrap();
+    let imported = root.run(&["import", file.to_str().unwrap()]);
+    assert_eq!((imported.code, imported.stderr.as_str()), (0, ""));
+    let imported: Vec<Quirk> = parsed(&imported.stdout).into_iter().map(content).collect();
+    let wanted: Vec<Quirk> = all(&root).into_iter().map(content).collect();
+    assert!(wanted.len() > 250);
+    assert_eq!(imported, wanted);
+    fs::write(&file, "{ \"device\": 1 }").unwrap();
+    let refused = root.run(&["import", file.to_str().unwrap()]);
+    assert!(refused.code == 1 && refused.stderr.contains("expected a list `device`"), "{refused:?}");
+}
+
+/// The steps that usb_modeswitch's files can express, as `import` reads them. Each difference has its reason.
+fn expressible(steps: &[Step]) -> Vec<Step> {
+    let expressible = steps.iter().filter_map(|step| match step {
+        Step::FccAuth(_) => None,
+        // It has no key for a pause without a configuration, and looks for MBIM.
+        Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
+            Some(Step::Configuration { select: Select::Preferred, unconfigured: None })
+        }
+        Step::Configuration { select: Select::Value(value), .. } => {
+            Some(Step::Configuration { select: Select::Value(*value), unconfigured: None })
+        }
+        Step::Configuration { .. } => None,
+        Step::Switch(switch) => {
+            let mut switch = switch.clone();
+            switch.interface_class = None;
+            Some(Step::Switch(switch))
+        }
+    });
+    expressible.collect()
+}
+
+/// IDs whose file comes back with other steps, and why.
+const OTHER_STEPS: [(&str, &str); 2] =
+    [("04e8:a100", "ResetUSB waits for a second first"), ("13b1:0040", "ResetUSB waits for a second first")];
+
+#[test]
+fn importing_the_exported_files_gives_what_they_can_express() {
+    let root = Root::new();
+    let folder = root.0.join("exported");
+    let ended = root.run(&["export", "usb-modeswitch", folder.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let imported = root.run(&["import", folder.to_str().unwrap()]);
+    assert_eq!((imported.code, imported.stderr.as_str()), (0, ""), "{imported:?}");
+    let imported = parsed(&imported.stdout);
+    let mut differs = BTreeSet::new();
+    let mut files = 0;
+    for quirk in all(&root) {
+        let wanted = expressible(&quirk.steps);
+        for model in &quirk.models {
+            let same = |other: &&Quirk| other.model(model.id).is_some() && other.matchers == quirk.matchers;
+            let found = imported.iter().find(same);
+            if wanted.is_empty() {
+                assert!(found.is_none(), "{}", model.id);
+                assert!(ended.stderr.contains(&quirk.location.to_string()), "{}", quirk.location);
+                continue;
+            }
+            files += 1;
+            let found = found.unwrap_or_else(|| panic!("{} has no file", model.id));
+            if found.steps != wanted {
+                differs.insert(model.id.to_string());
+            }
+            assert_eq!(found.name_of(model.id), quirk.name_of(model.id));
+            let targets = |quirk: &Quirk| -> Vec<_> {
+                let becomes = &quirk.model(model.id).unwrap().becomes;
+                let vendor = becomes.first().map(|target| target.id.vendor);
+                becomes.iter().map(|target| target.id).filter(|id| Some(id.vendor) == vendor).collect()
+            };
+            assert_eq!(targets(found), targets(&quirk), "{}", model.id);
+        }
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), files);
+    assert!(files > 550, "{files}");
+    assert_eq!(differs, OTHER_STEPS.iter().map(|(id, _)| (*id).to_owned()).collect());
+}
+
+/// The rules of usbmode's parser: known keys with numbers in decimal, and messages by their index.
+#[test]
+fn the_openwrt_file_follows_the_rules_of_its_parser() {
+    let root = Root::new();
+    let file: Value = serde_json::from_str(&root.run(&["export", "usb-mode.json"]).stdout).unwrap();
+    let messages = file["messages"].as_array().unwrap();
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    for message in messages {
+        let message = message.as_str().unwrap();
+        assert!(is_hex(message) && message.len() % 2 == 0, "{message}");
+    }
+    let distinct: BTreeSet<_> = messages.iter().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), messages.len());
+    let modes = "Generic Huawei HuaweiNew Sierra StandardEject Sony Qisda GCT Kobil Sequans MobileAction Cisco MBIM Option \
+                 Quanta Blackberry Pantech";
+    let modes: BTreeSet<&str> = modes.split(' ').collect();
+    let mut used = BTreeSet::new();
+    let devices = file["devices"].as_object().unwrap();
+    for (id, variants) in devices {
+        let [vendor, product] = id.split(':').collect::<Vec<_>>()[..] else { panic!("{id}") };
+        assert!([vendor, product].iter().all(|part| part.len() == 4 && is_hex(part)), "{id}");
+        for (strings, entry) in variants.as_object().unwrap() {
+            assert!(strings == "*" || strings.starts_with(":uMa=") || strings.contains("="), "{id}: {strings}");
+            for (key, value) in entry.as_object().unwrap() {
+                let within = |limit: u64| value.as_u64().is_some_and(|number| number <= limit);
+                let valid = match key.as_str() {
+                    "t_vendor" => within(0xffff),
+                    "t_product" => value.as_array().is_some_and(|all| all.iter().all(Value::is_u64)),
+                    "t_class" | "msg_endpoint" | "response_endpoint" | "interface" | "config" | "alt" => within(0xff),
+                    "mode" => value.as_str().is_some_and(|mode| modes.contains(mode)),
+                    "modeval" => within(0xffff),
+                    "response" => value.is_boolean(),
+                    "msg" => value.as_array().is_some_and(|all| {
+                        all.iter().all(|index| index.as_u64().is_some_and(|index| index < messages.len() as u64))
+                    }),
+                    _ => false,
+                };
+                assert!(valid, "{id} {strings}: {key} = {value}");
+                if key == "mode" {
+                    used.insert(value.as_str().unwrap().to_owned());
+                }
+            }
+            assert_eq!(
+                entry.get("msg").is_some(),
+                entry["mode"] == "Generic" || entry["response"] == true,
+                "{id}: {entry}"
+            );
+        }
+    }
+    assert!(devices.len() > 550 && used.len() >= 15, "{} devices, {used:?}", devices.len());
+}
+
+#[test]
+fn the_list_of_ids_has_each_id_and_its_name() {
+    let root = Root::new();
+    let listed = root.run(&["export", "ids"]).stdout;
+    let lines: Vec<(&str, &str)> = listed.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    assert_eq!(lines.len(), all(&root).iter().map(|quirk| quirk.models.len()).sum::<usize>());
+    let names: BTreeMap<&str, &str> = lines.into_iter().collect();
+    assert_eq!(names["12d1:157d"], "Huawei E3331, E3372");
+}
+
+#[test]
+fn a_broken_database_is_not_exported() {
+    let root = Root::new();
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = 1\n");
+    for format in [&["json"][..], &["ids"], &["usb-mode.json"], &["usb-modeswitch", "/nowhere"]] {
+        let ended = root.run(&[&["export"], format].concat());
+        assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{format:?}");
+    }
+    assert!(!Path::new("/nowhere").exists());
+}
+
+/// Verbs that print the database can write long files.
+#[test]
+fn long_output_fits_into_a_file() {
+    let root = Root::new();
+    for arguments in [&["list", "--json"][..], &["export", "json"], &["rules"]] {
+        let path = root.0.join("output");
+        let mut command = fake::program();
+        command.arg("--root").arg(&root.0).args(arguments).stdout(fs::File::create(&path).unwrap());
+        assert!(command.stderr(Stdio::null()).status().unwrap().success(), "{arguments:?}");
+    }
+    let path = root.0.join("output");
+    let mut command = fake::program();
+    command.arg("--root").arg(&root.0).args(["export", "json"]).stdout(fs::File::create(&path).unwrap());
+    assert!(command.status().unwrap().success());
+    assert!(fs::metadata(&path).unwrap().len() > 100_000);
+}
