@@ -20,6 +20,8 @@
 #   make rpm        target/rpm/wwan-quirks-*.rpm
 #   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
 #   make pages      man page, completions and metainfo, from the command line and the database
+#   make peers      what other projects' tables have, in Debian's packages, that the database lacks
+#   make page       searches docs/devices.html with Chromium, and makes the screenshot in docs
 #   make reproducible   builds the package twice, in two places, and compares the bytes
 
 PREFIX ?= /usr
@@ -72,7 +74,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-mdev vm-openwrt soak fuzz bench install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm dist packages reproducible pages rules clean
 
 # Cargo and the virtual machines run in parallel by themselves.
@@ -156,6 +158,12 @@ fuzz:
 bench: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
 	tests/bench
+
+peers: build
+	tests/peers
+
+page:
+	tests/page
 
 install: install-program install-udev install-systemd install-modemmanager install-pages
 

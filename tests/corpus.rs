@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use wwan_quirks::bus::DeviceId;
+use wwan_quirks::database::layers::{ConfigFile, Layer};
+use wwan_quirks::database::quirks::{Quirk, Select, Step, fragment};
 use wwan_quirks::modem::device::descriptors::{Configuration, Endpoint, Interface};
 use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
 use wwan_quirks::usb::Function;
@@ -103,4 +105,40 @@ fn functions_are_what_the_kernels_drivers_bind() {
     assert!(seen > 140, "{seen} configurations");
     let ids: Vec<&str> = different.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids, EXCEPTIONS.map(|(id, _)| id), "{different:#?}");
+}
+
+/// What the database says of captured modems is what the captures show.
+#[test]
+fn captures_agree_with_their_quirks() {
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
+    let mut quirks: Vec<Quirk> = Vec::new();
+    for entry in std::fs::read_dir(database).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (more, errors) = fragment::parse(&ConfigFile { layer: Layer::Shipped, path }, &text);
+        assert_eq!(errors, []);
+        quirks.extend(more);
+    }
+    let captures: Vec<CapturedDevice> = serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap();
+    let (mut interfaces, mut functions) = (0, 0);
+    for CapturedDevice { id, modem, configurations } in &captures {
+        let Ok(id) = id.parse::<UsbId>() else { continue };
+        for quirk in quirks.iter().filter(|quirk| quirk.model(id).is_some()) {
+            let bound = configurations.iter().flat_map(|configuration| &configuration.interfaces);
+            for interface in bound.filter(|interface| interface.driver.as_deref() == Some("qmi_wwan")) {
+                interfaces += 1;
+                let listed = quirk.qmi_interfaces.is_empty() || quirk.qmi_interfaces.contains(&interface.number);
+                assert!(listed, "{modem}, {id}: {} has QMI on interface {}", quirk.location, interface.number);
+            }
+            let qmi = QmiInterfaces::of(id, &quirk.qmi_interfaces);
+            for step in &quirk.steps {
+                let Step::Configuration { select: Select::Function(wanted), .. } = step else { continue };
+                functions += 1;
+                let mut all = configurations.iter().map(|configuration| configuration.parsed().functions(&qmi));
+                let offered = configurations.len() < 2 || all.any(|functions| functions.contains(wanted));
+                assert!(offered, "{modem}, {id}: no configuration offers {}", wanted.name());
+            }
+        }
+    }
+    assert!(interfaces > 2 && functions > 0, "{interfaces} interfaces, {functions} functions");
 }

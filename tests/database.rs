@@ -394,3 +394,53 @@ fn a_lookup_parses_the_same_as_a_check() {
         }
     }
 }
+
+/// Entries that `check` warns about, and why they are as they are.
+const WARNED: [(&str, &str); 2] = [
+    ("6000:1000", "no string of the modem is known; only mass storage gets the message"),
+    ("257a:", "no string of the modems is known; only mass storage is ejected"),
+];
+
+#[test]
+fn check_warns_about_weak_entries() {
+    use wwan_quirks::verbs::check::warnings;
+    let root = Root::new();
+    let (shipped, errors) = wwan_quirks::database::quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    assert!(errors.is_empty());
+    for warning in warnings(&shipped) {
+        let id = warning.id.to_string();
+        let is_known = WARNED.iter().any(|(known, _)| id.starts_with(known));
+        // HP's and Huawei's modems without QMI have MBIM, and `preferred` falls back to what the kernel chose.
+        let without_qmi =
+            warning.message.contains("no interface with QMI") && (id.starts_with("03f0") || id.starts_with("0489"));
+        assert!(is_known || without_qmi, "{}: {id}: {}", warning.location, warning.message);
+    }
+
+    let entry = |id: &str, more: &str| format!("[[device]]\nid = {id}\nname = \"A\"\n{more}\n");
+    let own = [
+        entry("\"8888:0001\"", "steps = [{ switch = \"eject\" }]"),
+        entry("\"1234:0001\"", "steps = [{ configuration = 2 }]"),
+        entry("{ id = \"1234:0002\", becomes = [\"1234:0002\"] }", "steps = [{ switch = \"eject\" }]"),
+        entry("\"1234:0003\"", "steps = [{ configuration = \"preferred\" }]"),
+        entry("\"1234:0004\"", "qmi-interfaces = [4]\nsteps = [{ configuration = \"qmi\" }]"),
+        entry("\"1234:0005\"", "source = \"mine\"\nsteps = [{ configuration = 2 }]"),
+        entry("\"8888:0001\"", "product = \"B\"\nsteps = [{ switch = \"eject\" }]"),
+    ];
+    root.write(OWN, format!("schema = 1\n{}", own.concat()));
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let warned: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with(OWN)).collect();
+    let expected = [
+        "3:7: warning: other devices",
+        "7:7: warning: configuration 2 can",
+        "11:14: warning: 1234:0002 becomes",
+        "15:7: warning: no interface",
+    ];
+    assert_eq!(warned.len(), expected.len(), "{warned:?}");
+    for (warning, expected) in warned.iter().zip(expected) {
+        assert!(warning.starts_with(&format!("{OWN}:{expected}")), "{warning}");
+    }
+    // Of a named file, all warnings are printed.
+    let path = root.0.join(OWN.trim_start_matches('/'));
+    assert_eq!(root.run(&["check", path.to_str().unwrap()]).stdout.matches("warning: ").count(), 4);
+}

@@ -92,6 +92,11 @@ fn id(key: &str) -> DeviceId {
 
 /// The texts of a device that `key` (`05c6:1000:uMa=Co.,Ltd`) is about, and no other.
 fn texts(key: &str) -> BTreeMap<DeviceString, String> {
+    if key == "8888:6500" {
+        // The ID is invented. Our entry has the strings that one owner reported.
+        let manufacturer = (DeviceString::Manufacturer, "PART 3 SYSTEM CO.,LTD".to_owned());
+        return BTreeMap::from([manufacturer, (DeviceString::Product, "PART 3 CDMA Technologies".to_owned())]);
+    }
     let pairs = key.split(':').skip(2).map(|part| {
         let (attribute, part) = part.split_once('=').unwrap();
         let text = match attribute {
@@ -242,7 +247,8 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
 }
 
 /// Devices of which more is known than usb-modeswitch-data says, and what that is.
-const BETTER_KNOWN: [(&str, &str); 33] = [
+const BETTER_KNOWN: [(&str, &str); 34] = [
+    ("8888:6500", "the ID is invented: only with the strings of the device"),
     ("03f0:581d", "ME906E: needs to be unconfigured first"),
     ("03f0:a31d", "ME906s: needs to be unconfigured first"),
     ("12d1:1570", "needs to be unconfigured first"),

@@ -11,39 +11,55 @@ use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::audit::{Finding, audit};
-use crate::database::quirks::{self, fragment};
+use crate::database::quirks::{self, Quirk, Select, Step, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
+use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::serve::error::{Error, Exit};
+use crate::usb::{Function, UsbId};
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints all errors in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let mut errors: Vec<LoadError> = Vec::new();
+    let (mut errors, mut warned) = (Vec::new(), Vec::new());
     let mut exit = Exit::Fine;
     if files.is_empty() {
-        errors = installed(root);
+        (errors, warned) = installed(root);
     }
     for path in files {
         match read(path) {
-            Ok(text) => errors.extend(check(path, &text)),
+            Ok(text) => {
+                let (wrong, weak) = check(path, &text);
+                errors.extend(wrong);
+                warned.extend(weak);
+            }
             Err(error) => exit = exit.max(report_errors([Error::from(error)])),
         }
     }
     if json {
         let diagnostics: Vec<Value> = errors.iter().map(to_json).collect();
-        print_json(out, "check", &json!({ "diagnostics": diagnostics }))?;
+        print_json(out, "check", &json!({ "diagnostics": diagnostics, "warnings": warned }))?;
     } else {
         for error in &errors {
             writeln!(out, "{error}")?;
+        }
+        for warning in &warned {
+            writeln!(out, "{warning}")?;
         }
     }
     Ok(if errors.is_empty() { exit } else { exit.max(Exit::Invalid) })
 }
 
-/// The errors in all files that are installed below `root`.
-fn installed(root: &Root) -> Vec<LoadError> {
+/// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks.
+fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let (quirks, mut errors) = quirks::all(root);
+    let mut warned = Vec::new();
+    for warning in warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped) {
+        let Location { layer, path, .. } = warning.location;
+        if let Ok(Some(text)) = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
+            warned.push(locate(&warning, path, &text));
+        }
+    }
     for finding in audit(&quirks, RuledIds::installed(root).as_ref()) {
         let Location { layer, path, .. } = finding.location;
         match layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
@@ -53,22 +69,65 @@ fn installed(root: &Root) -> Vec<LoadError> {
     }
     errors.extend(Policy::load(root).1);
     errors.extend(Compositions::load(root).1);
-    errors
+    (errors, warned)
 }
 
-/// The errors in one file. The name or the folder of the file says what it is.
-fn check(path: &Path, text: &str) -> Vec<LoadError> {
+/// What is weak in `quirks`, although it is valid.
+pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
+    let mut findings = Vec::new();
+    for quirk in quirks {
+        let mut warn = |id: UsbId, message: String| {
+            let message = format!("warning: {message}");
+            findings.push(Finding { location: &quirk.location, id, message });
+        };
+        for model in &quirk.models {
+            let id = model.id;
+            if SHARED.contains(&id.vendor) && quirk.matchers.is_empty() {
+                let message =
+                    "other devices may have this ID, because its vendor ID is assigned to nobody: add strings";
+                warn(id, message.to_owned());
+            }
+            if model.becomes.iter().any(|target| target.id == id) {
+                warn(id, format!("{id} becomes {id}: a device that keeps its ID needs no `becomes`"));
+            }
+            for step in &quirk.steps {
+                let Step::Configuration { select, .. } = step else { continue };
+                let qmi = QmiInterfaces::of(id, &quirk.qmi_interfaces);
+                match select {
+                    Select::Value(value) if quirk.source.is_none() => warn(
+                        id,
+                        format!(
+                            "configuration {value} can be another one in other firmware: add a `source`, or select a function"
+                        ),
+                    ),
+                    Select::Function(Function::Qmi) | Select::Preferred if qmi.is_empty() => {
+                        warn(id, format!("no interface with QMI is known for {id}: add `qmi-interfaces`"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Vendor IDs that are not assigned, and that makers of cheap chips use.
+const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
+
+/// The errors and the warnings in one file. The name or the folder of the file says what it is.
+fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if is_drop_in || path.ends_with("config.toml") {
-        return policy::check(path, text).into_iter().map(LoadError::from).collect();
+        return (policy::check(path, text).into_iter().map(LoadError::from).collect(), Vec::new());
     }
     if path.ends_with(compositions::FILE) {
-        return compositions::check(path, text);
+        return (compositions::check(path, text), Vec::new());
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let (quirks, mut errors) = fragment::parse(&file, text);
     errors.extend(audit(&quirks, None).iter().map(|finding| locate(finding, path, text)));
-    errors.into_iter().map(LoadError::from).collect()
+    let warned = warnings(&quirks).iter().map(|warning| locate(warning, path, text)).collect();
+    (errors.into_iter().map(LoadError::from).collect(), warned)
 }
 
 /// A finding at its ID in `text`.

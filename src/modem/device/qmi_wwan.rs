@@ -34,6 +34,10 @@ impl QmiInterfaces {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.classes.is_empty()
+    }
+
     pub fn includes(&self, interface: &Interface) -> bool {
         let class = [interface.class, interface.subclass, interface.protocol];
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);

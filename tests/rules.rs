@@ -1,0 +1,130 @@
+//! The shipped udev rules, evaluated for a made device of every ID in the database.
+
+mod fake;
+
+use std::collections::BTreeMap;
+
+use fake::Root;
+use wwan_quirks::database::quirks::{self, Procedure, Quirk, Step};
+use wwan_quirks::usb::UsbId;
+
+const RULES: &str = include_str!("../udev-rules/85-wwan-quirks.rules");
+/// An ID that no entry has.
+const UNKNOWN: &str = "1d1d:0001";
+
+/// An event, by the keys that rules match: `ACTION`, `SUBSYSTEM`, `ATTR{idVendor}`. `ATTRS` and `SUBSYSTEMS` are
+/// those of the devices above.
+type Event = BTreeMap<&'static str, String>;
+
+/// Whether the rules run the program for `event`, by udev's rules: lines in their order, all matches of a line must hold,
+/// alternatives are separated by `|`.
+fn runs_hook(event: &Event) -> bool {
+    let lines: Vec<&str> = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut at = 0;
+    while let Some(line) = lines.get(at) {
+        at += 1;
+        let mut goto = None;
+        let mut runs = false;
+        let mut holds = true;
+        for part in line.split(", ") {
+            let (key, operator, value) = operation(part);
+            match (key, operator) {
+                ("LABEL" | "SYMLINK" | "TAG" | "ENV{SYSTEMD_WANTS}", _) => {}
+                ("GOTO", "=") => goto = Some(value),
+                ("IMPORT{program}", "=") => runs = true,
+                ("IMPORT{db}", "=") => holds = false,
+                (_, "==") => holds &= matches(event.get(key).map_or("", String::as_str), value),
+                (_, "!=") => holds &= !matches(event.get(key).map_or("", String::as_str), value),
+                _ => panic!("{line}: this test does not know {part}"),
+            }
+        }
+        if holds && runs {
+            return true;
+        }
+        if let Some(label) = goto.filter(|_| holds) {
+            let wanted = format!("LABEL=\"{label}\"");
+            at = lines.iter().position(|line| *line == wanted).unwrap_or_else(|| panic!("no {wanted}"));
+        }
+    }
+    false
+}
+
+/// `KEY=="VALUE"` in its three parts.
+fn operation(part: &str) -> (&str, &str, &str) {
+    let (left, value) = part.split_once('"').unwrap_or_else(|| panic!("{part}"));
+    let key = left.trim_end_matches(['=', '!', '+']);
+    (key, &left[key.len()..], value.trim_end_matches('"'))
+}
+
+fn matches(text: &str, patterns: &str) -> bool {
+    patterns.split('|').any(|pattern| match pattern.split_once('*') {
+        Some(("?", "")) => !text.is_empty(),
+        Some((before, after)) => text.starts_with(before) && text.ends_with(after),
+        None => pattern == text,
+    })
+}
+
+fn event(keys: &[(&'static str, &str)]) -> Event {
+    keys.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()
+}
+
+/// The events of a device that is plugged in: the device, a SCSI device, a control port and a tty of it.
+fn events(id: UsbId) -> [(&'static str, Event); 4] {
+    let (vendor, product) = (format!("{:04x}", id.vendor), format!("{:04x}", id.product));
+    let above =
+        [("ACTION", "add"), ("SUBSYSTEMS", "usb"), ("ATTRS{idVendor}", &vendor), ("ATTRS{idProduct}", &product)];
+    let below = |more: &[(&'static str, &str)]| event(&[&above[..], more].concat());
+    let device = [
+        ("ACTION", "add"),
+        ("SUBSYSTEM", "usb"),
+        ("ENV{DEVTYPE}", "usb_device"),
+        ("ATTR{idVendor}", &vendor),
+        ("ATTR{idProduct}", &product),
+    ];
+    [
+        ("device", event(&device)),
+        ("scsi", below(&[("SUBSYSTEM", "scsi"), ("ENV{DEVTYPE}", "scsi_device")])),
+        ("port", below(&[("SUBSYSTEM", "usbmisc"), ("KERNEL", "cdc-wdm0")])),
+        ("tty", below(&[("SUBSYSTEM", "tty"), ("KERNEL", "ttyUSB0")])),
+    ]
+}
+
+/// The events at which the program has something to do for `quirk`.
+fn wanted(quirk: &Quirk) -> Vec<&'static str> {
+    let scsi = quirk.matchers.keys().any(|string| string.is_scsi());
+    let events = quirk.steps.iter().map(|step| match step {
+        Step::Switch(_) | Step::Configuration { .. } if scsi => "scsi",
+        Step::Switch(_) | Step::Configuration { .. } => "device",
+        Step::FccAuth(Procedure::Rolling { .. }) => "tty",
+        Step::FccAuth(_) => "port",
+    });
+    events.collect()
+}
+
+#[test]
+fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other() {
+    let root = Root::new();
+    let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut wanted_of: BTreeMap<UsbId, Vec<&str>> = BTreeMap::new();
+    for quirk in &quirks {
+        for id in quirk.ids() {
+            wanted_of.entry(id).or_default().extend(wanted(quirk));
+        }
+    }
+    assert!(wanted_of.len() > 600);
+    wanted_of.insert(UNKNOWN.parse().unwrap(), Vec::new());
+    for (id, wanted) in &wanted_of {
+        for (name, event) in events(*id) {
+            assert_eq!(runs_hook(&event), wanted.contains(&name), "{id} {name}");
+            // Nothing runs when the device leaves, nor for the kernel's own changes.
+            for action in ["remove", "change", "bind"] {
+                let other = Event::from_iter(event.clone().into_iter().chain([("ACTION", action.to_owned())]));
+                assert!(!runs_hook(&other), "{id} {name} {action}");
+            }
+            let requested = [("ACTION", "change".to_owned()), ("ENV{SYNTH_UUID}", "1-2-3".to_owned())];
+            let requested = Event::from_iter(event.into_iter().chain(requested));
+            assert_eq!(runs_hook(&requested), wanted.contains(&name), "{id} {name}, requested");
+        }
+    }
+}
