@@ -122,7 +122,7 @@ fn captures_agree_with_their_quirks() {
     let captures: Vec<CapturedDevice> = serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap();
     let (mut interfaces, mut functions) = (0, 0);
     for CapturedDevice { id, modem, configurations } in &captures {
-        let Ok(id) = id.parse::<UsbId>() else { continue };
+        let Ok(id) = id.parse::<DeviceId>() else { continue };
         for quirk in quirks.iter().filter(|quirk| quirk.model(id).is_some()) {
             let bound = configurations.iter().flat_map(|configuration| &configuration.interfaces);
             for interface in bound.filter(|interface| interface.driver.as_deref() == Some("qmi_wwan")) {

@@ -1,12 +1,12 @@
-//! The shipped udev rules, evaluated for a made device of every ID in the database.
+//! The shipped udev rules, evaluated for a made device of every USB ID in the database.
 
 mod fake;
 
 use std::collections::BTreeMap;
 
 use fake::Root;
+use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::quirks::{self, Procedure, Quirk, Step};
-use wwan_quirks::usb::UsbId;
 
 const RULES: &str = include_str!("../udev-rules/85-wwan-quirks.rules");
 /// An ID that no entry has.
@@ -69,7 +69,7 @@ fn event(keys: &[(&'static str, &str)]) -> Event {
 }
 
 /// The events of a device that is plugged in: the device, a SCSI device, a control port and a tty of it.
-fn events(id: UsbId) -> [(&'static str, Event); 4] {
+fn events(id: DeviceId) -> [(&'static str, Event); 4] {
     let (vendor, product) = (format!("{:04x}", id.vendor), format!("{:04x}", id.product));
     let above =
         [("ACTION", "add"), ("SUBSYSTEMS", "usb"), ("ATTRS{idVendor}", &vendor), ("ATTRS{idProduct}", &product)];
@@ -106,9 +106,9 @@ fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other()
     let root = Root::new();
     let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty(), "{errors:?}");
-    let mut wanted_of: BTreeMap<UsbId, Vec<&str>> = BTreeMap::new();
+    let mut wanted_of: BTreeMap<DeviceId, Vec<&str>> = BTreeMap::new();
     for quirk in &quirks {
-        for id in quirk.ids() {
+        for id in quirk.ids().filter(|id| id.bus == Bus::Usb) {
             wanted_of.entry(id).or_default().extend(wanted(quirk));
         }
     }

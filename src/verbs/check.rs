@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::bus::DeviceId;
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
@@ -16,7 +17,7 @@ use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
 use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::serve::error::{Error, Exit};
-use crate::usb::{Function, UsbId};
+use crate::usb::Function;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints all errors in the database and the policy of `root`, or in `files`.
@@ -76,7 +77,7 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
 pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     let mut findings = Vec::new();
     for quirk in quirks {
-        let mut warn = |id: UsbId, message: String| {
+        let mut warn = |id: DeviceId, message: String| {
             let message = format!("warning: {message}");
             findings.push(Finding { location: &quirk.location, id, message });
         };

@@ -1,8 +1,10 @@
-//! Generates files from the command line and the database: the man page of the program, completions for three shells, and
-//! the AppStream metainfo.
+//! Generates files from the command line and the database: the man page of the program, completions for three shells, the
+//! AppStream metainfo, and the list of devices as Markdown and as a page with a search box.
 //!
 //! The generated files are checked in, so that building a package does not need this program. A test fails if they are out of
 //! date. `make pages` updates them.
+
+mod devices;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -132,12 +134,15 @@ fn main() -> Result<()> {
 
 /// Paths below `packaging`, and the text of each file.
 fn files() -> Result<Vec<(&'static str, String)>> {
+    let quirks = shipped()?;
     Ok(vec![
         ("man/wwan-quirks.8", man_page()?),
         ("completions/wwan-quirks.bash", completions(Shell::Bash)?),
         ("completions/_wwan-quirks", completions(Shell::Zsh)?),
         ("completions/wwan-quirks.fish", completions(Shell::Fish)?),
-        ("metainfo/wwan-quirks.metainfo.xml", metainfo(&shipped_ids()?)),
+        ("metainfo/wwan-quirks.metainfo.xml", metainfo(&quirks.iter().flat_map(Quirk::ids).collect())),
+        ("../docs/devices.md", devices::markdown(&quirks)),
+        ("../docs/devices.html", devices::html(&quirks)),
     ])
 }
 
@@ -229,12 +234,12 @@ fn completions(shell: Shell) -> Result<String> {
     Ok(String::from_utf8(text)?)
 }
 
-/// The IDs of the shipped database.
-fn shipped_ids() -> Result<BTreeSet<DeviceId>> {
+/// The shipped database.
+fn shipped() -> Result<Vec<Quirk>> {
     let (quirks, errors) = with_database(|root| Ok(quirks::all(root)))?;
     match errors.into_iter().next() {
         Some(error) => Err(error.into()),
-        None => Ok(quirks.iter().flat_map(Quirk::ids).collect()),
+        None => Ok(quirks),
     }
 }
 

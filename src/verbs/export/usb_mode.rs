@@ -46,7 +46,7 @@ pub fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
 
 /// The key of an entry: `*`, or the strings that it needs.
 fn strings(quirk: &Quirk) -> String {
-    let strings = quirk.matchers.iter().map(|(string, part)| {
+    let strings = quirk.matchers.iter().filter_map(|(string, part)| {
         let attribute = match string {
             DeviceString::Manufacturer => "uMa",
             DeviceString::Product => "uPr",
@@ -54,8 +54,10 @@ fn strings(quirk: &Quirk) -> String {
             DeviceString::ScsiVendor => "sVe",
             DeviceString::ScsiModel => "sMo",
             DeviceString::ScsiRevision => "sRe",
+            // Only PCI devices have one, and usbmode knows none of them.
+            DeviceString::Subsystem => return None,
         };
-        format!(":{attribute}={part}")
+        Some(format!(":{attribute}={part}"))
     });
     let strings: String = strings.collect();
     if strings.is_empty() { "*".to_owned() } else { strings }

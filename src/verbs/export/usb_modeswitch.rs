@@ -34,6 +34,8 @@ fn name(quirk: &Quirk, model: &Model) -> String {
             DeviceString::ScsiVendor => "sVe",
             DeviceString::ScsiModel => "sMo",
             DeviceString::ScsiRevision => "sRe",
+            // Only PCI devices have one, and usb_modeswitch knows none of them.
+            DeviceString::Subsystem => continue,
         };
         // Writing to a String does not fail. No file name has a slash.
         let _ = write!(name, ":{attribute}={}", part.replace('/', "_"));
