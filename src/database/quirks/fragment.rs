@@ -346,6 +346,10 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Ve
         }
         let before = text.get(..at).unwrap_or_default();
         let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
+        if is_target(text.get(start..at).unwrap_or_default()) {
+            read = at + 1;
+            continue;
+        }
         let end = find(HEADER, at).unwrap_or(text.len());
         let entry = text.get(start..end).unwrap_or_default();
         let (mut more, mut wrong) = match parse_entry(file, text, first, start, &only_model(entry, &forms)) {
@@ -357,6 +361,14 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Ve
         read = end;
     }
     (quirks, errors)
+}
+
+/// Whether the text that follows `before` in an entry is an element of a list of targets.
+fn is_target(before: &str) -> bool {
+    let Some(list) = memmem::rfind(before.as_bytes(), b"becomes = [") else { return false };
+    let (line, list) = before.split_at(list);
+    let is_comment = line.rsplit('\n').next().is_some_and(|line| line.contains('#'));
+    !is_comment && !list.contains(']')
 }
 
 /// How the line of a model in a list begins and ends. The shipped files and `import` write it like this.
@@ -599,6 +611,12 @@ mod tests {
         let id = "12d1:0005".parse().unwrap();
         let (found, errors) = parse_for(&file, MODELS, id);
         assert_eq!((found[0].model(id), errors), (all[0].model(id), vec![]));
+        // An entry that only has the ID as a target is not parsed.
+        let of = |id: &str| parse_for(&file, MODELS, id.parse().unwrap());
+        assert_eq!(of("12d1:0004"), (Vec::new(), Vec::new()));
+        assert_eq!(of("12d1:0006"), (Vec::new(), Vec::new()));
+        let commented = MODELS.replace("id = [\n", "id = [ # becomes = [\n");
+        assert_eq!(parse_for(&file, &commented, "12d1:0001".parse().unwrap()).0.len(), 1);
         // Other models are not parsed: an error in their lines is for `check`. If lines only look complete, all are parsed.
         let (before, rest) = MODELS.split_once("    { id = \"12d1:0005\"").unwrap();
         let broken = before.replace("name = \"B\"", "nam = 1") + rest.split_once("\"12d1:0001\"] },\n").unwrap().1;
