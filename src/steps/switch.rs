@@ -209,6 +209,11 @@ impl Run<'_> {
                 "the device took the message, and has not left install mode yet",
                 CURE,
             )),
+            // The kernel may still be busy with its drivers, for example with a file system on the drive.
+            Some(UsbError::Gone) => Outcome::Unfinished(Failure::new(
+                "the device does not answer any more, and has not left the bus yet",
+                CURE,
+            )),
             Some(error) => Outcome::Failed(Failure::new(format!("{error}, and it is still in install mode"), CURE)),
         }
     }
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn a_device_that_is_still_there_has_not_left() {
         let (outcome, _) = go("sierra", vec![Err(UsbError::Gone)], false);
-        let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
-        assert!(failure.reason.ends_with("still in install mode"), "{failure}");
+        let Outcome::Unfinished(failure) = outcome else { panic!("{outcome:?}") };
+        assert!(failure.reason.ends_with("has not left the bus yet"), "{failure}");
     }
 }
