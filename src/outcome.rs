@@ -155,6 +155,8 @@ pub enum Outcome {
     Done(String),
     /// The modem was already as it should be, or the step does not concern it.
     Unchanged(String),
+    /// The modem has no lock of the kind that the step opens.
+    NoLock(String),
     /// The radio is unlocked now, and has not come online by itself.
     StillOff(String),
     /// The radio was unlocked before and is off: the user switched it off.

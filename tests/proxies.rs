@@ -22,7 +22,7 @@ use wwan_quirks::modem::wire::mbim::{Body, Status, Uuid};
 use wwan_quirks::modem::wire::qmi::Service;
 use wwan_quirks::modem::wire::{mbim, qmi};
 use wwan_quirks::outcome::Outcome;
-use wwan_quirks::steps::fcc_auth::run;
+use wwan_quirks::steps::fcc_auth::{Keys, run};
 
 /// A locked Sierra modem behind a pty, which reports the messages that it gets.
 struct Modem {
@@ -141,7 +141,7 @@ fn unlock_through(proxy: Proxy) {
     let unlock = || {
         let mut stream = connect(proxy);
         let transport = Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&port) };
-        run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(20)))
+        run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(20)))
     };
     assert_eq!(unlock(), Outcome::Done("unlocked; the radio is online".to_owned()));
     let seen: Vec<u16> = messages.try_iter().collect();
@@ -151,7 +151,7 @@ fn unlock_through(proxy: Proxy) {
     // While another program uses the proxy, the proxy holds the port.
     let mut other = connect(proxy);
     let transport = Transport { port: &mut other, protocol: proxy.protocol(), proxied: Some(&port) };
-    run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(20)));
+    run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(20)));
     let node = ControlPort {
         name: port.file_name().unwrap().to_str().unwrap().to_owned(),
         driver: None,

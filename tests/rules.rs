@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use fake::Root;
 use wwan_quirks::bus::{Bus, DeviceId};
-use wwan_quirks::database::quirks::{self, Procedure, Quirk, Step};
+use wwan_quirks::database::quirks::{self, Quirk, Step};
+use wwan_quirks::modem::transport::Protocol;
 
 const RULES: &str = include_str!("../udev-rules/85-wwan-quirks.rules");
 /// An ID that no entry has.
@@ -95,7 +96,7 @@ fn wanted(quirk: &Quirk) -> Vec<&'static str> {
     let events = quirk.steps.iter().map(|step| match step {
         Step::Switch(_) | Step::Configuration { .. } if scsi => "scsi",
         Step::Switch(_) | Step::Configuration { .. } => "device",
-        Step::FccAuth(Procedure::Rolling { .. }) => "tty",
+        Step::FccAuth(procedure) if procedure.protocols().contains(&Protocol::At) => "tty",
         Step::FccAuth(_) => "port",
     });
     events.collect()

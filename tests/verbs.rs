@@ -213,7 +213,11 @@ fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
     assert!(plan().contains("suppressed: interface 3 has no tty"), "{}", plan());
     root.tty("1-1", "1.3", "ttyUSB1");
-    assert!(plan().ends_with("rolling over AT commands on /dev/ttyUSB1, if the radio is in low power\n"), "{}", plan());
+    assert!(
+        plan().ends_with("gtfcclock over AT commands on /dev/ttyUSB1, if the radio is in low power\n"),
+        "{}",
+        plan()
+    );
 
     let event = |name: &str, interface: &str| {
         let path = format!("{PATH}/1-1:{interface}/{name}/tty/{name}");
@@ -226,6 +230,36 @@ fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
     let ended = event("ttyUSB1", "1.3");
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
+}
+
+/// A modem with one of two locks: each port carries its own, and `apply` goes from one to the other.
+#[test]
+fn several_unlocks_have_ports_of_their_own() {
+    let root = Root::new();
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"33f8:01a8\"\nname = \"A\"\nsteps = [\n\
+         { fcc-auth = { gtfcclock = { interface = 3, oem-strings = [\"X\"] } } },\n\
+         { fcc-auth = { intel-mutual-authentication = { oem-strings = [\"X\"] } } },\n]\n",
+    );
+    root.plug("1-1", "33f8:01a8", &mc7710());
+    let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
+    assert_eq!(plan().matches("suppressed").count(), 2, "{}", plan());
+    root.control_port("1-1", "1.0", "cdc_mbim", "cdc-wdm0");
+    assert!(plan().contains("intel-mutual-authentication over MBIM on /dev/cdc-wdm0"), "{}", plan());
+    assert!(!plan().contains("suppressed"), "{}", plan());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    let [tty, mbim] = ["gtfcclock over AT", "intel-mutual-authentication over MBIM"].map(|text| plan().find(text));
+    assert!(tty.is_some() && tty < mbim, "{}", plan());
+
+    root.write("/dev/ttyUSB1", "no tty");
+    root.write("/dev/cdc-wdm0", "no port");
+    let ended = root.run(&["apply", "1-1"]);
+    let output = ended.stdout + &ended.stderr;
+    assert!(output.contains("/dev/ttyUSB1") && output.contains("/dev/cdc-wdm0"), "{output}");
+    let path = format!("{PATH}/1-1:1.0/usbmisc/cdc-wdm0");
+    let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "usbmisc")]);
+    assert!(ended.stderr.contains("/dev/cdc-wdm0") && !ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
 use wwan_quirks::database::quirks::switch::Switch;
-use wwan_quirks::database::quirks::{Procedure, Quirk, fragment};
+use wwan_quirks::database::quirks::{ByteOrder, Gtfcclock, Number, Procedure, Quirk, fragment};
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
@@ -23,9 +23,10 @@ use wwan_quirks::modem::device::{Device, descriptors};
 use wwan_quirks::modem::link::usb::{Usb, UsbError};
 use wwan_quirks::modem::link::{self, LinkError};
 use wwan_quirks::modem::transport::{Protocol, Transport};
-use wwan_quirks::modem::wire::{Framer, at, mbim, qmi};
+use wwan_quirks::modem::wire::qmi::Service;
+use wwan_quirks::modem::wire::{Framer, at, mbim, qmi, xmm};
 use wwan_quirks::serve::event::Event;
-use wwan_quirks::steps::fcc_auth;
+use wwan_quirks::steps::fcc_auth::{self, Keys};
 use wwan_quirks::steps::switch::{self, Target};
 use wwan_quirks::usb::Setup;
 use wwan_quirks::verbs::import::Import;
@@ -39,6 +40,7 @@ pub const TARGETS: &[(&str, Fuzz)] = &[
     ("mbim", mbim),
     ("scsi", scsi),
     ("at", at),
+    ("xmm", xmm),
     ("session", session),
     ("quirks", quirks),
     ("policy", policy),
@@ -249,6 +251,21 @@ pub fn at(data: &[u8]) {
     });
 }
 
+/// What an RPC port of an XMM7360 is read from.
+pub fn xmm(data: &[u8]) {
+    framed(xmm::framer(), data, |frame| {
+        let Ok(message) = xmm::Message::parse(frame) else { return };
+        assert!(message.body.len() + 20 == frame.len());
+        for call in [xmm::FCC_LOCK_QUERY, xmm::FCC_LOCK_CHALLENGE, xmm::FCC_LOCK_RESPONSE] {
+            let Some(integers) = message.answer_to(call) else { continue };
+            assert_eq!(message.code, call.code + 1);
+            let again = xmm::emit(message.code, message.tid, &[&[message.tid], integers.as_slice()].concat());
+            let again = xmm::Message::parse(&again).unwrap();
+            assert_eq!(again.answer_to(call), Some(integers));
+        }
+    });
+}
+
 /// A modem whose answers are `data`: a length, and so many bytes; it is gone when they are said. 255 is no answer.
 struct Answers<'a> {
     data: &'a [u8],
@@ -292,19 +309,33 @@ impl link::Link for Answers<'_> {
 /// A whole unlock with a modem that answers anything.
 pub fn session(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
-    let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At][usize::from(first % 3)];
-    let procedure = match first / 3 % 4 {
-        0 => Procedure::Sierra,
-        1 => Procedure::Quectel,
-        2 => Procedure::Foxconn { magic: "foxc".to_owned() },
+    let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At, Protocol::XmmRpc][usize::from(first % 4)];
+    let oem_strings = vec!["KHOIHGIUCCHHII".to_owned(), "DW5931EFCCLOCK".to_owned()];
+    let foxconn = |service, magic: &str| Procedure::Foxconn { service, magic: magic.to_owned() };
+    let procedure = match (protocol, first / 4 % 8) {
+        (Protocol::At, number) => {
+            let byte_order = if number & 1 == 0 { ByteOrder::BigEndian } else { ByteOrder::LittleEndian };
+            let number = if number & 2 == 0 { Number::Decimal } else { Number::Hex };
+            Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, oem_strings })
+        }
+        (Protocol::XmmRpc, _) => Procedure::Xmm { oem_strings },
+        (_, 0) => Procedure::Sierra,
+        (_, 1) => Procedure::Quectel,
+        (_, 2) => foxconn(Service::DMS, "foxc"),
+        (_, 3) => foxconn(Service::FOX, "FDE1"),
+        (_, 4) => foxconn(Service::FOXAP, "FDE2"),
+        (_, 5) => Procedure::Intel { oem_strings },
         _ => return,
     };
+    let mut used = 0;
     let mut port = Answers { data, read: Vec::new(), sent: VecDeque::new() };
     let proxied = (first & 0x80 != 0).then(|| Path::new("/dev/cdc-wdm0"));
     within(256 * 1024 + 4 * data.len(), || {
         let transport = Transport { port: &mut port, protocol, proxied };
-        fcc_auth::run(transport, &procedure, None, Deadline::after(Duration::from_millis(200)))
+        let keys = Keys::new(&[], &procedure, &[], |_| used += 1);
+        fcc_auth::run(transport, &procedure, keys, None, Deadline::after(Duration::from_millis(600)))
     });
+    assert!(used <= procedure.oem_strings().map_or(0, <[String]>::len));
 }
 
 fn layered() -> ConfigFile {

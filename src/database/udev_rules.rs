@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::bus::{Bus, DeviceId};
-use crate::database::quirks::{DeviceString, Procedure, Quirk, Step};
+use crate::database::quirks::{DeviceString, Quirk, Step};
 use crate::host::root::Root;
 use crate::modem::transport::Protocol;
 use crate::pci::Subsystem;
@@ -25,6 +25,7 @@ SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
 SUBSYSTEM=="wwan", SUBSYSTEMS=="usb", GOTO="wwan_quirks_end"
 SUBSYSTEM=="wwan", ATTR{type}=="AT", GOTO="wwan_quirks_wwan_at"
 SUBSYSTEM=="wwan", ATTR{type}=="MBIM", GOTO="wwan_quirks_wwan_mbim"
+SUBSYSTEM=="wwan", ATTR{type}=="XMMRPC", GOTO="wwan_quirks_wwan_xmmrpc"
 GOTO="wwan_quirks_end"
 "#;
 
@@ -100,11 +101,18 @@ enum Event {
 }
 
 /// What WWAN ports speak that procedures use.
-const WWAN_PROTOCOLS: [Protocol; 2] = [Protocol::At, Protocol::Mbim];
+const WWAN_PROTOCOLS: [Protocol; 3] = [Protocol::At, Protocol::Mbim, Protocol::XmmRpc];
 
 impl Event {
-    const ALL: [Event; 6] =
-        [Event::Device, Event::Scsi, Event::Port, Event::Tty, Event::Wwan(Protocol::At), Event::Wwan(Protocol::Mbim)];
+    const ALL: [Event; 7] = [
+        Event::Device,
+        Event::Scsi,
+        Event::Port,
+        Event::Tty,
+        Event::Wwan(Protocol::At),
+        Event::Wwan(Protocol::Mbim),
+        Event::Wwan(Protocol::XmmRpc),
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -114,6 +122,7 @@ impl Event {
             Event::Tty => "wwan_quirks_tty",
             Event::Wwan(Protocol::At) => "wwan_quirks_wwan_at",
             Event::Wwan(Protocol::Mbim) => "wwan_quirks_wwan_mbim",
+            Event::Wwan(Protocol::XmmRpc) => "wwan_quirks_wwan_xmmrpc",
             Event::Wwan(Protocol::Qmi) => "wwan_quirks_wwan_qmi",
         }
     }
@@ -123,15 +132,16 @@ impl Event {
         let by_scsi = quirk.matchers.keys().any(|text| text.is_scsi());
         if let Event::Wwan(protocol) = self {
             let is_pci = quirk.is_pci();
-            return is_pci && quirk.procedure().and_then(Procedure::wwan_protocol) == Some(protocol);
+            return is_pci && quirk.procedures().any(|procedure| procedure.wwan_protocol() == Some(protocol));
         }
         if quirk.is_pci() {
             return false;
         }
         quirk.steps.iter().any(|step| match step {
             Step::Switch(_) | Step::Configuration { .. } => self == if by_scsi { Event::Scsi } else { Event::Device },
-            Step::FccAuth(Procedure::Rolling { .. }) => self == Event::Tty,
-            Step::FccAuth(_) => self == Event::Port,
+            Step::FccAuth(procedure) => {
+                self == if procedure.protocols().contains(&Protocol::At) { Event::Tty } else { Event::Port }
+            }
         })
     }
 }

@@ -7,5 +7,6 @@ pub mod paths;
 pub mod rfkill;
 pub mod root;
 pub mod sandbox;
+pub mod smbios;
 pub mod state;
 pub mod sys;

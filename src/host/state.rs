@@ -171,6 +171,8 @@ pub struct Record {
     pub unlocked: Option<u64>,
     /// The enumeration that a reset did not bring online.
     pub reset: Option<u64>,
+    /// The enumeration whose lock got these keys, by their [`crate::steps::fcc_auth::Key::id`], and did not open.
+    tried_keys: Option<(u64, Vec<u32>)>,
 }
 
 /// What a run works on.
@@ -208,6 +210,24 @@ impl Record {
         let count = if by_request { 1 } else { count };
         self.acted.insert(step, Acted { identity: identity.clone(), at: now, count, returned, gave_up: false });
         attempt
+    }
+
+    /// The keys that this enumeration got.
+    pub fn tried_keys(&self, enumeration: u64) -> &[u32] {
+        self.tried_keys.as_ref().filter(|(of, _)| *of == enumeration).map_or(&[], |(_, keys)| keys)
+    }
+
+    /// Notes that `enumeration` is about to get `key`.
+    pub fn try_key(&mut self, enumeration: u64, key: u32) {
+        match &mut self.tried_keys {
+            Some((of, keys)) if *of == enumeration => keys.push(key),
+            tried => *tried = Some((enumeration, vec![key])),
+        }
+    }
+
+    /// The modem is unlocked: after its next power-up it may get each key again.
+    pub fn forget_keys(&mut self) {
+        self.tried_keys = None;
     }
 
     /// The modem came up as `step` wants it: what the step did before was no loop.

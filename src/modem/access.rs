@@ -157,7 +157,9 @@ pub fn open(
             Wwan::open(&path, port.number, deadline).map(|wwan| Box::new(wwan) as Box<dyn Link>)
         }
         Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn Link>),
-        Protocol::Qmi | Protocol::Mbim => Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>),
+        Protocol::Qmi | Protocol::Mbim | Protocol::XmmRpc => {
+            Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>)
+        }
     };
     // The node was opened while this device was on the bus, so that its number cannot mean another device.
     let link = match opened {

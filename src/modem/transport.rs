@@ -16,6 +16,8 @@ pub enum Protocol {
     Qmi,
     Mbim,
     At,
+    /// The RPC of Intel's XMM7360.
+    XmmRpc,
 }
 
 impl Protocol {
@@ -25,6 +27,7 @@ impl Protocol {
             Protocol::Qmi => "QMI",
             Protocol::Mbim => "MBIM",
             Protocol::At => "AT",
+            Protocol::XmmRpc => "XMMRPC",
         }
     }
 
@@ -34,6 +37,7 @@ impl Protocol {
             (Some("QMI"), _) | (None, Some("qmi_wwan")) => Some(Protocol::Qmi),
             (Some("MBIM"), _) | (None, Some("cdc_mbim")) => Some(Protocol::Mbim),
             (Some("AT"), _) | (None, Some("option" | "option1")) => Some(Protocol::At),
+            (Some("XMMRPC"), _) => Some(Protocol::XmmRpc),
             _ => None,
         }
     }
@@ -45,6 +49,7 @@ impl fmt::Display for Protocol {
             Protocol::Qmi => "QMI",
             Protocol::Mbim => "MBIM",
             Protocol::At => "AT commands",
+            Protocol::XmmRpc => "XMM RPC",
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::state::{Attempt, PortState};
-use crate::host::{rfkill, sandbox, sys};
+use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
 use crate::modem::link::OpenError;
@@ -17,6 +17,7 @@ use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::plan::Action;
 use crate::serve::trigger::Trigger;
+use crate::steps::fcc_auth::Keys;
 use crate::steps::switch::Target;
 use crate::steps::{configure, fcc_auth, switch};
 
@@ -118,13 +119,23 @@ fn unlock(
     }
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
+    let enumeration = device.enumeration_id();
+    // The sandbox does not let the process read them.
+    let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
     loop {
         let outcome = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
             Ok(mut opened) => {
                 if !trigger.may_reopen() {
                     sandbox::enter();
                 }
-                fcc_auth::run(opened.transport(), procedure, stays_off.as_deref(), deadline)
+                let tried = state.record().tried_keys(enumeration).to_vec();
+                let keys = Keys::new(&laptop, procedure, &tried, |key| {
+                    state.record().try_key(enumeration, key);
+                    if let Err(error) = state.save() {
+                        log::warn!("{}: cannot keep state: {error}", device.port);
+                    }
+                });
+                fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
             Err(PortUnavailable::Left) => {
                 Outcome::Unchanged("the modem left; its own event serves it when it is back".to_owned())
@@ -150,15 +161,18 @@ fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = enumeration,
-        Outcome::Unchanged(_) => record.switched_off = None,
+        Outcome::Unchanged(_) | Outcome::NoLock(_) => record.switched_off = None,
         _ => {}
     }
     if matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_)) {
         record.arrived(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::Unfinished(_) | Outcome::Failed(_)) {
-        record.unlocked = enumeration;
         record.arrived(StepKind::Configuration);
+        if !matches!(outcome, Outcome::NoLock(_)) {
+            record.unlocked = enumeration;
+            record.forget_keys();
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
 use crate::serve::record::Recorder;
-use crate::serve::snapshot::{snapshot, unlock_ports};
+use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, Said};
 
@@ -178,8 +178,7 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
 /// # Errors
 /// Why the modem was not asked, or did not answer.
 pub fn query(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
-    let ports = procedure.map_or_else(|| device.control_ports(), |procedure| unlock_ports(device, procedure));
-    let ports = ports.map_err(|error| error.to_string())?;
+    let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
     let (port, protocol) = port.ok_or("it has no port that can be asked")?;
     let opened = access::open(root, device, port, protocol, Sharing::Possible, deadline);
@@ -224,30 +223,54 @@ impl Run<'_> {
             state.record().arrived(StepKind::Switch);
         }
         let mut is_abandoned = false;
-        for planned in planned {
+        let unlocks = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
+        let last_unlock = planned.iter().rposition(unlocks);
+        // Of a modem with several procedures: whether its lock was found, and the results of those that did not find it.
+        let (mut is_found, mut elsewhere) = (self.is_unlocked(quirk, &identity, &mut state), Vec::new());
+        for (at, planned) in planned.into_iter().enumerate() {
             let step = planned.step();
             let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
-            let (result, text) = match planned {
+            let unlocks = unlocks(&planned);
+            if unlocks && is_found {
+                continue;
+            }
+            let ended = match planned {
                 PlanStep::Satisfied { reason, .. } => {
                     state.record().arrived(step);
-                    (StepResult::Unchanged, reason)
+                    Ended::new(StepResult::Unchanged, reason)
                 }
-                PlanStep::Suppressed { reason, .. } => (StepResult::Suppressed, reason),
-                PlanStep::NotAuthorized { .. } => (StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-                PlanStep::Infeasible { failure, .. } => (StepResult::Failed, failure.to_string()),
+                PlanStep::Suppressed { reason, .. } => Ended::new(StepResult::Suppressed, reason),
+                PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
+                PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
                 PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor) {
                     Some(ended) => ended,
                     None => continue,
                 },
             };
-            is_abandoned |= configures && result == StepResult::Unfinished;
-            recorder.report(Some(&mut state), step, result, text);
+            if unlocks && ended.may_be_another_lock && last_unlock != Some(at) {
+                elsewhere.push(ended);
+                continue;
+            }
+            if unlocks && !ended.may_be_another_lock {
+                is_found = true;
+                elsewhere.clear();
+            }
+            is_abandoned |= configures && ended.result == StepResult::Unfinished;
+            for Ended { result, text, .. } in elsewhere.drain(..).chain([ended]) {
+                recorder.report(Some(&mut state), step, result, text);
+            }
         }
         state.keep();
         if is_abandoned {
             state.leave_to_child();
         }
         Ok(())
+    }
+
+    /// Whether this new port is one of a modem that was unlocked over another port.
+    fn is_unlocked(&self, quirk: &Quirk, identity: &Identity, state: &mut PortState) -> bool {
+        let is_new_port = self.trigger == Trigger::Uevent && quirk.procedures().count() > 1;
+        is_new_port && state.record().unlocked == Some(identity.enumeration)
     }
 
     fn identity(&self) -> Identity {
@@ -271,13 +294,7 @@ impl Run<'_> {
     }
 
     /// Carries out one action. `None` if a report for this device was made before.
-    fn act(
-        &self,
-        action: &Action,
-        identity: &Identity,
-        state: &mut PortState,
-        successor: &Successor,
-    ) -> Option<(StepResult, String)> {
+    fn act(&self, action: &Action, identity: &Identity, state: &mut PortState, successor: &Successor) -> Option<Ended> {
         let step = action.step();
         let mut attempt = Attempt::First;
         // The unlock of a USB modem follows steps that are counted. A PCI modem has no other step that could bring it down.
@@ -293,7 +310,7 @@ impl Run<'_> {
                          `wwan-quirks apply {}` tries again",
                         self.device.port
                     );
-                    return Some((StepResult::LeftAlone, text));
+                    return Some(Ended::new(StepResult::LeftAlone, text));
                 }
                 _ => {}
             }
@@ -322,15 +339,31 @@ impl Run<'_> {
     }
 }
 
+/// How a step ended.
+struct Ended {
+    result: StepResult,
+    text: String,
+    /// The modem may have a lock of another kind.
+    may_be_another_lock: bool,
+}
+
+impl Ended {
+    fn new(result: StepResult, text: String) -> Ended {
+        Ended { result, text, may_be_another_lock: false }
+    }
+}
+
 /// The result of an action, and who continues if it is not finished.
-fn conclude(outcome: Outcome, successor: &Successor) -> (StepResult, String) {
-    match outcome {
+fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
+    let may_be_another_lock = matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_));
+    let (result, text) = match outcome {
         Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
-        Outcome::Unchanged(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+        Outcome::Unchanged(text) | Outcome::NoLock(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
         Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
         Outcome::Unfinished(failure) => match successor.name() {
             Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
             None => (StepResult::Unfinished, failure.to_string()),
         },
-    }
+    };
+    Ended { may_be_another_lock, ..Ended::new(result, text) }
 }

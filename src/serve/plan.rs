@@ -141,10 +141,15 @@ pub fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved
                 planned.push(plan_configuration(*select, *unconfigured, snapshot, policy));
             }
             // A new configuration brings new ports, and these have events of their own.
-            (Step::FccAuth(_), _) if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) => {}
+            (Step::FccAuth(_), _) if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) => {}
             (Step::FccAuth(procedure), _) => planned.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
     }
+    // One port for one of several procedures is enough, and one line says why there is none.
+    if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
+        planned.retain(|planned| !matches!(planned, PlanStep::Suppressed { step: StepKind::FccAuth, .. }));
+    }
+    planned.dedup();
     if !snapshot.authorized {
         for planned in &mut planned {
             if matches!(planned, PlanStep::Run(_) | PlanStep::Infeasible { .. } | PlanStep::Satisfied { .. }) {
@@ -342,6 +347,7 @@ fn plan_unlock(
     // A port whose protocol is unknown is left alone.
     let ports = concerned.filter_map(|port| {
         let protocol = Protocol::of_port(port)?;
+        procedure.protocols().contains(&protocol).then_some(())?;
         Some(PlanStep::Run(Action::FccAuth {
             port: port.clone(),
             protocol,
@@ -352,19 +358,23 @@ fn plan_unlock(
     // One port is enough: the lock belongs to the modem, not to the port.
     let first: Vec<PlanStep> = ports.take(1).collect();
     if first.is_empty() {
-        let why = match procedure {
+        let why = match procedure.interface() {
             _ if quirk.is_pci() => {
                 let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
                 format!("it has no {wanted} port (see `wwan-quirks doctor`)")
             }
-            Procedure::Rolling { interface, .. } => {
-                format!("interface {interface} has no tty (the option driver of Linux 6.18 and later makes one)")
+            Some(interface) => {
+                format!("interface {interface} has no tty (the option driver of a newer kernel may make one)")
             }
-            _ => "no port speaks QMI or MBIM".to_owned(),
+            None => "no port speaks QMI or MBIM".to_owned(),
         };
         return vec![suppressed(step, why)];
     }
     first
+}
+
+fn runs(planned: &PlanStep, is_meant: impl Fn(StepKind) -> bool) -> bool {
+    matches!(planned, PlanStep::Run(action) if is_meant(action.step()))
 }
 
 fn satisfied(step: StepKind, reason: &str) -> PlanStep {

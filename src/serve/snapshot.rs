@@ -56,21 +56,30 @@ pub fn snapshot(
             }
         }
     }
-    if let Some(procedure) = quirk.procedure().filter(|_| *scope != Scope::Device) {
-        snapshot.ports = unlock_ports(device, procedure)?;
+    if *scope != Scope::Device {
+        for procedure in quirk.procedures() {
+            for port in ports(device, Some(procedure))? {
+                if !snapshot.ports.contains(&port) {
+                    snapshot.ports.push(port);
+                }
+            }
+        }
     }
     Ok(snapshot)
 }
 
-/// The ports of `device` that can carry `procedure`.
-pub fn unlock_ports(device: &Device, procedure: &Procedure) -> Result<Vec<ControlPort>, DeviceError> {
+/// The ports that can carry `procedure`, or any conversation with the modem if it has none.
+pub fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Vec<ControlPort>, DeviceError> {
     if device.id.bus == Bus::Pci {
-        let ports = device.control_ports()?.into_iter();
-        return Ok(ports.filter(|port| Protocol::of_port(port) == procedure.wwan_protocol()).collect());
+        let is_wanted = |port: &ControlPort| match procedure {
+            Some(procedure) => Protocol::of_port(port) == procedure.wwan_protocol(),
+            None => true,
+        };
+        return Ok(device.control_ports()?.into_iter().filter(is_wanted).collect());
     }
-    match procedure {
-        Procedure::Rolling { interface, .. } => Ok(device.tty(*interface)?.into_iter().collect()),
-        _ => device.control_ports(),
+    match procedure.and_then(Procedure::interface) {
+        Some(interface) => Ok(device.tty(interface)?.into_iter().collect()),
+        None => device.control_ports(),
     }
 }
 

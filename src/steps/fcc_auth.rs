@@ -1,16 +1,21 @@
-//! Unlocking the radio: the maker of a laptop may tie it to a host that says a certain word, the FCC authentication.
+//! Unlocks the radio. A modem with an FCC lock keeps its radio off until the host sends a vendor-specific authentication
+//! message.
 //!
-//! How the bytes travel is one thing ([`Transport`]), what is said another ([`Procedure`]): every procedure runs on every
-//! transport that can carry it.
+//! A [`Procedure`] is the messages, a [`Transport`] is the way to the modem: every procedure runs on every transport that can
+//! carry it.
 
 mod dms;
+mod gtfcclock;
+mod intel;
+mod keys;
 mod mbim_radio;
 mod messages;
 mod quectel;
-mod rolling;
 #[cfg(test)]
 mod tests;
+mod xmm;
 
+pub use keys::{Key, Keys};
 pub use messages::messages;
 
 use crate::database::quirks::Procedure;
@@ -21,28 +26,38 @@ use crate::modem::session::mbim;
 use crate::modem::session::qmi::QmuxTransport;
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
-use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode};
+use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service};
 use crate::outcome::{Failure, Outcome};
 use std::fmt;
 
 const APPLY: &str = "`wwan-quirks apply` tries again";
 const NO_SUCH_LOCK: &str = "its firmware has no lock of this kind";
+const UNLOCKED: &str = "unlocked";
 
-/// Unlocks the radio of a modem that is locked, and leaves any other as it is.
+/// Unlocks the radio of a locked modem, and leaves every other modem as it is. `keys` are for procedures that need one.
 ///
-/// It is not switched on: that is for ModemManager, or whoever uses the modem. Some modems go online with the unlock;
-/// where somebody switched the radio off on purpose, `stays_off` says who, and it goes back to low power.
+/// The radio is not switched on: ModemManager does that. Some modems go online with the unlock. If the user switched the
+/// radio off, `stays_off` says how, and the radio goes back to low power.
 ///
-/// All is over by `deadline`, with the CID released and the MBIM session closed.
-pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>, deadline: Deadline) -> Outcome {
+/// By `deadline`, the CID is released and the MBIM session is closed.
+pub fn run(
+    transport: Transport,
+    procedure: &Procedure,
+    keys: Keys,
+    stays_off: Option<&str>,
+    deadline: Deadline,
+) -> Outcome {
     let protocol = transport.protocol;
     let proxied = transport.proxied.is_some();
     let ended = match (procedure, protocol) {
         (Procedure::Sierra, Protocol::Qmi | Protocol::Mbim) => {
             over_dms(transport, deadline, |qmux| dms::sierra(qmux, stays_off, deadline))
         }
-        (Procedure::Foxconn { magic }, Protocol::Qmi | Protocol::Mbim) => {
+        (Procedure::Foxconn { service: Service::DMS, magic }, Protocol::Qmi | Protocol::Mbim) => {
             over_dms(transport, deadline, |qmux| dms::foxconn(qmux, magic, stays_off, deadline))
+        }
+        (Procedure::Foxconn { service, magic }, Protocol::Qmi | Protocol::Mbim) => {
+            over_dms(transport, deadline, |qmux| dms::fox(qmux, *service, magic, stays_off, deadline))
         }
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
@@ -51,9 +66,13 @@ pub fn run(transport: Transport, procedure: &Procedure, stays_off: Option<&str>,
             let radio = dms::radio(qmux, deadline)?;
             Ok(no_lock("its lock is part of its MBIM composition, and the modem is in its QMI composition", radio))
         }),
-        (Procedure::Rolling { oem_strings, .. }, Protocol::At) => {
-            rolling::unlock(transport.port, oem_strings, stays_off, deadline)
+        (Procedure::Gtfcclock(gtfcclock), Protocol::At) => {
+            gtfcclock::unlock(transport.port, gtfcclock, keys, stays_off, deadline)
         }
+        (Procedure::Intel { .. }, Protocol::Mbim) => {
+            open_mbim(transport, deadline).and_then(|mut session| intel::unlock(&mut session, keys, stays_off))
+        }
+        (Procedure::Xmm { .. }, Protocol::XmmRpc) => xmm::unlock(transport.port, keys, deadline),
         (procedure, protocol) => Ok(Outcome::Failed(Failure::new(
             format!("the procedure {procedure} cannot run over {protocol}"),
             "correct the modem's quirk (`wwan-quirks explain` names its file)",
@@ -102,8 +121,13 @@ pub struct Said {
 /// All is over by `deadline`, with the CID released and the MBIM session closed.
 pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, SessionError> {
     match (procedure, transport.protocol) {
-        (_, Protocol::At) => rolling::ask(transport.port, deadline),
+        (_, Protocol::At) => gtfcclock::ask(transport.port, deadline),
+        (_, Protocol::XmmRpc) => xmm::ask(transport.port, deadline),
+        (Some(Procedure::Intel { .. }), Protocol::Mbim) => intel::ask(&mut open_mbim(transport, deadline)?),
         (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
+        (Some(Procedure::Foxconn { service, .. }), _) if *service != Service::DMS => {
+            over_qmi(transport, deadline, |qmux| dms::ask_fox(qmux, *service, deadline))
+        }
         _ => over_qmi(transport, deadline, |qmux| dms::ask(qmux, deadline)),
     }
 }
@@ -149,13 +173,14 @@ fn online_already() -> Outcome {
     Outcome::Unchanged("the radio is online already".to_owned())
 }
 
-fn unlocked(radio: Radio, stays_off: Option<&str>) -> Outcome {
-    let text = format!("unlocked; {radio}");
+/// `how` begins with "unlocked".
+fn unlocked(how: &str, radio: Radio, stays_off: Option<&str>) -> Outcome {
+    let text = format!("{how}; {radio}");
     if radio == Radio::Off && stays_off.is_none() { Outcome::StillOff(text) } else { Outcome::Done(text) }
 }
 
-fn unlocked_and_off_again(why: &str) -> Outcome {
-    Outcome::Done(format!("unlocked; the radio went back to low power: {why}"))
+fn unlocked_and_off_again(how: &str, why: &str) -> Outcome {
+    Outcome::Done(format!("{how}; the radio went back to low power: {why}"))
 }
 
 fn unlocked_before(radio: Radio) -> Outcome {
@@ -165,7 +190,14 @@ fn unlocked_before(radio: Radio) -> Outcome {
 
 /// The modem has no lock of its quirk's kind: generic firmware, or a composition without it.
 fn no_lock(why: &str, radio: Radio) -> Outcome {
-    if radio == Radio::On { online_already() } else { Outcome::Unchanged(format!("{why}; {radio}")) }
+    if radio == Radio::On { online_already() } else { Outcome::NoLock(format!("{why}; {radio}")) }
+}
+
+fn still_locked() -> Outcome {
+    Outcome::Failed(Failure::new(
+        "the modem accepted the unlock, and still reports that it is locked",
+        "power it off and on; if that does not help, send in what `wwan-quirks report` prints",
+    ))
 }
 
 /// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem

@@ -171,6 +171,8 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
     } else {
         problems.push(NO_ACTION.to_owned());
     }
+    // One line for all procedures of an unlock.
+    problems.dedup();
     let query = ask.then(|| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
         problems.push(format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port));

@@ -11,10 +11,14 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
-use super::{DeviceString, Matchers, Model, Procedure, Quirk, Reset, Seen, Select, Step, Target, vendor_of};
+use super::{
+    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, Number, Procedure, Quirk, Reset, Seen, Select, Step, Target,
+    vendor_of,
+};
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
 use crate::database::layers::{ConfigFile, Layer};
+use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
 use crate::usb::Function;
 
@@ -65,15 +69,29 @@ enum StepEntry {
 enum ProcedureEntry {
     Sierra,
     Quectel,
-    /// With the vendor's magic string for the hash.
+    /// With the magic string for the hash, as the next two.
     Foxconn(String),
-    Rolling(RollingEntry),
+    Fox(String),
+    Foxap(String),
+    Gtfcclock(GtfcclockEntry),
+    IntelMutualAuthentication(KeysEntry),
+    XmmRpc(KeysEntry),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RollingEntry {
-    interface: u8,
+struct KeysEntry {
+    oem_strings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct GtfcclockEntry {
+    interface: Option<u8>,
+    #[serde(default)]
+    byte_order: ByteOrder,
+    #[serde(default)]
+    number: Number,
     oem_strings: Vec<String>,
 }
 
@@ -483,8 +501,13 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         }
         let span = entry.steps.span();
         let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
+        // A modem can have one of several locks.
+        let kind = |step: &Step| match step {
+            Step::FccAuth(procedure) => procedure.to_string(),
+            step => step.name().to_owned(),
+        };
         let twice =
-            steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| other.name() == step.name()));
+            steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| kind(other) == kind(step)));
         if let Some((_, step)) = twice {
             errors.push(invalid(span, format!("two {} steps: an entry can have one", step.name())));
             continue;
@@ -493,7 +516,10 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
             errors.push(invalid(id_span, message));
             continue;
         }
-        let lacks_oem_string = |step: &Step| matches!(step, Step::FccAuth(Procedure::Rolling { oem_strings, .. }) if oem_strings.is_empty());
+        let lacks_oem_string = |step: &Step| match step {
+            Step::FccAuth(procedure) => procedure.oem_strings().is_some_and(<[String]>::is_empty),
+            _ => false,
+        };
         if steps.iter().any(lacks_oem_string) {
             errors.push(invalid(span, "oem-strings needs at least one string".to_owned()));
             continue;
@@ -550,10 +576,14 @@ fn step(entry: StepEntry) -> Step {
         StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
             ProcedureEntry::Sierra => Procedure::Sierra,
             ProcedureEntry::Quectel => Procedure::Quectel,
-            ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { magic },
-            ProcedureEntry::Rolling(RollingEntry { interface, oem_strings }) => {
-                Procedure::Rolling { interface, oem_strings }
+            ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { service: Service::DMS, magic },
+            ProcedureEntry::Fox(magic) => Procedure::Foxconn { service: Service::FOX, magic },
+            ProcedureEntry::Foxap(magic) => Procedure::Foxconn { service: Service::FOXAP, magic },
+            ProcedureEntry::Gtfcclock(GtfcclockEntry { interface, byte_order, number, oem_strings }) => {
+                Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, oem_strings })
             }
+            ProcedureEntry::IntelMutualAuthentication(KeysEntry { oem_strings }) => Procedure::Intel { oem_strings },
+            ProcedureEntry::XmmRpc(KeysEntry { oem_strings }) => Procedure::Xmm { oem_strings },
         }),
     }
 }
@@ -673,6 +703,11 @@ mod tests {
                 "two configuration steps",
             ),
             (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }, { fcc-auth = \"quectel\" }, { fcc-auth = \"sierra\" }]",
+                "3:9",
+                "two fcc-auth steps",
+            ),
+            (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 1, unconfigured = 2 } }]",
                 "3:28",
                 "at most 1 second",
@@ -683,12 +718,12 @@ mod tests {
                 "from 1 to 255, got 0",
             ),
             (
-                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = [\"X\"] } }]",
-                "3:36",
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = [\"X\"] } }]",
+                "3:38",
                 "invalid type",
             ),
             (
-                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { rolling = { interface = 3, oem-strings = [] } } }]",
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { interface = 3, oem-strings = [] } } }]",
                 "3:9",
                 "at least one string",
             ),

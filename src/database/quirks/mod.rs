@@ -16,6 +16,7 @@ use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::host::root::Root;
 use crate::modem::transport::Protocol;
+use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
 use crate::usb::Function;
 pub use switch::Switch;
@@ -106,9 +107,14 @@ impl Quirk {
         self.model(id).and_then(|model| model.name.as_deref()).unwrap_or(&self.name)
     }
 
-    /// How the radio is unlocked; `None` if it has no known lock.
+    /// How the radio is unlocked; `None` if it has no known lock. The first of several.
     pub fn procedure(&self) -> Option<&Procedure> {
-        self.steps.iter().find_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
+        self.procedures().next()
+    }
+
+    /// How the radio is unlocked. A modem with several procedures has one of these locks.
+    pub fn procedures(&self) -> impl Iterator<Item = &Procedure> {
+        self.steps.iter().filter_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
     }
 
     /// Whether it is for devices on PCI. All its models are on one bus.
@@ -252,19 +258,82 @@ pub enum Procedure {
     Sierra,
     /// The radio state in Quectel's MBIM service. No secret.
     Quectel,
-    /// DMS 0x5571 with a hash over versions, IMEI and this magic string. Older firmware takes it without the hash.
-    Foxconn { magic: String },
-    /// A challenge by AT commands on the tty of this interface. The answer is a hash over the challenge and an OEM
-    /// string; each string is tried in turn.
-    Rolling { interface: u8, oem_strings: Vec<String> },
+    /// Message 0x5571 with a hash over versions, IMEI and this magic string. Services are DMS (older firmware takes the
+    /// message without the hash) and Foxconn's own FOX and FOXAP.
+    Foxconn { service: Service, magic: String },
+    /// A challenge by AT commands.
+    Gtfcclock(Gtfcclock),
+    /// A challenge in the MBIM service Intel Mutual Authentication, with keys as those of [`Gtfcclock`].
+    Intel { oem_strings: Vec<String> },
+    /// A challenge by the RPC of Intel's XMM7360, likewise.
+    Xmm { oem_strings: Vec<String> },
+}
+
+/// `AT+GTFCCLOCKGEN` asks a challenge, `AT+GTFCCLOCKVER` takes the answer: a hash over the challenge and a key. Each key is
+/// tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gtfcclock {
+    /// `bInterfaceNumber` of the tty of a USB modem. A PCI modem has an AT port.
+    pub interface: Option<u8>,
+    /// Of the challenge in the hash, and of the answer in the digest.
+    pub byte_order: ByteOrder,
+    /// How the answer is written.
+    pub number: Number,
+    /// A key is the first four bytes of SHA-256 over an OEM string.
+    pub oem_strings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ByteOrder {
+    #[default]
+    BigEndian,
+    LittleEndian,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Number {
+    #[default]
+    Decimal,
+    /// `0x` and eight digits.
+    Hex,
 }
 
 impl Procedure {
-    /// What the WWAN port of a PCI modem speaks that the procedure uses. `None` if the procedure needs USB.
-    pub fn wwan_protocol(&self) -> Option<Protocol> {
+    /// What a port must speak to carry the procedure. PCI modems have a port for the first one.
+    pub fn protocols(&self) -> &'static [Protocol] {
         match self {
-            Procedure::Quectel | Procedure::Foxconn { .. } => Some(Protocol::Mbim),
-            Procedure::Sierra | Procedure::Rolling { .. } => None,
+            // Over MBIM, QMI frames travel in the QMI service.
+            Procedure::Sierra | Procedure::Foxconn { .. } => &[Protocol::Mbim, Protocol::Qmi],
+            // In QMI, the procedure only finds out that there is nothing to unlock.
+            Procedure::Quectel => &[Protocol::Mbim, Protocol::Qmi],
+            Procedure::Gtfcclock(_) => &[Protocol::At],
+            Procedure::Intel { .. } => &[Protocol::Mbim],
+            Procedure::Xmm { .. } => &[Protocol::XmmRpc],
+        }
+    }
+
+    /// What the WWAN port of a PCI modem speaks that the procedure uses. `None` if the procedure is for USB modems.
+    pub fn wwan_protocol(&self) -> Option<Protocol> {
+        self.protocols().first().copied().filter(|_| *self != Procedure::Sierra && self.interface().is_none())
+    }
+
+    /// The `bInterfaceNumber` of the one port to use, if the quirk names it.
+    pub fn interface(&self) -> Option<u8> {
+        match self {
+            Procedure::Gtfcclock(gtfcclock) => gtfcclock.interface,
+            _ => None,
+        }
+    }
+
+    /// The strings whose hashes are keys. `None` if the procedure has no key.
+    pub fn oem_strings(&self) -> Option<&[String]> {
+        match self {
+            Procedure::Gtfcclock(Gtfcclock { oem_strings, .. })
+            | Procedure::Intel { oem_strings }
+            | Procedure::Xmm { oem_strings } => Some(oem_strings),
+            Procedure::Sierra | Procedure::Quectel | Procedure::Foxconn { .. } => None,
         }
     }
 }
@@ -274,8 +343,12 @@ impl fmt::Display for Procedure {
         f.write_str(match self {
             Procedure::Sierra => "sierra",
             Procedure::Quectel => "quectel",
+            Procedure::Foxconn { service: Service::FOX, .. } => "fox",
+            Procedure::Foxconn { service: Service::FOXAP, .. } => "foxap",
             Procedure::Foxconn { .. } => "foxconn",
-            Procedure::Rolling { .. } => "rolling",
+            Procedure::Gtfcclock(_) => "gtfcclock",
+            Procedure::Intel { .. } => "intel-mutual-authentication",
+            Procedure::Xmm { .. } => "xmm-rpc",
         })
     }
 }

@@ -5,7 +5,7 @@ use super::{Link, LinkError};
 use crate::host::deadline::{Deadline, clock};
 use crate::modem::wire::mbim::{self, Body, ProtocolError, Reassembly, Status, Uuid};
 use crate::modem::wire::qmi::{self, Kind, Service, ctl, dms};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,13 @@ const TRANSFER: Duration = Duration::from_micros(20);
 pub const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
 pub const APPS: &str = "01.00.00.01";
 pub const IMEI: &str = "359072060000001";
-/// What it expects in version 2, with `foxc` as the magic, made by md5sum.
+/// What it expects in version 2, with `foxc` as the magic, and with `FDE1` and `FDE2`, made by md5sum.
 const FOXCONN_DIGEST: &str = "9845966bd27f97813370fdbad8bc6ad7";
+/// What it asks, and the bytes that it takes for an answer.
+const CHALLENGE: u32 = 0x1234_5678;
+const RESPONSE: [u8; 4] = [0x81, 0xf8, 0x1c, 0x40];
+const FDE1_DIGEST: &str = "1ae2556ec73aea8b79413f46485ced65";
+const FDE2_DIGEST: &str = "2aba8cbeefd971eeb8a422e91f872e64";
 
 pub struct Modem {
     pub face: Face,
@@ -38,10 +43,14 @@ pub struct Modem {
     pub looks_until_online: usize,
     /// The version of Foxconn's authentication that it takes, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
     pub foxconn: Option<u8>,
+    /// Foxconn's service that has the lock, and the state that it reports.
+    pub fox: Option<(Service, u8)>,
     /// Quectel's radio state.
     pub quectel: Option<u32>,
-    /// Answers Quectel's unlock, and stays locked.
-    pub quectel_stays_locked: bool,
+    /// Mode and state of the lock in Intel's MBIM service. It takes the answer to [`CHALLENGE`] with Lenovo's key.
+    pub intel: Option<[u32; 2]>,
+    /// Accepts the unlock of Quectel or of Foxconn's service, and stays locked.
+    pub stays_locked: bool,
     /// Sierra's USB composition, and those that it lists; where it has one, it can be reset.
     pub composition: Option<(u8, &'static [u8])>,
     pub refuses_reset: bool,
@@ -99,6 +108,7 @@ pub struct Modem {
     pub is_open: bool,
     pub transfers: usize,
     next_cid: u8,
+    owners: BTreeMap<u8, Service>,
     unlocked: bool,
     looks: usize,
     requests: usize,
@@ -119,8 +129,10 @@ impl Modem {
             auth_error: 0,
             looks_until_online: 2,
             foxconn: None,
+            fox: None,
+            intel: None,
             quectel: None,
-            quectel_stays_locked: false,
+            stays_locked: false,
             composition: None,
             refuses_reset: false,
             behind_proxy: None,
@@ -155,6 +167,7 @@ impl Modem {
             is_open: false,
             transfers: 0,
             next_cid: 0x14,
+            owners: BTreeMap::new(),
             unlocked: false,
             looks: 0,
             requests: 0,
@@ -263,9 +276,32 @@ impl Modem {
         }
     }
 
-    /// Quectel's radio state and that of Basic Connect.
+    /// Quectel's radio state, Intel's lock, and the radio state of Basic Connect.
     fn take_radio(&mut self, service: Uuid, cid: u32, kind: mbim::CommandType, buffer: &[u8]) -> (Status, Vec<u8>) {
         use mbim::CommandType::{Query, Set};
+        if let (Uuid::INTEL_MUTUAL_AUTHENTICATION, 1, Some(lock)) = (service, cid, &mut self.intel) {
+            let words = |words: [u32; 2]| (Status::SUCCESS, words.map(u32::to_le_bytes).concat());
+            return match (kind, buffer.split_at_checked(4)) {
+                (Query, _) => {
+                    self.seen.push(0x9100);
+                    words(*lock)
+                }
+                (Set, Some(([0, 0, 0, 0], [0, 0, 0, 0]))) => {
+                    self.seen.push(0x9101);
+                    words([1, CHALLENGE])
+                }
+                (Set, Some(([1, 0, 0, 0], _))) if self.auth_error != 0 => {
+                    self.seen.push(0x9102);
+                    (Status(self.auth_error.into()), Vec::new())
+                }
+                (Set, Some(([1, 0, 0, 0], response))) => {
+                    self.seen.push(0x9102);
+                    lock[1] = u32::from(response == RESPONSE);
+                    words([1 - lock[1], 0])
+                }
+                _ => panic!("{buffer:02x?} to Intel's service"),
+            };
+        }
         match (service, cid, kind, self.quectel) {
             (Uuid::QUECTEL, 1, Query, Some(state)) => {
                 self.seen.push(0x9000);
@@ -275,7 +311,7 @@ impl Modem {
             (Uuid::QUECTEL, 1, Set, Some(_)) => {
                 assert_eq!(buffer, [1, 0, 0, 0]);
                 self.seen.push(0x9001);
-                if !self.quectel_stays_locked {
+                if !self.stays_locked {
                     self.quectel = Some(1);
                 }
                 (Status::SUCCESS, Vec::new())
@@ -325,7 +361,12 @@ impl Modem {
             return match request.id {
                 id if id == ctl::GET_VERSION_INFO.id => reply(0, &[(0x01, &[1, 2, 1, 0, 14, 0])]),
                 id if id == ctl::ALLOCATE_CID.id => {
-                    assert_eq!(request.tlvs.get(1, "service"), Ok(&[0x02][..]));
+                    let service = Service(request.tlvs.u8(1, "service").unwrap());
+                    if service != Service::DMS
+                        && self.fox.is_none_or(|(own, _)| ![own, Service::FOX].contains(&service))
+                    {
+                        return reply(31, &[]);
+                    }
                     self.allocations += 1;
                     if self.has_no_cid {
                         return reply(5, &[]);
@@ -333,29 +374,52 @@ impl Modem {
                     let cid = self.next_cid;
                     self.next_cid += 1;
                     self.cids.insert(cid);
-                    reply(0, &[(0x01, &[2, cid])])
+                    self.owners.insert(cid, service);
+                    reply(0, &[(0x01, &[service.0, cid])])
                 }
                 id if id == ctl::RELEASE_CID.id => {
-                    let [2, cid] = *request.tlvs.get(1, "CID").unwrap() else { panic!("release of another service") };
+                    let [service, cid] = *request.tlvs.get(1, "CID").unwrap() else { panic!("no service and CID") };
+                    assert_eq!(self.owner(cid), Service(service));
                     match self.cids.remove(&cid) {
-                        true => reply(0, &[(0x01, &[2, cid])]),
+                        true => reply(0, &[(0x01, &[service, cid])]),
                         false => reply(7, &[]),
                     }
                 }
                 other => panic!("CTL message {other:#06x}"),
             };
         }
-        assert_eq!(request.service, Service::DMS);
         self.requests += 1;
         if self.forgets_at == Some(self.requests) {
             self.cids.clear();
         }
-        if !self.cids.contains(&request.cid) {
+        if !self.cids.contains(&request.cid) || self.owner(request.cid) != request.service {
             return reply(7, &[]);
         }
         if self.busy_for > 0 {
             self.busy_for -= 1;
             return reply(52, &[]);
+        }
+        if let Some((service, state)) = self.fox.filter(|_| request.service != Service::DMS) {
+            let digest = if service == Service::FOX { FDE1_DIGEST } else { FDE2_DIGEST };
+            let tlvs: Vec<_> = request.tlvs.iter().collect();
+            return match (request.id, request.service == service, tlvs.as_slice()) {
+                (0x555e, _, [(0x01, [0])]) if request.service == Service::FOX => {
+                    reply(0, &[(0x01, FIRMWARE.as_bytes())])
+                }
+                (0x555e, _, [(0x01, [2])]) if request.service == Service::FOX => reply(0, &[(0x01, APPS.as_bytes())]),
+                (0x5570, true, []) => reply(0, &[(0x01, &[state])]),
+                (0x5571, true, _) if self.auth_error != 0 => reply(self.auth_error, &[]),
+                (0x5571, true, [(0x01, proof), (0x02, b"0")]) if *proof == [b"salt", digest.as_bytes()].concat() => {
+                    if !self.stays_locked {
+                        self.fox = Some((service, 0));
+                        self.unlocked = true;
+                    }
+                    reply(0, &[])
+                }
+                (0x5571, true, [(0x01, _), (0x02, b"0")]) => reply(34, &[]),
+                (0x5571, ..) => reply(1, &[]),
+                _ => reply(71, &[]),
+            };
         }
         match request.id {
             id if id == dms::GET_OPERATING_MODE.id => {
@@ -429,6 +493,11 @@ impl Modem {
             }
             _ => reply(71, &[]),
         }
+    }
+
+    /// The service of a CID, which is DMS for that of an earlier host.
+    fn owner(&self, cid: u8) -> Service {
+        self.owners.get(&cid).copied().unwrap_or(Service::DMS)
     }
 
     /// Notes a request, and whether it is answered.

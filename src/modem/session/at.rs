@@ -24,7 +24,12 @@ impl<'p> Conversation<'p> {
         let (by, mut tries) = (conversation.deadline, 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
             tries += 1;
-            conversation.exchange("ATE0", "ate0", until)
+            let mut answer = conversation.exchange("ATE0", "ate0", until);
+            // The tty may have echoed late answers to an earlier run, which the modem takes for commands.
+            while let Err(SessionError::At { .. }) = answer {
+                answer = conversation.receive_answer("ATE0", until);
+            }
+            answer
         };
         retry_until(&mut conversation, by, attempt, Self::pause)?
             .ok_or_else(|| no_answer("ATE0", conversation.framer.skipped()))?;
@@ -45,6 +50,34 @@ impl<'p> Conversation<'p> {
         self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
     }
 
+    /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values. Results without a line of this name may be those of
+    /// earlier commands, whose answers came late.
+    pub fn read(&mut self, name: &'static str) -> Result<Vec<String>, SessionError> {
+        let mut answer = self.exchange(name, &format!("AT{name}?"), self.deadline);
+        let (mut until, mut refused) = (self.deadline, None);
+        loop {
+            match answer {
+                Ok(Some(lines)) => {
+                    if let Some(values) = lines.iter().find_map(|line| at::values(line, name)) {
+                        return Ok(values.into_iter().map(str::to_owned).collect());
+                    }
+                }
+                Ok(None) => return Err(refused.unwrap_or_else(|| no_answer(name, self.framer.skipped()))),
+                Err(error @ SessionError::At { .. }) => {
+                    until = until.at_most(AFTERMATH);
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+            answer = self.receive_answer(name, until);
+        }
+    }
+
+    /// What is left for commands.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.remaining()
+    }
+
     fn exchange(
         &mut self,
         name: &'static str,
@@ -52,6 +85,11 @@ impl<'p> Conversation<'p> {
         until: Deadline,
     ) -> Result<Option<Vec<String>>, SessionError> {
         self.port.send(format!("{command}\r").as_bytes(), until)?;
+        self.receive_answer(name, until)
+    }
+
+    /// The lines before the next result; `None` if it does not come in time.
+    fn receive_answer(&mut self, name: &'static str, until: Deadline) -> Result<Option<Vec<String>>, SessionError> {
         let mut lines = Vec::new();
         while let Some(line) = self.receive_line(until)? {
             match at::final_result(&line) {

@@ -5,6 +5,7 @@
 pub mod at;
 pub mod mbim;
 pub mod qmi;
+pub mod xmm;
 
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;

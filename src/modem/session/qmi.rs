@@ -1,4 +1,4 @@
-//! A QMI client: one CID of one service, over anything that carries QMUX frames.
+//! A QMI client: a CID for each service that it uses, over anything that carries QMUX frames.
 
 use super::{
     CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
-use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms};
+use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms, fox};
 use crate::modem::wire::{Framer, Malformed};
 use log::debug;
 use std::os::unix::ffi::OsStrExt;
@@ -68,7 +68,7 @@ impl QmuxTransport for RawQmux<'_> {
 
 /// Sends qmi-proxy the path of the port that a new connection is for.
 pub fn open_through_proxy(qmux: &mut dyn QmuxTransport, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
-    let mut client = Client::without_cid(qmux, Service::CTL, deadline);
+    let mut client = Client::without_cid(qmux, deadline);
     client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())])?;
     Ok(())
 }
@@ -89,11 +89,11 @@ impl Reply {
     }
 }
 
-/// A client of one service. On drop, it releases its CID, and any CID that the modem allocated too late.
+/// A client. On drop, it releases its CIDs, and any CID that the modem allocated too late.
 pub struct Client<'c> {
     qmux: &'c mut dyn QmuxTransport,
-    service: Service,
-    cid: Option<u8>,
+    /// One for each service that the client has used.
+    cids: Vec<(Service, u8)>,
     /// The TID of an allocation without an answer.
     allocating: Option<u16>,
     /// The TIDs of releases without an answer.
@@ -103,24 +103,25 @@ pub struct Client<'c> {
 }
 
 impl<'c> Client<'c> {
-    /// Waits until the modem answers, then allocates a CID. Each allocation takes one of about ten CIDs.
+    /// Waits until the modem answers, then allocates a CID of `service`. Each allocation takes one of about ten CIDs. A
+    /// request to another service allocates a CID of that one.
     ///
-    /// The client, including the release of its CID, is done by `deadline`.
+    /// The client, including the release of its CIDs, is done by `deadline`.
     pub fn allocate(
         qmux: &'c mut dyn QmuxTransport,
         service: Service,
         deadline: Deadline,
     ) -> Result<Self, SessionError> {
-        let mut client = Client::without_cid(qmux, service, deadline);
+        let mut client = Client::without_cid(qmux, deadline);
         // CTL Sync would release the CIDs of all clients.
         client.exchange(ctl::GET_VERSION_INFO, 0, &[])?;
-        client.take_cid()?;
+        client.take_cid(service)?;
         Ok(client)
     }
 
-    fn without_cid(qmux: &'c mut dyn QmuxTransport, service: Service, deadline: Deadline) -> Client<'c> {
+    fn without_cid(qmux: &'c mut dyn QmuxTransport, deadline: Deadline) -> Client<'c> {
         let tid = first_tid() as u16;
-        Client { qmux, service, cid: None, allocating: None, releasing: Vec::new(), tid, deadline }
+        Client { qmux, cids: Vec::new(), allocating: None, releasing: Vec::new(), tid, deadline }
     }
 
     /// Sends a request and returns the answer. A busy modem is asked again until the deadline.
@@ -128,16 +129,16 @@ impl<'c> Client<'c> {
     /// # Errors
     /// The modem's last error, if it answered at all.
     pub fn request(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
-        let cid = match self.cid {
-            Some(cid) => cid,
-            None => self.take_cid()?,
+        let cid = match self.cids.iter().find(|(service, _)| *service == call.service) {
+            Some((_, cid)) => *cid,
+            None => self.take_cid(call.service)?,
         };
         match self.exchange(call, cid, tlvs) {
             // The modem restarted, or another program sent CTL Sync.
             Err(SessionError::Qmi { error: ErrorCode::INVALID_CLIENT_ID, .. }) => {
                 debug!("CID {cid} is no longer valid");
-                self.cid = None;
-                let cid = self.take_cid()?;
+                self.cids.retain(|(service, _)| *service != call.service);
+                let cid = self.take_cid(call.service)?;
                 self.exchange(call, cid, tlvs)
             }
             answered => answered,
@@ -164,11 +165,10 @@ impl<'c> Client<'c> {
         self.deadline.minus(CLEANUP_RESERVE)
     }
 
-    fn take_cid(&mut self) -> Result<u8, SessionError> {
-        let service = self.service.0;
-        let reply = self.exchange(ctl::ALLOCATE_CID, 0, &[(0x01, &[service])])?;
+    fn take_cid(&mut self, service: Service) -> Result<u8, SessionError> {
+        let reply = self.exchange(ctl::ALLOCATE_CID, 0, &[(0x01, &[service.0])])?;
         let cid = reply.read(|tlvs| allocated(tlvs).map(|(_, cid)| cid))?;
-        self.cid = Some(cid);
+        self.cids.push((service, cid));
         Ok(cid)
     }
 
@@ -238,8 +238,11 @@ impl<'c> Client<'c> {
     ///
     /// The request goes to the same service and CID, because each service has its own queue.
     fn flush_stale_reply(&mut self, service: Service, cid: u8, by: Deadline) -> Result<u16, SessionError> {
-        let (call, cid) =
-            if service == Service::DMS { (dms::GET_OPERATING_MODE, cid) } else { (ctl::GET_VERSION_INFO, 0) };
+        let (call, cid) = match service {
+            Service::DMS => (dms::GET_OPERATING_MODE, cid),
+            Service::FOX | Service::FOXAP => (fox::get_fcc_lock(service), cid),
+            _ => (ctl::GET_VERSION_INFO, 0),
+        };
         let tid = self.next_tid(call.service);
         self.qmux.send(&qmi::request(call, cid, tid, &[]), by)?;
         Ok(tid)
@@ -291,12 +294,12 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Releases the CID, and any CID that was allocated too late, and waits for the answers. Before an answer, the
+    /// Releases the CIDs, and any CID that was allocated too late, and waits for the answers. Before an answer, the
     /// request may not have left the host, and closing the port would cancel it.
     fn release(&mut self) -> Result<(), SessionError> {
         let by = self.deadline.minus(CLOSE_RESERVE).at_most(CLEANUP_RESERVE - CLOSE_RESERVE);
-        if let Some(cid) = self.cid.take() {
-            uninterrupted(|| self.send_release(self.service, cid, by))?;
+        while let Some((service, cid)) = self.cids.pop() {
+            uninterrupted(|| self.send_release(service, cid, by))?;
         }
         if self.allocating.is_some() {
             uninterrupted(|| self.flush_stale_reply(Service::CTL, 0, by))?;
@@ -320,7 +323,7 @@ impl<'c> Client<'c> {
 impl Drop for Client<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
-            debug!("the CID was not released: {error}");
+            debug!("a CID was not released: {error}");
         }
     }
 }

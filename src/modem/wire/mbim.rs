@@ -38,6 +38,10 @@ impl Uuid {
     pub const QMI: Uuid = Uuid(0xd1a30bc2_f97a_6e43_bf65_c7e24fb0f0d3_u128.to_be_bytes());
     /// Quectel: CID 1 is the radio state, u32: 0 off, 1 on, 4 FCC locked.
     pub const QUECTEL: Uuid = Uuid(0x11223344_5566_7788_99aa_bbccddeeff11_u128.to_be_bytes());
+    /// Intel Mutual Authentication: CID 1 is the FCC lock. QUERY is answered with two u32: mode (0 no lock), state (0
+    /// locked), each in its low byte. SET takes two u32: 0 and 0 asks for a challenge, 1 and the response answers it. Its
+    /// answer has two u32: whether there is a challenge, challenge.
+    pub const INTEL_MUTUAL_AUTHENTICATION: Uuid = Uuid(0xf85d46ef_ab26_4081_9868_4d183c0a3aec_u128.to_be_bytes());
     /// Basic Connect: CID 3 is the radio state, answered with two u32: hardware switch, software switch.
     pub const BASIC_CONNECT: Uuid = Uuid(0xa289cc33_bcbb_8b4f_b6b0_133ec2aae6df_u128.to_be_bytes());
     /// mbim-proxy's own: CID 1 takes the path of the port.

@@ -8,6 +8,7 @@
 pub mod at;
 pub mod mbim;
 pub mod qmi;
+pub mod xmm;
 
 /// Why bytes are not the message that they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -161,9 +162,10 @@ mod tests {
             ),
             hex("07000080 1C000000 07000000 02000000 00000000 D1A30BC2F97A6E43"),
             b"\r\n+GTFCCLOCKGEN: 0x1234abcd\r\n\r\nOK\r\n".to_vec(),
+            hex("22000000 020400000022 02040000018f 11000101 020411000101 020400000000 020400000001"),
         ];
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-        let mut framers = [qmi::framer(), mbim::framer(), at::framer()];
+        let mut framers = [qmi::framer(), mbim::framer(), at::framer(), xmm::framer()];
         let mut reassembly = mbim::Reassembly::default();
         for _ in 0..50_000 {
             let mut bytes = seeds[noise.next() % seeds.len()].clone();
@@ -177,6 +179,7 @@ mod tests {
                 assert!(message.tlvs.iter().map(|(_, value)| value.len() + 3).sum::<usize>() <= bytes.len());
             }
             let _ = mbim::Message::parse(&bytes);
+            let _ = xmm::Message::parse(&bytes).map(|message| message.answer_to(xmm::FCC_LOCK_QUERY));
             if let Ok(Some(whole)) = reassembly.push(&bytes) {
                 let _ = mbim::Message::parse(&whole);
             }

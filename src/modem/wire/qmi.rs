@@ -31,6 +31,9 @@ pub struct Service(pub u8);
 impl Service {
     pub const CTL: Service = Service(0x00);
     pub const DMS: Service = Service(0x02);
+    /// Foxconn's own, and that of its application processor. Their message ids are those that Foxconn added to DMS.
+    pub const FOX: Service = Service(0xe3);
+    pub const FOXAP: Service = Service(0xe4);
 }
 
 impl fmt::Display for Service {
@@ -38,6 +41,8 @@ impl fmt::Display for Service {
         match *self {
             Service::CTL => f.write_str("CTL"),
             Service::DMS => f.write_str("DMS"),
+            Service::FOX => f.write_str("FOX"),
+            Service::FOXAP => f.write_str("FOXAP"),
             Service(other) => write!(f, "service {other:#04x}"),
         }
     }
@@ -95,6 +100,8 @@ impl Call {
             dms::SWI_SET_USB_COMPOSITION,
             dms::SET_FCC_AUTHENTICATION,
             dms::FOXCONN_SET_FCC_AUTHENTICATION,
+            fox::set_fcc_authentication(Service::FOX),
+            fox::set_fcc_authentication(Service::FOXAP),
         ]
         .contains(&self)
     }
@@ -143,6 +150,26 @@ pub mod dms {
     pub const SET_FCC_AUTHENTICATION: Call = call(0x555f, "DMS Set FCC Authentication");
     /// Foxconn. Version 1, TLV 0x01: u8 0. Version 2, in this order, TLV 0x01: string, TLV 0x02: u8 `'0'`.
     pub const FOXCONN_SET_FCC_AUTHENTICATION: Call = call(0x5571, "DMS Foxconn Set FCC Authentication");
+}
+
+pub mod fox {
+    use super::{Call, Service};
+
+    /// Of [`Service::FOX`], for both services. TLV 0x01: u8, 0 mcfg, 2 apps. Answer, TLV 0x01: string.
+    pub const GET_FIRMWARE_VERSION: Call = Call { service: Service::FOX, id: 0x555e, name: "FOX Get Firmware Version" };
+
+    /// Answer, TLV 0x01: u8, 0 unlocked, 1 locked.
+    pub const fn get_fcc_lock(service: Service) -> Call {
+        let name = if service.0 == Service::FOX.0 { "FOX Get FCC Lock" } else { "FOXAP Get FCC Lock" };
+        Call { service, id: 0x5570, name }
+    }
+
+    /// In this order, TLV 0x01: string, TLV 0x02: u8 `'0'`, as of [`super::dms::FOXCONN_SET_FCC_AUTHENTICATION`].
+    pub const fn set_fcc_authentication(service: Service) -> Call {
+        let is_fox = service.0 == Service::FOX.0;
+        let name = if is_fox { "FOX Set FCC Authentication" } else { "FOXAP Set FCC Authentication" };
+        Call { service, id: 0x5571, name }
+    }
 }
 
 /// One QMI message, borrowed from the frame that brought it.
@@ -309,6 +336,8 @@ pub enum OperatingMode {
 }
 
 impl OperatingMode {
+    pub const UNKNOWN: OperatingMode = OperatingMode::Other(0xff);
+
     /// Whether the radio is off and the modem otherwise at work, as it is under an FCC lock.
     pub fn is_low_power(self) -> bool {
         matches!(self, OperatingMode::LowPower | OperatingMode::PersistentLowPower | OperatingMode::ModeOnlyLowPower)
@@ -358,6 +387,7 @@ impl fmt::Display for OperatingMode {
             OperatingMode::ShuttingDown => "shutting-down",
             OperatingMode::PersistentLowPower => "persistent-low-power",
             OperatingMode::ModeOnlyLowPower => "mode-only-low-power",
+            OperatingMode::Other(0xff) => "unknown",
             OperatingMode::Other(other) => return write!(f, "operating mode {other}"),
         })
     }
@@ -498,6 +528,13 @@ mod tests {
             (
                 request(FOXCONN_GET_FIRMWARE_VERSION, 0x14, 9, &[(1, &[0])]),
                 "01 10 00 00 02 14 00 09 00 5E 55 04 00 01 01 00 00",
+            ),
+            (request(ctl::ALLOCATE_CID, 0, 1, &[(1, &[0xe3])]), "01 0F 00 00 00 00 00 01 22 00 04 00 01 01 00 E3"),
+            (request(fox::get_fcc_lock(Service::FOX), 1, 2, &[]), "01 0C 00 00 E3 01 00 02 00 70 55 00 00"),
+            (request(fox::get_fcc_lock(Service::FOXAP), 1, 2, &[]), "01 0C 00 00 E4 01 00 02 00 70 55 00 00"),
+            (
+                request(fox::GET_FIRMWARE_VERSION, 1, 3, &[(1, &[2])]),
+                "01 10 00 00 E3 01 00 03 00 5E 55 04 00 01 01 00 02",
             ),
         ] {
             assert_eq!(frame, hex(expected));

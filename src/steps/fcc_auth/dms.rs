@@ -1,13 +1,14 @@
-//! The procedures of the device management service: Sierra's and Foxconn's.
+//! The procedures over QMI: Sierra's and Foxconn's.
 
 use super::{
-    NO_SUCH_LOCK, Radio, Said, after_unlock, no_lock, online_already, unlocked, unlocked_and_off_again, unlocked_before,
+    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, still_locked, unlocked,
+    unlocked_and_off_again, unlocked_before,
 };
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::{Client, QmuxTransport};
 use crate::modem::wire::Malformed;
-use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service, dms};
+use crate::modem::wire::qmi::{Call, ErrorCode, OfflineReason, OperatingMode, Service, dms, fox};
 use crate::outcome::Outcome;
 use log::debug;
 use md5::{Digest, Md5};
@@ -17,6 +18,8 @@ use std::time::Duration;
 const WATCH: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// How long a modem that accepted the unlock may report the lock.
+const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
 /// What the last look is given to be answered in.
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
@@ -68,23 +71,82 @@ pub fn foxconn(
     }
 }
 
+/// Foxconn's own services report the lock. Their messages are those of version 2.
+pub fn fox(
+    qmux: &mut dyn QmuxTransport,
+    service: Service,
+    magic: &str,
+    stays_off: Option<&str>,
+    deadline: Deadline,
+) -> Result<Outcome, SessionError> {
+    let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
+    if let Some(why_not) = unless_in_low_power(&mut client)? {
+        return Ok(why_not);
+    }
+    match fox_lock(&mut client, service) {
+        Ok(FOX_LOCKED) => {}
+        Ok(FOX_UNLOCKED) => return Ok(unlocked_before(look(&mut client)?)),
+        Ok(other) => return Ok(Outcome::Unchanged(format!("left alone: the state of the modem's lock is {other}"))),
+        Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, look(&mut client)?)),
+        Err(error) => return Err(error),
+    }
+    let set = fox::set_fcc_authentication(service);
+    match foxconn_authenticate(&mut client, fox::GET_FIRMWARE_VERSION, set, magic) {
+        Ok(()) => after_unlock(fox_conclude(&mut client, service, stays_off)),
+        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut client)?)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Unlike DMS, Foxconn's services tell a lock from a radio that the user switched off.
+pub fn ask_fox(qmux: &mut dyn QmuxTransport, service: Service, deadline: Deadline) -> Result<Said, SessionError> {
+    let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
+    let Power { mode, .. } = Power::read(&mut client)?;
+    let locked = match fox_lock(&mut client, service) {
+        Err(error) if error.is_unsupported() => false,
+        lock => lock? == FOX_LOCKED,
+    };
+    Ok(Said { operating_mode: mode, locked: Some(locked) })
+}
+
+const FOX_UNLOCKED: u8 = 0;
+const FOX_LOCKED: u8 = 1;
+
+fn fox_lock(client: &mut Client, service: Service) -> Result<u8, SessionError> {
+    client.request(fox::get_fcc_lock(service), &[])?.read(|tlvs| tlvs.u8(0x01, "FCC lock"))
+}
+
+fn fox_conclude(client: &mut Client, service: Service, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+    let until = client.work_deadline().minus(LAST_LOOK).at_most(UNLOCKS_WITHIN);
+    while fox_lock(client, service)? == FOX_LOCKED {
+        if until.has_passed() {
+            return Ok(still_locked());
+        }
+        client.pause(until.at_most(FIRST_PAUSE))?;
+    }
+    let radio = look(client)?;
+    conclude(client, radio, stays_off)
+}
+
 fn foxconn_version_2(dms: &mut Client, magic: &str) -> Result<(), SessionError> {
+    foxconn_authenticate(dms, dms::FOXCONN_GET_FIRMWARE_VERSION, dms::FOXCONN_SET_FCC_AUTHENTICATION, magic)
+}
+
+fn foxconn_authenticate(client: &mut Client, get_version: Call, set: Call, magic: &str) -> Result<(), SessionError> {
     const MCFG: u8 = 0;
     const APPS: u8 = 2;
-    let mut version = |of: u8| {
-        dms.request(dms::FOXCONN_GET_FIRMWARE_VERSION, &[(0x01, &[of])])?
-            .read(|tlvs| tlvs.string(0x01, "firmware version"))
-    };
+    let mut version =
+        |of: u8| client.request(get_version, &[(0x01, &[of])])?.read(|tlvs| tlvs.string(0x01, "firmware version"));
     let (firmware, apps) = (version(MCFG)?, version(APPS)?);
-    let imei = dms.request(dms::GET_IDS, &[])?.read(|tlvs| tlvs.string(0x11, "IMEI"))?;
-    let proof = foxconn_proof(&firmware, &apps, &imei, magic);
+    let imei = client.request(dms::GET_IDS, &[])?.read(|tlvs| tlvs.string(0x11, "IMEI"))?;
+    let proof = foxconn_proof(SALT, &firmware, &apps, &imei, magic);
     // The modem reads them in this order.
-    dms.request(dms::FOXCONN_SET_FCC_AUTHENTICATION, &[(0x01, proof.as_bytes()), (0x02, b"0")])?;
+    client.request(set, &[(0x01, proof.as_bytes()), (0x02, b"0")])?;
     Ok(())
 }
 
-/// `refused` is what came of version 2; it is what a person is told where version 1 is refused too, unless the modem
-/// does not know version 2 at all.
+/// `refused` is the answer to version 2. It is reported if version 1 is refused too, unless the modem does not know version
+/// 2 at all.
 fn foxconn_version_1(dms: &mut Client, refused: SessionError) -> Result<(), SessionError> {
     let SessionError::Qmi { error: code, .. } = &refused else { return Err(refused) };
     if matches!(*code, ErrorCode::NO_EFFECT | ErrorCode::HARDWARE_RESTRICTED) || code.is_transient() {
@@ -101,14 +163,16 @@ fn foxconn_version_1(dms: &mut Client, refused: SessionError) -> Result<(), Sess
     }
 }
 
-/// The salt, which may be any four characters, and the MD5 in hex of firmware, apps version, IMEI, salt and magic. Of
-/// the firmware's version the last two fields do not count.
-fn foxconn_proof(firmware: &str, apps: &str, imei: &str, magic: &str) -> String {
-    const SALT: &str = "salt";
+/// Any four characters.
+const SALT: &str = "salt";
+
+/// The salt, and the MD5 in hex of firmware, apps version, IMEI, salt and magic. The last two fields of the firmware's
+/// version do not count.
+fn foxconn_proof(salt: &str, firmware: &str, apps: &str, imei: &str, magic: &str) -> String {
     let firmware = firmware.rsplitn(3, '.').nth(2).unwrap_or_default();
     let digest = Md5::new().chain_update(firmware).chain_update(apps).chain_update(imei);
-    let digest = digest.chain_update(SALT).chain_update(magic).finalize();
-    format!("{SALT}{:032x}", u128::from_be_bytes(digest.into()))
+    let digest = digest.chain_update(salt).chain_update(magic).finalize();
+    format!("{salt}{:032x}", u128::from_be_bytes(digest.into()))
 }
 
 /// What to say of a modem that is not in low power, and so not locked, or in a mode that somebody chose.
@@ -173,9 +237,9 @@ fn conclude(dms: &mut Client, radio: Radio, stays_off: Option<&str>) -> Result<O
     match stays_off {
         Some(why) if radio == Radio::On => {
             dms.request(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::LowPower.into()])])?;
-            Ok(unlocked_and_off_again(why))
+            Ok(unlocked_and_off_again(UNLOCKED, why))
         }
-        _ => Ok(unlocked(radio, stays_off)),
+        _ => Ok(unlocked(UNLOCKED, radio, stays_off)),
     }
 }
 
@@ -183,11 +247,18 @@ fn conclude(dms: &mut Client, radio: Radio, stays_off: Option<&str>) -> Result<O
 mod tests {
     use super::*;
 
-    /// Against `printf %s T99W175.F0.1.0.0.9.GC.004 01.00.00.01 359072060000001 salt foxc | md5sum`.
     #[test]
     fn the_proof_is_what_the_modem_computes() {
-        let proof = foxconn_proof("T99W175.F0.1.0.0.9.GC.004.079.A1", "01.00.00.01", "359072060000001", "foxc");
+        // Made by md5sum.
+        let proof = foxconn_proof("salt", "T99W175.F0.1.0.0.9.GC.004.079.A1", "01.00.00.01", "359072060000001", "foxc");
         assert_eq!(proof, "salt9845966bd27f97813370fdbad8bc6ad7");
-        assert_eq!(proof.len(), 36);
+        for (magic, digest) in [
+            ("foxc", "786de4d1f7eac87e5805cab26ad95878"),
+            ("FDE1", "827cd884a919747e1dad46238e46fd89"),
+            ("FDE2", "633bc0e8d9175b6e166e283a134dd9f6"),
+        ] {
+            let proof = foxconn_proof("abcd", "FDE.F0.3.2.0.3.TO.002", "020", "490154203237518", magic);
+            assert_eq!(proof, format!("abcd{digest}"));
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! The messages of an unlock, byte for byte, for people: what is sent to a locked modem, in its order.
 
-use super::{Protocol, mbim_radio, quectel};
+use super::{Protocol, intel, mbim_radio, quectel};
 use crate::database::quirks::Procedure;
 use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
 use crate::modem::wire::mbim::{Body, Message};
-use crate::modem::wire::qmi::{self, Call, Service, ctl, dms};
+use crate::modem::wire::qmi::{self, Call, Service, ctl, dms, fox};
+use crate::modem::wire::xmm;
 use std::fmt::Write as _;
 
-/// A line a message: its name and its bytes in hex. What only the modem can give, or is counted on, is 0: CID, TID, and
-/// how long a control transfer may be. A message that holds what the modem answered to those before stands without its
-/// bytes.
+/// One line for each message: its name, and its bytes in hex. What only the modem knows is 0: CID, TID, and the length of a
+/// control transfer. A message that depends on earlier answers is shown without its bytes.
 pub fn messages(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
     let mut lines = requests(procedure, protocol);
     if protocol == Protocol::Mbim {
@@ -21,15 +21,26 @@ pub fn messages(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
 }
 
 fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
-    const DMS: u8 = Service::DMS.0;
-    let own: &[(Call, &[u8])] = match (procedure, protocol) {
-        (Procedure::Sierra, _) => &[(dms::SET_FCC_AUTHENTICATION, &[])],
-        (Procedure::Foxconn { .. }, _) => &[
-            (dms::FOXCONN_GET_FIRMWARE_VERSION, &[0]),
-            (dms::FOXCONN_GET_FIRMWARE_VERSION, &[2]),
-            (dms::GET_IDS, &[]),
-            (dms::FOXCONN_SET_FCC_AUTHENTICATION, &[]),
+    let own: Vec<(Call, Vec<u8>)> = match (procedure, protocol) {
+        (Procedure::Sierra, _) => vec![(dms::SET_FCC_AUTHENTICATION, Vec::new())],
+        (Procedure::Foxconn { service: Service::DMS, .. }, _) => vec![
+            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![0]),
+            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![2]),
+            (dms::GET_IDS, Vec::new()),
+            (dms::FOXCONN_SET_FCC_AUTHENTICATION, Vec::new()),
         ],
+        (Procedure::Foxconn { service, .. }, _) => {
+            let lock = fox::get_fcc_lock(*service);
+            let allocate = |service: Service| (ctl::ALLOCATE_CID, vec![service.0]);
+            let versions = [(fox::GET_FIRMWARE_VERSION, vec![0]), (fox::GET_FIRMWARE_VERSION, vec![2])];
+            let mut own = vec![allocate(*service), (lock, Vec::new())];
+            own.extend((*service != Service::FOX).then(|| allocate(Service::FOX)));
+            own.extend(versions);
+            own.push((dms::GET_IDS, Vec::new()));
+            own.push((fox::set_fcc_authentication(*service), Vec::new()));
+            own.push((lock, Vec::new()));
+            own
+        }
         (Procedure::Quectel, Protocol::Mbim) => {
             return vec![
                 mbim(mbim_radio::QUERY, &[]),
@@ -37,28 +48,49 @@ fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
                 mbim(quectel::SET, &quectel::ON.to_le_bytes()),
             ];
         }
-        (Procedure::Rolling { .. }, Protocol::At) => {
-            let commands = ["ATE0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", "at+gtfcclockver=0x…"];
+        (Procedure::Gtfcclock(_), Protocol::At) => {
+            let commands = ["ATE0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", "at+gtfcclockver=…"];
             return commands.map(str::to_owned).into();
         }
-        (Procedure::Quectel | Procedure::Rolling { .. }, _) => return Vec::new(),
+        (Procedure::Intel { .. }, Protocol::Mbim) => {
+            return vec![
+                mbim(mbim_radio::QUERY, &[]),
+                mbim(intel::QUERY, &[]),
+                mbim(intel::CHALLENGE, &intel::NO_RESPONSE),
+                format!("{}: with the answer to the challenge", intel::RESPONSE.name),
+                mbim(intel::QUERY, &[]),
+            ];
+        }
+        (Procedure::Xmm { .. }, Protocol::XmmRpc) => {
+            let line = |call: xmm::Call| format!("{}: {}", call.name, hex(&xmm::request(call, 0)));
+            let answer = format!("{}: with the answer to the challenge", xmm::FCC_LOCK_RESPONSE.name);
+            return vec![line(xmm::FCC_LOCK_QUERY), line(xmm::FCC_LOCK_CHALLENGE), answer];
+        }
+        _ => return Vec::new(),
     };
-    let around = [(ctl::GET_VERSION_INFO, &[][..]), (ctl::ALLOCATE_CID, &[DMS]), (dms::GET_OPERATING_MODE, &[])];
-    let after = [(dms::GET_OPERATING_MODE, &[][..]), (ctl::RELEASE_CID, &[DMS, 0])];
-    let all = around.iter().chain(own).chain(&after);
-    all.map(|(call, value)| {
-        if *call == dms::FOXCONN_SET_FCC_AUTHENTICATION {
-            return format!("{}: with a hash over these answers", call.name);
-        }
-        let tlv = [(0x01, *value)];
-        let frame = qmi::request(*call, 0, 0, if value.is_empty() { &[] } else { &tlv });
-        if protocol == Protocol::Mbim {
-            format!("{} in {}", call.name, mbim(QMI, &frame))
-        } else {
-            format!("{}: {}", call.name, hex(&frame))
-        }
-    })
-    .collect()
+    let dms = Service::DMS.0;
+    let look = (dms::GET_OPERATING_MODE, Vec::new());
+    let mut all = vec![(ctl::GET_VERSION_INFO, Vec::new()), (ctl::ALLOCATE_CID, vec![dms]), look.clone()];
+    let mut services: Vec<u8> = vec![dms];
+    services.extend(own.iter().filter(|(call, _)| *call == ctl::ALLOCATE_CID).flat_map(|(_, service)| service));
+    all.extend(own);
+    all.push(look);
+    // The last CID is released first.
+    all.extend(services.into_iter().rev().map(|service| (ctl::RELEASE_CID, vec![service, 0])));
+    all.iter()
+        .map(|(call, value)| {
+            if call.id == dms::FOXCONN_SET_FCC_AUTHENTICATION.id {
+                return format!("{}: with a hash over these answers", call.name);
+            }
+            let tlv = [(0x01, value.as_slice())];
+            let frame = qmi::request(*call, 0, 0, if value.is_empty() { &[] } else { &tlv });
+            if protocol == Protocol::Mbim {
+                format!("{} in {}", call.name, mbim(QMI, &frame))
+            } else {
+                format!("{}: {}", call.name, hex(&frame))
+            }
+        })
+        .collect()
 }
 
 fn mbim(command: Command, buffer: &[u8]) -> String {
@@ -81,20 +113,26 @@ mod tests {
     use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::scripted::{Face, Modem};
     use crate::modem::transport::Transport;
-    use crate::steps::fcc_auth::run;
+    use crate::steps::fcc_auth::{Keys, run};
     use std::time::Duration;
 
     /// What is told is what is said, but for looks at the mode that are repeated.
     #[test]
     fn what_a_person_is_told_is_what_the_modem_gets() {
         for (face, protocol) in [(Face::Qmi, Protocol::Qmi), (Face::Mbim, Protocol::Mbim)] {
-            let foxconn = Procedure::Foxconn { magic: "foxc".to_owned() };
-            for (procedure, version) in [(Procedure::Sierra, None), (foxconn, Some(2))] {
+            let foxconn = |service, magic: &str| Procedure::Foxconn { service, magic: magic.to_owned() };
+            for (procedure, version, fox) in [
+                (Procedure::Sierra, None, None),
+                (foxconn(Service::DMS, "foxc"), Some(2), None),
+                (foxconn(Service::FOX, "FDE1"), None, Some(Service::FOX)),
+                (foxconn(Service::FOXAP, "FDE2"), None, Some(Service::FOXAP)),
+            ] {
                 let mut modem = Modem::locked(face);
                 modem.foxconn = version;
+                modem.fox = fox.map(|service| (service, 1));
                 let transport = Transport { port: &mut modem, protocol, proxied: None };
                 let _clock = StoppedClock::stop();
-                run(transport, &procedure, None, Deadline::after(Duration::from_secs(2)));
+                run(transport, &procedure, Keys::none(), None, Deadline::after(Duration::from_secs(2)));
                 modem.seen.dedup();
                 let told = messages(&procedure, protocol);
                 let names: Vec<&str> =
@@ -108,6 +146,9 @@ mod tests {
                     dms::GET_IDS,
                     dms::FOXCONN_GET_FIRMWARE_VERSION,
                     dms::FOXCONN_SET_FCC_AUTHENTICATION,
+                    fox::GET_FIRMWARE_VERSION,
+                    fox::get_fcc_lock(fox.unwrap_or(Service::FOX)),
+                    fox::set_fcc_authentication(fox.unwrap_or(Service::FOX)),
                 ];
                 let mut ids: Vec<u16> = names
                     .iter()

@@ -1,14 +1,14 @@
 //! Quectel's: the radio state of a vendor's MBIM service.
 
 use super::{
-    NO_SUCH_LOCK, Radio, Said, after_unlock, mbim_radio, no_lock, online_already, unlocked, unlocked_and_off_again,
-    unlocked_before,
+    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, mbim_radio, no_lock, online_already, still_locked, unlocked,
+    unlocked_and_off_again, unlocked_before,
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::Fields;
 use crate::modem::wire::mbim::{CommandType, Uuid};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use std::time::Duration;
 
 pub const QUERY: Command =
@@ -54,19 +54,16 @@ fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, S
     let until = session.work_deadline().minus(PAUSE).at_most(WATCH);
     while state(session)? == FCC_LOCKED {
         if until.has_passed() {
-            return Ok(Outcome::Failed(Failure::new(
-                "the modem took the unlock, and says that it is locked still",
-                "power it off and on; if it stays so, send in what `wwan-quirks report` prints",
-            )));
+            return Ok(still_locked());
         }
         session.pause(until.at_most(PAUSE))?;
     }
     match (look(session)?, stays_off) {
         (Radio::On, Some(why)) => {
             mbim_radio::switch_off(session)?;
-            Ok(unlocked_and_off_again(why))
+            Ok(unlocked_and_off_again(UNLOCKED, why))
         }
-        (radio, _) => Ok(unlocked(radio, stays_off)),
+        (radio, _) => Ok(unlocked(UNLOCKED, radio, stays_off)),
     }
 }
 

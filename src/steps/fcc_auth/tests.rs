@@ -1,4 +1,5 @@
 use super::*;
+use crate::database::quirks::{ByteOrder, Gtfcclock, Number};
 use crate::host::deadline::clock::StoppedClock;
 use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::Link;
@@ -29,7 +30,7 @@ fn unlock_by(procedure: &Procedure, stays_off: Option<&str>, modem: &mut Modem, 
     let clock = StoppedClock::stop();
     let proxied = modem.behind_proxy.map(Path::new);
     let transport = Transport { port: modem, protocol, proxied };
-    let outcome = run(transport, procedure, stays_off, Deadline::after(budget));
+    let outcome = run(transport, procedure, Keys::none(), stays_off, Deadline::after(budget));
     let took = clock.elapsed();
     assert!(took < budget + SLACK, "{took:?} of {budget:?}: {outcome:?}");
     if modem.gone_at.is_none() {
@@ -151,7 +152,7 @@ fn refusals_are_told_apart() {
 fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
     #[track_caller]
     fn assert_nothing(outcome: Outcome, reason: &str) {
-        let Outcome::Unchanged(why) = &outcome else { panic!("{outcome:?}") };
+        let Outcome::NoLock(why) = &outcome else { panic!("{outcome:?}") };
         assert!(why.starts_with(reason) && why.contains("the radio stays in low-power"), "{why}");
     }
     // The firmware does not know the message.
@@ -171,7 +172,7 @@ fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
         let run = |mut modem| unlock_by(&procedure, None, &mut modem, BUDGET);
         assert_nothing(run(generic([1, 0])), NO_SUCH_LOCK);
         assert_eq!(run(generic([1, 1])), online_already());
-        let Outcome::Unchanged(why) = run(generic([0, 1])) else { panic!() };
+        let Outcome::NoLock(why) = run(generic([0, 1])) else { panic!() };
         assert!(why.contains("a hardware switch"), "{why}");
     }
     // In QMI composition.
@@ -404,7 +405,7 @@ fn a_cid_whose_answer_is_lost_is_asked_for_again() {
     modem.loses = Some(ctl::ALLOCATE_CID.id);
     let transport = Transport { port: &mut modem, protocol: Protocol::Qmi, proxied: None };
     let _clock = StoppedClock::stop();
-    let outcome = run(transport, &Procedure::Sierra, None, Deadline::after(Duration::from_secs(10)));
+    let outcome = run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(10)));
     assert_eq!(outcome, online());
     // The other one is known to nobody.
     assert_eq!((modem.allocations, modem.cids.len()), (2, 1));
@@ -479,7 +480,7 @@ fn garbage_is_passed_over_and_told_if_there_is_nothing_else() {
         let mut garbling = Garbling(Modem::locked(face));
         let transport = Transport { port: &mut garbling, protocol, proxied: None };
         let _clock = StoppedClock::stop();
-        let outcome = run(transport, &Procedure::Sierra, None, Deadline::after(BUDGET));
+        let outcome = run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(BUDGET));
         assert_trouble(outcome, true, "bytes that are not part of the protocol");
         assert!(!garbling.0.is_open);
     }
@@ -611,7 +612,7 @@ fn foxconn(version: u8, face: Face) -> Modem {
 }
 
 fn foxc() -> Procedure {
-    Procedure::Foxconn { magic: "foxc".to_owned() }
+    Procedure::Foxconn { service: Service::DMS, magic: "foxc".to_owned() }
 }
 
 #[test]
@@ -638,7 +639,7 @@ fn foxconns_refusals_are_told() {
         modem.auth_error = 34;
         assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AuthenticationFailed (34)");
         assert_eq!(modem.count(0x5571), 2);
-        let wrong = Procedure::Foxconn { magic: "FDE1".to_owned() };
+        let wrong = Procedure::Foxconn { service: Service::DMS, magic: "FDE1".to_owned() };
         assert_trouble(unlock_by(&wrong, None, &mut foxconn(2, face), BUDGET), false, "AuthenticationFailed (34)");
         let mut modem = foxconn(1, face);
         modem.auth_error = 82;
@@ -647,6 +648,74 @@ fn foxconns_refusals_are_told() {
         modem.auth_error = 83;
         assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "a hardware switch");
         assert_eq!(modem.count(0x5571), 1);
+    }
+}
+
+const FOX_SERVICES: [(Service, &str); 2] = [(Service::FOX, "FDE1"), (Service::FOXAP, "FDE2")];
+
+fn fox(service: Service, state: u8, face: Face) -> Modem {
+    let mut modem = Modem::locked(face);
+    modem.fox = Some((service, state));
+    modem.looks_until_online = 0;
+    modem
+}
+
+fn unlock_fox(service: Service, magic: &str, modem: &mut Modem) -> Outcome {
+    unlock_by(&Procedure::Foxconn { service, magic: magic.to_owned() }, None, modem, BUDGET)
+}
+
+#[test]
+fn foxconns_services_are_asked_first_and_unlocked_if_locked() {
+    for (face, (service, magic)) in FACES.into_iter().flat_map(|face| FOX_SERVICES.map(|service| (face, service))) {
+        let mut modem = fox(service, 1, face);
+        assert_eq!(unlock_fox(service, magic, &mut modem), online());
+        assert_eq!(modem.fox, Some((service, 0)));
+        let own: Vec<_> = modem.seen.iter().copied().filter(|id| *id == 0x25 || *id >= 0x5550).collect();
+        assert_eq!(own, [0x5570, 0x555e, 0x555e, 0x25, 0x5571, 0x5570]);
+        assert_eq!(modem.allocations, if service == Service::FOX { 2 } else { 3 });
+        for (state, words) in [(0, "was unlocked already; the"), (7, "left alone: the state")] {
+            let mut modem = fox(service, state, face);
+            let (Outcome::Unchanged(why) | Outcome::SwitchedOff(why)) = unlock_fox(service, magic, &mut modem) else {
+                panic!("state {state}")
+            };
+            assert!(why.starts_with(words), "{why}");
+            assert_eq!(modem.count(0x5571), 0);
+        }
+        let mut modem = fox(service, 1, face);
+        modem.mode = 0;
+        assert_eq!(unlock_fox(service, magic, &mut modem), online_already());
+        assert_eq!(modem.allocations, 1);
+    }
+}
+
+#[test]
+fn foxconns_services_refuse_and_fail_in_several_ways() {
+    for (face, (service, magic)) in FACES.into_iter().flat_map(|face| FOX_SERVICES.map(|service| (face, service))) {
+        let trouble = |with: &dyn Fn(&mut Modem), unfinished, words: &str| {
+            let mut modem = fox(service, 1, face);
+            with(&mut modem);
+            assert_trouble(unlock_fox(service, magic, &mut modem), unfinished, words);
+        };
+        trouble(&|modem| modem.auth_error = 1, false, "MalformedMessage (1)");
+        trouble(&|modem| modem.auth_error = 83, false, "a hardware switch");
+        trouble(&|modem| modem.stays_locked = true, false, "still reports that it is locked");
+        trouble(&|modem| modem.mute_to = vec![0x5570], true, "no answer to FOX");
+        trouble(&|modem| modem.mute_to = vec![0x555e], true, "no answer to FOX Get Firmware Version");
+        trouble(&|modem| modem.quiet_on = vec![0x5571], true, "no answer to FOX");
+        trouble(&|modem| modem.has_no_cid = true, false, "no client ID left");
+        assert_trouble(unlock_fox(service, "FDE3", &mut fox(service, 1, face)), false, "AuthenticationFailed (34)");
+        // Firmware without the service, or without the message.
+        let other = FOX_SERVICES.map(|(service, _)| service).into_iter().find(|other| *other != service);
+        for without in [None, other] {
+            let mut modem = fox(service, 1, face);
+            modem.fox = without.map(|other| (other, 1));
+            let Outcome::NoLock(why) = unlock_fox(service, magic, &mut modem) else { panic!("not passed over") };
+            assert!(why.starts_with("its firmware has no lock of this kind"), "{why}");
+        }
+        // The modem forgets its clients, and other clients' answers come in between.
+        let mut modem = fox(service, 1, face);
+        (modem.chatters, modem.forgets_at) = (true, Some(3));
+        assert_eq!(unlock_fox(service, magic, &mut modem), online());
     }
 }
 
@@ -688,12 +757,111 @@ fn quectels_refusals_are_told() {
     modem.auth_error = 28;
     assert_trouble(unlock_quectel(&mut modem), false, "OperationNotAllowed (28)");
     let mut modem = quectel(4);
-    modem.quectel_stays_locked = true;
-    assert_trouble(unlock_quectel(&mut modem), false, "locked still");
-    let rolling = Procedure::Rolling { interface: 3, oem_strings: Vec::new() };
+    modem.stays_locked = true;
+    assert_trouble(unlock_quectel(&mut modem), false, "still reports that it is locked");
+    let gtfcclock = Procedure::Gtfcclock(Gtfcclock {
+        interface: Some(3),
+        byte_order: ByteOrder::BigEndian,
+        number: Number::Hex,
+        oem_strings: Vec::new(),
+    });
     let mut modem = Modem::locked(Face::Qmi);
-    assert_trouble(unlock_by(&rolling, None, &mut modem, BUDGET), false, "cannot run over QMI");
+    assert_trouble(unlock_by(&gtfcclock, None, &mut modem, BUDGET), false, "cannot run over QMI");
     assert_eq!(modem.transfers, 0);
+}
+
+const LENOVO: &str = "KHOIHGIUCCHHII";
+
+fn intel(mode: u32, state: u32) -> Modem {
+    let mut modem = Modem::locked(Face::Mbim);
+    modem.intel = Some([mode, state]);
+    modem
+}
+
+fn unlock_intel(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, budget: Duration) -> Outcome {
+    let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
+    let before = tried.clone();
+    let procedure = Procedure::Intel { oem_strings };
+    let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
+    let clock = StoppedClock::stop();
+    let transport = Transport { port: modem, protocol: Protocol::Mbim, proxied: None };
+    let outcome = run(transport, &procedure, keys, None, Deadline::after(budget));
+    assert!(clock.elapsed() < budget + SLACK, "{outcome:?}");
+    assert!(modem.gone_at.is_some() || !modem.is_open, "{outcome:?}");
+    outcome
+}
+
+#[test]
+fn intels_lock_is_asked_first_and_its_challenge_is_answered() {
+    let mut modem = intel(1, 0);
+    let Outcome::StillOff(what) = unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET) else {
+        panic!("not unlocked")
+    };
+    assert!(what.starts_with("unlocked with the key of OEM string 1 of the quirk; the radio stays"), "{what}");
+    let seen: Vec<u16> = modem.seen.iter().copied().filter(|id| *id >= 0x9000).collect();
+    assert_eq!(seen, [0x9100, 0x9101, 0x9102, 0x9100]);
+    // No lock, unlocked before, and the high bytes of both words.
+    for (mode, state) in [(0, 0), (1, 1), (0x100, 0), (2, 0xff)] {
+        let mut modem = intel(mode, state);
+        let Outcome::SwitchedOff(why) = unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET) else {
+            panic!("mode {mode}, state {state}")
+        };
+        assert!(why.starts_with("was unlocked already; the"), "{why}");
+        assert_eq!(modem.count(0x9101), 0);
+    }
+    let mut modem = intel(1, 0);
+    modem.mbim_radio = Some([1, 1]);
+    assert_eq!(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), online_already());
+    let Outcome::NoLock(why) = unlock_intel(&mut Modem::locked(Face::Mbim), &[LENOVO], &mut Vec::new(), BUDGET) else {
+        panic!("not passed over")
+    };
+    assert!(why.starts_with("its firmware has no lock of this kind"), "{why}");
+}
+
+#[test]
+fn intels_lock_gets_each_key_once() {
+    let mut tried = Vec::new();
+    let failed = unlock_intel(&mut intel(1, 0), &["WRONG", "OTHER"], &mut tried, BUDGET);
+    assert_trouble(failed, false, "every known key: OEM string 1 of the quirk, OEM string 2 of the quirk");
+    assert_eq!(tried.len(), 2);
+    let mut modem = intel(1, 0);
+    let failed = unlock_intel(&mut modem, &["WRONG", "OTHER"], &mut tried, BUDGET);
+    assert_trouble(failed, false, "every known key since its power-up");
+    assert_eq!(modem.count(0x9101), 0);
+    let Outcome::StillOff(what) = unlock_intel(&mut intel(1, 0), &["WRONG", LENOVO], &mut tried, BUDGET) else {
+        panic!("not unlocked")
+    };
+    assert!(what.starts_with("unlocked with the key of OEM string 2 of the quirk;"), "{what}");
+    // Unlocked by a key whose verdict came too late for an earlier run.
+    let Outcome::StillOff(what) = unlock_intel(&mut intel(1, 1), &[LENOVO], &mut tried, BUDGET) else {
+        panic!("not unlocked")
+    };
+    assert!(what.starts_with("unlocked; "), "{what}");
+    // An error is a refusal.
+    let mut modem = intel(1, 0);
+    modem.auth_error = 2;
+    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), false, "refused every known key");
+    // No key is used with too little time left.
+    let (mut modem, mut tried) = (intel(1, 0), Vec::new());
+    modem.answers_after = Duration::from_millis(70);
+    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "no time is left");
+    assert!(tried.is_empty());
+}
+
+#[test]
+fn a_modem_with_intels_lock_may_leave_or_be_stopped_at_any_transfer() {
+    let mut modem = intel(1, 0);
+    unlock_intel(&mut modem, &["WRONG", LENOVO], &mut Vec::new(), BUDGET);
+    for at in 0..modem.transfers {
+        let mut modem = intel(1, 0);
+        modem.gone_at = Some(at);
+        let outcome = unlock_intel(&mut modem, &["WRONG", LENOVO], &mut Vec::new(), BUDGET);
+        assert!(matches!(&outcome, Outcome::Unchanged(_) | Outcome::StillOff(_)), "{at}: {outcome:?}");
+        let mut modem = intel(1, 0);
+        modem.interrupted_at = Some(at);
+        unlock_intel(&mut modem, &["WRONG", LENOVO], &mut Vec::new(), BUDGET);
+        assert!(!modem.is_open);
+    }
 }
 
 #[test]
@@ -745,6 +913,15 @@ fn a_modem_that_is_asked_says_how_it_stands_and_is_left_so() {
         online.mode = 0;
         assert_eq!(asked(None, online), said(OperatingMode::Online, Some(false)));
     }
+    for (face, (service, magic)) in FACES.into_iter().flat_map(|face| FOX_SERVICES.map(|service| (face, service))) {
+        let procedure = Procedure::Foxconn { service, magic: magic.to_owned() };
+        assert_eq!(asked(Some(&procedure), fox(service, 1, face)), said(OperatingMode::LowPower, Some(true)));
+        assert_eq!(asked(Some(&procedure), fox(service, 0, face)), said(OperatingMode::LowPower, Some(false)));
+    }
+    let procedure = Procedure::Intel { oem_strings: Vec::new() };
+    assert_eq!(asked(Some(&procedure), intel(1, 0)).locked, Some(true));
+    assert_eq!(asked(Some(&procedure), intel(1, 1)).locked, Some(false));
+    assert_eq!(asked(Some(&procedure), Modem::locked(Face::Mbim)).locked, None);
     for (state, locked) in [(4, true), (0, false)] {
         let mut modem = Modem::locked(Face::Mbim);
         modem.quectel = Some(state);

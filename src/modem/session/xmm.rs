@@ -1,0 +1,72 @@
+//! Requests by the RPC of Intel's XMM7360.
+
+use super::{SessionError, no_answer, retry_until};
+use crate::host::deadline::Deadline;
+use crate::modem::link::{Link, LinkError};
+use crate::modem::wire::Framer;
+use crate::modem::wire::xmm::{self, Call, Message};
+use log::debug;
+use std::time::Duration;
+
+pub struct Rpc<'p> {
+    port: &'p mut dyn Link,
+    framer: Framer,
+    deadline: Deadline,
+}
+
+impl<'p> Rpc<'p> {
+    pub fn new(port: &'p mut dyn Link, deadline: Deadline) -> Rpc<'p> {
+        Rpc { port, framer: xmm::framer(), deadline }
+    }
+
+    /// Sends a request again until it is answered. Only for requests that change nothing.
+    pub fn query(&mut self, call: Call) -> Result<Vec<u32>, SessionError> {
+        let by = self.deadline;
+        let attempt = |rpc: &mut Self, until: Deadline| {
+            rpc.framer.resynchronise();
+            rpc.exchange(call, 0, until)
+        };
+        let answer = retry_until(self, by, attempt, |rpc, until| rpc.receive(call, until).map(drop))?;
+        answer.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
+    }
+
+    /// Sends a request once, because nothing in an answer tells which of several requests it is to.
+    pub fn request(&mut self, call: Call, argument: u32) -> Result<Vec<u32>, SessionError> {
+        self.exchange(call, argument, self.deadline)?.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
+    }
+
+    /// What is left for requests.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.remaining()
+    }
+
+    fn exchange(&mut self, call: Call, argument: u32, until: Deadline) -> Result<Option<Vec<u32>>, SessionError> {
+        self.port.send(&xmm::request(call, argument), until)?;
+        self.receive(call, until)
+    }
+
+    /// The answer to `call`; `None` if it does not come in time. Acknowledgements and the modem's own messages are passed
+    /// over.
+    fn receive(&mut self, call: Call, until: Deadline) -> Result<Option<Vec<u32>>, SessionError> {
+        loop {
+            while let Some(frame) = self.framer.next_message() {
+                match Message::parse(frame) {
+                    Ok(message) => match message.answer_to(call) {
+                        Some(integers) => return Ok(Some(integers)),
+                        None => debug!("passed over XMM message {:#x}, TID {:#x}", message.code, message.tid),
+                    },
+                    Err(malformed) => debug!("{malformed} in an XMM frame of {} bytes", frame.len()),
+                }
+                if until.has_passed() {
+                    return Ok(None);
+                }
+            }
+            match self.port.receive(until) {
+                Ok(Some(read)) => self.framer.push(read),
+                Ok(None) => return Ok(None),
+                Err(LinkError::Overrun) => self.framer.clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The RPC of Intel's XMM7360 modem, as far as the FCC lock needs it.
+//!
+//! ```text
+//! off len  frame
+//! 0   4    length of what follows, little-endian
+//! 4   6    integer: the same length
+//! 10  6    integer: code of the request or message
+//! 16  4    TID, big-endian
+//! 20       body: integers, and values of other types
+//! integer: 02 04, and four bytes, big-endian
+//! ```
+//!
+//! The modem acknowledges an asynchronous request, and answers it later with the code after that of the request. The first
+//! integer of the answer repeats the TID. All other messages are the modem's own.
+
+use super::{Fields, Framer, Head, Malformed};
+
+/// Of an asynchronous request. Acknowledgements and answers have a TID that differs in the last byte at most.
+const TID: u32 = 0x1100_0101;
+/// Codes from here on acknowledge a request.
+const ACKNOWLEDGES_FROM: u32 = 2000;
+const INTEGER: u8 = 0x02;
+const HEAD: usize = 20;
+/// The longest frame: the kernel's buffers have 32 KiB.
+pub const LONGEST: usize = 32 * 1024;
+
+/// A request by its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    pub code: u32,
+    pub name: &'static str,
+}
+
+/// Answer: state (0 locked), mode (0 no lock).
+pub const FCC_LOCK_QUERY: Call = Call { code: 0x18e, name: "XMM FCC lock query" };
+/// Answer: challenge.
+pub const FCC_LOCK_CHALLENGE: Call = Call { code: 0x190, name: "XMM FCC lock challenge" };
+/// Argument: answer to the challenge. Answer: 1 accepted, 0 refused.
+pub const FCC_LOCK_RESPONSE: Call = Call { code: 0x192, name: "XMM FCC lock response" };
+
+/// Writes a request with one integer as its argument, 0 if it needs none.
+pub fn request(call: Call, argument: u32) -> Vec<u8> {
+    emit(call.code, TID, &[TID, argument])
+}
+
+/// Writes a frame with these integers.
+pub fn emit(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
+    let length = (HEAD - 4 + 6 * integers.len()) as u32;
+    let mut frame = length.to_le_bytes().to_vec();
+    let integer = |frame: &mut Vec<u8>, value: u32| {
+        frame.extend([INTEGER, 4]);
+        frame.extend(value.to_be_bytes());
+    };
+    integer(&mut frame, length);
+    integer(&mut frame, code);
+    frame.extend(tid.to_be_bytes());
+    integers.iter().for_each(|value| integer(&mut frame, *value));
+    frame
+}
+
+/// A frame of the modem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub code: u32,
+    pub tid: u32,
+    pub body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Reads the frame at the start of `bytes`.
+    pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
+        let mut head = Fields(bytes);
+        let length = head.u32("XMM frame length")?;
+        let mut frame = Fields(head.bytes("XMM frame", length as usize)?);
+        let repeated = integer(&mut frame)?;
+        if repeated != length {
+            return Err(Malformed::Value { field: "repeated XMM frame length", value: repeated });
+        }
+        let code = integer(&mut frame)?;
+        let tid = big_endian(frame.bytes("XMM TID", 4)?);
+        Ok(Message { code, tid, body: frame.0 })
+    }
+
+    /// The integers of the answer to `call`; `None` if the message is another one.
+    pub fn answer_to(&self, call: Call) -> Option<Vec<u32>> {
+        let is_ours = self.tid & !0xff == TID & !0xff && self.code < ACKNOWLEDGES_FROM && self.code == call.code + 1;
+        let integers: Vec<u32> = self.integers().collect();
+        let rest = integers.strip_prefix(&[self.tid]).filter(|_| is_ours)?;
+        Some(rest.to_vec())
+    }
+
+    /// The integers at the start of the body.
+    fn integers(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let mut rest = Fields(self.body);
+        std::iter::from_fn(move || integer(&mut rest).ok())
+    }
+}
+
+/// An integer of one to four bytes.
+fn integer(fields: &mut Fields) -> Result<u32, Malformed> {
+    let kind = fields.u8("XMM integer")?;
+    if kind != INTEGER {
+        return Err(Malformed::Value { field: "type of an XMM integer", value: kind.into() });
+    }
+    let length = fields.u8("XMM integer")?;
+    if !(1..=4).contains(&length) {
+        return Err(Malformed::Value { field: "length of an XMM integer", value: length.into() });
+    }
+    Ok(big_endian(fields.bytes("XMM integer", length.into())?))
+}
+
+fn big_endian(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
+
+/// Cuts what an RPC port reads into frames.
+pub fn framer() -> Framer {
+    Framer::new(head, 4 + LONGEST)
+}
+
+fn head(bytes: &[u8]) -> Head {
+    let mut fields = Fields(bytes);
+    let Ok(length) = fields.u32("XMM frame length") else { return Head::Incomplete };
+    if !(HEAD - 4..=LONGEST).contains(&(length as usize)) {
+        return Head::Noise;
+    }
+    match fields.bytes("repeated XMM frame length", 6) {
+        Ok([INTEGER, 4, repeated @ ..]) if big_endian(repeated) == length => Head::Message(4 + length as usize),
+        Ok(_) => Head::Noise,
+        Err(_) => Head::Incomplete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hex;
+    use super::*;
+
+    const QUERY: &str = "1c000000 02040000001c 02040000018e 11000101 020411000101 020400000000";
+
+    #[test]
+    fn requests_are_written_as_the_modem_takes_them() {
+        assert_eq!(request(FCC_LOCK_QUERY, 0), hex(QUERY));
+        assert_eq!(request(FCC_LOCK_CHALLENGE, 0), hex(&QUERY.replace("018e", "0190")));
+        let response = "1c000000 02040000001c 020400000192 11000101 020411000101 0204401cf881";
+        assert_eq!(request(FCC_LOCK_RESPONSE, 1_075_640_449), hex(response));
+    }
+
+    #[test]
+    fn an_answer_is_told_from_other_messages() {
+        let answer = |code, tid, integers: &[u32]| {
+            let frame = emit(code, tid, integers);
+            Message::parse(&frame).unwrap().answer_to(FCC_LOCK_QUERY)
+        };
+        assert_eq!(answer(0x18f, TID, &[TID, 0, 1]), Some(vec![0, 1]));
+        assert_eq!(answer(0x18f, 0x1100_0100, &[0x1100_0100, 0, 1]), Some(vec![0, 1]));
+        // An acknowledgement, a message of the modem's own, another answer, and one without the TID.
+        assert_eq!(answer(2001, TID, &[TID]), None);
+        assert_eq!(answer(0x18f, 7, &[7, 0, 1]), None);
+        assert_eq!(answer(0x191, TID, &[TID, 5]), None);
+        assert_eq!(answer(0x18f, TID, &[0, 1]), None);
+        assert_eq!(answer(0x18f, TID, &[]), None);
+    }
+
+    #[test]
+    fn integers_have_one_to_four_bytes_and_end_at_another_value() {
+        let body = hex("020105 02021234 020411000101 5504 020400000001");
+        let message = Message { code: 1, tid: 2, body: &body };
+        assert_eq!(message.integers().collect::<Vec<_>>(), [5, 0x1234, TID]);
+        for malformed in ["0205", "0200", "02050000000000", "020400"] {
+            let body = hex(malformed);
+            assert_eq!(Message { body: &body, ..message }.integers().count(), 0, "{malformed}");
+        }
+    }
+
+    #[test]
+    fn malformed_frames_are_refused() {
+        let whole = hex(QUERY);
+        for length in 0..whole.len() {
+            assert!(Message::parse(&whole[..length]).is_err());
+        }
+        for (at, byte) in [(0, 0x1d), (3, 0xff), (4, 3), (5, 5), (9, 0x1d), (11, 0)] {
+            let mut frame = whole.clone();
+            frame[at] = byte;
+            assert!(Message::parse(&frame).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn frames_are_cut_wherever_the_reads_end_and_noise_is_skipped() {
+        let own = emit(0x42, 9, &[1, 2, 3]);
+        let stream = [&[0xff; 5][..], &hex(QUERY), &own, &[0x1c, 0, 0, 0, 9], &hex(QUERY)].concat();
+        for step in 1..stream.len() {
+            let mut framer = framer();
+            let mut codes = Vec::new();
+            for read in stream.chunks(step) {
+                framer.push(read);
+                while let Some(frame) = framer.next_message() {
+                    codes.push(Message::parse(frame).unwrap().code);
+                }
+            }
+            assert_eq!(codes, [0x18e, 0x42, 0x18e], "{step}");
+            assert_eq!(framer.skipped(), 10);
+        }
+    }
+
+    #[test]
+    fn a_length_is_not_believed_beyond_the_limit() {
+        let mut framer = framer();
+        framer.push(&u32::MAX.to_le_bytes());
+        framer.push(&[0; 64]);
+        assert_eq!(framer.next_message(), None);
+        assert!(framer.skipped() > 50);
+    }
+}

@@ -1,0 +1,473 @@
+//! The lock of Fibocom, Intel, MediaTek and Rolling modems: a challenge by AT commands.
+//!
+//! Facts: ModemManager's script for the FM350-GL (14c3), Fibocom's AT manual of the FM350, chapter 17, and the unlock
+//! library of Lenovo for RW101R-GL, FM350-GL and L860-GL, as traced by others (github.com/twh/wwan-unlock).
+//!
+//! `+GTFCCEFFSTATUS: <mode>,<status>` is the effective state. Mode 0 is no lock, status 1 is unlocked now: `2,0` is a locked
+//! FM350, `2,1` an unlocked one, `0,1` one without a lock. `+GTFCCLOCKVER: 1` accepts an answer. The RW101R-GL is believed by
+//! its effective state alone. Commands that change the lock for good (`GTFCCLOCKMODE`) are never sent.
+
+use super::keys::{self, ChallengeLock, Key, Keys};
+use super::{
+    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, unlocked, unlocked_and_off_again,
+    unlocked_before,
+};
+use crate::database::quirks::{Gtfcclock, Number};
+use crate::host::deadline::Deadline;
+use crate::modem::link::Link;
+use crate::modem::session::SessionError;
+use crate::modem::session::at::Conversation;
+use crate::modem::wire::{Malformed, at};
+use crate::outcome::Outcome;
+use std::time::Duration;
+
+const RADIO: &str = "+CFUN";
+const STATE: &str = "+GTFCCEFFSTATUS";
+const CHALLENGE: &str = "+GTFCCLOCKGEN";
+const VERDICT: &str = "+GTFCCLOCKVER";
+
+pub fn unlock(
+    port: &mut dyn Link,
+    gtfcclock: &Gtfcclock,
+    mut keys: Keys,
+    stays_off: Option<&str>,
+    deadline: Deadline,
+) -> Result<Outcome, SessionError> {
+    let mut at = Conversation::open(port, deadline)?;
+    let radio = look(&mut at)?;
+    if radio == Radio::On {
+        return Ok(online_already());
+    }
+    if is_unlocked(&mut at)? == Some(true) {
+        // The answer to a key may have come too late for the run that used the key.
+        return Ok(if keys.were_used() { unlocked(UNLOCKED, radio, stays_off) } else { unlocked_before(radio) });
+    }
+    match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
+        Ok(None) => after_unlock(conclude(&mut at, &keys.success(), stays_off)),
+        Ok(Some(outcome)) => Ok(outcome),
+        Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Firmware that does not report the effective state may be locked.
+pub fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
+    let mut at = Conversation::open(port, deadline)?;
+    let radio = look(&mut at)?;
+    let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at)?.map(|unlocked| !unlocked) };
+    Ok(radio.said(locked))
+}
+
+struct Lock<'a, 'p> {
+    at: &'a mut Conversation<'p>,
+    gtfcclock: &'a Gtfcclock,
+}
+
+impl ChallengeLock for Lock<'_, '_> {
+    fn remaining(&self) -> Duration {
+        self.at.remaining()
+    }
+
+    fn challenge(&mut self) -> Result<u32, SessionError> {
+        let lines = self.at.command(CHALLENGE, "at+gtfcclockgen")?;
+        let named = lines.iter().find_map(|line| at::values(line, CHALLENGE)?.first().and_then(|value| number(value)));
+        let malformed = Malformed::Missing { field: "challenge" };
+        named
+            .or_else(|| lines.iter().find_map(|line| number(line)))
+            .ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
+    }
+
+    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+        let answer = key.answer(challenge, self.gtfcclock.byte_order);
+        let answer = match self.gtfcclock.number {
+            Number::Decimal => answer.to_string(),
+            Number::Hex => format!("0x{answer:08x}"),
+        };
+        let lines = match self.at.command(VERDICT, &format!("at+gtfcclockver={answer}")) {
+            Err(SessionError::At { .. }) => return Ok(false),
+            answered => answered?,
+        };
+        let mut verdicts = lines.iter().filter_map(|line| at::values(line, VERDICT));
+        Ok(verdicts.any(|verdict| verdict.first() == Some(&"1")) || is_unlocked(self.at)? == Some(true))
+    }
+}
+
+/// Hex digits, with or without `0x`, up to eight.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let is_hex = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// By the effective state. `None` if the firmware does not report it.
+fn is_unlocked(at: &mut Conversation) -> Result<Option<bool>, SessionError> {
+    let values = match at.read(STATE) {
+        Err(SessionError::At { .. }) => return Ok(None),
+        values => values?,
+    };
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    Ok(match values.as_slice() {
+        ["0", ..] | [_, "1", ..] => Some(true),
+        [_, "0", ..] => Some(false),
+        _ => None,
+    })
+}
+
+fn look(at: &mut Conversation) -> Result<Radio, SessionError> {
+    let values = match at.read(RADIO) {
+        Err(SessionError::At { .. }) => return Ok(Radio::Off),
+        values => values?,
+    };
+    Ok(if values.first().is_some_and(|mode| mode == "1") { Radio::On } else { Radio::Off })
+}
+
+fn conclude(at: &mut Conversation, how: &str, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+    match (look(at)?, stays_off) {
+        (Radio::On, Some(why)) => {
+            at.command("+CFUN=4", "AT+CFUN=4")?;
+            Ok(unlocked_and_off_again(how, why))
+        }
+        (radio, _) => Ok(unlocked(how, radio, stays_off)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::quirks::{ByteOrder, Procedure};
+    use crate::host::deadline::clock::{self, StoppedClock};
+    use crate::modem::link::LinkError;
+    use crate::modem::transport::{Protocol, Transport};
+    use crate::steps::fcc_auth::run;
+    use std::collections::VecDeque;
+
+    const LENOVO: &str = "KHOIHGIUCCHHII";
+    const DW5931E: &str = "DW5931EFCCLOCK";
+    const BUDGET: Duration = Duration::from_millis(1500);
+
+    /// The AT port of a modem that is unlocked by LENOVO's key.
+    #[derive(Default)]
+    struct Modem {
+        /// An RW101R-GL, else an FM350-GL.
+        is_rolling: bool,
+        echoes: bool,
+        online: bool,
+        unlocked: bool,
+        goes_online: bool,
+        /// The effective state, or the verdict, is not reported.
+        state_unknown: bool,
+        verdict_unknown: bool,
+        no_such_lock: bool,
+        /// Locks again at once.
+        relocks: bool,
+        /// What it says to a challenge instead of a number, and to an answer.
+        challenge: Option<&'static str>,
+        verdict: Option<&'static str>,
+        /// Does not hear so many commands, and answers none from this one on.
+        deaf_to: usize,
+        mute_from: Option<usize>,
+        /// The time that each answer takes.
+        late: Duration,
+        /// Cuts the answer to this command in half.
+        truncates: Option<usize>,
+        gone_at: Option<usize>,
+        interrupted_at: Option<usize>,
+        transfers: usize,
+        seen: Vec<String>,
+        /// With the time from which each part can be read.
+        waiting: VecDeque<(Deadline, Vec<u8>)>,
+        read: Vec<u8>,
+    }
+
+    fn locked() -> Modem {
+        Modem { echoes: true, ..Modem::default() }
+    }
+
+    impl Modem {
+        fn transfer(&mut self) -> Result<(), LinkError> {
+            let number = self.transfers;
+            self.transfers += 1;
+            match self.gone_at {
+                Some(at) if number >= at => Err(LinkError::Gone),
+                _ if self.interrupted_at == Some(number) => Err(LinkError::Interrupted),
+                _ => Ok(()),
+            }
+        }
+
+        fn answer(&mut self, command: &str) -> String {
+            let flag = |set: bool| u8::from(set);
+            // Of the fact sheet's vectors, and made by sha256sum.
+            let (challenge, answer) =
+                if self.is_rolling { ("0x1234abcd", "0xe7a19fc0") } else { ("0x12345678", "1787294009") };
+            match command.to_ascii_uppercase().as_str() {
+                "ATE0" => {
+                    self.echoes = false;
+                    "OK".to_owned()
+                }
+                "AT+CFUN?" => format!("+CFUN: {},0\r\n\r\nOK", if self.online { 1 } else { 4 }),
+                "AT+CFUN=4" => {
+                    self.online = false;
+                    "OK".to_owned()
+                }
+                _ if self.no_such_lock => "ERROR".to_owned(),
+                "AT+GTFCCEFFSTATUS?" if self.state_unknown => "+CME ERROR: 100".to_owned(),
+                "AT+GTFCCEFFSTATUS?" => format!("+GTFCCEFFSTATUS: 2,{}\r\n\r\nOK", flag(self.unlocked)),
+                "AT+GTFCCLOCKGEN" => match self.challenge {
+                    Some(text) => text.to_owned(),
+                    None => format!("+GTFCCLOCKGEN: {challenge}\r\n\r\nOK"),
+                },
+                given if given.starts_with("AT+GTFCCLOCKVER=") => {
+                    let right = command == format!("at+gtfcclockver={answer}");
+                    self.unlocked = right && !self.relocks;
+                    self.online = self.unlocked && self.goes_online;
+                    match (self.verdict, self.verdict_unknown) {
+                        (Some(text), _) => text.to_owned(),
+                        (None, true) => "OK".to_owned(),
+                        (None, false) => format!("+GTFCCLOCKVER: {}\r\n\r\nOK", flag(right)),
+                    }
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    impl Link for Modem {
+        fn send(&mut self, message: &[u8], _by: Deadline) -> Result<(), LinkError> {
+            self.transfer()?;
+            let command = std::str::from_utf8(message).unwrap().strip_suffix('\r').unwrap();
+            self.seen.push(command.to_owned());
+            let number = self.seen.len();
+            if number <= self.deaf_to || self.mute_from.is_some_and(|from| number >= from) {
+                return Ok(());
+            }
+            let mut answer = if self.echoes { format!("{command}\r") } else { String::new() };
+            answer += &format!("\r\n+CREG: 0\r\n\r\n{}\r\n", self.answer(command));
+            if self.truncates == Some(number) {
+                answer.truncate(answer.len() / 2);
+            }
+            let from = Deadline::after(self.late);
+            self.waiting.extend(answer.into_bytes().chunks(7).map(|part| (from, part.to_vec())));
+            Ok(())
+        }
+
+        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+            self.transfer()?;
+            match self.waiting.front().map(|(from, _)| from.remaining()) {
+                Some(wait) if wait <= by.remaining() => clock::wait(wait),
+                _ => {
+                    clock::wait(by.remaining());
+                    return Ok(None);
+                }
+            }
+            self.read = self.waiting.pop_front().unwrap().1;
+            Ok(Some(&self.read))
+        }
+
+        fn longest(&self) -> usize {
+            4096
+        }
+    }
+
+    fn fm350(oem_strings: &[&str]) -> Gtfcclock {
+        let oem_strings = oem_strings.iter().map(|text| (*text).to_owned()).collect();
+        Gtfcclock { interface: Some(6), byte_order: ByteOrder::BigEndian, number: Number::Decimal, oem_strings }
+    }
+
+    fn run_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, stays_off: Option<&str>) -> Outcome {
+        let number = if modem.is_rolling { Number::Hex } else { Number::Decimal };
+        let gtfcclock = Gtfcclock { number, ..fm350(oem_strings) };
+        let before = tried.clone();
+        let procedure = Procedure::Gtfcclock(gtfcclock);
+        let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
+        let transport = Transport { port: modem, protocol: Protocol::At, proxied: None };
+        let clock = StoppedClock::stop();
+        let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(BUDGET));
+        assert!(clock.elapsed() <= BUDGET, "{:?}: {outcome:?}", clock.elapsed());
+        outcome
+    }
+
+    fn unlock_with(modem: &mut Modem, oem_strings: &[&str], stays_off: Option<&str>) -> Outcome {
+        run_with(modem, oem_strings, &mut Vec::new(), stays_off)
+    }
+
+    fn unlock(modem: &mut Modem) -> Outcome {
+        unlock_with(modem, &[LENOVO], None)
+    }
+
+    #[track_caller]
+    fn assert_contains(outcome: Outcome, expected: &str) {
+        assert!(format!("{outcome:?}").contains(expected), "{outcome:?}");
+    }
+
+    const UNLOCKED: &str =
+        "StillOff(\"unlocked with the key of OEM string 1 of the quirk; the radio stays in low-power";
+
+    #[test]
+    fn the_challenge_is_answered() {
+        for (is_rolling, answer) in [(true, "at+gtfcclockver=0xe7a19fc0"), (false, "at+gtfcclockver=1787294009")] {
+            let mut modem = Modem { is_rolling, ..locked() };
+            assert_contains(unlock(&mut modem), UNLOCKED);
+            assert!(modem.unlocked);
+            assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", answer, "AT+CFUN?"]);
+        }
+    }
+
+    #[test]
+    fn a_challenge_has_several_forms() {
+        for (text, expected) in [
+            ("0x7", Some(7)),
+            ("0X1234ABCD", Some(0x1234_abcd)),
+            ("c0ffee", Some(0x00c0_ffee)),
+            ("0x", None),
+            ("", None),
+            ("0x123456789", None),
+            ("0x12 34", None),
+            ("+12", None),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
+        }
+        // What the modem says by itself is no challenge.
+        let chatty = "+CTZV: 0x99\r\n\r\n+GTFCCLOCKGEN: 0x12345678\r\n\r\nOK";
+        assert_contains(unlock(&mut Modem { challenge: Some(chatty), ..locked() }), UNLOCKED);
+        let bare = "0x12345678\r\n\r\nOK";
+        assert_contains(unlock(&mut Modem { challenge: Some(bare), ..locked() }), UNLOCKED);
+        let malformed = "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed: challenge is missing";
+        for challenge in ["OK", "+GTFCCLOCKGEN: 0xnonsense\r\nOK", "+GTFCCLOCKGEN: 0x123456789\r\nOK"] {
+            let mut modem = Modem { challenge: Some(challenge), ..locked() };
+            assert_contains(unlock(&mut modem), malformed);
+            assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
+        }
+        let mut modem = Modem { challenge: Some("+CME ERROR: 3"), ..locked() };
+        assert_contains(unlock(&mut modem), "refused by the modem");
+    }
+
+    #[test]
+    fn the_effective_state_decides_if_there_is_no_verdict() {
+        let mut modem = Modem { verdict_unknown: true, ..locked() };
+        assert_contains(unlock(&mut modem), UNLOCKED);
+        let mut modem = Modem { state_unknown: true, ..locked() };
+        assert_contains(unlock(&mut modem), UNLOCKED);
+        let mut modem = Modem { state_unknown: true, verdict_unknown: true, ..locked() };
+        assert_contains(unlock(&mut modem), "Failed");
+    }
+
+    #[test]
+    fn each_key_is_used_once_for_each_power_up() {
+        let right = "unlocked with the key of OEM string 2 of the quirk (refused: OEM string 1 of the quirk)";
+        assert_contains(unlock_with(&mut locked(), &["WRONG", LENOVO], None), right);
+        let mut tried = Vec::new();
+        let failed = "refused every known key: OEM string 1 of the quirk, OEM string 2 of the quirk";
+        assert_contains(run_with(&mut locked(), &["WRONG", DW5931E], &mut tried, None), failed);
+        assert_eq!(tried.len(), 2);
+        let mut modem = locked();
+        assert_contains(
+            run_with(&mut modem, &["WRONG", DW5931E], &mut tried, None),
+            "every known key since its power-up",
+        );
+        assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")), "{:?}", modem.seen);
+        // A key that the administrator adds is new.
+        assert_contains(
+            run_with(&mut locked(), &["WRONG", LENOVO], &mut tried, None),
+            "key of OEM string 2 of the quirk;",
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_the_verdict_or_an_error() {
+        for verdict in ["+GTFCCLOCKVER: 0\r\n\r\nOK", "+CME ERROR: 0", "ERROR", "OK"] {
+            let mut modem = Modem { verdict: Some(verdict), relocks: true, ..locked() };
+            assert_contains(unlock(&mut modem), "refused every known key: OEM string 1");
+        }
+        // It takes the answer, and locks again.
+        let mut modem = Modem { relocks: true, ..locked() };
+        assert_contains(unlock(&mut modem), UNLOCKED);
+        assert_contains(unlock(&mut modem), UNLOCKED);
+    }
+
+    #[test]
+    fn one_that_is_not_locked_is_left_alone() {
+        let mut modem = Modem { online: true, ..locked() };
+        assert_contains(unlock(&mut modem), "Unchanged(\"the radio is online already");
+        let mut modem = Modem { unlocked: true, ..locked() };
+        assert_contains(unlock(&mut modem), "SwitchedOff(\"was unlocked already");
+        assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
+        // Unless this program unlocked it, and did not hear the verdict.
+        let mut modem = Modem { unlocked: true, ..locked() };
+        assert_contains(run_with(&mut modem, &[LENOVO], &mut vec![1], None), "StillOff(\"unlocked;");
+    }
+
+    #[test]
+    fn a_modem_that_is_asked_says_whether_it_is_locked() {
+        let ask = |mut modem: Modem| {
+            let _clock = StoppedClock::stop();
+            let said = super::ask(&mut modem, Deadline::after(BUDGET)).unwrap();
+            assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
+            said.locked
+        };
+        assert_eq!(ask(locked()), Some(true));
+        assert_eq!(ask(Modem { unlocked: true, ..locked() }), Some(false));
+        assert_eq!(ask(Modem { online: true, ..locked() }), Some(false));
+        assert_eq!(ask(Modem { state_unknown: true, ..locked() }), None);
+    }
+
+    #[test]
+    fn a_radio_that_was_switched_off_on_purpose_goes_off_again() {
+        let mut modem = Modem { goes_online: true, ..locked() };
+        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
+        assert!(modem.unlocked && !modem.online);
+        let mut modem = Modem { goes_online: true, ..locked() };
+        assert_contains(
+            unlock(&mut modem),
+            "Done(\"unlocked with the key of OEM string 1 of the quirk; the radio is online",
+        );
+    }
+
+    #[test]
+    fn other_ports_and_late_ones_are_told_apart() {
+        assert_contains(unlock(&mut Modem { no_such_lock: true, ..locked() }), "NoLock(\"its firmware has no lock");
+        let mute = |reason: &str| format!("Unfinished(Failure {{ reason: \"no answer to {reason}");
+        assert_contains(unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }), &mute("ATE0"));
+        assert_contains(unlock(&mut Modem { deaf_to: 1, ..locked() }), UNLOCKED);
+        for (from, request) in [(2, "+CFUN"), (3, "+GTFCCEFFSTATUS"), (4, "+GTFCCLOCKGEN"), (5, "+GTFCCLOCKVER")] {
+            assert_contains(unlock(&mut Modem { mute_from: Some(from), ..locked() }), &mute(request));
+            assert_contains(unlock(&mut Modem { truncates: Some(from), ..locked() }), &mute(request));
+        }
+    }
+
+    #[test]
+    fn a_slow_modem_gets_no_key_that_it_has_no_time_to_judge() {
+        let mut tried = Vec::new();
+        let mut modem = Modem { late: Duration::from_millis(300), ..locked() };
+        assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), "Unfinished(Failure { reason: \"no time");
+        assert!(tried.is_empty());
+        assert_contains(unlock(&mut Modem { late: Duration::from_millis(200), ..locked() }), "unlocked");
+        // The first answers come after the command was sent again.
+        let mut modem = Modem { late: Duration::from_millis(450), ..locked() };
+        assert_contains(unlock(&mut modem), "Unfinished");
+        assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
+    }
+
+    #[test]
+    fn answers_to_an_earlier_run_are_passed_over() {
+        let mut modem = locked();
+        for stale in [
+            "\r\nERROR\r\n",
+            "\r\n+GTFCCLOCKGEN: 0x99\r\n\r\nOK\r\n",
+            "\r\n+GTFCCLOCKVER: 0\r\n\r\nOK\r\n",
+            "\r\nERROR\r\n",
+        ] {
+            modem.waiting.push_back((Deadline::after(Duration::ZERO), stale.as_bytes().to_vec()));
+        }
+        assert_contains(unlock(&mut modem), UNLOCKED);
+    }
+
+    #[test]
+    fn it_may_leave_or_be_stopped_at_any_transfer() {
+        let mut modem = locked();
+        unlock(&mut modem);
+        for at in 0..modem.transfers {
+            assert_contains(unlock(&mut Modem { gone_at: Some(at), ..locked() }), "Unchanged(\"the modem left");
+            assert_contains(unlock(&mut Modem { interrupted_at: Some(at), ..locked() }), "stopped by a signal");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Intel Mutual Authentication: a challenge in an MBIM service.
+//!
+//! Facts: libmbim (service intel-mutual-authentication), ModemManager merge requests 1496, 1499 and 1501, and the unlock
+//! library of Lenovo as traced by others (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
+
+use super::keys::{self, ChallengeLock, Key, Keys};
+use super::{
+    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, mbim_radio, no_lock, online_already, unlocked,
+    unlocked_and_off_again, unlocked_before,
+};
+use crate::database::quirks::ByteOrder;
+use crate::modem::session::SessionError;
+use crate::modem::session::mbim::{Command, Session};
+use crate::modem::wire::mbim::{CommandType, Uuid};
+use crate::modem::wire::{Fields, Malformed};
+use crate::outcome::Outcome;
+use std::time::Duration;
+
+pub const QUERY: Command = Command {
+    service: Uuid::INTEL_MUTUAL_AUTHENTICATION,
+    cid: 1,
+    kind: CommandType::Query,
+    name: "Intel FCC lock query",
+};
+pub const CHALLENGE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock challenge", ..QUERY };
+pub const RESPONSE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock response", ..QUERY };
+
+/// The buffer that asks for a challenge.
+pub const NO_RESPONSE: [u8; 8] = [0; 8];
+
+pub fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+    let radio = mbim_radio::read(session)?;
+    if radio == Some(Radio::On) {
+        return Ok(online_already());
+    }
+    let radio = radio.unwrap_or(Radio::Off);
+    match is_locked(session) {
+        Ok(true) => {}
+        // The answer to a key may have come too late for the run that used the key.
+        Ok(false) if keys.were_used() => return Ok(unlocked(UNLOCKED, radio, stays_off)),
+        Ok(false) => return Ok(unlocked_before(radio)),
+        Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
+        Err(error) => return Err(error),
+    }
+    match keys::unlock(&mut Lock(session), &mut keys)? {
+        None => after_unlock(conclude(session, &keys.success(), stays_off)),
+        Some(outcome) => Ok(outcome),
+    }
+}
+
+pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
+    let locked = match is_locked(session) {
+        Err(error) if error.is_unsupported() => None,
+        locked => Some(locked?),
+    };
+    Ok(mbim_radio::read(session)?.unwrap_or(Radio::Off).said(locked))
+}
+
+struct Lock<'a, 'p>(&'a mut Session<'p>);
+
+impl ChallengeLock for Lock<'_, '_> {
+    fn remaining(&self) -> Duration {
+        self.0.work_deadline().remaining()
+    }
+
+    fn challenge(&mut self) -> Result<u32, SessionError> {
+        let answer = self.0.command(CHALLENGE, &NO_RESPONSE)?;
+        let mut words = Fields(&answer);
+        let mut word = |name| words.u32(name).map_err(|malformed| of(CHALLENGE, malformed));
+        word("challenge flag")?;
+        word("challenge")
+    }
+
+    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+        // As the bytes of challenge and digest follow each other on the wire.
+        let response = key.answer(challenge, ByteOrder::LittleEndian);
+        let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
+        match self.0.command(RESPONSE, &buffer) {
+            Ok(_) | Err(SessionError::Mbim { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(!is_locked(self.0)?)
+    }
+}
+
+/// A mode of 0 is a modem without a lock.
+fn is_locked(session: &mut Session) -> Result<bool, SessionError> {
+    let answer = session.command(QUERY, &[])?;
+    let mut words = Fields(&answer);
+    let mut low_byte = |name| words.u32(name).map(|word| word & 0xff).map_err(|malformed| of(QUERY, malformed));
+    let (mode, state) = (low_byte("lock mode")?, low_byte("lock state")?);
+    Ok(mode != 0 && state == 0)
+}
+
+fn conclude(session: &mut Session, how: &str, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+    match (mbim_radio::read(session)?.unwrap_or(Radio::Off), stays_off) {
+        (Radio::On, Some(why)) => {
+            mbim_radio::switch_off(session)?;
+            Ok(unlocked_and_off_again(how, why))
+        }
+        (radio, _) => Ok(unlocked(how, radio, stays_off)),
+    }
+}
+
+fn of(command: Command, malformed: Malformed) -> SessionError {
+    SessionError::Malformed { request: command.name, malformed }
+}

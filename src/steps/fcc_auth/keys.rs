@@ -1,0 +1,238 @@
+//! The keys of locks that ask a challenge.
+//!
+//! A key is the first four bytes of SHA-256 over an OEM string, and the answer to a challenge is a hash over challenge and
+//! key. A modem may count wrong answers for good: each key is used once after a power-up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::APPLY;
+use crate::database::quirks::{ByteOrder, Procedure};
+use crate::host::smbios::FccType;
+use crate::modem::session::SessionError;
+use crate::outcome::{Failure, Outcome};
+
+/// What an answer needs to be judged. With less time left, no key is used up.
+const JUDGEMENT: Duration = Duration::from_millis(300);
+
+/// A key, and where it comes from. The key itself is in no message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    source: String,
+    bytes: [u8; 4],
+    id: u32,
+}
+
+impl Key {
+    /// A key for the lock of `procedure`.
+    pub fn new(source: String, procedure: &str, oem_string: &str) -> Key {
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(oem_string).into();
+        let [e, f, g, h, ..]: [u8; 32] =
+            Sha256::new().chain_update(procedure).chain_update(oem_string).finalize().into();
+        Key { source, bytes: [a, b, c, d], id: u32::from_be_bytes([e, f, g, h]) }
+    }
+
+    /// Tells the keys of all procedures apart without giving them away.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The answer to `challenge`: the first four bytes of SHA-256 over challenge and key. `order` is that of both numbers.
+    pub fn answer(&self, challenge: u32, order: ByteOrder) -> u32 {
+        let challenge = match order {
+            ByteOrder::BigEndian => challenge.to_be_bytes(),
+            ByteOrder::LittleEndian => challenge.to_le_bytes(),
+        };
+        let [a, b, c, d, ..]: [u8; 32] =
+            Sha256::new().chain_update(challenge).chain_update(self.bytes).finalize().into();
+        match order {
+            ByteOrder::BigEndian => u32::from_be_bytes([a, b, c, d]),
+            ByteOrder::LittleEndian => u32::from_le_bytes([a, b, c, d]),
+        }
+    }
+}
+
+/// The keys to try on one modem.
+pub struct Keys<'a> {
+    left: VecDeque<Key>,
+    /// Sources of the keys that this run has used.
+    used: Vec<String>,
+    /// An earlier run has used keys since the power-up.
+    used_before: bool,
+    /// Called before the modem gets a key, with the key's [`Key::id`].
+    note: Box<dyn FnMut(u32) + 'a>,
+}
+
+impl<'a> Keys<'a> {
+    /// The laptop's keys, then those of the procedure, each once. `tried` are the IDs of keys that the modem got since its
+    /// power-up, and `note` adds to them.
+    pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(u32) + 'a) -> Keys<'a> {
+        let name = procedure.to_string();
+        let oem_strings = procedure.oem_strings().unwrap_or_default();
+        let key = |source, oem_string: &str| Key::new(source, &name, oem_string);
+        let of_laptop = laptop.iter().map(|found| key(format!("SMBIOS entry {}", found.entry), &found.oem_string));
+        let of_quirk =
+            (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
+        let mut left: VecDeque<Key> = VecDeque::new();
+        for key in of_laptop.chain(of_quirk) {
+            if !tried.contains(&key.id) && !left.iter().any(|other| other.id == key.id) {
+                left.push_back(key);
+            }
+        }
+        Keys { left, used: Vec::new(), used_before: !tried.is_empty(), note: Box::new(note) }
+    }
+
+    /// For a procedure without keys.
+    pub fn none() -> Keys<'static> {
+        Keys::new(&[], &Procedure::Sierra, &[], |_| {})
+    }
+
+    /// Whether every key was used.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The next key, which counts as used.
+    pub fn use_next(&mut self) -> Option<Key> {
+        let key = self.left.pop_front()?;
+        (self.note)(key.id);
+        self.used.push(key.source.clone());
+        Some(key)
+    }
+
+    /// Whether the modem got a key since its power-up.
+    pub fn were_used(&self) -> bool {
+        self.used_before || !self.used.is_empty()
+    }
+
+    /// That the last key was right, and which ones were not.
+    pub fn success(&self) -> String {
+        match self.used.split_last() {
+            None => "unlocked".to_owned(),
+            Some((right, [])) => format!("unlocked with the key of {right}"),
+            Some((right, wrong)) => format!("unlocked with the key of {right} (refused: {})", wrong.join(", ")),
+        }
+    }
+
+    /// That no key was right.
+    pub fn failure(&self) -> String {
+        let before = if self.used_before { " (and others before, since its power-up)" } else { "" };
+        match self.used.as_slice() {
+            [] => "the modem has refused every known key since its power-up".to_owned(),
+            used => format!("the modem refused every known key: {}{before}", used.join(", ")),
+        }
+    }
+}
+
+/// A lock that asks a challenge.
+pub trait ChallengeLock {
+    /// The time that is left for requests.
+    fn remaining(&self) -> Duration;
+
+    /// Asks the modem for a challenge.
+    fn challenge(&mut self) -> Result<u32, SessionError>;
+
+    /// Answers the challenge with `key`. Returns whether the lock is open.
+    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
+}
+
+/// Answers challenges with one key after the other. `None`: the lock is open.
+pub fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<Option<Outcome>, SessionError> {
+    while !keys.is_empty() {
+        let challenge = lock.challenge()?;
+        if lock.remaining() < JUDGEMENT {
+            let reason = "no time is left for an answer to the challenge";
+            return Ok(Some(Outcome::Unfinished(Failure::new(reason, APPLY))));
+        }
+        let Some(key) = keys.use_next() else { break };
+        if lock.answer(challenge, &key)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Outcome::Failed(Failure::new(
+        keys.failure(),
+        "send in what `wwan-quirks report` prints; the modem gets each key again after it was powered off and on",
+    ))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ByteOrder::{BigEndian, LittleEndian};
+
+    const NAME: &str = "xmm-rpc";
+
+    fn procedure(oem_strings: &[&str]) -> Procedure {
+        Procedure::Xmm { oem_strings: oem_strings.iter().map(|text| (*text).to_owned()).collect() }
+    }
+
+    pub const LENOVO: &str = "KHOIHGIUCCHHII";
+    pub const DW5823E: &str = "DW5823EFCCLOCK";
+    pub const DW5931E: &str = "DW5931EFCCLOCK";
+    pub const DW5933E: &str = "DW5933EFCCLOCK";
+    pub const HP: &str = "WNCHPCEFCCLOCK";
+
+    #[test]
+    fn an_answer_is_that_of_the_modem() {
+        for (oem_string, bytes) in [
+            (LENOVO, 0x3df8_c719_u32),
+            (DW5823E, 0xbb23_be7f),
+            (DW5931E, 0x4909_b5a4),
+            (DW5933E, 0x9355_5146),
+            (HP, 0x576f_0ae0),
+        ] {
+            assert_eq!(Key::new(String::new(), NAME, oem_string).bytes, bytes.to_be_bytes(), "{oem_string}");
+        }
+        for (challenge, oem_string, big, little) in [
+            (0x1234_5678, LENOVO, 1_787_294_009, 1_075_640_449),
+            (0x1234_5678, DW5823E, 3_352_387_412, 1_927_859_199),
+            (0x1234_5678, DW5931E, 3_962_344_005, 2_221_799_156),
+            (0x1234_5678, DW5933E, 1_307_743_892, 410_980_795),
+            (0x1234_5678, HP, 2_880_897_395, 3_852_808_753),
+            (0x00c0_ffee, LENOVO, 3_406_833_608, 3_584_264_405),
+            (0xfedc_ba98, LENOVO, 3_434_244_571, 3_603_595_196),
+            // Of the RW101R-GL, made by sha256sum.
+            (0x1234_abcd, LENOVO, 0xe7a1_9fc0, 0),
+            (7, LENOVO, 0xdc32_5c0f, 0),
+        ] {
+            let key = Key::new(String::new(), NAME, oem_string);
+            assert_eq!(key.answer(challenge, BigEndian), big, "{challenge:#x} {oem_string}");
+            assert!(little == 0 || key.answer(challenge, LittleEndian) == little, "{challenge:#x} {oem_string}");
+        }
+    }
+
+    #[test]
+    fn each_key_is_used_once_and_those_of_the_laptop_come_first() {
+        let laptop = [DW5931E, LENOVO].map(|text| FccType { entry: "133-0".to_owned(), oem_string: text.to_owned() });
+        let quirk = procedure(&[LENOVO, HP, DW5823E]);
+        let mut noted = Vec::new();
+        let tried = [Key::new(String::new(), NAME, HP).id()];
+        let mut keys = Keys::new(&laptop, &quirk, &tried, |id| noted.push(id));
+        assert!(keys.were_used());
+        let sources: Vec<String> = std::iter::from_fn(|| keys.use_next()).map(|key| key.source).collect();
+        assert_eq!(sources, ["SMBIOS entry 133-0", "SMBIOS entry 133-0", "OEM string 3 of the quirk"]);
+        assert!(keys.is_empty());
+        let failure = keys.failure();
+        assert!(failure.ends_with("OEM string 3 of the quirk (and others before, since its power-up)"), "{failure}");
+        drop(keys);
+        assert_eq!(noted, [DW5931E, LENOVO, DW5823E].map(|text| Key::new(String::new(), NAME, text).id()));
+        // The next run has no key left.
+        let keys = Keys::new(&laptop, &quirk, &[noted, tried.to_vec()].concat(), |_| {});
+        assert!(keys.is_empty());
+        assert_eq!(keys.failure(), "the modem has refused every known key since its power-up");
+    }
+
+    #[test]
+    fn no_message_contains_a_key() {
+        let quirk = procedure(&[LENOVO, HP]);
+        let mut keys = Keys::new(&[], &quirk, &[], |_| {});
+        assert_eq!(keys.success(), "unlocked");
+        keys.use_next();
+        assert_eq!(keys.success(), "unlocked with the key of OEM string 1 of the quirk");
+        keys.use_next();
+        let refused = "(refused: OEM string 1 of the quirk)";
+        assert_eq!(keys.success(), format!("unlocked with the key of OEM string 2 of the quirk {refused}"));
+    }
+}
