@@ -1,19 +1,15 @@
-//! AT commands: the common ones, Sierra's protected ones for the USB composition, and
-//! Rolling's FCC lock challenge.
+//! AT commands: the common ones, Sierra's protected ones for the USB composition, and the challenge of an FCC lock.
 
 use std::time::Duration;
 
+use crate::challenge::Number;
 use crate::composition::{Composition, KNOWN_BITS, SUPPORTED, mask_names};
-use crate::digest;
 use crate::family;
 use crate::models::Dialect;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
 
 /// Opens Sierra's protected commands.
 const PASSWORD: &str = "A710";
-/// The OEM string whose hash is the secret of Lenovo's modules.
-const OEM_STRING: &str = "KHOIHGIUCCHHII";
-const CHALLENGE: u32 = 0x1234_abcd;
 /// A line that is longer is forgotten.
 const MAX_LINE: usize = 512;
 
@@ -26,7 +22,6 @@ pub struct At {
     echo: bool,
     /// AT!ENTERCND was given.
     protected_open: bool,
-    challenged: bool,
     line: Vec<u8>,
 }
 
@@ -42,7 +37,7 @@ fn one(line: impl Into<String>) -> Lines {
 
 impl At {
     pub fn new(dialect: Dialect) -> At {
-        At { dialect, echo: true, protected_open: false, challenged: false, line: Vec::new() }
+        At { dialect, echo: true, protected_open: false, line: Vec::new() }
     }
 
     /// Takes bytes from the host; returns the reads that answer them, and how late they come.
@@ -142,6 +137,9 @@ impl At {
             ("+GCAP", _) => one("+GCAP: +CGSM"),
             ("+CPIN", "?") => one("+CPIN: READY"),
             ("+CFUN", "?") => one(format!("+CFUN: {}", u8::from(modem.radio_on()))),
+            ("+CFUN", "=1") if modem.locked && matches!(modem.lock, Lock::Gtfcclock { .. }) => {
+                Err("+CME ERROR: 0".into())
+            }
             ("+CFUN", "=1") if modem.locked => Err("+CME ERROR: operation not supported".into()),
             ("+CFUN", "=1") => {
                 modem.set_mode(ONLINE);
@@ -153,8 +151,8 @@ impl At {
             }
             ("+CFUN", "=1,1") => reset(modem),
             (name, argument) if name.starts_with('!') && self.is_sierra() => self.sierra(modem, name, argument),
-            (name, argument) if name.starts_with("+GTFCC") && self.dialect == Dialect::Rolling => {
-                self.rolling(modem, name, argument)
+            (name, argument) if name.starts_with("+GTFCC") && !modem.faults.has("generic") => {
+                gtfcclock(modem, name, argument)
             }
             _ => error(),
         }
@@ -269,43 +267,34 @@ impl At {
         }
         lines
     }
-
-    fn rolling(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
-        match (name, argument) {
-            ("+GTFCCLOCKGEN", "") => {
-                self.challenged = true;
-                one(format!("+GTFCCLOCKGEN: 0x{CHALLENGE:08x}"))
-            }
-            ("+GTFCCLOCKVER", answer) if self.challenged => {
-                self.challenged = false;
-                let right = answer.strip_prefix("=0x").is_some_and(|hex| hex.eq_ignore_ascii_case(&rolling_answer()));
-                if let Some(code) = modem.faults.number("refuse") {
-                    modem.refuse_unlock("by fault");
-                    return one(format!("+GTFCCLOCKVER: {code}"));
-                }
-                if right && modem.locked {
-                    modem.locked = false;
-                    modem.unlocks.0 += 1;
-                    modem.transcript.event("unlocked", "");
-                } else if !right {
-                    modem.refuse_unlock("wrong answer to the challenge");
-                }
-                one(format!("+GTFCCLOCKVER: {}", u8::from(right)))
-            }
-            ("+GTFCCEFFSTATUS", "?") => {
-                // Mode 2: locked at every power-up.
-                one(format!("+GTFCCEFFSTATUS: 2,{}", u8::from(!modem.locked && modem.lock == Lock::Rolling)))
-            }
-            _ => error(),
-        }
-    }
 }
 
-/// First four bytes of SHA-256 over the challenge and the hashed OEM string, as hex.
-fn rolling_answer() -> String {
-    let key = &digest::sha256(OEM_STRING.as_bytes())[..4];
-    let message = [&CHALLENGE.to_be_bytes(), key].concat();
-    digest::to_hex(&digest::sha256(&message)[..4])
+/// The FCC lock of Fibocom, Intel, MediaTek and Rolling modems.
+fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
+    let Lock::Gtfcclock { order, number } = modem.lock else { return error() };
+    match (name, argument) {
+        ("+GTFCCLOCKGEN", "") => one(format!("+GTFCCLOCKGEN: {:#x}", modem.ask_challenge())),
+        ("+GTFCCLOCKVER", given) => {
+            let given = given.strip_prefix('=').and_then(|given| match number {
+                Number::Decimal => given.parse().ok(),
+                Number::Hex => u32::from_str_radix(given.strip_prefix("0x")?, 16).ok(),
+            });
+            let Some(right) = modem.judge(given, order) else { return error() };
+            match modem.faults.text("cme") {
+                Some(code) if !right => Err(format!("+CME ERROR: {code}")),
+                _ => one(format!("+GTFCCLOCKVER: {}", u8::from(right))),
+            }
+        }
+        // Mode 2: locked at every power-up. Mode 0 and status 1: no lock any more.
+        ("+GTFCCEFFSTATUS", "?") if modem.faults.has("unlocked-for-good") => one("+GTFCCEFFSTATUS: 0,1"),
+        ("+GTFCCEFFSTATUS", "?") => one(format!("+GTFCCEFFSTATUS: 2,{}", u8::from(!modem.locked))),
+        // A host that changes the lock for good is seen by this.
+        ("+GTFCCLOCKMODE" | "+GTFCCLOCKMODEUNLOCK", _) => {
+            modem.transcript.event("permanent", &format!("{name}{argument}"));
+            Ok(Vec::new())
+        }
+        _ => error(),
+    }
 }
 
 fn reset(modem: &mut Modem) -> Lines {
@@ -414,16 +403,24 @@ mod tests {
 
     #[test]
     fn the_challenge_takes_only_the_right_answer() {
-        let (mut at, mut modem) = port("rw101");
-        assert!(ask(&mut at, &mut modem, "at+gtfcclockver=0x00000000").contains("ERROR"));
-        assert!(ask(&mut at, &mut modem, "at+gtfcclockgen").contains("0x1234abcd"));
-        assert!(ask(&mut at, &mut modem, "at+gtfcclockver=0x00000000").contains("VER: 0"));
-        assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("CME ERROR"));
-        ask(&mut at, &mut modem, "at+gtfcclockgen");
-        let answer = format!("at+gtfcclockver=0x{}", rolling_answer());
-        assert!(ask(&mut at, &mut modem, &answer).contains("VER: 1"));
-        assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,1"));
-        assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("OK"));
-        assert_eq!(modem.mode, ONLINE);
+        // The challenges are 0x12345678, 0xc0ffee and 0xfedcba98.
+        for (name, answers) in
+            [("rw101", ["0x6a87f139", "0x00000000", "0xccb269db"]), ("fm350-41", ["1787294009", "0", "3434244571"])]
+        {
+            let (mut at, mut modem) = port(name);
+            assert!(ask(&mut at, &mut modem, &format!("at+gtfcclockver={}", answers[0])).contains("ERROR"));
+            assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("CME ERROR: 0"));
+            for (challenge, answer, verdict) in
+                [("0x12345678", answers[1], 0), ("0xc0ffee", answers[0], 0), ("0xfedcba98", answers[2], 1)]
+            {
+                assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,0"));
+                assert!(ask(&mut at, &mut modem, "at+gtfcclockgen").contains(&format!(": {challenge}\r")));
+                let told = ask(&mut at, &mut modem, &format!("at+gtfcclockver={answer}"));
+                assert!(told.contains(&format!("VER: {verdict}")), "{told}");
+            }
+            assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,1"));
+            assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("OK"));
+            assert_eq!((modem.mode, modem.unlocks), (ONLINE, (1, 2)));
+        }
     }
 }

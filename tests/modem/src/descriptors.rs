@@ -120,10 +120,15 @@ impl Configuration {
         self
     }
 
-    /// Diagnostics: no interrupt endpoint.
-    pub fn diag(mut self, number: u8) -> Configuration {
-        self.append(number, 0, (0xff, 0xff, 0xff), &[], &[INPUT | BULK, BULK]);
-        self.roles.push((number, Role::Silent));
+    /// Diagnostics.
+    pub fn diag(self, number: u8) -> Configuration {
+        self.bulk(number, Role::Silent, (0xff, 0xff, 0xff))
+    }
+
+    /// A port without interrupt endpoint.
+    pub fn bulk(mut self, number: u8, role: Role, class: (u8, u8, u8)) -> Configuration {
+        self.append(number, 0, class, &[], &[INPUT | BULK, BULK]);
+        self.roles.push((number, role));
         self
     }
 

@@ -2,6 +2,7 @@
 //! answer QMI, MBIM and AT, write down what they saw, and fail on request.
 
 mod at;
+mod challenge;
 mod composition;
 mod descriptors;
 mod device;
@@ -21,6 +22,7 @@ mod storage;
 mod transcript;
 mod usbip;
 mod wdm;
+mod xmm;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -49,6 +51,7 @@ modem ask PATH COMMAND…        say one command to the control socket of a runn
   --serial --imei --manufacturer --product TEXT, --id VID:PID
                                (the last three of the first form)
   --subsystem VID:PID          of a PCI modem
+  --oem-string TEXT            what the key to a challenge is made of (KHOIHGIUCCHHII)
   --max-control-message N      wMaxControlMessage of MBIM (4096)
   --method NAME, --message HEX (repeatable), --value N
                                what the `install` model, or any other with --method, waits for
@@ -105,6 +108,7 @@ struct Options {
     unlocked: bool,
     serial: Option<String>,
     imei: Option<String>,
+    oem_string: Option<String>,
     manufacturer: Option<String>,
     product: Option<String>,
     id: Option<(u16, u16)>,
@@ -131,6 +135,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "--fault" => options.faults.set(&value()?)?,
             "--unlocked" => options.unlocked = true,
             "--serial" => options.serial = Some(value()?),
+            "--oem-string" => options.oem_string = Some(value()?),
             "--imei" => options.imei = Some(value()?),
             "--manufacturer" => options.manufacturer = Some(value()?),
             "--product" => options.product = Some(value()?),
@@ -213,6 +218,9 @@ fn run(words: &[&str]) -> Result<(), String> {
     }
     let mut modem = Modem::of(&model);
     modem.faults = options.faults;
+    if let Some(text) = options.oem_string {
+        modem.oem_string = text;
+    }
     if let Some(path) = &options.transcript {
         modem.transcript =
             transcript::Transcript::append_to(path).map_err(|error| format!("{}: {error}", path.display()))?;

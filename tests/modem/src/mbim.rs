@@ -1,6 +1,7 @@
 //! MBIM 1.0: open and close, commands in fragments both ways, Basic Connect as far as ModemManager
 //! needs it, QMI inside MBIM, and Quectel's radio state.
 
+use crate::challenge::Order;
 use crate::qmi;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE};
 use crate::transcript::hex;
@@ -37,6 +38,7 @@ mod protocol {
 type Uuid = [u8; 16];
 const BASIC_CONNECT: Uuid = *b"\xa2\x89\xcc\x33\xbc\xbb\x8b\x4f\xb6\xb0\x13\x3e\xc2\xaa\xe6\xdf";
 const QMI: Uuid = *b"\xd1\xa3\x0b\xc2\xf9\x7a\x6e\x43\xbf\x65\xc7\xe2\x4f\xb0\xf0\xd3";
+const INTEL: Uuid = *b"\xf8\x5d\x46\xef\xab\x26\x40\x81\x98\x68\x4d\x18\x3c\x0a\x3a\xec";
 const QUECTEL: Uuid = *b"\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff\x11";
 
 /// Basic Connect commands that are answered.
@@ -109,6 +111,7 @@ pub fn name(bytes: &[u8]) -> String {
         Some(uuid) if uuid == BASIC_CONNECT => "basic-connect",
         Some(uuid) if uuid == QMI => "qmi",
         Some(uuid) if uuid == QUECTEL => "quectel",
+        Some(uuid) if uuid == INTEL => "intel-mutual-authentication",
         _ => "service",
     };
     let Some(cid) = u32_at(bytes, 36) else { return plain.to_owned() };
@@ -216,6 +219,8 @@ impl Mbim {
             basic_connect(modem, cid, set, buffer)
         } else if uuid == QUECTEL && has_quectel(modem) {
             quectel(modem, cid, set, buffer)
+        } else if uuid == INTEL && has_intel(modem) {
+            intel(modem, cid, set, buffer)
         } else {
             Err(status::NO_DEVICE_SUPPORT)
         };
@@ -261,6 +266,28 @@ pub fn stale_fragments(reply: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
     let transaction = u32_at(reply, 8)?.wrapping_sub(1);
     let data = vec![0; 16 * (count + 1)];
     Some(fragments(DONE | COMMAND, transaction, &data, FRAGMENT_HEADER + 16).split_off(1))
+}
+
+fn has_intel(modem: &Modem) -> bool {
+    modem.lock == Lock::Intel && !modem.faults.has("generic")
+}
+
+/// Intel Mutual Authentication, CID 1. QUERY: mode (0 no lock), state (0 locked). SET: whether there is a response, and the
+/// response; the answer is whether there is a challenge, and the challenge.
+fn intel(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<u8>, u32> {
+    match (cid, set, u32_at(buffer, 0), u32_at(buffer, 4)) {
+        (1, false, ..) => {
+            let mode = u32::from(!modem.faults.has("unlocked-for-good"));
+            Ok(words(&[mode, u32::from(!modem.locked)]))
+        }
+        (1, true, Some(0), Some(_)) => Ok(words(&[1, modem.ask_challenge()])),
+        (1, true, Some(1), response) => match modem.judge(response, Order::Little) {
+            Some(right) => Ok(words(&[u32::from(!right), 0])),
+            None => Err(status::INVALID_PARAMETERS),
+        },
+        (1, ..) => Err(status::INVALID_PARAMETERS),
+        _ => Err(status::NO_DEVICE_SUPPORT),
+    }
 }
 
 fn has_quectel(modem: &Modem) -> bool {
@@ -429,6 +456,9 @@ fn device_services(modem: &Modem) -> Vec<u8> {
     if has_quectel(modem) {
         elements.push(element(&QUECTEL, &[1]));
     }
+    if has_intel(modem) {
+        elements.push(element(&INTEL, &[1]));
+    }
     let head = Fields::default().words(&[elements.len() as u32, 0]);
     elements.iter().fold(head, |fields, element| fields.bytes(element)).finish()
 }
@@ -542,6 +572,27 @@ mod tests {
         assert!(!modem.locked);
         modem.set_mode(ONLINE);
         assert!(ask(&mut mbim, &mut modem, &query)[0].ends_with("0400000001000000"));
+    }
+
+    #[test]
+    fn intels_service_takes_only_the_right_response() {
+        let (mut mbim, mut modem) = (Mbim::new(4096), modem(Lock::Intel));
+        ask(&mut mbim, &mut modem, OPEN_4096);
+        let uuid = "F85D46EFAB26408198684D183C0A3AEC";
+        let query = format!("03000000 30000000 03000000 01000000 00000000 {uuid} 01000000 00000000 00000000");
+        let set = |first: &str, second: &str| {
+            format!("03000000 38000000 03000000 01000000 00000000 {uuid} 01000000 01000000 08000000 {first} {second}")
+        };
+        let mut told = |request: &str| ask(&mut mbim, &mut modem, request)[0].split_off(96);
+        assert_eq!(told(&query), "0100000000000000");
+        // A response without a challenge, and a wrong one.
+        assert_eq!(told(&set("01000000", "81f81c40")), "");
+        assert_eq!(told(&set("00000000", "00000000")), "0100000078563412");
+        assert_eq!(told(&set("01000000", "00000000")), "0100000000000000");
+        assert_eq!(told(&query), "0100000000000000");
+        assert_eq!(told(&set("00000000", "00000000")), "01000000EEFFC000");
+        assert_eq!(told(&set("01000000", "d588a3d5")), "0000000000000000");
+        assert_eq!(told(&query), "0100000001000000");
     }
 
     #[test]

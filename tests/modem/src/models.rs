@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use crate::challenge::{Number, Order};
 use crate::composition::Composition;
 use crate::descriptors::{self, Configuration, Role};
 use crate::family::{FAMILIES, Family};
@@ -23,6 +24,8 @@ pub enum Shape {
     FoxconnDual,
     /// MBIM on 0 and 1, then diagnostics, AT and another port.
     Mbim,
+    /// RNDIS on 0 and 1, other ports, a debug bridge, then AT on this interface: a T7xx.
+    Rndis(u8),
     /// HP lt4120: QMI on interface 1, ECM, MBIM.
     QmiEcmMbim,
     /// Huawei's: serial ports, ECM, MBIM.
@@ -44,7 +47,6 @@ pub enum Dialect {
     Sierra74,
     /// AT!USBCOMP with configuration type 3: EM75xx.
     Sierra75,
-    Rolling,
     Plain,
 }
 
@@ -85,6 +87,16 @@ const fn sierra_row(
         online_error: qmi::error::INTERNAL,
         install: false,
         note,
+    }
+}
+
+const fn fm350_row(name: &'static str, product_id: u16, at: u8, note: &'static str) -> Row {
+    Row {
+        id: (0x0e8d, product_id),
+        manufacturer: "MediaTek Inc.",
+        revision: "81600.0000.00.29.23.06",
+        dialect: Dialect::Plain,
+        ..sierra_row(name, 0, "Fibocom FM350-GL", Shape::Rndis(at), note)
     }
 }
 
@@ -257,8 +269,8 @@ pub const ROWS: &[Row] = &[
         id: (0x33f8, 0x01a4),
         manufacturer: "Rolling Wireless S.a.r.l.",
         revision: "19806.1000.00.02.76.08",
-        dialect: Dialect::Rolling,
-        lock: Lock::Rolling,
+        dialect: Dialect::Plain,
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Hex },
         ..sierra_row(
             "rw101",
             0,
@@ -266,6 +278,14 @@ pub const ROWS: &[Row] = &[
             Shape::Mbim,
             "MBIM and AT, locked, SHA-256 challenge on AT",
         )
+    },
+    Row {
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
+        ..fm350_row("fm350-41", 0x7127, 6, "FM350-GL in USB mode 41: RNDIS, AT on interface 6, locked, challenge on AT")
+    },
+    Row {
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
+        ..fm350_row("fm350-40", 0x7126, 4, "FM350-GL in USB mode 40: RNDIS, AT on interface 4, locked, challenge on AT")
     },
     Row {
         id: (0x0781, 0x5567),
@@ -434,6 +454,12 @@ impl Row {
                 vec![qmi, Configuration::new(2).mbim(0).serial(2, Role::At)]
             }
             Shape::Mbim => vec![one.mbim(0).diag(2).serial(3, Role::At).serial(4, Role::Silent)],
+            Shape::Rndis(at) => {
+                let other =
+                    |configuration: Configuration, number| configuration.bulk(number, Role::Silent, (0xff, 0, 0));
+                let bridge = (2..at - 1).fold(one.rndis(0), other).bulk(at - 1, Role::Silent, (0xff, 0x42, 0x01));
+                vec![bridge.serial(at, Role::At)]
+            }
             Shape::QmiEcmMbim => {
                 let qmi = one.diag(0).qmi(1).serial(2, Role::At);
                 vec![qmi, Configuration::new(2).ecm(0).serial(2, Role::At), Configuration::new(3).mbim(0)]

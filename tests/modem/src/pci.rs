@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::at::At;
+use crate::challenge::{Number, Order};
 use crate::device::Event;
 use crate::mbim::Mbim;
 use crate::models::{Dialect, Model, SERIAL};
@@ -68,6 +69,34 @@ const QUECTEL: Row = Row {
     note: "EM120R-GL, MHI, Quectel radio state",
 };
 
+const FM350: Row = Row {
+    name: "fm350-pci",
+    id: (0x14c3, 0x4d75),
+    subsystem: (0x1cf8, 0x3500),
+    driver: Driver::T7xx,
+    ports: &[PortType::At, PortType::Mbim],
+    manufacturer: "MediaTek Inc.",
+    product: "FM350-GL",
+    revision: "81600.0000.00.29.23.06",
+    lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
+    dialect: Dialect::Plain,
+    note: "FM350-GL, t7xx, challenge on AT",
+};
+
+const L860: Row = Row {
+    name: "l860",
+    id: (0x8086, 0x7560),
+    subsystem: (0x1cf8, 0x8521),
+    driver: Driver::Iosm,
+    ports: &[PortType::At, PortType::At, PortType::Mbim],
+    manufacturer: "Fibocom",
+    product: "L860-GL",
+    revision: "18601.5001.00.01.00.17",
+    lock: Lock::Gtfcclock { order: Order::Little, number: Number::Decimal },
+    dialect: Dialect::Plain,
+    note: "L860-GL, iosm, challenge on AT",
+};
+
 pub const ROWS: &[Row] = &[
     QUECTEL,
     Row {
@@ -99,32 +128,58 @@ pub const ROWS: &[Row] = &[
         note: "T99W175, MHI, Foxconn version 1",
         ..QUECTEL
     },
+    FM350,
     Row {
-        name: "fm350-pci",
-        id: (0x14c3, 0x4d75),
-        subsystem: (0x1cf8, 0x3500),
-        driver: Driver::T7xx,
-        ports: &[PortType::At, PortType::Mbim],
-        manufacturer: "MediaTek Inc.",
-        product: "FM350-GL",
-        revision: "81600.0000.00.29.23.06",
-        lock: Lock::Free,
-        note: "FM350-GL, t7xx, not locked",
+        name: "dw5933e",
+        id: (0x14c0, 0x4d75),
+        subsystem: (0x1028, 0x5933),
+        lock: Lock::Intel,
+        note: "DW5933e, t7xx, challenge in MBIM",
+        ..FM350
+    },
+    Row {
+        name: "m80",
+        id: (0x03f0, 0x09c8),
+        subsystem: (0x103c, 0x8e6d),
+        lock: Lock::Intel,
+        note: "HP DRMR-H01, t7xx, challenge in MBIM",
+        ..FM350
+    },
+    Row {
+        name: "dw5932e",
+        id: (0x105b, 0xe0f5),
+        subsystem: (0x1028, 0x0f5d),
+        manufacturer: "Foxconn",
+        product: "DW5932e",
+        revision: "FDE.F0.3.2.0.3.TO.002",
+        lock: Lock::Fox { service: qmi::FOX, magic: "FDE1" },
+        note: "DW5932e, MHI, Foxconn's service FOX",
         ..QUECTEL
     },
     Row {
-        name: "l860",
-        id: (0x8086, 0x7560),
-        subsystem: (0x1cf8, 0x8521),
-        driver: Driver::Iosm,
-        ports: &[PortType::At, PortType::At, PortType::Mbim],
-        manufacturer: "Fibocom",
-        product: "L860-GL",
-        revision: "18601.5001.00.01.00.17",
-        lock: Lock::Free,
-        note: "L860-GL, iosm, not locked",
+        name: "dw5934e",
+        id: (0x105b, 0xe11d),
+        subsystem: (0x1028, 0x11d0),
+        manufacturer: "Foxconn",
+        product: "DW5934e",
+        revision: "FDE2.F0.3.2.0.3.TO.002",
+        lock: Lock::Fox { service: qmi::FOXAP, magic: "FDE2" },
+        note: "DW5934e, MHI, Foxconn's service FOXAP",
         ..QUECTEL
     },
+    Row {
+        name: "t99w696",
+        id: (0x17cb, 0x0308),
+        subsystem: (0x105b, 0xe142),
+        manufacturer: "Foxconn",
+        product: "T99W696",
+        revision: "FDE2.F0.3.2.0.3.TO.002",
+        lock: Lock::Fox { service: qmi::FOXAP, magic: "FDE2" },
+        note: "T99W696, MHI, Foxconn's service FOXAP; the id is of several makers",
+        ..QUECTEL
+    },
+    L860,
+    Row { name: "dw5823e", lock: Lock::Intel, note: "L860R+ of Dell, iosm, challenge in MBIM", ..L860 },
     Row {
         name: "l850-pci",
         id: (0x8086, 0x7360),
@@ -134,8 +189,8 @@ pub const ROWS: &[Row] = &[
         manufacturer: "Fibocom",
         product: "L850-GL",
         revision: "18500.5001.00.05.27.30",
-        lock: Lock::Free,
-        note: "L850-GL, iosm, not locked; Linux 6.1 has no XMMRPC port",
+        lock: Lock::Xmm,
+        note: "L850-GL, iosm, challenge by RPC; Linux 6.1 has no XMMRPC port",
         ..QUECTEL
     },
 ];
@@ -323,7 +378,8 @@ impl Device {
             PortType::At => Port::At(At::new(self.row.dialect)),
             PortType::Mbim => Port::Messages(Wdm::new(Protocol::Mbim(Mbim::new(4096)))),
             PortType::Qmi => Port::Messages(Wdm::new(Protocol::Qmi)),
-            PortType::Qcdm | PortType::XmmRpc => Port::Silent,
+            PortType::XmmRpc => Port::Messages(Wdm::new(Protocol::Xmm)),
+            PortType::Qcdm => Port::Silent,
         };
         self.ports = self.row.ports.iter().map(port).collect();
         self.attaches += 1;

@@ -11,6 +11,9 @@ const CTL: u8 = 0;
 const WDS: u8 = 1;
 const DMS: u8 = 2;
 const NAS: u8 = 3;
+/// Foxconn's own services.
+pub const FOX: u8 = 0xe3;
+pub const FOXAP: u8 = 0xe4;
 
 /// Client ids that a service gives out before it says ClientIdsExhausted; real modems have about ten.
 const CLIENTS: usize = 10;
@@ -120,6 +123,11 @@ impl<'a> Message<'a> {
             (DMS, 0x555e) => "DMS Foxconn Get Firmware Version",
             (DMS, 0x555f) => "DMS Set FCC Authentication",
             (DMS, 0x5571) => "DMS Foxconn Set FCC Authentication",
+            (FOX, 0x555e) => "FOX Get Firmware Version",
+            (FOX, 0x5570) => "FOX Get FCC Lock",
+            (FOX, 0x5571) => "FOX Set FCC Authentication",
+            (FOXAP, 0x5570) => "FOXAP Get FCC Lock",
+            (FOXAP, 0x5571) => "FOXAP Set FCC Authentication",
             (service, id) => return format!("service {service:#04x} message {id:#06x}"),
         };
         name.to_owned()
@@ -208,7 +216,14 @@ impl Clients {
 }
 
 /// Services and versions that the modem says it has.
-const SERVICES: [(u8, u16, u16); 4] = [(CTL, 1, 5), (WDS, 1, 9), (DMS, 1, 14), (NAS, 1, 0)];
+fn services(modem: &Modem) -> Vec<(u8, u16, u16)> {
+    let mut services = vec![(CTL, 1, 5), (WDS, 1, 9), (DMS, 1, 14), (NAS, 1, 0)];
+    if let (Lock::Fox { service, .. }, false) = (modem.lock, modem.faults.has("generic")) {
+        services.push((FOX, 1, 0));
+        services.extend((service != FOX).then_some((service, 1, 0)));
+    }
+    services
+}
 
 /// Answers one frame of the host; what is no request gets no answer.
 pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
@@ -223,6 +238,7 @@ pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
         _ if modem.faults.take("busy") => Err(error::DEVICE_NOT_READY),
         DMS => device_management(modem, &request),
         NAS => network_access(modem, &request),
+        FOX | FOXAP => foxconn_service(modem, &request),
         _ => Err(error::INVALID_COMMAND),
     };
     let tlvs = match &answer {
@@ -265,8 +281,9 @@ fn control(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
     match request.id {
         0x0020 => Ok(tlv(1, &[0])),
         0x0021 => {
-            let mut list = vec![SERVICES.len() as u8];
-            for (service, major, minor) in SERVICES {
+            let services = services(modem);
+            let mut list = vec![services.len() as u8];
+            for (service, major, minor) in services {
                 list.push(service);
                 list.extend(major.to_le_bytes());
                 list.extend(minor.to_le_bytes());
@@ -275,7 +292,7 @@ fn control(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
         }
         0x0022 => {
             let service = request.byte(1)?;
-            if !SERVICES.iter().any(|(known, _, _)| *known == service) {
+            if !services(modem).iter().any(|(known, _, _)| *known == service) {
                 return Err(error::INVALID_SERVICE);
             }
             if modem.faults.has("cid-exhausted") {
@@ -424,6 +441,28 @@ fn authenticate(modem: &mut Modem, proof: Result<(), u16>) -> Result<Vec<u8>, u1
     }
 }
 
+/// Foxconn's services: the lock of the modem, and what its message is made of.
+fn foxconn_service(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
+    let Lock::Fox { service, magic } = modem.lock else { return Err(error::INVALID_COMMAND) };
+    match (request.id, request.service == service) {
+        (0x555e, _) if request.service == FOX => match request.byte(1)? {
+            0 => Ok(tlv(1, FOX_MCFG.as_bytes())),
+            2 => Ok(tlv(1, FOX_APPS.as_bytes())),
+            _ => Err(error::INVALID_ARGUMENT),
+        },
+        (0x5570, true) => Ok(tlv(1, &[u8::from(modem.locked)])),
+        (0x5571, true) => {
+            let proof = check_proof(request, &fox_secret(FOX_MCFG, FOX_APPS, &modem.identity.imei), magic);
+            authenticate(modem, proof)
+        }
+        // A T99W696 answers so on FOX.
+        (0x5571, false) => Err(error::MALFORMED),
+        _ => Err(error::INVALID_COMMAND),
+    }
+}
+
+const FOX_MCFG: &str = "FDE.F0.3.2.0.3.TO.002";
+const FOX_APPS: &str = "020";
 const FOXCONN_MCFG: &str = "T99W175.F0.1.0.0.9.GC.004.079";
 const FOXCONN_APPS: &str = "T99W175.AP.0.1.2";
 const FOXCONN_MAGIC: &str = "foxc";
@@ -432,26 +471,35 @@ fn foxconn(modem: &Modem) -> bool {
     matches!(modem.lock, Lock::FoxconnV1 | Lock::FoxconnV2)
 }
 
-/// Version 2: salt and MD5 over firmware, apps version, IMEI, salt and magic in TLV 1, *then* '0' in TLV 2.
 /// Version 1: a zero byte in TLV 1 alone.
 fn check_foxconn(modem: &Modem, request: &Message) -> Result<(), u16> {
     match (modem.lock, request.all().as_slice()) {
         (Lock::FoxconnV1, [(1, [0])]) => Ok(()),
-        (Lock::FoxconnV2, [(1, proof), (2, b"0")]) if proof.len() == 36 => {
-            let (salt, digest) = proof.split_at(4);
-            let expected = digest::to_hex(&digest::md5(&foxconn_secret(&modem.identity.imei, salt)));
-            if digest == expected.as_bytes() { Ok(()) } else { Err(error::AUTHENTICATION_FAILED) }
+        (Lock::FoxconnV2, _) => {
+            check_proof(request, &fox_secret(FOXCONN_MCFG, FOXCONN_APPS, &modem.identity.imei), FOXCONN_MAGIC)
         }
         (_, [(1, _), ..]) => Err(error::INVALID_ARGUMENT),
         _ => Err(error::MALFORMED),
     }
 }
 
-fn foxconn_secret(imei: &str, salt: &[u8]) -> Vec<u8> {
-    // The firmware's name without its last two fields.
-    let firmware: Vec<&str> = FOXCONN_MCFG.rsplitn(3, '.').collect();
-    let firmware = firmware.last().copied().unwrap_or(FOXCONN_MCFG);
-    [firmware.as_bytes(), FOXCONN_APPS.as_bytes(), imei.as_bytes(), salt, FOXCONN_MAGIC.as_bytes()].concat()
+/// Version 2: salt and MD5 over `secret`, salt and magic in TLV 1, *then* '0' in TLV 2.
+fn check_proof(request: &Message, secret: &str, magic: &str) -> Result<(), u16> {
+    match request.all().as_slice() {
+        [(1, proof), (2, b"0")] if proof.len() == 36 => {
+            let (salt, digest) = proof.split_at(4);
+            let expected = digest::md5(&[secret.as_bytes(), salt, magic.as_bytes()].concat());
+            if digest == digest::to_hex(&expected).as_bytes() { Ok(()) } else { Err(error::AUTHENTICATION_FAILED) }
+        }
+        [(1, _), ..] => Err(error::INVALID_ARGUMENT),
+        _ => Err(error::MALFORMED),
+    }
+}
+
+/// The firmware's name without its last two fields, the version of the apps processor, and the IMEI.
+fn fox_secret(firmware: &str, apps: &str, imei: &str) -> String {
+    let fields = firmware.rsplitn(3, '.').last().unwrap_or(firmware);
+    [fields, apps, imei].concat()
 }
 
 #[cfg(test)]
@@ -552,7 +600,8 @@ mod tests {
     fn foxconn_checks_digest_and_order() {
         let mut modem = modem(Lock::FoxconnV2);
         ask(&mut modem, ALLOCATE);
-        let digest = digest::md5(&foxconn_secret(&modem.identity.imei, b"salt"));
+        let secret = fox_secret(FOXCONN_MCFG, FOXCONN_APPS, &modem.identity.imei);
+        let digest = digest::md5(format!("{secret}saltfoxc").as_bytes());
         let right = [b"salt".as_slice(), digest::to_hex(&digest).as_bytes()].concat();
         let wrong = [b"salt".as_slice(), &[b'0'; 32]].concat();
         let send = |modem: &mut Modem, tlvs: &[Vec<u8>]| {
@@ -570,8 +619,32 @@ mod tests {
     }
 
     #[test]
-    fn foxconn_secret_drops_two_fields_of_the_firmware() {
-        assert!(foxconn_secret("1", b"salt").starts_with(b"T99W175.F0.1.0.0.9.GCT99W175.AP"));
+    fn foxconns_services_report_the_lock_and_check_the_digest() {
+        for (service, magic, digest) in
+            [(FOX, "FDE1", "827cd884a919747e1dad46238e46fd89"), (FOXAP, "FDE2", "633bc0e8d9175b6e166e283a134dd9f6")]
+        {
+            let mut modem = modem(Lock::Fox { service, magic });
+            modem.identity.imei = "490154203237518".to_owned();
+            let allocate = |modem: &mut Modem, service: u8| {
+                let mut frame = from_hex("01 0F 00 00 00 00 00 01 22 00 04 00 01 01 00 00").unwrap();
+                frame[15] = service;
+                answer(modem, &frame).unwrap()
+            };
+            allocate(&mut modem, service);
+            let send = |modem: &mut Modem, id: u16, tlvs: &[Vec<u8>]| {
+                let mut frame = emit(service, 0x14, Kind::Response, 1, id, &tlvs.concat());
+                (frame[3], frame[6]) = (0, 0);
+                answer(modem, &frame).unwrap()
+            };
+            assert!(send(&mut modem, 0x5570, &[]).ends_with(&[1, 1, 0, 1]));
+            let proof = |digest: &str| [tlv(1, format!("abcd{digest}").as_bytes()), tlv(2, b"0")];
+            let refused = error::AUTHENTICATION_FAILED as u8;
+            assert!(send(&mut modem, 0x5571, &proof(&"0".repeat(32))).ends_with(&[1, 0, refused, 0]));
+            assert!(send(&mut modem, 0x5571, &proof(digest)).ends_with(&[0, 0, 0, 0]));
+            assert!(send(&mut modem, 0x5570, &[]).ends_with(&[1, 1, 0, 0]));
+            modem.faults.set("generic").unwrap();
+            assert!(allocate(&mut modem, service).ends_with(&[1, 0, error::INVALID_SERVICE as u8, 0]));
+        }
     }
 
     #[test]

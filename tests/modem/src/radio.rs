@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::challenge::{LENOVO, Number, Order};
 use crate::composition::Composition;
 use crate::family::Family;
 use crate::faults::Faults;
@@ -40,8 +41,14 @@ pub enum Lock {
     FoxconnV1,
     /// QMI DMS 0x5571 with the salted MD5.
     FoxconnV2,
+    /// 0x5571 with the salted MD5, on this service of Foxconn and with this magic string.
+    Fox { service: u8, magic: &'static str },
     /// AT+GTFCCLOCKGEN and AT+GTFCCLOCKVER.
-    Rolling,
+    Gtfcclock { order: Order, number: Number },
+    /// A challenge in the MBIM service Intel Mutual Authentication.
+    Intel,
+    /// A challenge by the RPC of an XMM7360.
+    Xmm,
 }
 
 /// What a port asks of the whole device, to be done later.
@@ -64,6 +71,11 @@ pub struct Modem {
     pub identity: Identity,
     pub lock: Lock,
     pub locked: bool,
+    /// The OEM string whose hash is the key to a challenge.
+    pub oem_string: String,
+    /// The challenge that was asked last, until it is answered, and how many were asked.
+    pub challenge: Option<u32>,
+    pub challenges: usize,
     pub mode: u8,
     /// Sierra's USB composition after the next reset.
     pub next_composition: Option<Composition>,
@@ -94,6 +106,9 @@ impl Modem {
             identity: model.identity.clone(),
             lock: model.lock,
             locked,
+            oem_string: LENOVO.to_owned(),
+            challenge: None,
+            challenges: 0,
             mode: if locked { LOW_POWER } else { ONLINE },
             next_composition: model.composition.clone(),
             family: model.family,
@@ -141,6 +156,7 @@ impl Modem {
     pub fn power_cycle(&mut self) {
         self.locked = self.lock != Lock::Free;
         self.mode = if self.locked { LOW_POWER } else { ONLINE };
+        self.challenge = None;
         self.clients = Clients::default();
         self.wishes.clear();
         self.plugged = Instant::now();
@@ -239,6 +255,7 @@ impl Modem {
                 }
             }
             "imei" => self.identity.imei = value.into(),
+            "oem-string" => self.oem_string = value.into(),
             _ => return Err(format!("no key of this name: {key}")),
         }
         Ok(())

@@ -6,10 +6,13 @@ use std::time::Duration;
 use crate::mbim::{self, Mbim};
 use crate::qmi;
 use crate::radio::Modem;
+use crate::xmm;
 
 pub enum Protocol {
     Qmi,
     Mbim(Mbim),
+    /// The RPC of an XMM7360.
+    Xmm,
 }
 
 pub struct Wdm {
@@ -41,6 +44,12 @@ impl Wdm {
                 modem.transcript.event("mbim>", &text);
                 Vec::new()
             }
+            Protocol::Xmm if dumb => {
+                let text = format!("{} not heard", crate::transcript::hex(message));
+                modem.transcript.event("xmm>", &text);
+                Vec::new()
+            }
+            Protocol::Xmm => xmm::answer(modem, message),
             Protocol::Qmi => qmi::answer(modem, message).into_iter().collect(),
             Protocol::Mbim(mbim) => mbim.receive(modem, message),
         };
@@ -59,7 +68,7 @@ impl Wdm {
                 let tunnelled = reports.iter().map(|frame| mbim::qmi_indication(frame));
                 std::iter::once(mbim.radio_indication(modem)).chain(tunnelled).collect()
             }
-            Protocol::Mbim(_) => Vec::new(),
+            Protocol::Mbim(_) | Protocol::Xmm => Vec::new(),
         }
     }
 
@@ -79,6 +88,7 @@ impl Wdm {
             reads.extend(replies.first().and_then(|reply| match self.protocol {
                 Protocol::Qmi => qmi::stale(reply),
                 Protocol::Mbim(_) => mbim::stale(reply),
+                Protocol::Xmm => None,
             }));
         }
         if let (Protocol::Mbim(_), Some(count)) = (&self.protocol, faults.number_or("stale-fragments", 3)) {
@@ -91,7 +101,7 @@ impl Wdm {
                 let garbage = [0x00, 0xff, 0x01, 0xfe, 0xca, 0x55, 0xaa];
                 match self.protocol {
                     Protocol::Qmi => reply.splice(..0, garbage).for_each(drop),
-                    Protocol::Mbim(_) => reads.push(garbage.to_vec()),
+                    Protocol::Mbim(_) | Protocol::Xmm => reads.push(garbage.to_vec()),
                 }
             }
             if faults.has("short") {
@@ -120,6 +130,7 @@ impl Wdm {
         let mode = qmi::mode_indication(0xff, modem.reported_mode());
         match &self.protocol {
             Protocol::Qmi => vec![qmi::sync_indication(), mode],
+            Protocol::Xmm => vec![xmm::own_message()],
             Protocol::Mbim(_) => {
                 vec![
                     mbim::signal_indication(),

@@ -1,0 +1,104 @@
+//! The RPC port of an XMM7360: the FCC lock, and the messages that come in between.
+//!
+//! A frame is its length (little-endian), then integers (02 04 and four bytes, big-endian): the length again, the code; then
+//! the TID without a type; then the integers of the body. Each request is acknowledged, and answered later with the code
+//! after its own.
+
+use crate::challenge::Order;
+use crate::radio::{Lock, Modem};
+use crate::transcript::hex;
+
+const QUERY: u32 = 0x18e;
+const CHALLENGE: u32 = 0x190;
+const RESPONSE: u32 = 0x192;
+const ACKNOWLEDGED: u32 = 2000;
+
+fn frame(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
+    let integer = |value: u32| [&[2, 4], value.to_be_bytes().as_slice()].concat();
+    let length = (16 + 6 * integers.len()) as u32;
+    let body: Vec<u8> = integers.iter().flat_map(|value| integer(*value)).collect();
+    [&length.to_le_bytes(), &integer(length)[..], &integer(code), &tid.to_be_bytes(), &body].concat()
+}
+
+/// Code, TID and the integers of a request's body.
+fn parse(bytes: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
+    let big = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).ok();
+    let integer = |at: usize| match bytes.get(at..at + 6) {
+        Some([2, 4, value @ ..]) => big(value),
+        _ => None,
+    };
+    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+    let is_whole = length as usize + 4 == bytes.len() && integer(4) == Some(length);
+    let integers = (20..bytes.len()).step_by(6).map(integer).collect::<Option<Vec<u32>>>()?;
+    is_whole.then_some((integer(10)?, big(bytes.get(16..20)?)?, integers))
+}
+
+/// Takes a frame of the host; returns the reads that answer it.
+pub fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let name = |code| match code {
+        QUERY => "FCC lock query",
+        CHALLENGE => "FCC lock challenge",
+        RESPONSE => "FCC lock response",
+        _ => "unknown",
+    };
+    let Some((code, tid, integers)) = parse(bytes) else {
+        modem.transcript.event("xmm>", &format!("{} malformed", hex(bytes)));
+        return Vec::new();
+    };
+    modem.transcript.event("xmm>", &format!("{} {}", hex(bytes), name(code)));
+    // A locked modem answers no other request.
+    let has_lock = modem.lock == Lock::Xmm;
+    let values = match (code, integers.as_slice()) {
+        (QUERY, [again, ..]) if *again == tid => {
+            let mode = u32::from(has_lock && !modem.faults.has("unlocked-for-good"));
+            vec![u32::from(!modem.locked), mode]
+        }
+        (CHALLENGE, [again, ..]) if *again == tid && has_lock => vec![modem.ask_challenge()],
+        (RESPONSE, [again, answer]) if *again == tid && has_lock => {
+            vec![u32::from(modem.judge(Some(*answer), Order::Little) == Some(true))]
+        }
+        _ => return Vec::new(),
+    };
+    let answer = frame(code + 1, tid, &[&[tid], values.as_slice()].concat());
+    modem.transcript.event("xmm<", &format!("{} {}", hex(&answer), name(code)));
+    vec![frame(ACKNOWLEDGED + 1, tid, &[tid]), answer]
+}
+
+/// What the modem sends of its own accord.
+pub fn own_message() -> Vec<u8> {
+    frame(0x5e, 3, &[1, 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+    use crate::transcript::from_hex;
+
+    fn ask(modem: &mut Modem, request: &str) -> String {
+        answer(modem, &from_hex(request).unwrap()).last().map_or(String::new(), |answer| hex(answer)[40..].to_owned())
+    }
+
+    #[test]
+    fn the_lock_takes_only_the_right_response() {
+        let mut model = models::row("em7455").unwrap().model();
+        model.lock = Lock::Xmm;
+        let mut modem = Modem::of(&model);
+        let query = "1c000000 02040000001c 02040000018e 11000101 020411000101 020400000000";
+        let request = |code: &str, argument: &str| query.replace("018e", code).replace("020400000000", argument);
+        let tid = "020411000101";
+        assert_eq!(ask(&mut modem, query), format!("{tid}020400000000020400000001"));
+        assert_eq!(ask(&mut modem, &request("0190", "020400000000")), format!("{tid}020412345678"));
+        assert_eq!(ask(&mut modem, &request("0192", "020400000001")), format!("{tid}020400000000"));
+        ask(&mut modem, &request("0190", "020400000000"));
+        ask(&mut modem, &request("0190", "020400000000"));
+        ask(&mut modem, &request("0190", "020400000000"));
+        // Of the vectors, for 0x12345678.
+        assert_eq!(ask(&mut modem, &request("0192", "0204401cf881")), format!("{tid}020400000001"));
+        assert_eq!(ask(&mut modem, query), format!("{tid}020400000001020400000001"));
+        assert!(!modem.locked);
+        // Another request, and half of one.
+        assert_eq!(ask(&mut modem, &request("0042", "020400000000")), "");
+        assert!(answer(&mut modem, &from_hex(query).unwrap()[..20]).is_empty());
+    }
+}
