@@ -325,7 +325,7 @@ pub const FAMILIES: &[Family] = &[
         restart: Some("+CFUN=1,1"),
         forms: &[
             form("l", 0x305a, 0x1406, |one| one.diag(0).serial(1, Role::At).serial(2, Role::Silent).ecm(3)),
-            form("r", 0x305a, 0x1404, |one| network_first(Configuration::rndis)(one)),
+            form("r", 0x305a, 0x1404, |one| one.rndis(0).diag(2).serial(5, Role::At)),
         ],
         ..BLANK
     },
