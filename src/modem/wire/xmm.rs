@@ -110,7 +110,7 @@ fn integer(fields: &mut Fields) -> Result<u32, Malformed> {
 }
 
 fn big_endian(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte))
+    bytes.iter().fold(0, |value, byte| (value << 8) | u32::from(*byte))
 }
 
 /// Cuts what an RPC port reads into frames.

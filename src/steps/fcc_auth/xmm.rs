@@ -124,7 +124,7 @@ mod tests {
             }
             let request = Message::parse(message).unwrap();
             assert_eq!((request.tid, request.body.len()), (TID, 12));
-            let argument = request.body[8..].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
+            let argument = request.body[8..].iter().fold(0, |value, byte| (value << 8) | u32::from(*byte));
             self.seen.push(request.code);
             let number = self.seen.len();
             let mut answer = vec![TID];
