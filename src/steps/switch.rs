@@ -209,11 +209,11 @@ impl Run<'_> {
                 "the device took the message, and has not left install mode yet",
                 CURE,
             )),
-            // The kernel may still be busy with its drivers, for example with a file system on the drive.
-            Some(UsbError::Gone) => Outcome::Unfinished(Failure::new(
-                "the device does not answer any more, and has not left the bus yet",
-                CURE,
-            )),
+            // Some devices report a failed command and leave. The kernel may take long to see that a device has left, for
+            // example with a file system on the drive.
+            Some(error @ (UsbError::Gone | UsbError::Refused)) => {
+                Outcome::Unfinished(Failure::new(format!("{error}, and the device has not left the bus yet"), CURE))
+            }
             Some(error) => Outcome::Failed(Failure::new(format!("{error}, and it is still in install mode"), CURE)),
         }
     }
