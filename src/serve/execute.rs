@@ -131,9 +131,7 @@ fn unlock(
                 let tried = state.record().tried_keys(enumeration).to_vec();
                 let keys = Keys::new(&laptop, procedure, &tried, |key| {
                     state.record().try_key(enumeration, key);
-                    if let Err(error) = state.save() {
-                        log::warn!("{}: cannot keep state: {error}", device.port);
-                    }
+                    state.keep();
                 });
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }

@@ -125,7 +125,7 @@ impl fmt::Display for Confidence {
 pub struct Provenance {
     pub name: String,
     pub confidence: Confidence,
-    /// What has been tried on hardware, and by whom.
+    /// What has been tried on hardware, and the source of the report.
     pub seen: String,
 }
 

@@ -415,8 +415,8 @@ mod tests {
             {
                 assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,0"));
                 assert!(ask(&mut at, &mut modem, "at+gtfcclockgen").contains(&format!(": {challenge}\r")));
-                let told = ask(&mut at, &mut modem, &format!("at+gtfcclockver={answer}"));
-                assert!(told.contains(&format!("VER: {verdict}")), "{told}");
+                let reply = ask(&mut at, &mut modem, &format!("at+gtfcclockver={answer}"));
+                assert!(reply.contains(&format!("VER: {verdict}")), "{reply}");
             }
             assert!(ask(&mut at, &mut modem, "AT+GTFCCEFFSTATUS?").contains("STATUS: 2,1"));
             assert!(ask(&mut at, &mut modem, "at+cfun=1").contains("OK"));

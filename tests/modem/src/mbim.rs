@@ -583,16 +583,16 @@ mod tests {
         let set = |first: &str, second: &str| {
             format!("03000000 38000000 03000000 01000000 00000000 {uuid} 01000000 01000000 08000000 {first} {second}")
         };
-        let mut told = |request: &str| ask(&mut mbim, &mut modem, request)[0].split_off(96);
-        assert_eq!(told(&query), "0100000000000000");
+        let mut reply = |request: &str| ask(&mut mbim, &mut modem, request)[0].split_off(96);
+        assert_eq!(reply(&query), "0100000000000000");
         // A response without a challenge, and a wrong one.
-        assert_eq!(told(&set("01000000", "81f81c40")), "");
-        assert_eq!(told(&set("00000000", "00000000")), "0100000078563412");
-        assert_eq!(told(&set("01000000", "00000000")), "0100000000000000");
-        assert_eq!(told(&query), "0100000000000000");
-        assert_eq!(told(&set("00000000", "00000000")), "01000000EEFFC000");
-        assert_eq!(told(&set("01000000", "d588a3d5")), "0000000000000000");
-        assert_eq!(told(&query), "0100000001000000");
+        assert_eq!(reply(&set("01000000", "81f81c40")), "");
+        assert_eq!(reply(&set("00000000", "00000000")), "0100000078563412");
+        assert_eq!(reply(&set("01000000", "00000000")), "0100000000000000");
+        assert_eq!(reply(&query), "0100000000000000");
+        assert_eq!(reply(&set("00000000", "00000000")), "01000000EEFFC000");
+        assert_eq!(reply(&set("01000000", "d588a3d5")), "0000000000000000");
+        assert_eq!(reply(&query), "0100000001000000");
     }
 
     #[test]
