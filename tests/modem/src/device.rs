@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use crate::at::At;
 use crate::composition::Composition;
 use crate::descriptors::{Configuration, INPUT, Transfer};
-use crate::host;
 use crate::install::Seen;
-use crate::link::Link;
 use crate::models::{Dialect, Form, Model, direct_ip};
 use crate::radio::{Modem, ONLINE, Wish};
 use crate::storage::{self, Reply, Storage};
 use crate::transcript::hex;
-use crate::usbip::{self, Command, Submit};
 use crate::wdm::Wdm;
+use vhci::{Command, Link, Submit};
 
 /// What the modem's thread waits for.
 pub enum Event {
@@ -246,18 +244,13 @@ impl Device {
         self.accepts = None;
         let (vendor, product) = self.active.id();
         self.modem.transcript.event("plug", &format!("{vendor:04x}:{product:04x}"));
-        let (port, stream) = host::attach(self.port)?;
+        let (attach, events) = (self.attaches, self.events.clone());
+        let (port, link) = vhci::plug(self.port, move |command| {
+            let event = command.map_or(Event::Detached(attach), |command| Event::Usb(attach, command));
+            events.send(event).is_ok()
+        })?;
         self.port = Some(port);
-        let (mut wire, attach, events) = (stream.try_clone()?, self.attaches, self.events.clone());
-        std::thread::spawn(move || {
-            while let Ok(command) = usbip::read(&mut wire) {
-                if events.send(Event::Usb(attach, command)).is_err() {
-                    return;
-                }
-            }
-            let _ = events.send(Event::Detached(attach));
-        });
-        self.link = Some(Link::new(stream));
+        self.link = Some(link);
         Ok(())
     }
 

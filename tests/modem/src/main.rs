@@ -1,28 +1,4 @@
-//! Software WWAN modems on the kernel's `vhci_hcd` and on the PCI module in `tests/pci-modem`, for tests: they enumerate, leave install mode,
-//! answer QMI, MBIM and AT, write down what they saw, and fail on request.
-
-mod at;
-mod challenge;
-mod composition;
-mod descriptors;
-mod device;
-mod digest;
-mod family;
-mod faults;
-mod host;
-mod install;
-mod link;
-mod mbim;
-mod models;
-mod pci;
-mod qmi;
-mod radio;
-mod rndis;
-mod storage;
-mod transcript;
-mod usbip;
-mod wdm;
-mod xmm;
+//! Plugs in a software modem and serves it; `modem` alone prints how to use it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 
-use device::{Device, Event};
-use models::Model;
-use radio::Modem;
+use modem::device::{Device, Event};
+use modem::models::{self, Model};
+use modem::radio::Modem;
+use modem::{faults, install, pci, transcript};
 
 const USAGE: &str = "\
 modem list                     models: NAME  VID:PID  description

@@ -7,13 +7,12 @@ use super::{Action, Answer, Device, Fate, Function};
 use crate::at::At;
 use crate::descriptors::{self, INPUT, Role, Transfer};
 use crate::install::Seen;
-use crate::link::Link;
 use crate::mbim::Mbim;
 use crate::rndis;
 use crate::storage::Storage;
 use crate::transcript::hex;
-use crate::usbip::Submit;
 use crate::wdm::{Protocol, Wdm};
+use vhci::{Link, Submit};
 
 impl Device {
     pub(super) fn control(&mut self, urb: Submit) {

@@ -30,9 +30,11 @@ pub enum Command {
 /// One URB.
 #[derive(Debug, PartialEq)]
 pub struct Submit {
+    /// Names the URB in its completion.
     pub seqnum: u32,
     /// Address with the direction in bit 7, as in an endpoint descriptor.
     pub endpoint: u8,
+    /// The setup packet of a control transfer; zeros otherwise.
     pub setup: [u8; 8],
     /// Room (IN) or size (OUT) in bytes.
     pub length: usize,

@@ -1,4 +1,4 @@
-//! The kernel's virtual host controller: a port of it, and the socket behind the port.
+//! The controller's ports, and the socket behind each.
 
 use std::fs;
 use std::io;
@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use crate::link::Link;
+use crate::usbip::{self, Command};
 
 const VHCI: &str = "/sys/devices/platform/vhci_hcd";
 const SPEED_HIGH: u8 = 3;
@@ -73,9 +76,8 @@ fn attach_to(port: u32) -> io::Result<UnixStream> {
     Ok(ours)
 }
 
-/// Plugs a high-speed device into `port`, or into the first free one.
-/// Returns the port and our end of the wire; shutting that down unplugs the device.
-pub fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
+/// A free port, or `port` once it is free, and our end of the wire.
+fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
     if !Path::new(&format!("{VHCI}.0")).exists() {
         return Err(io::Error::other("no vhci_hcd here (modprobe vhci-hcd)"));
     }
@@ -89,13 +91,38 @@ pub fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
         }
         return Ok((port, attach_to(port)?));
     }
-    // Another modem may take the port between the look and the write: then the next one.
+    // Another device may take the port between the look and the write: then the next one.
     for port in controllers()?.iter().flatten().filter(|p| p.high_speed && p.free) {
         if let Ok(stream) = attach_to(port.number) {
             return Ok((port.number, stream));
         }
     }
     Err(io::Error::other("no free high-speed port on vhci_hcd"))
+}
+
+/// Plugs a high-speed device into `port` of `vhci_hcd`, or into the first free one. Returns the port and the link that
+/// completes URBs and unplugs the device.
+///
+/// A thread calls `serve` with each command of the host, and with `None` when the device has left the bus. It ends then,
+/// or when `serve` returns `false`.
+///
+/// # Errors
+/// `vhci_hcd` is not loaded, its ports cannot be read or written, or no port becomes free within 30 s.
+pub fn plug(
+    port: Option<u32>,
+    mut serve: impl FnMut(Option<Command>) -> bool + Send + 'static,
+) -> io::Result<(u32, Link)> {
+    let (port, stream) = attach(port)?;
+    let mut wire = stream.try_clone()?;
+    std::thread::spawn(move || {
+        while let Ok(command) = usbip::read(&mut wire) {
+            if !serve(Some(command)) {
+                return;
+            }
+        }
+        serve(None);
+    });
+    Ok((port, Link::new(stream)))
 }
 
 #[cfg(test)]

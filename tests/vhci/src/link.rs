@@ -1,4 +1,4 @@
-//! The wire of one attach: URBs that wait for data, data that waits for URBs.
+//! The wire of one plugged device: URBs that wait for data, data that waits for URBs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 
 use crate::usbip::{self, ECONNRESET, EPIPE, EPROTO};
 
+/// Completes a device's URBs. Endpoints are addresses with the direction in bit 7, as in an endpoint descriptor. A URB is
+/// known by its `seqnum`.
 pub struct Link {
     stream: UnixStream,
     /// By endpoint: seqnum and room of each URB that is not completed yet.
@@ -16,6 +18,7 @@ pub struct Link {
 }
 
 impl Link {
+    /// A link on a wire of one's own, without a host controller, for tests.
     pub fn new(stream: UnixStream) -> Link {
         Link { stream, pending: BTreeMap::new(), outbox: BTreeMap::new(), halted: BTreeSet::new() }
     }
@@ -25,10 +28,12 @@ impl Link {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Completes a URB: `actual` bytes went over, `data` are those of an IN transfer.
     pub fn done(&mut self, seqnum: u32, actual: usize, data: &[u8]) {
         self.send(&usbip::ret_submit(seqnum, 0, actual, data));
     }
 
+    /// Completes a URB with a stall.
     pub fn stall(&mut self, seqnum: u32) {
         self.send(&usbip::ret_submit(seqnum, EPIPE, 0, &[]));
     }
@@ -46,10 +51,12 @@ impl Link {
         urbs.len() < before
     }
 
+    /// Keeps a URB with room for `length` bytes until there is data for it.
     pub fn wait(&mut self, endpoint: u8, seqnum: u32, length: usize) {
         self.pending.entry(endpoint).or_default().push_back((seqnum, length));
     }
 
+    /// Gives the URB `victim` back, as [`Command::Unlink`](crate::Command::Unlink) asks.
     pub fn unlink(&mut self, seqnum: u32, victim: u32) {
         let mut found = false;
         for urbs in self.pending.values_mut() {
@@ -60,6 +67,7 @@ impl Link {
         self.send(&usbip::ret_unlink(seqnum, if found { ECONNRESET } else { 0 }));
     }
 
+    /// Adds data that an IN endpoint has to say.
     pub fn queue(&mut self, endpoint: u8, data: Vec<u8>) {
         self.outbox.entry(endpoint).or_default().push_back(data);
     }
@@ -100,6 +108,7 @@ impl Link {
         self.halted.clear();
     }
 
+    /// Takes the device off the bus.
     pub fn unplug(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }

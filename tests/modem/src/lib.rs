@@ -1,0 +1,41 @@
+//! Software WWAN modems for tests, on the kernel's `vhci_hcd` and on the PCI module in `tests/pci-modem`. They enumerate,
+//! leave install mode, answer QMI, MBIM and AT, write down what they saw, and fail on request.
+//!
+//! A test that is no Rust program runs `modem` and talks to its control socket. A Rust program takes a row of
+//! [`models`], makes a [`radio::Modem`] of it, sets [`faults`], and lets [`device::Device::run`] (USB) or
+//! [`pci::Device::run`] serve it:
+//!
+//! ```no_run
+//! use std::sync::mpsc;
+//! use modem::{device::Device, models, radio::Modem};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = models::row("em7455-qmi").ok_or("no such model")?.model();
+//! let mut modem = Modem::of(&model);
+//! modem.faults.set("late=700")?;
+//! let (sender, events) = mpsc::channel();
+//! // Keep a clone of the sender: `Event::Control` unplugs, resets and asks.
+//! Device::new(model, modem, false, None, sender).run(&events)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod at;
+mod challenge;
+mod composition;
+mod descriptors;
+pub mod device;
+mod digest;
+mod family;
+pub mod faults;
+pub mod install;
+mod mbim;
+pub mod models;
+pub mod pci;
+mod qmi;
+pub mod radio;
+mod rndis;
+mod storage;
+pub mod transcript;
+mod wdm;
+mod xmm;
