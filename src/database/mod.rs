@@ -5,4 +5,4 @@ pub mod diagnostic;
 pub mod layers;
 pub mod policy;
 pub mod quirks;
-pub mod udev_rules;
+pub(crate) mod udev_rules;

@@ -3,6 +3,6 @@
 pub mod access;
 pub mod device;
 pub mod link;
-pub mod session;
+pub(crate) mod session;
 pub mod transport;
 pub mod wire;

@@ -6,15 +6,15 @@
 //!
 //! [`serve`] runs the stages for one device. [`hand_off`] passes on what an event has no time for.
 
-pub mod error;
+pub(crate) mod error;
 pub mod event;
-pub mod execute;
-pub mod hand_off;
-pub mod lookup;
-pub mod plan;
-pub mod record;
-pub mod snapshot;
-pub mod trigger;
+pub(crate) mod execute;
+pub(crate) mod hand_off;
+pub(crate) mod lookup;
+pub(crate) mod plan;
+pub(crate) mod record;
+pub(crate) mod snapshot;
+pub(crate) mod trigger;
 
 use std::time::Duration;
 

@@ -1,21 +1,21 @@
 //! The three entry points of the program, and the verbs of its command line, one per file.
 
-pub mod apply;
+pub(crate) mod apply;
 pub mod check;
 pub mod cli;
-pub mod composition;
-pub mod doctor;
-pub mod explain;
-pub mod export;
+pub(crate) mod composition;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod export;
 pub mod fcc_unlock;
-pub mod hook;
+pub(crate) mod hook;
 pub mod import;
-pub mod list;
-pub mod output;
-pub mod report;
-pub mod rules;
-pub mod select;
-pub mod status;
+pub(crate) mod list;
+pub(crate) mod output;
+pub(crate) mod report;
+pub(crate) mod rules;
+pub(crate) mod select;
+pub(crate) mod status;
 
 use std::io::{self, Write};
 

@@ -3,9 +3,9 @@
 //! A layer adds its families to those of the layers below, and comes first where both have an ID. The table of Sierra's
 //! compositions is that of the highest layer that has one.
 
-pub mod family;
-pub mod pattern;
-pub mod sierra;
+pub(crate) mod family;
+pub(crate) mod pattern;
+pub(crate) mod sierra;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The quirks database: TOML files in layers, parsed into [`Quirk`]s.
 
-pub mod audit;
+pub(crate) mod audit;
 pub mod fragment;
-pub mod huawei;
+pub(crate) mod huawei;
 pub mod switch;
 
 use std::collections::BTreeMap;

@@ -5,10 +5,10 @@
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
-pub mod tty;
+pub(crate) mod tty;
 pub mod usb;
-pub mod wdm;
-pub mod wwan;
+pub(crate) mod wdm;
+pub(crate) mod wwan;
 
 use std::fs::{File, OpenOptions};
 use std::io;
