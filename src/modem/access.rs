@@ -19,8 +19,7 @@ use crate::modem::device::{ControlPort, Device, DeviceNumber};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::tty::Tty;
 use crate::modem::link::wdm::Wdm;
-use crate::modem::link::wwan::Wwan;
-use crate::modem::link::{Link, LinkError, OpenError};
+use crate::modem::link::{Link, LinkError, OpenError, wwan};
 use crate::modem::transport::{Protocol, Transport};
 
 /// A process that has the port open.
@@ -154,7 +153,7 @@ pub fn open(
     }
     let opened = match protocol {
         _ if port.wwan_type.is_some() => {
-            Wwan::open(&path, port.number, deadline).map(|wwan| Box::new(wwan) as Box<dyn Link>)
+            wwan::open(&path, port.number, deadline).map(|stream| Box::new(stream) as Box<dyn Link>)
         }
         Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn Link>),
         Protocol::Qmi | Protocol::Mbim | Protocol::XmmRpc => {

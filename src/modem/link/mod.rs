@@ -3,6 +3,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 pub(crate) mod scripted;
 pub mod stream;
 pub(crate) mod tty;
@@ -66,20 +68,6 @@ pub trait Link {
 
     /// The longest message that the port takes, in bytes.
     fn longest(&self) -> usize;
-}
-
-impl Link for Box<dyn Link> {
-    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
-        (**self).send(message, by)
-    }
-
-    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        (**self).receive(by)
-    }
-
-    fn longest(&self) -> usize {
-        (**self).longest()
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

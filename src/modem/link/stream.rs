@@ -1,4 +1,4 @@
-//! A stream of bytes in both directions: a tty, or a socket of a proxy.
+//! A stream of bytes in both directions: a tty, a WWAN port, or a socket of a proxy.
 
 use super::{Link, LinkError, errno, ready};
 use crate::host::deadline::Deadline;
@@ -26,12 +26,20 @@ pub struct Stream {
     buffer: Box<[u8]>,
     /// The number of stop requests that this port has reported.
     stops: usize,
+    /// Dropped after the file: a child process closes it then, too.
+    _keeper: Option<OwnedFd>,
 }
 
 impl Stream {
     /// A stream over a descriptor that is open and does not block.
     pub fn over(descriptor: impl Into<OwnedFd>) -> Stream {
-        Stream { file: File::from(descriptor.into()), buffer: vec![0; LONGEST].into_boxed_slice(), stops: 0 }
+        let buffer = vec![0; LONGEST].into_boxed_slice();
+        Stream { file: File::from(descriptor.into()), buffer, stops: 0, _keeper: None }
+    }
+
+    /// A stream over a descriptor that a child process closes last, after `keeper`.
+    pub(super) fn with_keeper(descriptor: impl Into<OwnedFd>, keeper: OwnedFd) -> Stream {
+        Stream { _keeper: Some(keeper), ..Stream::over(descriptor) }
     }
 
     /// Connects to the abstract socket of this name. The proxies of libqmi and libmbim listen on such sockets.

@@ -5,60 +5,37 @@
 //! port's channel to the modem, and the last close stops it. Over MHI both wait for the modem, 8 to 50 s according to its
 //! model, and no signal interrupts them. For this reason a child process opens the port, and closes it last.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
 
 use super::stream::Stream;
-use super::{Link, LinkError, OpenError, check_number, open_error, open_path};
+use super::{OpenError, check_number, open_error, open_path};
 use crate::host::deadline::Deadline;
 use crate::host::sys::{self, Opened};
 use crate::modem::device::DeviceNumber;
 
-#[derive(Debug)]
-pub struct Wwan {
-    stream: Stream,
-    /// Dropped after the port: the child closes it then, too.
-    _keeper: OwnedFd,
-}
-
-impl Wwan {
-    /// Opens the node, but does not wait beyond the deadline.
-    ///
-    /// # Errors
-    /// `NotReady` if the modem does not let its port be opened, or not in time.
-    pub fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Wwan, OpenError> {
-        let opened = sys::open_abandonable(deadline, || open_path(path)).unwrap_or(Err(Errno::ETIMEDOUT));
-        let Opened { file, keeper } = opened.map_err(|errno| match errno {
-            // Of MHI and iosm, while the modem's firmware is not in its operating mode, or does not answer.
-            Errno::EIO | Errno::ENOTCONN | Errno::EAGAIN | Errno::ETIMEDOUT => {
-                OpenError::NotReady { path: path.to_owned(), source: errno.into() }
-            }
-            errno => open_error(path, errno.into()),
-        })?;
-        check_number(&file, path, number)?;
-        Ok(Wwan { stream: Stream::over(file), _keeper: keeper })
-    }
-}
-
-impl Link for Wwan {
-    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
-        self.stream.send(message, by)
-    }
-
-    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        self.stream.receive(by)
-    }
-
-    fn longest(&self) -> usize {
-        self.stream.longest()
-    }
+/// Opens the node, but does not wait beyond the deadline.
+///
+/// # Errors
+/// `NotReady` if the modem does not let its port be opened, or not in time.
+pub fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
+    let opened = sys::open_abandonable(deadline, || open_path(path)).unwrap_or(Err(Errno::ETIMEDOUT));
+    let Opened { file, keeper } = opened.map_err(|errno| match errno {
+        // Of MHI and iosm, while the modem's firmware is not in its operating mode, or does not answer.
+        Errno::EIO | Errno::ENOTCONN | Errno::EAGAIN | Errno::ETIMEDOUT => {
+            OpenError::NotReady { path: path.to_owned(), source: errno.into() }
+        }
+        errno => open_error(path, errno.into()),
+    })?;
+    check_number(&file, path, number)?;
+    Ok(Stream::with_keeper(file, keeper))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modem::link::Link;
     use std::time::Duration;
 
     const NULL: DeviceNumber = DeviceNumber { major: 1, minor: 3 };
@@ -69,12 +46,12 @@ mod tests {
 
     #[test]
     fn only_the_named_character_device_is_opened() {
-        let mut port = Wwan::open(Path::new("/dev/null"), NULL, soon()).unwrap();
+        let mut port = open(Path::new("/dev/null"), NULL, soon()).unwrap();
         assert_eq!(port.send(b"at\r", soon()), Ok(()));
         assert_eq!(port.longest(), 4096);
-        let wrong = Wwan::open(Path::new("/dev/zero"), NULL, soon());
+        let wrong = open(Path::new("/dev/zero"), NULL, soon());
         assert!(matches!(wrong, Err(OpenError::WrongDevice { .. })), "{wrong:?}");
-        let absent = Wwan::open(Path::new("/dev/wwan99mbim99"), NULL, soon());
+        let absent = open(Path::new("/dev/wwan99mbim99"), NULL, soon());
         assert!(matches!(absent, Err(OpenError::Gone { .. })), "{absent:?}");
     }
 }

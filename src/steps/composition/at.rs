@@ -232,9 +232,8 @@ mod tests {
     use super::*;
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
-    use crate::host::deadline::clock::{self, StoppedClock};
-    use crate::modem::link::Link;
-    use std::collections::VecDeque;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::AtModem;
     use std::time::Duration;
 
     /// As an EM7565 has it.
@@ -252,62 +251,7 @@ mod tests {
         13 - Config1: comp6    Config2: comp8                      NOT SUPPORTED\r\n\
         14 - Config1: comp6    Config2: comp9                      SUPPORTED\r\n";
 
-    /// An AT port that answers some commands, the protected ones after the password.
-    struct Modem {
-        answers: Vec<(&'static str, &'static str)>,
-        password: &'static str,
-        is_open: bool,
-        seen: Vec<String>,
-        waiting: VecDeque<u8>,
-        read: Vec<u8>,
-    }
-
-    fn modem(password: &'static str, answers: &[(&'static str, &'static str)]) -> Modem {
-        let answers = answers.to_vec();
-        Modem {
-            answers,
-            password,
-            is_open: password.is_empty(),
-            seen: Vec::new(),
-            waiting: VecDeque::new(),
-            read: Vec::new(),
-        }
-    }
-
-    impl Link for Modem {
-        fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
-            let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
-            let open = format!("AT!ENTERCND=\"{}\"", self.password);
-            let answer = self.answers.iter().find(|(asked, _)| *asked == command).map(|(_, answer)| *answer);
-            let text = match answer {
-                _ if command == "ate0" => "OK".to_owned(),
-                _ if command == open => {
-                    self.is_open = true;
-                    "OK".to_owned()
-                }
-                Some(answer) if self.is_open => format!("{answer}\r\n\r\nOK"),
-                _ => "ERROR".to_owned(),
-            };
-            self.seen.push(command);
-            self.waiting.extend(format!("\r\n{text}\r\n").bytes());
-            Ok(())
-        }
-
-        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-            if self.waiting.is_empty() {
-                clock::wait(by.remaining());
-                return Ok(None);
-            }
-            self.read = self.waiting.drain(..).collect();
-            Ok(Some(&self.read))
-        }
-
-        fn longest(&self) -> usize {
-            4096
-        }
-    }
-
-    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
+    fn talk<T>(modem: &mut AtModem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
         let table = shipped().sierra.unwrap();
         let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
@@ -324,7 +268,7 @@ mod tests {
     fn numbers_are_read_and_set_with_a_password_if_the_modem_asks_for_one() {
         let answers = [("AT!UDUSBCOMP=?", NUMBERS), ("AT!UDUSBCOMP?", "!UDUSBCOMP: 14"), ("AT!UDUSBCOMP=8", "")];
         for (password, asked) in [("", 0), ("A710", 1)] {
-            let mut modem = modem(password, &answers);
+            let mut modem = AtModem::new(password, &answers);
             let reading = talk(&mut modem, "A710", "1199:9071", |console| {
                 let reading = console.read(None).unwrap();
                 console.set(&console.table.of_number(8)).unwrap();
@@ -347,7 +291,7 @@ mod tests {
             ),
             ("AT!USBCOMP=1,3,100D", ""),
         ];
-        let mut modem = modem("A710", &answers);
+        let mut modem = AtModem::new("A710", &answers);
         let (reading, odd) = talk(&mut modem, "A710", "1199:9071", |console| {
             let reading = console.read(None).unwrap();
             let mbim = reading.supported.iter().find(|known| known.number == Some(8)).unwrap();
@@ -366,7 +310,7 @@ mod tests {
         let current =
             "Config Index: 1\r\nConfig Type:  4 (MBIM V2)\r\nInterface bitmask: 00201009 (diag,modem,mbim,ubist)";
         let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", current), ("AT!USBCOMP=1,4,20010D", "")];
-        let mut modem = modem("A710", &answers);
+        let mut modem = AtModem::new("A710", &answers);
         talk(&mut modem, "A710", "1199:90e3", |console| {
             let reading = console.read(None).unwrap();
             assert_eq!(reading.current.value.to_string(), "0x201009");
@@ -379,7 +323,7 @@ mod tests {
     #[test]
     fn a_direct_ip_modem_is_asked_only_for_its_product_id() {
         let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", "")];
-        let mut modem = modem("", &answers);
+        let mut modem = AtModem::new("", &answers);
         let reading = talk(&mut modem, "A710", "1199:68a3", |console| {
             let reading = console.read(None).unwrap();
             console.set(&console.table.of_product(0x68a2)).unwrap();
@@ -391,11 +335,11 @@ mod tests {
 
     #[test]
     fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
-        let mut locked = modem("OTHER", &[("AT!USBCOMP=?", MASKS)]);
+        let mut locked = AtModem::new("OTHER", &[("AT!USBCOMP=?", MASKS)]);
         let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::Password), "{fault}");
         assert_eq!(locked.seen.len(), 4, "{:?}", locked.seen);
-        let mut other = modem("A710", &[]);
+        let mut other = AtModem::new("A710", &[]);
         let fault = talk(&mut other, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::NoCommand(_)), "{fault}");
     }

@@ -154,46 +154,9 @@ mod tests {
     use super::*;
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
-    use crate::host::deadline::clock::{self, StoppedClock};
-    use crate::modem::link::Link;
-    use std::collections::VecDeque;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::AtModem;
     use std::time::Duration;
-
-    /// An AT port that gives these answers, and writes down what it is asked.
-    struct Port {
-        answers: Vec<(&'static str, &'static str)>,
-        seen: Vec<String>,
-        waiting: VecDeque<u8>,
-        read: Vec<u8>,
-    }
-
-    impl Link for Port {
-        fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
-            let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
-            let answer = match self.answers.iter().find(|(asked, _)| *asked == command) {
-                _ if command == "ate0" => "OK".to_owned(),
-                Some((_, "")) => "OK".to_owned(),
-                Some((_, answer)) => format!("{answer}\r\n\r\nOK"),
-                None => "ERROR".to_owned(),
-            };
-            self.seen.push(command);
-            self.waiting.extend(format!("\r\n{answer}\r\n").bytes());
-            Ok(())
-        }
-
-        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-            if self.waiting.is_empty() {
-                clock::wait(by.remaining());
-                return Ok(None);
-            }
-            self.read = self.waiting.drain(..).collect();
-            Ok(Some(&self.read))
-        }
-
-        fn longest(&self) -> usize {
-            4096
-        }
-    }
 
     /// Asks a modem of this ID, which answers so. Returns what it was asked, and the value or the failure.
     fn ask(
@@ -204,7 +167,7 @@ mod tests {
     ) -> (Vec<String>, Result<String, String>) {
         let _clock = StoppedClock::stop();
         let all = shipped();
-        let mut port = Port { answers: answers.to_vec(), seen: Vec::new(), waiting: VecDeque::new(), read: Vec::new() };
+        let mut port = AtModem::new("", answers);
         let mut at = Conversation::open(&mut port, Deadline::after(Duration::from_secs(2))).unwrap();
         let mut console = FamilyConsole::new(&mut at, all.families_of(id.parse().unwrap()).collect());
         let wanted = wanted.parse().ok();

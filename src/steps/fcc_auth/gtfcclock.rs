@@ -135,11 +135,10 @@ fn conclude(at: &mut Conversation, how: &str, stays_off: Option<&str>) -> Result
 mod tests {
     use super::*;
     use crate::database::quirks::{ByteOrder, Procedure};
-    use crate::host::deadline::clock::{self, StoppedClock};
-    use crate::modem::link::LinkError;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::{self, Port};
     use crate::modem::transport::{Protocol, Transport};
     use crate::steps::fcc_auth::run;
-    use std::collections::VecDeque;
 
     const LENOVO: &str = "KHOIHGIUCCHHII";
     const DW5931E: &str = "DW5931EFCCLOCK";
@@ -166,34 +165,21 @@ mod tests {
         /// Does not hear so many commands, and answers none from this one on.
         deaf_to: usize,
         mute_from: Option<usize>,
-        /// The time that each answer takes.
-        late: Duration,
         /// Cuts the answer to this command in half.
         truncates: Option<usize>,
-        gone_at: Option<usize>,
-        interrupted_at: Option<usize>,
-        transfers: usize,
+        port: Port,
         seen: Vec<String>,
-        /// With the time from which each part can be read.
-        waiting: VecDeque<(Deadline, Vec<u8>)>,
-        read: Vec<u8>,
     }
 
     fn locked() -> Modem {
         Modem { echoes: true, ..Modem::default() }
     }
 
-    impl Modem {
-        fn transfer(&mut self) -> Result<(), LinkError> {
-            let number = self.transfers;
-            self.transfers += 1;
-            match self.gone_at {
-                Some(at) if number >= at => Err(LinkError::Gone),
-                _ if self.interrupted_at == Some(number) => Err(LinkError::Interrupted),
-                _ => Ok(()),
-            }
-        }
+    fn locked_behind(port: Port) -> Modem {
+        Modem { port, ..locked() }
+    }
 
+    impl Modem {
         fn answer(&mut self, command: &str) -> String {
             let flag = |set: bool| u8::from(set);
             // Of the fact sheet's vectors, and made by sha256sum.
@@ -231,40 +217,24 @@ mod tests {
         }
     }
 
-    impl Link for Modem {
-        fn send(&mut self, message: &[u8], _by: Deadline) -> Result<(), LinkError> {
-            self.transfer()?;
+    impl fake::Modem for Modem {
+        fn port(&mut self) -> &mut Port {
+            &mut self.port
+        }
+
+        fn take(&mut self, message: &[u8]) {
             let command = std::str::from_utf8(message).unwrap().strip_suffix('\r').unwrap();
             self.seen.push(command.to_owned());
             let number = self.seen.len();
             if number <= self.deaf_to || self.mute_from.is_some_and(|from| number >= from) {
-                return Ok(());
+                return;
             }
             let mut answer = if self.echoes { format!("{command}\r") } else { String::new() };
             answer += &format!("\r\n+CREG: 0\r\n\r\n{}\r\n", self.answer(command));
             if self.truncates == Some(number) {
                 answer.truncate(answer.len() / 2);
             }
-            let from = Deadline::after(self.late);
-            self.waiting.extend(answer.into_bytes().chunks(7).map(|part| (from, part.to_vec())));
-            Ok(())
-        }
-
-        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-            self.transfer()?;
-            match self.waiting.front().map(|(from, _)| from.remaining()) {
-                Some(wait) if wait <= by.remaining() => clock::wait(wait),
-                _ => {
-                    clock::wait(by.remaining());
-                    return Ok(None);
-                }
-            }
-            self.read = self.waiting.pop_front().unwrap().1;
-            Ok(Some(&self.read))
-        }
-
-        fn longest(&self) -> usize {
-            4096
+            self.port.say(answer.as_bytes(), 7);
         }
     }
 
@@ -437,12 +407,12 @@ mod tests {
     #[test]
     fn a_slow_modem_gets_no_key_that_it_has_no_time_to_judge() {
         let mut tried = Vec::new();
-        let mut modem = Modem { late: Duration::from_millis(300), ..locked() };
+        let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
         assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), "Unfinished(Failure { reason: \"no time");
         assert!(tried.is_empty());
-        assert_contains(unlock(&mut Modem { late: Duration::from_millis(200), ..locked() }), "unlocked");
+        assert_contains(unlock(&mut locked_behind(Port::late(Duration::from_millis(200)))), "unlocked");
         // The first answers come after the command was sent again.
-        let mut modem = Modem { late: Duration::from_millis(450), ..locked() };
+        let mut modem = locked_behind(Port::late(Duration::from_millis(450)));
         assert_contains(unlock(&mut modem), "Unfinished");
         assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
     }
@@ -456,7 +426,7 @@ mod tests {
             "\r\n+GTFCCLOCKVER: 0\r\n\r\nOK\r\n",
             "\r\nERROR\r\n",
         ] {
-            modem.waiting.push_back((Deadline::after(Duration::ZERO), stale.as_bytes().to_vec()));
+            modem.port.say(stale.as_bytes(), usize::MAX);
         }
         assert_contains(unlock(&mut modem), UNLOCKED);
     }
@@ -465,9 +435,9 @@ mod tests {
     fn it_may_leave_or_be_stopped_at_any_transfer() {
         let mut modem = locked();
         unlock(&mut modem);
-        for at in 0..modem.transfers {
-            assert_contains(unlock(&mut Modem { gone_at: Some(at), ..locked() }), "Unchanged(\"the modem left");
-            assert_contains(unlock(&mut Modem { interrupted_at: Some(at), ..locked() }), "stopped by a signal");
+        for at in 0..modem.port.transfers {
+            assert_contains(unlock(&mut locked_behind(Port::gone_at(at))), "Unchanged(\"the modem left");
+            assert_contains(unlock(&mut locked_behind(Port::interrupted_at(at))), "stopped by a signal");
         }
     }
 }

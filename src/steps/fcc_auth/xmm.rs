@@ -68,12 +68,11 @@ fn missing(call: Call, field: &'static str) -> SessionError {
 mod tests {
     use super::*;
     use crate::database::quirks::Procedure;
-    use crate::host::deadline::clock::{self, StoppedClock};
-    use crate::modem::link::LinkError;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::{self, Port};
     use crate::modem::transport::{Protocol, Transport};
     use crate::modem::wire::xmm::{self, Message};
     use crate::steps::fcc_auth::run;
-    use std::collections::VecDeque;
 
     const LENOVO: &str = "KHOIHGIUCCHHII";
     const BUDGET: Duration = Duration::from_millis(1500);
@@ -83,45 +82,38 @@ mod tests {
     struct Modem {
         state: u32,
         mode: u32,
-        /// Sends messages of its own before each answer, without end.
-        floods: bool,
         /// Answers none from this request on.
         mute_from: usize,
         /// Cuts the answers from this request on in half.
         truncates: usize,
-        late: Duration,
         /// Answers from this request on without values.
         empties: usize,
-        gone_at: usize,
-        transfers: usize,
+        port: Port,
         seen: Vec<u32>,
-        waiting: VecDeque<(Deadline, Vec<u8>)>,
-        read: Vec<u8>,
     }
 
     fn locked() -> Modem {
         Modem {
             state: 0,
             mode: 1,
-            floods: false,
             mute_from: usize::MAX,
             truncates: usize::MAX,
-            late: Duration::ZERO,
             empties: usize::MAX,
-            gone_at: usize::MAX,
-            transfers: 0,
+            port: Port::default(),
             seen: Vec::new(),
-            waiting: VecDeque::new(),
-            read: Vec::new(),
         }
     }
 
-    impl Link for Modem {
-        fn send(&mut self, message: &[u8], _by: Deadline) -> Result<(), LinkError> {
-            self.transfers += 1;
-            if self.transfers > self.gone_at {
-                return Err(LinkError::Gone);
-            }
+    fn locked_behind(port: Port) -> Modem {
+        Modem { port, ..locked() }
+    }
+
+    impl fake::Modem for Modem {
+        fn port(&mut self) -> &mut Port {
+            &mut self.port
+        }
+
+        fn take(&mut self, message: &[u8]) {
             let request = Message::parse(message).unwrap();
             assert_eq!((request.tid, request.body.len()), (TID, 12));
             let argument = request.body[8..].iter().fold(0, |value, byte| (value << 8) | u32::from(*byte));
@@ -142,41 +134,16 @@ mod tests {
                 answer.truncate(1);
             }
             if number >= self.mute_from {
-                return Ok(());
+                return;
             }
             let mut frame = xmm::emit(request.code + 1, TID, &answer);
             if number >= self.truncates {
                 frame.truncate(frame.len() / 2);
             }
-            let from = Deadline::after(self.late);
-            let own = [xmm::emit(0x5e, 3, &[1, 2]), xmm::emit(2001, TID, &[TID]), vec![0xff; 3]].concat();
-            self.waiting.extend(own.chunks(5).chain(frame.chunks(11)).map(|part| (from, part.to_vec())));
-            Ok(())
-        }
-
-        fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-            self.transfers += 1;
-            if self.transfers > self.gone_at {
-                return Err(LinkError::Gone);
+            for own in [xmm::emit(0x5e, 3, &[1, 2]), xmm::emit(2001, TID, &[TID]), vec![0xff; 3]] {
+                self.port.say(&own, 5);
             }
-            if self.floods {
-                clock::wait(Duration::from_millis(1).min(by.remaining()));
-                self.read = xmm::emit(0x5e, 3, &[0; 100]);
-                return Ok((!by.has_passed()).then_some(&self.read));
-            }
-            match self.waiting.front().map(|(from, _)| from.remaining()) {
-                Some(wait) if wait <= by.remaining() => clock::wait(wait),
-                _ => {
-                    clock::wait(by.remaining());
-                    return Ok(None);
-                }
-            }
-            self.read = self.waiting.pop_front().unwrap().1;
-            Ok(Some(&self.read))
-        }
-
-        fn longest(&self) -> usize {
-            4096
+            self.port.say(&frame, 11);
         }
     }
 
@@ -249,17 +216,17 @@ mod tests {
 
     #[test]
     fn a_flood_of_other_messages_ends_with_the_time() {
-        let mut modem = Modem { floods: true, ..locked() };
+        let mut modem = locked_behind(Port::flooded(xmm::emit(0x5e, 3, &[0; 100])));
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), "no answer to XMM FCC lock query");
     }
 
     #[test]
     fn a_slow_modem_gets_no_key_that_it_has_no_time_to_judge() {
         let mut tried = Vec::new();
-        let mut modem = Modem { late: Duration::from_millis(600), ..locked() };
+        let mut modem = locked_behind(Port::late(Duration::from_millis(600)));
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut tried), "Unfinished");
         assert!(tried.is_empty());
-        let mut modem = Modem { late: Duration::from_millis(300), ..locked() };
+        let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut tried), "Done(\"unlocked with");
     }
 
@@ -267,8 +234,8 @@ mod tests {
     fn it_may_leave_at_any_transfer() {
         let mut modem = locked();
         unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new());
-        for gone_at in 0..modem.transfers {
-            let mut modem = Modem { gone_at, ..locked() };
+        for at in 0..modem.port.transfers {
+            let mut modem = locked_behind(Port::gone_at(at));
             assert_contains(unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new()), "Unchanged(\"the modem left");
         }
     }

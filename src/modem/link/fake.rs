@@ -1,0 +1,134 @@
+//! A port in memory for unit tests: it has the faults that every port can have, and a modem of the test answers behind it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Link, LinkError};
+use crate::host::deadline::{Deadline, clock};
+
+/// What a test's modem does. It is a [`Link`] by that.
+pub trait Modem {
+    fn port(&mut self) -> &mut Port;
+
+    /// Takes one message, and answers with [`Port::say`].
+    fn take(&mut self, message: &[u8]);
+}
+
+#[derive(Default)]
+pub struct Port {
+    late: Duration,
+    flood: Option<Vec<u8>>,
+    gone_at: Option<usize>,
+    interrupted_at: Option<usize>,
+    pub transfers: usize,
+    /// With the time from which each part can be read.
+    waiting: VecDeque<(Deadline, Vec<u8>)>,
+    read: Vec<u8>,
+}
+
+impl Port {
+    /// Each answer takes this time.
+    pub fn late(late: Duration) -> Port {
+        Port { late, ..Port::default() }
+    }
+
+    /// The modem sends these bytes without end.
+    pub fn flooded(bytes: Vec<u8>) -> Port {
+        Port { flood: Some(bytes), ..Port::default() }
+    }
+
+    /// The modem leaves at this transfer.
+    pub fn gone_at(transfer: usize) -> Port {
+        Port { gone_at: Some(transfer), ..Port::default() }
+    }
+
+    /// The process receives a signal at this transfer.
+    pub fn interrupted_at(transfer: usize) -> Port {
+        Port { interrupted_at: Some(transfer), ..Port::default() }
+    }
+
+    /// Lets the host read `bytes` in parts of this length.
+    pub fn say(&mut self, bytes: &[u8], length: usize) {
+        let from = Deadline::after(self.late);
+        self.waiting.extend(bytes.chunks(length).map(|part| (from, part.to_vec())));
+    }
+
+    fn transfer(&mut self) -> Result<(), LinkError> {
+        let number = self.transfers;
+        self.transfers += 1;
+        match self.gone_at {
+            Some(at) if number >= at => Err(LinkError::Gone),
+            _ if self.interrupted_at == Some(number) => Err(LinkError::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        self.transfer()?;
+        if let Some(flood) = &self.flood {
+            clock::wait(Duration::from_millis(1).min(by.remaining()));
+            return Ok((!by.has_passed()).then_some(flood));
+        }
+        match self.waiting.front().map(|(from, _)| from.remaining()) {
+            Some(wait) if wait <= by.remaining() => clock::wait(wait),
+            _ => {
+                clock::wait(by.remaining());
+                return Ok(None);
+            }
+        }
+        self.read = self.waiting.pop_front().map_or_else(Vec::new, |(_, part)| part);
+        Ok(Some(&self.read))
+    }
+}
+
+impl<M: Modem> Link for M {
+    fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
+        self.port().transfer()?;
+        self.take(message);
+        Ok(())
+    }
+
+    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
+        self.port().receive(by)
+    }
+
+    fn longest(&self) -> usize {
+        4096
+    }
+}
+
+/// A modem that knows some AT commands, by their answers without `OK`. It wants the password of `AT!ENTERCND` first.
+pub struct AtModem {
+    pub answers: Vec<(&'static str, &'static str)>,
+    password: &'static str,
+    is_open: bool,
+    pub seen: Vec<String>,
+    port: Port,
+}
+
+impl AtModem {
+    pub fn new(password: &'static str, answers: &[(&'static str, &'static str)]) -> AtModem {
+        let is_open = password.is_empty();
+        AtModem { answers: answers.to_vec(), password, is_open, seen: Vec::new(), port: Port::default() }
+    }
+}
+
+impl Modem for AtModem {
+    fn port(&mut self) -> &mut Port {
+        &mut self.port
+    }
+
+    fn take(&mut self, message: &[u8]) {
+        let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
+        let is_password = command == format!("AT!ENTERCND=\"{}\"", self.password);
+        self.is_open |= is_password;
+        let answer = self.answers.iter().find(|(asked, _)| *asked == command).map(|(_, answer)| *answer);
+        let text = match answer {
+            _ if is_password || command == "ate0" => "OK".to_owned(),
+            Some(answer) if self.is_open => format!("{answer}\r\n\r\nOK"),
+            _ => "ERROR".to_owned(),
+        };
+        self.seen.push(command);
+        self.port.say(format!("\r\n{text}\r\n").as_bytes(), usize::MAX);
+    }
+}
