@@ -1,10 +1,11 @@
 //! Generates files from the command line and the database: the man page of the program, completions for three shells, the
-//! AppStream metainfo, and the list of devices as Markdown and as a page with a search box.
+//! AppStream metainfo, the list of devices as Markdown and as a page with a search box, and pictures of the program's output.
 //!
 //! The generated files are checked in, so that building a package does not need this program. A test fails if they are out of
 //! date. `make pages` updates them.
 
 mod devices;
+mod screens;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -133,9 +134,9 @@ fn main() -> Result<()> {
 }
 
 /// Paths below `packaging`, and the text of each file.
-fn files() -> Result<Vec<(&'static str, String)>> {
+fn files() -> Result<Vec<(String, String)>> {
     let quirks = shipped()?;
-    Ok(vec![
+    let pages = [
         ("man/wwan-quirks.8", man_page()?),
         ("completions/wwan-quirks.bash", completions(Shell::Bash)?),
         ("completions/_wwan-quirks", completions(Shell::Zsh)?),
@@ -143,7 +144,9 @@ fn files() -> Result<Vec<(&'static str, String)>> {
         ("metainfo/wwan-quirks.metainfo.xml", metainfo(&quirks.iter().flat_map(Quirk::ids).collect())),
         ("../docs/devices.md", devices::markdown(&quirks)),
         ("../docs/devices.html", devices::html(&quirks)),
-    ])
+    ];
+    let screens = screens::all()?.into_iter().map(|(name, text)| (format!("../docs/screens/{name}"), text));
+    Ok(pages.into_iter().map(|(path, text)| (path.to_owned(), text)).chain(screens).collect())
 }
 
 fn command_line() -> Command {
@@ -297,7 +300,7 @@ mod tests {
     #[test]
     fn what_is_checked_in_is_what_the_command_line_and_the_database_say() {
         for (path, text) in files().unwrap() {
-            let checked_in = fs::read_to_string(Path::new(PACKAGING).join(path)).unwrap_or_default();
+            let checked_in = fs::read_to_string(Path::new(PACKAGING).join(&path)).unwrap_or_default();
             assert!(checked_in == text, "packaging/{path} is out of date: run `make pages` and check it in");
         }
     }
