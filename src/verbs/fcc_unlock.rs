@@ -66,6 +66,8 @@ fn has_lock(root: &Root, device: &Device) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
 
     fn called(arguments: &[&str]) -> Option<Vec<String>> {
         called_for(arguments.iter().map(OsString::from))
@@ -83,5 +85,50 @@ mod tests {
             assert_eq!(called(&[own, "hook", "cdc-wdm0"]), None, "{own}");
         }
         assert_eq!(called(&[]), None);
+    }
+
+    /// Of a PCI modem, ModemManager names the network interface, too, and the ports in any order.
+    #[test]
+    fn a_pci_modem_is_found_by_any_of_its_ports() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-fcc-unlock-{}", std::process::id()));
+        let root = Root::new(&top);
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
+            fs::write(root.at(path), text).unwrap();
+        };
+        let quirks = include_str!("../../config/quirks.d/pci-1eac-quectel.toml");
+        write("/usr/share/wwan-quirks/quirks.d/pci-1eac-quectel.toml", quirks);
+        fs::create_dir_all(root.at("/sys/class/wwan")).unwrap();
+        // Two modems, of which the second has no lock; above each is its root port.
+        for (number, (address, device)) in [("0000:08:00.0", "1007"), ("0000:09:00.0", "ffff")].iter().enumerate() {
+            let bridge = format!("/sys/devices/pci0000:00/0000:00:1c.{number}");
+            let function = format!("{bridge}/{address}");
+            for (path, vendor, device) in [(&bridge, "8086", "9c9a"), (&function, "1eac", *device)] {
+                write(&format!("{path}/vendor"), &format!("0x{vendor}\n"));
+                write(&format!("{path}/device"), &format!("0x{device}\n"));
+            }
+            for port in ["at0", "mbim0"] {
+                let port = format!("wwan{number}{port}");
+                write(&format!("{function}/mhi{number}/wwan/wwan{number}/{port}/dev"), "245:1\n");
+                let target =
+                    format!("../..{}/mhi{number}/wwan/wwan{number}/{port}", function.trim_start_matches("/sys"));
+                symlink(target, root.at("/sys/class/wwan").join(port)).unwrap();
+            }
+        }
+        let found = |ports: &[&str]| {
+            let ports: Vec<String> = ports.iter().map(|port| (*port).to_owned()).collect();
+            device(&root, &ports).map(|device| (device.port.to_string(), has_lock(&root, &device))).ok()
+        };
+        let (first, second) = (Some(("0000:08:00.0".to_owned(), true)), Some(("0000:09:00.0".to_owned(), false)));
+        let all = [
+            found(&["wwan0", "wwan0at0", "wwan0mbim0"]),
+            found(&["wwan0mbim0", "wwan0at0"]),
+            found(&["wwan0at0"]),
+            found(&["wwan1", "wwan1mbim0"]),
+            // Neither a file outside of the class, nor a port that is not there.
+            found(&["../../devices/pci0000:00/0000:00:1c.0/0000:08:00.0", "wwan2mbim0", ""]),
+        ];
+        fs::remove_dir_all(top).unwrap();
+        assert_eq!(all, [first.clone(), first.clone(), first, second, None]);
     }
 }
