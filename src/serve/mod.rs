@@ -152,7 +152,9 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
     sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
     for device in devices {
         let (Some(matched), _) = lookup(root, device) else { continue };
-        let Some(procedure) = matched.quirk.procedure() else { continue };
+        if matched.quirk.procedure().is_none() {
+            continue;
+        }
         let name = matched.quirk.name_of(device.id);
         let mut recorder = Recorder::new(journal, device, name, Trigger::Unit);
         let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
@@ -160,7 +162,7 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
         if state.record().unlocked != Some(device.enumeration_id()) {
             continue;
         }
-        match query(root, device, Some(procedure), deadline) {
+        match query(root, device, &matched.quirk, deadline) {
             Ok(said) if said.operating_mode.is_low_power() => {
                 state.record().switched_off = Some(device.enumeration_id())
             }
@@ -175,9 +177,38 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
 
 /// Asks the modem how its radio is, and changes nothing. The caller holds the lock of the port.
 ///
+/// A modem with several procedures has one of these locks: it is asked until it tells of a lock, or of none. The first of
+/// the other answers counts if it does not.
+///
 /// # Errors
 /// Why the modem was not asked, or did not answer.
-pub fn query(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
+pub fn query(root: &Root, device: &Device, quirk: &Quirk, deadline: Deadline) -> Result<Said, String> {
+    let mut procedures: Vec<Option<&Procedure>> = quirk.procedures().map(Some).collect();
+    if procedures.is_empty() {
+        procedures.push(None);
+    }
+    // Each of those that are left gets the same time.
+    let left = (1..=procedures.len() as u32).rev();
+    let in_turn = procedures.into_iter().zip(left);
+    best_answer(in_turn.map(|(procedure, left)| {
+        let deadline = deadline.at_most(deadline.remaining() / left);
+        ask(root, device, procedure, deadline)
+    }))
+}
+
+fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said, String> {
+    let mut best: Option<Result<Said, String>> = None;
+    for answer in asked {
+        match (&answer, &best) {
+            (Ok(Said { locked: Some(_), .. }), _) => return answer,
+            (_, None) | (Ok(_), Some(Err(_))) => best = Some(answer),
+            _ => {}
+        }
+    }
+    best.unwrap_or_else(|| Err("it has no port that can be asked".to_owned()))
+}
+
+fn ask(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
     let (port, protocol) = port.ok_or("it has no port that can be asked")?;
@@ -366,4 +397,30 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
         },
     };
     Ended { may_be_another_lock, ..Ended::new(result, text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modem::wire::qmi::OperatingMode;
+
+    #[test]
+    fn a_modem_is_asked_until_it_tells_of_its_lock() {
+        let said = |locked| Ok(Said { operating_mode: OperatingMode::LowPower, locked });
+        let mute = |port: &str| Err(format!("no answer on {port}"));
+        // The answers that the procedures get, how many are asked, and the answer that counts.
+        for (answers, asked, counts) in [
+            (vec![said(Some(true)), said(Some(false))], 1, said(Some(true))),
+            (vec![said(Some(false)), mute("mbim")], 1, said(Some(false))),
+            (vec![said(None), said(Some(true))], 2, said(Some(true))),
+            (vec![mute("at"), said(Some(true))], 2, said(Some(true))),
+            (vec![said(None), mute("mbim")], 2, said(None)),
+            (vec![mute("at"), said(None)], 2, said(None)),
+            (vec![mute("at"), mute("mbim")], 2, mute("at")),
+        ] {
+            let mut count = 0;
+            assert_eq!(best_answer(answers.clone().into_iter().inspect(|_| count += 1)), counts, "{answers:?}");
+            assert_eq!(count, asked, "{answers:?}");
+        }
+    }
 }

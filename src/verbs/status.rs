@@ -204,7 +204,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
-    match query(root, device, matched.quirk.procedure(), deadline) {
+    match query(root, device, &matched.quirk, deadline) {
         Ok(Said { operating_mode, locked }) => {
             Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
         }
