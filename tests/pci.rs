@@ -181,6 +181,37 @@ fn status_and_report_show_the_ports() {
     assert!(!report.contains("1234567890"), "{report}");
 }
 
+/// The page says of each modem whether its unlock has a report from hardware, and `status` does.
+#[test]
+fn modems_without_a_report_from_hardware_are_named() {
+    let page = include_str!("../docs/pci.md");
+    let rows = || page.lines().filter(|line| line.starts_with("| ") && line.contains(':'));
+    let root = Root::new();
+    let list: serde_json::Value = serde_json::from_str(&root.run(&["list", "--json"]).stdout).unwrap();
+    let mut count = 0;
+    for entry in list["quirks"].as_array().unwrap() {
+        for id in entry["models"].as_array().unwrap().iter().filter_map(|id| id["id"].as_str()?.strip_prefix("pci:")) {
+            let row: Vec<&str> = rows().filter(|row| row.split('|').nth(1).unwrap().contains(id)).collect();
+            let is_seen = entry["seen"] == "hardware";
+            assert!(row.len() == 1 && row[0].ends_with("| yes |") == is_seen, "{id}: {row:?}");
+            count += 1;
+        }
+    }
+    let first_cells = rows().map(|row| row.split('|').nth(1).unwrap());
+    let named: usize = first_cells.map(|cell| cell.split(" with ").next().unwrap().matches(':').count()).sum();
+    assert_eq!(named, count);
+
+    root.pci(ADDRESS, "1eac:1001 1eac:1001", "mhi-pci-generic");
+    let said = root.run(&["status"]).stdout;
+    let evidence = "  evidence        no report from hardware yet: from a table of another project (ModemManager";
+    assert!(said.contains(evidence), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(json["devices"][0]["seen"], "table");
+    let other = Root::new();
+    rm520n(&other);
+    assert!(!other.run(&["status"]).stdout.contains("evidence"));
+}
+
 /// What keeps a modem from having the port that its unlock needs.
 #[test]
 fn doctor_explains_a_missing_port() {

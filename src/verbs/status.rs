@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::bus::Bus;
+use crate::database::quirks::Seen;
 use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
@@ -39,6 +40,9 @@ struct Status {
     /// What the device says of itself.
     manufacturer: Option<String>,
     product: Option<String>,
+    /// How well the quirk is known, and where it is from.
+    seen: Option<Seen>,
+    source: Option<String>,
     /// `install` or `modem`.
     mode: &'static str,
     /// Whether the kernel may use the device.
@@ -183,6 +187,8 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
         name: quirk.name_of(device.id).to_owned(),
         manufacturer: device.attribute("manufacturer").ok(),
         product: device.attribute("product").ok(),
+        seen: quirk.seen,
+        source: quirk.source.clone(),
         mode: if quirk.is_install_mode() { "install" } else { "modem" },
         authorized: device.is_authorized(),
         configurations: configurations.collect(),
@@ -266,6 +272,10 @@ impl Status {
         let names: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
         if !names.is_empty() {
             rows.push(("device", names.join(" "), PLAIN));
+        }
+        if let Some(instead) = self.seen.and_then(Seen::instead_of_hardware) {
+            let source = self.source.as_ref().map_or(String::new(), |source| format!(" ({source})"));
+            rows.push(("evidence", format!("no report from hardware yet: {instead}{source}"), PLAIN));
         }
         rows.extend(self.configurations.iter().map(|configuration| {
             let mark = if configuration.active { " (active)" } else { "" };

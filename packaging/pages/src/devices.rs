@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wwan_quirks::database::quirks::{Quirk, Step};
+use wwan_quirks::database::quirks::{Quirk, Seen, Step};
 
 const INTRO: &str =
     "These devices work after you install the package `wwan-quirks` and plug them in. No setup is needed.";
@@ -61,7 +61,24 @@ pub fn markdown(quirks: &[Quirk]) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "| {id} | {} | {} | {seen} | {} |", cell(name), cell(&action), cell(source));
     }
-    text
+    text + &untried(quirks)
+}
+
+/// The modems whose unlock is known from other sources than hardware.
+fn untried(quirks: &[Quirk]) -> String {
+    let is_untried = |quirk: &&Quirk| quirk.procedure().is_some() && quirk.seen != Some(Seen::Hardware);
+    let mut ids: Vec<String> = quirks
+        .iter()
+        .filter(is_untried)
+        .flat_map(|quirk| quirk.ids().map(|id| format!("| {id} | {} |\n", quirk.name_of(id).replace('|', "\\|"))))
+        .collect();
+    ids.sort_unstable();
+    format!(
+        "\n## Unlocks without a report from hardware\n\nNo one has reported yet that the unlock works on these modems. \
+         `wwan-quirks status` says so, too. If you have one, please send us the output of `sudo wwan-quirks report`, and tell \
+         whether the radio came online.\n\n| ID | name |\n|---|---|\n{}",
+        ids.concat()
+    )
 }
 
 /// One page without any other file.

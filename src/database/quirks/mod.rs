@@ -91,6 +91,16 @@ impl Seen {
             Seen::Hint => "hint",
         }
     }
+
+    /// What is known instead of a report from hardware.
+    pub fn instead_of_hardware(self) -> Option<&'static str> {
+        match self {
+            Seen::Hardware => None,
+            Seen::Capture => Some("from a recording of its descriptors or messages"),
+            Seen::Table => Some("from a table of another project"),
+            Seen::Hint => Some("from one unconfirmed mention"),
+        }
+    }
 }
 
 impl Quirk {
