@@ -85,9 +85,9 @@ impl At {
             Ok(lines) => (lines, "OK".to_owned()),
             Err(error) => (Vec::new(), error),
         };
-        if modem.faults.has("indications") {
-            lines.insert(0, "+CREG: 2".into());
-        }
+        let own = usize::from(modem.faults.has("indications"))
+            + modem.faults.number_or("flood", 1000).map_or(0, |count| count as usize);
+        lines.splice(..0, std::iter::repeat_n("+CREG: 2".to_owned(), own));
         lines.push(last);
         for line in &lines {
             modem.transcript.event("at<", line);

@@ -69,6 +69,29 @@ const QUECTEL: Row = Row {
     note: "EM120R-GL, MHI, Quectel radio state",
 };
 
+const T99W175: Row = Row {
+    name: "t99w175-pci",
+    id: (0x105b, 0xe0ab),
+    subsystem: (0x105b, 0xe0ab),
+    manufacturer: "Foxconn",
+    product: "T99W175",
+    revision: "T99W175.F0.1.0.0.9.GC.004",
+    lock: Lock::FoxconnV2,
+    note: "T99W175, MHI, Foxconn version 2",
+    ..QUECTEL
+};
+
+const DW5934E: Row = Row {
+    name: "dw5934e",
+    id: (0x105b, 0xe11d),
+    subsystem: (0x1028, 0x11d0),
+    product: "DW5934e",
+    revision: "FDE2.F0.3.2.0.3.TO.002",
+    lock: Lock::Fox { service: qmi::FOXAP, magic: "FDE2" },
+    note: "DW5934e, MHI, Foxconn's service FOXAP",
+    ..T99W175
+};
+
 const FM350: Row = Row {
     name: "fm350-pci",
     id: (0x14c3, 0x4d75),
@@ -106,27 +129,13 @@ pub const ROWS: &[Row] = &[
         note: "with a QMI port, not locked",
         ..QUECTEL
     },
-    Row {
-        name: "t99w175-pci",
-        id: (0x105b, 0xe0ab),
-        subsystem: (0x105b, 0xe0ab),
-        manufacturer: "Foxconn",
-        product: "T99W175",
-        revision: "T99W175.F0.1.0.0.9.GC.004",
-        lock: Lock::FoxconnV2,
-        note: "T99W175, MHI, Foxconn version 2",
-        ..QUECTEL
-    },
+    T99W175,
     Row {
         name: "t99w175-pci-v1",
-        id: (0x105b, 0xe0ab),
-        subsystem: (0x105b, 0xe0ab),
-        manufacturer: "Foxconn",
-        product: "T99W175",
         revision: "T99W175.F0.1.0.0.5.GC.003",
         lock: Lock::FoxconnV1,
         note: "T99W175, MHI, Foxconn version 1",
-        ..QUECTEL
+        ..T99W175
     },
     FM350,
     Row {
@@ -149,34 +158,20 @@ pub const ROWS: &[Row] = &[
         name: "dw5932e",
         id: (0x105b, 0xe0f5),
         subsystem: (0x1028, 0x0f5d),
-        manufacturer: "Foxconn",
         product: "DW5932e",
         revision: "FDE.F0.3.2.0.3.TO.002",
         lock: Lock::Fox { service: qmi::FOX, magic: "FDE1" },
         note: "DW5932e, MHI, Foxconn's service FOX",
-        ..QUECTEL
+        ..T99W175
     },
-    Row {
-        name: "dw5934e",
-        id: (0x105b, 0xe11d),
-        subsystem: (0x1028, 0x11d0),
-        manufacturer: "Foxconn",
-        product: "DW5934e",
-        revision: "FDE2.F0.3.2.0.3.TO.002",
-        lock: Lock::Fox { service: qmi::FOXAP, magic: "FDE2" },
-        note: "DW5934e, MHI, Foxconn's service FOXAP",
-        ..QUECTEL
-    },
+    DW5934E,
     Row {
         name: "t99w696",
         id: (0x17cb, 0x0308),
         subsystem: (0x105b, 0xe142),
-        manufacturer: "Foxconn",
         product: "T99W696",
-        revision: "FDE2.F0.3.2.0.3.TO.002",
-        lock: Lock::Fox { service: qmi::FOXAP, magic: "FDE2" },
         note: "T99W696, MHI, Foxconn's service FOXAP; the id is of several makers",
-        ..QUECTEL
+        ..DW5934E
     },
     L860,
     Row { name: "dw5823e", lock: Lock::Intel, note: "L860R+ of Dell, iosm, challenge in MBIM", ..L860 },
