@@ -6,6 +6,7 @@
 //!
 //! [`serve`] runs the stages for one device. [`hand_off`] passes on what an event has no time for.
 
+pub(crate) mod composition;
 pub(crate) mod error;
 pub mod event;
 pub(crate) mod execute;

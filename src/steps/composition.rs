@@ -1,24 +1,36 @@
 //! The USB composition that a modem stores: reading it, checking a wish against what the modem lists, setting it. The
 //! modem uses a new composition from its next start on.
 //!
-//! [`Dialogue`] is one way to ask a modem. [`read_and_set`] is the same for all.
+//! [`Dialogue`] is one way to ask a modem. [`read_and_set`] is the same for all. [`run`] finds the port, and waits for the
+//! modem if it restarts.
 
 mod at;
 mod dms;
 mod family;
-
-pub use at::{Commands, Console};
-pub use dms::Dms;
-pub use family::FamilyConsole;
+mod reach;
+mod restart;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::database::compositions::{Composition, Provenance, Wanted, names};
+use crate::database::compositions::{Composition, Compositions, Provenance, Value, Wanted, names};
+use crate::host::root::Root;
+use crate::host::sys;
 use crate::modem::access::PortUnavailable;
+use crate::modem::device::Device;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::wire::qmi::ErrorCode;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome};
+use at::{Commands, Console};
+use dms::Dms;
+use family::FamilyConsole;
+use reach::Reach;
+use restart::{is_on_bus, wait_for_return};
+
+/// How long a conversation may take, and one question after a restart.
+const TALK: Duration = Duration::from_secs(20);
+const QUESTION: Duration = Duration::from_secs(10);
 
 /// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +41,7 @@ pub struct Reading {
     pub current: Composition,
     /// The compositions that it lists as supported.
     pub supported: Vec<Composition>,
-    /// A composition that was asked for and is not among those: if it may be set all the same.
+    /// A composition that was asked for, or leads there, and is not among those: if it may be set all the same.
     pub other: Option<Result<Composition, Failure>>,
     /// Why no composition may be set, if so.
     pub read_only: Option<String>,
@@ -131,40 +143,119 @@ pub struct Exchange {
     pub chosen: Option<Composition>,
     /// Whether the modem restarts now.
     pub resets: bool,
+    /// Whether `chosen` is only the way to what was asked for: the modem lists that later.
+    pub leads_on: bool,
+}
+
+impl Exchange {
+    /// The command that reverts what was set, on the modem at `device`'s port.
+    pub fn way_back(&self, device: &Device) -> Option<String> {
+        let had = &self.reading.current;
+        self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
+        // A DirectIP modem becomes a modem of other values.
+        if matches!(had.value, Value::Product(_)) {
+            return Some("none: this program does not make a modem DirectIP".to_owned());
+        }
+        let value = had.value.to_string();
+        let quote = if value.contains(';') { "'" } else { "" };
+        let no_at_port = if had.has_at_port() { "" } else { " --no-at-port" };
+        let reset = if self.reading.restart == Restart::Unknown { "" } else { " --reset" };
+        Some(format!("wwan-quirks composition {} {quote}{value}{quote}{no_at_port}{reset}", device.port))
+    }
 }
 
 /// What is asked of the modem.
-pub struct Request<'a> {
-    pub wanted: Option<&'a Wanted>,
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    pub wanted: Option<Wanted>,
     /// Whether a composition without AT port is allowed.
     pub no_at_port: bool,
     pub reset: bool,
-    /// Whether the bus shows something other than this composition, so that the modem waits for a reset.
-    pub waits: &'a dyn Fn(&Composition) -> bool,
+    /// For AT!ENTERCND, in place of the well-known one.
+    pub password: Option<String>,
 }
 
-/// Reads the composition, and sets another one if one is wanted that the modem does not have yet, and may have.
-pub fn read_and_set(dialogue: &mut dyn Dialogue, request: &Request) -> Result<Exchange, Fault> {
-    let reading = dialogue.read(request.wanted)?;
-    let Some(wanted) = request.wanted else { return Ok(Exchange { reading, chosen: None, resets: false }) };
+/// Reads the composition of `device`, and sets another one if one is wanted that the modem does not have yet, and may
+/// have. If it restarts, waits for its return. The outcome is `None` if the composition was only read.
+pub fn run(
+    root: &Root,
+    device: &Device,
+    compositions: &Compositions,
+    request: &Request,
+) -> (Option<Exchange>, Option<Outcome>) {
+    if !compositions.knows(device.id) {
+        let reason = format!("the composition of {} is not known", device.id);
+        let remedy = "see `man wwan-quirks` for the families; /etc/wwan-quirks/compositions.toml can add one";
+        return (None, Some(Outcome::Failed(Failure::new(reason, remedy))));
+    }
+    // From here on the modem may need cleanup, which a signal must not prevent.
+    if let Err(error) = sys::catch_stop_signals() {
+        log::warn!("{}: a signal would skip the cleanup: {error}", device.port);
+    }
+    let reach = Reach { root, compositions, password: request.password.as_deref() };
+    let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
+    let exchange = match reach.talk(device, TALK, |dialogue| read_and_set(dialogue, request, &waits)) {
+        Ok(exchange) => exchange,
+        Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
+    };
+    let outcome = exchange.chosen.as_ref().map(|chosen| {
+        let had = &exchange.reading.current.value;
+        let what = match *had == chosen.value {
+            true => describe(chosen),
+            false => format!("{} instead of {had}", describe(chosen)),
+        };
+        let later = match exchange.reading.restart {
+            Restart::Unknown => "from the modem's next start on: unplug it and plug it in again",
+            _ => "from the modem's next start on: power it off and on, or add --reset",
+        };
+        match exchange.resets {
+            true => match wait_for_return(&reach, device, chosen) {
+                Ok(how) => Outcome::Done(format!("{what}; {how}")),
+                Err(failure) => Outcome::Failed(failure),
+            },
+            false if *had != chosen.value => Outcome::Done(format!("{what}, {later}")),
+            false if waits(chosen) => Outcome::Unchanged(format!("{what} is set, {later}")),
+            false => Outcome::Unchanged(format!("{what} is what the modem has")),
+        }
+    });
+    (Some(exchange), outcome)
+}
+
+/// Reads the composition, and sets another one if one is wanted that the modem does not have yet, and may have. `waits`
+/// says whether the bus shows something other than this composition, so that the modem waits for a reset.
+fn read_and_set(
+    dialogue: &mut dyn Dialogue,
+    request: &Request,
+    waits: &dyn Fn(&Composition) -> bool,
+) -> Result<Exchange, Fault> {
+    let wanted = request.wanted.as_ref();
+    let reading = dialogue.read(wanted)?;
+    let Some(wanted) = wanted else {
+        return Ok(Exchange { reading, chosen: None, resets: false, leads_on: false });
+    };
     let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
+    let leads_on = !wanted.fits(&chosen);
     let is_set = chosen.is(&reading.current) == Some(true);
     if !is_set {
-        check_restart(reading.restart, request.reset).map_err(Fault::Refused)?;
+        check_restart(reading.restart, leads_on, request.reset).map_err(Fault::Refused)?;
         dialogue.set(&chosen)?;
     }
-    let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || (request.waits)(&chosen));
+    let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));
     if by_request {
         let value = chosen.value.to_string();
         dialogue.reset().map_err(|fault| Fault::NotReset { value, fault: Box::new(fault) })?;
     }
     let resets = by_request || (!is_set && reading.restart == Restart::BySetting);
-    Ok(Exchange { reading, chosen: Some(chosen), resets })
+    Ok(Exchange { reading, chosen: Some(chosen), resets, leads_on })
 }
 
 /// Before anything is written: whether the modem restarts exactly if that is asked for.
-fn check_restart(restart: Restart, reset: bool) -> Result<(), Failure> {
+fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Failure> {
     match (restart, reset) {
+        (_, false) if leads_on => Err(Failure::new(
+            "the modem lists this composition after another change and a restart",
+            "--reset allows both",
+        )),
         (Restart::BySetting, false) => {
             Err(Failure::new("the modem restarts when its composition is set", "--reset allows that"))
         }
@@ -273,9 +364,8 @@ mod tests {
         [no_at_port, reset, waits]: [bool; 3],
         seen: &[&str],
     ) -> Result<String, String> {
-        let wanted = wanted.parse().ok();
-        let request = Request { wanted: wanted.as_ref(), no_at_port, reset, waits: &|_| waits };
-        let exchange = read_and_set(modem, &request);
+        let request = Request { wanted: wanted.parse().ok(), no_at_port, reset, password: None };
+        let exchange = read_and_set(modem, &request, &|_| waits);
         assert_eq!(modem.seen, seen);
         exchange
             .map(|exchange| exchange.chosen.map_or_else(String::new, |chosen| chosen.value.to_string()))

@@ -66,7 +66,7 @@ pub fn run_cli() -> Exit {
         Verb::Status { devices, query, output } => status::run(&root, &devices.device, query, output.json, &mut out),
         Verb::Explain { device, output } => explain::run(&root, &device, verbose, output.json, &mut out),
         Verb::Composition { device, setting, output } => {
-            composition::run(&root, &device, &setting, output.json, &mut out)
+            composition::run(&root, &device, setting, output.json, &mut out)
         }
         Verb::Report { device, output } => report::run(&root, &device, output.json, &mut out),
         Verb::Doctor { output } => doctor::run(&root, output.json, &mut out),

@@ -85,9 +85,10 @@ struct ValueEntry {
     note: Option<String>,
 }
 
-/// `1e0e:9001`, or `2c7c:*` for all products of a vendor.
+/// `1e0e:9001`, or `2c7c:*` for all products of a vendor; on PCI `pci:14c3:4d75` and `pci:1eac:*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IdPattern {
+    bus: Bus,
     vendor: u16,
     product: Option<u16>,
 }
@@ -99,7 +100,7 @@ impl<'de> Deserialize<'de> for IdPattern {
         let id: DeviceId = all.map_or(text.clone(), |vendor| format!("{vendor}:0000")).parse().map_err(|_| {
             serde::de::Error::custom(format!("{text:?} is neither an ID (\"1e0e:9001\") nor a vendor (\"2c7c:*\")"))
         })?;
-        Ok(IdPattern { vendor: id.vendor, product: all.is_none().then_some(id.product) })
+        Ok(IdPattern { bus: id.bus, vendor: id.vendor, product: all.is_none().then_some(id.product) })
     }
 }
 
@@ -119,20 +120,21 @@ impl<'de> Deserialize<'de> for InterfaceClass {
 
 impl Family {
     pub fn includes(&self, id: DeviceId) -> bool {
-        let ids = self.ids.iter().chain(self.values.iter().filter_map(|entry| entry.id.as_ref()));
-        id.bus == Bus::Usb
-            && ids
-                .into_iter()
-                .any(|known| known.vendor == id.vendor && known.product.is_none_or(|product| product == id.product))
+        let mut ids = self.ids.iter().chain(self.values.iter().filter_map(|entry| entry.id.as_ref()));
+        ids.any(|known| {
+            (known.bus, known.vendor) == (id.bus, id.vendor)
+                && known.product.is_none_or(|product| product == id.product)
+        })
     }
 
     pub fn provenance(&self) -> Provenance {
         Provenance { name: self.name.clone(), confidence: self.confidence, seen: self.seen.clone() }
     }
 
-    /// Why no composition of this family is set, if so.
-    pub fn read_only(&self) -> Option<String> {
+    /// Why no composition of this family is set on a modem on this bus, if so.
+    pub fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
+            _ if bus == Bus::Pci => Some("it has an effect on USB alone, and the modem is on PCI".to_owned()),
             (Confidence::Weak, _) => Some("too little is known about this family to set it".to_owned()),
             (_, None) if self.values.iter().all(|entry| entry.set.is_none()) => {
                 Some("no command is known that sets it".to_owned())
@@ -156,8 +158,8 @@ impl Family {
             layout: entry.and_then(|entry| entry.note.clone()).unwrap_or_default(),
             configurations: known.into_iter().collect(),
             id: entry.and_then(|entry| {
-                let IdPattern { vendor, product } = entry.id?;
-                Some(DeviceId { bus: Bus::Usb, vendor, product: product? })
+                let IdPattern { bus, vendor, product } = entry.id?;
+                Some(DeviceId { bus, vendor, product: product? })
             }),
         }
     }
@@ -230,7 +232,7 @@ impl Family {
             head && command.bytes().all(|byte| (b' '..0x7f).contains(&byte))
         };
         expect(commands.into_iter().all(|command| is_command(&command)), "a command does not begin with AT");
-        let is_set = self.read_only().is_none();
+        let is_set = self.read_only(Bus::Usb).is_none();
         expect(
             !is_set || self.test.is_some() || self.without_test.is_some(),
             "without `test`, `without-test` must say why the way back is certain",
@@ -284,7 +286,7 @@ mod tests {
         for family in &shipped().families {
             assert!(!family.name.is_empty() && !family.seen.is_empty());
             if family.confidence == Confidence::Weak {
-                assert!(family.read_only().is_some(), "{}", family.name);
+                assert!(family.read_only(Bus::Usb).is_some(), "{}", family.name);
             }
             for entry in &family.values {
                 let command = family.set(&entry.value);

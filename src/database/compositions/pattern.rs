@@ -73,6 +73,18 @@ impl Pattern {
         self.0.iter().any(|token| matches!(token, Token::Value | Token::Values))
     }
 
+    /// A line that the pattern takes `value` or the list `values` from.
+    #[cfg(test)]
+    pub fn line(&self, value: &str, values: &str) -> String {
+        let text = |token: &Token| match token {
+            Token::Text(text) => text.clone(),
+            Token::Value => value.to_owned(),
+            Token::Values => values.to_owned(),
+            Token::Anything => "1".to_owned(),
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// What the pattern takes from `line`, empty if it takes nothing; `None` if the line is another one.
     pub fn read(&self, line: &str) -> Option<Vec<String>> {
         let line = squeeze(line);

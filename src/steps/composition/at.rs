@@ -102,7 +102,16 @@ impl Dialogue for Console<'_, '_> {
         let (current, supported) = match by {
             PRODUCT => {
                 let current = products(&current).next().ok_or(missing("product ID"))?;
-                (table.of_product(current), products(&listed).map(|product| table.of_product(product)).collect())
+                let supported: Vec<_> = products(&listed).map(|product| table.of_product(product)).collect();
+                // With QMI, the modem lists what it can have besides QMI.
+                if let Some(Wanted::Functions(wanted)) = wanted {
+                    let leads = |known: &&Composition| {
+                        let functions = known.functions();
+                        !functions.is_empty() && functions.is_subset(wanted)
+                    };
+                    other = supported.iter().find(leads).cloned().map(Ok);
+                }
+                (table.of_product(current), supported)
             }
             NUMBER => {
                 let current = current.iter().find_map(|line| number(line)).ok_or(missing("composition"))?;
@@ -229,6 +238,7 @@ pub(super) fn mask(line: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Request, read_and_set};
     use super::*;
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
@@ -331,6 +341,32 @@ mod tests {
         });
         assert_eq!(values(&reading), ("68a3".to_owned(), ["68a2", "68a3"].map(str::to_owned).to_vec()));
         assert_eq!(modem.seen, ["ate0", "AT!UDPID=?", "AT!UDPID?", "AT!UDPID=68A2"]);
+    }
+
+    #[test]
+    fn a_direct_ip_modem_gets_qmi_on_the_way_to_more() {
+        let answers =
+            [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", ""), ("AT!RESET", "")];
+        for (wanted, reset, expected) in [
+            ("qmi+mbim", true, Ok(true)),
+            ("qmi", true, Ok(false)),
+            ("qmi", false, Ok(false)),
+            ("qmi+mbim", false, Err("after another change and a restart")),
+            ("mbim", true, Err("does not list mbim")),
+            ("14", true, Err("does not list 14")),
+        ] {
+            let mut modem = AtModem::new("", &answers);
+            let request = Request { wanted: wanted.parse().ok(), reset, ..Request::default() };
+            let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| false));
+            match (result, expected) {
+                (Ok(exchange), Ok(leads_on)) => assert_eq!(exchange.leads_on, leads_on, "{wanted}"),
+                (Err(fault), Err(why)) => {
+                    assert!(fault.to_string().contains(why), "{fault}");
+                    assert_eq!(modem.seen.len(), 3, "{:?}", modem.seen);
+                }
+                (result, _) => panic!("{wanted}: {result:?}"),
+            }
+        }
     }
 
     #[test]

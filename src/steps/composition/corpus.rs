@@ -97,8 +97,9 @@ fn judge(
             let unknown = printed.get("ubist").copied().unwrap_or(0);
             let keeps = |known: &Composition| matches!(known.value, Value::Mask(mask) if mask & unknown == unknown);
             expect(table.of_bits(&printed, mask).iter().all(keeps), "unknown bits")?;
-            let types = lines.iter().any(|line| line.starts_with("Config Type"));
-            expect(!types || sierra::config_type(table, lines, &[]) == Some(1), "configuration type")
+            let printed =
+                lines.iter().find_map(|line| line.strip_prefix("Config Type:  ")?.split(' ').next()?.parse().ok());
+            expect(sierra::config_type(table, lines, &[]) == printed, "configuration type")
         }
         "AT!UDUSBCOMP?" => {
             let printed: Option<u8> = lines.iter().find_map(|line| line.rsplit([' ', ':']).next()?.parse().ok());

@@ -91,11 +91,11 @@ mod tests {
         let protocol = if modem.face == Face::Mbim { Protocol::Mbim } else { Protocol::Qmi };
         let wanted = Wanted::Value("8".to_owned());
         let waits = |_: &Composition| true;
-        let request = Request { wanted: Some(&wanted), no_at_port: false, reset: true, waits: &waits };
+        let request = Request { wanted: Some(wanted), reset: true, ..Request::default() };
         let table = shipped().sierra.unwrap();
         let exchange = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
-            Ok(read_and_set(&mut Dms { client: &mut client, table: &table, by: "QMI" }, &request))
+            Ok(read_and_set(&mut Dms { client: &mut client, table: &table, by: "QMI" }, &request, &waits))
         });
         exchange?
     }

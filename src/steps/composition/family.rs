@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Dialogue, Fault, Reading, Restart};
+use crate::bus::Bus;
 use crate::database::compositions::{Composition, Family, Wanted};
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
@@ -14,13 +15,14 @@ use crate::outcome::Failure;
 pub struct FamilyConsole<'c, 'p> {
     at: &'c mut Conversation<'p>,
     families: Vec<&'c Family>,
+    bus: Bus,
     /// The one whose read command the modem knows.
     found: Option<&'c Family>,
 }
 
 impl<'c, 'p> FamilyConsole<'c, 'p> {
-    pub fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>) -> FamilyConsole<'c, 'p> {
-        FamilyConsole { at, families, found: None }
+    pub fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>, bus: Bus) -> FamilyConsole<'c, 'p> {
+        FamilyConsole { at, families, bus, found: None }
     }
 
     /// The family whose read command the modem knows, and the answer.
@@ -57,7 +59,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
         let [current] = values.as_slice() else {
             return Err(SessionError::Malformed { request: "composition", malformed }.into());
         };
-        let mut read_only = family.read_only();
+        let mut read_only = family.read_only(self.bus);
         let mut offered: Vec<String> = Vec::new();
         match &family.test {
             Some(test) => {
@@ -152,6 +154,7 @@ fn wanted_value(wanted: Option<&Wanted>) -> Option<String> {
 mod tests {
     use super::super::{Request, read_and_set};
     use super::*;
+    use crate::bus::DeviceId;
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
@@ -165,14 +168,23 @@ mod tests {
         wanted: &str,
         reset: bool,
     ) -> (Vec<String>, Result<String, String>) {
+        let (all, id): (_, DeviceId) = (shipped(), id.parse().unwrap());
+        ask_families(all.families_of(id).collect(), id.bus, answers, wanted, reset)
+    }
+
+    fn ask_families(
+        families: Vec<&Family>,
+        bus: Bus,
+        answers: &[(&'static str, &'static str)],
+        wanted: &str,
+        reset: bool,
+    ) -> (Vec<String>, Result<String, String>) {
         let _clock = StoppedClock::stop();
-        let all = shipped();
         let mut port = AtModem::new("", answers);
         let mut at = Conversation::open(&mut port, Deadline::after(Duration::from_secs(2))).unwrap();
-        let mut console = FamilyConsole::new(&mut at, all.families_of(id.parse().unwrap()).collect());
-        let wanted = wanted.parse().ok();
-        let request = Request { wanted: wanted.as_ref(), no_at_port: true, reset, waits: &|_| false };
-        let result = read_and_set(&mut console, &request)
+        let mut console = FamilyConsole::new(&mut at, families, bus);
+        let request = Request { wanted: wanted.parse().ok(), no_at_port: true, reset, password: None };
+        let result = read_and_set(&mut console, &request, &|_| false)
             .map(|exchange| exchange.chosen.unwrap_or(exchange.reading.current).value.to_string())
             .map_err(|fault| fault.failure().to_string());
         port.seen.remove(0);
@@ -262,5 +274,66 @@ mod tests {
             assert_eq!(result.ok().as_deref(), set, "{wanted}");
             assert_eq!(seen.len(), 2 + usize::from(set.is_some()), "{seen:?}");
         }
+    }
+
+    /// How a modem of this family answers which has the value `current`, and can have each value of the table.
+    fn answers_of(family: &Family, current: &str) -> Vec<(&'static str, &'static str)> {
+        let read = family.read.answer[0].line(current, "");
+        let mut answers = vec![(family.read.command.clone(), read)];
+        if let Some(test) = &family.test {
+            let all: Vec<&str> = family.values().collect();
+            let parts: Vec<&str> = all.iter().flat_map(|value| value.split([',', ';'])).collect();
+            let listed = match family.has_parts() {
+                true => parts.iter().map(|part| test.answer[0].line(part, "")).collect::<Vec<_>>().join("\r\n"),
+                false => test.answer[0].line("", &all.join(",")),
+            };
+            answers.push((test.command.clone(), listed));
+        }
+        let accepted = family.accepted.as_ref().map_or(String::new(), |accepted| accepted.line("", ""));
+        let set = family.values().filter_map(|value| family.set(value)).map(|command| (command, accepted.clone()));
+        answers.extend(set);
+        answers.extend(family.restart.clone().map(|restart| (restart, String::new())));
+        answers.into_iter().map(|(command, answer)| (&*command.leak(), &*answer.leak())).collect()
+    }
+
+    #[test]
+    fn every_family_can_be_given_each_of_its_values_and_the_one_that_it_had() {
+        for family in &shipped().families {
+            let values: Vec<&str> = family.values().collect();
+            for (had, wanted) in values.iter().flat_map(|had| values.iter().map(move |wanted| (*had, *wanted))) {
+                let can_restart = family.restart.is_some() || family.set_restarts;
+                let answers = answers_of(family, had);
+                let (seen, result) = ask_families(vec![family], Bus::Usb, &answers, wanted, can_restart);
+                let name = format!("{}: {wanted} instead of {had}", family.name);
+                assert_eq!(result.as_deref(), Ok(wanted), "{name}");
+                let mut sent: Vec<String> = family.set(wanted).into_iter().chain(family.restart.clone()).collect();
+                if had == wanted {
+                    sent.clear();
+                }
+                let changes = |command: &&String| {
+                    values.iter().any(|value| family.set(value).as_ref() == Some(command))
+                        || family.restart.as_ref() == Some(command)
+                };
+                assert_eq!(seen.iter().filter(changes).collect::<Vec<_>>(), sent.iter().collect::<Vec<_>>(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_pci_a_composition_is_read_and_never_set() {
+        let fm350 = [
+            ("AT+GTUSBMODE?", "+GTUSBMODE: 41"),
+            ("AT+GTUSBMODE=?", "+GTUSBMODE: (40,41)"),
+            ("AT+GTUSBMODE=40", ""),
+            ("AT+CFUN=15", ""),
+        ];
+        let asked = ["AT+GTUSBMODE?", "AT+GTUSBMODE=?", "AT+GTDIPCMODE?"];
+        for (wanted, value) in [("", Some("41")), ("41", Some("41")), ("40", None)] {
+            let (seen, result) = ask("pci:14c3:4d75", &fm350, wanted, true);
+            assert_eq!(seen, asked, "{wanted}");
+            assert_eq!(result.as_deref().ok(), value, "{wanted}: {result:?}");
+        }
+        let (seen, result) = ask("0e8d:7127", &fm350, "40", true);
+        assert_eq!((result.unwrap().as_str(), seen.len()), ("40", 5));
     }
 }

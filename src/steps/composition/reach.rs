@@ -1,9 +1,12 @@
-//! The way to a modem's composition: its control port, through a proxy if one holds it, or its AT port.
+//! The port over which a modem is asked for its composition: its control port, through a proxy if one holds it, or its
+//! AT port.
 
 use std::time::Duration;
 
 use log::{debug, warn};
 
+use super::{Commands, Console, Dialogue, Dms, FamilyConsole, Fault};
+use crate::bus::Bus;
 use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
@@ -15,7 +18,6 @@ use crate::modem::session::at::Conversation;
 use crate::modem::session::qmi::Client;
 use crate::modem::transport::{Protocol, over_qmi};
 use crate::modem::wire::qmi::Service;
-use crate::steps::composition::{Commands, Console, Dialogue, Dms, FamilyConsole, Fault};
 
 /// How long one of several ports may take to answer that it takes AT commands.
 const PROBE: Duration = Duration::from_secs(3);
@@ -23,17 +25,17 @@ const PROBE: Duration = Duration::from_secs(3);
 /// What is said to the modem.
 type Talk<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
 
-pub struct Way<'a> {
+pub(super) struct Reach<'a> {
     pub root: &'a Root,
     pub compositions: &'a Compositions,
     /// For AT!ENTERCND.
     pub password: Option<&'a str>,
 }
 
-impl Way<'_> {
+impl Reach<'_> {
     /// Has the conversation `talk` with the modem: over its control port if its vendor offers that, else over its AT
     /// port.
-    pub fn talk<T>(
+    pub(super) fn talk<T>(
         &self,
         device: &Device,
         budget: Duration,
@@ -69,7 +71,7 @@ impl Way<'_> {
             Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
                 let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
                 let password = self.password.unwrap_or(&sierra.password);
-                self.over_tty(device, &tty, [deadline; 2], |at| {
+                self.over_at(device, &tty, [deadline; 2], |at| {
                     talk(&mut Console::new(at, sierra, password, Commands::of(sierra, device.id)))
                 })
             }
@@ -78,16 +80,11 @@ impl Way<'_> {
     }
 
     fn over_control_port(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
-        let ports = device.control_ports().map_err(not_read)?.into_iter();
-        let mut ports = ports.filter_map(|port| {
-            let protocol = Protocol::of_port(&port)?;
-            Some((port, protocol))
-        });
+        let ports = device.control_ports().map_err(not_read)?;
         let speaks_qmi = !sierra.is_direct_ip(device.id) && !sierra.has_only_masks(device.id);
-        let Some((port, protocol)) = ports.next().filter(|_| speaks_qmi) else {
-            return Err(Fault::NoPort);
-        };
-        let mut opened = access::open(self.root, device, &port, protocol, Sharing::Possible, deadline)?;
+        let known = ports.iter().filter(|_| speaks_qmi).find_map(|port| Some((port, Protocol::of_port(port)?)));
+        let (port, protocol) = known.ok_or(Fault::NoPort)?;
+        let mut opened = access::open(self.root, device, port, protocol, Sharing::Possible, deadline)?;
         let transport = opened.transport();
         let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
         over_qmi(transport, deadline, |qmux| {
@@ -96,18 +93,17 @@ impl Way<'_> {
         })?
     }
 
-    /// Over the first tty that answers AT commands, of those that the families name. A port that another program holds
+    /// Over the first port that answers AT commands, of those that the families name. A port that another program holds
     /// ends the search: that program may be in the middle of a conversation.
     fn reach_family(&self, device: &Device, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
         let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
         let mut last = Fault::NoPort;
-        for tty in at_ports(device, &families)? {
-            let probe = deadline.at_most(PROBE);
-            match self
-                .over_tty(device, &tty, [probe, deadline], |at| talk(&mut FamilyConsole::new(at, families.clone())))
-            {
+        for port in at_ports(device, &families)? {
+            let answers = deadline.at_most(PROBE);
+            let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
+            match self.over_at(device, &port, [answers, deadline], console) {
                 Err(fault @ Fault::Session(SessionError::NoAnswer { request: "ATE0" })) => {
-                    debug!("{}: {} answers no AT command", device.port, tty.name);
+                    debug!("{}: {} answers no AT command", device.port, port.name);
                     last = fault;
                 }
                 result => return result,
@@ -117,22 +113,27 @@ impl Way<'_> {
     }
 
     /// `deadlines`: until the port answers at all, and of the conversation.
-    fn over_tty(
+    fn over_at(
         &self,
         device: &Device,
-        tty: &ControlPort,
+        port: &ControlPort,
         [answers, deadline]: [Deadline; 2],
         talk: impl FnOnce(&mut Conversation) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let mut opened = access::open(self.root, device, tty, Protocol::At, Sharing::Possible, deadline)?;
+        let mut opened = access::open(self.root, device, port, Protocol::At, Sharing::Possible, deadline)?;
         let mut at = Conversation::open(opened.transport().port, answers)?;
         at.extend(deadline);
         talk(&mut at)
     }
 }
 
-/// The ttys that may take AT commands, in the order in which to ask.
+/// The ports that may take AT commands, in the order in which to ask: ttys, and on PCI what the kernel says is an AT port.
 fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, Fault> {
+    if device.id.bus == Bus::Pci {
+        let mut ports = device.control_ports().map_err(not_read)?;
+        ports.retain(|port| Protocol::of_port(port) == Some(Protocol::At));
+        return Ok(ports);
+    }
     let descriptors = device.descriptors().map_err(not_read)?;
     let active = device.configuration().map_err(not_read)?;
     let configuration = descriptors.configurations.iter().find(|found| Some(found.value) == active);

@@ -1,0 +1,71 @@
+//! The run of `composition`. What a modem can be given is known to the modem alone, so its plan is part of the
+//! conversation. The result is recorded like that of every step.
+
+use std::time::Duration;
+
+use crate::database::compositions::Compositions;
+use crate::host::deadline::Deadline;
+use crate::host::journal::Journal;
+use crate::host::root::Root;
+use crate::host::state::{Holder, PortState};
+use crate::modem::device::Device;
+use crate::outcome::{Outcome, StepKind, StepResult};
+use crate::serve::error::Error;
+use crate::serve::hand_off::Successor;
+use crate::serve::lookup::lookup;
+use crate::serve::record::Recorder;
+use crate::serve::trigger::Trigger;
+use crate::serve::{Ended, StepReport, conclude};
+use crate::steps::composition::{self, Exchange, Request};
+
+/// How long a run that ends may wait for the lock of the port.
+const RECORDING: Duration = Duration::from_secs(10);
+
+/// One conversation with the modem.
+pub struct Conversed {
+    pub device: Device,
+    /// The modem's name in the database, or its own.
+    pub name: String,
+    /// `None` if it failed.
+    pub exchange: Option<Exchange>,
+    /// `None` if the composition was only read.
+    pub report: Option<StepReport>,
+}
+
+/// Shows the composition of `device`, or sets the one that is wanted. The errors did not keep it from that.
+pub fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
+    let (compositions, errors) = Compositions::load(root);
+    let mut errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
+    let (mut all, mut next) = (Vec::new(), Some(device));
+    while let Some(device) = next.take() {
+        let (matched, invalid) = lookup(root, &device);
+        errors.extend(invalid);
+        let product = || device.attribute("product").unwrap_or_default();
+        let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
+        let (exchange, outcome) = composition::run(root, &device, &compositions, request);
+        let report = outcome.and_then(|outcome| record(root, &device, &name, outcome));
+        let is_done = report.as_ref().is_some_and(|report| report.result == StepResult::Done);
+        if is_done && exchange.as_ref().is_some_and(|exchange| exchange.leads_on) {
+            match Device::at_port(root, device.port.clone()) {
+                Ok(returned) => next = Some(returned),
+                Err(error) => errors.push(error.into()),
+            }
+        }
+        all.push(Conversed { device, name, exchange, report });
+    }
+    (all, errors)
+}
+
+fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
+    let Ended { result, text, .. } = conclude(outcome, &Successor::None);
+    let journal = Journal::open(root);
+    let mut recorder = Recorder::new(&journal, device, name, Trigger::Command);
+    let holder = Holder { enumeration: device.enumeration_id(), scope: StepKind::Composition.name().to_owned() };
+    let state = PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING));
+    let mut state = state.inspect_err(|error| log::debug!("{}: {error}", device.port)).ok();
+    recorder.report(state.as_mut(), StepKind::Composition, result, text);
+    if let Some(mut state) = state {
+        state.keep();
+    }
+    recorder.finish().steps.pop()
+}
