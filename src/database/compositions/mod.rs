@@ -259,6 +259,7 @@ pub use tests::shipped;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Bus;
 
     pub const SHIPPED: &str = include_str!("../../../config/compositions.toml");
 
@@ -333,6 +334,9 @@ mod tests {
         let names: Vec<&str> =
             all.families_of("2c7c:0125".parse().unwrap()).map(|family| family.name.as_str()).collect();
         assert_eq!(names.first(), Some(&"own"));
+        // Its confidence is "weak".
+        let read_only = all.families.iter().map(|family| family.read_only(Bus::Usb).is_some());
+        assert_eq!(read_only.take(2).collect::<Vec<_>>(), [true, false]);
         assert!(names.len() > 1 && all.sierra.is_some());
     }
 
@@ -344,6 +348,7 @@ confidence = "weak"
 seen = "no"
 at-interfaces = [2]
 read = { command = "AT+X?", answer = ["+X: {value}"] }
-values = []
+set = "AT+X={value}"
+values = [{ value = "1", functions = ["qmi", "serial"] }]
 "#;
 }
