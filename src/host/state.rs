@@ -165,6 +165,8 @@ pub struct Record {
     /// What the run that holds the lock works on.
     holder: Option<Holder>,
     acted: BTreeMap<StepKind, Acted>,
+    /// The device that got a switch message last. A unit sends no second one.
+    pub switched: Option<Switched>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
     pub switched_off: Option<u64>,
     /// The enumeration that was last seen unlocked.
@@ -173,6 +175,14 @@ pub struct Record {
     pub reset: Option<u64>,
     /// The enumeration whose lock got these keys, by their [`crate::steps::fcc_auth::Key::id`], and did not open.
     tried_keys: Option<(u64, Vec<u32>)>,
+}
+
+/// A device that got, or may have got, the message that makes it leave install mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    pub enumeration: u64,
+    /// What the device answered, or the first thing that went wrong.
+    pub answer: String,
 }
 
 /// What a run works on.

@@ -7,24 +7,26 @@ use std::time::Duration;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::state::{Attempt, PortState};
+use crate::host::state::{Attempt, PortState, Switched};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
 use crate::modem::link::OpenError;
-use crate::modem::link::usb::Node;
+use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::plan::Action;
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::Keys;
-use crate::steps::switch::Target;
+use crate::steps::switch::{Reaction, Target};
 use crate::steps::{configure, fcc_auth, switch};
 
-/// How long a run watches a device leave install mode. An event holds up all other events of the device; a person can
-/// wait.
+/// How long a run watches a device leave install mode. An event holds up all other events of the device. Other runs
+/// have the time: the kernel may take many seconds to see that a device left, for example with a file system on its drive.
 const LEAVING: Duration = Duration::from_secs(1);
-const LEAVING_WITH_TIME: Duration = Duration::from_secs(5);
+const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
+/// The remedy for a device that stays in install mode.
+const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How often a run looks for another way to a port that other programs use.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
@@ -48,7 +50,7 @@ pub fn execute(
             ))
         }
         Action::Switch { switch, target } => {
-            leave_install_mode(root, device, switch, target, trigger, attempt, deadline)
+            leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline)
         }
         Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
         Action::FccAuth { port, protocol, procedure, reset } => {
@@ -67,6 +69,7 @@ pub fn execute(
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn leave_install_mode(
     root: &Root,
     device: &Device,
@@ -74,20 +77,18 @@ fn leave_install_mode(
     target: &Target,
     trigger: Trigger,
     attempt: Attempt,
+    state: &mut PortState,
     deadline: Deadline,
 ) -> Outcome {
+    let left = || Outcome::Done("the device left install mode".to_owned());
     let mut node = match Node::open(root, device) {
         Ok(node) => node,
         // The kernel's own switcher may have been first.
-        Err(_) if !device.is_present() => return switch::left_mode(),
+        Err(_) if !device.is_present() => return left(),
         Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
     };
+    let enumeration = device.enumeration_id();
     let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
-    let was_sent = matches!(attempt, Attempt::Repeat { .. }) && switch.pauses() < LEAVING;
-    if trigger == Trigger::Unit && was_sent {
-        // The event sent the message, and the device did not leave in time. It gets the message only once.
-        return switch::watch(&mut node, deadline.at_most(leaving));
-    }
     // A message of one control transfer is over within the time that the device is watched.
     let is_short = !switch.needs_interfaces() && trigger.is_event();
     let deadline = if is_short { deadline.at_most(leaving) } else { deadline };
@@ -99,7 +100,34 @@ fn leave_install_mode(
     if !trigger.serves_more() {
         sandbox::enter();
     }
-    switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
+    let sent = state.record().switched.clone().filter(|sent| sent.enumeration == enumeration);
+    let reaction = match sent {
+        // The event sent the message, and the device did not leave in time. It gets the message only once.
+        Some(Switched { answer, .. }) if trigger == Trigger::Unit => {
+            match node.wait_until_gone(deadline.at_most(leaving)) {
+                true => Reaction::Left,
+                false => Reaction::Stays(answer),
+            }
+        }
+        _ => {
+            // Kept before the message is sent: it counts even if the device takes this process down.
+            state.record().switched = Some(Switched { enumeration, answer: "an earlier run ended early".to_owned() });
+            state.keep();
+            switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
+        }
+    };
+    match reaction {
+        Reaction::Left => left(),
+        Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
+        Reaction::Stays(answer) if trigger.is_event() => {
+            let reason = format!("{answer}, and the device has not left install mode yet");
+            state.record().switched = Some(Switched { enumeration, answer });
+            Outcome::Unfinished(Failure::new(reason, PLUG_AGAIN))
+        }
+        Reaction::Stays(answer) => {
+            Outcome::Failed(Failure::new(format!("{answer}, and the device is still in install mode"), PLUG_AGAIN))
+        }
+    }
 }
 
 #[allow(clippy::too_many_arguments)]

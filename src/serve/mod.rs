@@ -346,10 +346,13 @@ impl Run<'_> {
                 }
                 _ => {}
             }
-            if !state.is_kept() && !self.is_settled() {
-                let reason = "no state can be kept, and the device has just been connected";
-                let failure = Failure::new(reason, "see the message about the state");
+            // The process that continues could not know what an event did.
+            if !state.is_kept() && self.trigger.is_event() {
+                let failure = Failure::new("no state can be kept", "see the message about the state");
                 return Some(conclude(Outcome::Unfinished(failure), successor));
+            }
+            if !state.is_kept() {
+                self.wait_until_settled();
             }
         }
         // The attempt is kept first: it counts even if the modem takes this process down.
@@ -359,15 +362,11 @@ impl Run<'_> {
         Some(conclude(outcome, successor))
     }
 
-    /// Whether the device has been connected for long enough. Runs that are not events wait for it.
-    fn is_settled(&self) -> bool {
-        let Some(connected) = self.device.connected_for() else { return true };
-        let missing = SETTLED.saturating_sub(connected);
-        if !missing.is_zero() && !self.trigger.is_event() {
-            std::thread::sleep(missing);
-            return true;
+    /// Waits until the device has been connected for long enough.
+    fn wait_until_settled(&self) {
+        if let Some(connected) = self.device.connected_for() {
+            std::thread::sleep(SETTLED.saturating_sub(connected));
         }
-        missing.is_zero()
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::database::quirks::switch::{Op, Switch};
 use crate::host::deadline::Deadline;
 use crate::modem::link::usb::{Usb, UsbError};
-use crate::outcome::{Failure, Outcome};
 
 /// No device takes longer to take or refuse a transfer that it means to answer.
 const TRANSFER: Duration = Duration::from_secs(3);
@@ -20,9 +19,6 @@ const CSW_SIGNATURE: &[u8] = b"USBS";
 const CSW: usize = 13;
 /// More data than any switch message asks for.
 const DATA_LIMIT: u32 = 4096;
-
-/// The remedy for a device that stays in install mode.
-const CURE: &str = "plug it in again, or run `wwan-quirks apply`";
 
 /// The interface that is spoken to, in the active configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +31,17 @@ pub struct Target {
     pub interfaces: Vec<u8>,
 }
 
+/// What a device did after the messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reaction {
+    /// It left the bus.
+    Left,
+    /// It changed its configuration in place.
+    Changed,
+    /// It is still in install mode. Holds what it answered, or the first thing that went wrong.
+    Stays(String),
+}
+
 /// Makes the device switch, and then watches it for `leaving`. `returned` means that it has left and come back in the
 /// same state. `configure` sets a configuration through the kernel and returns whether it is active then.
 pub fn run(
@@ -45,7 +52,7 @@ pub fn run(
     configure: &mut dyn FnMut(u8) -> bool,
     leaving: Duration,
     deadline: Deadline,
-) -> Outcome {
+) -> Reaction {
     let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None };
     thread::sleep(switch.wait_before.0.min(deadline.remaining()));
     let ops = switch.part(returned);
@@ -68,7 +75,7 @@ pub fn run(
         match done {
             Ok(()) => {}
             // libusb says so of a device that it may not use, too: only the kernel knows whether the device left.
-            Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return left_mode(),
+            Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return Reaction::Left,
             Err(error) => {
                 log::debug!("{op}: {error}");
                 run.trouble.get_or_insert(error);
@@ -191,30 +198,18 @@ impl Run<'_> {
     }
 
     /// Looks what the device did, and puts in order what was done to one that stayed.
-    fn end(mut self, changed: bool, deadline: Deadline) -> Outcome {
+    fn end(mut self, changed: bool, deadline: Deadline) -> Reaction {
         if self.claimed {
             let _ = self.usb.release(self.target.interface);
         }
-        if changed {
-            self.give_back();
-            return Outcome::Done("the device changed its configuration in place".to_owned());
-        }
-        if self.usb.wait_until_gone(deadline) {
-            return left_mode();
+        if !changed && self.usb.wait_until_gone(deadline) {
+            return Reaction::Left;
         }
         self.give_back();
         match self.trouble {
-            // Real ones need up to a few seconds to leave, and no udev event lasts so long.
-            None => Outcome::Unfinished(Failure::new(
-                "the device took the message, and has not left install mode yet",
-                CURE,
-            )),
-            // Some devices report a failed command and leave. The kernel may take long to see that a device has left, for
-            // example with a file system on the drive.
-            Some(error @ (UsbError::Gone | UsbError::Refused)) => {
-                Outcome::Unfinished(Failure::new(format!("{error}, and the device has not left the bus yet"), CURE))
-            }
-            Some(error) => Outcome::Failed(Failure::new(format!("{error}, and it is still in install mode"), CURE)),
+            _ if changed => Reaction::Changed,
+            Some(error) => Reaction::Stays(error.to_string()),
+            None => Reaction::Stays("the device took the message".to_owned()),
         }
     }
 
@@ -233,19 +228,6 @@ fn status(csw: &[u8]) -> Result<(), UsbError> {
         Some(0) => Ok(()),
         _ => Err(UsbError::Refused),
     }
-}
-
-/// Watches a device that has taken the message leave install mode.
-pub fn watch(usb: &mut dyn Usb, deadline: Deadline) -> Outcome {
-    if usb.wait_until_gone(deadline) {
-        return left_mode();
-    }
-    Outcome::Failed(Failure::new("the device took the message, and is still in install mode", CURE))
-}
-
-/// The device left, by our message or by somebody else's: the kernel's own switcher may have been first.
-pub fn left_mode() -> Outcome {
-    Outcome::Done("the device left install mode".to_owned())
 }
 
 #[cfg(test)]
@@ -345,13 +327,17 @@ mod tests {
         }
     }
 
-    fn go(method: &str, answers: Vec<Result<Vec<u8>, UsbError>>, leaves: bool) -> (Outcome, Vec<String>) {
+    fn go(method: &str, answers: Vec<Result<Vec<u8>, UsbError>>, leaves: bool) -> (Reaction, Vec<String>) {
         let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
         let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
-        let outcome =
+        let reaction =
             run(&mut script, &switch, &target, false, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
-        (outcome, script.seen)
+        (reaction, script.seen)
+    }
+
+    fn took_it() -> Reaction {
+        Reaction::Stays("the device took the message".to_owned())
     }
 
     const CSW_GOOD: &[u8] = b"USBS\x12\x34\x56\x78\0\0\0\0\0";
@@ -359,20 +345,20 @@ mod tests {
     #[test]
     fn sierra_is_one_message_and_nothing_else() {
         for answer in [Ok(vec![]), Err(UsbError::Stall), Err(UsbError::TimedOut), Err(UsbError::Gone)] {
-            let (outcome, seen) = go("sierra", vec![answer], true);
-            assert_eq!(outcome, left_mode());
+            let (reaction, seen) = go("sierra", vec![answer], true);
+            assert_eq!(reaction, Reaction::Left);
             assert_eq!(seen, ["control 400b 0001 0000 "]);
         }
-        assert!(matches!(go("sierra", vec![Ok(vec![])], false).0, Outcome::Unfinished(_)));
-        for error in [UsbError::Stall, UsbError::TimedOut] {
-            assert!(matches!(go("sierra", vec![Err(error)], false).0, Outcome::Failed(_)));
+        assert_eq!(go("sierra", vec![Ok(vec![])], false).0, took_it());
+        for error in [UsbError::Stall, UsbError::TimedOut, UsbError::Gone] {
+            assert_eq!(go("sierra", vec![Err(error)], false).0, Reaction::Stays(error.to_string()));
         }
     }
 
     #[test]
     fn a_device_that_stays_gets_its_drivers_back() {
-        let (outcome, seen) = go("huawei-new", vec![Ok(vec![]), Ok(CSW_GOOD.to_vec())], false);
-        assert!(matches!(outcome, Outcome::Unfinished(_)));
+        let (reaction, seen) = go("huawei-new", vec![Ok(vec![]), Ok(CSW_GOOD.to_vec())], false);
+        assert_eq!(reaction, took_it());
         assert_eq!(
             seen,
             [
@@ -390,9 +376,9 @@ mod tests {
 
     #[test]
     fn stalls_are_cleared_and_time_outs_do_not_end_the_list() {
-        let (outcome, seen) =
+        let (reaction, seen) =
             go("eject", vec![Err(UsbError::Stall), Err(UsbError::TimedOut), Ok(vec![]), Err(UsbError::Stall)], false);
-        assert!(matches!(outcome, Outcome::Failed(_)));
+        assert_eq!(reaction, Reaction::Stays(UsbError::TimedOut.to_string()));
         assert_eq!(seen.iter().filter(|what| what.starts_with("out")).count(), 4, "{seen:?}");
         assert_eq!(seen.iter().filter(|what| *what == "clear 01").count(), 1);
         assert_eq!(seen.iter().filter(|what| *what == "clear 81").count(), 1);
@@ -402,16 +388,9 @@ mod tests {
     fn a_device_that_goes_in_the_middle_has_left() {
         for good in 0..8 {
             let answers = (0..good).map(|n| Ok(if n % 2 == 1 { CSW_GOOD.to_vec() } else { vec![] }));
-            let (outcome, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);
-            assert_eq!(outcome, left_mode());
+            let (reaction, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);
+            assert_eq!(reaction, Reaction::Left);
             assert!(!seen.iter().any(|what| what.starts_with("attach")));
         }
-    }
-
-    #[test]
-    fn a_device_that_is_still_there_has_not_left() {
-        let (outcome, _) = go("sierra", vec![Err(UsbError::Gone)], false);
-        let Outcome::Unfinished(failure) = outcome else { panic!("{outcome:?}") };
-        assert!(failure.reason.ends_with("has not left the bus yet"), "{failure}");
     }
 }
