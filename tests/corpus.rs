@@ -1,12 +1,17 @@
 //! Captures of real modems, and what the program makes of them.
 
+mod fake;
+
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use wwan_quirks::bus::DeviceId;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::quirks::{Quirk, Select, Step, fragment};
 use wwan_quirks::modem::device::descriptors::{Configuration, Endpoint, Interface};
 use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
+use wwan_quirks::modem::wire::mbim::{self, Body, CommandType, Status, Uuid};
+use wwan_quirks::modem::wire::qmi::{self, Call, Kind, OperatingMode, Service, ctl, dms};
 use wwan_quirks::usb::Function;
 
 #[derive(Deserialize)]
@@ -74,18 +79,23 @@ impl CapturedConfiguration {
     }
 }
 
+/// Captures that show something else than the kernel does by itself.
+const EXCEPTIONS: [(&str, &str); 6] = [
+    ("03f0:521d", "a person made option bind the MBIM interface (`new_id`)"),
+    ("12d1:14ac", "the proposed commit that binds it was withdrawn"),
+    ("1435:d191", "usb-storage was not loaded"),
+    ("2c7c:0125", "cdc_ether was not loaded for an EC25-AF"),
+    ("2c7c:0700", "Linux 7.2 does not have the ID of the proposed commit"),
+    ("413c:8217", "Linux 7.2 does not have the ID of the proposed commit"),
+];
+
+fn captures() -> Vec<CapturedDevice> {
+    serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap()
+}
+
 #[test]
 fn functions_are_what_the_kernels_drivers_bind() {
-    // Captures that show something else than the kernel does by itself.
-    const EXCEPTIONS: [(&str, &str); 6] = [
-        ("03f0:521d", "a person made option bind the MBIM interface (`new_id`)"),
-        ("12d1:14ac", "the proposed commit that binds it was withdrawn"),
-        ("1435:d191", "usb-storage was not loaded"),
-        ("2c7c:0125", "cdc_ether was not loaded for an EC25-AF"),
-        ("2c7c:0700", "Linux 7.2 does not have the ID of the proposed commit"),
-        ("413c:8217", "Linux 7.2 does not have the ID of the proposed commit"),
-    ];
-    let captures: Vec<CapturedDevice> = serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap();
+    let captures = captures();
     let (mut seen, mut different) = (0, Vec::new());
     for CapturedDevice { id, modem, configurations } in &captures {
         let qmi = QmiInterfaces::of(id.parse::<DeviceId>().unwrap(), &[]);
@@ -119,7 +129,7 @@ fn captures_agree_with_their_quirks() {
         assert_eq!(errors, []);
         quirks.extend(more);
     }
-    let captures: Vec<CapturedDevice> = serde_json::from_str(include_str!("corpus/descriptors.json")).unwrap();
+    let captures = captures();
     let (mut interfaces, mut functions) = (0, 0);
     for CapturedDevice { id, modem, configurations } in &captures {
         let Ok(id) = id.parse::<DeviceId>() else { continue };
@@ -141,4 +151,231 @@ fn captures_agree_with_their_quirks() {
         }
     }
     assert!(interfaces > 2 && functions > 0, "{interfaces} interfaces, {functions} functions");
+}
+
+impl CapturedDevice {
+    /// The descriptors of the device, with one setting of each interface.
+    fn descriptors(&self) -> Vec<u8> {
+        let configurations: Vec<Vec<u8>> = self.configurations.iter().map(CapturedConfiguration::descriptors).collect();
+        fake::device(&configurations)
+    }
+
+    /// What each configuration has, by the drivers that the kernel bound; `None` where the capture shows no drivers.
+    fn functions(&self) -> BTreeMap<u64, Option<BTreeSet<Function>>> {
+        let one = |configuration: &CapturedConfiguration| (configuration.value.into(), configuration.functions());
+        self.configurations.iter().map(one).collect()
+    }
+}
+
+impl CapturedConfiguration {
+    fn descriptors(&self) -> Vec<u8> {
+        let interfaces = self.parsed().interfaces.into_iter().map(|interface| {
+            let endpoints: Vec<_> = (0x81..).take(interface.endpoints.len()).map(|address| (address, 2)).collect();
+            fake::interface(interface.number, [interface.class, interface.subclass, interface.protocol], &endpoints)
+        });
+        fake::configuration(self.value, &interfaces.collect::<Vec<_>>())
+    }
+}
+
+/// Whether `found`, the names that a verb prints, are those of the functions that the drivers stand for.
+fn agree(found: &BTreeSet<String>, expected: &BTreeSet<Function>) -> bool {
+    let expected: BTreeSet<String> = expected.iter().map(|function| function.name().to_owned()).collect();
+    // A vendor-specific interface without a driver is called serial too.
+    found.iter().filter(|name| *name != "serial" || expected.contains(*name)).eq(&expected)
+}
+
+#[test]
+fn every_verb_agrees_with_the_kernels_drivers() {
+    let captures: Vec<CapturedDevice> = captures()
+        .into_iter()
+        .filter(|device| device.id.len() == 9 && EXCEPTIONS.iter().all(|(id, _)| *id != device.id))
+        .collect();
+    let root = fake::Root::new();
+    let port = |index: usize| format!("1-{}.{}", index / 100 + 1, index % 100 + 1);
+    for (index, device) in captures.iter().enumerate() {
+        let directory = root.plug(&port(index), &device.id, &device.descriptors());
+        let active = device.configurations.iter().find(|configuration| configuration.functions().is_some());
+        let value = active.unwrap_or(&device.configurations[0]).value;
+        root.write(&format!("{directory}/bConfigurationValue"), format!("{value}\n"));
+    }
+    let by_port: BTreeMap<String, &CapturedDevice> =
+        captures.iter().enumerate().map(|(index, device)| (port(index), device)).collect();
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&root.run(arguments).stdout).unwrap() };
+
+    let mut seen = 0;
+    for device in json(&["status", "--json"])["devices"].as_array().unwrap() {
+        let captured = by_port[device["port"].as_str().unwrap()];
+        let functions = captured.functions();
+        for configuration in device["configurations"].as_array().unwrap() {
+            let Some(expected) = &functions[&configuration["value"].as_u64().unwrap()] else { continue };
+            let found = configuration["functions"].as_array().unwrap();
+            let found = found.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+            assert!(agree(&found, expected), "status of {}: {found:?}, {expected:?}", captured.modem);
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen} configurations");
+
+    for (port, captured) in &by_port {
+        let functions = captured.functions();
+        for line in root.run(&["report", port]).stdout.lines() {
+            let Some((value, found)) =
+                line.strip_prefix("configuration = ").and_then(|configuration| configuration.split_once(':'))
+            else {
+                continue;
+            };
+            let Some(expected) = &functions[&value.parse().unwrap()] else { continue };
+            let found = found.split_whitespace().map(str::to_owned).collect();
+            assert!(agree(&found, expected), "report of {}: {found:?}, {expected:?}", captured.modem);
+        }
+    }
+
+    // `prefer` chooses a configuration that the drivers agree with, and `explain` and `apply` say the same of it.
+    let mut chosen = 0;
+    for function in [Function::Qmi, Function::Mbim] {
+        root.policy(&format!("prefer = \"{}\"\n", function.name()));
+        let plans = |verb: &[&str]| -> BTreeMap<String, Value> {
+            let devices = json(verb)["devices"].as_array().unwrap().clone();
+            devices
+                .into_iter()
+                .map(|device| (device["port"].as_str().unwrap().to_owned(), device["plan"].clone()))
+                .collect()
+        };
+        for (port, plan) in plans(&["apply", "--dry-run", "--json"]) {
+            let captured = by_port[&port];
+            if captured.configurations.len() < 2 {
+                continue;
+            }
+            assert_eq!(plans(&["explain", "--json", &port])[&port], plan, "{}", captured.modem);
+            let steps = plan.as_array().unwrap().iter().map(|step| step.as_str().unwrap());
+            let set =
+                steps.filter_map(|step| step.strip_prefix("configuration: write ")?.split(' ').next()?.parse().ok());
+            for value in set {
+                let Some(expected) = &captured.functions()[&value] else { continue };
+                assert!(expected.contains(&function), "prefer {function:?}, {}: {value}: {expected:?}", captured.modem);
+                chosen += 1;
+            }
+        }
+    }
+    assert!(chosen > 0);
+}
+
+#[derive(Deserialize)]
+struct CapturedFrame {
+    modem: String,
+    proto: String,
+    hex: String,
+    what: String,
+    truncated: bool,
+}
+
+/// What the program reads in a frame, in the words of the captures. A request is made again, byte for byte.
+fn read_mbim(bytes: &[u8]) -> Vec<String> {
+    let message = mbim::Message::parse(bytes).unwrap();
+    let is_request = matches!(message.body, Body::Open { .. } | Body::Close | Body::Command { .. });
+    assert!(!is_request || message.emit() == bytes);
+    match message.body {
+        Body::Open { max_control_transfer } => {
+            assert!([512, 4096].contains(&max_control_transfer));
+            vec!["MBIM open".to_owned()]
+        }
+        Body::Close => vec!["MBIM close".to_owned()],
+        Body::OpenDone(Status::SUCCESS) => vec!["MBIM open done, status 0".to_owned()],
+        Body::OpenDone(status) => vec![format!("MBIM open done: {status}")],
+        Body::CloseDone(Status::SUCCESS) => vec!["MBIM close done, status 0".to_owned()],
+        Body::Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, buffer }
+        | Body::CommandDone { service: Uuid::QMI, cid: 1, status: Status::SUCCESS, buffer } => {
+            let mut read = read_qmi(buffer);
+            read.push("QMI in MBIM".to_owned());
+            read
+        }
+        Body::CommandDone { service: Uuid::BASIC_CONNECT, cid: 3, status: Status::SUCCESS, buffer } => {
+            let state = |word: &[u8]| if word == [1, 0, 0, 0] { "on" } else { "off" };
+            let (hardware, software) = buffer.split_at(4);
+            vec![format!("Basic Connect radio state: hardware {}, software {}", state(hardware), state(software))]
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn read_qmi(bytes: &[u8]) -> Vec<String> {
+    let message = qmi::Message::parse(bytes).unwrap();
+    let known = [
+        ctl::PROXY_OPEN,
+        ctl::ALLOCATE_CID,
+        dms::GET_OPERATING_MODE,
+        dms::SET_OPERATING_MODE,
+        dms::SWI_GET_USB_COMPOSITION,
+        dms::SET_FCC_AUTHENTICATION,
+    ];
+    let call = known.into_iter().find(|call| (call.service, call.id) == (message.service, message.id));
+    let Some(call) = call else {
+        // Nothing of the program: some firmware ends its strings with NUL.
+        let text = |tlv| message.tlvs.string(tlv, "text").unwrap();
+        assert_eq!((text(0x17), text(0x12)), ("GENERIC".to_owned(), String::new()));
+        return vec![format!("DMS {:#06x}", message.id)];
+    };
+    let mut read = vec![call.name.to_owned()];
+    if message.kind == Kind::Request {
+        let tlvs: Vec<_> = message.tlvs.iter().collect();
+        assert_eq!(qmi::request(call, message.cid, message.tid, &tlvs), bytes);
+        read.extend(match call {
+            ctl::PROXY_OPEN => Some(message.tlvs.string(1, "path").unwrap()),
+            ctl::ALLOCATE_CID => Some(format!("({})", Service(message.tlvs.u8(1, "service").unwrap()))),
+            dms::SET_OPERATING_MODE => Some(OperatingMode::from(message.tlvs.u8(1, "mode").unwrap()).to_string()),
+            _ => None,
+        });
+        return read;
+    }
+    match message.result().unwrap() {
+        Err(error) => read.push(error.to_string()),
+        Ok(()) => read.extend(of_response(call, &message)),
+    }
+    read
+}
+
+fn of_response(call: Call, message: &qmi::Message) -> Option<String> {
+    Some(match call {
+        dms::GET_OPERATING_MODE => {
+            OperatingMode::from(message.tlvs.u8(1, "mode").unwrap()).to_string().replace('-', " ")
+        }
+        dms::SWI_GET_USB_COMPOSITION => {
+            let supported = message.tlvs.get(0x11, "supported").unwrap();
+            let (count, supported) = supported.split_first().unwrap();
+            assert_eq!(usize::from(*count), supported.len());
+            let supported: Vec<String> = supported.iter().map(u8::to_string).collect();
+            format!("current {}, supported {}", message.tlvs.u8(0x10, "current").unwrap(), supported.join(" "))
+        }
+        _ => "success".to_owned(),
+    })
+}
+
+#[test]
+fn every_complete_frame_is_read_as_its_capture_says() {
+    let frames: Vec<CapturedFrame> = serde_json::from_str(include_str!("corpus/frames.json")).unwrap();
+    let mut seen = 0;
+    for CapturedFrame { modem, proto, hex, what, truncated } in &frames {
+        let digits: Vec<&str> = (0..hex.len()).step_by(2).map(|at| &hex[at..at + 2]).collect();
+        let bytes: Vec<u8> = digits.into_iter().map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect();
+        if *truncated {
+            assert!(proto != "mbim" || mbim::Message::parse(&bytes).is_err(), "{modem}: {what}");
+            continue;
+        }
+        seen += 1;
+        let read = match proto.as_str() {
+            "mbim" => read_mbim(&bytes),
+            "qmi" => read_qmi(&bytes),
+            // Without the QMUX header: DMS.
+            "qmi-sdu" => {
+                let flags = if bytes[0] == 0 { 0x00 } else { 0x80 };
+                let header = [0x01, bytes.len() as u8 + 5, 0x00, flags, 0x02, 0x01];
+                read_qmi(&[&header, &bytes[..]].concat())
+            }
+            other => panic!("{other}"),
+        };
+        for read in read {
+            assert!(what.contains(&read), "{modem}: {read} is not in {what:?}");
+        }
+    }
+    assert_eq!(seen, 20, "complete frames");
 }

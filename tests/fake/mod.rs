@@ -190,13 +190,13 @@ impl From<Output> for Ended {
     }
 }
 
-fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
+pub fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
     bytes.extend(configurations.concat());
     bytes
 }
 
-fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
+pub fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
     let body = interfaces.concat();
     let total = (9 + body.len()) as u16;
     let mut bytes = vec![9, 2, total as u8, (total >> 8) as u8, interfaces.len() as u8, value, 0, 0xe0, 0];
@@ -204,7 +204,7 @@ fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
+pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
     let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
     for (address, attributes) in endpoints {
         bytes.extend([7, 5, *address, *attributes, 0, 2, 0]);

@@ -98,22 +98,22 @@ impl<M: Modem> Link for M {
 }
 
 /// A modem that knows some AT commands, by their answers without `OK`. It wants the password of `AT!ENTERCND` first.
-pub struct AtModem {
-    pub answers: Vec<(&'static str, &'static str)>,
-    password: &'static str,
+pub struct AtModem<'a> {
+    answers: Vec<(&'a str, &'a str)>,
+    password: &'a str,
     is_open: bool,
     pub seen: Vec<String>,
     port: Port,
 }
 
-impl AtModem {
-    pub fn new(password: &'static str, answers: &[(&'static str, &'static str)]) -> AtModem {
+impl<'a> AtModem<'a> {
+    pub fn new(password: &'a str, answers: &[(&'a str, &'a str)]) -> AtModem<'a> {
         let is_open = password.is_empty();
         AtModem { answers: answers.to_vec(), password, is_open, seen: Vec::new(), port: Port::default() }
     }
 }
 
-impl Modem for AtModem {
+impl Modem for AtModem<'_> {
     fn port(&mut self) -> &mut Port {
         &mut self.port
     }

@@ -9,7 +9,7 @@ use crate::bus::DeviceId;
 use crate::database::compositions::shipped;
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Compositions, Family, Value};
-use crate::modem::wire::at::final_result;
+use crate::modem::wire::at::{final_result, is_unsupported};
 
 #[derive(Deserialize)]
 struct Capture {
@@ -18,20 +18,9 @@ struct Capture {
     dialogue: Vec<(String, Vec<String>)>,
 }
 
-/// Commands of the captures that have nothing to do with compositions.
-const OTHERS: [&str; 11] = [
-    "AT",
-    "ATI",
-    "ATZ",
-    "AT+CGMR",
-    "AT+CFUN?",
-    "AT+CFUN=1",
-    "AT+COPS?",
-    "AT+ZOPRT=5",
-    "AT!USBINFO?",
-    "AT!RESET",
-    "AT+GTFCCLOCKGEN",
-];
+/// Commands of the captures that the program never sends, or whose answers the unlock reads (`gtfcclock`).
+const OTHERS: [&str; 10] =
+    ["AT", "ATI", "ATZ", "AT+CGMR", "AT+CFUN?", "AT+COPS?", "AT+ZOPRT=5", "AT!USBINFO?", "AT!RESET", "AT+GTFCCLOCKGEN"];
 
 /// The family that a capture is of. A PCI modem has the family of the same modem on a USB adapter.
 fn family<'c>(all: &'c Compositions, id: Option<DeviceId>, modem: &str) -> Option<&'c Family> {
@@ -109,6 +98,7 @@ fn judge(
             let printed = lines.iter().filter_map(|line| u16::from_str_radix(line, 16).ok());
             expect(sierra::products(lines).eq(printed), "products")
         }
+        "AT+CFUN=1" => expect(end.is_some_and(|end| end.is_err_and(is_unsupported)), "a locked modem refuses it"),
         text if text.starts_with("AT!ENTERCND=") || text.starts_with("AT+GTFCC") || OTHERS.contains(&text) => {
             expect(lines.is_empty() || end.is_some(), "no end")
         }

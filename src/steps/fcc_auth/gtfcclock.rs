@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::database::quirks::{ByteOrder, Procedure};
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{self, Port};
+    use crate::modem::link::fake::{self, AtModem, Port};
     use crate::modem::transport::{Protocol, Transport};
     use crate::steps::fcc_auth::run;
 
@@ -439,5 +439,36 @@ mod tests {
             assert_contains(unlock(&mut locked_behind(Port::gone_at(at))), "Unchanged(\"the modem left");
             assert_contains(unlock(&mut locked_behind(Port::interrupted_at(at))), "stopped by a signal");
         }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Capture {
+        modem: String,
+        dialogue: Vec<(String, Vec<String>)>,
+    }
+
+    #[test]
+    fn captured_dialogues_are_read_as_they_were_answered() {
+        let captures: Vec<Capture> = serde_json::from_str(include_str!("../../../tests/corpus/at.json")).unwrap();
+        let ask_modem = |answers: &[(&str, &str)]| {
+            let _clock = StoppedClock::stop();
+            ask(&mut AtModem::new("", answers), Deadline::after(BUDGET)).unwrap()
+        };
+        let mut seen = Vec::new();
+        for capture in captures.iter().filter(|capture| capture.modem.contains("FM350")) {
+            for line in capture.dialogue.iter().flat_map(|(_, lines)| lines) {
+                if line.starts_with(RADIO) {
+                    let radio = ask_modem(&[("AT+CFUN?", line)]).operating_mode;
+                    seen.push(format!("the radio is {radio}"));
+                } else if line.starts_with(STATE) {
+                    // The state is read only while the radio is off.
+                    let locked = ask_modem(&[("AT+CFUN?", "+CFUN: 4"), ("AT+GTFCCEFFSTATUS?", line)]).locked;
+                    seen.push(format!("locked: {locked:?}"));
+                } else if let Some(challenge) = number(line) {
+                    seen.push(format!("challenge {challenge:#x}"));
+                }
+            }
+        }
+        assert_eq!(seen, ["locked: Some(false)", "the radio is online", "locked: Some(false)", "challenge 0x5754cabc"]);
     }
 }
