@@ -7,7 +7,10 @@ use nix::sys::signal::{Signal, raise};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+use wwan_quirks::bus::Port;
 use wwan_quirks::host::deadline::Deadline;
+use wwan_quirks::host::root::Root;
+use wwan_quirks::host::state::{Holder, PortState, StateError};
 use wwan_quirks::host::sys;
 
 #[test]
@@ -30,13 +33,28 @@ fn a_signal_ends_one_wait_and_not_the_process() {
     // Within it.
     // Not a pointer, as musl has it: a pointer stays in its thread.
     let waiting = pthread_self() as usize;
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            pthread_kill(waiting as Pthread, Signal::SIGTERM).unwrap();
+    let signalled = |wait: &dyn Fn()| {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                pthread_kill(waiting as Pthread, Signal::SIGTERM).unwrap();
+            });
+            wait();
         });
-        assert_eq!(wait(60_000, 3), Err(Errno::EINTR));
-    });
-    assert!(began.elapsed() < Duration::from_secs(30));
+        assert!(began.elapsed() < Duration::from_secs(30));
+    };
+    signalled(&|| assert_eq!(wait(60_000, 3), Err(Errno::EINTR)));
+
+    // While another run holds the lock of the port.
+    let path = std::env::temp_dir().join(format!("wwan-quirks-signals-{}", std::process::id()));
+    let (root, port) = (Root::new(&path), Port::new("1-1").unwrap());
+    let lock = |scope: &str| {
+        let holder = Holder { enumeration: 1, scope: scope.to_owned() };
+        PortState::lock(&root, &port, &holder, Deadline::after(Duration::from_secs(60)))
+    };
+    let held = lock("all").unwrap();
+    signalled(&|| assert!(matches!(lock("device"), Err(StateError::Interrupted))));
+    drop(held);
+    std::fs::remove_dir_all(path).unwrap();
 }

@@ -119,6 +119,25 @@ fn a_node_that_is_not_the_devices_is_refused() {
 }
 
 #[test]
+fn a_missing_node_does_not_mean_that_the_device_left() {
+    let root = Root::new();
+    root.plug("1-1", "1199:0fff", &install_mode());
+    root.plug("1-2", "1199:9071", &mc7710());
+    root.control_port("1-2", "1.12", "cdc_mbim", "cdc-wdm0");
+    let port = [
+        ("ACTION", "add"),
+        ("DEVPATH", "/devices/pci0000:00/usb1/1-2/1-2:1.12/usbmisc/cdc-wdm0"),
+        ("SUBSYSTEM", "usbmisc"),
+    ];
+    for (event, step) in [(&device_event(PATH)[..], "switch"), (&port[..], "fcc-auth")] {
+        let ended = root.hook(event);
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        let failed = format!("{step}: failed: {}", root.0.join("dev").display());
+        assert!(ended.stderr.contains(&failed), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn malformed_descriptors_are_told_and_nothing_is_written() {
     let root = Root::new();
     let mut descriptors = mc7710();
