@@ -138,6 +138,19 @@ fn a_missing_node_does_not_mean_that_the_device_left() {
 }
 
 #[test]
+fn a_modem_is_found_among_more_devices_than_a_process_may_open() {
+    let root = Root::new();
+    for port in 1..=80 {
+        root.plug(&format!("1-{port}"), "1d6b:0002", &install_mode());
+    }
+    root.plug("9-1", "1199:68a2", &mc7710());
+    for arguments in [&["status"][..], &["apply", "--dry-run"], &["report", "1199:68a2"]] {
+        let ended = root.run(arguments);
+        assert!(ended.stdout.contains("9-1"), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
 fn malformed_descriptors_are_told_and_nothing_is_written() {
     let root = Root::new();
     let mut descriptors = mc7710();

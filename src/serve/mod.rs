@@ -346,13 +346,11 @@ impl Run<'_> {
                 }
                 _ => {}
             }
-            // The process that continues could not know what an event did.
-            if !state.is_kept() && self.trigger.is_event() {
+            // The process that continues could not know that an event sent the message of a switch.
+            let is_left = step == StepKind::Switch && self.trigger.is_event();
+            if !state.is_kept() && (is_left || !self.is_settled()) {
                 let failure = Failure::new("no state can be kept", "see the message about the state");
                 return Some(conclude(Outcome::Unfinished(failure), successor));
-            }
-            if !state.is_kept() {
-                self.wait_until_settled();
             }
         }
         // The attempt is kept first: it counts even if the modem takes this process down.
@@ -362,11 +360,15 @@ impl Run<'_> {
         Some(conclude(outcome, successor))
     }
 
-    /// Waits until the device has been connected for long enough.
-    fn wait_until_settled(&self) {
-        if let Some(connected) = self.device.connected_for() {
-            std::thread::sleep(SETTLED.saturating_sub(connected));
+    /// Whether the device has been connected for long enough. Runs that are not events wait for it.
+    fn is_settled(&self) -> bool {
+        let Some(connected) = self.device.connected_for() else { return true };
+        let missing = SETTLED.saturating_sub(connected);
+        if !missing.is_zero() && !self.trigger.is_event() {
+            std::thread::sleep(missing);
+            return true;
         }
+        missing.is_zero()
     }
 }
 

@@ -145,8 +145,9 @@ impl Device {
         Device::open(root, Path::new(&path.join("/")), port)
     }
 
-    /// All USB and PCI devices that stand on `root`'s buses, in the order of their ports.
-    pub fn all(root: &Root) -> Result<Vec<Device>, DeviceError> {
+    /// All USB and PCI devices that stand on `root`'s buses, in the order of their ports. Each is opened in its turn: a
+    /// machine may have more devices than a process may have open files.
+    pub fn all(root: &Root) -> Result<impl Iterator<Item = Device> + '_, DeviceError> {
         let mut ports: Vec<Port> = Vec::new();
         for bus in [Bus::Usb, Bus::Pci] {
             let path = root.at(devices_of(bus));
@@ -160,7 +161,7 @@ impl Device {
         }
         ports.sort_unstable();
         // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
-        Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()).collect())
+        Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()))
     }
 
     /// The device that stands on `port`.
@@ -203,7 +204,7 @@ impl Device {
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?]
         } else if let Ok(id) = text.parse::<DeviceId>() {
-            Device::all(root)?.into_iter().filter(|device| device.id == id).collect()
+            Device::all(root)?.filter(|device| device.id == id).collect()
         } else if let Some((name, class)) = text.strip_prefix("/dev/").and_then(|name| Some((name, class_of(name)?))) {
             let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
@@ -214,7 +215,7 @@ impl Device {
             let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
             let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
             let is_usb = |device: &Device| device.id.bus == Bus::Usb;
-            Device::all(root)?.into_iter().filter(|device| is_usb(device) && here(device) == wanted).collect()
+            Device::all(root)?.filter(|device| is_usb(device) && here(device) == wanted).collect()
         } else {
             return Err(DeviceError::NoSuchForm(text.to_owned()));
         };
