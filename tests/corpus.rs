@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use wwan_quirks::bus::DeviceId;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
-use wwan_quirks::database::quirks::{Quirk, Select, Step, fragment};
+use wwan_quirks::database::quirks::{Quirk, Seen, Select, Step, fragment};
 use wwan_quirks::modem::device::descriptors::{Configuration, Endpoint, Interface};
 use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
 use wwan_quirks::modem::wire::mbim::{self, Body, CommandType, Status, Uuid};
@@ -117,9 +117,8 @@ fn functions_are_what_the_kernels_drivers_bind() {
     assert_eq!(ids, EXCEPTIONS.map(|(id, _)| id), "{different:#?}");
 }
 
-/// What the database says of captured modems is what the captures show.
-#[test]
-fn captures_agree_with_their_quirks() {
+/// The shipped database.
+fn quirks() -> Vec<Quirk> {
     let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
     let mut quirks: Vec<Quirk> = Vec::new();
     for entry in std::fs::read_dir(database).unwrap() {
@@ -129,6 +128,13 @@ fn captures_agree_with_their_quirks() {
         assert_eq!(errors, []);
         quirks.extend(more);
     }
+    quirks
+}
+
+/// What the database says of captured modems is what the captures show.
+#[test]
+fn captures_agree_with_their_quirks() {
+    let quirks = quirks();
     let captures = captures();
     let (mut interfaces, mut functions) = (0, 0);
     for CapturedDevice { id, modem, configurations } in &captures {
@@ -367,4 +373,82 @@ fn every_complete_frame_is_read_as_its_capture_says() {
         }
     }
     assert_eq!(seen, 20, "complete frames");
+}
+
+/// Devices that people ask for, or that another project's table has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedDevices {
+    ids: Vec<String>,
+    #[serde(rename = "name")]
+    _name: String,
+    /// The step that the source has. `None`: a note is enough.
+    step: Option<String>,
+    /// In hex.
+    #[serde(default)]
+    messages: Vec<String>,
+    #[serde(rename = "source")]
+    _source: String,
+    confidence: Confidence,
+    /// Why the database does not have them.
+    excluded: Option<String>,
+    /// What makes more than a hint of a row with low confidence.
+    evidence: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Confidence {
+    /// Several people saw it work, or a maintained table has it with a log.
+    High,
+    /// One maintained table has it.
+    Medium,
+    Low,
+}
+
+impl WantedDevices {
+    /// What is wrong with the entries that a device has in the database.
+    fn complaint(&self, entries: &[&Quirk]) -> Option<&'static str> {
+        let has_step = |step: &String| entries.iter().any(|quirk| quirk.steps.iter().any(|own| own.name() == step));
+        let ops: Vec<String> = entries
+            .iter()
+            .flat_map(|quirk| &quirk.steps)
+            .filter_map(|step| if let Step::Switch(switch) = step { Some(switch.ops()) } else { None })
+            .flat_map(|ops| ops.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .collect();
+        let is_low = self.confidence == Confidence::Low;
+        match (&self.excluded, entries) {
+            (Some(_), _) if !is_low => Some("only low confidence can exclude a device"),
+            (Some(_), []) => None,
+            (Some(_), _) => Some("the database has it: it is not excluded"),
+            (None, []) => Some("the database lacks it"),
+            (None, _) if !self.step.iter().all(has_step) => Some("the step differs"),
+            (None, _) if !self.messages.iter().all(|message| ops.iter().any(|op| op.contains(message))) => {
+                Some("a message differs")
+            }
+            (None, _)
+                if is_low && self.evidence.is_none() && entries.iter().any(|own| own.seen != Some(Seen::Hint)) =>
+            {
+                Some("low confidence is `seen = \"hint\"`")
+            }
+            (None, _) => None,
+        }
+    }
+}
+
+#[test]
+fn the_database_has_the_devices_that_people_ask_for() {
+    let quirks = quirks();
+    let wanted: Vec<WantedDevices> = serde_json::from_str(include_str!("corpus/wanted.json")).unwrap();
+    let (mut seen, mut complaints) = (BTreeSet::new(), Vec::new());
+    for row in &wanted {
+        for id in &row.ids {
+            let id: DeviceId = id.parse().unwrap();
+            assert!(seen.insert(id), "{id} is there twice");
+            let entries: Vec<&Quirk> = quirks.iter().filter(|quirk| quirk.model(id).is_some()).collect();
+            complaints.extend(row.complaint(&entries).map(|complaint| format!("{id}: {complaint}")));
+        }
+    }
+    assert_eq!(complaints, [""; 0]);
+    assert!(seen.len() > 140);
 }
