@@ -92,7 +92,7 @@ pub fn html(quirks: &[Quirk]) -> String {
     PAGE.replace("COUNT", &rows.len().to_string()).replace("ROWS", &body)
 }
 
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

@@ -141,7 +141,7 @@ fn files() -> Result<Vec<(String, String)>> {
         ("completions/wwan-quirks.bash", completions(Shell::Bash)?),
         ("completions/_wwan-quirks", completions(Shell::Zsh)?),
         ("completions/wwan-quirks.fish", completions(Shell::Fish)?),
-        ("metainfo/wwan-quirks.metainfo.xml", metainfo(&quirks.iter().flat_map(Quirk::ids).collect())),
+        ("metainfo/wwan-quirks.metainfo.xml", metainfo(&quirks)),
         ("../docs/devices.md", devices::markdown(&quirks)),
         ("../docs/devices.html", devices::html(&quirks)),
     ];
@@ -260,7 +260,11 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
 
 /// For software centres, which offer the package to users of such a modem. `make install` fills in the values of
 /// `packaging/project.env`.
-fn metainfo(ids: &BTreeSet<DeviceId>) -> String {
+fn metainfo(quirks: &[Quirk]) -> String {
+    let ids: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
+    let names: BTreeSet<&str> = quirks.iter().flat_map(|quirk| quirk.ids().map(|id| quirk.name_of(id))).collect();
+    let keyword = |name: &&str| format!("    <keyword>{}</keyword>\n", devices::escaped(name));
+    let keywords: String = names.iter().map(keyword).collect();
     let aliases: String = ids
         .iter()
         .map(|DeviceId { bus, vendor, product }| match bus {
@@ -285,6 +289,8 @@ fn metainfo(ids: &BTreeSet<DeviceId>) -> String {
   </description>
   <url type="homepage">@HOMEPAGE@</url>
   <developer_name>The wwan-quirks authors</developer_name>
+  <keywords>
+{keywords}  </keywords>
   <provides>
     <binary>wwan-quirks</binary>
 {aliases}  </provides>
