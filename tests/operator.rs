@@ -4,6 +4,7 @@ mod fake;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fake::{Root, mc7710};
 
@@ -41,7 +42,7 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let troubles: [Failure; 11] = [
+    let troubles: [Failure; 12] = [
         ("usb_modeswitch switches 2 of the same IDs", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",
@@ -83,6 +84,10 @@ fn each_problem_is_found_with_its_remedy() {
         ("the kernel is not authorized to use the modem on 1-1", |root| {
             let device = root.plug("1-1", "1199:68a2", &mc7710());
             root.write(&format!("{device}/authorized"), "0\n");
+        }),
+        ("remedy: modprobe option && echo 3566 2001 ff >/sys/bus/usb-serial/drivers/option1/new_id", |root| {
+            let device = root.plug("1-1", "3566:2001", &mc7710());
+            root.write(&format!("{device}/1-1:1.8/bInterfaceNumber"), "08\n");
         }),
         ("SELinux denied 1 calls of wwan-quirks", |root| {
             root.write("sys/fs/selinux/enforce", "1");
@@ -168,6 +173,46 @@ fn status_shows_problems_until_they_are_solved() {
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
     let device = &json["devices"][0];
     assert_eq!((&device["last"]["fcc-auth"]["outcome"], &device["product"]), (&"done".into(), &"MC7710".into()));
+}
+
+/// The state of a port whose device left install mode when it was `id`, so many seconds ago.
+fn switched(id: &str, ago: u64) -> String {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - ago;
+    format!(r#"{{"last":{{"switch":{{"at":{at},"outcome":"done","text":"it left","id":"{id}"}}}}}}"#)
+}
+
+#[test]
+fn status_names_what_a_stick_has_become() {
+    let root = Root::new();
+    // No entry is for the network card itself.
+    let device = root.plug("1-1", "12d1:14dc", &mc7710());
+    root.write(&format!("{device}/power/connected_duration"), "600000\n");
+    assert_eq!(root.run(&["status"]).stdout, "no known modem is plugged in\n");
+    root.write("run/wwan-quirks/state/1-1", switched("12d1:1f01", 605));
+    let said = root.run(&["status"]).stdout;
+    assert!(said.starts_with("1-1 12d1:14dc HiLink network card\n"), "{said}");
+    assert!(said.contains("it left; 12d1:1f01 came back as 12d1:14dc, HiLink network card\n"), "{said}");
+    assert!(!said.contains("radio"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(json["devices"][0]["came-from"], "12d1:1f01");
+    // A name that no entry has is the device's own.
+    root.write("run/wwan-quirks/state/1-1", switched("12d1:1446", 605));
+    assert!(root.run(&["status"]).stdout.starts_with("1-1 12d1:14dc MC7710\n"));
+    // What is plugged in later is another device.
+    root.write("run/wwan-quirks/state/1-1", switched("12d1:1f01", 700));
+    assert_eq!(root.run(&["status"]).stdout, "no known modem is plugged in\n");
+}
+
+#[test]
+fn the_return_from_a_switch_is_reported_once() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    root.write("run/wwan-quirks/state/1-1", switched("1199:0fff", 2));
+    let text = "switch: nothing to do: 1199:0fff came back as 1199:68a2, Sierra Wireless MC7710";
+    let said = root.run(&["apply", "1-1"]).stdout;
+    assert!(said.contains(text), "{said}");
+    let said = root.run(&["apply", "1-1"]).stdout;
+    assert!(!said.contains("switch:"), "{said}");
 }
 
 #[test]

@@ -90,6 +90,9 @@ fn root() -> Root {
     root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
     root.plug("1-2", "1199:0fff", &install_mode());
     root.plug("1-3", "1234:5678", &install_mode());
+    root.plug("1-4", "12d1:14dc", &mc7710());
+    let switched = r#"{"last":{"switch":{"at":1,"outcome":"done","text":"1","id":"12d1:1f01"}}}"#;
+    root.write("run/wwan-quirks/state/1-4", switched);
     let last = r#"{"last":{"configuration":{"at":1,"outcome":"done","text":"1"}}}"#;
     root.write("run/wwan-quirks/state/1-1", last);
     root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
@@ -132,6 +135,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["status"], "/devices/0/interfaces/0/nodes/0"),
         (&root, &["status", "1-1", "--query"], "/devices/0/query/error"),
         (&root, &["status", "1-1"], "/devices/0/last/configuration/at"),
+        (&root, &["status", "1-4"], "/devices/0/last/switch/id"),
         (&root, &["composition", "1-1"], "/result/text"),
         (&root, &["apply", "--dry-run"], "/devices/0/plan/0"),
         (&root, &["apply"], "/devices/0/results/0/outcome"),

@@ -22,7 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bus::Port;
+use crate::bus::{DeviceId, Port};
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
@@ -62,6 +62,9 @@ pub struct LastResult {
     pub at: u64,
     pub outcome: StepResult,
     pub text: String,
+    /// `idVendor:idProduct` of the device that the step was for. A switch changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// When a later run found the modem in the state that this result left it in, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<u64>,
@@ -78,10 +81,10 @@ pub struct Results {
 }
 
 impl Results {
-    /// Notes how `step` ended. A result "nothing to do" does not hide what an earlier run did; it confirms it.
-    pub fn record(&mut self, step: StepKind, outcome: StepResult, text: &str) {
+    /// Notes how `step` ended on the device `id`. A result "nothing to do" does not hide what an earlier run did; it confirms it.
+    pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let result = LastResult { at, outcome, text: text.to_owned(), confirmed: None };
+        let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id.to_string()), confirmed: None };
         if step == StepKind::FccAuth && outcome.is_success() {
             self.radio = Some(result.clone());
         }
@@ -511,14 +514,14 @@ mod tests {
 
     #[test]
     fn a_result_without_work_does_not_hide_what_was_done() {
-        let mut results = Results::default();
-        results.record(StepKind::FccAuth, StepResult::Done, "unlocked; the radio is online");
-        results.record(StepKind::FccAuth, StepResult::Unchanged, "the radio is online already");
+        let (mut results, id) = (Results::default(), "1199:68a2".parse().unwrap());
+        results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked; the radio is online");
+        results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is online already");
         let last = &results.last[&StepKind::FccAuth];
         assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked; the radio is online"));
         assert!(last.confirmed.is_some());
         assert_eq!(results.radio.as_ref().unwrap().text, "the radio is online already");
-        results.record(StepKind::FccAuth, StepResult::Failed, "no");
+        results.record(StepKind::FccAuth, id, StepResult::Failed, "no");
         assert_eq!(results.last[&StepKind::FccAuth].outcome, StepResult::Failed);
         assert_eq!(results.radio.unwrap().text, "the radio is online already");
     }
@@ -555,7 +558,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
         let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
         let mut state = PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap();
-        state.results().record(StepKind::Switch, StepResult::Done, "left");
+        state.results().record(StepKind::Switch, "1199:0fff".parse().unwrap(), StepResult::Done, "left");
         state.save().unwrap();
         let mode = |name: &str| fs::metadata(root.at(DIRECTORY).join(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("lock"), mode("lock/1-1.2"), mode("state/1-1.2")), (0o700, 0o600, 0o644));

@@ -26,7 +26,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{ATTEMPTS, Attempt, Holder, Identity, PortState, StateError, WINDOW, now};
+use crate::host::state::{ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, StateError, WINDOW, now};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
 use crate::modem::transport::Protocol;
@@ -249,6 +249,18 @@ impl Run<'_> {
                 PortState::forgetful(&self.device.port)
             }
         };
+        let id = self.device.id;
+        let is_new = |last: &LastResult| last.confirmed.is_none();
+        if state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
+            if let Some(before) = record::came_from(self.device, state.results()) {
+                let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
+                recorder.report(Some(&mut state), StepKind::Switch, StepResult::Unchanged, text);
+            }
+        }
+        // With another message, a device becomes something else.
+        if policy.huawei.value.method().is_none() {
+            recorder.expect(quirk.becomes(id));
+        }
         let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
         let planned = plan(self.scope, &snapshot, quirk, policy);
         if !quirk.is_install_mode() {

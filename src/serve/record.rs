@@ -1,8 +1,11 @@
 //! Where the results of a run go: the journal, the state of the port, and the caller.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::sandbox;
-use crate::host::state::PortState;
+use crate::host::state::{PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
@@ -13,20 +16,33 @@ pub struct Recorder<'a> {
     journal: &'a Journal,
     device: &'a Device,
     trigger: Trigger,
+    /// What the device becomes by a switch, as far as it is known.
+    becomes: Option<String>,
     served: Served,
 }
 
 impl<'a> Recorder<'a> {
     pub fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
         let served = Served { name: Some(name.to_owned()), ..Served::default() };
-        Recorder { journal, device, trigger, served }
+        Recorder { journal, device, trigger, becomes: None, served }
+    }
+
+    /// Names in the report of a switch what the device becomes.
+    pub fn expect(&mut self, becomes: Option<String>) {
+        self.becomes = becomes;
     }
 
     /// Records how a step ended. A run without the lock of the port passes no state.
     pub fn report(&mut self, state: Option<&mut PortState>, step: StepKind, result: StepResult, text: String) {
         if let Some(state) = state {
-            state.results().record(step, result, &text);
+            state.results().record(step, self.device.id, result, &text);
         }
+        let text = match &self.becomes {
+            Some(becomes) if (step, result) == (StepKind::Switch, StepResult::Done) => {
+                format!("{text}; it becomes {becomes}")
+            }
+            _ => text,
+        };
         self.write(step, result, &text);
         self.served.steps.push(StepReport { step, result, text });
     }
@@ -47,6 +63,17 @@ impl<'a> Recorder<'a> {
         let message = format!("{} {} {name}: {step}: {}: {text}", self.device.port, self.device.id, result.words());
         send(self.journal, self.device, self.trigger, result, &message, Some(step));
     }
+}
+
+/// The ID that `device` had before a switch made it come back as it is now. `results` are those of its port.
+pub fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
+    let switch = results.last.get(&StepKind::Switch).filter(|last| last.outcome == StepResult::Done)?;
+    let id = switch.id.as_ref()?.parse().ok().filter(|id| *id != device.id)?;
+    // Another device on this port came at another time.
+    let connected = device.connected_for().and_then(|since| SystemTime::now().checked_sub(since));
+    let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let is_another = connected.is_some_and(|at| at.as_secs_f64() - switch.at as f64 > WINDOW);
+    (!is_another).then_some(id)
 }
 
 /// Records that files which concern `device` are invalid: nothing is done, because one of them may say so.

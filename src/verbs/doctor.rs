@@ -11,12 +11,12 @@ use serde::Serialize;
 use crate::bus::{Bus, DeviceId};
 use crate::database::layers::Layer;
 use crate::database::policy::Policy;
-use crate::database::quirks::{self, Procedure, Quirk, Step};
+use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
 use crate::host::journal::printable;
 use crate::host::paths;
 use crate::host::root::{Root, read_limited};
-use crate::modem::device::Device;
+use crate::modem::device::{BoundInterface, Device};
 use crate::modem::transport::Protocol;
 use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
@@ -319,6 +319,8 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
                 format!("the kernel is not authorized to use the modem on {port}, {name} (USBGuard?)"),
                 format!("echo 1 >/sys/bus/usb/devices/{port}/authorized, or `usbguard allow-device`"),
             );
+        } else if let Some(command) = known.quirk.new_id.as_ref().and_then(|new_id| unknown_to(new_id, &device)) {
+            diagnosis.add(format!("the kernel's serial driver does not know the modem on {port}, {name}"), command);
         } else if device.interfaces().is_ok_and(|all| !all.is_empty() && all.iter().all(|one| one.driver.is_none())) {
             diagnosis.add(
                 format!("no driver is bound to the modem on {port}, {name}"),
@@ -326,6 +328,20 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
             );
         }
     }
+}
+
+/// The command for a modem of whose interfaces the driver has none.
+fn unknown_to(new_id: &NewId, device: &Device) -> Option<String> {
+    let active = device.configuration().ok()?;
+    let configurations = device.descriptors().ok()?.configurations;
+    let of_class = |interface: &BoundInterface| {
+        let active = configurations.iter().filter(|configuration| Some(configuration.value) == active);
+        let mut same = active.flat_map(|active| &active.interfaces).filter(|one| one.number == interface.number);
+        same.any(|one| one.class == new_id.interface_class)
+    };
+    let interfaces: Vec<_> = device.interfaces().ok()?.into_iter().filter(of_class).collect();
+    let is_unknown = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.driver.is_none());
+    is_unknown.then(|| new_id.command(device.id))
 }
 
 /// Checks that a PCI modem has the port that its quirk needs.

@@ -35,6 +35,7 @@ fn entry(quirk: &Quirk) -> Value {
         "source": quirk.source,
         "seen": quirk.seen,
         "matchers": quirk.matchers,
+        "new-id": quirk.new_id,
         "steps": steps.collect::<Vec<_>>(),
         "location": quirk.location,
     })

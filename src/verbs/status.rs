@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::bus::Bus;
-use crate::database::quirks::Seen;
+use crate::bus::{Bus, DeviceId};
+use crate::database::quirks::{self, Quirk, Seen};
 use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
@@ -25,6 +25,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{Action, PlanStep};
+use crate::serve::record::came_from;
 use crate::serve::{NO_ACTION, planned, query};
 use crate::steps::fcc_auth::Said;
 use crate::verbs::output::{print_json, report_errors};
@@ -37,6 +38,8 @@ struct Status {
     port: String,
     id: String,
     name: String,
+    /// The ID that the device had before a switch made it come back.
+    came_from: Option<String>,
     /// What the device says of itself.
     manufacturer: Option<String>,
     product: Option<String>,
@@ -45,6 +48,8 @@ struct Status {
     source: Option<String>,
     /// `install` or `modem`.
     mode: &'static str,
+    #[serde(skip)]
+    has_quirk: bool,
     /// Whether the kernel may use the device.
     authorized: bool,
     configurations: Vec<Configuration>,
@@ -114,14 +119,15 @@ pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl 
     for device in devices(root, names)? {
         let (matched, errors) = lookup(root, &device);
         exit = exit.max(report_errors(&errors));
-        let Some(matched) = matched else {
+        let came_from = came_from(&device, &state::peek(root, &device.port));
+        if matched.is_none() && came_from.is_none() {
             if !names.is_empty() && errors.is_empty() {
                 exit = exit.max(Exit::Failed);
                 eprintln!("wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)", device.port, device.id);
             }
             continue;
-        };
-        match status(root, &device, &matched, ask) {
+        }
+        match status(root, &device, matched.as_ref(), came_from, ask) {
             Ok(status) => all.push(status),
             Err(DeviceError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -144,11 +150,18 @@ pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl 
     Ok(exit)
 }
 
-fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> Result<Status, DeviceError> {
-    let quirk = &matched.quirk;
+/// The status of a device that has a quirk, or that came back from a switch.
+fn status(
+    root: &Root,
+    device: &Device,
+    matched: Option<&MatchedDevice>,
+    came_from: Option<DeviceId>,
+    ask: bool,
+) -> Result<Status, DeviceError> {
+    let quirk = matched.map(|matched| &matched.quirk);
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
-    let qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
+    let qmi = QmiInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
     let configurations = descriptors.iter().map(|configuration| Configuration {
         value: configuration.value,
         functions: configuration.functions(&qmi).into_iter().map(|function| function.name()).collect(),
@@ -165,31 +178,41 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
         .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
     let Results { last, radio } = state::peek(root, &device.port);
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
-    if matched.complete {
-        for planned in planned(root, device, &Scope::All, matched)? {
-            match &planned {
-                PlanStep::Suppressed { step, reason } => suppressed.push(format!("{step}: {reason}")),
-                planned => problems.extend(problem(device, planned, &last)),
+    match matched {
+        Some(matched) if matched.complete => {
+            for planned in planned(root, device, &Scope::All, matched)? {
+                match &planned {
+                    PlanStep::Suppressed { step, reason } => suppressed.push(format!("{step}: {reason}")),
+                    planned => problems.extend(problem(device, planned, &last)),
+                }
             }
         }
-    } else {
-        problems.push(NO_ACTION.to_owned());
+        Some(_) => problems.push(NO_ACTION.to_owned()),
+        None => {}
     }
     // One line for all procedures of an unlock.
     problems.dedup();
-    let query = ask.then(|| ask_modem(root, device, matched));
+    let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
         problems.push(format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port));
     }
+    let product = device.attribute("product").ok();
+    let name = match (quirk, came_from) {
+        (Some(quirk), _) => Some(quirk.name_of(device.id).to_owned()),
+        (None, Some(before)) => name_after(root, before, device.id).or_else(|| product.clone()),
+        (None, None) => None,
+    };
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
-        name: quirk.name_of(device.id).to_owned(),
+        name: name.unwrap_or_else(|| "without a name".to_owned()),
+        came_from: came_from.map(|id| id.to_string()),
         manufacturer: device.attribute("manufacturer").ok(),
-        product: device.attribute("product").ok(),
-        seen: quirk.seen,
-        source: quirk.source.clone(),
-        mode: if quirk.is_install_mode() { "install" } else { "modem" },
+        product,
+        seen: quirk.and_then(|quirk| quirk.seen),
+        source: quirk.and_then(|quirk| quirk.source.clone()),
+        mode: if quirk.is_some_and(Quirk::is_install_mode) { "install" } else { "modem" },
+        has_quirk: quirk.is_some(),
         authorized: device.is_authorized(),
         configurations: configurations.collect(),
         interfaces: interfaces.collect(),
@@ -200,6 +223,13 @@ fn status(root: &Root, device: &Device, matched: &MatchedDevice, ask: bool) -> R
         problems,
         suppressed,
     })
+}
+
+/// The name that an entry for `before` gives to what the device becomes.
+fn name_after(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
+    let (quirks, _) = quirks::all(root);
+    let models = quirks.iter().filter_map(|quirk| quirk.model(before));
+    models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
 }
 
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
@@ -266,7 +296,7 @@ impl Status {
         let mut rows = vec![("mode", mode, PLAIN)];
         rows.extend(self.problems.iter().map(|problem| ("problem", problem.clone(), RED)));
         rows.extend(self.suppressed.iter().map(|step| ("suppressed", step.clone(), YELLOW)));
-        if self.mode == "modem" {
+        if self.mode == "modem" && self.has_quirk {
             rows.push(self.radio_row());
         }
         let names: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
@@ -293,7 +323,10 @@ impl Status {
         let shown = self.last.iter().filter(|(_, last)| last.outcome != StepResult::Suppressed);
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
-            let text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.text);
+            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.text);
+            if let (StepKind::Switch, Some(before)) = (step, &self.came_from) {
+                text += &format!("; {before} came back as {}", [&*self.id, &self.name].join(", "));
+            }
             ("last results", text, PLAIN)
         }));
         rows

@@ -12,8 +12,8 @@ use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
 use super::{
-    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, Number, Procedure, Quirk, Reset, Seen, Select, Step, Target,
-    vendor_of,
+    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NewId, Number, Procedure, Quirk, Reset, Seen, Select, Step,
+    Target, vendor_of,
 };
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
@@ -53,6 +53,7 @@ struct Entry {
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
     online_after_reset: Option<Reset>,
+    new_id: Option<Spanned<NewId>>,
     steps: Spanned<Vec<StepEntry>>,
 }
 
@@ -499,6 +500,18 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
             Some((_, Ok(subsystem))) => drop(matchers.insert(DeviceString::Subsystem, subsystem.to_string())),
             None => {}
         }
+        // The names become a part of a command.
+        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        if let Some(new_id) = entry.new_id.as_ref().filter(|new_id| {
+            let NewId { module, driver, .. } = new_id.get_ref();
+            !is_plain(module) || !is_plain(driver)
+        }) {
+            errors.push(invalid(
+                new_id.span(),
+                "the name of a module or driver has letters, digits, `_` and `-`".to_owned(),
+            ));
+            continue;
+        }
         let span = entry.steps.span();
         let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
         // A modem can have one of several locks.
@@ -533,6 +546,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
             matchers,
             qmi_interfaces: entry.qmi_interfaces,
             online_after_reset: entry.online_after_reset,
+            new_id: entry.new_id.map(Spanned::into_inner),
             steps,
             location: Location { layer: file.layer, path: file.path.clone(), line },
         });
@@ -732,6 +746,11 @@ mod tests {
             ("id = [{ id = \"1199:9071\", nam = 1 }]\nname = \"A\"\nsteps = []", "1:27", "unknown field `nam`"),
             ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "no device ID"),
             ("id = \"1199:9071\"\nname = \"A\"\nseen = \"x\"\nsteps = []", "3:8", "unknown variant `x`"),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nnew-id = { module = \"x;reboot\", driver = \"option1\", interface-class = 0xff }\nsteps = []",
+                "3:10",
+                "letters, digits",
+            ),
         ] {
             let text = format!("schema = 1\n[[device]]\n{entry}\n");
             let errors = parse(&file("1199-x.toml"), &text).1;

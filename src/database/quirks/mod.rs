@@ -40,6 +40,8 @@ pub struct Quirk {
     pub qmi_interfaces: Vec<u8>,
     /// What to do if the unlocked radio may need a reset to come online.
     pub online_after_reset: Option<Reset>,
+    /// How a kernel whose serial driver does not know the modem gets to know it.
+    pub new_id: Option<NewId>,
     pub steps: Vec<Step>,
     pub location: Location,
 }
@@ -65,6 +67,32 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.id)?;
         self.name.as_ref().map_or(Ok(()), |name| write!(f, ", {name}"))
+    }
+}
+
+/// So many targets fit on a line.
+const FEW: usize = 3;
+
+/// A line for the file `new_id` of a driver of usb-serial. The program writes none: a person does, as `doctor` says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NewId {
+    pub module: String,
+    /// Its name in `/sys/bus/usb-serial/drivers`.
+    pub driver: String,
+    /// `bInterfaceClass` of the interfaces that the driver may have.
+    pub interface_class: u8,
+}
+
+impl NewId {
+    /// The command that makes the driver bind the interfaces of `id`.
+    pub fn command(&self, id: DeviceId) -> String {
+        let NewId { module, driver, interface_class } = self;
+        let DeviceId { vendor, product, .. } = id;
+        format!(
+            "modprobe {module} && echo {vendor:04x} {product:04x} {interface_class:02x} \
+             >/sys/bus/usb-serial/drivers/{driver}/new_id"
+        )
     }
 }
 
@@ -115,6 +143,17 @@ impl Quirk {
     /// The name of the model with this ID.
     pub fn name_of(&self, id: DeviceId) -> &str {
         self.model(id).and_then(|model| model.name.as_deref()).unwrap_or(&self.name)
+    }
+
+    /// What the model with this ID becomes, in words. `None` if it is not known.
+    pub fn becomes(&self, id: DeviceId) -> Option<String> {
+        match self.model(id)?.becomes.as_slice() {
+            [] => None,
+            targets if targets.len() <= FEW => {
+                Some(targets.iter().map(Target::to_string).collect::<Vec<_>>().join(", or "))
+            }
+            targets => Some(format!("one of {} devices (`wwan-quirks explain {id}` lists them)", targets.len())),
+        }
     }
 
     /// How the radio is unlocked; `None` if it has no known lock. The first of several.
