@@ -1,6 +1,7 @@
 //! One file of the database: its TOML form, and the quirks in it.
 
 use std::fmt;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -346,30 +347,34 @@ const HEADER: &str = "\n[[device]]";
 /// Like [`parse`], but only for entries that can have `id`, and without the other models of a list. The rest costs a search
 /// through its text, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
 pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
-    let find = |part: &str, from: usize| {
-        let at = memmem::find(text.as_bytes().get(from..)?, part.as_bytes())?;
-        Some(from + at)
-    };
-    let first = find(HEADER, 0);
-    // The search would miss an ID in a string with escapes, and misread a header in a string of several lines.
-    let (Some(first), None) = (first, ["\\", "\"\"\"", "'''"].iter().find_map(|odd| find(odd, 0))) else {
+    let bytes = text.as_bytes();
+    let header_after = |from: usize| Some(from + memmem::find(bytes.get(from..)?, HEADER.as_bytes())?);
+    // The search would miss an ID in a string with escapes.
+    let (Some(first), None) = (header_after(0), memchr::memchr(b'\\', bytes)) else {
         return parse(file, text);
     };
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let mut read = 0;
     let forms = id.forms();
-    let next = |from| forms.iter().filter_map(|form| find(form, from)).min();
+    // A large file is searched once for each form.
+    let different = forms.iter().enumerate().filter(|(at, form)| *at == 0 || Some(*form) != forms.first());
+    let mut hits: Vec<_> = different.map(|(_, form)| memmem::find_iter(bytes, form).peekable()).collect();
+    let mut next = |from| hits.iter_mut().filter_map(|hits| skip_to(hits, from)).min();
     while let Some(at) = next(read) {
         if at < first {
             return parse(file, text);
         }
-        let before = text.get(..at).unwrap_or_default();
-        let start = memmem::rfind(before.as_bytes(), HEADER.as_bytes()).unwrap_or(first);
+        let start = memmem::rfind(bytes.get(..at).unwrap_or_default(), HEADER.as_bytes()).unwrap_or(first);
         if is_target(text.get(start..at).unwrap_or_default()) {
             read = at + 1;
             continue;
         }
-        let end = find(HEADER, at).unwrap_or(text.len());
+        let end = header_after(at).unwrap_or(text.len());
+        // In a string of several lines, a header would be misread.
+        let so_far = bytes.get(..end).unwrap_or_default();
+        if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(so_far, *quotes).is_some()) {
+            return parse(file, text);
+        }
         let entry = text.get(start..end).unwrap_or_default();
         let (mut more, mut wrong) = match parse_entry(file, text, first, start, &only_model(entry, &forms)) {
             (quirks, errors) if errors.is_empty() => (quirks, errors),
@@ -380,6 +385,12 @@ pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Ve
         read = end;
     }
     (quirks, errors)
+}
+
+/// The first of `hits` that is not before `from`.
+fn skip_to(hits: &mut Peekable<impl Iterator<Item = usize>>, from: usize) -> Option<usize> {
+    while hits.next_if(|at| *at < from).is_some() {}
+    hits.peek().copied()
 }
 
 /// Whether the text that follows `before` in an entry is an element of a list of targets.
@@ -685,6 +696,17 @@ mod tests {
             name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
         let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
         assert_eq!((errors.len(), quirks.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_header_in_a_string_is_none() {
+        let text = "schema = 1\n[[device]]\nid = \"1199:0001\"\nname = \"A\"\nnote = QQQ\n[[device]]\nQQQ\n# 1199:9071\nsteps = []\n\
+            [[device]]\nid = \"1199:9071\"\nname = \"B\"\nsteps = []\n";
+        for quotes in ["\"\"\"", "'''"] {
+            let (quirks, errors) =
+                parse_for(&file("own.toml"), &text.replace("QQQ", quotes), "1199:9071".parse().unwrap());
+            assert_eq!((quirks.len(), errors), (2, Vec::new()), "{quotes}");
+        }
     }
 
     /// A lookup reads the files of an administrator whatever their names are.
