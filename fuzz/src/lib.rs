@@ -352,7 +352,7 @@ pub fn quirks(data: &[u8]) {
     }
     let ids = all.iter().flat_map(Quirk::ids).chain(["1199:9071".parse::<DeviceId>().unwrap()]);
     for id in ids.take(8) {
-        let (found, _) = fragment::parse_for(&layered(), text, id);
+        let Ok((found, _)) = fragment::parse_for(&layered(), text.as_bytes(), id) else { panic!("{text:?} is text") };
         if errors.is_empty() {
             let about = |quirks: &[Quirk]| {
                 let about = quirks.iter().filter(|quirk| quirk.model(id).is_some());

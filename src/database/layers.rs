@@ -140,6 +140,12 @@ pub fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
 
 /// The text of a file. `None` if the file masks the files of its name in lower layers.
 pub fn read(root: &Root, file: &ConfigFile) -> Result<Option<String>, FileError> {
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| FileError::NotText { path: file.path.clone() });
+    read_bytes(root, file)?.map(text).transpose()
+}
+
+/// Like [`read`], without a look at the bytes.
+pub fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8>>, FileError> {
     let io = |source| FileError::Io { path: file.path.clone(), source };
     let opened = match open(&root.at(&file.path)) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
@@ -155,8 +161,7 @@ pub fn read(root: &Root, file: &ConfigFile) -> Result<Option<String>, FileError>
     }
     check_owner(root, &file.path, &metadata)?;
     let bytes = read_limited(opened, FILE_LIMIT).map_err(io)?;
-    let text = String::from_utf8(bytes).map_err(|_| FileError::NotText { path: file.path.clone() })?;
-    Ok((!text.is_empty()).then_some(text))
+    Ok((!bytes.is_empty()).then_some(bytes))
 }
 
 /// Opens a file that is no link. Does not block if it is a pipe.

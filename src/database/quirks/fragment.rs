@@ -3,6 +3,7 @@
 use std::fmt;
 use std::iter::Peekable;
 use std::ops::Range;
+use std::str::{self, Utf8Error};
 use std::time::Duration;
 
 use memchr::memmem;
@@ -345,46 +346,63 @@ impl Visitor<'_> for SelectVisitor {
 const HEADER: &str = "\n[[device]]";
 
 /// Like [`parse`], but only for entries that can have `id`, and without the other models of a list. The rest costs a search
-/// through its text, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
-pub fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
-    let bytes = text.as_bytes();
+/// through its bytes, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
+///
+/// # Errors
+/// What it parses is not UTF-8.
+pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
+    let whole = || Ok(parse(file, str::from_utf8(bytes)?));
+    let text = |from, to| str::from_utf8(bytes.get(from..to).unwrap_or_default());
     let header_after = |from: usize| Some(from + memmem::find(bytes.get(from..)?, HEADER.as_bytes())?);
     // The search would miss an ID in a string with escapes.
-    let (Some(first), None) = (header_after(0), memchr::memchr(b'\\', bytes)) else {
-        return parse(file, text);
-    };
+    let (Some(first), None) = (header_after(0), memchr::memchr(b'\\', bytes)) else { return whole() };
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let mut read = 0;
     let forms = id.forms();
-    // A large file is searched once for each form.
-    let different = forms.iter().enumerate().filter(|(at, form)| *at == 0 || Some(*form) != forms.first());
-    let mut hits: Vec<_> = different.map(|(_, form)| memmem::find_iter(bytes, form).peekable()).collect();
+    let mut hits: Vec<_> =
+        needles(&forms).into_iter().map(|needle| memmem::find_iter(bytes, needle).peekable()).collect();
     let mut next = |from| hits.iter_mut().filter_map(|hits| skip_to(hits, from)).min();
     while let Some(at) = next(read) {
-        if at < first {
-            return parse(file, text);
-        }
-        let start = memmem::rfind(bytes.get(..at).unwrap_or_default(), HEADER.as_bytes()).unwrap_or(first);
-        if is_target(text.get(start..at).unwrap_or_default()) {
+        let is_id = |form: &String| bytes.get(at..).is_some_and(|rest| rest.starts_with(form.as_bytes()));
+        if !forms.iter().any(is_id) {
             read = at + 1;
             continue;
         }
-        let end = header_after(at).unwrap_or(text.len());
+        if at < first {
+            return whole();
+        }
+        let start = memmem::rfind(bytes.get(..at).unwrap_or_default(), HEADER.as_bytes()).unwrap_or(first);
+        if is_target(text(start, at)?) {
+            read = at + 1;
+            continue;
+        }
+        let end = header_after(at).unwrap_or(bytes.len());
         // In a string of several lines, a header would be misread.
         let so_far = bytes.get(..end).unwrap_or_default();
         if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(so_far, *quotes).is_some()) {
-            return parse(file, text);
+            return whole();
         }
-        let entry = text.get(start..end).unwrap_or_default();
-        let (mut more, mut wrong) = match parse_entry(file, text, first, start, &only_model(entry, &forms)) {
+        let (head, skipped, entry) = (text(0, first)?, bytes.get(first..start).unwrap_or_default(), text(start, end)?);
+        let (mut more, mut wrong) = match parse_entry(file, head, skipped, &only_model(entry, &forms)) {
             (quirks, errors) if errors.is_empty() => (quirks, errors),
-            _ => parse_entry(file, text, first, start, entry),
+            _ => parse_entry(file, head, skipped, entry),
         };
         quirks.append(&mut more);
         errors.append(&mut wrong);
         read = end;
     }
-    (quirks, errors)
+    Ok((quirks, errors))
+}
+
+/// What to search for to find both forms of an ID: what they have in common, if that is more than the vendor.
+fn needles(forms: &[String; 2]) -> Vec<&str> {
+    const PRODUCT: usize = 4;
+    let [lower, upper] = forms;
+    let common = lower.bytes().zip(upper.bytes()).take_while(|(lower, upper)| lower == upper).count();
+    match lower.get(..common) {
+        Some(common) if common.len() + PRODUCT > lower.len() => vec![common],
+        _ => vec![lower, upper],
+    }
 }
 
 /// The first of `hits` that is not before `from`.
@@ -419,23 +437,16 @@ fn only_model(entry: &str, forms: &[String; 2]) -> String {
     kept
 }
 
-/// Parses the text before the first header, which is at `first`, and then `entry`, which is at `start`.
-fn parse_entry(
-    file: &ConfigFile,
-    text: &str,
-    first: usize,
-    start: usize,
-    entry: &str,
-) -> (Vec<Quirk>, Vec<Diagnostic>) {
-    let part = |from, to| text.get(from..to).unwrap_or_default();
-    let (mut quirks, mut errors) = match parse_whole(file, &[part(0, first), entry].concat()) {
+/// Parses the text before the first header, and then `entry`, which follows after `skipped`.
+fn parse_entry(file: &ConfigFile, head: &str, skipped: &[u8], entry: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
+    let (mut quirks, mut errors) = match parse_whole(file, &[head, entry].concat()) {
         Ok(parsed) => parsed,
         Err(error) => (Vec::new(), vec![*error]),
     };
     // Count the lines that were left out.
-    let lines = memchr::memchr_iter(b'\n', part(first, start).as_bytes()).count();
+    let lines = memchr::memchr_iter(b'\n', skipped).count();
     quirks.iter_mut().for_each(|quirk| quirk.location.line += lines);
-    errors.iter_mut().filter(|error| error.line > line_of(text, first)).for_each(|error| error.line += lines);
+    errors.iter_mut().filter(|error| error.line > line_of(head, head.len())).for_each(|error| error.line += lines);
     (quirks, errors)
 }
 
@@ -453,8 +464,8 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     for (start, end) in starts.iter().copied().zip(ends) {
-        let entry = text.get(start..end).unwrap_or_default();
-        let (mut more, wrong) = parse_entry(file, text, *first, start, entry);
+        let part = |from, to| text.get(from..to).unwrap_or_default();
+        let (mut more, wrong) = parse_entry(file, part(0, *first), part(*first, start).as_bytes(), part(start, end));
         quirks.append(&mut more);
         for error in wrong {
             // Every entry repeats an error before the first entry.
@@ -622,6 +633,10 @@ mod tests {
         ConfigFile { layer: Layer::Shipped, path: PathBuf::from(name) }
     }
 
+    fn parse_for(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
+        super::parse_for(file, text.as_bytes(), id).unwrap()
+    }
+
     const TEXT: &str = "schema = 1\n\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [\n]\n\n# x\n[[device]]\n\
         id = [\"1199:68A2\", \"1199:9041\"]\nname = \"B\"\nsteps = [{ configuration = 1 }]\n[[device]]\nid = \"1199:0fff\"\n";
 
@@ -696,6 +711,32 @@ mod tests {
             name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
         let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
         assert_eq!((errors.len(), quirks.len()), (0, 2));
+    }
+
+    #[test]
+    fn both_forms_of_an_id_are_found() {
+        for id in ["1199:9071", "1199:90ab", "1199:ab01", "12d1:14ac", "pci:17cb:0308"] {
+            for form in id.parse::<DeviceId>().unwrap().forms() {
+                let text = format!(
+                    "schema = 1\n[[device]]\nid = \"1199:90ac\"\nname = \"A\"\nsteps = []\n[[device]]\nid = \"{form}\"\nname = \"B\"\nsteps = []\n"
+                );
+                let text =
+                    if form.starts_with("pci") { text.replace("steps", "subsystem = \"105b:*\"\nsteps") } else { text };
+                let (quirks, _) = parse_for(&file("own.toml"), &text, id.parse().unwrap());
+                assert_eq!(quirks.len(), 1, "{form}");
+            }
+        }
+    }
+
+    /// Only what is parsed must be text.
+    #[test]
+    fn bytes_elsewhere_do_not_matter() {
+        let entry = |id: &str| [b"[[device]]\nid = \"", id.as_bytes(), b"\"\nname = \"A\"\nsteps = []\n"].concat();
+        let bytes = [b"schema = 1\n", &entry("1199:9071")[..], b"# \xff\n", &entry("1199:9079")[..]].concat();
+        let find = |id: &str| super::parse_for(&file("own.toml"), &bytes, id.parse().unwrap());
+        assert_eq!(find("1199:9079").unwrap().0.len(), 1);
+        assert!(find("1199:9071").is_err());
+        assert!(super::parse_for(&file("own.toml"), b"\xff", "1199:9071".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod switch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::{self, Utf8Error};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -424,7 +425,7 @@ pub fn lookup(root: &Root, id: DeviceId, read: impl Fn(DeviceString) -> Option<S
     let mut device = BTreeMap::new();
     let mut best: Option<(usize, Layer)> = None;
     for file in files {
-        let (quirks, errors) = load(root, &file, |text| fragment::parse_for(&file, text, id));
+        let (quirks, errors) = load(root, &file, |bytes| fragment::parse_for(&file, bytes, id));
         result.errors.extend(errors);
         for quirk in quirks.into_iter().filter(|quirk| quirk.model(id).is_some()) {
             let rank = (narrowness(&quirk.matchers), quirk.location.layer);
@@ -446,7 +447,7 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
     let (files, errors) = layers::files(root, DIRECTORY, |_, _| true);
     let mut all = (Vec::new(), errors.into_iter().map(LoadError::from).collect::<Vec<_>>());
     for file in files {
-        let (quirks, errors) = load(root, &file, |text| fragment::parse(&file, text));
+        let (quirks, errors) = load(root, &file, |bytes| Ok(fragment::parse(&file, str::from_utf8(bytes)?)));
         all.0.extend(quirks);
         all.1.extend(errors);
     }
@@ -465,13 +466,14 @@ pub fn texts(root: &Root) -> Result<Vec<String>, FileError> {
 fn load(
     root: &Root,
     file: &ConfigFile,
-    parse: impl FnOnce(&str) -> (Vec<Quirk>, Vec<Diagnostic>),
+    parse: impl FnOnce(&[u8]) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error>,
 ) -> (Vec<Quirk>, Vec<LoadError>) {
-    match layers::read(root, file) {
-        Ok(text) => {
-            let (quirks, errors) = text.map(|text| parse(&text)).unwrap_or_default();
-            (quirks, errors.into_iter().map(LoadError::from).collect())
-        }
+    let parsed = layers::read_bytes(root, file).and_then(|bytes| {
+        let parsed = bytes.map(|bytes| parse(&bytes)).transpose();
+        parsed.map_err(|_| FileError::NotText { path: file.path.clone() })
+    });
+    match parsed.map(Option::unwrap_or_default) {
+        Ok((quirks, errors)) => (quirks, errors.into_iter().map(LoadError::from).collect()),
         Err(error) => (Vec::new(), vec![error.into()]),
     }
 }
