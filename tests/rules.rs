@@ -1,4 +1,4 @@
-//! The shipped udev rules, evaluated for a made device of every USB ID in the database.
+//! The shipped udev rules, evaluated for a made device of every ID in the database.
 
 mod fake;
 
@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use fake::Root;
 use wwan_quirks::bus::{Bus, DeviceId};
-use wwan_quirks::database::quirks::{self, Quirk, Step};
+use wwan_quirks::database::quirks::{self, DeviceString, Procedure, Quirk, Step};
 use wwan_quirks::modem::transport::Protocol;
+use wwan_quirks::pci::Subsystem;
 
 const RULES: &str = include_str!("../udev-rules/85-wwan-quirks.rules");
 /// An ID that no entry has.
@@ -102,11 +103,16 @@ fn wanted(quirk: &Quirk) -> Vec<&'static str> {
     events.collect()
 }
 
-#[test]
-fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other() {
+fn shipped() -> Vec<Quirk> {
     let root = Root::new();
     let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty(), "{errors:?}");
+    quirks
+}
+
+#[test]
+fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other() {
+    let quirks = shipped();
     let mut wanted_of: BTreeMap<DeviceId, Vec<&str>> = BTreeMap::new();
     for quirk in &quirks {
         for id in quirk.ids().filter(|id| id.bus == Bus::Usb) {
@@ -128,4 +134,54 @@ fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other()
             assert_eq!(runs_hook(&requested), wanted.contains(&name), "{id} {name}, requested");
         }
     }
+}
+
+/// The event of a WWAN port of this type, below a PCI device.
+fn wwan_event(id: DeviceId, subsystem: Subsystem, port: &'static str) -> Event {
+    event(&[
+        ("ACTION", "add"),
+        ("SUBSYSTEM", "wwan"),
+        ("KERNEL", "wwan0port0"),
+        ("ATTR{type}", port),
+        ("SUBSYSTEMS", "pci"),
+        ("ATTRS{vendor}", &format!("0x{:04x}", id.vendor)),
+        ("ATTRS{device}", &format!("0x{:04x}", id.product)),
+        ("ATTRS{subsystem_vendor}", &format!("0x{:04x}", subsystem.vendor)),
+        ("ATTRS{subsystem_device}", &format!("0x{:04x}", subsystem.device.unwrap_or(1))),
+    ])
+}
+
+#[test]
+fn the_rules_run_the_program_for_the_right_port_of_every_pci_modem() {
+    const PORTS: [&str; 6] = ["MBIM", "AT", "XMMRPC", "QMI", "QCDM", "FIREHOSE"];
+    let quirks = shipped();
+    let subsystem = |quirk: &Quirk| Some(quirk.matchers.get(&DeviceString::Subsystem)?.parse::<Subsystem>().unwrap());
+    // Of a card: the types of the ports that its entries need.
+    let wanted = |id: DeviceId, card: Subsystem| {
+        let applies = |quirk: &&Quirk| subsystem(quirk).is_none_or(|subsystem| subsystem.includes(card));
+        let applying = quirks.iter().filter(|quirk| quirk.model(id).is_some()).filter(applies);
+        let protocols = applying.flat_map(Quirk::procedures).filter_map(Procedure::wwan_protocol);
+        protocols.map(Protocol::wwan_type).collect::<Vec<_>>()
+    };
+    let another: Subsystem = "1d1d:0001".parse().unwrap();
+    let cards = |quirk: &Quirk| {
+        [subsystem(quirk).map(|own| Subsystem { device: own.device.or(Some(1)), ..own }), Some(another)]
+    };
+    let mut seen = 0;
+    for quirk in quirks.iter().filter(|quirk| quirk.is_pci()) {
+        for id in quirk.ids() {
+            for card in cards(quirk).into_iter().flatten() {
+                let wanted = wanted(id, card);
+                for port in PORTS {
+                    let event = wwan_event(id, card, port);
+                    assert_eq!(runs_hook(&event), wanted.contains(&port), "{id}, subsystem {card}, {port}");
+                    let below_usb = Event::from_iter(event.into_iter().chain([("SUBSYSTEMS", "usb".to_owned())]));
+                    assert!(!runs_hook(&below_usb), "{id} {port}");
+                }
+                seen += wanted.len();
+            }
+        }
+    }
+    assert!(seen >= 25, "{seen} ports");
+    assert!(PORTS.iter().all(|port| !runs_hook(&wwan_event("pci:1d1d:0001".parse().unwrap(), another, port))));
 }
