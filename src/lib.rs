@@ -12,7 +12,7 @@ pub mod database;
 pub mod host;
 pub mod modem;
 pub mod outcome;
-pub(crate) mod pci;
+pub mod pci;
 pub mod serve;
 pub mod steps;
 pub mod usb;
