@@ -85,6 +85,7 @@ pub struct Options {
     pub scsi_vendor: Option<String>,
     pub scsi_model: Option<String>,
     pub disk: bool,
+    pub medium: Vec<u8>,
     /// The number of a second configuration, which has MBIM.
     pub mbim: Option<u8>,
 }
@@ -120,6 +121,7 @@ impl Model {
         form.configurations.extend(options.mbim.map(|value| Configuration::new(value).mbim(0)));
         form.device[17] = form.configurations.len() as u8;
         form.scsi.cdrom = !options.disk;
+        form.scsi.medium.clone_from(&options.medium);
         if let Some(vendor) = &options.scsi_vendor {
             form.scsi.vendor.clone_from(vendor);
         }

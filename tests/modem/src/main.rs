@@ -34,8 +34,8 @@ modem ask PATH COMMAND…        say one command to the control socket of a runn
                                what the `install` model, or any other with --method, waits for
   --target VID:PID, --then MODEL
                                what it becomes: another id, or another model
-  --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk
-                               the interface and the drive of the `install` model
+  --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk, --medium FILE
+                               the interface, the drive and what is in it, of the `install` model
   --mbim N                     its second configuration, with this number and MBIM
 ";
 
@@ -135,6 +135,10 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "--scsi-vendor" => options.install.scsi_vendor = Some(value()?),
             "--scsi-model" => options.install.scsi_model = Some(value()?),
             "--disk" => options.install.disk = true,
+            "--medium" => {
+                let path = value()?;
+                options.install.medium = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+            }
             "--mbim" => options.install.mbim = Some(number(value()?)?),
             "--target" => options.target = Some(id(value()?)?),
             "--then" => options.then = Some(value()?),

@@ -356,6 +356,8 @@ pub struct Scsi {
     pub revision: String,
     /// A CD-ROM drive, or a disk.
     pub cdrom: bool,
+    /// The bytes of a write-protected medium. Empty: a small medium, all zeros.
+    pub medium: Vec<u8>,
 }
 
 impl Form {
@@ -380,6 +382,7 @@ impl Form {
             model: if cdrom { "TRU-Install".into() } else { strings[1].chars().take(16).collect() },
             revision: "2.31".into(),
             cdrom,
+            medium: Vec::new(),
         };
         Form {
             device: descriptors::device(id.0, id.1, 0, 0x0200, count),

@@ -47,7 +47,7 @@ const INVALID_FIELD: Sense = (5, 0x24);
 
 const CD_BLOCK: usize = 2048;
 const DISK_BLOCK: usize = 512;
-/// A small medium, all zeros; writes are forgotten.
+/// Of a medium of which nothing is said: all zeros, and writes are forgotten.
 const BLOCKS: u32 = 512;
 /// A host that asks for more at once is broken.
 const MAX_DATA: usize = 1 << 20;
@@ -100,6 +100,9 @@ impl Storage {
 
     fn command(&mut self, cbw: &Cbw) -> Result<Vec<u8>, Sense> {
         let block = if self.scsi.cdrom { CD_BLOCK } else { DISK_BLOCK };
+        let medium = &self.scsi.medium;
+        let blocks = if medium.is_empty() { BLOCKS } else { (medium.len() / block) as u32 };
+        let protected = u8::from(!medium.is_empty()) << 7;
         if cbw.lun > 0 {
             return Err((5, 0x25));
         }
@@ -113,21 +116,20 @@ impl Storage {
             0x12 if cbw.cdb[1] & 1 != 0 => Err(INVALID_FIELD),
             0x12 => Ok(self.inquiry()),
             // MODE SENSE (6) and (10): no pages.
-            0x1a => Ok(vec![3, 0, 0, 0]),
-            0x5a => Ok(vec![0, 6, 0, 0, 0, 0, 0, 0]),
-            0x23 => {
-                let blocks = BLOCKS.to_be_bytes();
-                Ok([&[0, 0, 0, 8], &blocks[..], &[2, 0], &(block as u16).to_be_bytes()].concat())
-            }
-            0x25 => Ok([(BLOCKS - 1).to_be_bytes(), (block as u32).to_be_bytes()].concat()),
+            0x1a => Ok(vec![3, 0, protected, 0]),
+            0x5a => Ok(vec![0, 6, 0, protected, 0, 0, 0, 0]),
+            0x23 => Ok([&[0, 0, 0, 8], &blocks.to_be_bytes()[..], &[2, 0], &(block as u16).to_be_bytes()].concat()),
+            0x25 => Ok([(blocks - 1).to_be_bytes(), (block as u32).to_be_bytes()].concat()),
             0x28 => {
                 let count = usize::from(u16::from_be_bytes([cbw.cdb[7], cbw.cdb[8]]));
-                Ok(vec![0; (count * block).min(MAX_DATA)])
+                let first = u32::from_be_bytes([cbw.cdb[2], cbw.cdb[3], cbw.cdb[4], cbw.cdb[5]]) as usize;
+                let wanted = medium.iter().skip(first.saturating_mul(block)).copied();
+                Ok(wanted.chain(std::iter::repeat(0)).take((count * block).min(MAX_DATA)).collect())
             }
             // READ TOC: one data track and the lead-out.
             0x43 if self.scsi.cdrom => {
                 let track = |number: u8, at: u32| [&[0, 0x14, number, 0], &at.to_be_bytes()[..]].concat();
-                Ok([vec![0, 18, 1, 1], track(1, 0), track(0xaa, BLOCKS)].concat())
+                Ok([vec![0, 18, 1, 1], track(1, 0), track(0xaa, blocks)].concat())
             }
             // GET EVENT STATUS NOTIFICATION: medium present, no event.
             0x4a if self.scsi.cdrom => Ok(vec![0, 6, 4, 0x10, 0, 2, 0, 0]),
@@ -188,7 +190,13 @@ mod tests {
 
     fn storage() -> Storage {
         let text = str::to_owned;
-        let scsi = Scsi { vendor: text("Sierra"), model: text("TRU-Install"), revision: text("2.31"), cdrom: true };
+        let scsi = Scsi {
+            vendor: text("Sierra"),
+            model: text("TRU-Install"),
+            revision: text("2.31"),
+            cdrom: true,
+            medium: Vec::new(),
+        };
         Storage::new(scsi)
     }
 
@@ -241,6 +249,18 @@ mod tests {
         assert!(matches!(storage.receive(&write, &Faults::default()), Reply::Nothing));
         assert!(matches!(storage.receive(&[0; 512], &Faults::default()), Reply::Nothing));
         assert_eq!(packets(&mut storage, &[0; 512], "").len(), 1);
+    }
+
+    #[test]
+    fn a_medium_is_read_and_protected() {
+        let mut storage = storage();
+        storage.scsi.medium = (0..3 * CD_BLOCK).map(|at| (at / CD_BLOCK) as u8).collect();
+        let data =
+            |storage: &mut Storage, length, cdb: &[u8]| packets(storage, &command(length, true, cdb), "").remove(0);
+        assert_eq!(data(&mut storage, 8, &[0x25])[..4], 2u32.to_be_bytes());
+        assert_eq!(data(&mut storage, 4, &[0x1a]), [3, 0, 0x80, 0]);
+        let read = data(&mut storage, 4096, &[0x28, 0, 0, 0, 0, 2, 0, 0, 2]);
+        assert_eq!((read[0], read[CD_BLOCK - 1], read[CD_BLOCK], read.len()), (2, 2, 0, 2 * CD_BLOCK));
     }
 
     #[test]
