@@ -159,7 +159,7 @@ impl At {
     }
 
     fn is_sierra(&self) -> bool {
-        matches!(self.dialect, Dialect::SierraOld | Dialect::Sierra74 | Dialect::Sierra75)
+        self.dialect != Dialect::Plain
     }
 
     fn sierra(&mut self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
@@ -236,30 +236,36 @@ impl At {
         Ok(Vec::new())
     }
 
-    /// The type of configuration that keeps the product id, and the names of all.
-    fn generic(&self) -> (u8, &'static str) {
+    /// The type of configuration that keeps the product id, its name, and the names of all.
+    fn generic(&self) -> (u8, &'static str, &'static str) {
         match self.dialect {
-            Dialect::Sierra75 => (3, "1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS"),
-            _ => (1, "1:Generic, 2:USBIF-MBIM, 3:RNDIS"),
+            Dialect::Sierra75 => (3, "Generic", "1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS"),
+            // The type is that of a real EM9291, which was not asked for its list.
+            Dialect::Sierra91 => (4, "MBIM V2", "4:MBIM V2"),
+            _ => (1, "Generic", "1:Generic, 2:USBIF-MBIM, 3:RNDIS"),
         }
     }
 
     fn mask_lines(&self, composition: &Composition) -> Vec<String> {
         let mask = composition.masks.first().copied().unwrap_or(0);
+        let (number, name, _) = self.generic();
         vec![
             "Config Index: 1".into(),
-            format!("Config Type:  {} (Generic)", self.generic().0),
+            format!("Config Type:  {number} ({name})"),
             format!("Interface bitmask: {mask:08X} ({})", mask_names(mask)),
         ]
     }
 
     fn mask_table(&self) -> Vec<String> {
-        let bits =
-            [("DIAG", 0x1), ("NMEA", 0x4), ("MODEM", 0x8), ("RMNET0", 0x100), ("RMNET1", 0x400), ("MBIM", 0x1000)];
+        let mut bits =
+            vec![("DIAG", 0x1), ("NMEA", 0x4), ("MODEM", 0x8), ("RMNET0", 0x100), ("RMNET1", 0x400), ("MBIM", 0x1000)];
+        if self.dialect == Dialect::Sierra91 {
+            bits.retain(|(name, _)| !name.starts_with("RMNET"));
+        }
         let mut lines = vec![
             "AT!USBCOMP=<Config Index>,<Config Type>,<Interface bitmask>".to_owned(),
             "  <Config Index>      - configuration index to which the composition applies, should be 1".to_owned(),
-            format!("  <Config Type>       - {}", self.generic().1),
+            format!("  <Config Type>       - {}", self.generic().2),
         ];
         for (index, (name, bit)) in bits.iter().enumerate() {
             let head = if index == 0 { "  <Interface bitmask> - " } else { "                        " };
@@ -399,6 +405,12 @@ mod tests {
         ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,1,10D").contains("ERROR"));
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,3,10D").contains("OK"));
+        let (mut at, mut modem) = port("em9291");
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP?").contains("ERROR"));
+        ask(&mut at, &mut modem, "AT!ENTERCND=\"A710\"");
+        let answer = ask(&mut at, &mut modem, "AT!USBCOMP?");
+        assert!(answer.contains("Config Type:  4 (MBIM V2)\r\n\r\nInterface bitmask: 00001009 (diag,modem,mbim)"));
+        assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,4,100D").contains("OK"));
     }
 
     #[test]

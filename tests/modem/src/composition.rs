@@ -1,6 +1,7 @@
 //! Sierra's USB compositions: numbers (AT!UDUSBCOMP, QMI 0x555C) and interface masks (AT!USBCOMP).
 
 use crate::descriptors::{Configuration, Role};
+use crate::models::Dialect;
 
 const DIAG: u32 = 0x1;
 const NMEA: u32 = 0x4;
@@ -8,9 +9,11 @@ const MODEM: u32 = 0x8;
 const RMNET0: u32 = 0x100;
 const RMNET1: u32 = 0x400;
 const MBIM: u32 = 0x1000;
+/// A real DW5811e has it, and does not list it.
+const UBIST: u32 = 0x20_0000;
 
-/// Mask bits that stand for an interface here.
-pub const KNOWN_BITS: u32 = DIAG | NMEA | MODEM | RMNET0 | RMNET1 | MBIM;
+/// Mask bits that the modem takes.
+pub const KNOWN_BITS: u32 = DIAG | NMEA | MODEM | RMNET0 | RMNET1 | MBIM | UBIST;
 /// A mask without a number.
 pub const CUSTOM: u8 = 0xff;
 
@@ -56,8 +59,23 @@ impl Composition {
         self.number < 6
     }
 
-    /// Interfaces as Sierra numbers them: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM.
-    pub fn configurations(&self) -> Vec<Configuration> {
+    /// Interfaces as Sierra numbers them: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM. EM919x and EM929x: 0 and 1
+    /// MBIM, 3 AT, 4 DM (Linux commit df3414b0a245); nobody has shown their other interfaces.
+    pub fn configurations(&self, dialect: Dialect) -> Vec<Configuration> {
+        if dialect == Dialect::Sierra91 {
+            let has = |bit| self.masks.iter().any(|mask| mask & bit != 0);
+            let mut one = Configuration::new(1);
+            if has(MBIM) {
+                one = one.mbim(0);
+            }
+            if has(MODEM) {
+                one = one.serial_of(3, Role::At, (0xff, 0xff, 0x40));
+            }
+            if has(DIAG) {
+                one = one.bulk(4, Role::Silent, (0xff, 0xff, 0x30));
+            }
+            return vec![one];
+        }
         let configuration = |(index, mask): (usize, &u32)| {
             let has = |bit| mask & bit != 0;
             let mut built = Configuration::new(index as u8 + 1);
@@ -97,8 +115,15 @@ impl std::fmt::Display for Composition {
 
 /// Names of the mask's bits as AT!USBCOMP? prints them.
 pub fn mask_names(mask: u32) -> String {
-    let names =
-        [(DIAG, "diag"), (NMEA, "nmea"), (MODEM, "modem"), (RMNET0, "rmnet0"), (RMNET1, "rmnet1"), (MBIM, "mbim")];
+    let names = [
+        (DIAG, "diag"),
+        (NMEA, "nmea"),
+        (MODEM, "modem"),
+        (RMNET0, "rmnet0"),
+        (RMNET1, "rmnet1"),
+        (MBIM, "mbim"),
+        (UBIST, "ubist"),
+    ];
     let named = names.iter().filter(|(bit, _)| mask & bit != 0).map(|(_, name)| *name);
     named.collect::<Vec<_>>().join(",")
 }
@@ -111,7 +136,7 @@ mod tests {
     fn fourteen_is_six_and_nine() {
         let fourteen = Composition::numbered(14);
         assert_eq!(fourteen.masks, [0x10d, 0x1000]);
-        let built = fourteen.configurations();
+        let built = fourteen.configurations(Dialect::SierraOld);
         let numbers = |c: &Configuration| c.roles.iter().map(|(n, _)| *n).collect::<Vec<_>>();
         assert_eq!(numbers(&built[0]), [0, 2, 3, 8]);
         assert_eq!(numbers(&built[1]), [12, 13]);
@@ -122,5 +147,13 @@ mod tests {
         assert_eq!(Composition::masked(0x100d).number, 8);
         assert_eq!(Composition::masked(0x1009).number, CUSTOM);
         assert_eq!(mask_names(0x50d), "diag,nmea,modem,rmnet0,rmnet1");
+        assert_eq!(mask_names(0x20_1009), "diag,modem,mbim,ubist");
+    }
+
+    #[test]
+    fn an_em9191_has_its_own_interfaces() {
+        let built = Composition::masked(0x1009).configurations(Dialect::Sierra91);
+        let roles = [(0, Role::Mbim), (3, Role::At), (4, Role::Silent)];
+        assert!(roles.iter().all(|role| built[0].roles.contains(role)), "{:?}", built[0].roles);
     }
 }

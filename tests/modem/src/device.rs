@@ -293,9 +293,7 @@ impl Device {
         let Some((family, value)) = self.modem.family else { return };
         let (Some(form), Some(next)) = (self.forms.last_mut(), family.form(value)) else { return };
         form.set_id(next.id);
-        let one = Configuration::new(1);
-        form.configurations =
-            vec![if self.modem.faults.has("loses-at-port") { one.mbim(0) } else { (next.build)(one) }];
+        form.configurations = vec![(next.build)(Configuration::new(1))];
     }
 
     /// A reset of the modem itself: new composition, new lock, off the bus and back.
@@ -318,7 +316,10 @@ impl Device {
         match next {
             None => {}
             Some(next) if next.is_serial() => form.configurations = direct_ip(),
-            Some(next) => form.configurations = next.configurations(),
+            Some(next) => form.configurations = next.configurations(self.dialect),
+        }
+        if self.modem.faults.has("loses-at-port") {
+            form.configurations = vec![Configuration::new(1).mbim(0)];
         }
         form.device[17] = form.configurations.len() as u8;
         self.modem.reset();

@@ -361,6 +361,12 @@ pub const FAMILIES: &[Family] = &[
     },
 ];
 
+/// The family with this name, and its value from the factory.
+pub fn first_value(name: &str) -> Option<(&'static Family, &'static str)> {
+    let family = FAMILIES.iter().find(|family| family.name == name)?;
+    Some((family, family.forms.first()?.value))
+}
+
 impl Family {
     fn form_set_by(&self, command: &str) -> Option<&'static str> {
         let sets = |form: &&ValueForm| {

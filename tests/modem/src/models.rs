@@ -16,6 +16,8 @@ use crate::transcript::from_hex;
 pub enum Shape {
     /// Sierra's interface numbers, in this USB composition.
     Sierra(u8),
+    /// Likewise, by interface bitmask.
+    SierraMask(u32),
     /// QMI on interface 0, then serial ports.
     Gobi,
     /// Serial ports alone, AT on 3.
@@ -47,6 +49,8 @@ pub enum Dialect {
     Sierra74,
     /// AT!USBCOMP with configuration type 3: EM75xx.
     Sierra75,
+    /// AT!USBCOMP with configuration type 4: EM919x, EM929x.
+    Sierra91,
     Plain,
 }
 
@@ -100,6 +104,15 @@ const fn fm350_row(name: &'static str, product_id: u16, at: u8, note: &'static s
     }
 }
 
+const fn em9xxx_row(name: &'static str, product_id: u16, product: &'static str) -> Row {
+    Row {
+        revision: "SWIX55C_03.10.07.00 e32f05 jenkins 2022/12/14 16:18:06",
+        dialect: Dialect::Sierra91,
+        lock: Lock::Free,
+        ..sierra_row(name, product_id, product, Shape::SierraMask(0x1009), "MBIM and AT, AT!USBCOMP of type MBIM V2")
+    }
+}
+
 pub const ROWS: &[Row] = &[
     Row {
         install: true,
@@ -144,6 +157,8 @@ pub const ROWS: &[Row] = &[
         dialect: Dialect::Sierra75,
         ..sierra_row("em7565", 0x9091, "EM7565", Shape::Sierra(8), "one configuration, MBIM and AT, locked")
     },
+    em9xxx_row("em9191", 0x90d3, "Sierra Wireless EM9191"),
+    em9xxx_row("em9291", 0x90e3, "Sierra Wireless EM9291"),
     Row {
         id: (0x03f0, 0x4e1d),
         manufacturer: "HP",
@@ -187,6 +202,17 @@ pub const ROWS: &[Row] = &[
             "DW5811e Snapdragon X7 LTE",
             Shape::Sierra(9),
             "EM7455 of Dell, one configuration, MBIM, locked",
+        )
+    },
+    Row {
+        id: (0x413c, 0x81b6),
+        dialect: Dialect::Sierra74,
+        ..sierra_row(
+            "dw5811e-at",
+            0,
+            "DW5811e Snapdragon X7 LTE",
+            Shape::SierraMask(0x20_100d),
+            "EM7455 of Dell, MBIM and AT, and a bit that AT!USBCOMP=? does not list, locked",
         )
     },
     Row {
@@ -413,6 +439,7 @@ impl Row {
     pub fn model(&self) -> Model {
         let composition = match self.shape {
             Shape::Sierra(number) => Some(Composition::numbered(number)),
+            Shape::SierraMask(mask) => Some(Composition::masked(mask)),
             _ if self.name == "directip" => Some(Composition::numbered(1)),
             _ => None,
         };
@@ -447,7 +474,8 @@ impl Row {
     fn configurations(&self) -> Vec<Configuration> {
         let one = Configuration::new(1);
         match self.shape {
-            Shape::Sierra(number) => Composition::numbered(number).configurations(),
+            Shape::Sierra(number) => Composition::numbered(number).configurations(self.dialect),
+            Shape::SierraMask(mask) => Composition::masked(mask).configurations(self.dialect),
             Shape::Gobi => {
                 vec![one.qmi(0).diag(1).serial(2, Role::At).serial(3, Role::Silent)]
             }

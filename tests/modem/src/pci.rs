@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::at::At;
 use crate::challenge::{Number, Order};
 use crate::device::Event;
+use crate::family;
 use crate::mbim::Mbim;
 use crate::models::{Dialect, Model, SERIAL};
 use crate::qmi;
@@ -49,6 +50,8 @@ pub struct Row {
     pub revision: &'static str,
     pub lock: Lock,
     pub dialect: Dialect,
+    /// The family whose commands for the USB composition it takes.
+    pub family: Option<&'static str>,
     pub note: &'static str,
 }
 
@@ -66,6 +69,7 @@ const QUECTEL: Row = Row {
     revision: "EM120RGLAPR02A07M4G_01.001.01.001",
     lock: Lock::Quectel,
     dialect: Dialect::Plain,
+    family: None,
     note: "EM120R-GL, MHI, Quectel radio state",
 };
 
@@ -103,6 +107,7 @@ const FM350: Row = Row {
     revision: "81600.0000.00.29.23.06",
     lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
     dialect: Dialect::Plain,
+    family: Some("fm350"),
     note: "FM350-GL, t7xx, challenge on AT",
 };
 
@@ -117,6 +122,7 @@ const L860: Row = Row {
     revision: "18601.5001.00.01.00.17",
     lock: Lock::Gtfcclock { order: Order::Little, number: Number::Decimal },
     dialect: Dialect::Plain,
+    family: None,
     note: "L860-GL, iosm, challenge on AT",
 };
 
@@ -185,6 +191,7 @@ pub const ROWS: &[Row] = &[
         product: "L850-GL",
         revision: "18500.5001.00.05.27.30",
         lock: Lock::Xmm,
+        family: Some("l850"),
         note: "L850-GL, iosm, challenge by RPC; Linux 6.1 has no XMMRPC port",
         ..QUECTEL
     },
@@ -208,7 +215,7 @@ impl Row {
             lock: self.lock,
             online_error: qmi::error::INTERNAL,
             composition: None,
-            family: None,
+            family: self.family.and_then(family::first_value),
         }
     }
 }

@@ -1,0 +1,164 @@
+# shellcheck shell=bash
+# Each family of modems that take AT commands, through every case. For scenarios, after lib.sh.
+
+# The network drivers come before option, which takes every interface of an ID in new_id.
+modprobe -r option || true
+modprobe -a qmi_wwan cdc_mbim cdc_ether cdc_ncm rndis_host cdc_acm usb-storage
+modprobe option
+# Kernels of several ages know several of these.
+for id in '05c6 90d5' '05c6 9025' '0e8d 7126' '0e8d 7127' '2c7c 0900' '2cb7 0111' '2dee 4d57' '2dee 4d58' '305a 1404'; do
+	echo "$id" >/sys/bus/usb-serial/drivers/option1/new_id
+done
+policy 'fcc-auth = false' 'switch = false'
+
+# drivers_are NAME DRIVERS: those of all its interfaces are these, as `cdc_mbim+option`.
+drivers_are() {
+	is "$(for interface in "$(sysfs_port "$1")"/*:1.*; do
+		basename "$(readlink "$interface/driver")"
+	done | sort -u | paste -sd+)" "$2"
+}
+ttys() { compgen -G "$(sysfs_port "$1")/*/tty/ttyACM*" || compgen -G "$(sysfs_port "$1")/*/ttyUSB*"; }
+holds() { find "/proc/$1/fd" -lname "$2" | grep .; }
+
+# fails REGEX ARGUMENT…: `composition` fails, and says why.
+fails() {
+	local why=$1 text
+	shift
+	text=$(wwan-quirks composition "$@" 2>&1) && fail "no failure: $*"
+	echo "$text"
+	expect grep -E "$why" <<<"$text"
+}
+# does TEXT ARGUMENT…: `composition` succeeds, and says this.
+does() {
+	local text=$1
+	shift
+	wwan-quirks composition "$@" >out || true
+	cat out
+	expect grep -F ": composition: $text" out
+}
+# ready NAME ID DRIVERS: it is back with this ID, and its drivers are bound.
+ready() {
+	wait_for 20 identity_is "$1" "$2"
+	wait_for 20 drivers_are "$1" "$3"
+	wait_for 20 ttys "$1"
+	settle
+}
+power_cycle() {
+	modem "$1" unplug >/dev/null
+	modem "$1" plug >/dev/null
+}
+
+# refuses VALUE REGEX [OPTION…]: the next family refuses this value, and says why. Nothing is sent.
+refusals=()
+refuses() { refusals+=("$(printf '%q ' "$2" "$1" "${@:3}")"); }
+
+# family MODEL FIRST-DRIVERS VALUE FUNCTIONS ID DRIVERS RESTART NAME: from the value of the factory to VALUE and back.
+# RESTART: by `request`, by `setting` the value, or `never`.
+family() {
+	local model=$1 first_drivers=$2 value=$3 functions=$4 id=$5 drivers=$6 restart=$7 name=$8
+	local port first first_id back reset=--reset asked holder tty refusal began=$SECONDS
+	modem_start "$model" "$model"
+	ready "$model" "$(modem "$model" get identity)" "$first_drivers"
+	port=$(basename "$(sysfs_port "$model")")
+	first=$(modem "$model" get composition)
+	first_id=$(identity "$model")
+	[ "$restart" != never ] || reset=
+
+	# Read.
+	wwan-quirks composition "$port" | tee shown
+	expect grep -F ": composition $first (" shown
+	expect grep -E "^  family: $name.*\((sure|likely)\); seen: ." shown
+	wwan-quirks composition "$port" --json >json
+	expect grep -E '"seen": ".' json
+	expect grep -F "\"value\": \"$first\"" json
+
+	# Refused.
+	case $restart in
+	setting) refuses "$value" 'restarts when its composition is set; --reset allows that' ;;
+	never) refuses "$value" 'no command is known that restarts this modem' --reset ;;
+	esac
+	for refusal in "${refusals[@]}"; do eval "set -- $refusal" && fails "$1" "$port" "${@:2}"; done
+	refusals=()
+	if grep -q '=?$' <(transcript "$model"); then
+		modem "$model" fault no-test-command >/dev/null
+		fails 'does not answer AT.*=\? with a list' "$port" "$value" $reset
+		modem "$model" clear >/dev/null
+	fi
+
+	# Held by another program.
+	mapfile -t ttys < <(ttys "$model")
+	(
+		for tty in "${ttys[@]}"; do exec {fd}<>"/dev/${tty##*/}"; done
+		exec sleep infinity
+	) &
+	holder=$!
+	wait_for 5 holds $holder "/dev/${ttys[-1]##*/}"
+	asked=$(times_seen "$model" '^at>')
+	fails "is held by sleep \($holder\); stop it, or .*mmcli --inhibit-device" "$port" "$value" $reset
+	expect is "$(times_seen "$model" '^at>')" "$asked"
+	kill $holder
+	wait $holder || true
+	expect not saw "$model" '^(reset|composition)'
+	expect is "$(modem "$model" get composition)" "$first"
+
+	# OK, and nothing happens.
+	modem "$model" fault composition-ignored >/dev/null
+	if [ "$restart" = never ]; then
+		does "done: $value (" "$port" "$value"
+		expect grep -F "from the modem's next start on" out
+		power_cycle "$model"
+	else
+		fails "came back as $first_id with the composition that it had, though it took $value" "$port" "$value" $reset
+	fi
+	modem "$model" clear >/dev/null
+	ready "$model" "$first_id" "$first_drivers"
+	wwan-quirks composition "$port" | tee shown
+	expect grep -F ": composition $first (" shown
+
+	# Set, with a restart; and back, by the command that was printed.
+	does "done: $value (" "$port" "$value" $reset
+	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $id" out; fi
+	back=$(sed -n 's/^to revert: //p' out)
+	ready "$model" "$id" "$drivers"
+	wwan-quirks composition "$port" | tee shown
+	expect grep -E ": composition $value \($functions" shown
+	expect is "$back" "wwan-quirks composition $port $(quoted "$first")${reset:+ $reset}"
+	bash -c "$back" | tee out
+	expect grep -F ": composition: done: $first (" out
+	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $first_id" out; fi
+	ready "$model" "$first_id" "$first_drivers"
+
+	# The power fails in between.
+	if [ "$restart" = setting ]; then
+		modem "$model" fault never-back >/dev/null
+		wwan-quirks composition "$port" "$value" --reset >out &
+		wait_for 20 not plugged "$model"
+		modem "$model" clear >/dev/null
+		modem "$model" plug >/dev/null
+		wait $!
+		expect grep -F "; the modem came back with it as $id" out
+	else
+		does "done: $value (" "$port" "$value"
+		expect grep -F "from the modem's next start on" out
+		power_cycle "$model"
+	fi
+	ready "$model" "$id" "$drivers"
+	does "nothing to do: $value (" "$port" "$value"
+	expect grep -F 'is what the modem has' out
+
+	# Back without an AT port. The program waits for it while the next family is on.
+	if [ "$restart" != never ]; then
+		modem "$model" fault loses-at-port >/dev/null
+		fails "came back as $first_id without an AT port" "$port" "$first" --reset &
+		waiting+=($!)
+	fi
+	families+=("$model $((SECONDS - began)) s")
+}
+quoted() { case $1 in *\;*) echo "'$1'" ;; *) echo "$1" ;; esac }
+
+waiting=() families=()
+# end: waits for what is still on, and prints the seconds of each family.
+end() {
+	for pid in "${waiting[@]}"; do wait "$pid" || fail "an AT port that is lost was not reported"; done
+	printf 'note: %s\n' "${families[@]}"
+}
