@@ -159,6 +159,7 @@ mod tests {
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::fake::AtModem;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     /// Asks a modem of this ID, which answers so. Returns what it was asked, and the value or the failure.
@@ -300,6 +301,8 @@ mod tests {
     fn every_family_can_be_given_each_of_its_values_and_the_one_that_it_had() {
         for family in &shipped().families {
             let values: Vec<&str> = family.values().collect();
+            let commands: BTreeSet<_> = values.iter().map(|value| family.set(value)).collect();
+            assert_eq!(commands.len(), values.len(), "{}: {commands:?}", family.name);
             for (had, wanted) in values.iter().flat_map(|had| values.iter().map(move |wanted| (*had, *wanted))) {
                 let can_restart = family.restart.is_some() || family.set_restarts;
                 let answers = answers_of(family, had);
