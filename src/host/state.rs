@@ -97,6 +97,20 @@ impl Results {
             }
         }
     }
+
+    /// Notes that the device of the last switch came back as another one. Returns the result to report: `Done` if the run
+    /// that sent the message had ended before the device left.
+    pub fn came_back(&mut self) -> StepResult {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
+        switch.confirmed = Some(at);
+        if switch.outcome == StepResult::Done {
+            return StepResult::Unchanged;
+        }
+        switch.outcome = StepResult::Done;
+        "the device left install mode".clone_into(&mut switch.text);
+        StepResult::Done
+    }
 }
 
 /// One device on one port, for the guard against loops.
@@ -428,6 +442,7 @@ fn directory(root: &Root, folder: &Folder) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Bus;
 
     fn identity(id: &str, serial: &str, enumeration: u64) -> Identity {
         Identity {
@@ -444,6 +459,19 @@ mod tests {
     }
 
     const FIRST: Attempt = Attempt::First;
+
+    #[test]
+    fn a_device_that_leaves_late_was_switched() {
+        let id = DeviceId { bus: Bus::Usb, vendor: 0x1199, product: 0x0fff };
+        let mut results = Results::default();
+        results.record(StepKind::Switch, id, StepResult::Unfinished, "the device took the message");
+        assert_eq!([results.came_back(), results.came_back()], [StepResult::Done, StepResult::Unchanged]);
+        let last = &results.last[&StepKind::Switch];
+        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "the device left install mode"));
+        assert_eq!(last.id.as_deref(), Some("1199:0fff"));
+        assert!(last.confirmed.is_some());
+    }
+
     fn came_back(returned: bool) -> Attempt {
         Attempt::CameBack { returned }
     }

@@ -254,7 +254,8 @@ impl Run<'_> {
         if state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
             if let Some(before) = record::came_from(self.device, state.results()) {
                 let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
-                recorder.report(Some(&mut state), StepKind::Switch, StepResult::Unchanged, text);
+                let result = state.results().came_back();
+                recorder.report(None, StepKind::Switch, result, text);
             }
         }
         // With another message, a device becomes something else.

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::sandbox;
-use crate::host::state::{PortState, Results, WINDOW};
+use crate::host::state::{LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
@@ -67,7 +67,10 @@ impl<'a> Recorder<'a> {
 
 /// The ID that `device` had before a switch made it come back as it is now. `results` are those of its port.
 pub fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
-    let switch = results.last.get(&StepKind::Switch).filter(|last| last.outcome == StepResult::Done)?;
+    // A device may leave after the run that sent the message has ended.
+    let was_sent =
+        |last: &&LastResult| matches!(last.outcome, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
+    let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
     let id = switch.id.as_ref()?.parse().ok().filter(|id| *id != device.id)?;
     // Another device on this port came at another time.
     let connected = device.connected_for().and_then(|since| SystemTime::now().checked_sub(since));
