@@ -24,7 +24,8 @@ pub struct Configuration {
     pub bytes: Vec<u8>,
     pub roles: Vec<(u8, Role)>,
     /// Endpoints given out so far: of both directions, each number once.
-    endpoints: u8,
+    /// Addresses of its endpoints.
+    addresses: Vec<u8>,
 }
 
 /// Index of the string with the MAC address of an ECM function.
@@ -41,12 +42,12 @@ impl Configuration {
     pub fn new(value: u8) -> Configuration {
         let self_powered_and_wakeup = 0xa0;
         let bytes = vec![9, 2, 9, 0, 0, value, 0, self_powered_and_wakeup, 250];
-        Configuration { bytes, roles: Vec::new(), endpoints: 0 }
+        Configuration { bytes, roles: Vec::new(), addresses: Vec::new() }
     }
 
     /// A configuration as it stands in a `descriptors` file.
     pub fn parse(bytes: Vec<u8>) -> Configuration {
-        let mut configuration = Configuration { bytes, roles: Vec::new(), endpoints: 0 };
+        let mut configuration = Configuration { bytes, roles: Vec::new(), addresses: Vec::new() };
         for interface in configuration.interfaces() {
             let role = match (interface.class, interface.transfer_types.as_slice()) {
                 ((0x08, _, 0x50), _) => Role::Storage,
@@ -68,6 +69,14 @@ impl Configuration {
         self.bytes.get(5).copied().unwrap_or(0)
     }
 
+    /// The next endpoint number, or one that only the other direction uses where all 15 are taken.
+    fn free_address(&self, direction: u8) -> u8 {
+        let next = self.addresses.len() as u8 + 1;
+        let is_free = |number: &u8| !self.addresses.contains(&(number | direction));
+        let number = if next <= 15 { Some(next) } else { (1..=15).find(is_free) };
+        number.expect("a configuration has at most 15 endpoints in each direction") | direction
+    }
+
     fn append(&mut self, number: u8, alternate: u8, class: (u8, u8, u8), functional: &[u8], types: &[u8]) {
         let endpoints = types.len() as u8;
         let string = if class.0 == 0x08 { 4 } else { 0 };
@@ -75,8 +84,8 @@ impl Configuration {
         self.bytes.extend(functional);
         // `types` are attributes, with the direction in bit 7.
         for kind in types {
-            self.endpoints += 1;
-            let address = self.endpoints | kind & INPUT;
+            let address = self.free_address(kind & INPUT);
+            self.addresses.push(address);
             // High speed: 512 for bulk; interrupt polled each 2^(9-1) microframes = 32 ms, as modems do.
             let (size, interval) = if kind & 0x7f == BULK { (512u16, 0) } else { (64, 9) };
             let [low, high] = size.to_le_bytes();

@@ -237,6 +237,11 @@ impl Modem {
             "refused" => self.unlocks.1.to_string(),
             "faults" => self.faults.names(),
             "imei" => self.identity.imei.clone(),
+            "composition" => match (&self.next_composition, self.family) {
+                (Some(composition), _) => composition.to_string(),
+                (None, Some((_, value))) => value.into(),
+                (None, None) => "none".into(),
+            },
             _ => return Err(format!("no key of this name: {key}")),
         })
     }

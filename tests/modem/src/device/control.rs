@@ -42,11 +42,6 @@ impl Device {
             "configuration" => self.configuration.to_string(),
             "configurations" => self.active.configurations.len().to_string(),
             "mbim-open" => open.to_string(),
-            "composition" => match (&self.modem.next_composition, self.modem.family) {
-                (Some(composition), _) => composition.to_string(),
-                (None, Some((_, value))) => value.into(),
-                (None, None) => "none".into(),
-            },
             "transfers" => self.transfers.to_string(),
             "attaches" => self.attaches.to_string(),
             _ => return self.modem.get(key),
