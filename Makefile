@@ -8,7 +8,8 @@
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
-#   make vm         the scenarios; vm-mdev and vm-openwrt only those without udev, on a machine of busybox
+#   make vm         the scenarios; with ARCH=arm64 a few of them on an arm64 machine; vm-mdev and
+#                   vm-openwrt only those without udev, on a machine of busybox; vm-selinux only that with SELinux
 #                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
 #   make minimal    builds with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
@@ -60,7 +61,8 @@ PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/w
 # Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
-BIN = $(or $(CARGO_TARGET_DIR),target)/release/wwan-quirks
+# Cargo's folder for another processor is CARGO_BUILD_TARGET's.
+BIN = $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
 MODEM = $(or $(CARGO_TARGET_DIR),target)/release/modem
 STAGE = target/stage
 # Static programs, for the virtual machines of busybox: with musl, or with glibc if this Rust knows no musl.
@@ -74,7 +76,7 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm dist packages reproducible pages rules clean
 
 # Cargo and the virtual machines run in parallel by themselves.
@@ -129,8 +131,21 @@ fresh:
 targets:
 	tests/targets
 
-vm: testbed deb vm-mdev vm-openwrt
+vm: $(if $(filter arm64,$(ARCH)),vm-arm64,vm-all)
+
+vm-all: testbed deb vm-mdev vm-openwrt vm-selinux
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(JUNIT:%=--junit %)
+
+vm-selinux: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux
+
+# The package for arm64 on an arm64 machine: the trip, both unlocks, a stick.
+vm-arm64: export ARCH = arm64
+vm-arm64: deps
+	packaging/deb target/debian-arm64
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc $(CARGO) build --release --locked -p modem --target aarch64-unknown-linux-gnu
+	DEB=$$(echo target/debian-arm64/wwan-quirks_*.deb) MODEM=$(or $(CARGO_TARGET_DIR),target)/aarch64-unknown-linux-gnu/release/modem \
+		tests/vm/run --suite $(SUITE) --arch arm64 02-whole-trip 08-other-makers 24-other-switches 35-quectel
 
 vm-mdev: static
 	rm -rf $(STAGE)-mdev
@@ -185,6 +200,7 @@ install-udev:
 	sed -i $(PATHS) $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
 
 install-systemd:
+	install -D -m 644 packaging/selinux/wwan-quirks.cil $(DESTDIR)$(DATADIR)/wwan-quirks/wwan-quirks.cil
 	install -d $(DESTDIR)$(UNITDIR)
 	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
 	install -D -m 644 packaging/systemd/usb_modeswitch@.service.d/wwan-quirks.conf \
