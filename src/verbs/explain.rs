@@ -113,8 +113,14 @@ impl Explained {
         if let Some(source) = &quirk.source {
             writeln!(out, "  source  {seen}{source}")?;
         }
-        for target in quirk.model(self.id).into_iter().flat_map(|model| &model.becomes) {
+        let targets = quirk.model(self.id).into_iter().flat_map(|model| &model.becomes);
+        let (named, others): (Vec<_>, Vec<_>) = targets.partition(|target| target.name.is_some());
+        for target in named {
             writeln!(out, "  becomes {target}")?;
+        }
+        for targets in others.chunks(8) {
+            let ids: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            writeln!(out, "  becomes {}", ids.join(" "))?;
         }
         let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = &matched.policy;
         let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
