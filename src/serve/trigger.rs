@@ -62,9 +62,9 @@ impl Trigger {
         self == Trigger::Command
     }
 
-    /// Whether the guard against loops applies.
+    /// Whether the guard against loops applies. What continues after an event is part of the same loop.
     pub fn is_guarded(self) -> bool {
-        self.is_event()
+        self.is_event() || self == Trigger::Unit
     }
 
     /// Whether the process may serve other modems after this one, which the sandbox does not allow.
