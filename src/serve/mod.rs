@@ -148,22 +148,22 @@ pub fn planned(
 }
 
 /// Looks which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
-pub fn before_sleep(root: &Root, journal: &Journal, devices: &[Device]) {
+pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item = Device>) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
     for device in devices {
-        let (Some(matched), _) = lookup(root, device) else { continue };
+        let (Some(matched), _) = lookup(root, &device) else { continue };
         if matched.quirk.procedure().is_none() {
             continue;
         }
         let name = matched.quirk.name_of(device.id);
-        let mut recorder = Recorder::new(journal, device, name, Trigger::Unit);
+        let mut recorder = Recorder::new(journal, &device, name, Trigger::Unit);
         let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
         let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { continue };
         if state.record().unlocked != Some(device.enumeration_id()) {
             continue;
         }
-        match query(root, device, &matched.quirk, deadline) {
+        match query(root, &device, &matched.quirk, deadline) {
             Ok(said) if said.operating_mode.is_low_power() => {
                 state.record().switched_off = Some(device.enumeration_id())
             }

@@ -42,7 +42,7 @@ pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) ->
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
     let journal = Journal::open(root);
     if options.before_sleep {
-        serve::before_sleep(root, &journal, &devices(root, names)?);
+        serve::before_sleep(root, &journal, devices(root, names)?);
         return Ok(Exit::Fine);
     }
     let devices = match devices(root, names) {
@@ -51,24 +51,24 @@ pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) ->
         found => found?,
     };
     if options.dry_run {
-        return print_plans(root, &devices, &scope, !names.is_empty(), options.output.json, verbose, out);
+        return print_plans(root, devices, &scope, !names.is_empty(), options.output.json, verbose, out);
     }
     let trigger = if options.unit { Trigger::Unit } else { Trigger::Command };
     let mut exit = Exit::Fine;
     let mut reports = Vec::new();
-    for device in &devices {
-        let served = serve::serve(root, &journal, device, &scope, trigger);
+    for device in devices {
+        let served = serve::serve(root, &journal, &device, &scope, trigger);
         exit = exit.max(served.exit(&scope, trigger));
         if served.name.is_none() && served.errors.is_empty() {
             // Devices that were not named, and are no modems, are not worth a word.
             if !names.is_empty() {
                 exit = exit.max(Exit::Failed);
-                eprintln!("{}", no_quirk(device));
+                eprintln!("{}", no_quirk(&device));
             }
             continue;
         }
         if !options.output.json {
-            print_lines(device, &served, out)?;
+            print_lines(&device, &served, out)?;
         }
         if report_errors(&served.errors) == Exit::Invalid {
             eprintln!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id);
@@ -118,7 +118,7 @@ fn no_quirk(device: &Device) -> String {
 
 fn print_plans(
     root: &Root,
-    devices: &[Device],
+    devices: impl Iterator<Item = Device>,
     scope: &Scope,
     are_named: bool,
     json: bool,
@@ -128,16 +128,16 @@ fn print_plans(
     let mut exit = Exit::Fine;
     let mut plans = Vec::new();
     for device in devices {
-        let (matched, errors) = lookup(root, device);
+        let (matched, errors) = lookup(root, &device);
         exit = exit.max(report_errors(&errors));
         let Some(matched) = matched else {
             if are_named && errors.is_empty() {
                 exit = exit.max(Exit::Failed);
-                eprintln!("{}", no_quirk(device));
+                eprintln!("{}", no_quirk(&device));
             }
             continue;
         };
-        let steps = preview(root, device, scope, &matched, verbose)?;
+        let steps = preview(root, &device, scope, &matched, verbose)?;
         let name = matched.quirk.name_of(device.id);
         if json {
             let (port, id) = (device.port.as_str(), device.id.to_string());

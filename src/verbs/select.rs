@@ -3,16 +3,11 @@
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::Error;
-use crate::serve::lookup::lookup;
 
-/// The devices that `names` mean, each once, or all that the database knows.
-pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
+/// The devices that `names` mean, each once, or all that are plugged in, each opened in its turn.
+pub fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Box<dyn Iterator<Item = Device> + 'a>, Error> {
     if names.is_empty() {
-        let is_known = |device: &Device| {
-            let (matched, errors) = lookup(root, device);
-            matched.is_some() || !errors.is_empty()
-        };
-        return Ok(Device::all(root)?.filter(is_known).collect());
+        return Ok(Box::new(Device::all(root)?));
     }
     let mut devices: Vec<Device> = Vec::new();
     for name in names {
@@ -22,5 +17,5 @@ pub fn devices(root: &Root, names: &[String]) -> Result<Vec<Device>, Error> {
             }
         }
     }
-    Ok(devices)
+    Ok(Box::new(devices.into_iter()))
 }

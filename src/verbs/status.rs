@@ -116,10 +116,7 @@ pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl 
     }
     let mut exit = Exit::Fine;
     let mut all = Vec::new();
-    // A stick may have become a device that the database does not know.
-    let devices: Box<dyn Iterator<Item = Device>> =
-        if names.is_empty() { Box::new(Device::all(root)?) } else { Box::new(devices(root, names)?.into_iter()) };
-    for device in devices {
+    for device in devices(root, names)? {
         let (matched, errors) = lookup(root, &device);
         exit = exit.max(report_errors(&errors));
         let came_from = came_from(&device, &state::peek(root, &device.port));
