@@ -83,7 +83,7 @@ pub struct Results {
 impl Results {
     /// Notes how `step` ended on the device `id`. A result "nothing to do" does not hide what an earlier run did; it confirms it.
     pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let at = since_the_epoch();
         let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id.to_string()), confirmed: None };
         if step == StepKind::FccAuth && outcome.is_success() {
             self.radio = Some(result.clone());
@@ -98,19 +98,23 @@ impl Results {
         }
     }
 
-    /// Notes that the device of the last switch came back as another one. Returns the result to report: `Done` if the run
-    /// that sent the message had ended before the device left.
-    pub fn came_back(&mut self) -> StepResult {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    /// Notes that the device of the last switch came back as another one. `left` says so in words. Returns the result to
+    /// report: `Done` if the run that sent the message had ended before the device left.
+    pub fn came_back(&mut self, left: &str) -> StepResult {
         let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
-        switch.confirmed = Some(at);
+        switch.confirmed = Some(since_the_epoch());
         if switch.outcome == StepResult::Done {
             return StepResult::Unchanged;
         }
         switch.outcome = StepResult::Done;
-        "the device left install mode".clone_into(&mut switch.text);
+        left.clone_into(&mut switch.text);
         StepResult::Done
     }
+}
+
+/// The time in seconds since the epoch, for people.
+fn since_the_epoch() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// One device on one port, for the guard against loops.
@@ -465,9 +469,12 @@ mod tests {
         let id = DeviceId { bus: Bus::Usb, vendor: 0x1199, product: 0x0fff };
         let mut results = Results::default();
         results.record(StepKind::Switch, id, StepResult::Unfinished, "the device took the message");
-        assert_eq!([results.came_back(), results.came_back()], [StepResult::Done, StepResult::Unchanged]);
+        assert_eq!(
+            [results.came_back("it left"), results.came_back("it left")],
+            [StepResult::Done, StepResult::Unchanged]
+        );
         let last = &results.last[&StepKind::Switch];
-        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "the device left install mode"));
+        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "it left"));
         assert_eq!(last.id.as_deref(), Some("1199:0fff"));
         assert!(last.confirmed.is_some());
     }

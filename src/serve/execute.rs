@@ -25,6 +25,8 @@ use crate::steps::{configure, fcc_auth, switch};
 /// have the time: the kernel may take many seconds to see that a device left, for example with a file system on its drive.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
+/// The result of a switch.
+pub const LEFT: &str = "the device left install mode";
 /// The remedy for a device that stays in install mode.
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How often a run looks for another way to a port that other programs use.
@@ -80,7 +82,7 @@ fn leave_install_mode(
     state: &mut PortState,
     deadline: Deadline,
 ) -> Outcome {
-    let left = || Outcome::Done("the device left install mode".to_owned());
+    let left = || Outcome::Done(LEFT.to_owned());
     let mut node = match Node::open(root, device) {
         Ok(node) => node,
         // The kernel's own switcher may have been first.

@@ -254,7 +254,7 @@ impl Run<'_> {
         if state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
             if let Some(before) = record::came_from(self.device, state.results()) {
                 let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
-                let result = state.results().came_back();
+                let result = state.results().came_back(execute::LEFT);
                 recorder.report(None, StepKind::Switch, result, text);
             }
         }

@@ -141,7 +141,7 @@ mod tests {
         let (mut port, _modem) = pair();
         let began = Instant::now();
         assert_eq!(port.receive(soon()), Ok(None));
-        assert!((50..20_000).contains(&began.elapsed().as_millis()));
+        assert!((50..500).contains(&began.elapsed().as_millis()));
     }
 
     #[test]
