@@ -57,11 +57,15 @@ pub fn markdown(quirks: &[Quirk]) -> String {
         rows.len()
     );
     for Row { id, name, action, seen, source } in rows {
-        let cell = |text: &str| text.replace('|', "\\|");
         // Writing to a String does not fail.
         let _ = writeln!(text, "| {id} | {} | {} | {seen} | {} |", cell(name), cell(&action), cell(source));
     }
     text + &untried(quirks)
+}
+
+/// Text in a table of Markdown.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }
 
 /// The modems whose unlock is known from other sources than hardware.
@@ -70,7 +74,7 @@ fn untried(quirks: &[Quirk]) -> String {
     let mut ids: Vec<String> = quirks
         .iter()
         .filter(is_untried)
-        .flat_map(|quirk| quirk.ids().map(|id| format!("| {id} | {} |\n", quirk.name_of(id).replace('|', "\\|"))))
+        .flat_map(|quirk| quirk.ids().map(|id| format!("| {id} | {} |\n", cell(quirk.name_of(id)))))
         .collect();
     ids.sort_unstable();
     format!(

@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 
+use crate::devices::escaped;
+
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vm/scenarios/50-operator");
 const STAGES: [&str; 5] = ["install-mode", "locked", "broken-policy", "to-do", "online"];
 const LINE: usize = 18;
@@ -40,7 +42,7 @@ fn picture(stage: &str) -> Result<String, Box<dyn Error>> {
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#1b1f24\"/>\n"
     );
     for (row, (class, line)) in lines.iter().enumerate() {
-        let line = line.replace('&', "&amp;").replace('<', "&lt;");
+        let line = escaped(line);
         if !line.is_empty() {
             let y = row * LINE + 25;
             writeln!(svg, "<text x=\"12\" y=\"{y}\" class=\"{class}\" xml:space=\"preserve\">{line}</text>")?;
