@@ -60,7 +60,7 @@ impl Composition {
     }
 
     /// Interfaces as Sierra numbers them: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM. EM919x and EM929x: 0 and 1
-    /// MBIM, 3 AT, 4 DM (Linux commit df3414b0a245); nobody has shown their other interfaces.
+    /// MBIM, 3 AT, 4 DM (Linux commit df3414b0a245). Their other interfaces are not known.
     pub fn configurations(&self, dialect: Dialect) -> Vec<Configuration> {
         if dialect == Dialect::Sierra91 {
             let has = |bit| self.masks.iter().any(|mask| mask & bit != 0);

@@ -23,8 +23,7 @@ pub enum Role {
 pub struct Configuration {
     pub bytes: Vec<u8>,
     pub roles: Vec<(u8, Role)>,
-    /// Endpoints given out so far: of both directions, each number once.
-    /// Addresses of its endpoints.
+    /// Addresses of the endpoints that it was built with: each number once while there are enough.
     addresses: Vec<u8>,
 }
 
