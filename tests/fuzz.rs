@@ -1,6 +1,7 @@
 //! The fuzz targets on their corpus and on noise made of it, without a fuzzer: so that they are never left behind.
 
 #[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "it is a library in fuzz/")]
 mod targets;
 
 use std::fs;

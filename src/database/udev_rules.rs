@@ -56,13 +56,13 @@ LABEL="wwan_quirks_end"
 "#;
 /// The package's rules, and the administrator's rules for other IDs. The administrator's have a name of their own, because
 /// a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
-pub const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
+pub(crate) const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
 
 /// Products on a line: udev reads lines of up to 16 KiB, people shorter ones.
 const PRODUCTS: usize = 16;
 
 /// The rules for `quirks`, which run `program`.
-pub fn text(quirks: &[Quirk], program: &Path) -> String {
+pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
     let mut text = HEAD.to_owned();
     let device = of_vendors(quirks, |quirk| Event::Device.concerns(quirk));
     let mut known = of_vendors(quirks, |_| true);
@@ -148,11 +148,11 @@ impl Event {
 
 /// The IDs that rules name, and the subsystems for which they do.
 #[derive(Debug, Default)]
-pub struct RuledIds(BTreeSet<(Event, DeviceId, Option<Subsystem>)>);
+pub(crate) struct RuledIds(BTreeSet<(Event, DeviceId, Option<Subsystem>)>);
 
 impl RuledIds {
     /// Of the rules that are installed below `root`; none where there are none.
-    pub fn installed(root: &Root) -> Option<RuledIds> {
+    pub(crate) fn installed(root: &Root) -> Option<RuledIds> {
         let directories =
             ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
         let read = |name| directories.iter().find_map(|path| fs::read_to_string(root.at(path).join(name)).ok());
@@ -161,7 +161,7 @@ impl RuledIds {
     }
 
     /// Of rules as [`text`] writes them.
-    pub fn read(rules: &str) -> RuledIds {
+    pub(crate) fn read(rules: &str) -> RuledIds {
         let mut ruled = BTreeSet::new();
         let mut event = None;
         for line in rules.lines() {
@@ -188,7 +188,7 @@ impl RuledIds {
     }
 
     /// Whether the events that `quirk` needs for `id` are named.
-    pub fn covers(&self, quirk: &Quirk, id: DeviceId) -> bool {
+    pub(crate) fn covers(&self, quirk: &Quirk, id: DeviceId) -> bool {
         let subsystem = subsystem_of(quirk);
         let is_ruled = |event| {
             let named = |subsystem| self.0.contains(&(event, id, subsystem));

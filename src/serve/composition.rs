@@ -22,7 +22,7 @@ use crate::steps::composition::{self, Exchange, Request};
 const RECORDING: Duration = Duration::from_secs(10);
 
 /// One conversation with the modem.
-pub struct Conversed {
+pub(crate) struct Conversed {
     pub device: Device,
     /// The modem's name in the database, or its own.
     pub name: String,
@@ -33,7 +33,7 @@ pub struct Conversed {
 }
 
 /// Shows the composition of `device`, or sets the one that is wanted. The errors did not keep it from that.
-pub fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
+pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
     let (compositions, errors) = Compositions::load(root);
     let mut errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
     let (mut all, mut next) = (Vec::new(), Some(device));

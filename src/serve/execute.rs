@@ -26,7 +26,7 @@ use crate::steps::{configure, fcc_auth, switch};
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
 /// The result of a switch.
-pub const LEFT: &str = "the device left install mode";
+pub(crate) const LEFT: &str = "the device left install mode";
 /// The remedy for a device that stays in install mode.
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How often a run looks for another way to a port that other programs use.
@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
 
 /// Carries out `action` by `deadline`. `attempt` says how often that was done before.
-pub fn execute(
+pub(crate) fn execute(
     root: &Root,
     device: &Device,
     action: &Action,

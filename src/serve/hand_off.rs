@@ -18,7 +18,7 @@ use crate::serve::event::Scope;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 
-pub enum Successor {
+pub(crate) enum Successor {
     /// This run has the time itself.
     None,
     Unit(String),
@@ -28,7 +28,7 @@ pub enum Successor {
 
 impl Successor {
     /// Prepares who continues after an event on `device`.
-    pub fn prepare(root: &Root, device: &Device, trigger: Trigger) -> Successor {
+    pub(crate) fn prepare(root: &Root, device: &Device, trigger: Trigger) -> Successor {
         if !trigger.is_event() {
             return Successor::None;
         }
@@ -42,7 +42,7 @@ impl Successor {
         })
     }
 
-    pub fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         match self {
             Successor::None => None,
             Successor::Unit(name) => Some(name),
@@ -51,7 +51,7 @@ impl Successor {
     }
 
     /// Lets the process continue. The unit is started by udev's rules.
-    pub fn go_on(self) {
+    pub(crate) fn go_on(self) {
         if let Successor::Process(mut word) = self {
             if let Err(error) = word.write_all(b"!") {
                 log::warn!("the background process does not continue: {error}");

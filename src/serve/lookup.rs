@@ -16,7 +16,7 @@ pub struct MatchedDevice {
 
 /// The quirk and the policy for `device`, and what is wrong with the files that concern it. No quirk if the database
 /// does not know the device.
-pub fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
+pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
     let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));
     let mut errors: Vec<Error> = found.errors.into_iter().map(Error::from).collect();
     let Some(quirk) = found.quirk else { return (None, errors) };

@@ -93,7 +93,8 @@ pub enum PlanStep {
 }
 
 /// How a person lets the kernel use a device.
-pub const AUTHORIZE: &str = "allow it (`usbguard allow-device`, or write 1 to the file `authorized` of the device)";
+pub(crate) const AUTHORIZE: &str =
+    "allow it (`usbguard allow-device`, or write 1 to the file `authorized` of the device)";
 
 impl PlanStep {
     pub fn step(&self) -> StepKind {
@@ -130,7 +131,7 @@ impl fmt::Display for PlanStep {
 }
 
 /// The steps of the quirk in this scope, in their order.
-pub fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved) -> Vec<PlanStep> {
+pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved) -> Vec<PlanStep> {
     let mut planned = Vec::new();
     for step in &quirk.steps {
         match (step, scope) {

@@ -12,7 +12,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::trigger::Trigger;
 use crate::serve::{Served, StepReport};
 
-pub struct Recorder<'a> {
+pub(crate) struct Recorder<'a> {
     journal: &'a Journal,
     device: &'a Device,
     trigger: Trigger,
@@ -22,18 +22,18 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
+    pub(crate) fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
         let served = Served { name: Some(name.to_owned()), ..Served::default() };
         Recorder { journal, device, trigger, becomes: None, served }
     }
 
     /// Names in the report of a switch what the device becomes.
-    pub fn expect(&mut self, becomes: Option<String>) {
+    pub(crate) fn expect(&mut self, becomes: Option<String>) {
         self.becomes = becomes;
     }
 
     /// Records how a step ended. A run without the lock of the port passes no state.
-    pub fn report(&mut self, state: Option<&mut PortState>, step: StepKind, result: StepResult, text: String) {
+    pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, result: StepResult, text: String) {
         if let Some(state) = state {
             state.results().record(step, self.device.id, result, &text);
         }
@@ -48,13 +48,13 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records why the run ended early.
-    pub fn error(&mut self, error: Error) {
+    pub(crate) fn error(&mut self, error: Error) {
         let message = format!("{} {}: {}", self.device.port, self.device.id, first_line(&error.chain()));
         send(self.journal, self.device, self.trigger, kind(&error), &message, None);
         self.served.errors.push(error);
     }
 
-    pub fn finish(self) -> Served {
+    pub(crate) fn finish(self) -> Served {
         self.served
     }
 
@@ -66,7 +66,7 @@ impl<'a> Recorder<'a> {
 }
 
 /// The ID that `device` had before a switch made it come back as it is now. `results` are those of its port.
-pub fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
+pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
     // A device may leave after the run that sent the message has ended.
     let was_sent =
         |last: &&LastResult| matches!(last.outcome, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
@@ -80,7 +80,7 @@ pub fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
 }
 
 /// Records that files which concern `device` are invalid: nothing is done, because one of them may say so.
-pub fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
+pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
     for error in &errors {
         let text = first_line(&error.chain()).to_owned();
         let message = format!("{} {}: {text}; no action: fix the database or policy first", device.port, device.id);

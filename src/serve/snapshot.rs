@@ -13,7 +13,7 @@ use crate::serve::trigger::Trigger;
 
 /// As much as the steps of the quirk need in this scope.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The kernel may use the device (`authorized`).
     pub authorized: bool,
     /// The descriptors, or why they cannot be read. `None` if no step needs them.
@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub used_by: Option<String>,
 }
 
-pub fn snapshot(
+pub(crate) fn snapshot(
     root: &Root,
     device: &Device,
     quirk: &Quirk,
@@ -69,7 +69,7 @@ pub fn snapshot(
 }
 
 /// The ports that can carry `procedure`, or any conversation with the modem if it has none.
-pub fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Vec<ControlPort>, DeviceError> {
+pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Vec<ControlPort>, DeviceError> {
     if device.id.bus == Bus::Pci {
         let is_wanted = |port: &ControlPort| match procedure {
             Some(procedure) => Protocol::of_port(port) == procedure.wwan_protocol(),

@@ -8,7 +8,7 @@ use crate::modem::access::Sharing;
 /// Of ModemManager's 5 s, what is left after starting and ending a process.
 const MODEM_MANAGER: Duration = Duration::from_millis(4500);
 /// What the look before sleep may take for all modems together.
-pub const BEFORE_SLEEP: Duration = Duration::from_millis(700);
+pub(crate) const BEFORE_SLEEP: Duration = Duration::from_millis(700);
 
 /// Who asked for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

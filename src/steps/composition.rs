@@ -34,7 +34,7 @@ const QUESTION: Duration = Duration::from_secs(10);
 
 /// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// How it was asked: `QMI`, `QMI in MBIM`, or the AT command.
     pub by: String,
     pub family: Provenance,
@@ -52,7 +52,7 @@ pub struct Reading {
 
 /// How the modem starts again with a new composition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
+pub(crate) enum Restart {
     OnRequest,
     /// Setting a composition restarts it.
     BySetting,
@@ -61,7 +61,7 @@ pub enum Restart {
 }
 
 /// One way to ask a modem about its composition.
-pub trait Dialogue {
+pub(crate) trait Dialogue {
     /// What the modem has, and what it lists. `wanted` matters for values that are too many to list.
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault>;
 
@@ -74,7 +74,7 @@ pub trait Dialogue {
 
 /// Why a composition was not read or set.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("the modem refused the password")]
@@ -97,7 +97,7 @@ pub enum Fault {
 
 impl Fault {
     /// Whether the modem reports that it knows no compositions on this port.
-    pub fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         match self {
             Fault::Session(SessionError::At { .. }) => false,
             Fault::Session(error) => error.is_unsupported(),
@@ -106,7 +106,7 @@ impl Fault {
     }
 
     /// With what a person can do about it.
-    pub fn failure(self) -> Failure {
+    pub(crate) fn failure(self) -> Failure {
         let remedy = match &self {
             Fault::Refused(failure) => failure.remedy.clone(),
             Fault::NotReset { .. } => "power it off and on".to_owned(),
@@ -137,7 +137,7 @@ impl Fault {
 
 /// The result of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     pub reading: Reading,
     /// The composition that was asked for, if one was.
     pub chosen: Option<Composition>,
@@ -149,7 +149,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// The command that reverts what was set, on the modem at `device`'s port.
-    pub fn way_back(&self, device: &Device) -> Option<String> {
+    pub(crate) fn way_back(&self, device: &Device) -> Option<String> {
         let had = &self.reading.current;
         self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
         // A DirectIP modem becomes a modem of other values.
@@ -166,7 +166,7 @@ impl Exchange {
 
 /// What is asked of the modem.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub(crate) struct Request {
     pub wanted: Option<Wanted>,
     /// Whether a composition without AT port is allowed.
     pub no_at_port: bool,
@@ -177,7 +177,7 @@ pub struct Request {
 
 /// Reads the composition of `device`, and sets another one if one is wanted that the modem does not have yet, and may
 /// have. If it restarts, waits for its return. The outcome is `None` if the composition was only read.
-pub fn run(
+pub(crate) fn run(
     root: &Root,
     device: &Device,
     compositions: &Compositions,
@@ -303,7 +303,7 @@ fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Compos
 }
 
 /// `8 (mbim: dm nmea at mbim)`.
-pub fn describe(composition: &Composition) -> String {
+pub(crate) fn describe(composition: &Composition) -> String {
     let Composition { value, layout, configurations, .. } = composition;
     match (configurations.is_empty(), layout.as_str()) {
         (true, _) => format!("{value} (not known)"),

@@ -13,7 +13,13 @@ use crate::outcome::{Failure, Outcome};
 ///
 /// The kernel does not return from the write while the modem or a driver of it is slow, and no signal interrupts it.
 /// After `deadline` the write continues without this process.
-pub fn run(device: &Device, from: Option<u8>, to: u8, unconfigured: Option<Duration>, deadline: Deadline) -> Outcome {
+pub(crate) fn run(
+    device: &Device,
+    from: Option<u8>,
+    to: u8,
+    unconfigured: Option<Duration>,
+    deadline: Deadline,
+) -> Outcome {
     if unconfigured.is_some() {
         // Defer termination signals until a configuration is active again.
         if let Err(error) = sys::catch_stop_signals() {

@@ -37,7 +37,7 @@ struct StepLine {
 }
 
 /// Serves the devices named, or all that the database knows.
-pub fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let names = &options.devices.device;
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
     let journal = Journal::open(root);

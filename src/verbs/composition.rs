@@ -16,7 +16,7 @@ use crate::verbs::cli::Setting;
 use crate::verbs::output::{print_json, report_errors};
 
 /// Shows the composition of the named modem, and sets another one if `setting` has a value.
-pub fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let Setting { value, no_at_port, reset, password } = setting;
     let request = Request { wanted: value, no_at_port, reset, password };
     let (all, errors) = serve_composition(root, Device::one_named(root, name)?, &request);

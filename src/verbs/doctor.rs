@@ -95,7 +95,7 @@ impl Diagnosis {
 }
 
 /// Prints all problems. The exit status is [`Exit::Failed`] if there is one.
-pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
     let (quirks, errors) = quirks::all(root);
     let (_, policy_errors) = Policy::load(root);

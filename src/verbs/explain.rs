@@ -18,7 +18,7 @@ use crate::serve::{NO_ACTION, preview};
 use crate::verbs::output::{print_json, report_errors};
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
-pub fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (explained, errors) = match (Device::named(root, name), name.parse::<DeviceId>()) {
         (Ok(devices), _) => {
             let (mut explained, mut all_errors) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ use crate::serve::serve;
 
 /// Serves the event. Prints the properties that the udev rules import, `WWAN_QUIRKS` and `WWAN_QUIRKS_PORT`, if there
 /// is a result. Errors before the modem is known also go to the journal, because udev discards standard error.
-pub fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     let journal = Journal::open(root);
     let (event, device) = match find(root) {
         Ok(Some(found)) => found,

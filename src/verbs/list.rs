@@ -11,7 +11,7 @@ use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
-pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
     if json {
         let entries: Vec<Value> = quirks.iter().map(entry).collect();

@@ -22,14 +22,14 @@ struct Envelope<'a, T> {
 }
 
 /// Prints the envelope of `verb` with the keys of `body`, which must be a struct or a JSON object.
-pub fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize) -> Result<(), Error> {
+pub(crate) fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize) -> Result<(), Error> {
     serde_json::to_writer_pretty(&mut *out, &Envelope { schema: SCHEMA, verb, body })?;
     writeln!(out)?;
     Ok(())
 }
 
 /// Prints every error to standard error. Returns the highest exit status.
-pub fn report_errors<E: Borrow<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
+pub(crate) fn report_errors<E: Borrow<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
     errors.into_iter().fold(Exit::Fine, |exit, error| {
         let error = error.borrow();
         eprintln!("wwan-quirks: {}", error.chain());

@@ -26,7 +26,7 @@ const DIGITS: usize = 10;
 const LINES: &str = "20";
 
 /// Prints the report on one device.
-pub fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let device = Device::one_named(root, name)?;
     let serial = device.serial().unwrap_or_default();
     let lines = lines(root, &device)?;

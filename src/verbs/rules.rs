@@ -11,7 +11,7 @@ use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the rules, or nothing if a file of the database has an error.
-pub fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
     // A caller may redirect the output into /etc/udev/rules.d: rules for a part of the database must not land there.
     if !errors.is_empty() {

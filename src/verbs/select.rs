@@ -5,7 +5,7 @@ use crate::modem::device::Device;
 use crate::serve::error::Error;
 
 /// The devices that `names` mean, each once, or all that are plugged in, each opened in its turn.
-pub fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Box<dyn Iterator<Item = Device> + 'a>, Error> {
+pub(crate) fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Box<dyn Iterator<Item = Device> + 'a>, Error> {
     if names.is_empty() {
         return Ok(Box::new(Device::all(root)?));
     }

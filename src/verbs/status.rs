@@ -108,7 +108,7 @@ struct Answer {
 const QUERY: Duration = Duration::from_secs(5);
 
 /// Prints the status of the devices named, or of all that the database knows.
-pub fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     if ask {
         if let Err(error) = sys::catch_stop_signals() {
             log::warn!("a signal would leave a modem unclean: {error}");

@@ -9,13 +9,13 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A command that runs the program.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     command(env!("CARGO_BIN_EXE_wwan-quirks"))
 }
 
 /// A command that runs `program`, which was built together with the tests. If this machine cannot run it, the variable
 /// `TEST_RUNNER` holds an emulator and its arguments.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let runner = std::env::var("TEST_RUNNER").unwrap_or_default();
     let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_ref()]);
     let mut command = Command::new(words.next().unwrap());
@@ -23,11 +23,11 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-pub struct Root(pub PathBuf);
+pub(crate) struct Root(pub PathBuf);
 
 impl Root {
     /// A fresh root that holds the shipped database and policy.
-    pub fn new() -> Root {
+    pub(crate) fn new() -> Root {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wwan-quirks-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let root = Root(std::env::temp_dir().join(name));
@@ -55,22 +55,22 @@ impl Root {
         root
     }
 
-    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
         let path = self.0.join(path.trim_start_matches('/'));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.0.join(path.trim_start_matches('/'))).unwrap()
     }
 
-    pub fn policy(&self, text: &str) {
+    pub(crate) fn policy(&self, text: &str) {
         self.write("etc/wwan-quirks/config.toml", text);
     }
 
     /// Puts a USB device on `port`; its sysfs directory below the root.
-    pub fn plug(&self, port: &str, id: &str, descriptors: &[u8]) -> String {
+    pub(crate) fn plug(&self, port: &str, id: &str, descriptors: &[u8]) -> String {
         let (vendor, product) = id.split_once(':').unwrap();
         let directory = format!("/sys/devices/pci0000:00/usb1/{port}");
         let attribute = |name: &str, text: &str| self.write(&format!("{directory}/{name}"), text);
@@ -91,7 +91,7 @@ impl Root {
     }
 
     /// Gives the modem on `port` a control port, bound to `driver`.
-    pub fn control_port(&self, port: &str, interface: &str, driver: &str, name: &str) {
+    pub(crate) fn control_port(&self, port: &str, interface: &str, driver: &str, name: &str) {
         let directory = format!("/sys/devices/pci0000:00/usb1/{port}/{port}:{interface}");
         let number = interface.split_once('.').unwrap().1;
         self.write(&format!("{directory}/bInterfaceNumber"), format!("{:02x}\n", number.parse::<u8>().unwrap()));
@@ -104,7 +104,7 @@ impl Root {
     }
 
     /// Gives the modem on `port` a tty, as the option driver makes one.
-    pub fn tty(&self, port: &str, interface: &str, name: &str) {
+    pub(crate) fn tty(&self, port: &str, interface: &str, name: &str) {
         let directory = format!("/sys/devices/pci0000:00/usb1/{port}/{port}:{interface}");
         let number = interface.split_once('.').unwrap().1;
         self.write(&format!("{directory}/bInterfaceNumber"), format!("{:02x}\n", number.parse::<u8>().unwrap()));
@@ -115,7 +115,7 @@ impl Root {
     }
 
     /// Puts a PCI function at `address`, behind a root port. `id` is `VVVV:DDDD SVVV:SDDD`. Returns its sysfs directory.
-    pub fn pci(&self, address: &str, id: &str, driver: &str) -> String {
+    pub(crate) fn pci(&self, address: &str, id: &str, driver: &str) -> String {
         let domain = address.split(':').next().unwrap();
         let bridge = format!("/sys/devices/pci{domain}:00/{domain}:00:1c.6");
         let directory = format!("{bridge}/{address}");
@@ -138,7 +138,7 @@ impl Root {
 
     /// Gives a device a WWAN port `wwan0` + `name`. `parent` is the sysfs directory of the function, or of a device on it.
     /// Returns the DEVPATH of the port.
-    pub fn wwan_port(&self, parent: &str, name: &str) -> String {
+    pub(crate) fn wwan_port(&self, parent: &str, name: &str) -> String {
         let port = format!("wwan0{name}");
         let directory = format!("{parent}/wwan/wwan0/{port}");
         self.write(
@@ -151,12 +151,12 @@ impl Root {
     }
 
     /// Runs the program on this root.
-    pub fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with(arguments, &[])
     }
 
     /// Runs the hook on an event with this environment alone.
-    pub fn hook(&self, environment: &[(&str, &str)]) -> Ended {
+    pub(crate) fn hook(&self, environment: &[(&str, &str)]) -> Ended {
         self.run_with(&["hook"], environment)
     }
 
@@ -174,7 +174,7 @@ impl Drop for Root {
 }
 
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -190,13 +190,13 @@ impl From<Output> for Ended {
     }
 }
 
-pub fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
     bytes.extend(configurations.concat());
     bytes
 }
 
-pub fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
     let body = interfaces.concat();
     let total = (9 + body.len()) as u16;
     let mut bytes = vec![9, 2, total as u8, (total >> 8) as u8, interfaces.len() as u8, value, 0, 0xe0, 0];
@@ -204,7 +204,7 @@ pub fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
+pub(crate) fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
     let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
     for (address, attributes) in endpoints {
         bytes.extend([7, 5, *address, *attributes, 0, 2, 0]);
@@ -213,7 +213,7 @@ pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> 
 }
 
 /// An MC7710: 1 = QMI on interface 8, 2 = MBIM.
-pub fn mc7710() -> Vec<u8> {
+pub(crate) fn mc7710() -> Vec<u8> {
     let control = [(0x81, 3), (0x82, 2), (0x02, 2)];
     let vendor = [0xff, 0xff, 0xff];
     let qmi = [interface(3, vendor, &control), interface(8, vendor, &control)];
@@ -222,12 +222,12 @@ pub fn mc7710() -> Vec<u8> {
 }
 
 /// TRU-Install: mass storage on interface 9, the only one.
-pub fn install_mode() -> Vec<u8> {
+pub(crate) fn install_mode() -> Vec<u8> {
     device(&[configuration(1, &[interface(9, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])])])
 }
 
 /// A stick with mass storage in its first configurations, and MBIM in the last one.
-pub fn mbim_behind_storage(storages: u8) -> Vec<u8> {
+pub(crate) fn mbim_behind_storage(storages: u8) -> Vec<u8> {
     let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
     let mbim = [interface(0, [2, 0x0e, 0], &[(0x81, 3)]), interface(1, [10, 0, 2], &[(0x82, 2), (0x02, 2)])];
     let mut configurations: Vec<_> = (1..=storages).map(|value| configuration(value, &storage)).collect();
@@ -236,12 +236,12 @@ pub fn mbim_behind_storage(storages: u8) -> Vec<u8> {
 }
 
 /// Two configurations of mass storage, and no function of a modem in either.
-pub fn two_of_storage() -> Vec<u8> {
+pub(crate) fn two_of_storage() -> Vec<u8> {
     let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
     device(&[configuration(1, &storage), configuration(2, &storage)])
 }
 
 /// A printer-like interface that hears on one endpoint and never answers.
-pub fn without_answer() -> Vec<u8> {
+pub(crate) fn without_answer() -> Vec<u8> {
     device(&[configuration(1, &[interface(0, [7, 1, 1], &[(0x01, 2)])])])
 }

@@ -47,7 +47,7 @@ fn action(step: &Step) -> String {
     }
 }
 
-pub fn markdown(quirks: &[Quirk]) -> String {
+pub(crate) fn markdown(quirks: &[Quirk]) -> String {
     let rows = rows(quirks);
     let mut text = format!(
         "# Devices\n\n<!-- Generated from the database by `make pages`. -->\n\n{INTRO}\n\n[devices.html](devices.html) is the same \
@@ -86,7 +86,7 @@ fn untried(quirks: &[Quirk]) -> String {
 }
 
 /// One page without any other file.
-pub fn html(quirks: &[Quirk]) -> String {
+pub(crate) fn html(quirks: &[Quirk]) -> String {
     let mut body = String::new();
     let rows = rows(quirks);
     for Row { id, name, action, seen, source } in &rows {
@@ -96,7 +96,7 @@ pub fn html(quirks: &[Quirk]) -> String {
     PAGE.replace("COUNT", &rows.len().to_string()).replace("ROWS", &body)
 }
 
-pub fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

@@ -14,7 +14,7 @@ const LINE: usize = 18;
 const CHARACTER: usize = 79;
 
 /// The pictures: file name and text of each.
-pub fn all() -> Result<Vec<(String, String)>, Box<dyn Error>> {
+pub(crate) fn all() -> Result<Vec<(String, String)>, Box<dyn Error>> {
     STAGES.into_iter().map(|stage| Ok((format!("{stage}.svg"), picture(stage)?))).collect()
 }
 

@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
 
-    pub const SHIPPED: &str = include_str!("../../../config/compositions.toml");
+    pub(super) const SHIPPED: &str = include_str!("../../../config/compositions.toml");
 
     pub fn shipped() -> Compositions {
         parse(Path::new("config/compositions.toml"), SHIPPED).unwrap_or_else(|errors| panic!("{errors:?}"))

@@ -129,7 +129,7 @@ fn find(text: &str, part: &str) -> Option<usize> {
 }
 
 /// What can be a value of a composition. A line of another kind has other characters.
-pub fn is_value(text: &str) -> bool {
+pub(crate) fn is_value(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b',' | b';'))

@@ -38,7 +38,7 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::E
 }
 
 /// The bits that a modem's AT!USBCOMP=? lists, by their names in small letters.
-pub type Bits = BTreeMap<String, u32>;
+pub(crate) type Bits = BTreeMap<String, u32>;
 
 impl Sierra {
     /// Whether modems of this ID know these compositions.

@@ -16,7 +16,7 @@ pub struct Finding<'a> {
 }
 
 /// The errors in `quirks`, which are in the order of their files. An entry may override one in a lower layer.
-pub fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'a>> {
+pub(crate) fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'a>> {
     let mut findings = Vec::new();
     let mut entries: BTreeMap<DeviceId, Vec<&Quirk>> = BTreeMap::new();
     for quirk in quirks {

@@ -11,7 +11,7 @@ const COMMAND: usize = 15;
 
 /// The fields of a command 0x11.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rewind {
+pub(crate) struct Rewind {
     /// 00 Windows, 10 Mac, 20 Linux, 30 gateway.
     #[doc(alias = "bPcType")]
     pub host: u8,
@@ -29,7 +29,7 @@ pub struct Rewind {
 
 impl Rewind {
     /// The fields of `message`, if it is this command.
-    pub fn decode(message: &Bytes) -> Option<Rewind> {
+    pub(crate) fn decode(message: &Bytes) -> Option<Rewind> {
         let command = message.0.get(COMMAND..).filter(|_| message.is_cbw())?;
         let &[0x11, 0x06, host, _, _, new_id, keep_cd, profile, green, ..] = command else { return None };
         let is_set = |field| field == 1;
@@ -43,7 +43,7 @@ impl Rewind {
     }
 
     /// The command that `switch` consists of.
-    pub fn of(switch: &Switch) -> Option<Rewind> {
+    pub(crate) fn of(switch: &Switch) -> Option<Rewind> {
         let [Op::Bulk(message)] = switch.ops() else { return None };
         Rewind::decode(message)
     }

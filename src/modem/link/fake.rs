@@ -98,7 +98,7 @@ impl<M: Modem> Link for M {
 }
 
 /// A modem that knows some AT commands, by their answers without `OK`. It wants the password of `AT!ENTERCND` first.
-pub struct AtModem<'a> {
+pub(crate) struct AtModem<'a> {
     answers: Vec<(&'a str, &'a str)>,
     password: &'a str,
     is_open: bool,
@@ -107,7 +107,7 @@ pub struct AtModem<'a> {
 }
 
 impl<'a> AtModem<'a> {
-    pub fn new(password: &'a str, answers: &[(&'a str, &'a str)]) -> AtModem<'a> {
+    pub(crate) fn new(password: &'a str, answers: &[(&'a str, &'a str)]) -> AtModem<'a> {
         let is_open = password.is_empty();
         AtModem { answers: answers.to_vec(), password, is_open, seen: Vec::new(), port: Port::default() }
     }

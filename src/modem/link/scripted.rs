@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Face {
+pub(crate) enum Face {
     Qmi,
     Mbim,
 }
@@ -17,9 +17,9 @@ pub enum Face {
 /// What a transfer takes, so that time passes for a host that never waits.
 const TRANSFER: Duration = Duration::from_micros(20);
 
-pub const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
-pub const APPS: &str = "01.00.00.01";
-pub const IMEI: &str = "359072060000001";
+pub(crate) const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
+pub(crate) const APPS: &str = "01.00.00.01";
+pub(crate) const IMEI: &str = "359072060000001";
 /// What it expects in version 2, with `foxc` as the magic, and with `FDE1` and `FDE2`, made by md5sum.
 const FOXCONN_DIGEST: &str = "9845966bd27f97813370fdbad8bc6ad7";
 /// What it asks, and the bytes that it takes for an answer.
@@ -28,7 +28,7 @@ const RESPONSE: [u8; 4] = [0x81, 0xf8, 0x1c, 0x40];
 const FDE1_DIGEST: &str = "1ae2556ec73aea8b79413f46485ced65";
 const FDE2_DIGEST: &str = "2aba8cbeefd971eeb8a422e91f872e64";
 
-pub struct Modem {
+pub(crate) struct Modem {
     pub face: Face,
     // What it is.
     pub mode: u8,
@@ -119,7 +119,7 @@ pub struct Modem {
 
 impl Modem {
     /// A locked modem without faults.
-    pub fn locked(face: Face) -> Modem {
+    pub(crate) fn locked(face: Face) -> Modem {
         Modem {
             face,
             mode: 1,
@@ -178,11 +178,11 @@ impl Modem {
     }
 
     /// An answer to an earlier host that can be read now.
-    pub fn send_late(&mut self, answer: Vec<u8>) {
+    pub(crate) fn send_late(&mut self, answer: Vec<u8>) {
         self.waiting.push_back((clock::now(), answer));
     }
 
-    pub fn count(&self, id: u16) -> usize {
+    pub(crate) fn count(&self, id: u16) -> usize {
         self.seen.iter().filter(|seen| **seen == id).count()
     }
 

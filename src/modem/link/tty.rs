@@ -14,14 +14,14 @@ use std::path::Path;
 
 /// A tty without echo, line discipline or flow control. On drop, it restores the settings.
 #[derive(Debug)]
-pub struct Tty {
+pub(crate) struct Tty {
     stream: Stream,
     before: Termios,
     closing: PromptClose,
 }
 
 impl Tty {
-    pub fn open(path: &Path, number: DeviceNumber) -> Result<Tty, OpenError> {
+    pub(crate) fn open(path: &Path, number: DeviceNumber) -> Result<Tty, OpenError> {
         let file = open_node(path, number)?;
         Tty::over(file).map_err(|errno| match errno {
             Errno::EIO | Errno::ENXIO | Errno::ENODEV => OpenError::Gone { path: path.to_owned() },

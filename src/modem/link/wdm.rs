@@ -23,7 +23,7 @@ use std::path::Path;
 const USUAL_MAX_COMMAND: u16 = 4096;
 
 #[derive(Debug)]
-pub struct Wdm {
+pub(crate) struct Wdm {
     file: File,
     buffer: Box<[u8]>,
     /// The number of stop requests that this port has reported.
@@ -33,7 +33,7 @@ pub struct Wdm {
 
 impl Wdm {
     /// Opens the node. This takes as long as the kernel needs to resume the modem.
-    pub fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
+    pub(crate) fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
         let file = open_node(path, number)?;
         Wdm::over(file).map_err(|errno| OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) })
     }

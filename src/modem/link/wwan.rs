@@ -19,7 +19,7 @@ use crate::modem::device::DeviceNumber;
 ///
 /// # Errors
 /// `NotReady` if the modem does not let its port be opened, or not in time.
-pub fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
+pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
     let opened = sys::open_abandonable(deadline, || open_path(path)).unwrap_or(Err(Errno::ETIMEDOUT));
     let Opened { file, keeper } = opened.map_err(|errno| match errno {
         // Of MHI and iosm, while the modem's firmware is not in its operating mode, or does not answer.

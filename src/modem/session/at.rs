@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long late answers are discarded after a command was repeated.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
-pub struct Conversation<'p> {
+pub(crate) struct Conversation<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
     deadline: Deadline,
@@ -19,7 +19,7 @@ pub struct Conversation<'p> {
 
 impl<'p> Conversation<'p> {
     /// Repeats `ATE0` until the modem answers. This also turns the echo off.
-    pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
+    pub(crate) fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
         let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(CLEANUP_RESERVE) };
         let (by, mut tries) = (conversation.deadline, 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
@@ -40,19 +40,19 @@ impl<'p> Conversation<'p> {
     }
 
     /// Gives the conversation another deadline.
-    pub fn extend(&mut self, deadline: Deadline) {
+    pub(crate) fn extend(&mut self, deadline: Deadline) {
         self.deadline = deadline.minus(CLEANUP_RESERVE);
     }
 
     /// Sends a command once and returns the lines before the result code. It is not repeated, because an answer does
     /// not name its command. `name` is for messages.
-    pub fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {
+    pub(crate) fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {
         self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
     }
 
     /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values. Results without a line of this name may be those of
     /// earlier commands, whose answers came late.
-    pub fn read(&mut self, name: &'static str) -> Result<Vec<String>, SessionError> {
+    pub(crate) fn read(&mut self, name: &'static str) -> Result<Vec<String>, SessionError> {
         let mut answer = self.exchange(name, &format!("AT{name}?"), self.deadline);
         let (mut until, mut refused) = (self.deadline, None);
         loop {
@@ -74,7 +74,7 @@ impl<'p> Conversation<'p> {
     }
 
     /// What is left for commands.
-    pub fn remaining(&self) -> Duration {
+    pub(crate) fn remaining(&self) -> Duration {
         self.deadline.remaining()
     }
 

@@ -13,9 +13,9 @@ use log::debug;
 use std::path::Path;
 
 /// The names of requests in messages.
-pub const OPEN: &str = "MBIM open";
-pub const CLOSE: &str = "MBIM close";
-pub const PROXY: &str = "mbim-proxy configuration";
+pub(crate) const OPEN: &str = "MBIM open";
+pub(crate) const CLOSE: &str = "MBIM close";
+pub(crate) const PROXY: &str = "mbim-proxy configuration";
 
 /// A command of a service, and its name in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Command {
 }
 
 /// The only command of the QMI service.
-pub const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
+pub(crate) const QMI: Command = Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, name: "QMI in MBIM" };
 
 /// The first message to mbim-proxy.
 const PROXY_CONFIGURATION: Command =

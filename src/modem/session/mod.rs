@@ -2,10 +2,10 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-pub mod at;
-pub mod mbim;
-pub mod qmi;
-pub mod xmm;
+pub(crate) mod at;
+pub(crate) mod mbim;
+pub(crate) mod qmi;
+pub(crate) mod xmm;
 
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 /// The time reserved for releasing the CID and closing the MBIM session. A working modem answers within milliseconds.
-pub const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
+pub(crate) const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
 /// The part of it that is reserved for CLOSE.
 const CLOSE_RESERVE: Duration = Duration::from_millis(50);
 

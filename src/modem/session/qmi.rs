@@ -27,13 +27,13 @@ pub trait QmuxTransport {
 }
 
 /// QMUX frames directly on a port.
-pub struct RawQmux<'p> {
+pub(crate) struct RawQmux<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
 }
 
 impl<'p> RawQmux<'p> {
-    pub fn new(port: &'p mut dyn Link) -> RawQmux<'p> {
+    pub(crate) fn new(port: &'p mut dyn Link) -> RawQmux<'p> {
         RawQmux { port, framer: qmi::framer() }
     }
 }
@@ -67,7 +67,11 @@ impl QmuxTransport for RawQmux<'_> {
 }
 
 /// Sends qmi-proxy the path of the port that a new connection is for.
-pub fn open_through_proxy(qmux: &mut dyn QmuxTransport, port: &Path, deadline: Deadline) -> Result<(), SessionError> {
+pub(crate) fn open_through_proxy(
+    qmux: &mut dyn QmuxTransport,
+    port: &Path,
+    deadline: Deadline,
+) -> Result<(), SessionError> {
     let mut client = Client::without_cid(qmux, deadline);
     client.exchange(ctl::PROXY_OPEN, 0, &[(0x01, port.as_os_str().as_bytes())])?;
     Ok(())
@@ -75,14 +79,14 @@ pub fn open_through_proxy(qmux: &mut dyn QmuxTransport, port: &Path, deadline: D
 
 /// An answer that reports success.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     request: &'static str,
     tlvs: Vec<u8>,
 }
 
 impl Reply {
     /// Reads the answer's TLVs.
-    pub fn read<T>(&self, read: impl FnOnce(Tlvs) -> Result<T, Malformed>) -> Result<T, SessionError> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(Tlvs) -> Result<T, Malformed>) -> Result<T, SessionError> {
         Tlvs::parse(&self.tlvs)
             .and_then(read)
             .map_err(|malformed| SessionError::Malformed { request: self.request, malformed })
@@ -90,7 +94,7 @@ impl Reply {
 }
 
 /// A client. On drop, it releases its CIDs, and any CID that the modem allocated too late.
-pub struct Client<'c> {
+pub(crate) struct Client<'c> {
     qmux: &'c mut dyn QmuxTransport,
     /// One for each service that the client has used.
     cids: Vec<(Service, u8)>,
@@ -107,7 +111,7 @@ impl<'c> Client<'c> {
     /// request to another service allocates a CID of that one.
     ///
     /// The client, including the release of its CIDs, is done by `deadline`.
-    pub fn allocate(
+    pub(crate) fn allocate(
         qmux: &'c mut dyn QmuxTransport,
         service: Service,
         deadline: Deadline,
@@ -128,7 +132,7 @@ impl<'c> Client<'c> {
     ///
     /// # Errors
     /// The modem's last error, if it answered at all.
-    pub fn request(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
+    pub(crate) fn request(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
         let cid = match self.cids.iter().find(|(service, _)| *service == call.service) {
             Some((_, cid)) => *cid,
             None => self.take_cid(call.service)?,
@@ -146,7 +150,7 @@ impl<'c> Client<'c> {
     }
 
     /// Reads and discards frames until the deadline: unread frames hold back later ones.
-    pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+    pub(crate) fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while self.discard_next(until)? {}
         Ok(())
     }
@@ -161,7 +165,7 @@ impl<'c> Client<'c> {
     }
 
     /// The deadline for requests. The rest of the time is for the release of the CID.
-    pub fn work_deadline(&self) -> Deadline {
+    pub(crate) fn work_deadline(&self) -> Deadline {
         self.deadline.minus(CLEANUP_RESERVE)
     }
 

@@ -8,19 +8,19 @@ use crate::modem::wire::xmm::{self, Call, Message};
 use log::debug;
 use std::time::Duration;
 
-pub struct Rpc<'p> {
+pub(crate) struct Rpc<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
     deadline: Deadline,
 }
 
 impl<'p> Rpc<'p> {
-    pub fn new(port: &'p mut dyn Link, deadline: Deadline) -> Rpc<'p> {
+    pub(crate) fn new(port: &'p mut dyn Link, deadline: Deadline) -> Rpc<'p> {
         Rpc { port, framer: xmm::framer(), deadline }
     }
 
     /// Sends a request again until it is answered. Only for requests that change nothing.
-    pub fn query(&mut self, call: Call) -> Result<Vec<u32>, SessionError> {
+    pub(crate) fn query(&mut self, call: Call) -> Result<Vec<u32>, SessionError> {
         let by = self.deadline;
         let attempt = |rpc: &mut Self, until: Deadline| {
             rpc.framer.resynchronise();
@@ -31,12 +31,12 @@ impl<'p> Rpc<'p> {
     }
 
     /// Sends a request once, because nothing in an answer tells which of several requests it is to.
-    pub fn request(&mut self, call: Call, argument: u32) -> Result<Vec<u32>, SessionError> {
+    pub(crate) fn request(&mut self, call: Call, argument: u32) -> Result<Vec<u32>, SessionError> {
         self.exchange(call, argument, self.deadline)?.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
     }
 
     /// What is left for requests.
-    pub fn remaining(&self) -> Duration {
+    pub(crate) fn remaining(&self) -> Duration {
         self.deadline.remaining()
     }
 

@@ -26,7 +26,7 @@ pub enum Malformed {
 pub(crate) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub fn bytes(&mut self, field: &'static str, needed: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self, field: &'static str, needed: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) =
             self.0.split_at_checked(needed).ok_or(Malformed::Short { field, needed, had: self.0.len() })?;
         self.0 = rest;
@@ -40,15 +40,15 @@ impl<'a> Fields<'a> {
         Ok(*taken)
     }
 
-    pub fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
         self.array(field).map(u8::from_le_bytes)
     }
 
-    pub fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
         self.array(field).map(u16::from_le_bytes)
     }
 
-    pub fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
         self.array(field).map(u32::from_le_bytes)
     }
 }

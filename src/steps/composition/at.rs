@@ -18,10 +18,10 @@ const MASK: &str = "AT!USBCOMP";
 
 /// The commands of a kind of modem, in the order in which to try them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Commands(&'static [&'static str]);
+pub(super) struct Commands(&'static [&'static str]);
 
 impl Commands {
-    pub fn of(table: &Sierra, id: crate::bus::DeviceId) -> Commands {
+    pub(super) fn of(table: &Sierra, id: crate::bus::DeviceId) -> Commands {
         match () {
             () if table.is_direct_ip(id) => Commands(&[PRODUCT]),
             () if table.has_only_masks(id) => Commands(&[MASK]),
@@ -31,7 +31,7 @@ impl Commands {
 }
 
 /// A Sierra modem's AT port.
-pub struct Console<'c, 'p> {
+pub(super) struct Console<'c, 'p> {
     at: &'c mut Conversation<'p>,
     table: &'c Sierra,
     password: &'c str,
@@ -43,7 +43,7 @@ pub struct Console<'c, 'p> {
 }
 
 impl<'c, 'p> Console<'c, 'p> {
-    pub fn new(
+    pub(super) fn new(
         at: &'c mut Conversation<'p>,
         table: &'c Sierra,
         password: &'c str,

@@ -9,7 +9,7 @@ use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::{OperatingMode, dms};
 use log::debug;
 
-pub struct Dms<'d, 'c> {
+pub(super) struct Dms<'d, 'c> {
     pub client: &'d mut Client<'c>,
     pub table: &'d Sierra,
     pub by: &'static str,

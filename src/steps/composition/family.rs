@@ -12,7 +12,7 @@ use crate::modem::wire::Malformed;
 use crate::outcome::Failure;
 
 /// The AT port of a modem that belongs to one of these families.
-pub struct FamilyConsole<'c, 'p> {
+pub(super) struct FamilyConsole<'c, 'p> {
     at: &'c mut Conversation<'p>,
     families: Vec<&'c Family>,
     bus: Bus,
@@ -21,7 +21,7 @@ pub struct FamilyConsole<'c, 'p> {
 }
 
 impl<'c, 'p> FamilyConsole<'c, 'p> {
-    pub fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>, bus: Bus) -> FamilyConsole<'c, 'p> {
+    pub(super) fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>, bus: Bus) -> FamilyConsole<'c, 'p> {
         FamilyConsole { at, families, bus, found: None }
     }
 

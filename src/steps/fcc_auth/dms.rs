@@ -24,18 +24,18 @@ const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// An online radio is not locked; one in low power may be, or somebody switched it off: no message tells which.
-pub fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
     let Power { mode, .. } = Power::read(&mut Client::allocate(qmux, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
     Ok(Said { operating_mode: mode, locked })
 }
 
-pub fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Radio, SessionError> {
+pub(super) fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Radio, SessionError> {
     look(&mut Client::allocate(qmux, Service::DMS, deadline)?)
 }
 
 /// A Sierra modem goes online by itself with the unlock, unless somebody else holds it in low power too.
-pub fn sierra(
+pub(super) fn sierra(
     qmux: &mut dyn QmuxTransport,
     stays_off: Option<&str>,
     deadline: Deadline,
@@ -53,7 +53,7 @@ pub fn sierra(
 }
 
 /// Foxconn's second version first, as newer firmware takes nothing else and older refuses it without harm.
-pub fn foxconn(
+pub(super) fn foxconn(
     qmux: &mut dyn QmuxTransport,
     magic: &str,
     stays_off: Option<&str>,
@@ -72,7 +72,7 @@ pub fn foxconn(
 }
 
 /// Foxconn's own services report the lock. Their messages are those of version 2.
-pub fn fox(
+pub(super) fn fox(
     qmux: &mut dyn QmuxTransport,
     service: Service,
     magic: &str,
@@ -99,7 +99,11 @@ pub fn fox(
 }
 
 /// Unlike DMS, Foxconn's services tell a lock from a radio that the user switched off.
-pub fn ask_fox(qmux: &mut dyn QmuxTransport, service: Service, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask_fox(
+    qmux: &mut dyn QmuxTransport,
+    service: Service,
+    deadline: Deadline,
+) -> Result<Said, SessionError> {
     let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
     let Power { mode, .. } = Power::read(&mut client)?;
     let locked = match fox_lock(&mut client, service) {

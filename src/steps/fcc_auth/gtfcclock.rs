@@ -26,7 +26,7 @@ const STATE: &str = "+GTFCCEFFSTATUS";
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
 
-pub fn unlock(
+pub(super) fn unlock(
     port: &mut dyn Link,
     gtfcclock: &Gtfcclock,
     mut keys: Keys,
@@ -51,7 +51,7 @@ pub fn unlock(
 }
 
 /// Firmware that does not report the effective state may be locked.
-pub fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
     let radio = look(&mut at)?;
     let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at)?.map(|unlocked| !unlocked) };

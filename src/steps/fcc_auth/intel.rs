@@ -16,19 +16,19 @@ use crate::modem::wire::{Fields, Malformed};
 use crate::outcome::Outcome;
 use std::time::Duration;
 
-pub const QUERY: Command = Command {
+pub(super) const QUERY: Command = Command {
     service: Uuid::INTEL_MUTUAL_AUTHENTICATION,
     cid: 1,
     kind: CommandType::Query,
     name: "Intel FCC lock query",
 };
-pub const CHALLENGE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock challenge", ..QUERY };
-pub const RESPONSE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock response", ..QUERY };
+pub(super) const CHALLENGE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock challenge", ..QUERY };
+pub(super) const RESPONSE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock response", ..QUERY };
 
 /// The buffer that asks for a challenge.
-pub const NO_RESPONSE: [u8; 8] = [0; 8];
+pub(super) const NO_RESPONSE: [u8; 8] = [0; 8];
 
-pub fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
     let radio = mbim_radio::read(session)?;
     if radio == Some(Radio::On) {
         return Ok(online_already());
@@ -48,7 +48,7 @@ pub fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&str>) ->
     }
 }
 
-pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
+pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
     let locked = match is_locked(session) {
         Err(error) if error.is_unsupported() => None,
         locked => Some(locked?),

@@ -127,7 +127,7 @@ impl<'a> Keys<'a> {
 }
 
 /// A lock that asks a challenge.
-pub trait ChallengeLock {
+pub(super) trait ChallengeLock {
     /// The time that is left for requests.
     fn remaining(&self) -> Duration;
 
@@ -139,7 +139,7 @@ pub trait ChallengeLock {
 }
 
 /// Answers challenges with one key after the other. `None`: the lock is open.
-pub fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<Option<Outcome>, SessionError> {
+pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<Option<Outcome>, SessionError> {
     while !keys.is_empty() {
         let challenge = lock.challenge()?;
         if lock.remaining() < JUDGEMENT {
@@ -168,11 +168,11 @@ mod tests {
         Procedure::Xmm { oem_strings: oem_strings.iter().map(|text| (*text).to_owned()).collect() }
     }
 
-    pub const LENOVO: &str = "KHOIHGIUCCHHII";
-    pub const DW5823E: &str = "DW5823EFCCLOCK";
-    pub const DW5931E: &str = "DW5931EFCCLOCK";
-    pub const DW5933E: &str = "DW5933EFCCLOCK";
-    pub const HP: &str = "WNCHPCEFCCLOCK";
+    pub(super) const LENOVO: &str = "KHOIHGIUCCHHII";
+    pub(super) const DW5823E: &str = "DW5823EFCCLOCK";
+    pub(super) const DW5931E: &str = "DW5931EFCCLOCK";
+    pub(super) const DW5933E: &str = "DW5933EFCCLOCK";
+    pub(super) const HP: &str = "WNCHPCEFCCLOCK";
 
     #[test]
     fn an_answer_is_that_of_the_modem() {

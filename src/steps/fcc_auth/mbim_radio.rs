@@ -6,7 +6,7 @@ use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::modem::wire::{Fields, Malformed};
 
-pub const QUERY: Command =
+pub(super) const QUERY: Command =
     Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
 const SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state set", ..QUERY };
 
@@ -14,7 +14,7 @@ const OFF: u32 = 0;
 const ON: u32 = 1;
 
 /// `None` if the modem refuses to say, as some do while they are locked.
-pub fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
+pub(super) fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
     let answer = match session.command(QUERY, &[]) {
         Err(SessionError::Mbim { .. }) => return Ok(None),
         answered => answered?,
@@ -29,7 +29,7 @@ pub fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
     }))
 }
 
-pub fn switch_off(session: &mut Session) -> Result<(), SessionError> {
+pub(super) fn switch_off(session: &mut Session) -> Result<(), SessionError> {
     session.command(SET, &OFF.to_le_bytes()).map(drop)
 }
 

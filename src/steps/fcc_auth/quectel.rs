@@ -11,12 +11,12 @@ use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::outcome::Outcome;
 use std::time::Duration;
 
-pub const QUERY: Command =
+pub(super) const QUERY: Command =
     Command { service: Uuid::QUECTEL, cid: 1, kind: CommandType::Query, name: "Quectel radio state query" };
-pub const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
+pub(super) const SET: Command = Command { kind: CommandType::Set, name: "Quectel radio state set", ..QUERY };
 
 const OFF: u32 = 0;
-pub const ON: u32 = 1;
+pub(super) const ON: u32 = 1;
 const FCC_LOCKED: u32 = 4;
 
 /// How long a modem may take to be what it was told to be.
@@ -24,7 +24,7 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Between two looks, and what the last of them is given to be answered in.
 const PAUSE: Duration = Duration::from_millis(50);
 
-pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
     let radio = mbim_radio::read(session)?;
     if radio == Some(Radio::On) {
         return Ok(online_already());
@@ -42,7 +42,7 @@ pub fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome,
     after_unlock(conclude(session, stays_off))
 }
 
-pub fn ask(session: &mut Session) -> Result<Said, SessionError> {
+pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
     let locked = match state(session) {
         Err(error) if error.is_unsupported() => false,
         state => state? == FCC_LOCKED,

@@ -16,7 +16,7 @@ use crate::modem::wire::xmm::{Call, FCC_LOCK_CHALLENGE, FCC_LOCK_QUERY, FCC_LOCK
 use crate::outcome::Outcome;
 use std::time::Duration;
 
-pub fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) -> Result<Outcome, SessionError> {
+pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) -> Result<Outcome, SessionError> {
     let mut rpc = Rpc::new(port, deadline.minus(CLEANUP_RESERVE));
     if !is_locked(&mut rpc)? {
         return Ok(match keys.were_used() {
@@ -28,7 +28,7 @@ pub fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) -> Result
     Ok(outcome.unwrap_or_else(|| Outcome::Done(format!("{}; ModemManager switches the radio on", keys.success()))))
 }
 
-pub fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
     let locked = is_locked(&mut Rpc::new(port, deadline.minus(CLEANUP_RESERVE)))?;
     let operating_mode = if locked { OperatingMode::LowPower } else { OperatingMode::UNKNOWN };
     Ok(Said { operating_mode, locked: Some(locked) })

@@ -26,7 +26,7 @@ use crate::verbs::cli::Format;
 use crate::verbs::output::report_errors;
 
 /// Prints the database in another format, or writes it to a folder. Prints nothing if a file of it has an error.
-pub fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
+pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));

@@ -28,7 +28,7 @@ const MODES: [(&str, &str); 14] = [
 ];
 
 /// The whole file, and the entries that it lacks.
-pub fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
+pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
     let (mut messages, mut devices, mut left_out) = (Vec::new(), Map::new(), Vec::new());
     for quirk in quirks {
         match entry(quirk, &mut messages) {

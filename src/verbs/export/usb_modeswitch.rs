@@ -13,7 +13,7 @@ use crate::usb::Function;
 use crate::verbs::import::METHODS;
 
 /// The files by their names, and the entries that have none.
-pub fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
+pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
     let (mut files, mut left_out) = (BTreeMap::new(), Vec::new());
     for quirk in quirks {
         match keys(quirk) {

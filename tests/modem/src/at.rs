@@ -17,7 +17,7 @@ const MAX_LINE: usize = 512;
 const PRODUCTS: [u16; 2] = [0x68a2, 0x68a3];
 
 /// One AT port.
-pub struct At {
+pub(crate) struct At {
     dialect: Dialect,
     echo: bool,
     /// AT!ENTERCND was given.
@@ -36,12 +36,12 @@ fn one(line: impl Into<String>) -> Lines {
 }
 
 impl At {
-    pub fn new(dialect: Dialect) -> At {
+    pub(crate) fn new(dialect: Dialect) -> At {
         At { dialect, echo: true, protected_open: false, line: Vec::new() }
     }
 
     /// Takes bytes from the host; returns the reads that answer them, and how late they come.
-    pub fn replies(&mut self, modem: &mut Modem, bytes: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+    pub(crate) fn replies(&mut self, modem: &mut Modem, bytes: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         let output = self.receive(modem, bytes);
         let hit = modem.reply_is_hit();
         let delay = if hit { modem.faults.millis("late", 0) } else { Duration::ZERO };
@@ -50,7 +50,7 @@ impl At {
     }
 
     /// Takes bytes from the host; returns what the modem writes back.
-    pub fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();
         for byte in bytes {
             match byte {

@@ -5,7 +5,7 @@ use crate::digest;
 use crate::radio::Modem;
 
 /// Of Lenovo, for all its modules.
-pub const LENOVO: &str = "KHOIHGIUCCHHII";
+pub(crate) const LENOVO: &str = "KHOIHGIUCCHHII";
 
 /// The order of bytes in challenge and answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub enum Number {
 const CHALLENGES: [u32; 3] = [0x1234_5678, 0x00c0_ffee, 0xfedc_ba98];
 
 /// What a modem with the OEM string `oem` takes for an answer.
-pub fn answer(challenge: u32, oem: &str, order: Order) -> u32 {
+pub(crate) fn answer(challenge: u32, oem: &str, order: Order) -> u32 {
     let key = &digest::sha256(oem.as_bytes())[..4];
     let challenge = match order {
         Order::Big => challenge.to_be_bytes(),

@@ -13,12 +13,12 @@ const MBIM: u32 = 0x1000;
 const UBIST: u32 = 0x20_0000;
 
 /// Mask bits that the modem takes.
-pub const KNOWN_BITS: u32 = DIAG | NMEA | MODEM | RMNET0 | RMNET1 | MBIM | UBIST;
+pub(crate) const KNOWN_BITS: u32 = DIAG | NMEA | MODEM | RMNET0 | RMNET1 | MBIM | UBIST;
 /// A mask without a number.
-pub const CUSTOM: u8 = 0xff;
+pub(crate) const CUSTOM: u8 = 0xff;
 
 /// The numbers that a real EM7355 listed.
-pub const SUPPORTED: [u8; 10] = [1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
+pub(crate) const SUPPORTED: [u8; 10] = [1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Composition {
@@ -114,7 +114,7 @@ impl std::fmt::Display for Composition {
 }
 
 /// Names of the mask's bits as AT!USBCOMP? prints them.
-pub fn mask_names(mask: u32) -> String {
+pub(crate) fn mask_names(mask: u32) -> String {
     let names = [
         (DIAG, "diag"),
         (NMEA, "nmea"),

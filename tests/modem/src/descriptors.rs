@@ -28,13 +28,13 @@ pub struct Configuration {
 }
 
 /// Index of the string with the MAC address of an ECM function.
-pub const MAC_ADDRESS: u8 = 5;
+pub(crate) const MAC_ADDRESS: u8 = 5;
 const BULK: u8 = 2;
 const INTERRUPT: u8 = 3;
-pub const INPUT: u8 = 0x80;
+pub(crate) const INPUT: u8 = 0x80;
 
 /// The wMaxControlMessage of the built MBIM functions, and its place in the functional descriptor.
-pub const MAX_CONTROL_MESSAGE: u16 = 4096;
+pub(crate) const MAX_CONTROL_MESSAGE: u16 = 4096;
 const MBIM_DESCRIPTOR: [u8; 12] = [12, 0x24, 0x1b, 0x00, 0x01, 0, 16, 16, 128, 0xdc, 0x05, 0x20];
 
 impl Configuration {
@@ -330,7 +330,7 @@ pub struct Interface {
 }
 
 /// The device descriptor; strings 1 to 3 are manufacturer, product and serial.
-pub fn device(vendor: u16, product: u16, class: u8, usb: u16, configurations: u8) -> [u8; 18] {
+pub(crate) fn device(vendor: u16, product: u16, class: u8, usb: u16, configurations: u8) -> [u8; 18] {
     let [usb_low, usb_high] = usb.to_le_bytes();
     let [vendor_low, vendor_high] = vendor.to_le_bytes();
     let [product_low, product_high] = product.to_le_bytes();
@@ -353,7 +353,7 @@ pub fn device(vendor: u16, product: u16, class: u8, usb: u16, configurations: u8
 }
 
 /// A string descriptor.
-pub fn string(text: &str) -> Vec<u8> {
+pub(crate) fn string(text: &str) -> Vec<u8> {
     let units: Vec<u8> = text.encode_utf16().take(126).flat_map(u16::to_le_bytes).collect();
     let mut bytes = vec![2 + units.len() as u8, 3];
     bytes.extend(units);
@@ -361,7 +361,7 @@ pub fn string(text: &str) -> Vec<u8> {
 }
 
 /// Splits the sysfs file `descriptors` into the device's and each configuration's.
-pub fn parse(blob: &[u8]) -> Option<([u8; 18], Vec<Configuration>)> {
+pub(crate) fn parse(blob: &[u8]) -> Option<([u8; 18], Vec<Configuration>)> {
     let (device, mut rest) = blob.split_at_checked(18)?;
     let mut configurations = Vec::new();
     while let [_, 2, low, high, ..] = rest {

@@ -13,7 +13,7 @@ fn pad(message: &[u8], length: [u8; 8]) -> Vec<u8> {
     padded
 }
 
-pub fn md5(message: &[u8]) -> [u8; 16] {
+pub(crate) fn md5(message: &[u8]) -> [u8; 16] {
     const SHIFTS: [[u32; 4]; 4] = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
     let mut state: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
     for block in pad(message, (message.len() as u64 * 8).to_le_bytes()).chunks_exact(64) {
@@ -60,7 +60,7 @@ fn prime_constants<const N: usize>(root: impl Fn(f64) -> f64, exact: impl Fn(u12
     constants
 }
 
-pub fn sha256(message: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(message: &[u8]) -> [u8; 32] {
     let mut state: [u32; 8] = prime_constants(f64::sqrt, |r, p| r * r <= p << 64);
     let rounds: [u32; 64] = prime_constants(f64::cbrt, |r, p| r * r * r <= p << 96);
     for block in pad(message, (message.len() as u64 * 8).to_be_bytes()).chunks_exact(64) {
@@ -93,7 +93,7 @@ pub fn sha256(message: &[u8]) -> [u8; 32] {
     digest
 }
 
-pub fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

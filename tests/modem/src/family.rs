@@ -75,7 +75,7 @@ fn acm_first(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configu
     move |one| network(one.acm(0, Role::At).acm(2, Role::Silent), 4)
 }
 
-pub const FAMILIES: &[Family] = &[
+pub(crate) const FAMILIES: &[Family] = &[
     Family {
         name: "ec25",
         manufacturer: "Quectel",
@@ -362,7 +362,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 /// The family with this name, and its value from the factory.
-pub fn first_value(name: &str) -> Option<(&'static Family, &'static str)> {
+pub(crate) fn first_value(name: &str) -> Option<(&'static Family, &'static str)> {
     let family = FAMILIES.iter().find(|family| family.name == name)?;
     Some((family, family.forms.first()?.value))
 }
@@ -382,7 +382,7 @@ impl Family {
 }
 
 /// The answer to a command of the modem's family, without its AT; `None` if it is another command.
-pub fn answer(modem: &mut Modem, command: &str) -> Option<Result<Vec<String>, String>> {
+pub(crate) fn answer(modem: &mut Modem, command: &str) -> Option<Result<Vec<String>, String>> {
     let (family, value) = modem.family?;
     let is = |known: &str| known.eq_ignore_ascii_case(command);
     let lines = |lines: &[&str]| Some(Ok(lines.iter().map(|line| (*line).to_owned()).collect()));

@@ -19,20 +19,20 @@ const FRAGMENT_HEADER: usize = 20;
 
 /// MBIM status codes.
 mod status {
-    pub const NONE: u32 = 0;
-    pub const BUSY: u32 = 1;
-    pub const FAILURE: u32 = 2;
-    pub const NO_DEVICE_SUPPORT: u32 = 9;
-    pub const INVALID_PARAMETERS: u32 = 21;
-    pub const OPERATION_NOT_ALLOWED: u32 = 28;
+    pub(super) const NONE: u32 = 0;
+    pub(super) const BUSY: u32 = 1;
+    pub(super) const FAILURE: u32 = 2;
+    pub(super) const NO_DEVICE_SUPPORT: u32 = 9;
+    pub(super) const INVALID_PARAMETERS: u32 = 21;
+    pub(super) const OPERATION_NOT_ALLOWED: u32 = 28;
 }
 
 /// MBIM protocol errors, in a FUNCTION_ERROR message.
 mod protocol {
-    pub const FRAGMENT_OUT_OF_SEQUENCE: u32 = 2;
-    pub const LENGTH_MISMATCH: u32 = 3;
-    pub const NOT_OPENED: u32 = 5;
-    pub const MAX_TRANSFER: u32 = 8;
+    pub(super) const FRAGMENT_OUT_OF_SEQUENCE: u32 = 2;
+    pub(super) const LENGTH_MISMATCH: u32 = 3;
+    pub(super) const NOT_OPENED: u32 = 5;
+    pub(super) const MAX_TRANSFER: u32 = 8;
 }
 
 type Uuid = [u8; 16];
@@ -47,7 +47,7 @@ const RADIO_STATE: u32 = 3;
 const SIGNAL_STATE: u32 = 11;
 
 /// One MBIM function.
-pub struct Mbim {
+pub(crate) struct Mbim {
     open: bool,
     /// The host has closed it since the modem was configured.
     closed: bool,
@@ -93,7 +93,7 @@ fn fragments(kind: u32, transaction: u32, data: &[u8], max: usize) -> Vec<Vec<u8
     chunks.iter().enumerate().map(one).collect()
 }
 
-pub fn name(bytes: &[u8]) -> String {
+pub(crate) fn name(bytes: &[u8]) -> String {
     let kind = u32_at(bytes, 0).unwrap_or(0);
     let plain = match kind {
         OPEN => "OPEN",
@@ -125,17 +125,17 @@ pub fn name(bytes: &[u8]) -> String {
 }
 
 impl Mbim {
-    pub fn new(max_message: u16) -> Mbim {
+    pub(crate) fn new(max_message: u16) -> Mbim {
         let max_message = usize::from(max_message);
         Mbim { open: false, closed: false, max_message, max_transfer: max_message, partial: None }
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
     /// Takes one message of the host; returns the messages that answer it.
-    pub fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
         modem.transcript.event("mbim>", &format!("{} {}", hex(bytes), name(bytes)));
         let replies = self.answer(modem, bytes);
         for reply in &replies {
@@ -233,7 +233,7 @@ impl Mbim {
         fragments(DONE | COMMAND, transaction, &data, max)
     }
 
-    pub fn radio_indication(&self, modem: &Modem) -> Vec<u8> {
+    pub(crate) fn radio_indication(&self, modem: &Modem) -> Vec<u8> {
         indication(&BASIC_CONNECT, RADIO_STATE, &radio_state(modem))
     }
 }
@@ -243,16 +243,16 @@ fn indication(uuid: &Uuid, cid: u32, buffer: &[u8]) -> Vec<u8> {
     message(INDICATE_STATUS, 0, &[words(&[1, 0]), data].concat())
 }
 
-pub fn signal_indication() -> Vec<u8> {
+pub(crate) fn signal_indication() -> Vec<u8> {
     indication(&BASIC_CONNECT, SIGNAL_STATE, &signal_state())
 }
 
-pub fn qmi_indication(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn qmi_indication(frame: &[u8]) -> Vec<u8> {
     indication(&QMI, 1, frame)
 }
 
 /// A failing answer to the transaction before the one that `reply` answers.
-pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let (kind, transaction) = (u32_at(reply, 0)?, u32_at(reply, 8)?.wrapping_sub(1));
     if kind == DONE | COMMAND {
         let head = [reply.get(20..40)?, &words(&[status::FAILURE, 0])].concat();
@@ -262,7 +262,7 @@ pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The last `count` fragments of the message before `reply`.
-pub fn stale_fragments(reply: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn stale_fragments(reply: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
     let transaction = u32_at(reply, 8)?.wrapping_sub(1);
     let data = vec![0; 16 * (count + 1)];
     Some(fragments(DONE | COMMAND, transaction, &data, FRAGMENT_HEADER + 16).split_off(1))

@@ -12,8 +12,8 @@ const WDS: u8 = 1;
 const DMS: u8 = 2;
 const NAS: u8 = 3;
 /// Foxconn's own services.
-pub const FOX: u8 = 0xe3;
-pub const FOXAP: u8 = 0xe4;
+pub(crate) const FOX: u8 = 0xe3;
+pub(crate) const FOXAP: u8 = 0xe4;
 
 /// Client ids that a service gives out before it says ClientIdsExhausted; real modems have about ten.
 const CLIENTS: usize = 10;
@@ -21,25 +21,25 @@ const CLIENTS: usize = 10;
 const FIRST_CLIENT: u8 = 0x14;
 
 /// QMI protocol errors.
-pub mod error {
-    pub const MALFORMED: u16 = 1;
-    pub const INTERNAL: u16 = 3;
-    pub const CLIENT_IDS_EXHAUSTED: u16 = 5;
-    pub const INVALID_CLIENT_ID: u16 = 7;
-    pub const MISSING_ARGUMENT: u16 = 17;
-    pub const NO_EFFECT: u16 = 26;
-    pub const INVALID_SERVICE: u16 = 31;
-    pub const AUTHENTICATION_FAILED: u16 = 34;
-    pub const INVALID_ARGUMENT: u16 = 48;
-    pub const DEVICE_NOT_READY: u16 = 52;
-    pub const INVALID_TRANSITION: u16 = 60;
-    pub const INVALID_COMMAND: u16 = 71;
-    pub const HARDWARE_RESTRICTED: u16 = 83;
+pub(crate) mod error {
+    pub(crate) const MALFORMED: u16 = 1;
+    pub(crate) const INTERNAL: u16 = 3;
+    pub(crate) const CLIENT_IDS_EXHAUSTED: u16 = 5;
+    pub(crate) const INVALID_CLIENT_ID: u16 = 7;
+    pub(crate) const MISSING_ARGUMENT: u16 = 17;
+    pub(crate) const NO_EFFECT: u16 = 26;
+    pub(crate) const INVALID_SERVICE: u16 = 31;
+    pub(crate) const AUTHENTICATION_FAILED: u16 = 34;
+    pub(crate) const INVALID_ARGUMENT: u16 = 48;
+    pub(crate) const DEVICE_NOT_READY: u16 = 52;
+    pub(crate) const INVALID_TRANSITION: u16 = 60;
+    pub(crate) const INVALID_COMMAND: u16 = 71;
+    pub(crate) const HARDWARE_RESTRICTED: u16 = 83;
 }
 
 /// A QMUX frame with its service message.
 #[derive(Debug, PartialEq)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     pub service: u8,
     pub client: u8,
     pub transaction: u16,
@@ -48,7 +48,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    pub fn parse(frame: &'a [u8]) -> Option<Message<'a>> {
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Message<'a>> {
         let [1, low, high, _, service, client, _, rest @ ..] = frame else { return None };
         if usize::from(u16::from_le_bytes([*low, *high])) + 1 != frame.len() {
             return None;
@@ -68,7 +68,7 @@ impl<'a> Message<'a> {
     }
 
     /// All TLVs in the order of the wire; what does not fit ends the list.
-    pub fn all(&self) -> Vec<(u8, &'a [u8])> {
+    pub(crate) fn all(&self) -> Vec<(u8, &'a [u8])> {
         let mut list = Vec::new();
         let mut rest = self.tlvs;
         while let [kind, low, high, after @ ..] = rest {
@@ -80,7 +80,7 @@ impl<'a> Message<'a> {
         list
     }
 
-    pub fn tlv(&self, kind: u8) -> Option<&'a [u8]> {
+    pub(crate) fn tlv(&self, kind: u8) -> Option<&'a [u8]> {
         self.all().into_iter().find(|(k, _)| *k == kind).map(|(_, value)| value)
     }
 
@@ -92,7 +92,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let name = match (self.service, self.id) {
             (CTL, 0x0020) => "CTL Set Instance ID",
             (CTL, 0x0021) => "CTL Get Version Info",
@@ -135,13 +135,13 @@ impl<'a> Message<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub(crate) enum Kind {
     Response,
     Indication,
 }
 
 /// Puts a message of the modem into a frame.
-pub fn emit(service: u8, client: u8, kind: Kind, transaction: u16, id: u16, tlvs: &[u8]) -> Vec<u8> {
+pub(crate) fn emit(service: u8, client: u8, kind: Kind, transaction: u16, id: u16, tlvs: &[u8]) -> Vec<u8> {
     let flags = match (kind, service) {
         (Kind::Response, CTL) => 1,
         (Kind::Indication, CTL) => 2,
@@ -160,7 +160,7 @@ pub fn emit(service: u8, client: u8, kind: Kind, transaction: u16, id: u16, tlvs
     frame
 }
 
-pub fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind];
     bytes.extend((value.len() as u16).to_le_bytes());
     bytes.extend(value);
@@ -226,7 +226,7 @@ fn services(modem: &Modem) -> Vec<(u8, u16, u16)> {
 }
 
 /// Answers one frame of the host; what is no request gets no answer.
-pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
     let Some(request) = Message::parse(frame) else {
         modem.transcript.event("qmi>", &format!("{} malformed", hex(frame)));
         return None;
@@ -253,7 +253,7 @@ pub fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A failing answer to the transaction before the one that `reply` answers.
-pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let m = Message::parse(reply)?;
     // Zero is no transaction: the one before the first is the last.
     let last = if m.service == CTL { u16::from(u8::MAX) } else { u16::MAX };
@@ -262,17 +262,17 @@ pub fn stale(reply: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// CTL sync, as a modem sends it when it has just started.
-pub fn sync_indication() -> Vec<u8> {
+pub(crate) fn sync_indication() -> Vec<u8> {
     emit(CTL, 0, Kind::Indication, 0, 0x0027, &[])
 }
 
 /// DMS event report to a client, or to everybody (0xff): the operating mode.
-pub fn mode_indication(client: u8, mode: u8) -> Vec<u8> {
+pub(crate) fn mode_indication(client: u8, mode: u8) -> Vec<u8> {
     emit(DMS, client, Kind::Indication, 0, 0x0001, &tlv(0x14, &[mode]))
 }
 
 /// The event reports that follow from a new operating mode.
-pub fn mode_reports(modem: &Modem) -> Vec<Vec<u8>> {
+pub(crate) fn mode_reports(modem: &Modem) -> Vec<Vec<u8>> {
     let mode = modem.reported_mode();
     modem.clients.mode_reports.iter().map(|client| mode_indication(*client, mode)).collect()
 }

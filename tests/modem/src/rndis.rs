@@ -10,7 +10,7 @@ const PERMANENT_ADDRESS: u32 = 0x0101_0101;
 const ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// The response to a message; `None` if it has none.
-pub fn response(message: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn response(message: &[u8]) -> Option<Vec<u8>> {
     let word = |at: usize| Some(u32::from_le_bytes(message.get(at..at + 4)?.try_into().ok()?));
     let (kind, request) = (word(0)?, word(8)?);
     let (body, data): (Vec<u32>, &[u8]) = match kind {

@@ -7,7 +7,7 @@ use crate::transcript::hex;
 
 /// A Command Block Wrapper.
 #[derive(Debug, PartialEq)]
-pub struct Cbw<'a> {
+pub(crate) struct Cbw<'a> {
     pub tag: [u8; 4],
     pub length: usize,
     pub input: bool,
@@ -16,7 +16,7 @@ pub struct Cbw<'a> {
 }
 
 impl<'a> Cbw<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Option<Cbw<'a>> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Cbw<'a>> {
         let [b'U', b'S', b'B', b'C', t0, t1, t2, t3, l0, l1, l2, l3, flags, lun, _, cdb @ ..] = bytes else {
             return None;
         };
@@ -31,7 +31,7 @@ impl<'a> Cbw<'a> {
 }
 
 /// A Command Status Wrapper: `status` 0 passed, 1 failed.
-pub fn csw(tag: [u8; 4], residue: usize, status: u8) -> Vec<u8> {
+pub(crate) fn csw(tag: [u8; 4], residue: usize, status: u8) -> Vec<u8> {
     let mut bytes = b"USBS".to_vec();
     bytes.extend(tag);
     bytes.extend((residue as u32).to_le_bytes());
@@ -52,7 +52,7 @@ const BLOCKS: u32 = 512;
 /// A host that asks for more at once is broken.
 const MAX_DATA: usize = 1 << 20;
 
-pub struct Storage {
+pub(crate) struct Storage {
     scsi: Scsi,
     sense: Sense,
     /// Bytes of an OUT data stage that are still to come, and the CSW that follows them.
@@ -60,19 +60,19 @@ pub struct Storage {
 }
 
 /// What the drive puts on its bulk IN endpoint.
-pub enum Reply {
+pub(crate) enum Reply {
     Nothing,
     Packets(Vec<Vec<u8>>),
     Stall,
 }
 
 impl Storage {
-    pub fn new(scsi: Scsi) -> Storage {
+    pub(crate) fn new(scsi: Scsi) -> Storage {
         Storage { scsi, sense: NO_SENSE, data_out: None }
     }
 
     /// Takes one bulk OUT transfer.
-    pub fn receive(&mut self, bytes: &[u8], faults: &Faults) -> Reply {
+    pub(crate) fn receive(&mut self, bytes: &[u8], faults: &Faults) -> Reply {
         if let Some((left, csw)) = self.data_out.take() {
             if bytes.len() < left {
                 self.data_out = Some((left - bytes.len(), csw));
@@ -165,7 +165,7 @@ fn with_faults(mut packets: Vec<Vec<u8>>, mut csw: Vec<u8>, faults: &Faults) -> 
 }
 
 /// The CDB for the transcript.
-pub fn name(bytes: &[u8]) -> String {
+pub(crate) fn name(bytes: &[u8]) -> String {
     let Some(cbw) = Cbw::parse(bytes) else { return String::new() };
     let name = match cbw.cdb[0] {
         0x00 => "TEST UNIT READY",

@@ -8,14 +8,14 @@ use crate::qmi;
 use crate::radio::Modem;
 use crate::xmm;
 
-pub enum Protocol {
+pub(crate) enum Protocol {
     Qmi,
     Mbim(Mbim),
     /// The RPC of an XMM7360.
     Xmm,
 }
 
-pub struct Wdm {
+pub(crate) struct Wdm {
     pub protocol: Protocol,
     /// One entry is what one GET_ENCAPSULATED_RESPONSE returns.
     pub responses: VecDeque<Vec<u8>>,
@@ -25,12 +25,12 @@ pub struct Wdm {
 }
 
 impl Wdm {
-    pub fn new(protocol: Protocol) -> Wdm {
+    pub(crate) fn new(protocol: Protocol) -> Wdm {
         Wdm { protocol, responses: VecDeque::new(), dtr: false, deaf: false }
     }
 
     /// Takes one message of the host; returns the reads that answer it, and how late they come.
-    pub fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+    pub(crate) fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         modem.replies += 1;
         let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
         let replies = match &mut self.protocol {
@@ -60,7 +60,7 @@ impl Wdm {
     }
 
     /// What the modem says by itself when its operating mode changes.
-    pub fn mode_changed(&self, modem: &Modem) -> Vec<Vec<u8>> {
+    pub(crate) fn mode_changed(&self, modem: &Modem) -> Vec<Vec<u8>> {
         let reports = qmi::mode_reports(modem);
         match &self.protocol {
             Protocol::Qmi => reports,

@@ -34,7 +34,7 @@ fn parse(bytes: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
 }
 
 /// Takes a frame of the host; returns the reads that answer it.
-pub fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
     let name = |code| match code {
         QUERY => "FCC lock query",
         CHALLENGE => "FCC lock challenge",
@@ -65,7 +65,7 @@ pub fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// What the modem sends of its own accord.
-pub fn own_message() -> Vec<u8> {
+pub(crate) fn own_message() -> Vec<u8> {
     frame(0x5e, 3, &[1, 2])
 }
 

@@ -12,9 +12,9 @@ const HEADER: usize = 48;
 /// A URB's buffer of more than this is a broken stream, not a transfer.
 const MAX_TRANSFER: usize = 1 << 24;
 
-pub const EPIPE: i32 = -32;
-pub const EPROTO: i32 = -71;
-pub const ECONNRESET: i32 = -104;
+pub(crate) const EPIPE: i32 = -32;
+pub(crate) const EPROTO: i32 = -71;
+pub(crate) const ECONNRESET: i32 = -104;
 
 /// What the host controller asks.
 #[derive(Debug, PartialEq)]
@@ -47,7 +47,7 @@ fn be32(header: &[u8; HEADER], at: usize) -> u32 {
 }
 
 /// Reads the next command; an error means that the host controller has let go.
-pub fn read(stream: &mut impl Read) -> io::Result<Command> {
+pub(crate) fn read(stream: &mut impl Read) -> io::Result<Command> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header)?;
     let seqnum = be32(&header, 4);
@@ -80,14 +80,14 @@ fn header(command: u32, seqnum: u32, status: i32, actual: usize) -> Vec<u8> {
 }
 
 /// Completes a URB: `actual` bytes went over, `data` are those of an IN transfer.
-pub fn ret_submit(seqnum: u32, status: i32, actual: usize, data: &[u8]) -> Vec<u8> {
+pub(crate) fn ret_submit(seqnum: u32, status: i32, actual: usize, data: &[u8]) -> Vec<u8> {
     let mut bytes = header(RET_SUBMIT, seqnum, status, actual);
     bytes.extend_from_slice(data);
     bytes
 }
 
 /// Answers an unlink: `ECONNRESET` if the URB was still ours, 0 if it had been completed.
-pub fn ret_unlink(seqnum: u32, status: i32) -> Vec<u8> {
+pub(crate) fn ret_unlink(seqnum: u32, status: i32) -> Vec<u8> {
     header(RET_UNLINK, seqnum, status, 0)
 }
 
