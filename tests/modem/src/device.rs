@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::at::At;
 use crate::composition::Composition;
@@ -13,6 +13,7 @@ use crate::install::Seen;
 use crate::models::{Dialect, Form, Model, direct_ip};
 use crate::radio::{Modem, ONLINE, Wish};
 use crate::storage::{self, Reply, Storage};
+use crate::timers::Timers;
 use crate::transcript::hex;
 use crate::wdm::Wdm;
 use vhci::{Command, Link, Submit};
@@ -100,8 +101,7 @@ pub struct Device {
     naked: Vec<Submit>,
     accepts: Option<Instant>,
     functions: BTreeMap<u8, Function>,
-    timers: BTreeMap<(Instant, u64), Action>,
-    timer: u64,
+    timers: Timers<Action>,
     /// Transfers since the first plug, without standard requests.
     transfers: u64,
     max_control_message: Option<u16>,
@@ -110,6 +110,7 @@ pub struct Device {
 impl Device {
     pub fn new(model: Model, modem: Modem, unlocked: bool, port: Option<u32>, events: Sender<Event>) -> Device {
         Device {
+            timers: Timers::new(modem.clock),
             modem,
             dialect: model.dialect,
             active: model.forms[0].clone(),
@@ -128,8 +129,6 @@ impl Device {
             naked: Vec::new(),
             accepts: None,
             functions: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            timer: 0,
             transfers: 0,
             max_control_message: None,
         }
@@ -144,11 +143,7 @@ impl Device {
         self.power_on();
         self.attach()?;
         loop {
-            let event = match self.timers.first_key_value() {
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(((due, _), _)) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match self.timers.receive(events) {
                 Ok(Event::Usb(attach, command)) if attach == self.attaches => self.command(command),
                 Ok(Event::Detached(attach)) if attach == self.attaches && self.link.is_some() => self.leave(),
                 Ok(Event::Usb(..) | Event::Detached(_) | Event::Pci(_)) => {}
@@ -169,14 +164,8 @@ impl Device {
         }
     }
 
-    fn after(&mut self, delay: Duration, action: Action) {
-        self.timer += 1;
-        self.timers.insert((Instant::now() + delay, self.timer), action);
-    }
-
     fn timer_due(&mut self) -> io::Result<()> {
-        let due = self.timers.first_key_value().is_some_and(|((due, _), _)| *due <= Instant::now());
-        let Some((_, action)) = due.then(|| self.timers.pop_first()).flatten() else { return Ok(()) };
+        let Some(action) = self.timers.pop_due() else { return Ok(()) };
         match action {
             Action::Response(interface, data) => self.respond(interface, data),
             Action::Output(endpoint, data) => {
@@ -205,7 +194,7 @@ impl Device {
     /// Does what a transfer or a timer has brought about.
     fn settle(&mut self) {
         for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
-            self.after(delay, Action::Wish(wish));
+            self.timers.after(delay, Action::Wish(wish));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
             let told = self.functions.iter().flat_map(|(interface, function)| match function {
@@ -284,7 +273,7 @@ impl Device {
     fn leave_and_return(&mut self) {
         self.leave();
         if !self.modem.faults.has("never-back") {
-            self.after(self.modem.faults.millis("return-delay", 100), Action::Return);
+            self.timers.after(self.modem.faults.millis("return-delay", 100), Action::Return);
         }
     }
 
@@ -445,7 +434,7 @@ impl Device {
             Function::At(at) => {
                 let (delay, replies) = at.replies(&mut self.modem, &urb.data);
                 for reply in replies {
-                    self.after(delay, Action::Output(back, reply));
+                    self.timers.after(delay, Action::Output(back, reply));
                 }
             }
             Function::Wdm(_) | Function::Network(_) | Function::Reports | Function::Silent => {}
@@ -504,7 +493,7 @@ impl Device {
             self.modem.transcript.event("switch", "leaves");
             self.power_on();
         }
-        self.after(self.modem.faults.millis("leave-delay", 10), Action::Leave);
+        self.timers.after(self.modem.faults.millis("leave-delay", 10), Action::Leave);
         answer
     }
 }

@@ -36,6 +36,7 @@ mod qmi;
 pub mod radio;
 mod rndis;
 mod storage;
+pub mod timers;
 pub mod transcript;
 mod wdm;
 mod xmm;

@@ -1,11 +1,9 @@
 //! Modems on PCI: functions of the kernel module in `tests/pci-modem`, and what is behind their WWAN ports.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
 
 use crate::at::At;
 use crate::challenge::{Number, Order};
@@ -15,6 +13,7 @@ use crate::mbim::Mbim;
 use crate::models::{Dialect, Model, SERIAL};
 use crate::qmi;
 use crate::radio::{Identity, Lock, Modem, ONLINE, Wish};
+use crate::timers::Timers;
 use crate::wdm::{Protocol, Wdm};
 
 const NODE: &str = "/dev/pci-modem";
@@ -243,8 +242,7 @@ pub struct Device {
     /// Name of the function, while it is there.
     name: Option<String>,
     ports: Vec<Port>,
-    timers: BTreeMap<(Instant, u64), Action>,
-    timer: u64,
+    timers: Timers<Action>,
     /// Messages of both sides since the first plug.
     transfers: u64,
     attaches: u64,
@@ -265,6 +263,7 @@ impl Device {
             }
         });
         Ok(Device {
+            timers: Timers::new(modem.clock),
             modem,
             row,
             id: row.id,
@@ -273,8 +272,6 @@ impl Device {
             module,
             name: None,
             ports: Vec::new(),
-            timers: BTreeMap::new(),
-            timer: 0,
             transfers: 0,
             attaches: 0,
             opening: (0, 0),
@@ -294,11 +291,7 @@ impl Device {
         self.power_on();
         self.plug()?;
         loop {
-            let event = match self.timers.first_key_value() {
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(((due, _), _)) => events.recv_timeout(due.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match self.timers.receive(events) {
                 Ok(Event::Pci(record)) => self.record(&record)?,
                 Ok(Event::Control(line, client)) => {
                     if self.control(&line, client)? {
@@ -313,14 +306,8 @@ impl Device {
         }
     }
 
-    fn after(&mut self, delay: Duration, action: Action) {
-        self.timer += 1;
-        self.timers.insert((Instant::now() + delay, self.timer), action);
-    }
-
     fn timer_due(&mut self) -> io::Result<()> {
-        let due = self.timers.first_key_value().is_some_and(|((due, _), _)| *due <= Instant::now());
-        let Some((_, action)) = due.then(|| self.timers.pop_first()).flatten() else { return Ok(()) };
+        let Some(action) = self.timers.pop_due() else { return Ok(()) };
         match action {
             Action::Output(port, data) => self.output(port, &data),
             Action::Wish(Wish::Online) => {
@@ -337,7 +324,7 @@ impl Device {
     /// Does what a message or a timer has brought about.
     fn settle(&mut self) -> io::Result<()> {
         for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
-            self.after(delay, Action::Wish(wish));
+            self.timers.after(delay, Action::Wish(wish));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
             let reports = self.ports.iter().zip(0..).flat_map(|(port, number)| match port {
@@ -414,7 +401,7 @@ impl Device {
             self.modem.unlocked_from_the_start();
         }
         if !self.modem.faults.has("never-back") {
-            self.after(self.modem.faults.millis("return-delay", 100), Action::Return);
+            self.timers.after(self.modem.faults.millis("return-delay", 100), Action::Return);
         }
         Ok(())
     }
@@ -479,7 +466,7 @@ impl Device {
             Some(Port::Silent) | None => return,
         };
         for reply in replies {
-            self.after(delay, Action::Output(number, reply));
+            self.timers.after(delay, Action::Output(number, reply));
         }
     }
 

@@ -8,6 +8,7 @@ use crate::family::Family;
 use crate::faults::Faults;
 use crate::models::Model;
 use crate::qmi::Clients;
+use crate::timers::Clock;
 use crate::transcript::Transcript;
 
 pub const ONLINE: u8 = 0;
@@ -94,6 +95,8 @@ pub struct Modem {
     pub unlocks: (u32, u32),
     /// The mode has changed since the ports were told.
     pub mode_changed: bool,
+    /// What measures the times of its faults.
+    pub clock: Clock,
     pub plugged: Instant,
     /// Requests of all ports since the plug.
     pub replies: u64,
@@ -121,6 +124,7 @@ impl Modem {
             wishes: Vec::new(),
             unlocks: (0, 0),
             mode_changed: false,
+            clock: Instant::now,
             plugged: Instant::now(),
             replies: 0,
         }
@@ -159,14 +163,14 @@ impl Modem {
         self.challenge = None;
         self.clients = Clients::default();
         self.wishes.clear();
-        self.plugged = Instant::now();
+        self.plugged = (self.clock)();
         self.replies = 0;
     }
 
     /// Whether it does not answer now.
     pub fn is_mute(&self) -> bool {
         let starting =
-            self.faults.number("mute-for").is_some_and(|ms| self.plugged.elapsed() < Duration::from_millis(ms));
+            self.faults.number("mute-for").is_some_and(|ms| (self.clock)() - self.plugged < Duration::from_millis(ms));
         self.faults.has("mute") && self.reply_is_hit() || starting
     }
 

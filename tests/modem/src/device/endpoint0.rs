@@ -1,7 +1,7 @@
 //! Endpoint 0: standard requests, install mode's vendor requests, and those of the classes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Action, Answer, Device, Fate, Function};
 use crate::at::At;
@@ -51,10 +51,10 @@ impl Device {
             return false;
         }
         let Some(seconds) = self.modem.faults.number("naks") else { return true };
-        let now = Instant::now();
+        let now = (self.modem.clock)();
         let until = *self.accepts.get_or_insert_with(|| now + Duration::from_secs(seconds));
         if self.naked.is_empty() && now < until {
-            self.after(until - now, Action::Accept);
+            self.timers.after(until - now, Action::Accept);
         }
         now < until
     }
@@ -157,8 +157,8 @@ impl Device {
         self.alternates.clear();
         self.on_link(Link::configured);
         self.functions = self.functions_of(value);
-        let zero = std::mem::replace(&mut self.unconfigured, (value == 0).then(Instant::now));
-        let rested = zero.is_some_and(|since| since.elapsed() >= Duration::from_millis(50));
+        let zero = std::mem::replace(&mut self.unconfigured, (value == 0).then(self.modem.clock));
+        let rested = zero.is_some_and(|since| (self.modem.clock)() - since >= Duration::from_millis(50));
         let deaf = other && !rested && self.modem.faults.has("config-needs-zero");
         for function in self.functions.values_mut() {
             if let Function::Wdm(wdm) = function {
@@ -166,13 +166,13 @@ impl Device {
             }
         }
         if other && self.modem.faults.take("config-reenumerates") {
-            self.after(Duration::from_millis(20), Action::Leave);
+            self.timers.after(Duration::from_millis(20), Action::Leave);
         }
         if other && self.modem.faults.has("config-sticky") {
             let form = &mut self.forms[self.form];
             form.configurations.retain(|c| c.value() == value);
             let _ = self.modem.faults.set("mute");
-            self.after(Duration::from_millis(20), Action::Leave);
+            self.timers.after(Duration::from_millis(20), Action::Leave);
         }
         Answer::Done
     }
@@ -220,7 +220,7 @@ impl Device {
             (0x21, 0x00, Some(Function::Wdm(wdm))) => {
                 let (delay, reads) = wdm.receive(&mut self.modem, &urb.data);
                 for data in reads {
-                    self.after(delay, Action::Response(interface, data));
+                    self.timers.after(delay, Action::Response(interface, data));
                 }
                 Answer::Done
             }
@@ -283,6 +283,7 @@ mod tests {
     use super::*;
     use crate::models;
     use crate::radio::Modem;
+    use crate::timers::stopped;
     use crate::transcript::from_hex;
 
     const QMI_INTERFACE: u8 = 8;
@@ -292,6 +293,7 @@ mod tests {
         let model = models::row("em7455-qmi").unwrap().model();
         let mut modem = Modem::of(&model);
         modem.faults.set(fault).unwrap();
+        modem.clock = stopped::now;
         let mut device = Device::new(model, modem, false, None, mpsc::channel().0);
         let (ours, host) = UnixStream::pair().unwrap();
         host.set_nonblocking(true).unwrap();
@@ -335,10 +337,10 @@ mod tests {
         // The host takes the first one back.
         device.on_link(|link| link.unlink(5, 1));
         assert_eq!(completed(&mut host), [(5, -104)]);
-        let ((due, _), action) = device.timers.pop_first().unwrap();
-        assert!(due > Instant::now() + Duration::from_secs(30) && device.timers.is_empty());
-        device.accepts = Some(Instant::now());
-        device.timers.insert((Instant::now(), 0), action);
+        stopped::advance(Duration::from_millis(39_999));
+        device.timer_due().unwrap();
+        assert_eq!(completed(&mut host), []);
+        stopped::advance(Duration::from_millis(1));
         device.timer_due().unwrap();
         assert_eq!(completed(&mut host), [(3, 0)]);
     }
