@@ -10,6 +10,8 @@ use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::{Signal, raise};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::unistd;
@@ -46,6 +48,16 @@ fn nothing_more_can_be_opened() {
     let status = alone("nothing_more_can_be_opened", || {
         let (one, other) = UnixStream::pair().unwrap();
         let mut timer = sys::interrupter().unwrap();
+        let (start, mut started) = UnixStream::pair().unwrap();
+        // Not a pointer, as musl has it: a pointer stays in its thread.
+        let sandboxed = pthread_self() as usize;
+        std::thread::spawn(move || {
+            started.read_exact(&mut [0]).unwrap();
+            loop {
+                std::thread::sleep(Duration::from_millis(1));
+                pthread_kill(sandboxed as Pthread, Signal::SIGUSR1).unwrap();
+            }
+        });
         let mut status = File::open("/proc/thread-self/status").unwrap();
         let mut large = vec![1_u8; 1 << 20];
         sandbox::limit();
@@ -62,7 +74,7 @@ fn nothing_more_can_be_opened() {
         refused("a socket", UnixDatagram::unbound());
         refused("a network", UdpSocket::bind("127.0.0.1:0"));
         refused("a process", Command::new("/bin/true").status());
-        refused("a signal", nix::sys::signal::raise(nix::sys::signal::SIGCONT).map_err(Into::into));
+        refused("a signal", raise(Signal::SIGCONT).map_err(Into::into));
         assert_eq!(status_line(&mut status, "CapEff:"), "0000000000000000");
         assert_eq!(status_line(&mut status, "CapPrm:"), "0000000000000000");
         assert_eq!(status_line(&mut status, "NoNewPrivs:"), "1");
@@ -76,9 +88,10 @@ fn nothing_more_can_be_opened() {
         assert_eq!(large.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 2 << 20);
         drop(large);
         std::thread::sleep(Duration::from_millis(1));
+        let later = TimeSpec::from_duration(Duration::from_secs(60));
+        timer.set(Expiration::OneShot(later), TimerSetTimeFlags::empty()).unwrap();
         // A signal interrupts a call, and its handler returns.
-        let every = TimeSpec::from_duration(Duration::from_millis(1));
-        timer.set(Expiration::Interval(every), TimerSetTimeFlags::empty()).unwrap();
+        assert_eq!(unistd::write(&start, b"1"), Ok(1));
         assert_eq!(unistd::read(&other, &mut bytes), Err(Errno::EINTR));
     });
     assert!(status.success());
