@@ -205,7 +205,7 @@ fn a_configuration_with_the_preferred_function_replaces_the_switch() {
         let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
         assert!(plan().ends_with("\n  configuration: write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
         root.write(&format!("{device}/bConfigurationValue"), "2\n");
-        assert!(plan().ends_with("\n  switch: nothing to do: its interface 0 is not mass storage\n"), "{}", plan());
+        assert!(plan().ends_with("\n  configuration: nothing to do: configuration 2 is active\n"), "{}", plan());
         root.write(&format!("{device}/bConfigurationValue"), "1\n");
         // The stick has no QMI, and `keep` prefers nothing.
         for prefer in ["qmi", "keep"] {

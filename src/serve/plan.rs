@@ -213,6 +213,16 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
     };
     let interfaces = active.map(|active| active.interfaces.as_slice()).unwrap_or_default();
+    // A configuration that offers the preferred function makes a switch needless.
+    let function = policy.prefer.value.function().filter(|_| prefers_configuration && configurations.len() > 1);
+    let offers = |configuration: &Configuration| {
+        function.is_some_and(|function| configuration.functions(&snapshot.qmi).contains(&function))
+    };
+    let preferred = active.into_iter().chain(configurations).find(|configuration| offers(configuration));
+    let preferred = preferred.map(|configuration| configuration.value);
+    if preferred.is_some() && preferred == snapshot.configuration {
+        return satisfied(StepKind::Configuration, &format!("configuration {} is active", name(preferred)));
+    }
     let spoken_to = match switch.interface {
         Some(number) => interfaces.iter().find(|interface| interface.number == number),
         None => interfaces.first(),
@@ -227,13 +237,8 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
         return satisfied(step, &format!("its interface {} is not of class {wanted:02x}", interface.number));
     }
-    // A configuration that offers the preferred function makes a switch needless.
-    if let (true, Some(function)) = (prefers_configuration && configurations.len() > 1, policy.prefer.value.function())
-    {
-        let offers = |configuration: &&Configuration| configuration.functions(&snapshot.qmi).contains(&function);
-        if let Some(to) = configurations.iter().find(offers).map(|configuration| configuration.value) {
-            return configure(to, None, snapshot);
-        }
+    if let Some(to) = preferred {
+        return configure(to, None, snapshot);
     }
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
