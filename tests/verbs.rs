@@ -228,6 +228,15 @@ fn layers_override_and_mask() {
 }
 
 #[test]
+fn a_unit_reports_a_device_that_left_before_it_started() {
+    let root = Root::new();
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert_eq!(ended.code, 0);
+    assert!(ended.stderr.contains("1-1: the device left before its unit started"), "{}", ended.stderr);
+    assert_ne!(root.run(&["apply", "1-1"]).code, 0, "a person is told that there is no such device");
+}
+
+#[test]
 fn a_modem_is_served_without_state() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());

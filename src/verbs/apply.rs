@@ -46,8 +46,11 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         return Ok(Exit::Fine);
     }
     let devices = match devices(root, names) {
-        // The modem left before its unit had started.
-        Err(Error::Device(DeviceError::NotFound(_))) if options.unit => return Ok(Exit::Fine),
+        Err(Error::Device(DeviceError::NotFound(port))) if options.unit => {
+            let text = format!("{port}: the device left before its unit started; its next event serves it");
+            journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", &port)]);
+            return Ok(Exit::Fine);
+        }
         found => found?,
     };
     if options.dry_run {
