@@ -1,8 +1,8 @@
-//! USB descriptors as the `descriptors` file of sysfs holds them: the device descriptor, then every configuration
-//! with all that belongs to it (USB 2.0, section 9.6; Linux `drivers/usb/core/sysfs.c`).
+//! USB descriptors in the format of sysfs's `descriptors` file: the device descriptor, then each configuration
+//! descriptor with all descriptors that belong to it (USB 2.0, section 9.6; Linux `drivers/usb/core/sysfs.c`).
 //!
-//! [`parse`] takes any bytes: it allocates no more than a small multiple of its input, never panics, and refuses what
-//! does not add up with the offset of the fault.
+//! [`parse`] accepts any bytes. It allocates at most a small multiple of its input, never panics, and rejects
+//! inconsistent descriptors with the offset of the fault.
 
 use super::qmi_wwan::QmiInterfaces;
 use crate::usb::Function;
@@ -46,7 +46,7 @@ pub struct Descriptors {
 pub struct Configuration {
     #[doc(alias = "bConfigurationValue")]
     pub value: u8,
-    /// All alternate settings of all interfaces, in the order of the device.
+    /// All alternate settings of all interfaces, in the order of the descriptors.
     pub interfaces: Vec<Interface>,
 }
 
@@ -67,7 +67,7 @@ pub struct Interface {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// With the direction in bit 7: set for IN.
+    /// Bit 7 is the direction: set for IN.
     #[doc(alias = "bEndpointAddress")]
     pub address: u8,
     #[doc(alias = "bmAttributes")]
@@ -89,11 +89,11 @@ impl Endpoint {
 }
 
 impl Configuration {
-    /// What this configuration offers: what the kernel's drivers make of it.
+    /// The functions that the kernel's drivers provide in this configuration.
     pub fn functions(&self, qmi: &QmiInterfaces) -> Vec<Function> {
         let mut functions = Vec::new();
         let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
-        // Drivers of the communications class want protocol 0.
+        // The drivers for the communications class require protocol 0.
         let communications = |subclass| {
             let class = [CLASS_COMMUNICATIONS, subclass, 0];
             first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !qmi.includes(i))
@@ -123,7 +123,7 @@ impl Configuration {
     }
 }
 
-/// Reads the contents of the `descriptors` file of a USB device.
+/// Parses the contents of the `descriptors` file of a USB device.
 pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
     let mut rest = bytes;
     let mut device = None;
@@ -170,7 +170,7 @@ pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
 
 #[cfg(test)]
 pub mod samples {
-    /// Descriptors built piece by piece, for tests.
+    /// Builds a `descriptors` file from configurations, for tests.
     pub fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes =
             vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
@@ -186,7 +186,7 @@ pub mod samples {
         bytes
     }
 
-    /// `endpoints` are (`bEndpointAddress`, `bmAttributes`).
+    /// `endpoints` are pairs of `bEndpointAddress` and `bmAttributes`.
     pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
         let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
         for (address, attributes) in endpoints {
@@ -197,7 +197,7 @@ pub mod samples {
 
     pub const CONTROL_CHANNEL: &[(u8, u8)] = &[(0x81, 3), (0x82, 2), (0x02, 2)];
 
-    /// 1 = DM, NMEA, AT, QMI; 2 = MBIM, as an MC7710 has them.
+    /// The descriptors of an MC7710. Configuration 1 has DM, NMEA, AT and QMI. Configuration 2 has MBIM.
     pub fn mc7710() -> Vec<u8> {
         let vendor = [0xff, 0xff, 0xff];
         device(&[
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_that_do_not_add_up_are_refused_at_their_place() {
+    fn inconsistent_descriptors_are_rejected_with_their_offset() {
         let whole = mc7710();
         assert_eq!(parse(&[]), Err(Malformed::NoDevice));
         assert_eq!(parse(&whole[18..]), Err(Malformed::NoDevice));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_makes_it_panic() {
+    fn truncated_and_corrupted_descriptors_do_not_panic() {
         let whole = mc7710();
         for end in 0..whole.len() {
             let _ = parse(&whole[..end]);

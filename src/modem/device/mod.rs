@@ -1,11 +1,11 @@
-//! One USB or PCI device as sysfs tells it.
+//! One USB or PCI device in sysfs.
 //!
-//! A [`Device`] holds its sysfs directory open. That handle belongs to this very device: once the device has left the
-//! bus, every read and write through it fails, even if another device stands on the same port by then. So nothing
-//! below ever acts on a modem other than the one that it was given.
+//! A [`Device`] holds its sysfs directory open. That handle belongs to this device alone: once the device has left the
+//! bus, every read and write through the handle fails, even if another device is on the same port. For this reason no
+//! code below acts on a modem other than the one that it was given.
 //!
-//! What is read here comes from the device or from whoever wrote the environment, and is checked: paths stay below
-//! `/sys/devices` and pass no symbolic link, texts and descriptors are bounded.
+//! All input here comes from the device or from the environment, and is checked: paths stay below `/sys/devices` and
+//! follow no symbolic link, and the size of texts and descriptors is limited.
 
 pub mod descriptors;
 pub mod qmi_wwan;
@@ -77,42 +77,42 @@ impl DeviceNumber {
     }
 }
 
-/// An interface of the active configuration, with what the kernel made of it.
+/// An interface of the active configuration, with its driver and the device nodes on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundInterface {
     #[doc(alias = "bInterfaceNumber")]
     pub number: u8,
     pub driver: Option<String>,
-    /// Names of the `usbmisc`, `tty` and `net` devices on it.
+    /// Names of the `usbmisc`, `tty` and `net` devices of this interface.
     pub nodes: Vec<String>,
 }
 
-/// A character device of a modem that takes commands.
+/// A character device of a modem that accepts commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPort {
     /// `cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`.
     pub name: String,
     /// The driver of the USB interface or of the PCI device.
     pub driver: Option<String>,
-    /// What a WWAN port speaks, in the kernel's words (`MBIM`, `AT`); `None` for ports of other kinds.
+    /// The protocol of a WWAN port, as the kernel names it (`MBIM`, `AT`). `None` for other kinds of ports.
     pub wwan_type: Option<String>,
     pub number: DeviceNumber,
 }
 
-/// The active configuration of one device, to be read and written where nothing can be opened any more.
+/// An open `bConfigurationValue`, for use where no file can be opened any more.
 #[derive(Debug)]
 pub struct ConfigurationValue(File);
 
 impl ConfigurationValue {
-    /// As [`Device::set_configuration`] does it.
+    /// Like [`Device::set_configuration`].
     pub fn set(&self, value: u8) -> io::Result<()> {
         self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
     }
 
-    /// None where the device is unconfigured.
+    /// `None` if the device is unconfigured.
     pub fn get(&self) -> io::Result<Option<u8>> {
         let mut text = [0; 8];
-        // sysfs asks the device anew at every read from the start.
+        // sysfs generates the text again for each read at offset 0.
         let length = self.0.read_at(&mut text, 0)?;
         let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
         Ok(text.trim().parse().ok().filter(|value| *value != 0))
@@ -122,14 +122,14 @@ impl ConfigurationValue {
 pub struct Device {
     pub port: Port,
     pub id: DeviceId,
-    /// For messages and for finding things again; reading goes through `directory`.
+    /// Used in messages and to find the device again. Reads go through `directory`.
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl Device {
-    /// The USB or PCI device that `devpath` (`/devices/…`, as udev's `DEVPATH` has it) is or lies on: the last one on the
-    /// path. A USB device stands behind its host controller there, and a PCI device behind its bridges.
+    /// The last USB or PCI device on the path `devpath` (`/devices/…`, as in udev's `DEVPATH`). On such a path, a USB
+    /// device comes after its host controller, and a PCI device comes after its bridges.
     pub fn at_devpath(root: &Root, devpath: &str) -> Result<Device, DeviceError> {
         let bad = || DeviceError::BadPath(devpath.to_owned());
         let relative = devpath.strip_prefix('/').filter(|path| path.starts_with("devices/")).ok_or_else(bad)?;
@@ -145,7 +145,7 @@ impl Device {
         Device::open(root, Path::new(&path.join("/")), port)
     }
 
-    /// All USB and PCI devices that stand on `root`'s buses, in the order of their ports. Each is opened in its turn: a
+    /// All USB and PCI devices on the buses of `root`, in the order of their ports. Devices are opened one at a time: a
     /// machine may have more devices than a process may have open files.
     pub fn all(root: &Root) -> Result<impl Iterator<Item = Device> + '_, DeviceError> {
         let mut ports: Vec<Port> = Vec::new();
@@ -160,11 +160,11 @@ impl Device {
             }
         }
         ports.sort_unstable();
-        // One that leaves while the others are read, or that makes no sense, does not keep the others from being seen.
+        // A device that has left meanwhile, or that cannot be read, is skipped.
         Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()))
     }
 
-    /// The device that stands on `port`.
+    /// The device on `port`.
     pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
         let link = root.at(devices_of(port.bus())).join(port.as_str());
         let sys = root.at("/sys").canonicalize();
@@ -178,8 +178,8 @@ impl Device {
         let sys = root.at("/sys");
         let path = sys.join(relative);
         let top = File::open(&sys).map_err(|source| DeviceError::Io { path: sys, source })?;
-        // One name at a time: openat2, which could do it at once, is withheld from helpers by udevd's sandbox
-        // (RestrictSUIDSGID answers it with ENOSYS).
+        // Opens one path component at a time. openat2 could open the whole path at once, but udevd's sandbox refuses
+        // it: RestrictSUIDSGID makes it fail with ENOSYS.
         let mut directory = OwnedFd::from(top);
         for name in relative {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -198,7 +198,7 @@ impl Device {
         Ok(device)
     }
 
-    /// The devices that a person means by `text`: a port, an ID, the node of a port that takes commands, or a usbfs node.
+    /// The devices that `text` names: a port, an ID, the node of a command port, or a usbfs node.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
         let not_found = || DeviceError::NotFound(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
@@ -222,7 +222,7 @@ impl Device {
         if found.is_empty() { Err(not_found()) } else { Ok(found) }
     }
 
-    /// The one device that a person means by `text`.
+    /// The only device that `text` names.
     pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
         let mut found = Device::named(root, text)?;
         match (found.pop(), found.as_slice()) {
@@ -238,12 +238,12 @@ impl Device {
         &self.path
     }
 
-    /// Whether this very device still stands on the bus.
+    /// Whether this device is still on the bus.
     pub fn is_present(&self) -> bool {
         self.attribute(self.vendor_attribute()).is_ok()
     }
 
-    /// An attribute that every device on the bus has for as long as it exists.
+    /// An attribute that every device of this bus has until it leaves.
     fn vendor_attribute(&self) -> &'static str {
         match self.id.bus {
             Bus::Usb => "idVendor",
@@ -251,7 +251,7 @@ impl Device {
         }
     }
 
-    /// The serial number: of a PCI modem, the one that its MHI controller read.
+    /// The serial number. For a PCI modem, the one that its MHI controller has read.
     pub fn serial(&self) -> Option<String> {
         if self.id.bus == Bus::Usb {
             return self.attribute("serial").ok();
@@ -267,17 +267,17 @@ impl Device {
         Some(Subsystem { vendor: read("subsystem_vendor")?, device: Some(read("subsystem_device")?) })
     }
 
-    /// A text attribute without its trailing newline. Bytes that are no UTF-8 are replaced.
+    /// A text attribute without its trailing newline. Bytes that are not UTF-8 are replaced.
     ///
-    /// `manufacturer`, `product`, `serial` and `bConfigurationValue` take the device's lock in the kernel and may
-    /// block for seconds while a driver probes; `idVendor`, `idProduct`, `busnum`, `devnum`, `dev` and `descriptors`
-    /// do not (Linux `drivers/usb/core/sysfs.c`).
+    /// `manufacturer`, `product`, `serial` and `bConfigurationValue` take the device's lock in the kernel, and may
+    /// block for seconds while a driver probes. `idVendor`, `idProduct`, `busnum`, `devnum`, `dev` and `descriptors` do
+    /// not (Linux `drivers/usb/core/sysfs.c`).
     pub fn attribute(&self, name: &str) -> Result<String, DeviceError> {
         let bytes = self.read(Path::new(name), ATTRIBUTE_LIMIT)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
     }
 
-    /// A text attribute of the first SCSI device on it; none where there is no such device, or not yet.
+    /// A text attribute of the first SCSI device on this device. `None` if there is no SCSI device, or not yet.
     pub fn scsi_attribute(&self, name: &str) -> Option<String> {
         // 1-1:1.0/host0/target0:0:0/0:0:0:0
         let mut directory = PathBuf::new();
@@ -301,7 +301,7 @@ impl Device {
         self.read(Path::new("descriptors"), DESCRIPTORS_LIMIT)
     }
 
-    /// The active configuration; none where the device is unconfigured.
+    /// The active configuration. `None` if the device is unconfigured.
     #[doc(alias = "bConfigurationValue")]
     pub fn configuration(&self) -> Result<Option<u8>, DeviceError> {
         if self.id.bus == Bus::Pci {
@@ -314,30 +314,31 @@ impl Device {
         }
     }
 
-    /// Writes `bConfigurationValue`. The kernel unbinds the drivers, sends SET_CONFIGURATION (up to 5 s) and binds anew
-    /// before this returns.
+    /// Writes `bConfigurationValue`. The write returns after the kernel has unbound the drivers, sent SET_CONFIGURATION
+    /// (up to 5 s), and bound the new drivers.
     pub fn set_configuration(&self, value: u8) -> nix::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         nix::unistd::write(file, format!("{value}\n").as_bytes()).map(drop)
     }
 
-    /// `bConfigurationValue`, open for good.
+    /// Opens `bConfigurationValue` for later reads and writes.
     pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         Ok(ConfigurationValue(File::from(file)))
     }
 
-    /// `authorized`, open for writing: 0 takes the device's configuration away, and its drivers leave; 1 gives it one
-    /// again, as the kernel chooses it.
+    /// Opens `authorized` for writing. 0 unconfigures the device and unbinds its drivers. 1 lets the kernel choose a
+    /// configuration again.
     pub fn authorized(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
     }
 
-    /// Identifies this enumeration of the device: the inode of its sysfs folder, which sysfs does not use again. A PCI
-    /// modem that crashed, or that lost its power, stays on the bus. Its WWAN device is what the kernel creates again.
+    /// Identifies this enumeration of the device: the inode number of its sysfs folder, which sysfs does not reuse. A
+    /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN device again. For this
+    /// reason the WWAN device identifies a PCI modem.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub fn enumeration_id(&self) -> u64 {
         let status = match self.wwan_directory() {
@@ -347,17 +348,17 @@ impl Device {
         status.map_or(0, |status| status.st_ino as u64)
     }
 
-    /// Whether the kernel may use the device. USBGuard, or `usbcore.authorized_default=0`, withholds that.
+    /// Whether the kernel may use the device. USBGuard or `usbcore.authorized_default=0` can forbid that.
     pub fn is_authorized(&self) -> bool {
         !self.attribute("authorized").is_ok_and(|value| value == "0")
     }
 
-    /// How long the device has been connected, as far as the kernel counts it (`CONFIG_PM`).
+    /// How long the device has been connected. `None` if the kernel does not count the time (`CONFIG_PM`).
     pub fn connected_for(&self) -> Option<Duration> {
         self.attribute("power/connected_duration").ok()?.parse().ok().map(Duration::from_millis)
     }
 
-    /// `devnum`, its number on the bus, from 1 to 127.
+    /// `devnum`: the number of the device on its bus, from 1 to 127.
     pub fn bus_number(&self) -> Option<u16> {
         self.decimal("devnum").ok()
     }
@@ -376,7 +377,7 @@ impl Device {
         Ok(None)
     }
 
-    /// The node of the device under `/dev/bus/usb`, and the number that it must have.
+    /// The device's node under `/dev/bus/usb`, and the device number that the node must have.
     pub fn node(&self, root: &Root) -> Result<(PathBuf, DeviceNumber), DeviceError> {
         let name = format!("/dev/bus/usb/{:03}/{:03}", self.decimal("busnum")?, self.decimal("devnum")?);
         Ok((root.at(name), self.number("dev")?))
@@ -397,7 +398,7 @@ impl Device {
             for class in ["usbmisc", "net", "tty"] {
                 nodes.extend(self.list(&directory.join(class)).unwrap_or_default());
             }
-            // A usb-serial port is a directory of its own beside the classes (`ttyUSB0`).
+            // The directory of a usb-serial port (`ttyUSB0`) is next to the directories of the classes.
             nodes.extend(self.list(directory)?.into_iter().filter(|name| name.starts_with("tty") && name != "tty"));
             nodes.sort_unstable();
             found.push(BoundInterface { number, driver: self.driver(directory), nodes });
@@ -406,7 +407,7 @@ impl Device {
         Ok(found)
     }
 
-    /// The `cdc-wdm` ports of a USB device or the WWAN ports of a PCI device, in the order of their names.
+    /// The `cdc-wdm` ports of a USB device, or the WWAN ports of a PCI device, in the order of their names.
     pub fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
         if self.id.bus == Bus::Pci {
             return self.wwan_ports();
@@ -426,7 +427,7 @@ impl Device {
     }
 
     fn wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
-        // The modem is down, or no driver has made a port yet.
+        // The modem is down, or no driver has created a port yet.
         let Some(directory) = self.wwan_directory() else { return Ok(Vec::new()) };
         let driver = self.bound_driver();
         let mut ports = Vec::new();
@@ -440,7 +441,7 @@ impl Device {
         Ok(ports)
     }
 
-    /// The kernel's WWAN device of a PCI device, `wwan/wwan0`. The driver of MHI modems puts a controller in between:
+    /// The kernel's WWAN device on a PCI device, `wwan/wwan0`. The driver for MHI modems has a controller in between:
     /// `mhi0/wwan/wwan0`.
     fn wwan_directory(&self) -> Option<PathBuf> {
         let is_pci = self.id.bus == Bus::Pci;
@@ -458,8 +459,8 @@ impl Device {
         names.into_iter().find(|name| name.strip_prefix("mhi").is_some_and(is_number))
     }
 
-    /// What an MHI controller has found in the modem: `MBIM`, `DUN`, `IP_HW0_MBIM`. Before the firmware runs there are
-    /// channels of its loader, or none.
+    /// The MHI channels that the modem offers: `MBIM`, `DUN`, `IP_HW0_MBIM`. Until the firmware runs, there are only
+    /// the channels of its loader, or none.
     pub fn mhi_channels(&self) -> Vec<String> {
         let Some(controller) = self.mhi_controller() else { return Vec::new() };
         let prefix = format!("{controller}_");
@@ -470,12 +471,12 @@ impl Device {
         channels
     }
 
-    /// The driver that is bound to the device itself.
+    /// The driver that is bound to the device itself, not to an interface.
     pub fn bound_driver(&self) -> Option<String> {
         self.driver(Path::new(""))
     }
 
-    /// The tty of interface `number`; none where no driver made one.
+    /// The tty of interface `number`. `None` if no driver has created one.
     pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
         let prefix = format!("{}:", self.port);
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
@@ -484,7 +485,7 @@ impl Device {
             if u8::from_str_radix(&told, 16) != Ok(number) {
                 continue;
             }
-            // usb-serial puts a directory of the port's own between the interface and the class, cdc-acm does not.
+            // usb-serial has a directory for the port between the interface and the class. cdc-acm does not.
             let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
             for directory in serial.chain([interface.to_owned()]) {
                 let class = directory.join("tty");
@@ -509,7 +510,7 @@ impl Device {
     }
 
     fn list(&self, directory: &Path) -> Result<Vec<String>, DeviceError> {
-        // A 32-bit C library's readdir(3) fails where inode numbers have 64 bits, as a 64-bit kernel's sysfs has them.
+        // On a 64-bit kernel, inode numbers of sysfs have 64 bits, and readdir(3) of a 32-bit C library may fail.
         let mut names = Vec::new();
         self.open_directory(directory)
             .and_then(|opened| {
@@ -534,7 +535,7 @@ impl Device {
     fn error(&self, name: &Path, source: io::Error) -> DeviceError {
         match source.raw_os_error().map(nix::Error::from_raw) {
             Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
-            // A removed directory has no entries any more; one that still has an ID merely lacks this attribute.
+            // A removed directory has no entries. If the ID still exists, only this attribute is missing.
             Some(nix::Error::ENOENT) if name == Path::new(self.vendor_attribute()) || !self.is_present() => {
                 DeviceError::Gone { port: self.port.to_string() }
             }
@@ -548,7 +549,7 @@ impl Device {
 
     fn hex(&self, name: &str) -> Result<u16, DeviceError> {
         let text = self.attribute(name)?;
-        // PCI writes 0x1eac, USB 1199.
+        // PCI has `0x1eac`, USB has `1199`.
         u16::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).map_err(|_| self.unparsable(name, &text))
     }
 
@@ -563,12 +564,12 @@ impl Device {
     }
 }
 
-/// `cdc-wdm` and a number.
+/// `cdc-wdm` and a number, such as `cdc-wdm0`.
 pub fn is_control_port(name: &str) -> bool {
     name.strip_prefix("cdc-wdm").is_some_and(is_number)
 }
 
-/// `wwan`, a number, the type in lower case, a number: `wwan0mbim0`.
+/// `wwan`, a number, the type in lower case, and a number, such as `wwan0mbim0`.
 pub fn is_wwan_port(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("wwan") else { return false };
     let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };

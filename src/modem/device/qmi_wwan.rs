@@ -1,10 +1,10 @@
-//! Which interfaces of a modem the kernel's driver qmi_wwan binds: those have QMI.
+//! Which interfaces of a modem the kernel's driver qmi_wwan binds. These interfaces have QMI.
 
 use super::descriptors::{CLASS_VENDOR, Interface};
 use crate::bus::DeviceId;
 
-/// Facts of the driver, made from the aliases of its module. The whole file is TOML, but is read line by line: parsing it
-/// takes as long as the rest of a hook.
+/// Facts about the driver, generated from the aliases of its module. The file is TOML, but is read line by line:
+/// parsing all of it takes as long as the rest of a hook.
 const TABLE: &str = include_str!("../../../config/qmi-wwan.toml");
 
 /// The interfaces of one modem that have QMI.
@@ -17,7 +17,7 @@ pub struct QmiInterfaces {
 }
 
 impl QmiInterfaces {
-    /// The numbers that the modem's quirk gives, or else what the driver binds for this ID.
+    /// The numbers in the modem's quirk. Without such numbers, the interfaces that the driver binds for this ID.
     pub fn of(id: DeviceId, quirk: &[u8]) -> QmiInterfaces {
         match quirk {
             [] => QmiInterfaces::of_driver(id),
@@ -41,18 +41,18 @@ impl QmiInterfaces {
     pub fn includes(&self, interface: &Interface) -> bool {
         let class = [interface.class, interface.subclass, interface.protocol];
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);
-        // The driver takes an interface with two endpoints for a diagnostic port.
+        // The driver treats an interface with two endpoints as a diagnostic port.
         interface.endpoints.len() != 2 && (is_number || self.classes.contains(&class))
     }
 }
 
-/// The elements of the line `"KEY" = [ELEMENT, …]`, with their quotation marks.
+/// The elements of the line `"KEY" = [ELEMENT, …]`, including their quotation marks.
 fn values<'t>(section: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
     let list = |line: &'t str| line.strip_prefix('"')?.strip_prefix(key)?.strip_prefix("\" = [")?.strip_suffix(']');
     section.lines().find_map(list).into_iter().flat_map(|list| list.split(", "))
 }
 
-/// `"ff/01/07"`
+/// Parses `"ff/01/07"`, including the quotation marks.
 fn triple(text: &str) -> Option<[u8; 3]> {
     let bytes = text.trim_matches('"').split('/').map(|byte| u8::from_str_radix(byte, 16).ok());
     bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quirk_is_stronger_than_the_table() {
+    fn a_quirk_overrides_the_table() {
         let of = |id: &str, quirk: &[u8]| QmiInterfaces::of(id.parse().unwrap(), quirk);
         assert_eq!(of("1199:68a2", &[]).numbers, [8, 19]);
         assert_eq!(of("1199:68a2", &[10]), QmiInterfaces { numbers: vec![10], classes: Vec::new() });
