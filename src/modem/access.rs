@@ -1,8 +1,8 @@
 //! Who uses a port, and the one way to open it.
 //!
-//! The kernel lets every permitted process open a cdc-wdm or WWAN port, and gives an answer to whichever process reads
-//! first: a port in use must not be opened beside its user. qmi-proxy of libqmi and mbim-proxy of libmbim hold a port for
-//! several programs, and accept this program as one more.
+//! The kernel lets every permitted process open a cdc-wdm or WWAN port, and delivers a reply to whichever process reads
+//! first. For this reason this program does not open a port that is in use. qmi-proxy (libqmi) and mbim-proxy (libmbim)
+//! hold a port for several programs, and accept this program as another client.
 
 use std::fmt;
 use std::fs;
@@ -68,7 +68,7 @@ impl Proxy {
     }
 }
 
-/// Whether other programs may use the port by now.
+/// Whether other programs may already use the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
     /// The port is new. No other program knows it before its udev event ends.
@@ -128,8 +128,8 @@ impl OpenPort {
     }
 }
 
-/// Opens `port` of `device`, or a connection to the proxy that holds it. Only the open of a WWAN port may take long; it
-/// ends by the deadline.
+/// Opens `port` of `device`, or a connection to the proxy that holds the port. Only the open of a WWAN port may take
+/// long. It ends by the deadline.
 pub fn open(
     root: &Root,
     device: &Device,
@@ -160,7 +160,8 @@ pub fn open(
             Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>)
         }
     };
-    // The node was opened while this device was on the bus, so that its number cannot mean another device.
+    // The node was opened before this check. If the device is still present, the device number cannot belong to another
+    // device.
     let link = match opened {
         _ if !device.is_present() => return Err(PortUnavailable::Left),
         opened => opened.map_err(PortUnavailable::Open)?,
@@ -179,8 +180,8 @@ fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
     })
 }
 
-/// Any process may call itself qmi-proxy and listen on its abstract socket. The process that answers must be the one
-/// that holds the port, and run as root or as the owner of the port's node.
+/// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be the
+/// one that holds the port, and must run as root or as the owner of the port's node.
 fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {
     let name = proxy.name();
     let connected = Stream::connect_abstract(name).and_then(|stream| Ok((stream.peer()?, stream)));
@@ -194,13 +195,14 @@ fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, Por
     Ok(OpenPort { link: Box::new(stream), protocol: proxy.protocol(), proxied: Some(port) })
 }
 
-/// All processes that have `port` open, by PID, but this one and its children, which keep a WWAN port open for it.
+/// All processes that have `port` open, in the order of their PIDs. Excludes this process and its children, which keep
+/// a WWAN port open for it.
 ///
-/// Looks at every descriptor of every process, which takes milliseconds. The device number decides, not the path: in a
-/// mount namespace of its own, a process can give any file the name `/dev/cdc-wdm0`.
+/// Checks every descriptor of every process, which takes milliseconds. Compares device numbers, not paths: in its own
+/// mount namespace, a process can give any file the name `/dev/cdc-wdm0`.
 ///
 /// # Errors
-/// If `/proc` does not list this process: then other processes are hidden, too.
+/// If `/proc` does not list this process, because other processes are then hidden, too.
 pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
     let mut users = Vec::new();
     let mut is_listed = false;
@@ -228,7 +230,7 @@ fn parent(process: &Path) -> Option<u32> {
 
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    // `stat` can block on a dead network mount, and reading a link cannot.
+    // `stat` can block on a dead network mount. Reading a link cannot.
     let is_named = |path: &Path| {
         let target = fs::read_link(path).unwrap_or_default();
         target.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(port.name.as_bytes()))
@@ -330,7 +332,7 @@ mod tests {
         }
     }
 
-    /// A character device that exists everywhere.
+    /// A character device that exists on every system.
     fn null() -> ControlPort {
         ControlPort {
             name: "null".to_owned(),
@@ -372,7 +374,7 @@ mod tests {
     #[test]
     fn a_process_is_seen_in_the_real_proc() {
         let file = fs::File::open("/dev/null").unwrap();
-        // The shell is a child of this process, and its child is a process like any other.
+        // The shell is a child of this process and is excluded. The child of the shell is not.
         let mut shell = std::process::Command::new("sh");
         shell
             .args(["-c", "sleep 60 & echo $!; wait"])
@@ -404,7 +406,7 @@ mod tests {
         let uid = nix::unistd::getuid().as_raw();
         let user = |pid| PortUser { pid, uid, name: "qmi-proxy".to_owned() };
         let trusted = connect_to_this_process(user(std::process::id()));
-        // An ordinary user's process is no proxy for a port of root's.
+        // A process of an ordinary user is not trusted as the proxy of root's port.
         assert_eq!(trusted.is_ok(), uid == 0);
         let untrusted = connect_to_this_process(user(std::process::id() + 1));
         assert!(matches!(untrusted, Err(PortUnavailable::UntrustedProxy { .. })));

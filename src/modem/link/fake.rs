@@ -1,4 +1,5 @@
-//! A port in memory for unit tests: it has the faults that every port can have, and a modem of the test answers behind it.
+//! A port in memory for unit tests. It has the faults that every port can have. The modem behind it belongs to the
+//! test.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,11 +7,11 @@ use std::time::Duration;
 use super::{Link, LinkError};
 use crate::host::deadline::{Deadline, clock};
 
-/// What a test's modem does. It is a [`Link`] by that.
+/// The behaviour of a test's modem. Every `Modem` is a [`Link`].
 pub trait Modem {
     fn port(&mut self) -> &mut Port;
 
-    /// Takes one message, and answers with [`Port::say`].
+    /// Receives one message, and replies with [`Port::say`].
     fn take(&mut self, message: &[u8]);
 }
 
@@ -21,18 +22,18 @@ pub struct Port {
     gone_at: Option<usize>,
     interrupted_at: Option<usize>,
     pub transfers: usize,
-    /// With the time from which each part can be read.
+    /// Each part, with the time from which it can be read.
     waiting: VecDeque<(Deadline, Vec<u8>)>,
     read: Vec<u8>,
 }
 
 impl Port {
-    /// Each answer takes this time.
+    /// Each reply is this late.
     pub fn late(late: Duration) -> Port {
         Port { late, ..Port::default() }
     }
 
-    /// The modem sends these bytes without end.
+    /// The modem sends these bytes endlessly.
     pub fn flooded(bytes: Vec<u8>) -> Port {
         Port { flood: Some(bytes), ..Port::default() }
     }
@@ -42,12 +43,12 @@ impl Port {
         Port { gone_at: Some(transfer), ..Port::default() }
     }
 
-    /// The process receives a signal at this transfer.
+    /// The process receives a stop request at this transfer.
     pub fn interrupted_at(transfer: usize) -> Port {
         Port { interrupted_at: Some(transfer), ..Port::default() }
     }
 
-    /// Lets the host read `bytes` in parts of this length.
+    /// Queues `bytes`, which the host reads in parts of this length.
     pub fn say(&mut self, bytes: &[u8], length: usize) {
         let from = Deadline::after(self.late);
         self.waiting.extend(bytes.chunks(length).map(|part| (from, part.to_vec())));
@@ -97,7 +98,8 @@ impl<M: Modem> Link for M {
     }
 }
 
-/// A modem that knows some AT commands, by their answers without `OK`. It wants the password of `AT!ENTERCND` first.
+/// A modem that knows some AT commands and their replies, which are given without `OK`. It requires the password of
+/// `AT!ENTERCND` first.
 pub(crate) struct AtModem<'a> {
     answers: Vec<(&'a str, &'a str)>,
     password: &'a str,

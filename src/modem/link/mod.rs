@@ -1,4 +1,4 @@
-//! Bytes to and from a modem: each kind of port behind [`Link`].
+//! Byte transport to and from a modem. [`Link`] is the interface to each kind of port.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -32,10 +32,10 @@ use crate::modem::device::DeviceNumber;
 /// How long a close may wait for the modem to take the last bytes.
 const CLOSING: Duration = Duration::from_millis(50);
 
-/// Bounds the close of a port. The kernel waits up to 30 s for a modem to take what was written: `closing_wait` of a
-/// tty, `WDM_FLUSH_TIMEOUT` of cdc-wdm. A signal ends that wait.
+/// Bounds the time that closing a port takes. The kernel waits up to 30 s for a modem to accept the written bytes:
+/// `closing_wait` of a tty, `WDM_FLUSH_TIMEOUT` of cdc-wdm. A signal ends that wait.
 ///
-/// In a struct, this field follows the port, because fields drop in their order.
+/// In a struct, this field must come after the port, because fields are dropped in the order of their declaration.
 #[derive(Debug)]
 struct PromptClose(Timer);
 
@@ -44,7 +44,7 @@ impl PromptClose {
         sys::interrupter().map(PromptClose)
     }
 
-    /// Starts to interrupt the process. Called just before the port is closed.
+    /// Starts the timer that interrupts the process. Called just before the port is closed.
     fn begin(&mut self) {
         let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
         if let Err(errno) = self.0.set(each, TimerSetTimeFlags::empty()) {
@@ -53,8 +53,8 @@ impl PromptClose {
     }
 }
 
-/// How often a port with a pending error is polled. cdc-wdm keeps the error of a failed write until the next write, and
-/// poll does not wait while an error is pending.
+/// How often a port with a pending error is polled. cdc-wdm keeps the error of a failed write until the next write.
+/// While an error is pending, poll returns at once.
 const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A port of a modem.
@@ -62,8 +62,9 @@ pub trait Link {
     /// Sends one whole message.
     fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError>;
 
-    /// The next bytes from the modem: part of a message, one message, or several. `None` if nothing comes before the
-    /// deadline, and always after it, so that a modem that never stops sending does not hold the caller.
+    /// Reads the next bytes from the modem: a part of a message, one message, or several. Returns `None` if no bytes
+    /// arrive before the deadline. Always returns `None` after the deadline, so that a modem that never stops sending
+    /// cannot hold the caller.
     fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError>;
 
     /// The longest message that the port takes, in bytes.
@@ -72,18 +73,18 @@ pub trait Link {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The port accepted nothing before the deadline.
+    /// The port accepted no bytes before the deadline.
     #[error("the port accepts no message")]
     WriteTimeout,
     #[error("the modem left")]
     Gone,
-    /// Another process has opened the port meanwhile. Reported once.
+    /// Another process has opened the port after this one. Reported once.
     #[error("another program has opened the port too")]
     Contended,
     /// The process received a termination signal. Reported once for each signal.
     #[error("stopped by a signal")]
     Interrupted,
-    /// Bytes from the modem are lost. The next bytes need not begin with a message.
+    /// Bytes from the modem are lost. The next bytes may begin in the middle of a message.
     #[error("bytes from the modem are lost")]
     Overrun,
     #[error("a message of {length} bytes is longer than the {longest} bytes that the port takes")]
@@ -96,11 +97,11 @@ pub enum LinkError {
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
-    /// The `/dev/wwan*` node of the same port is open, and the kernel allows only one of the two. Or a program has
-    /// exclusive use of a tty (`TIOCEXCL`).
+    /// The `/dev/wwan*` node of the same port is open, and the kernel allows only one of the two. Or another program
+    /// uses a tty exclusively (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
-    /// The modem's firmware does not run, or does not answer. A later attempt may succeed.
+    /// The modem's firmware does not run, or does not reply. A later attempt may succeed.
     #[error("{path} cannot be opened yet: the modem is not ready ({source})")]
     NotReady { path: PathBuf, source: io::Error },
     #[error("cannot open {path}: {source}")]
@@ -112,7 +113,7 @@ pub enum OpenError {
 /// Opens a device node for reading and writing, without blocking.
 ///
 /// # Errors
-/// `WrongDevice` for anything but the character device `number`; a symbolic link is not followed.
+/// `WrongDevice` if the node is not the character device `number`. Symbolic links are not followed.
 pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     let file = open_path(path).map_err(|source| open_error(path, source))?;
     check_number(&file, path, number)?;
@@ -141,15 +142,15 @@ fn check_number(file: &File, path: &Path, number: DeviceNumber) -> Result<(), Op
     Ok(())
 }
 
-/// Whether the descriptor became ready before the deadline. `stops` counts the stop requests that the port has
-/// reported.
+/// Waits until the descriptor is ready. Returns `false` if the deadline passes first. `stops` counts the stop requests
+/// that the port has reported.
 fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
     loop {
         let paused = match sys::wait(fd, events, by, *stops) {
             Ok(flags) if flags.contains(PollFlags::POLLHUP) => return Err(LinkError::Gone),
             Ok(flags) if flags.intersects(events) => return Ok(true),
             Ok(flags) if flags.is_empty() || by.has_passed() => return Ok(false),
-            // Only POLLERR.
+            // Only POLLERR is set.
             Ok(_) => sys::pause(by.at_most(ERROR_INTERVAL), *stops),
             Err(errno) => Err(errno),
         };

@@ -1,5 +1,5 @@
-//! A modem in memory, behind a [`Port`]: it speaks QMI, or QMI in MBIM, keeps the state that a real one keeps, and has
-//! the faults that real ones have.
+//! A modem in memory that is a [`Link`]. It speaks QMI, or QMI over MBIM, has the state of a real modem, and can have
+//! the faults of real modems.
 
 use super::{Link, LinkError};
 use crate::host::deadline::{Deadline, clock};
@@ -14,15 +14,16 @@ pub(crate) enum Face {
     Mbim,
 }
 
-/// What a transfer takes, so that time passes for a host that never waits.
+/// The time that a transfer takes, so that time passes even if the host never waits.
 const TRANSFER: Duration = Duration::from_micros(20);
 
 pub(crate) const FIRMWARE: &str = "T99W175.F0.1.0.0.9.GC.004.079.A1";
 pub(crate) const APPS: &str = "01.00.00.01";
 pub(crate) const IMEI: &str = "359072060000001";
-/// What it expects in version 2, with `foxc` as the magic, and with `FDE1` and `FDE2`, made by md5sum.
+/// The digest that version 2 requires with the magic `foxc`. `FDE1_DIGEST` and `FDE2_DIGEST` are for the magics `FDE1`
+/// and `FDE2`. Computed with md5sum.
 const FOXCONN_DIGEST: &str = "9845966bd27f97813370fdbad8bc6ad7";
-/// What it asks, and the bytes that it takes for an answer.
+/// The modem's challenge, and the response that it accepts.
 const CHALLENGE: u32 = 0x1234_5678;
 const RESPONSE: [u8; 4] = [0x81, 0xf8, 0x1c, 0x40];
 const FDE1_DIGEST: &str = "1ae2556ec73aea8b79413f46485ced65";
@@ -33,63 +34,64 @@ pub(crate) struct Modem {
     // What it is.
     pub mode: u8,
     pub switched_off: bool,
-    /// Why it cannot go online, where it says so.
+    /// Why the modem cannot go online. 0 if the modem does not report a reason.
     pub offline_reason: u16,
-    /// Hardware and software radio state of Basic Connect, of one that has no lock.
+    /// Hardware and software radio state in Basic Connect, for a modem without a lock.
     pub mbim_radio: Option<[u8; 2]>,
-    /// What DMS 0x555F is answered with; 0 unlocks.
+    /// The error in the reply to an unlock. 0 unlocks.
     pub auth_error: u16,
-    /// How often the mode is read after the unlock before it is online.
+    /// How often the mode must be read after the unlock until the modem is online.
     pub looks_until_online: usize,
-    /// The version of Foxconn's authentication that it takes, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
+    /// The version of Foxconn's authentication that the modem accepts, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
     pub foxconn: Option<u8>,
-    /// Foxconn's service that has the lock, and the state that it reports.
+    /// The Foxconn service that has the lock, and the state that it reports.
     pub fox: Option<(Service, u8)>,
     /// Quectel's radio state.
     pub quectel: Option<u32>,
-    /// Mode and state of the lock in Intel's MBIM service. It takes the answer to [`CHALLENGE`] with Lenovo's key.
+    /// Mode and state of the lock in Intel's MBIM service. The modem accepts the response to [`CHALLENGE`] with
+    /// Lenovo's key.
     pub intel: Option<[u32; 2]>,
-    /// Accepts the unlock of Quectel or of Foxconn's service, and stays locked.
+    /// The modem accepts the unlock by Quectel's or Foxconn's service, and stays locked.
     pub stays_locked: bool,
-    /// Sierra's USB composition, and those that it lists; where it has one, it can be reset.
+    /// Sierra's USB composition, and the compositions that the modem lists. A modem that has one can be reset.
     pub composition: Option<(u8, &'static [u8])>,
     pub refuses_reset: bool,
-    /// A proxy stands before it, which wants to hear this path first.
+    /// The modem is behind a proxy, which requires this path in the first request.
     pub behind_proxy: Option<&'static str>,
     /// `wMaxControlMessage`, in both directions.
     pub longest: usize,
-    // Its faults.
-    /// Does not answer before this many requests of any kind were seen.
+    // Its faults. Message IDs 1 and 2 are MBIM open and close.
+    /// Ignores this many requests of any kind first.
     pub deaf_to: usize,
-    /// Does not hear these messages, MBIM open and close being 1 and 2.
+    /// Ignores these messages.
     pub mute_to: Vec<u16>,
-    /// Does what these messages say, and does not answer.
+    /// Obeys these messages, but does not reply.
     pub quiet_on: Vec<u16>,
-    /// Does what this message says, and its answer is lost, once.
+    /// Obeys this message, but its reply is lost, once.
     pub loses: Option<u16>,
     pub answers_after: Duration,
-    /// CTL Allocate CID alone is answered so late.
+    /// An additional delay for the reply to CTL Allocate CID.
     pub allocates_after: Duration,
-    /// Answers so many DMS requests with DeviceNotReady.
+    /// Replies to this many DMS requests with DeviceNotReady.
     pub busy_for: usize,
-    /// Answers so many QMI commands with MBIM status Busy.
+    /// Replies to this many QMI commands with MBIM status Busy.
     pub mbim_busy_for: usize,
     pub has_no_cid: bool,
-    /// Says so many times of a command that it was not open.
+    /// Replies to this many commands that the session is not open.
     pub not_opened: usize,
-    /// An earlier host left it open: it answers OPEN with a CLOSE_DONE of this TID, or of that of the OPEN, until it is
-    /// closed.
+    /// An earlier host left the session open. Until the session is closed, the modem replies to OPEN with a CLOSE_DONE
+    /// that has this TID, or the TID of the OPEN.
     pub left_open: Option<Option<u32>>,
-    /// And answers so for ever.
+    /// It does so even after a CLOSE.
     pub stays_left_open: bool,
     pub has_no_qmi: bool,
-    /// Sends indications and answers to requests that nobody made before each answer.
+    /// Sends indications and unrelated replies before each reply.
     pub chatters: bool,
-    /// Hands out so many bytes a read.
+    /// Returns this many bytes for each read.
     pub reads_of: Option<usize>,
-    /// Hands out all that is there in one read.
+    /// Returns all available bytes in one read.
     pub reads_all: bool,
-    /// Puts these bytes before each answer, or before that to this message alone.
+    /// Sends these bytes before each reply, or only before the reply to `noise_at`.
     pub noise: Vec<u8>,
     pub noise_at: Option<u16>,
     /// Forgets its clients at this DMS request.
@@ -97,11 +99,12 @@ pub(crate) struct Modem {
     pub gone_at: Option<usize>,
     pub interrupted_at: Option<usize>,
     pub jammed: bool,
-    /// What stands before its answers, each of which lets one out: somebody else did not take theirs.
+    /// Replies to an earlier host that did not read them. Each new reply releases the oldest one, and is queued behind
+    /// the others.
     pub held: VecDeque<Vec<u8>>,
-    /// Sends nothing but CTL Sync indications, without end.
+    /// Sends CTL Sync indications endlessly, and nothing else.
     pub floods: bool,
-    // What it saw.
+    // What it recorded.
     pub seen: Vec<u16>,
     pub allocations: usize,
     pub cids: BTreeSet<u8>,
@@ -177,7 +180,7 @@ impl Modem {
         }
     }
 
-    /// An answer to an earlier host that can be read now.
+    /// Queues a reply to an earlier host, which can be read now.
     pub(crate) fn send_late(&mut self, answer: Vec<u8>) {
         self.waiting.push_back((clock::now(), answer));
     }
@@ -186,7 +189,7 @@ impl Modem {
         self.seen.iter().filter(|seen| **seen == id).count()
     }
 
-    /// What every transfer has in common: the modem may be gone by now, or the process asked to stop.
+    /// The common part of every transfer: the modem may have left, or the process may have been asked to stop.
     fn transfer(&mut self) -> Result<(), LinkError> {
         let number = self.transfers;
         self.transfers += 1;
@@ -221,7 +224,7 @@ impl Modem {
         let reply = |body: Body<'_>| mbim::Message { tid, body }.emit();
         match body {
             Body::Command { service: Uuid::PROXY_CONTROL, cid: 1, kind: mbim::CommandType::Set, buffer } => {
-                let path = self.behind_proxy.take().expect("a proxy that was not spoken to");
+                let path = self.behind_proxy.take().expect("a proxy without a client");
                 assert_eq!(buffer, mbim::proxy_configuration(path, 5));
                 self.seen.push(0xff00);
                 self.answer(reply(Body::CommandDone {
@@ -234,7 +237,7 @@ impl Modem {
             _ if self.behind_proxy.is_some() && !matches!(body, Body::Close) => panic!("{body:?} to a proxy"),
             Body::Open { max_control_transfer } => {
                 assert_eq!(max_control_transfer as usize, self.longest);
-                // Opening starts the function anew, and only what it has closed counts as closed.
+                // An OPEN restarts the function. The session counts as closed only after a CLOSE.
                 let is_heard = self.hears(1);
                 if let Some(stale) = self.left_open {
                     let tid = stale.unwrap_or(tid);
@@ -334,7 +337,7 @@ impl Modem {
         }
     }
 
-    /// What a request is answered with: nothing, or one frame.
+    /// The reply to a request: one frame, or none.
     fn take_qmi(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let request = qmi::Message::parse(frame).expect("a QMI message");
         assert_eq!(request.kind, Kind::Request);
@@ -435,7 +438,7 @@ impl Modem {
                 reply(0, &mode.into_iter().chain(reason).collect::<Vec<_>>())
             }
             id if id == dms::SET_FCC_AUTHENTICATION.id => {
-                assert!([1, 6, 7].contains(&self.mode), "sent to a modem that is not in low power");
+                assert!([1, 6, 7].contains(&self.mode), "unlock of a modem that is not in low power");
                 assert!(request.tlvs.as_bytes().is_empty());
                 self.unlocked = self.auth_error == 0;
                 reply(self.auth_error, &[])
@@ -458,7 +461,7 @@ impl Modem {
                 reply(0, &[])
             }
             id if id == dms::SET_OPERATING_MODE.id => {
-                assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the modem is never switched on");
+                assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the host must never switch the radio on");
                 self.mode = 1;
                 self.unlocked = false;
                 reply(0, &[])
@@ -495,12 +498,12 @@ impl Modem {
         }
     }
 
-    /// The service of a CID, which is DMS for that of an earlier host.
+    /// The service of a CID. CIDs of an earlier host belong to DMS.
     fn owner(&self, cid: u8) -> Service {
         self.owners.get(&cid).copied().unwrap_or(Service::DMS)
     }
 
-    /// Notes a request, and whether it is answered.
+    /// Records a request. Returns whether the modem replies.
     fn hears(&mut self, id: u16) -> bool {
         self.seen.push(id);
         self.seen.len() > self.deaf_to && !self.mute_to.contains(&id)
@@ -515,7 +518,7 @@ impl Modem {
             return;
         }
         let late = self.seen.last() == Some(&ctl::ALLOCATE_CID.id);
-        // One request after another.
+        // Replies leave one after another.
         let begins = self.waiting.back().map_or_else(clock::now, |(due, _)| (*due).max(clock::now()));
         let due = begins + self.answers_after + if late { self.allocates_after } else { Duration::ZERO };
         if self.chatters {
@@ -537,8 +540,9 @@ impl Modem {
         }
     }
 
-    /// A CTL Sync of the modem's own, an indication of an unknown service, and answers that come too late: to a CID
-    /// of somebody else, and to a request of this CID long ago, saying that the modem is online.
+    /// Messages that the host must ignore: a CTL Sync indication, an indication of an unknown service, and late replies
+    /// that report the modem as online. The late replies are for another client's CID, and for an old request of this
+    /// CID.
     fn chatter(&self) -> Vec<Vec<u8>> {
         let online: [(u8, &[u8]); 2] = [(0x02, &[0, 0, 0, 0]), (0x01, &[0])];
         let mode = dms::GET_OPERATING_MODE;

@@ -1,4 +1,4 @@
-//! A stream of bytes in both directions: a tty, a WWAN port, or a socket of a proxy.
+//! A byte stream in both directions: a tty, a WWAN port, or the socket of a proxy.
 
 use super::{Link, LinkError, errno, ready};
 use crate::host::deadline::Deadline;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// The longest message to send: proxies read as much at once.
+/// The longest message that can be sent: proxies read this many bytes at once.
 const LONGEST: usize = 4096;
 
 /// The process at the other end of a socket, as the kernel knows it.
@@ -26,18 +26,18 @@ pub struct Stream {
     buffer: Box<[u8]>,
     /// The number of stop requests that this port has reported.
     stops: usize,
-    /// Dropped after the file: a child process closes it then, too.
+    /// Dropped after the file. A child process then closes the file, too.
     _keeper: Option<OwnedFd>,
 }
 
 impl Stream {
-    /// A stream over a descriptor that is open and does not block.
+    /// A stream over an open, non-blocking descriptor.
     pub fn over(descriptor: impl Into<OwnedFd>) -> Stream {
         let buffer = vec![0; LONGEST].into_boxed_slice();
         Stream { file: File::from(descriptor.into()), buffer, stops: 0, _keeper: None }
     }
 
-    /// A stream over a descriptor that a child process closes last, after `keeper`.
+    /// A stream over a descriptor that a child process closes last, when `keeper` is dropped.
     pub(super) fn with_keeper(descriptor: impl Into<OwnedFd>, keeper: OwnedFd) -> Stream {
         Stream { _keeper: Some(keeper), ..Stream::over(descriptor) }
     }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_goes_in_pieces() {
+    fn a_long_message_is_written_in_parts() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut stream = Stream::over(ours);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_stream_is_the_modems_leaving() {
+    fn end_of_stream_means_that_the_modem_left() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut stream = Stream::over(ours);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn abstract_sockets_are_found_by_their_name() {
+    fn an_abstract_socket_is_connected_by_name() {
         let name = format!("wwan-quirks-test-{}", std::process::id());
         assert_eq!(Stream::connect_abstract(&name).unwrap_err(), Errno::ECONNREFUSED);
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();

@@ -35,7 +35,7 @@ impl Tty {
         cfmakeraw(&mut raw);
         raw.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
         raw.control_flags &= !ControlFlags::CRTSCTS;
-        // USB has no bit rate, but 0 would hang up.
+        // USB has no bit rate, but a rate of 0 would hang up.
         cfsetspeed(&mut raw, BaudRate::B115200)?;
         tcsetattr(&file, SetArg::TCSANOW, &raw)?;
         tcflush(&file, FlushArg::TCIOFLUSH)?;
@@ -76,8 +76,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::time::Duration;
 
-    /// The number of control characters that the kernel sets; musl leaves the others unchanged
-    /// (asm-generic/termbits.h).
+    /// The number of control characters that the kernel sets (asm-generic/termbits.h). musl leaves the others
+    /// unchanged.
     const KERNEL_NCCS: usize = 19;
 
     fn pty() -> (PtyMaster, File) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_pass_as_they_are_and_settings_come_back() {
+    fn bytes_pass_unchanged_and_settings_are_restored() {
         let (mut modem, file) = pty();
         let before = tcgetattr(&file).unwrap();
         let flags =

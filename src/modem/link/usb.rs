@@ -1,7 +1,8 @@
 //! USB transfers over a usbfs node.
 //!
-//! The node has the name and the number that sysfs gives, and belongs to the device while the device's sysfs directory
-//! exists. The bus is not scanned, no thread is started, and no interface is detached or claimed without a request.
+//! The node has the name and the device number that sysfs gives. It belongs to the device as long as the device's sysfs
+//! directory exists. The bus is not scanned, no thread is started, and interfaces are detached or claimed only on
+//! request.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -45,7 +46,7 @@ impl From<rusb::Error> for UsbError {
     }
 }
 
-/// Transfers to one device. Endpoints are given by `bEndpointAddress`, interfaces by `bInterfaceNumber`.
+/// Transfers to one device. Endpoints are identified by `bEndpointAddress`, interfaces by `bInterfaceNumber`.
 pub trait Usb {
     /// A control transfer with data to the device. Returns the number of bytes sent.
     fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError>;
@@ -57,7 +58,7 @@ pub trait Usb {
     fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError>;
     /// Clears the halt of an endpoint after a STALL.
     fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError>;
-    /// Claims an interface for transfers to its endpoints.
+    /// Claims an interface for transfers on its endpoints.
     fn claim(&mut self, interface: u8) -> Result<(), UsbError>;
     fn release(&mut self, interface: u8) -> Result<(), UsbError>;
     /// Detaches the kernel's driver from an interface. Returns whether there was one.
@@ -91,7 +92,7 @@ impl NodeError {
 
 /// The usbfs node of one device, opened for transfers.
 pub struct Node {
-    // Fields drop in this order: libusb releases the node before it is closed.
+    // Fields drop in this order. libusb must release the node before the node is closed.
     handle: DeviceHandle<Context>,
     node: File,
 }
@@ -101,7 +102,7 @@ impl Node {
     pub fn open(root: &Root, device: &Device) -> Result<Node, NodeError> {
         let (path, number) = device.node(root)?;
         let node = open_node(&path, number)?;
-        // The device was present when the node was opened, so the number belonged to it.
+        // If the device is still present after the open, the node belongs to this device.
         if !device.is_present() {
             return Err(OpenError::Gone { path: path.clone() }.into());
         }
@@ -177,7 +178,8 @@ impl Usb for Node {
 
     fn wait_until_gone(&mut self, deadline: Deadline) -> bool {
         loop {
-            // usbfs reports POLLHUP when the device has left, whatever the events (Linux drivers/usb/core/devio.c).
+            // usbfs reports POLLHUP when the device has left, even if no events were requested (Linux
+            // drivers/usb/core/devio.c).
             let mut wait = [PollFd::new(self.node.as_fd(), PollFlags::empty())];
             let timeout = PollTimeout::try_from(deadline.remaining()).unwrap_or(PollTimeout::ZERO);
             match nix::poll::poll(&mut wait, timeout) {

@@ -1,12 +1,12 @@
-//! A cdc-wdm port, `/dev/cdc-wdmN`, of qmi_wwan or cdc_mbim.
+//! A cdc-wdm port (`/dev/cdc-wdmN`) of qmi_wwan or cdc_mbim.
 //!
-//! The kernel's `drivers/usb/class/cdc-wdm.c` has these properties:
+//! Properties of the kernel's `drivers/usb/class/cdc-wdm.c`:
 //! - It truncates a message longer than `wMaxCommand` without an error.
-//! - It sends one message at a time. The next write fails with `EAGAIN` until the first is complete.
+//! - It sends one message at a time. Until the transfer is complete, the next write fails with `EAGAIN`.
 //! - It reports the error of a write at the next write.
-//! - A STALL reads as 0 bytes, which is not the end of the file.
-//! - Several openers share the answers: the first reader takes them.
-//! - The last close discards what was not sent or read.
+//! - A STALL reads as 0 bytes, which does not mean end of file.
+//! - Several openers share the replies: the first reader takes a reply.
+//! - The last close discards data that was not sent or not read.
 
 use super::{Link, LinkError, OpenError, PromptClose, errno, open_node};
 use crate::host::deadline::Deadline;
@@ -32,13 +32,13 @@ pub(crate) struct Wdm {
 }
 
 impl Wdm {
-    /// Opens the node. This takes as long as the kernel needs to resume the modem.
+    /// Opens the node. This takes as long as the kernel takes to resume the modem.
     pub(crate) fn open(path: &Path, number: DeviceNumber) -> Result<Wdm, OpenError> {
         let file = open_node(path, number)?;
         Wdm::over(file).map_err(|errno| OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) })
     }
 
-    /// A port over a node that is open and does not block.
+    /// A port over an open, non-blocking node.
     fn over(file: File) -> nix::Result<Wdm> {
         let longest = sys::wdm_max_command(file.as_fd()).ok().filter(|bytes| *bytes > 0).unwrap_or(USUAL_MAX_COMMAND);
         let buffer = vec![0; longest.into()].into_boxed_slice();
@@ -118,7 +118,8 @@ mod tests {
         Wdm::over(File::from(end.into())).unwrap()
     }
 
-    /// A port and the modem's end. Datagrams, because an empty one reads as 0 bytes without being the end.
+    /// A port and the modem's end of it. The sockets are datagram sockets, because an empty datagram reads as 0 bytes
+    /// and does not mean end of file.
     fn pair() -> (Wdm, UnixDatagram) {
         let (ours, modems) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_and_come() {
+    fn messages_are_sent_and_received() {
         let (mut port, modem) = pair();
         port.send(b"ask", soon()).unwrap();
         let mut asked = [0; 8];
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_read_is_no_end() {
+    fn an_empty_read_is_not_end_of_file() {
         let (mut port, modem) = pair();
         modem.send(b"").unwrap();
         modem.send(b"answer").unwrap();
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_port_is_waited_for_until_the_deadline() {
+    fn a_write_to_a_full_port_waits_until_the_deadline() {
         let (mut port, modem) = pair();
         let filled = loop {
             match port.send(&[0; 4096], soon()) {
@@ -177,8 +178,8 @@ mod tests {
         });
     }
 
-    /// A descriptor for which poll always reports POLLERR and nothing else: a message waits in its error queue.
-    /// cdc-wdm does so between a failed write and the next write.
+    /// A descriptor for which poll always returns POLLERR and nothing else: its error queue has a message. cdc-wdm does
+    /// the same between a failed write and the next write.
     fn with_pending_error() -> Wdm {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_in_spite_of_a_pending_error() {
+    fn a_reply_is_read_despite_a_pending_error() {
         let modem = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut port = with_pending_error();
         let ours = UdpSocket::from(std::os::fd::OwnedFd::from(port.file.try_clone().unwrap()));
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_that_the_port_would_cut() {
+    fn a_message_that_the_port_would_truncate_is_not_sent() {
         let (mut port, _modem) = pair();
         assert_eq!(port.send(&[0; 4097], soon()), Err(LinkError::TooLong { length: 4097, longest: 4096 }));
     }

@@ -1,9 +1,13 @@
-//! A port of the kernel's WWAN subsystem: `/dev/wwan0mbim0`, made by mhi_wwan_ctrl, iosm and mtk_t7xx.
+//! A port of the kernel's WWAN subsystem, such as `/dev/wwan0mbim0`. The drivers mhi_wwan_ctrl, iosm and mtk_t7xx
+//! create such ports.
 //!
-//! Of the kernel's `drivers/net/wwan/wwan_core.c`: one write is one message; a read returns at most one message, and the
-//! rest of it later; several processes can open a port, and the first reader takes an answer; the first open starts the
-//! port's channel to the modem, and the last close stops it. Over MHI both wait for the modem, 8 to 50 s according to its
-//! model, and no signal interrupts them. For this reason a child process opens the port, and closes it last.
+//! Properties of the kernel's `drivers/net/wwan/wwan_core.c`:
+//! - One write is one message.
+//! - A read returns at most one message. The next read returns the rest of it.
+//! - Several processes can open a port. The first reader takes a reply.
+//! - The first open starts the port's channel to the modem, and the last close stops it. Over MHI both wait for the
+//!   modem, 8 to 50 s depending on its model, and no signal interrupts them. For this reason a child process opens the
+//!   port, and closes it last.
 
 use std::path::Path;
 
@@ -15,14 +19,14 @@ use crate::host::deadline::Deadline;
 use crate::host::sys::{self, Opened};
 use crate::modem::device::DeviceNumber;
 
-/// Opens the node, but does not wait beyond the deadline.
+/// Opens the node. Does not wait beyond the deadline.
 ///
 /// # Errors
-/// `NotReady` if the modem does not let its port be opened, or not in time.
+/// `NotReady` if the modem refuses the open, or the open does not end in time.
 pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
     let opened = sys::open_abandonable(deadline, || open_path(path)).unwrap_or(Err(Errno::ETIMEDOUT));
     let Opened { file, keeper } = opened.map_err(|errno| match errno {
-        // Of MHI and iosm, while the modem's firmware is not in its operating mode, or does not answer.
+        // MHI and iosm return these errors while the modem's firmware is not in its operating mode, or does not reply.
         Errno::EIO | Errno::ENOTCONN | Errno::EAGAIN | Errno::ETIMEDOUT => {
             OpenError::NotReady { path: path.to_owned(), source: errno.into() }
         }
