@@ -3,10 +3,10 @@
 use super::Framer;
 use super::Head;
 
-/// The longest line that is taken for one.
+/// Longer lines are discarded as noise.
 const LONGEST: usize = 1024;
 
-/// Cuts what a tty reads into lines, their ends included; NUL and bytes that are no text are left in.
+/// Splits the input from a tty into lines, including their line ends. NUL and bytes that are not text are kept.
 pub fn framer() -> Framer {
     Framer::new(head, LONGEST)
 }
@@ -19,8 +19,8 @@ fn head(bytes: &[u8]) -> Head {
     }
 }
 
-/// What ends an answer: success, or the error as the modem words it. `None` is a line of the answer itself, of the
-/// echo, or of something that the modem says by itself.
+/// Parses the final result of a reply: success, or the error text of the modem. `None` for other lines: the reply
+/// itself, the echo, or unsolicited messages.
 pub fn final_result(line: &str) -> Option<Result<(), &str>> {
     match line {
         "OK" => Some(Ok(())),
@@ -30,8 +30,8 @@ pub fn final_result(line: &str) -> Option<Result<(), &str>> {
     }
 }
 
-/// Whether an error that ends an answer means that the modem does not know the command: V.250's ERROR, or 3GPP TS 27.007's
-/// 4 (operation not supported) and 100 (unknown), as a number or as text.
+/// Whether a final error means that the modem does not know the command: ERROR of V.250, or the errors 4 (operation not
+/// supported) and 100 (unknown) of 3GPP TS 27.007, as a number or as text.
 pub fn is_unsupported(error: &str) -> bool {
     let of_equipment = error.strip_prefix("+CME ERROR:").map(|error| error.trim().to_ascii_lowercase());
     match of_equipment.as_deref() {
@@ -40,7 +40,8 @@ pub fn is_unsupported(error: &str) -> bool {
     }
 }
 
-/// The values of a line of this name: `+CFUN: 1,0` holds `1` and `0` of `+CFUN`. An EM7305 leaves out the `!` of a name.
+/// The values in a line with this name: `+CFUN: 1,0` has the values `1` and `0` of `+CFUN`. An EM7305 omits the `!` of
+/// a name.
 pub fn values<'a>(line: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let (head, values) = line.split_once(':')?;
     let is_name =
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_cut_wherever_the_reads_end() {
+    fn lines_are_split_independently_of_reads() {
         let stream = b"\r\n+GTFCCLOCKGEN: 0x1234abcd\r\n\r\nOK\r\n";
         for step in 1..stream.len() {
             let mut framer = framer();
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn results_and_values_are_told_apart() {
+    fn results_and_values_are_distinguished() {
         assert_eq!(final_result("OK"), Some(Ok(())));
         assert_eq!(final_result("+CME ERROR: 3"), Some(Err("+CME ERROR: 3")));
         assert_eq!(final_result("+CFUN: 1"), None);

@@ -9,7 +9,8 @@
 //!                  INDICATE_STATUS                            length u32, buffer
 //! ```
 //!
-//! All numbers are little-endian, UUIDs stand as they are written. A continuation carries both headers and then data.
+//! All numbers are little-endian. UUIDs are in network byte order. In a continuation fragment, data follows the two
+//! headers.
 
 use super::{Fields, Framer, Head, Malformed};
 use std::fmt;
@@ -27,24 +28,24 @@ const INDICATE_STATUS: u32 = 0x8000_0007;
 const HEADER: usize = 12;
 const FRAGMENT_HEADER: usize = 20;
 
-/// The longest message that is taken, whole or put together: the most that `wMaxControlMessage` can say.
+/// The longest message that is accepted, in one piece or reassembled: the maximum of `wMaxControlMessage`.
 pub const LONGEST: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Uuid(pub [u8; 16]);
 
 impl Uuid {
-    /// QMI over MBIM: CID 1, always SET, the buffer is one QMUX frame.
+    /// QMI over MBIM. CID 1, always SET. The buffer is one QMUX frame.
     pub const QMI: Uuid = Uuid(0xd1a30bc2_f97a_6e43_bf65_c7e24fb0f0d3_u128.to_be_bytes());
-    /// Quectel: CID 1 is the radio state, u32: 0 off, 1 on, 4 FCC locked.
+    /// Quectel. CID 1 is the radio state, a u32: 0 off, 1 on, 4 FCC locked.
     pub const QUECTEL: Uuid = Uuid(0x11223344_5566_7788_99aa_bbccddeeff11_u128.to_be_bytes());
-    /// Intel Mutual Authentication: CID 1 is the FCC lock. QUERY is answered with two u32: mode (0 no lock), state (0
-    /// locked), each in its low byte. SET takes two u32: 0 and 0 asks for a challenge, 1 and the response answers it. Its
-    /// answer has two u32: whether there is a challenge, challenge.
+    /// Intel Mutual Authentication. CID 1 is the FCC lock. The reply to QUERY has two u32: mode (0 no lock) and state
+    /// (0 locked), each in its low byte. SET has two u32: `0, 0` requests a challenge, and `1` with the response
+    /// answers it. The reply to SET has two u32: whether there is a challenge, and the challenge.
     pub const INTEL_MUTUAL_AUTHENTICATION: Uuid = Uuid(0xf85d46ef_ab26_4081_9868_4d183c0a3aec_u128.to_be_bytes());
-    /// Basic Connect: CID 3 is the radio state, answered with two u32: hardware switch, software switch.
+    /// Basic Connect. CID 3 is the radio state. The reply has two u32: hardware switch, software switch.
     pub const BASIC_CONNECT: Uuid = Uuid(0xa289cc33_bcbb_8b4f_b6b0_133ec2aae6df_u128.to_be_bytes());
-    /// mbim-proxy's own: CID 1 takes the path of the port.
+    /// The service of mbim-proxy. CID 1 takes the path of the port.
     pub const PROXY_CONTROL: Uuid = Uuid(0x838cf7fb_8d0d_4d7f_871e_d71dbefbb39b_u128.to_be_bytes());
 }
 
@@ -94,7 +95,7 @@ impl From<CommandType> for u32 {
     }
 }
 
-/// MBIM status, of OPEN_DONE, CLOSE_DONE and COMMAND_DONE.
+/// MBIM status in OPEN_DONE, CLOSE_DONE and COMMAND_DONE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status(pub u32);
 
@@ -108,7 +109,7 @@ impl Status {
     pub const INVALID_PARAMETERS: Status = Status(21);
     pub const OPERATION_NOT_ALLOWED: Status = Status(28);
 
-    /// Whether the modem means "ask again later".
+    /// Whether the modem asks the host to try again later.
     pub fn is_transient(self) -> bool {
         matches!(self, Status::BUSY | Status::NOT_INITIALIZED)
     }
@@ -131,7 +132,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Error of FUNCTION_ERROR and HOST_ERROR.
+/// Error code in FUNCTION_ERROR and HOST_ERROR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtocolError(pub u32);
 
@@ -156,7 +157,7 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// One whole control message, borrowed from the bytes that brought it.
+/// One complete control message, borrowed from the received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     pub tid: u32,
@@ -178,8 +179,8 @@ pub enum Body<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the message at the start of `bytes`, which must not be one of several fragments; what follows it is not
-    /// looked at.
+    /// Parses the message at the start of `bytes`, which must not be one of several fragments. Bytes after the message
+    /// are ignored.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let Header { kind, tid, mut rest } = Header::parse(bytes)?;
         let body = match kind {
@@ -214,7 +215,7 @@ impl<'a> Message<'a> {
         Ok(Message { tid, body })
     }
 
-    /// The bytes of the message, in one piece.
+    /// Encodes the message in one piece.
     pub fn emit(&self) -> Vec<u8> {
         let (kind, body) = match self.body {
             Body::Open { max_control_transfer } => (OPEN, max_control_transfer.to_le_bytes().to_vec()),
@@ -239,7 +240,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A lone fragment's header and the body of COMMAND, COMMAND_DONE or INDICATE_STATUS.
+/// Encodes the header of a single fragment, and the body of COMMAND, COMMAND_DONE or INDICATE_STATUS.
 fn fragmented(service: Uuid, fields: &[u32], buffer: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for field in [1_u32, 0] {
@@ -281,12 +282,12 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The TID of a COMMAND_DONE, or of a fragment of one.
+/// The TID of a COMMAND_DONE, or of one of its fragments.
 pub fn tid_of_answer(message: &[u8]) -> Option<u32> {
     Header::parse(message).ok().filter(|header| header.kind == COMMAND_DONE).map(|header| header.tid)
 }
 
-/// Cuts what an MBIM port reads into messages; fragments stay single.
+/// Splits the input from an MBIM port into messages. Fragments are not reassembled.
 pub fn framer() -> Framer {
     Framer::new(head, LONGEST)
 }
@@ -304,7 +305,8 @@ fn head(bytes: &[u8]) -> Head {
     }
 }
 
-/// Cuts a message that is longer than `longest` into fragments; others, and those that cannot be cut, stay as they are.
+/// Splits a message that is longer than `longest` into fragments. Shorter messages, and messages that cannot be
+/// fragmented, stay unchanged.
 ///
 /// `longest` is `wMaxControlMessage`, at least 64 by the specification.
 pub fn fragments(message: &[u8], longest: usize) -> Vec<Vec<u8>> {
@@ -330,8 +332,8 @@ pub fn fragments(message: &[u8], longest: usize) -> Vec<Vec<u8>> {
     data.chunks(room).enumerate().map(fragment).collect()
 }
 
-/// The buffer of mbim-proxy's configuration: the port's path in UTF-16, and the seconds that the proxy may take to open
-/// it.
+/// The buffer that configures mbim-proxy: the port's path in UTF-16, and the time limit in seconds for the proxy to
+/// open it.
 pub fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
     let path: Vec<u8> = port.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let mut buffer = Vec::new();
@@ -344,7 +346,7 @@ pub fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
     buffer
 }
 
-/// Puts fragments together again, one message at a time, of at most [`LONGEST`] bytes.
+/// Reassembles fragments, one message at a time, of at most [`LONGEST`] bytes.
 #[derive(Debug, Default)]
 pub struct Reassembly(Option<Unfinished>);
 
@@ -358,9 +360,9 @@ struct Unfinished {
 }
 
 impl Reassembly {
-    /// Takes one message or fragment, and returns the message that is whole with it.
+    /// Takes one message or fragment. Returns the message when it is complete.
     ///
-    /// A fragment out of sequence, or one too many, is an error, and what it belonged to is dropped.
+    /// A fragment that is out of sequence, or one too many, is an error. The incomplete message is then dropped.
     pub fn push(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
         let Header { kind, tid, mut rest } = Header::parse(message)?;
         if !matches!(kind, COMMAND | COMMAND_DONE | INDICATE_STATUS) {
@@ -403,7 +405,7 @@ mod tests {
     use super::super::hex;
     use super::*;
 
-    /// Captured from an EM7355: DMS Set FCC Authentication in MBIM, and the answer.
+    /// Captured from an EM7355: DMS Set FCC Authentication over MBIM, and the reply.
     const AUTH: &str = "03000000 3D000000 07000000 01000000 00000000 D1A30BC2F97A6E43BF65C7E24FB0F0D3 01000000 \
                         01000000 0D000000 010C00000214000100 5F550000";
     const AUTH_DONE: &str = "03000080 44000000 07000000 01000000 00000000 D1A30BC2F97A6E43BF65C7E24FB0F0D3 01000000 \
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_written_and_read_as_captured() {
+    fn messages_match_captures() {
         let (auth, auth_done) = (hex("010C00000214000100 5F550000"), hex("0113008002140201005F550700 02040000000000"));
         let on = 1_u32.to_le_bytes();
         let (set, query) = (CommandType::Set, CommandType::Query);
@@ -463,13 +465,13 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_is_told_the_port() {
+    fn the_proxy_configuration_names_the_port() {
         assert_eq!(proxy_configuration("/dev/x", 5), hex("0C000000 0C000000 05000000 2F00 6400 6500 7600 2F00 7800"));
         assert_eq!(proxy_configuration("/dev/", 5).len(), 12 + 10 + 2);
     }
 
     #[test]
-    fn what_is_emitted_is_parsed_back() {
+    fn emitted_messages_are_parsed_back() {
         for body in [
             Body::IndicateStatus { service: Uuid::BASIC_CONNECT, cid: 3, buffer: b"abc" },
             Body::IndicateStatus { service: Uuid::QMI, cid: 1, buffer: &[] },
@@ -512,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_go_in_fragments_and_come_together_again() {
+    fn long_messages_are_fragmented_and_reassembled() {
         let buffer: Vec<u8> = (0..=255).collect();
         for body in [
             Body::Command { service: Uuid::QMI, cid: 1, kind: CommandType::Set, buffer: &buffer },
@@ -531,14 +533,14 @@ mod tests {
                 }
             }
         }
-        // The first fragment of a COMMAND as it goes out, byte for byte.
+        // The first fragment of a COMMAND, byte for byte.
         let cut = fragments(&hex(AUTH), 50);
         assert_eq!(cut[0][..20], hex("03000000 32000000 07000000 02000000 00000000"));
         assert_eq!(cut[1], hex("03000000 1F000000 07000000 02000000 01000000 00000214000100 5F550000"));
     }
 
     #[test]
-    fn fragments_out_of_sequence_are_refused_and_the_next_message_is_not() {
+    fn fragments_out_of_sequence_are_rejected_and_the_next_message_is_accepted() {
         let whole = message(5, Body::IndicateStatus { service: Uuid::QMI, cid: 1, buffer: &[7; 100] }).emit();
         let cut = fragments(&whole, 64);
         assert_eq!(cut.len(), 3);
@@ -553,7 +555,7 @@ mod tests {
                 assert_eq!(reassembly.push(fragment).unwrap().is_some(), index == 2);
             }
         }
-        // A message in one piece passes an unfinished one by.
+        // A message in one piece does not disturb an incomplete one.
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.push(&cut[0]), Ok(None));
         assert_eq!(reassembly.push(&hex(AUTH_DONE)), Ok(Some(hex(AUTH_DONE))));
@@ -581,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_cut_into_messages() {
+    fn a_stream_is_split_into_messages() {
         let (first, second) = (hex(AUTH_DONE), hex(NO_QMI));
         let noise = hex("DEADBEEF 00 03000080 00000000 77");
         let stream = [&first[..], &second, &noise, &second, &first].concat();

@@ -1,7 +1,7 @@
-//! Bytes as they travel, without I/O: parse and emit.
+//! Parsers and encoders for the protocols of modems, without I/O.
 //!
-//! Nothing here panics on any input, and values that are not known are kept as numbers. A view borrows the bytes that
-//! it describes, and all its lengths were checked when it was made.
+//! No input makes this code panic. Unknown values are kept as numbers. A view borrows the bytes that it describes, and
+//! all its lengths are checked when it is created.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -10,7 +10,7 @@ pub mod mbim;
 pub mod qmi;
 pub mod xmm;
 
-/// Why bytes are not the message that they should be.
+/// Why bytes are not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error("{field} needs {needed} bytes, {had} are there")]
@@ -21,7 +21,7 @@ pub enum Malformed {
     Missing { field: &'static str },
 }
 
-/// Takes one field after the other, little-endian, off the front of a message.
+/// Reads fields one after the other from the front of a message, little-endian.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'a>(pub &'a [u8]);
 
@@ -53,18 +53,18 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What the first bytes of a stream are, by the head of the protocol's messages.
+/// The result of parsing the first bytes of a stream as a message header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// The head is not all there yet.
+    /// More bytes are needed.
     Incomplete,
-    /// A message of this many bytes, head included.
+    /// A message of this many bytes, including the header.
     Message(usize),
     /// No message begins here.
     Noise,
 }
 
-/// Cuts a stream of bytes into messages: several in one read, one in several reads, noise in between.
+/// Splits a stream of bytes into messages. A read may have several messages, a part of one, or noise.
 ///
 /// Holds at most one message of `longest` bytes and one read.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Framer {
         self.bytes.extend_from_slice(read);
     }
 
-    /// The next whole message, if there is one.
+    /// The next complete message, if there is one.
     pub fn next_message(&mut self) -> Option<&[u8]> {
         loop {
             let rest = self.bytes.get(self.start..)?;
@@ -104,21 +104,21 @@ impl Framer {
         }
     }
 
-    /// Gives up on a message whose end does not come, and looks for the next one behind its first byte.
+    /// Gives up an incomplete message, and looks for the next one after its first byte.
     pub fn resynchronise(&mut self) {
         if self.start < self.bytes.len() {
             self.skip();
         }
     }
 
-    /// Forgets what is there, after bytes of the stream were lost.
+    /// Discards all bytes, after bytes of the stream were lost.
     pub fn clear(&mut self) {
         self.skipped += self.bytes.len() - self.start;
         self.bytes.clear();
         self.start = 0;
     }
 
-    /// How many bytes were no part of a message so far.
+    /// The number of bytes so far that belonged to no message.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
@@ -129,7 +129,7 @@ impl Framer {
     }
 }
 
-/// Hex digits, with spaces where they help the reader, as bytes.
+/// Parses hex digits. Spaces between bytes are ignored.
 #[cfg(test)]
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -140,7 +140,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// xorshift64, so that a failure comes again.
+    /// xorshift64, so that failures are reproducible.
     struct Noise(u64);
 
     impl Noise {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_a_parser_panic_or_a_framer_stop() {
+    fn parsers_do_not_panic_and_framers_do_not_stop_on_any_bytes() {
         let seeds = [
             hex("01 17 00 80 02 14 02 01 00 2D 00 0B 00 02 04 00 00 00 00 00 01 01 00 01"),
             hex("01 17 00 80 00 00 01 01 22 00 0C 00 02 04 00 00 00 00 00 01 02 00 02 14"),

@@ -1,5 +1,5 @@
-//! QMI: QMUX frame, service data unit, TLVs; and the messages of the control (CTL) and device management (DMS)
-//! services that unlocking needs.
+//! QMI: QMUX frame, service data unit, TLVs. Includes the messages of the control (CTL) and device management (DMS)
+//! services that an unlock needs.
 //!
 //! ```text
 //! off len  QMUX                                   CTL SDU               other SDU
@@ -11,9 +11,9 @@
 //! TLV: 1 type, 2 length, value
 //! ```
 //!
-//! All numbers are little-endian. Flags tell requests, responses and indications apart, with other values in CTL
-//! (0, 1, 2) than elsewhere (0, 2, 4). Message ids from 0x5550 on are each maker's own: the same number means
-//! something else on another maker's modem.
+//! All numbers are little-endian. Flags distinguish requests, responses and indications. CTL has other values (0, 1, 2)
+//! than the other services (0, 2, 4). Message IDs from 0x5550 on are vendor-specific: the same number has another
+//! meaning on the modem of another vendor.
 
 use super::{Fields, Framer, Head, Malformed};
 use std::fmt;
@@ -22,7 +22,7 @@ const MARKER: u8 = 0x01;
 const QMUX_HEAD: usize = 6;
 const SHORTEST: usize = 12;
 
-/// The longest frame that is taken for one: what cdc-wdm carries (`wMaxCommand` of qmi_wwan), with room to spare.
+/// The longest frame that is accepted: the maximum of cdc-wdm (`wMaxCommand` of qmi_wwan), with room to spare.
 pub const LONGEST: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,8 @@ pub struct Service(pub u8);
 impl Service {
     pub const CTL: Service = Service(0x00);
     pub const DMS: Service = Service(0x02);
-    /// Foxconn's own, and that of its application processor. Their message ids are those that Foxconn added to DMS.
+    /// The services of Foxconn and of Foxconn's application processor. Their message IDs are those that Foxconn added
+    /// to DMS.
     pub const FOX: Service = Service(0xe3);
     pub const FOXAP: Service = Service(0xe4);
 }
@@ -81,7 +82,7 @@ impl Kind {
     }
 }
 
-/// A message of a service by its number, and what to call it.
+/// A message of a service: its number, and its name in messages for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     pub service: Service,
@@ -90,7 +91,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Whether the request changes the modem, or takes something from it: it must not be sent twice without need.
+    /// Whether the request changes the modem, or allocates something on it. Such a request must not be repeated without
+    /// need.
     pub fn is_change(self) -> bool {
         [
             ctl::ALLOCATE_CID,
@@ -115,14 +117,14 @@ pub mod ctl {
     }
 
     pub const GET_VERSION_INFO: Call = call(0x0021, "CTL Get Version Info");
-    /// TLV 0x01: service. Answer, TLV 0x01: service, CID. About ten CIDs a service is all that a modem has.
+    /// TLV 0x01: service. Reply, TLV 0x01: service, CID. A modem has only about ten CIDs for each service.
     pub const ALLOCATE_CID: Call = call(0x0022, "CTL Allocate CID");
-    /// TLV 0x01: service, CID; the same in the answer.
+    /// TLV 0x01: service, CID. The reply has the same.
     pub const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
-    /// Of qmi-proxy alone. TLV 0x01: path of the port that the connection is for.
+    /// Only for qmi-proxy. TLV 0x01: path of the port that the connection is for.
     pub const PROXY_OPEN: Call = call(0xff00, "qmi-proxy open");
-    /// Drops the CIDs of all clients of the modem, which is why it is here only to be recognised: modems send it as
-    /// an indication when they start.
+    /// Drops the CIDs of all clients of the modem. Never sent, only recognised: modems send it as an indication when
+    /// they start.
     pub const SYNC: Call = call(0x0027, "CTL Sync");
 }
 
@@ -133,20 +135,20 @@ pub mod dms {
         Call { service: Service::DMS, id, name }
     }
 
-    /// Answer, TLV 0x01: [`super::OperatingMode`]; 0x10: u16, [`super::OfflineReason`]; 0x11: u8, not 0 if the hardware
-    /// switch holds the radio off.
+    /// Reply, TLV 0x01: [`super::OperatingMode`]; 0x10: u16, [`super::OfflineReason`]; 0x11: u8, not 0 if the hardware
+    /// switch keeps the radio off.
     pub const GET_OPERATING_MODE: Call = call(0x002d, "DMS Get Operating Mode");
     /// TLV 0x01: [`super::OperatingMode`].
     pub const SET_OPERATING_MODE: Call = call(0x002e, "DMS Set Operating Mode");
-    /// Answer, strings: TLV 0x10 ESN, 0x11 IMEI, 0x12 MEID, 0x13 IMEISV.
+    /// Reply, strings: TLV 0x10 ESN, 0x11 IMEI, 0x12 MEID, 0x13 IMEISV.
     pub const GET_IDS: Call = call(0x0025, "DMS Get IDs");
-    /// Sierra. Answer, TLV 0x10: u8, current; 0x11: u8 count and so many u8, supported.
+    /// Sierra. Reply, TLV 0x10: u8, current; 0x11: u8 count, then that many u8, supported.
     pub const SWI_GET_USB_COMPOSITION: Call = call(0x555b, "DMS SWI Get USB Composition");
-    /// Sierra. TLV 0x01: u8. Takes effect when the modem starts again, and for good.
+    /// Sierra. TLV 0x01: u8. Permanent. Takes effect at the next start of the modem.
     pub const SWI_SET_USB_COMPOSITION: Call = call(0x555c, "DMS SWI Set USB Composition");
-    /// Foxconn. TLV 0x01: u8, 0 mcfg, 1 mcfg and apps, 2 apps. Answer, TLV 0x01: string.
+    /// Foxconn. TLV 0x01: u8, 0 mcfg, 1 mcfg and apps, 2 apps. Reply, TLV 0x01: string.
     pub const FOXCONN_GET_FIRMWARE_VERSION: Call = call(0x555e, "DMS Foxconn Get Firmware Version");
-    /// Sierra and those that sell its modems; no TLV.
+    /// Sierra, and vendors that resell its modems. No TLV.
     pub const SET_FCC_AUTHENTICATION: Call = call(0x555f, "DMS Set FCC Authentication");
     /// Foxconn. Version 1, TLV 0x01: u8 0. Version 2, in this order, TLV 0x01: string, TLV 0x02: u8 `'0'`.
     pub const FOXCONN_SET_FCC_AUTHENTICATION: Call = call(0x5571, "DMS Foxconn Set FCC Authentication");
@@ -155,16 +157,16 @@ pub mod dms {
 pub mod fox {
     use super::{Call, Service};
 
-    /// Of [`Service::FOX`], for both services. TLV 0x01: u8, 0 mcfg, 2 apps. Answer, TLV 0x01: string.
+    /// Sent to [`Service::FOX`], for both services. TLV 0x01: u8, 0 mcfg, 2 apps. Reply, TLV 0x01: string.
     pub const GET_FIRMWARE_VERSION: Call = Call { service: Service::FOX, id: 0x555e, name: "FOX Get Firmware Version" };
 
-    /// Answer, TLV 0x01: u8, 0 unlocked, 1 locked.
+    /// Reply, TLV 0x01: u8, 0 unlocked, 1 locked.
     pub const fn get_fcc_lock(service: Service) -> Call {
         let name = if service.0 == Service::FOX.0 { "FOX Get FCC Lock" } else { "FOXAP Get FCC Lock" };
         Call { service, id: 0x5570, name }
     }
 
-    /// In this order, TLV 0x01: string, TLV 0x02: u8 `'0'`, as of [`super::dms::FOXCONN_SET_FCC_AUTHENTICATION`].
+    /// In this order, TLV 0x01: string, TLV 0x02: u8 `'0'`, as in [`super::dms::FOXCONN_SET_FCC_AUTHENTICATION`].
     pub const fn set_fcc_authentication(service: Service) -> Call {
         let is_fox = service.0 == Service::FOX.0;
         let name = if is_fox { "FOX Set FCC Authentication" } else { "FOXAP Set FCC Authentication" };
@@ -172,7 +174,7 @@ pub mod fox {
     }
 }
 
-/// One QMI message, borrowed from the frame that brought it.
+/// One QMI message, borrowed from its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     pub service: Service,
@@ -185,7 +187,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the frame at the start of `bytes`; what follows it is not looked at.
+    /// Parses the frame at the start of `bytes`. Bytes after the frame are ignored.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let mut head = Fields(bytes);
         let marker = head.u8("QMUX marker")?;
@@ -208,7 +210,7 @@ impl<'a> Message<'a> {
         Ok(Message { service, cid, kind, tid, id, tlvs })
     }
 
-    /// What the response says came of the request: the result TLV 0x02.
+    /// The result of the request, from the result TLV 0x02 of the response.
     pub fn result(&self) -> Result<Result<(), ErrorCode>, Malformed> {
         let mut result = Fields(self.tlvs.get(0x02, "result TLV 0x02")?);
         let status = result.u16("result status")?;
@@ -235,22 +237,22 @@ impl<'a> Tlvs<'a> {
         std::iter::from_fn(move || take_tlv(&mut rest).ok())
     }
 
-    /// The value of the first TLV of this type; `field` is what to call it where it is missing.
+    /// The value of the first TLV of this type. `field` names the TLV in the error if it is missing.
     pub fn get(self, tlv: u8, field: &'static str) -> Result<&'a [u8], Malformed> {
         self.iter().find(|(kind, _)| *kind == tlv).map(|(_, value)| value).ok_or(Malformed::Missing { field })
     }
 
-    /// A value that is one byte.
+    /// A value of one byte.
     pub fn u8(self, tlv: u8, field: &'static str) -> Result<u8, Malformed> {
         Fields(self.get(tlv, field)?).u8(field)
     }
 
-    /// A value that is two bytes.
+    /// A value of two bytes.
     pub fn u16(self, tlv: u8, field: &'static str) -> Result<u16, Malformed> {
         Fields(self.get(tlv, field)?).u16(field)
     }
 
-    /// A string: some firmware ends it with NUL, tab or space, which are no part of it.
+    /// A string. Trailing NULs, tabs and spaces, which some firmware adds, are removed.
     pub fn string(self, tlv: u8, field: &'static str) -> Result<String, Malformed> {
         let text = String::from_utf8_lossy(self.get(tlv, field)?);
         Ok(text.trim_matches(['\0', '\t', ' ', '\r', '\n']).to_owned())
@@ -267,14 +269,14 @@ fn take_tlv<'a>(rest: &mut Fields<'a>) -> Result<(u8, &'a [u8]), Malformed> {
     Ok((kind, rest.bytes("TLV value", length.into())?))
 }
 
-/// Writes a request of the host.
+/// Encodes a request of the host.
 ///
-/// A CTL TID keeps its low 8 bits. The TLVs stand in the order given, which some messages of Foxconn insist on.
+/// A CTL TID keeps its low 8 bits. TLVs are sent in the given order, which some Foxconn messages require.
 pub fn request(call: Call, cid: u8, tid: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
     emit(0x00, call.service, cid, Kind::Request, tid, call.id, tlvs)
 }
 
-/// Writes a response or indication, as the modem does.
+/// Encodes a response or indication, as a modem sends it.
 #[cfg(test)]
 pub(crate) fn from_modem(call: Call, cid: u8, kind: Kind, tid: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
     emit(0x80, call.service, cid, kind, tid, call.id, tlvs)
@@ -304,7 +306,7 @@ fn emit(sender: u8, service: Service, cid: u8, kind: Kind, tid: u16, id: u16, tl
     frame
 }
 
-/// Cuts what a QMI port reads into QMUX frames.
+/// Splits the input from a QMI port into QMUX frames.
 pub fn framer() -> Framer {
     Framer::new(head, LONGEST)
 }
@@ -338,7 +340,7 @@ pub enum OperatingMode {
 impl OperatingMode {
     pub const UNKNOWN: OperatingMode = OperatingMode::Other(0xff);
 
-    /// Whether the radio is off and the modem otherwise at work, as it is under an FCC lock.
+    /// Whether the radio is off and the rest of the modem works, as under an FCC lock.
     pub fn is_low_power(self) -> bool {
         matches!(self, OperatingMode::LowPower | OperatingMode::PersistentLowPower | OperatingMode::ModeOnlyLowPower)
     }
@@ -393,7 +395,7 @@ impl fmt::Display for OperatingMode {
     }
 }
 
-/// Why a modem cannot go online, as a bit mask; 0 if it does not say (libqmi, `QmiDmsOfflineReason`).
+/// Why a modem cannot go online, as a bit mask. 0 if the modem gives no reason (libqmi, `QmiDmsOfflineReason`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OfflineReason(pub u16);
 
@@ -414,7 +416,7 @@ impl fmt::Display for OfflineReason {
     }
 }
 
-/// QMI protocol error, as in the result TLV.
+/// QMI protocol error in the result TLV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode(pub u16);
 
@@ -431,7 +433,7 @@ impl ErrorCode {
     pub const NOT_SUPPORTED: ErrorCode = ErrorCode(94);
     pub const OPERATION_IN_PROGRESS: ErrorCode = ErrorCode(118);
 
-    /// libqmi's name, where it has one that matters here.
+    /// The name in libqmi, for the errors that matter here.
     pub fn name(self) -> Option<&'static str> {
         Some(match self.0 {
             0 => "None",
@@ -465,12 +467,12 @@ impl ErrorCode {
         })
     }
 
-    /// Whether the modem means "ask again later".
+    /// Whether the modem asks the host to try again later.
     pub fn is_transient(self) -> bool {
         matches!(self, ErrorCode::DEVICE_NOT_READY | ErrorCode::OPERATION_IN_PROGRESS)
     }
 
-    /// Whether the modem means that it does not know the message or the service.
+    /// Whether the error means that the modem does not know the message or the service.
     pub fn is_unsupported(self) -> bool {
         matches!(
             self,
@@ -500,12 +502,12 @@ mod tests {
     const LOW_POWER: &str = "01 17 00 80 02 14 02 01 00 2D 00 0B 00 02 04 00 00 00 00 00 01 01 00 01";
     const VERSION: &str =
         "01 20 00 80 00 00 01 01 21 00 15 00 02 04 00 00 00 00 00 01 0B 00 02 00 01 00 05 00 02 01 00 0E 00";
-    /// A reply of an EM7355, as captured.
+    /// Captured reply of an EM7355.
     const COMPOSITION: &str = "01 25 00 80 02 03 02 06 00 5B 55 19 00 02 04 00 00 00 00 00 10 01 00 0E \
                                11 0B 00 0A 01 06 07 08 09 0A 0B 0C 0E 13";
 
     #[test]
-    fn requests_are_written_as_captured() {
+    fn requests_match_captures() {
         use dms::*;
         for (frame, expected) in [
             (request(ctl::SYNC, 0, 1, &[]), "01 0B 00 00 00 00 00 01 27 00 00 00"),
@@ -542,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read() {
+    fn replies_are_parsed() {
         let bytes = hex(LOW_POWER);
         let reply = Message::parse(&bytes).unwrap();
         assert_eq!((reply.service, reply.cid, reply.kind), (Service::DMS, 0x14, Kind::Response));
@@ -563,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_read() {
+    fn failures_are_parsed() {
         for (frame, kind, error) in [
             (
                 "01 12 00 80 00 00 01 01 22 00 07 00 02 04 00 01 00 05 00",
@@ -596,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_emitted_is_parsed_back() {
+    fn emitted_messages_are_parsed_back() {
         for service in [Service::CTL, Service::DMS, Service(0xe3)] {
             for kind in [Kind::Request, Kind::Response, Kind::Indication, Kind::Other(0x7f)] {
                 let tlvs: [(u8, &[u8]); 3] = [(0x02, &[]), (0x01, b"abc"), (0x02, &[7; 300])];
@@ -646,15 +648,15 @@ mod tests {
     }
 
     #[test]
-    fn strings_lose_their_padding() {
+    fn padding_is_removed_from_strings() {
         let frame = from_modem(dms::GET_IDS, 1, Kind::Response, 1, &[(0x11, b"359072060000000\t\0")]);
         assert_eq!(Message::parse(&frame).unwrap().tlvs.string(0x11, "IMEI").unwrap(), "359072060000000");
     }
 
     #[test]
-    fn a_stream_is_cut_into_frames() {
+    fn a_stream_is_split_into_frames() {
         let (first, second) = (hex(LOW_POWER), hex(VERSION));
-        // 0x01 begins no frame where the length is impossible or nobody sends such flags.
+        // 0x01 begins no frame if the length is impossible, or the flags are unused.
         let noise = hex("00 FF 01 03 00 80 01 40 00 77 00");
         let stream = [&noise[..], &first, &second, &noise, &first].concat();
         for step in 1..stream.len() {

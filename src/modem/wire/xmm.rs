@@ -1,4 +1,4 @@
-//! The RPC of Intel's XMM7360 modem, as far as the FCC lock needs it.
+//! The RPC protocol of Intel's XMM7360 modem, as far as the FCC lock needs it.
 //!
 //! ```text
 //! off len  frame
@@ -10,40 +10,40 @@
 //! integer: 02 04, and four bytes, big-endian
 //! ```
 //!
-//! The modem acknowledges an asynchronous request, and answers it later with the code after that of the request. The first
-//! integer of the answer repeats the TID. All other messages are the modem's own.
+//! The modem acknowledges an asynchronous request. It replies later, with the code after that of the request. The first
+//! integer of the reply repeats the TID. All other messages are unsolicited.
 
 use super::{Fields, Framer, Head, Malformed};
 
-/// Of an asynchronous request. Acknowledgements and answers have a TID that differs in the last byte at most.
+/// TID of an asynchronous request. The TID of an acknowledgement or reply differs in the last byte at most.
 const TID: u32 = 0x1100_0101;
-/// Codes from here on acknowledge a request.
+/// Codes from this one on acknowledge a request.
 const ACKNOWLEDGES_FROM: u32 = 2000;
 const INTEGER: u8 = 0x02;
 const HEAD: usize = 20;
-/// The longest frame: the kernel's buffers have 32 KiB.
+/// The longest frame: the kernel's buffers are 32 KiB.
 pub const LONGEST: usize = 32 * 1024;
 
-/// A request by its code.
+/// A request, identified by its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     pub code: u32,
     pub name: &'static str,
 }
 
-/// Answer: state (0 locked), mode (0 no lock).
+/// Reply: state (0 locked), mode (0 no lock).
 pub const FCC_LOCK_QUERY: Call = Call { code: 0x18e, name: "XMM FCC lock query" };
-/// Answer: challenge.
+/// Reply: challenge.
 pub const FCC_LOCK_CHALLENGE: Call = Call { code: 0x190, name: "XMM FCC lock challenge" };
-/// Argument: answer to the challenge. Answer: 1 accepted, 0 refused.
+/// Argument: response to the challenge. Reply: 1 accepted, 0 refused.
 pub const FCC_LOCK_RESPONSE: Call = Call { code: 0x192, name: "XMM FCC lock response" };
 
-/// Writes a request with one integer as its argument, 0 if it needs none.
+/// Encodes a request with one integer argument. The argument is 0 if the request needs none.
 pub fn request(call: Call, argument: u32) -> Vec<u8> {
     emit(call.code, TID, &[TID, argument])
 }
 
-/// Writes a frame with these integers.
+/// Encodes a frame with these integers.
 pub fn emit(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
     let length = (HEAD - 4 + 6 * integers.len()) as u32;
     let mut frame = length.to_le_bytes().to_vec();
@@ -58,7 +58,7 @@ pub fn emit(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
     frame
 }
 
-/// A frame of the modem.
+/// A frame from the modem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     pub code: u32,
@@ -67,7 +67,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the frame at the start of `bytes`.
+    /// Parses the frame at the start of `bytes`.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let mut head = Fields(bytes);
         let length = head.u32("XMM frame length")?;
@@ -81,7 +81,7 @@ impl<'a> Message<'a> {
         Ok(Message { code, tid, body: frame.0 })
     }
 
-    /// The integers of the answer to `call`; `None` if the message is another one.
+    /// The integers of the reply to `call`. `None` if the message is not that reply.
     pub fn answer_to(&self, call: Call) -> Option<Vec<u32>> {
         let is_ours = self.tid & !0xff == TID & !0xff && self.code < ACKNOWLEDGES_FROM && self.code == call.code + 1;
         let integers: Vec<u32> = self.integers().collect();
@@ -113,7 +113,7 @@ fn big_endian(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |value, byte| (value << 8) | u32::from(*byte))
 }
 
-/// Cuts what an RPC port reads into frames.
+/// Splits the input from an RPC port into frames.
 pub fn framer() -> Framer {
     Framer::new(head, 4 + LONGEST)
 }
@@ -139,7 +139,7 @@ mod tests {
     const QUERY: &str = "1c000000 02040000001c 02040000018e 11000101 020411000101 020400000000";
 
     #[test]
-    fn requests_are_written_as_the_modem_takes_them() {
+    fn requests_are_encoded_for_the_modem() {
         assert_eq!(request(FCC_LOCK_QUERY, 0), hex(QUERY));
         assert_eq!(request(FCC_LOCK_CHALLENGE, 0), hex(&QUERY.replace("018e", "0190")));
         let response = "1c000000 02040000001c 020400000192 11000101 020411000101 0204401cf881";
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_from_other_messages() {
+    fn replies_are_distinguished_from_other_messages() {
         let answer = |code, tid, integers: &[u32]| {
             let frame = emit(code, tid, integers);
             Message::parse(&frame).unwrap().answer_to(FCC_LOCK_QUERY)
         };
         assert_eq!(answer(0x18f, TID, &[TID, 0, 1]), Some(vec![0, 1]));
         assert_eq!(answer(0x18f, 0x1100_0100, &[0x1100_0100, 0, 1]), Some(vec![0, 1]));
-        // An acknowledgement, a message of the modem's own, another answer, and one without the TID.
+        // An acknowledgement, an unsolicited message, another reply, and a reply without the TID.
         assert_eq!(answer(2001, TID, &[TID]), None);
         assert_eq!(answer(0x18f, 7, &[7, 0, 1]), None);
         assert_eq!(answer(0x191, TID, &[TID, 5]), None);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_frames_are_refused() {
+    fn malformed_frames_are_rejected() {
         let whole = hex(QUERY);
         for length in 0..whole.len() {
             assert!(Message::parse(&whole[..length]).is_err());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_cut_wherever_the_reads_end_and_noise_is_skipped() {
+    fn frames_are_split_independently_of_reads_and_noise_is_skipped() {
         let own = emit(0x42, 9, &[1, 2, 3]);
         let stream = [&[0xff; 5][..], &hex(QUERY), &own, &[0x1c, 0, 0, 0, 9], &hex(QUERY)].concat();
         for step in 1..stream.len() {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_not_believed_beyond_the_limit() {
+    fn a_length_beyond_the_limit_is_rejected() {
         let mut framer = framer();
         framer.push(&u32::MAX.to_le_bytes());
         framer.push(&[0; 64]);
