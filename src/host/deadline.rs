@@ -1,4 +1,4 @@
-//! Time budgets: every wait takes a [`Deadline`], and all deadlines of a run come from one budget.
+//! Time budgets. Every wait takes a [`Deadline`], and all deadlines of a run come from one budget.
 
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,12 @@ impl Deadline {
         self.0.checked_sub(reserve).map_or(self, Deadline)
     }
 
-    /// This deadline, but at most `budget` from now.
+    /// The earlier of this deadline and `budget` from now.
     pub fn at_most(self, budget: Duration) -> Deadline {
         self.min(Deadline::after(budget))
     }
 
-    /// The time left: zero after the deadline.
+    /// The time left. Zero after the deadline.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
@@ -44,8 +44,8 @@ fn now() -> Instant {
 #[cfg(test)]
 use clock::now;
 
-/// A clock for unit tests. Once a test stops it, time passes only in [`wait`], so that no test sleeps and no test
-/// depends on the speed of the machine.
+/// A clock for unit tests. Once a test has stopped it, time passes only in [`wait`]: no test sleeps or depends on the
+/// speed of the machine.
 #[cfg(test)]
 pub mod clock {
     use std::cell::Cell;
@@ -56,7 +56,7 @@ pub mod clock {
         static STOPPED_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    /// Keeps the clock of this thread stopped until it is dropped. Several can exist: the first one counts.
+    /// Keeps this thread's clock stopped until it is dropped. Stops can be nested: the first one ends the stop.
     pub struct StoppedClock {
         began: Instant,
         is_first: bool,
@@ -69,7 +69,7 @@ pub mod clock {
             StoppedClock { began, is_first }
         }
 
-        /// The time that has passed since the stop.
+        /// The time that has passed since the clock was stopped.
         pub fn elapsed(&self) -> Duration {
             now() - self.began
         }
@@ -87,7 +87,7 @@ pub mod clock {
         STOPPED_AT.get().unwrap_or_else(Instant::now)
     }
 
-    /// Lets `time` pass: at once on a stopped clock.
+    /// Lets `time` pass. On a stopped clock, this returns at once.
     pub fn wait(time: Duration) {
         match STOPPED_AT.get() {
             Some(stopped) => STOPPED_AT.set(Some(stopped + time)),
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_cut_and_extended() {
+    fn a_deadline_is_shortened_and_extended() {
         let clock = clock::StoppedClock::stop();
         let second = Duration::from_secs(1);
         let deadline = Deadline::after(3 * second);

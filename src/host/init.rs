@@ -1,4 +1,4 @@
-//! What every entry point of the program does first.
+//! The first actions of every entry point.
 
 use log::LevelFilter;
 
@@ -9,22 +9,22 @@ use crate::host::sandbox;
 /// Who reads the program's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// No one reads standard error, as with udev and ModemManager: messages go to the journal.
+    /// No person reads standard error, as with udev and ModemManager. Messages go to the journal.
     Journal,
-    /// A person at a terminal, up to this level.
+    /// A person at a terminal sees messages up to this level.
     Person(LevelFilter),
 }
 
-/// Bounds the process, and directs its messages to their audience.
+/// Sets the limits of the process, and directs its messages to the audience.
 ///
-/// A verb that starts other programs, or writes long files, passes `is_bounded = false`.
+/// A verb that starts other programs or writes long files passes `is_bounded = false`.
 pub fn init(root: &Root, audience: Audience, is_bounded: bool) {
     if is_bounded {
         sandbox::limit();
     }
     match audience {
         Audience::Journal => {
-            // Fails only if there is a logger already.
+            // Fails only if a logger is already set.
             if log::set_boxed_logger(Box::new(Journal::open(root))).is_ok() {
                 log::set_max_level(LevelFilter::Warn);
             }

@@ -1,8 +1,8 @@
-//! One line a decision, to whatever keeps lines here: the journal, syslog, or standard error.
+//! One line for each decision, sent to the journal, to syslog, or to standard error.
 //!
-//! udev throws a helper's standard error away, so the journal's socket comes first. Entries carry structured fields
-//! (`WWAN_QUIRKS_PORT`, `_ID`, `_STEP`, `_OUTCOME`, `MESSAGE_ID`) for those who count and alarm. The form is the
-//! journal's native protocol: `FIELD=value` lines in one datagram; a value with a newline goes by length.
+//! udev discards the standard error of a helper, so the journal's socket comes first. Entries have structured fields
+//! (`WWAN_QUIRKS_PORT`, `_ID`, `_STEP`, `_OUTCOME`, `MESSAGE_ID`) for monitoring. The format is the journal's native
+//! protocol: `FIELD=value` lines in one datagram. A value that contains a newline is preceded by its length.
 
 use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -15,10 +15,10 @@ use crate::host::root::Root;
 use crate::outcome::StepResult;
 
 pub const IDENTIFIER: &str = "wwan-quirks";
-/// Longer messages are cut: a modem's strings are at most 126 characters, and nothing else comes from outside.
+/// Longer messages are truncated. A modem's strings have at most 126 characters, and there is no other external input.
 const MESSAGE_LIMIT: usize = 1500;
 
-/// syslog's numbers, which the journal uses as well (RFC 5424, table 2).
+/// The severity numbers of syslog, which the journal uses as well (RFC 5424, table 2).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -28,7 +28,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Where lines go.
+/// The destination of lines.
 #[derive(Debug)]
 pub enum Journal {
     Native(UnixDatagram),
@@ -37,13 +37,13 @@ pub enum Journal {
 }
 
 impl Journal {
-    /// The first of the journal, syslog and standard error that is there. Sockets are only those of the running
-    /// system: another root has nobody listening.
+    /// Opens the first of the journal, syslog and standard error that exists. Sockets are looked up below `root`: no
+    /// process listens below a root that is not the running system.
     pub fn open(root: &Root) -> Journal {
         let connect = |path: &str| {
             let socket = UnixDatagram::unbound().ok()?;
             socket.connect(root.at(path)).ok()?;
-            // A journal that is stopped or choked must not hold a modem up.
+            // A journal that is stopped or overloaded must not delay a modem.
             socket.set_nonblocking(true).ok()?;
             Some(socket)
         };
@@ -53,12 +53,13 @@ impl Journal {
         connect("/dev/log").map_or(Journal::Stderr, Journal::Syslog)
     }
 
-    /// Whether lines go to standard error, because neither the journal nor syslog is there.
+    /// Whether lines go to standard error because neither the journal nor syslog exists.
     pub fn is_stderr(&self) -> bool {
         matches!(self, Journal::Stderr)
     }
 
-    /// Writes one result. `fields` are upper-case names of the journal. Their values, like `message`, may hold anything.
+    /// Writes one result. `fields` have upper-case names of journal fields. Their values, and `message`, may contain
+    /// any text.
     pub fn send(&self, result: StepResult, message: &str, fields: &[(&str, &str)]) {
         let own = [("MESSAGE_ID", result.message_id()), ("WWAN_QUIRKS_OUTCOME", result.name())];
         self.write(result.level(), message, &[&own[..], fields].concat());
@@ -81,7 +82,7 @@ impl Journal {
     }
 }
 
-/// Messages of the `log` crate go where results go.
+/// Messages of the `log` crate have the same destination as results.
 impl log::Log for Journal {
     fn enabled(&self, metadata: &log::Metadata) -> bool {
         metadata.level() <= log::max_level()
@@ -114,7 +115,8 @@ fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     datagram
 }
 
-/// `text` on one line, control characters escaped, cut where it is far too long. What a modem calls itself is data.
+/// Returns `text` as one line, with control characters escaped, and truncated if it is far too long. Strings of a modem
+/// are data.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
@@ -123,7 +125,7 @@ pub fn printable(text: &str) -> String {
             break;
         }
         if character.is_control() || is_invisible(character) {
-            // Writing to a String does not fail.
+            // Writing to a `String` never fails.
             let _ = write!(line, "\\u{{{:x}}}", u32::from(character));
         } else {
             line.push(character);
@@ -132,7 +134,7 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Marks that reorder or hide what stands around them.
+/// Characters that reorder or hide the text around them.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

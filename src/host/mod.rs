@@ -1,4 +1,4 @@
-//! This machine: its files, clock, journal and kernel interfaces.
+//! The machine that the program runs on: files, clock, journal and kernel interfaces.
 
 pub mod deadline;
 pub mod init;

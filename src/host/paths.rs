@@ -1,14 +1,15 @@
 //! Where the program and its data are installed.
 //!
-//! The program finds its data from its own path, so that one build serves every prefix: `/usr/local/sbin/wwan-quirks`
-//! reads `/usr/local/share/wwan-quirks`. `make install` puts a link there if `DATADIR` is another folder.
+//! The program derives the path of its data from its own path, so that one build works with every prefix:
+//! `/usr/local/sbin/wwan-quirks` reads `/usr/local/share/wwan-quirks`. `make install` creates a link there if `DATADIR`
+//! is another folder.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::host::root::Root;
 
-/// Used if the running program is not an installed one, for example in a build tree.
+/// Used if the running program is not installed, for example in a build tree.
 const PROGRAM: &str = "/usr/sbin/wwan-quirks";
 const DATA: &str = "/usr/share/wwan-quirks";
 
@@ -22,7 +23,7 @@ pub fn data(root: &Root) -> PathBuf {
     running(root).map_or_else(|| DATA.into(), |(_, data)| data)
 }
 
-/// The running program and its data, if both are installed below `root`.
+/// The paths of the running program and of its data, if both are installed below `root`.
 fn running(root: &Root) -> Option<(PathBuf, PathBuf)> {
     installed(root, &env::current_exe().ok()?)
 }
@@ -30,10 +31,10 @@ fn running(root: &Root) -> Option<(PathBuf, PathBuf)> {
 fn installed(root: &Root, program: &Path) -> Option<(PathBuf, PathBuf)> {
     let top = root.at("/").canonicalize().ok()?;
     let inside = |path: &Path| path.strip_prefix(&top).ok().map(|path| Path::new("/").join(path));
-    // A program outside of the root may be installed at the same path inside of it.
+    // A program outside of the root may be installed at the same path inside the root.
     let program = inside(program).unwrap_or_else(|| program.to_owned());
     let prefix = match program.parent()?.parent()? {
-        // `/sbin` belongs to `/usr`.
+        // `/sbin` belongs to the prefix `/usr`.
         prefix if prefix == Path::new("/") => Path::new("/usr"),
         prefix => prefix,
     };
@@ -63,13 +64,13 @@ mod tests {
             fs::write(root.at(program), "").unwrap();
             fs::create_dir_all(root.at(data)).unwrap();
             assert_eq!(found(program), both(program, data));
-            // A program inside of another root is known by its path there.
+            // The path of a program inside another root is relative to that root.
             assert_eq!(found(root.at(program).to_str().unwrap()), both(program, data));
         }
         let data = root.at("/usr/local/share/wwan-quirks");
         fs::remove_dir(&data).unwrap();
         assert_eq!(found("/usr/local/bin/wwan-quirks"), None);
-        // A link to the data is followed, but not out of the root.
+        // A link to the data is followed, but not to a place outside of the root.
         fs::create_dir_all(root.at("/srv/data")).unwrap();
         symlink("../../../srv/data", &data).unwrap();
         assert_eq!(found("/usr/local/bin/wwan-quirks"), both("/usr/local/bin/wwan-quirks", "/srv/data"));

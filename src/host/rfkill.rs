@@ -1,14 +1,14 @@
-//! Whether this machine's user wants the mobile radios off: the kernel's rfkill switches, and NetworkManager's.
+//! Whether the user wants the mobile radios off, from the kernel's rfkill switches and from NetworkManager's state.
 
 use crate::host::root::{Root, read_limited};
 use std::fs::{self, File};
 
-/// Where NetworkManager keeps what `nmcli radio` and the desktop's switches set, also while it does not run. USB modems
-/// have no rfkill switch of their own.
+/// The file in which NetworkManager stores the state of `nmcli radio` and of the desktop's switches, even while
+/// NetworkManager does not run. USB modems have no rfkill switch of their own.
 const NETWORK_MANAGER: &str = "/var/lib/NetworkManager/NetworkManager.state";
 const LIMIT: usize = 4096;
 
-/// Why the mobile radios must stay off; `None` if nothing says so.
+/// The reason why the mobile radios must stay off. `None` if there is none.
 pub fn wwan_is_blocked(root: &Root) -> Option<String> {
     blocked_switch(root).or_else(|| {
         let reason = || format!("mobile broadband is off in {NETWORK_MANAGER} (`nmcli radio wwan on` turns it on)");
@@ -28,7 +28,8 @@ fn blocked_switch(root: &Root) -> Option<String> {
     blocked.min()
 }
 
-/// Whether NetworkManager's state has `WWANEnabled=false` in its group `[main]`. A file that cannot be read says nothing.
+/// Whether NetworkManager's state has `WWANEnabled=false` in its group `[main]`. A file that cannot be read does not
+/// block the radios.
 fn network_manager_blocks(root: &Root) -> bool {
     let state = File::open(root.at(NETWORK_MANAGER)).and_then(|file| read_limited(file, LIMIT)).unwrap_or_default();
     let state = String::from_utf8_lossy(&state);
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_switch_of_mobile_radios_counts() {
+    fn a_blocked_wwan_switch_counts() {
         let (path, root) = root("rfkill");
         let switch = |number: u8, kind: &str, soft: &str, hard: &str| {
             let switch = path.join(format!("sys/class/rfkill/rfkill{number}"));
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn mobile_broadband_that_is_off_in_network_manager_counts() {
+    fn mobile_broadband_disabled_in_network_manager_counts() {
         let (path, root) = root("network-manager");
         let file = root.at(NETWORK_MANAGER);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -87,7 +88,7 @@ mod tests {
         let reason = state(b"[main]\nNetworkingEnabled=true\nWirelessEnabled=true\nWWANEnabled=false\n").unwrap();
         assert!(reason.contains(NETWORK_MANAGER) && reason.contains("nmcli radio wwan on"), "{reason}");
         assert!(state(b"[other]\n\n# a comment\n[main]\nWWANEnabled = false").is_some());
-        // The last one counts.
+        // The last value counts.
         assert!(state(b"[main]\nWWANEnabled=true\nWWANEnabled=false\n").is_some());
         let long = [b"[main]\nWWANEnabled=false\n".to_vec(), vec![b'#'; LIMIT]].concat();
         for bytes in [

@@ -1,4 +1,5 @@
-//! Where `/` is. Every reader and writer of files takes a [`Root`], so that tests and images can have another.
+//! The root folder. Every function that reads or writes files takes a [`Root`], so that tests and images can use
+//! another one.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,13 @@ impl Root {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Whether this is the running system's own `/`.
+    /// Whether this is the `/` of the running system.
     pub fn is_live(&self) -> bool {
         self.0 == Path::new("/")
     }
 }
 
-/// Reads a whole file of at most `limit` bytes; a longer one is an error of kind `FileTooLarge`.
+/// Reads a whole file of at most `limit` bytes. A longer file is an error of kind `FileTooLarge`.
 pub fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(limit.min(4096) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;

@@ -1,10 +1,10 @@
-//! Limits, a watchdog, and the privileges that a run drops before it reads the first byte from a modem.
+//! Limits, a watchdog, and the sandbox that a run enters before it reads the first byte from a modem.
 //!
-//! By then everything that the run needs is open. What remains are calls on open descriptors, waiting, and ending: the
-//! process can open no file, socket or device, start no process and make no memory executable. Refused calls return
-//! `EPERM`.
+//! At that time, everything that the run needs is open. In the sandbox, the process can use open descriptors, wait, and
+//! exit. It can open no file, socket or device, start no process, and make no memory executable. Other system calls
+//! fail with `EPERM`.
 //!
-//! `prctl(2)` installs the filter, because the sandbox of Debian 12's udevd knows neither `seccomp(2)` nor Landlock.
+//! `prctl(2)` installs the filter, because the sandbox of Debian 12's udevd allows neither `seccomp(2)` nor Landlock.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -16,14 +16,15 @@ use nix::unistd::alarm;
 
 use crate::host::sys;
 
-/// A run needs 10 MB of address space, and the longest descriptors take half a megabyte.
+/// A run needs 10 MB of address space. The longest descriptors take half a megabyte.
 const MEMORY: rlim_t = 256 << 20;
-/// Standard streams, the journal, the port's lock and state, its directory in sysfs, its node, and what libusb opens.
+/// Standard streams, journal, lock and state of the port, its sysfs directory, its node, and the files that libusb
+/// opens.
 const FILES: rlim_t = 64;
-/// The program writes nothing but the lock and state of a port.
+/// The program writes only the lock and the state of a port.
 const FILE_SIZE: rlim_t = 64 << 10;
 
-/// Bounds what a run may use.
+/// Sets the resource limits of a run.
 pub fn limit() {
     for (resource, limit) in [
         (Resource::RLIMIT_AS, MEMORY),
@@ -37,12 +38,12 @@ pub fn limit() {
     }
 }
 
-/// How long a run may exceed its budget before the kernel ends it. The kernel gives a modem 5 s to take a
-/// configuration, and a run may set two: the new one, and the old one if that fails.
+/// How long a run may exceed its budget before the kernel ends it. The kernel gives a modem 5 s to accept a
+/// configuration. A run may set two: the new one, and the old one if the new one fails.
 pub const GRACE: Duration = Duration::from_secs(20);
 
-/// Arms a watchdog: the kernel ends this process by SIGALRM when `budget` and `grace` have passed. Deadlines are not
-/// checked inside a call that does not return.
+/// Arms a watchdog: the kernel ends this process with SIGALRM after `budget` plus `grace`. A call that does not return
+/// checks no deadline.
 pub fn watchdog(budget: Duration, grace: Duration) {
     let seconds = (budget + grace).as_secs().max(1);
     alarm::set(u32::try_from(seconds).unwrap_or(u32::MAX));
@@ -55,8 +56,8 @@ const ENTERED: u8 = 8;
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
-/// What protects this process, as `WWAN_QUIRKS_SANDBOX` of the journal names it. `None` before [`enter`]. Where this
-/// program has no system call table for the processor, or the kernel refuses a part, that part is missing here.
+/// The active parts of the sandbox, as the journal field `WWAN_QUIRKS_SANDBOX` names them. `None` before [`enter`]. A
+/// part is missing if the kernel refuses it, or if this program has no system call table for the processor.
 pub fn level() -> Option<&'static str> {
     let names = [
         "none",
@@ -82,7 +83,7 @@ pub fn enter() {
         Ok(()) => level |= bit,
         Err(error) => log::debug!("{name}: {error}"),
     };
-    // Landlock and a filter both require it.
+    // Both Landlock and a seccomp filter require this.
     if let Err(error) = sys::no_new_privileges() {
         log::debug!("no_new_privs: {error}");
     }
@@ -92,7 +93,7 @@ pub fn enter() {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
-/// The calls with 64-bit time that 32-bit C libraries use; every 32-bit architecture gives them the same numbers
+/// System calls with 64-bit time that 32-bit C libraries use. They have the same numbers on every 32-bit architecture
 /// (asm-generic/unistd.h).
 #[cfg(target_pointer_width = "32")]
 mod time64 {
@@ -108,13 +109,13 @@ mod time64 {
 #[cfg(target_pointer_width = "32")]
 use time64::*;
 
-/// `mmap`, as C libraries call it: 32-bit ones pass the offset in pages.
+/// The variant of `mmap` that C libraries call. 32-bit C libraries pass the offset in pages.
 #[cfg(target_pointer_width = "32")]
 const SYS_MMAP: c_long = libc::SYS_mmap2;
 #[cfg(not(target_pointer_width = "32"))]
 const SYS_MMAP: c_long = libc::SYS_mmap;
 
-/// Calls that cannot reach anything that is not open.
+/// System calls that only reach open descriptors.
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -166,7 +167,7 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// `AUDIT_ARCH_*` of linux/audit.h: whose numbers the calls go by.
+/// `AUDIT_ARCH_*` of linux/audit.h: identifies the table of system call numbers.
 const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_003e)
 } else if cfg!(target_arch = "aarch64") {
@@ -181,14 +182,15 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// Types text into a terminal as if a person did, which is who runs `apply`.
+/// Inserts text into the input of a terminal. `apply` runs on a person's terminal.
 const TIOCSTI: u32 = 0x5412;
 
-/// A condition on an argument, by its position. The processors in [`ARCHITECTURE`] are little-endian.
+/// A condition on an argument, which is identified by its position. The processors in [`ARCHITECTURE`] are
+/// little-endian.
 enum Argument {
-    /// The lower half is not this value.
+    /// The lower 32 bits differ from this value.
     IsNot(u32, u32),
-    /// The lower half has none of these bits.
+    /// None of these bits is set in the lower 32 bits.
     Lacks(u32, u32),
 }
 
@@ -205,14 +207,15 @@ const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
-/// A jump over the rest of its rule, to be set when that is known.
+/// Placeholder for a jump to the end of the rule, which is filled in when its distance is known.
 const OVER: u8 = u8::MAX;
 
 fn instruction(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The filter for the calls that remain; `None` if this program does not know the processor's call numbers.
+/// The filter for the allowed system calls. `None` if this program does not know the system call numbers of the
+/// processor.
 fn filter() -> Option<Vec<sock_filter>> {
     let mut filter = vec![
         instruction(LOAD, ARCH, 0, 0),
@@ -231,7 +234,7 @@ fn filter() -> Option<Vec<sock_filter>> {
     Some(filter)
 }
 
-/// Allows `call` if all of the conditions hold.
+/// Allows `call` if all conditions are met.
 fn rule(filter: &mut Vec<sock_filter>, call: c_long, conditions: &[Argument]) {
     let begin = filter.len();
     filter.push(instruction(LOAD, NUMBER, 0, 0));

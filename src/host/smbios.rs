@@ -1,8 +1,8 @@
-//! The FCC type of this computer, in records of SMBIOS type 133.
+//! The FCC type of this computer, from SMBIOS records of type 133.
 //!
-//! Laptop vendors write the OEM string of their FCC lock into such a record, a string of 14 characters. Two shapes are
-//! known: a record with a string, and a record of 44 bytes that has the characters in its body. A computer can have both,
-//! in any order.
+//! Laptop vendors store the OEM string of their FCC lock in such a record. The string has 14 characters. Two formats
+//! are known: a record with a string, and a record of 44 bytes with the characters in its body. A computer can have
+//! both, in any order.
 
 use std::fs::{self, File};
 
@@ -13,17 +13,17 @@ const TYPE: &str = "133-";
 /// Type, length and handle.
 const HEADER: usize = 4;
 const LENGTH: usize = 14;
-/// The longest record that is read, in bytes.
+/// The maximum number of bytes that are read from a record.
 const LIMIT: usize = 4096;
 
-/// An OEM string, and the name of its entry in sysfs (`133-0`).
+/// An OEM string, and the name of its record in sysfs (`133-0`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FccType {
     pub entry: String,
     pub oem_string: String,
 }
 
-/// The OEM strings of this computer, in the order of their entries. Only root can read them.
+/// The OEM strings of this computer, in the order of their records. Only root can read the records.
 pub fn fcc_types(root: &Root) -> Vec<FccType> {
     let directory = root.at(ENTRIES);
     let names = fs::read_dir(&directory).into_iter().flatten().flatten();
@@ -42,7 +42,8 @@ pub fn fcc_types(root: &Root) -> Vec<FccType> {
     entries.into_iter().filter_map(|(_, entry)| read(entry)).collect()
 }
 
-/// The first string of the right length, or else the first run of printable characters in the body that has this length.
+/// The first string of the right length. Otherwise the first run of printable characters in the body that has this
+/// length.
 fn oem_string(record: &[u8]) -> Option<String> {
     let (body, strings) = record.split_at_checked(usize::from(*record.get(1)?))?;
     let printable = |text: &[u8]| text.len() == LENGTH && text.iter().all(u8::is_ascii_graphic);
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_of_a_record_are_read() {
+    fn both_formats_of_a_record_are_read() {
         assert_eq!(oem_string(&with_string("KHOIHGIUCCHHII")).as_deref(), Some("KHOIHGIUCCHHII"));
         assert_eq!(oem_string(&with_string("other\0DW5931EFCCLOCK")).as_deref(), Some("DW5931EFCCLOCK"));
         assert_eq!(oem_string(&with_string(" KHOIHGIUCCHHII ")).as_deref(), Some("KHOIHGIUCCHHII"));

@@ -1,10 +1,10 @@
-//! What is remembered of a port from one run to the next, in `/run/wwan-quirks`, gone at reboot.
+//! The state of a port from one run to the next, in `/run/wwan-quirks`. It disappears at reboot.
 //!
-//! `lock/PORT` (0600, in a 0700 directory) is the lock of the port, and holds what only the program needs. A
-//! [`PortState`] holds the lock for as long as it lives, so that two runs never act on one port at once.
-//! `state/PORT` (0644) holds what `status` shows to users.
+//! `lock/PORT` (mode 0600, in a directory of mode 0700) is the lock of the port, and holds the data that only the
+//! program needs. A [`PortState`] holds the lock as long as it exists, so that two runs never act on one port at the
+//! same time. `state/PORT` (mode 0644) holds the results that `status` shows to users.
 //!
-//! A modem is served even if nothing can be remembered because `/run` is full or read-only.
+//! A modem is served even if no state can be kept because `/run` is full or read-only.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,11 +32,11 @@ const DIRECTORY: &str = "/run/wwan-quirks";
 const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
 const RESULTS: Folder = Folder { name: "state", directory: 0o755, file: 0o644 };
 const LIMIT: usize = 64 * 1024;
-/// How often a step may act on a device that keeps coming back in the same state.
+/// How often a step may act on a device that repeatedly comes back in the same state.
 pub const ATTEMPTS: u32 = 3;
-/// A device that comes back later than this after our action, in seconds, was plugged in again.
+/// In seconds. A device that comes back later than this after an action was plugged in again.
 pub const WINDOW: f64 = 60.0;
-/// How often a run that waits for the lock tries again.
+/// The interval at which a waiting run tries to take the lock.
 const RETRY: Duration = Duration::from_millis(10);
 
 struct Folder {
@@ -55,33 +55,34 @@ pub enum StateError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// How a step last ended, as `status` shows it.
+/// The last result of a step, as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastResult {
     /// Seconds since the epoch.
     pub at: u64,
     pub outcome: StepResult,
     pub text: String,
-    /// `idVendor:idProduct` of the device that the step was for. A switch changes it.
+    /// `idVendor:idProduct` of the device that the step acted on. A switch changes this ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// When a later run found the modem in the state that this result left it in, in seconds since the epoch.
+    /// When a later run found the modem still in the state of this result, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<u64>,
 }
 
-/// What `status` shows.
+/// The results that `status` shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Results {
     pub last: BTreeMap<StepKind, LastResult>,
-    /// What the last run that reached the modem found out about its radio.
+    /// The state of the radio that the last run which reached the modem found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub radio: Option<LastResult>,
 }
 
 impl Results {
-    /// Notes how `step` ended on the device `id`. A result "nothing to do" does not hide what an earlier run did; it confirms it.
+    /// Records the result of `step` on the device `id`. A result "nothing to do" confirms an earlier result, and does
+    /// not replace it.
     pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str) {
         let at = since_the_epoch();
         let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id.to_string()), confirmed: None };
@@ -98,8 +99,8 @@ impl Results {
         }
     }
 
-    /// Notes that the device of the last switch came back as another one. `left` says so in words. Returns the result to
-    /// report: `Done` if the run that sent the message had ended before the device left.
+    /// Records that the device of the last switch came back as another device. `left` describes that. Returns the
+    /// result to report: `Done` if the run that sent the message had ended before the device left.
     pub fn came_back(&mut self, left: &str) -> StepResult {
         let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
         switch.confirmed = Some(since_the_epoch());
@@ -112,7 +113,7 @@ impl Results {
     }
 }
 
-/// The time in seconds since the epoch, for people.
+/// The time in seconds since the epoch, for display.
 fn since_the_epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -123,16 +124,16 @@ pub struct Identity {
     /// `idVendor:idProduct`.
     pub id: String,
     pub serial: Option<String>,
-    /// What tells this enumeration from all others.
+    /// Identifies this enumeration of the device.
     pub enumeration: u64,
-    /// `devnum`: the kernel counts the devices on a bus.
+    /// `devnum`. The kernel numbers the devices of a bus in sequence.
     pub number: Option<u16>,
 }
 
 impl Identity {
-    /// Whether `self` is `earlier` after it left the bus and came back, with no other device in between.
+    /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device in between.
     fn came_back(&self, earlier: &Identity) -> bool {
-        // Numbers go from 1 to 127 and begin again (Linux drivers/usb/core/hub.c, choose_devnum).
+        // Device numbers wrap from 127 to 1 (Linux drivers/usb/core/hub.c, choose_devnum).
         let next = |number: u16| number % 127 + 1;
         let is_next = match (self.number, earlier.number) {
             (Some(now), Some(then)) => now == next(then),
@@ -148,14 +149,15 @@ struct Acted {
     identity: Identity,
     /// Seconds since boot.
     at: f64,
-    /// The actions in a row after each of which the device came back in the same state, this one included.
+    /// The number of consecutive actions, including this one, after each of which the device came back in the same
+    /// state.
     count: u32,
-    /// The device had come back since the action before. Alternates: some sticks need two actions.
+    /// Whether the device had come back since the previous action. Alternates: some sticks need two different actions.
     returned: bool,
     gave_up: bool,
 }
 
-/// How often a step has met this device.
+/// What the guard knows of earlier actions of a step on this device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     First,
@@ -163,11 +165,11 @@ pub enum Attempt {
     Repeat {
         returned: bool,
     },
-    /// The device came back in the same state. `returned` alternates.
+    /// The device came back in the same state. `returned` alternates with each return.
     CameBack {
         returned: bool,
     },
-    /// It did so too often.
+    /// The device came back too often.
     GiveUp {
         is_reported: bool,
     },
@@ -183,30 +185,31 @@ impl Attempt {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// What the run that holds the lock works on.
+    /// What the run that holds the lock does.
     holder: Option<Holder>,
     acted: BTreeMap<StepKind, Acted>,
-    /// The device that got a switch message last. A unit sends no second one.
+    /// The device that last received a switch message. The unit does not send a second one.
     pub switched: Option<Switched>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
     pub switched_off: Option<u64>,
     /// The enumeration that was last seen unlocked.
     pub unlocked: Option<u64>,
-    /// The enumeration that a reset did not bring online.
+    /// The enumeration that was not online after a reset.
     pub reset: Option<u64>,
-    /// The enumeration whose lock got these keys, by their [`crate::steps::fcc_auth::Key::id`], and did not open.
+    /// The enumeration whose lock received these keys and stayed locked, with each key's
+    /// [`crate::steps::fcc_auth::Key::id`].
     tried_keys: Option<(u64, Vec<u32>)>,
 }
 
-/// A device that got, or may have got, the message that makes it leave install mode.
+/// A device that received, or may have received, the message that makes it leave install mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switched {
     pub enumeration: u64,
-    /// What the device answered, or the first thing that went wrong.
+    /// The reply of the device, or the first error.
     pub answer: String,
 }
 
-/// What a run works on.
+/// The device and the task of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub enumeration: u64,
@@ -214,7 +217,7 @@ pub struct Holder {
 }
 
 impl Record {
-    /// Notes that `step` is about to act on this device at `now`, in seconds since boot. `by_request` means that the
+    /// Records that `step` is about to act on this device at `now`, in seconds since boot. If `by_request` is set, the
     /// guard does not apply.
     pub fn attempt(&mut self, step: StepKind, identity: &Identity, now: f64, by_request: bool) -> Attempt {
         let earlier = self.acted.get(&step).filter(|acted| (now - WINDOW..=now).contains(&acted.at));
@@ -232,7 +235,7 @@ impl Record {
         let is_reported = earlier.is_some_and(|acted| acted.gave_up);
         if count > ATTEMPTS && !by_request {
             if let Some(acted) = self.acted.get_mut(&step) {
-                // It is this enumeration that is left alone, so that its next one counts as a return, too.
+                // Remembers this enumeration, so that the next one counts as a return, too.
                 acted.identity = identity.clone();
                 acted.gave_up = true;
             }
@@ -243,12 +246,12 @@ impl Record {
         attempt
     }
 
-    /// The keys that this enumeration got.
+    /// The keys that this enumeration has received.
     pub fn tried_keys(&self, enumeration: u64) -> &[u32] {
         self.tried_keys.as_ref().filter(|(of, _)| *of == enumeration).map_or(&[], |(_, keys)| keys)
     }
 
-    /// Notes that `enumeration` is about to get `key`.
+    /// Records that `enumeration` is about to receive `key`.
     pub fn try_key(&mut self, enumeration: u64, key: u32) {
         match &mut self.tried_keys {
             Some((of, keys)) if *of == enumeration => keys.push(key),
@@ -256,18 +259,18 @@ impl Record {
         }
     }
 
-    /// The modem is unlocked: after its next power-up it may get each key again.
+    /// The modem is unlocked. After its next power-up, it may receive each key again.
     pub fn forget_keys(&mut self) {
         self.tried_keys = None;
     }
 
-    /// The modem came up as `step` wants it: what the step did before was no loop.
+    /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
     pub fn arrived(&mut self, step: StepKind) {
         self.acted.remove(&step);
     }
 }
 
-/// A file that is read once and written in place, because no file can be opened in the sandbox.
+/// A file that is read once and then written in place, because no file can be opened in the sandbox.
 struct Kept<T> {
     value: T,
     saved: T,
@@ -303,8 +306,8 @@ pub struct PortState {
 }
 
 impl PortState {
-    /// Locks the state of `port`. A run that does the same to the same enumeration makes this one return
-    /// [`StateError::Busy`] at once; any other run is waited for until `deadline`.
+    /// Locks the state of `port`. Returns [`StateError::Busy`] at once if the lock's holder has the same task on the
+    /// same enumeration. Waits until `deadline` for any other holder.
     pub fn lock(root: &Root, port: &Port, holder: &Holder, deadline: Deadline) -> Result<PortState, StateError> {
         let io = |folder: &Folder| {
             let path = root.at(DIRECTORY).join(folder.name).join(port.as_str());
@@ -344,7 +347,7 @@ impl PortState {
         Ok(state)
     }
 
-    /// A state that forgets, for when none can be kept.
+    /// A state in memory, for use if no state can be kept.
     pub fn forgetful(port: &Port) -> PortState {
         let record = Kept { value: Record::default(), saved: Record::default() };
         let results = Kept { value: Results::default(), saved: Results::default() };
@@ -363,14 +366,14 @@ impl PortState {
         &mut self.results.value
     }
 
-    /// Writes what has changed since the last call.
+    /// Writes the changes since the last call.
     pub fn save(&mut self) -> io::Result<()> {
         let Some((lock, results)) = &mut self.files else { return Ok(()) };
         let recorded = self.record.save(lock);
         recorded.and(self.results.save(results))
     }
 
-    /// Like [`save`](Self::save). A failure is reported once: the run goes on without what could not be kept.
+    /// Like [`save`](Self::save), but only warns about a failure, and only once. The run continues without the state.
     pub fn keep(&mut self) {
         let Err(error) = self.save() else { return };
         if !std::mem::replace(&mut self.is_failure_reported, true) {
@@ -378,7 +381,7 @@ impl PortState {
         }
     }
 
-    /// Leaves the port locked when this process ends, for as long as a child process has the lock open.
+    /// Leaves the port locked after this process has ended, as long as a child process has the lock file open.
     pub fn leave_to_child(mut self) {
         if let Some((lock, _)) = self.files.take() {
             std::mem::forget(lock);
@@ -393,7 +396,7 @@ impl Drop for PortState {
     }
 }
 
-/// The results of `port`, without its lock.
+/// The results of `port`, read without its lock.
 pub fn peek(root: &Root, port: &Port) -> Results {
     let path = root.at(DIRECTORY).join(RESULTS.name).join(port.as_str());
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -401,7 +404,7 @@ pub fn peek(root: &Root, port: &Port) -> Results {
     opened.map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
 }
 
-/// Seconds since boot, time asleep included.
+/// Seconds since boot, including suspend.
 pub fn now() -> f64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
@@ -431,7 +434,7 @@ fn directory(root: &Root, folder: &Folder) -> io::Result<OwnedFd> {
         match fcntl::openat(parent.as_fd(), name, flags, Mode::empty()) {
             Err(nix::Error::ENOENT) => {
                 match DirBuilder::new().mode(mode).create(path) {
-                    // Another run was faster.
+                    // Another run has created the directory meanwhile.
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
                     _ => Ok(fcntl::openat(parent.as_fd(), name, flags, Mode::empty())?),
                 }
@@ -490,7 +493,7 @@ mod tests {
         let give_up = |is_reported| Attempt::GiveUp { is_reported };
         assert_eq!(found, [FIRST, came_back(true), came_back(false), give_up(false), give_up(true)]);
         assert_eq!(attempts(&mut record, [(5, 25.5)]), [give_up(true)]);
-        // On request the step acts, and counts anew.
+        // On request, the step acts, and the count starts again.
         assert_eq!(
             record.attempt(StepKind::Switch, &identity("a", "1", 6), 26.0, true),
             Attempt::CameBack { returned: true }
@@ -504,10 +507,10 @@ mod tests {
     #[test]
     fn forty_successes_on_one_port_are_no_loop() {
         let mut record = Record::default();
-        // The stick in install mode, then the modem that it becomes: each enumeration has the next number.
+        // The stick in install mode, then the modem that it becomes. Each enumeration has the next device number.
         let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
         assert!(attempts(&mut record, plugs).iter().all(|attempt| *attempt == FIRST));
-        // A modem that came up as the step wants it.
+        // The modem comes up in the state that the step wants.
         for plug in 0..40 {
             assert_eq!(attempts(&mut record, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
             record.arrived(StepKind::Switch);
@@ -599,12 +602,12 @@ mod tests {
         assert_eq!((mode("lock"), mode("lock/1-1.2"), mode("state/1-1.2")), (0o700, 0o600, 0o644));
         assert_eq!(peek(&root, &port).last[&StepKind::Switch].text, "left");
         drop(state);
-        // Garbage is forgotten.
+        // Invalid contents are discarded.
         for name in ["lock/1-1.2", "state/1-1.2"] {
             fs::write(root.at(DIRECTORY).join(name), "{ half").unwrap();
         }
         assert_eq!(PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap().results(), &Results::default());
-        // A link in the place of a file, or of the directory, is refused.
+        // A symbolic link in place of a file or of the directory is refused.
         fs::remove_file(root.at(DIRECTORY).join("state/1-1.2")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.at(DIRECTORY).join("state/1-1.2")).unwrap();
         assert!(matches!(PortState::lock(&root, &port, &holder(1, "all"), soon()), Err(StateError::Io { .. })));

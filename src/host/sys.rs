@@ -1,4 +1,4 @@
-//! What only `unsafe` can ask of the kernel, and waiting.
+//! Kernel interfaces that need `unsafe`, and waiting.
 
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
@@ -28,36 +28,37 @@ mod ioctl {
 /// The longest message that a cdc-wdm port takes, in bytes: `wMaxCommand`.
 ///
 /// # Errors
-/// `ENOTTY` on anything else than cdc-wdm.
+/// `ENOTTY` if the port is not a cdc-wdm port.
 pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
     let mut bytes = 0_u16;
-    // SAFETY: the request writes one u16 through the pointer, which `bytes` holds room for; the descriptor is borrowed
-    // and so open.
+    // SAFETY: the request writes one u16 through the pointer, and `bytes` has room for it. The descriptor is borrowed
+    // and therefore open.
     unsafe { ioctl::wdm_max_command(port.as_raw_fd(), &mut bytes) }?;
     Ok(bytes)
 }
 
-/// Hands an opened usbfs node to libusb. The caller keeps `node` open for as long as the handle lives: libusb neither
+/// Passes an open usbfs node to libusb. The caller keeps `node` open as long as the handle exists: libusb neither
 /// duplicates nor closes it (`libusb_wrap_sys_device`).
 pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
     // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
     unsafe { context.open_device_with_fd(node.as_raw_fd()) }
 }
 
-/// Calls `each` with every name in a directory, `.` and `..` among them, in no order. No name costs an allocation, nor a
-/// search for its end: one NUL or more, and whatever fills up the record, stand behind it.
+/// Calls `each` with every name in a directory, including `.` and `..`, in no particular order. A name is followed by
+/// one or more NULs, and by the padding of its record. This avoids an allocation, and a search for the end, for each
+/// name.
 pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
     let mut buffer = [0_u8; 4096];
     loop {
         let (fd, start, length) = (directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the kernel writes at most `length` bytes from `start` on, which is what `buffer` has; the descriptor
-        // is borrowed and so open.
+        // SAFETY: the kernel writes at most `length` bytes to `start`, and `buffer` has this length. The descriptor is
+        // borrowed and therefore open.
         let got = Errno::result(unsafe { libc::syscall(libc::SYS_getdents64, fd, start, length) })?;
         let mut records = usize::try_from(got).ok().and_then(|got| buffer.get(..got)).unwrap_or_default();
         if records.is_empty() {
             return Ok(());
         }
-        // struct linux_dirent64: inode, offset, u16 length of the record at 16, type, name from 19 on, NUL.
+        // struct linux_dirent64: inode, offset, record length (u16) at 16, type, name at 19, NUL.
         while let Some(length) = records.get(16..).and_then(<[u8]>::first_chunk) {
             let length = usize::from(u16::from_ne_bytes(*length));
             let (Some(name), Some(rest)) = (records.get(19..length), records.get(length..)) else { break };
@@ -67,66 +68,69 @@ pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix:
     }
 }
 
-/// Neither this process nor any that it starts can ever get more privileges than it has now.
+/// Prevents this process and its children from ever gaining privileges.
 pub fn no_new_privileges() -> nix::Result<()> {
-    // SAFETY: the call takes numbers alone.
+    // SAFETY: all arguments are numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
 }
 
-/// Gives away all capabilities of this thread, which is the only one.
+/// Drops all capabilities of this thread, which is the only thread.
 pub fn drop_capabilities() -> nix::Result<()> {
-    // `_LINUX_CAPABILITY_VERSION_3` and this process; then effective, permitted and inheritable ones, in two halves.
+    // `_LINUX_CAPABILITY_VERSION_3` and this process. Then the effective, permitted and inheritable sets, in two
+    // halves.
     let header = [0x2008_0522_u32, 0];
     let none = [0_u32; 6];
-    // SAFETY: the kernel reads both arrays, which have the size that this version says, and keeps nothing of them.
+    // SAFETY: the kernel reads both arrays, which have the size for this version, and keeps no pointer to them.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
 }
 
-/// Sees to it by Landlock that no file can be opened any more.
+/// Forbids all opening of files, with Landlock.
 ///
 /// # Errors
-/// `ENOSYS` or `EOPNOTSUPP` where the kernel has it not, `EPERM` where a sandbox does not let it through.
+/// `ENOSYS` or `EOPNOTSUPP` if the kernel does not support Landlock, `EPERM` if a sandbox around the process forbids
+/// it.
 pub fn forbid_files() -> nix::Result<()> {
-    // All rights of the first version (linux/landlock.h), so that every kernel that has it knows them; no rule gives
-    // any of them back.
+    // All access rights of the first version (linux/landlock.h), which every kernel with Landlock knows. No rule grants
+    // any of them.
     let handled = (1_u64 << 13) - 1;
     // SAFETY: the kernel reads eight bytes from `handled`.
     let rules = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, 8_usize, 0) };
     let rules = Errno::result(rules)?;
-    // SAFETY: the descriptor has just been made, and nobody else has it. It is closed with this scope.
+    // SAFETY: the kernel has just created the descriptor, and it has no other owner. It is closed at the end of this
+    // scope.
     let rules = unsafe { OwnedFd::from_raw_fd(rules as i32) };
-    // SAFETY: the call takes numbers alone; the descriptor is open.
+    // SAFETY: all arguments are numbers, and the descriptor is open.
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) }).map(drop)
 }
 
-/// From here on every system call goes through this classic BPF program (seccomp(2), `SECCOMP_MODE_FILTER`).
+/// Installs this classic BPF program as a filter for all later system calls (seccomp(2), `SECCOMP_MODE_FILTER`).
 pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
         filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: the kernel copies the program, which is as long as `len` says, and checks it; it writes nothing.
+    // SAFETY: the kernel copies and checks the program, which has the length `len`. It writes nothing.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }).map(drop)
 }
 
-/// Runs `work` in a child process that no one waits for, with its standard streams on `/dev/null` and in a session of
-/// its own, so that the caller can end whatever the child's fate. The child ends with `work` and returns nothing.
+/// Runs `work` in a child process that this process does not wait for. The child has `/dev/null` as its standard
+/// streams and a session of its own, so it does not end with the caller. The child exits when `work` returns.
 ///
-/// The process must have one thread. Locks that the child inherits stay held until both have closed them.
+/// The process must have one thread. Locks that the child inherits stay held until both processes have closed them.
 pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
-    // SAFETY: the process has one thread, so that the child finds no lock held by a thread that does not exist there.
+    // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
         ForkResult::Child => {
             let _ = setsid();
             if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
                 for standard in 0..=2 {
-                    // SAFETY: the call takes numbers alone. Nothing in this process owns the standard descriptors.
+                    // SAFETY: all arguments are numbers. No object in this process owns the standard descriptors.
                     unsafe { libc::dup2(null.as_raw_fd(), standard) };
                 }
             }
             work();
-            // SAFETY: ends the process at once, without the destructors of what the parent still uses.
+            // SAFETY: exits at once, without running destructors for resources that the parent still uses.
             unsafe { libc::_exit(0) }
         }
     }
@@ -135,7 +139,7 @@ pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
 /// Runs `work` in a child process and waits for its result, but not beyond the deadline. For calls that no signal
 /// interrupts, such as a write to sysfs that waits for a modem.
 ///
-/// Returns `None` if `work` has not ended by the deadline. It then goes on in the child.
+/// Returns `None` if `work` has not ended by the deadline. It then continues in the child.
 pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -> Option<nix::Result<()>> {
     let (result, sender) = match pipe2(OFlag::O_CLOEXEC) {
         Ok((result, sender)) => (File::from(result), File::from(sender)),
@@ -146,7 +150,7 @@ pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -
         let _ = (&sender).write_all(&errno.to_ne_bytes());
     });
     drop(sender);
-    // A request to stop does not shorten the wait: what the kernel has begun goes on anyway.
+    // A stop request does not shorten the wait, because the kernel continues the operation anyway.
     let ready = forked.and_then(|()| wait(result.as_fd(), PollFlags::POLLIN, deadline, usize::MAX));
     match ready {
         Err(errno) => return Some(Err(errno)),
@@ -161,18 +165,18 @@ pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -
     })
 }
 
-/// A file that a child process opened and keeps open until this process drops [`Opened::keeper`] or ends. The last close
-/// is the child's: it may take as long as the open.
+/// A file that a child process opened and keeps open until this process drops [`Opened::keeper`] or ends. The child
+/// does the last close, which may take as long as the open.
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
     pub keeper: OwnedFd,
 }
 
-/// Runs `open` in a child process and takes the file over from there, but does not wait beyond the deadline. For devices
-/// whose open or close no signal interrupts.
+/// Runs `open` in a child process and takes over the file, but does not wait beyond the deadline. For devices whose
+/// open or close no signal interrupts.
 ///
-/// The child inherits this process's locks, and so keeps them until it has closed the file.
+/// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
 /// Returns `None` if the open has not ended by the deadline. The child then closes the file as soon as it is open.
 pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<File>) -> Option<nix::Result<Opened>> {
@@ -192,7 +196,7 @@ pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<Fi
         let bytes = errno.to_ne_bytes();
         let sent =
             sendmsg::<UnixAddr>(childs.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None);
-        // The socket hangs up when the other process has no use for the file any more.
+        // The socket hangs up when the parent no longer needs the file.
         while sent.is_ok() && childs.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     });
     drop(childs);
@@ -201,7 +205,7 @@ pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<Fi
         (Err(errno), _) => return Some(Err(errno)),
         (Ok(()), None) => return Some(Err(Errno::EBADF)),
     };
-    // A request to stop does not shorten the wait: what the kernel has begun goes on anyway.
+    // A stop request does not shorten the wait, because the kernel continues the operation anyway.
     match wait(ours.as_fd(), PollFlags::POLLIN, deadline, usize::MAX) {
         Err(errno) => Some(Err(errno)),
         Ok(events) if events.is_empty() => None,
@@ -209,7 +213,7 @@ pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<Fi
     }
 }
 
-/// The file that the child of [`open_abandonable`] sends, or the error of its open.
+/// The file that the child of [`open_abandonable`] sends, or the error of the open.
 fn receive_file(socket: BorrowedFd) -> nix::Result<File> {
     let mut errno = [0; 4];
     let mut parts = [IoSliceMut::new(&mut errno)];
@@ -222,7 +226,7 @@ fn receive_file(socket: BorrowedFd) -> nix::Result<File> {
         _ => None,
     });
     match (is_whole, descriptor) {
-        // SAFETY: the kernel has just made the descriptor for this process, and nothing else has it.
+        // SAFETY: the kernel has just created the descriptor for this process, and it has no other owner.
         (_, Some(descriptor)) => Ok(File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })),
         (true, None) => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
         (false, None) => Err(Errno::ECHILD),
@@ -240,12 +244,12 @@ fn stop_signals() -> SigSet {
     SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
 }
 
-/// From here on SIGTERM, SIGINT and SIGHUP no longer end the process: they end its waits, and what was begun on a modem
-/// is put in order.
+/// Makes SIGTERM, SIGINT and SIGHUP end the waits of the process instead of the process itself, so that it can clean up
+/// the modem.
 pub fn catch_stop_signals() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::Handler(count_stop), SaFlags::empty(), SigSet::empty());
     for signal in &stop_signals() {
-        // SAFETY: the handler adds to an atomic and nothing else, which is safe at any moment of the process.
+        // SAFETY: the handler only adds to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
@@ -253,26 +257,26 @@ pub fn catch_stop_signals() -> nix::Result<()> {
 
 extern "C" fn pass_over(_signal: i32) {}
 
-/// A timer that interrupts the process, once it is set, until it is dropped: a close that waits for its device ends
-/// then. Waits by [`wait`] go on.
+/// A timer whose signal interrupts the process, from when it is set until it is dropped. The signal ends a close that
+/// waits for its device, but does not end [`wait`].
 pub fn interrupter() -> nix::Result<Timer> {
     let action = SigAction::new(SigHandler::Handler(pass_over), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing, which is safe at any moment of the process.
+    // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGUSR1, &action) }?;
     let notify = SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 };
     Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
 }
 
-/// How often the process was asked to stop so far.
+/// The number of stop requests so far.
 pub fn stops() -> usize {
     STOPS.load(Ordering::Relaxed)
 }
 
-/// Waits until the descriptor is ready for `events`, or says that it is gone, or the deadline passes (empty flags).
+/// Waits until the descriptor is ready for `events` or has hung up, or until the deadline passes (empty flags).
 ///
 /// # Errors
-/// `EINTR` where the process has been asked to stop more often than `seen` times, be it before the wait or within it:
-/// the signals are let in only while the kernel waits, so that none falls between the look and the wait.
+/// `EINTR` if the process has received more than `seen` stop requests, before or during the wait. The signals are
+/// blocked except while the kernel waits, so none is lost between the check and the wait.
 pub fn wait(fd: BorrowedFd, events: PollFlags, deadline: Deadline, seen: usize) -> nix::Result<PollFlags> {
     let mut polled = [PollFd::new(fd, events)];
     poll(&mut polled, deadline, seen)?;
@@ -282,7 +286,7 @@ pub fn wait(fd: BorrowedFd, events: PollFlags, deadline: Deadline, seen: usize) 
 /// Waits until the deadline.
 ///
 /// # Errors
-/// As [`wait`].
+/// Like [`wait`].
 pub fn pause(deadline: Deadline, seen: usize) -> nix::Result<()> {
     poll(&mut [], deadline, seen)
 }
@@ -326,7 +330,7 @@ mod tests {
         let null = || File::options().write(true).open("/dev/null");
         let Opened { mut file, keeper } = open_abandonable(soon(), null).unwrap().unwrap();
         file.write_all(b"x").unwrap();
-        // The child is alive for as long as the file is in use.
+        // The child exists as long as the file is in use.
         assert_eq!(
             wait(keeper.as_fd(), PollFlags::POLLIN, Deadline::after(std::time::Duration::ZERO), 0),
             Ok(PollFlags::empty())
@@ -341,10 +345,10 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_told_once() {
+    fn every_name_is_listed_once() {
         let directory = std::env::temp_dir().join(format!("wwan-quirks-{}-names", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
-        // More than fit into the buffer at once, of all lengths.
+        // More names than fit into the buffer at once, of all lengths.
         let mut expected: Vec<String> =
             (0..600).map(|number| format!("{number:0length$}", length = 4 + number % 200)).collect();
         expected.iter().for_each(|name| std::fs::write(directory.join(name), "").unwrap());
