@@ -1,8 +1,8 @@
-//! The USB composition that a modem stores: reading it, checking a wish against what the modem lists, setting it. The
+//! The USB composition that a modem stores: read it, check the requested one against the modem's list, set it. The
 //! modem uses a new composition from its next start on.
 //!
-//! [`Dialogue`] is one way to ask a modem. [`read_and_set`] is the same for all. [`run`] finds the port, and waits for the
-//! modem if it restarts.
+//! [`Dialogue`] is one way to query a modem. [`read_and_set`] is the same for all of them. [`run`] finds the port, and
+//! waits for the modem if it restarts.
 
 mod at;
 mod dms;
@@ -28,47 +28,48 @@ use family::FamilyConsole;
 use reach::Reach;
 use restart::{is_on_bus, wait_for_return};
 
-/// How long a conversation may take, and one question after a restart.
+/// How long a conversation may take. [`QUESTION`] is for a single query after a restart.
 const TALK: Duration = Duration::from_secs(20);
 const QUESTION: Duration = Duration::from_secs(10);
 
 /// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// How it was asked: `QMI`, `QMI in MBIM`, or the AT command.
+    /// The protocol or command of the query: `QMI`, `QMI in MBIM`, or the AT command.
     pub by: String,
     pub family: Provenance,
     pub current: Composition,
-    /// The compositions that it lists as supported.
+    /// The compositions that the modem lists as supported.
     pub supported: Vec<Composition>,
-    /// A composition that was asked for, or leads there, and is not among those: if it may be set all the same.
+    /// The requested composition, or a step towards it, if it is not in `supported` and may be set. An error says why
+    /// it may not be set.
     pub other: Option<Result<Composition, Failure>>,
-    /// Why no composition may be set, if so.
+    /// The reason if no composition may be set.
     pub read_only: Option<String>,
     pub restart: Restart,
     /// Other settings, by name.
     pub facts: BTreeMap<String, String>,
 }
 
-/// How the modem starts again with a new composition.
+/// How the modem restarts with a new composition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
     OnRequest,
-    /// Setting a composition restarts it.
+    /// The modem restarts when its composition is set.
     BySetting,
-    /// No command is known.
+    /// No command for a restart is known.
     Unknown,
 }
 
-/// One way to ask a modem about its composition.
+/// One way to read and set the composition of a modem.
 pub(crate) trait Dialogue {
-    /// What the modem has, and what it lists. `wanted` matters for values that are too many to list.
+    /// Reads the current composition and the supported ones. `wanted` is for values that are too many to list.
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault>;
 
-    /// The modem may restart before it answers, if its [`Restart`] says so.
+    /// Sets the composition. If [`Restart`] is `BySetting`, the modem may restart before it replies.
     fn set(&mut self, composition: &Composition) -> Result<(), Fault>;
 
-    /// Restarts the modem. It may leave before it answers.
+    /// Restarts the modem. The modem may leave before it replies.
     fn reset(&mut self) -> Result<(), Fault>;
 }
 
@@ -96,7 +97,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether the modem reports that it knows no compositions on this port.
+    /// Whether the modem reports that it does not support compositions on this port.
     pub(crate) fn is_unsupported(&self) -> bool {
         match self {
             Fault::Session(SessionError::At { .. }) => false,
@@ -105,7 +106,7 @@ impl Fault {
         }
     }
 
-    /// With what a person can do about it.
+    /// The fault as text, with a remedy.
     pub(crate) fn failure(self) -> Failure {
         let remedy = match &self {
             Fault::Refused(failure) => failure.remedy.clone(),
@@ -139,20 +140,20 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
     pub reading: Reading,
-    /// The composition that was asked for, if one was.
+    /// The composition that was chosen for the request, if there was one.
     pub chosen: Option<Composition>,
     /// Whether the modem restarts now.
     pub resets: bool,
-    /// Whether `chosen` is only the way to what was asked for: the modem lists that later.
+    /// Whether `chosen` is only a step towards the requested composition, which the modem lists later.
     pub leads_on: bool,
 }
 
 impl Exchange {
-    /// The command that reverts what was set, on the modem at `device`'s port.
+    /// The command that restores the previous composition of the modem at `device`'s port.
     pub(crate) fn way_back(&self, device: &Device) -> Option<String> {
         let had = &self.reading.current;
         self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
-        // A DirectIP modem becomes a modem of other values.
+        // A modem that was DirectIP lists other values afterwards.
         if matches!(had.value, Value::Product(_)) {
             return Some("none: this program does not make a modem DirectIP".to_owned());
         }
@@ -164,19 +165,19 @@ impl Exchange {
     }
 }
 
-/// What is asked of the modem.
+/// A request to read or to set the composition.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     pub wanted: Option<Wanted>,
-    /// Whether a composition without AT port is allowed.
+    /// Whether a composition without an AT port is allowed.
     pub no_at_port: bool,
     pub reset: bool,
-    /// For AT!ENTERCND, in place of the well-known one.
+    /// The password for AT!ENTERCND, instead of the well-known one.
     pub password: Option<String>,
 }
 
-/// Reads the composition of `device`, and sets another one if one is wanted that the modem does not have yet, and may
-/// have. If it restarts, waits for its return. The outcome is `None` if the composition was only read.
+/// Reads the composition of `device`. If the request is for another composition, and the modem may have it, sets it. If
+/// the modem restarts, waits for its return. The outcome is `None` if the composition was only read.
 pub(crate) fn run(
     root: &Root,
     device: &Device,
@@ -188,7 +189,7 @@ pub(crate) fn run(
         let remedy = "see `man wwan-quirks` for the families; /etc/wwan-quirks/compositions.toml can add one";
         return (None, Some(Outcome::Failed(Failure::new(reason, remedy))));
     }
-    // From here on the modem may need cleanup, which a signal must not prevent.
+    // The modem may need cleanup later, which a signal must not prevent.
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: a signal would skip the cleanup: {error}", device.port);
     }
@@ -221,8 +222,8 @@ pub(crate) fn run(
     (Some(exchange), outcome)
 }
 
-/// Reads the composition, and sets another one if one is wanted that the modem does not have yet, and may have. `waits`
-/// says whether the bus shows something other than this composition, so that the modem waits for a reset.
+/// Reads the composition. If the request is for another composition, and the modem may have it, sets it. `waits`
+/// returns whether the bus shows something other than this composition, so that the modem still needs a reset.
 fn read_and_set(
     dialogue: &mut dyn Dialogue,
     request: &Request,
@@ -249,7 +250,7 @@ fn read_and_set(
     Ok(Exchange { reading, chosen: Some(chosen), resets, leads_on })
 }
 
-/// Before anything is written: whether the modem restarts exactly if that is asked for.
+/// Checks, before anything is written, that the modem restarts if and only if the request allows it.
 fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Failure> {
     match (restart, reset) {
         (_, false) if leads_on => Err(Failure::new(
@@ -267,9 +268,9 @@ fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Fa
     }
 }
 
-/// The composition that `wanted` means on this modem, if it may be set.
+/// The composition that `wanted` selects on this modem, if it may be set.
 fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Composition, Failure> {
-    // What the modem has cannot do harm, and is not set.
+    // The current composition is always allowed, because it is not set again.
     if wanted.fits(&reading.current) {
         return Ok(reading.current.clone());
     }
@@ -302,7 +303,7 @@ fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Compos
     ))
 }
 
-/// `8 (mbim: dm nmea at mbim)`.
+/// Formats a composition, such as `8 (mbim: dm nmea at mbim)`.
 pub(crate) fn describe(composition: &Composition) -> String {
     let Composition { value, layout, configurations, .. } = composition;
     match (configurations.is_empty(), layout.as_str()) {
@@ -335,7 +336,7 @@ mod tests {
         }
     }
 
-    /// A modem that reports this, whatever is set.
+    /// A modem that reports this, even if another composition is set.
     struct Modem {
         reading: Reading,
         seen: Vec<String>,
@@ -383,7 +384,7 @@ mod tests {
             ("qmi+mbim", [false, true, false], &["set 14", "reset"], "14"),
             ("7", [false, true, false], &["set 7", "reset"], "7"),
             ("9", [true, false, false], &["set 9"], "9"),
-            // The modem has it: nothing is set, and it restarts only if the bus does not show it.
+            // The modem already has it: nothing is set, and the modem restarts only if the bus does not show it.
             ("mbim", [false, true, false], &[], "8"),
             ("8", [false, true, true], &["reset"], "8"),
             ("8", [false, false, true], &[], "8"),
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_do_harm_is_refused_and_nothing_is_sent() {
+    fn harmful_requests_are_refused_and_nothing_is_sent() {
         let refused = |wanted, no_at_port| ask(&mut modem(), wanted, [no_at_port, true, true], &[]).unwrap_err();
         let text = refused("13", true);
         assert_eq!(text, "refused: the modem does not list 13 as supported; choose from 1, 6, 7, 8, 9, 10, 14, 19");
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modem_that_restarts_by_itself_needs_the_request_and_another_must_not_have_it() {
+    fn reset_is_required_if_setting_restarts_the_modem_and_refused_if_nothing_can() {
         let restarts = |restart| {
             let mut modem = modem();
             modem.reading.restart = restart;
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_compositions_with_a_function_the_one_with_an_at_port_is_chosen() {
+    fn the_composition_with_an_at_port_is_preferred() {
         let wanted = "mbim".parse().unwrap();
         let chosen = |supported: &[u8], no_at_port| {
             choose(&reading(6, supported), &wanted, no_at_port).map(|chosen| chosen.value.to_string()).ok()

@@ -8,11 +8,11 @@ use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome};
 
-/// Sets configuration `to` in place of `from`. If `unconfigured` is given, the device is left without a configuration
-/// for so long first. If the modem does not take the new configuration, the old one is restored.
+/// Sets configuration `to` instead of `from`. If `unconfigured` is given, the device has no configuration for this time
+/// in between. If the modem does not accept the new configuration, the old one is restored.
 ///
-/// The kernel does not return from the write while the modem or a driver of it is slow, and no signal interrupts it.
-/// After `deadline` the write continues without this process.
+/// The write does not return while the modem or one of its drivers is slow, and no signal interrupts it. After
+/// `deadline`, the write continues without this process.
 pub(crate) fn run(
     device: &Device,
     from: Option<u8>,
@@ -26,7 +26,7 @@ pub(crate) fn run(
             log::warn!("{}: a signal would leave the modem unconfigured: {error}", device.port);
         }
     }
-    // One child does both writes: if this process ends first, the modem is not left unconfigured.
+    // One child process does both writes, so that the modem is not left unconfigured if this process ends first.
     let written = sys::abandonable(deadline, || {
         if let Some(pause) = unconfigured {
             device.set_configuration(0)?;

@@ -1,8 +1,8 @@
-//! Unlocks the radio. A modem with an FCC lock keeps its radio off until the host sends a vendor-specific authentication
-//! message.
+//! Unlocks the radio. A modem with an FCC lock keeps its radio off until the host sends a vendor-specific
+//! authentication message.
 //!
-//! A [`Procedure`] is the messages, a [`Transport`] is the way to the modem: every procedure runs on every transport that can
-//! carry it.
+//! A [`Procedure`] defines the messages, and a [`Transport`] is the connection to the modem. Every procedure runs on
+//! every transport that can carry it.
 
 mod dms;
 mod gtfcclock;
@@ -34,12 +34,12 @@ const APPLY: &str = "`wwan-quirks apply` tries again";
 const NO_SUCH_LOCK: &str = "its firmware has no lock of this kind";
 const UNLOCKED: &str = "unlocked";
 
-/// Unlocks the radio of a locked modem, and leaves every other modem as it is. `keys` are for procedures that need one.
+/// Unlocks the radio of a locked modem. Other modems are not changed. `keys` are for procedures that need a key.
 ///
-/// The radio is not switched on: ModemManager does that. Some modems go online with the unlock. If the user switched the
-/// radio off, `stays_off` says how, and the radio goes back to low power.
+/// Does not switch the radio on: ModemManager does that. Some modems go online with the unlock. If the user has
+/// switched the radio off, `stays_off` says how, and the radio goes back to low power.
 ///
-/// By `deadline`, the CID is released and the MBIM session is closed.
+/// The CID is released and the MBIM session is closed before `deadline`.
 pub fn run(
     transport: Transport,
     procedure: &Procedure,
@@ -82,7 +82,7 @@ pub fn run(
         Err(SessionError::Link(LinkError::Gone)) if proxied => {
             Outcome::Unfinished(Failure::new("the proxy that holds the port hung up", APPLY))
         }
-        // It has not opened the port itself yet, and may not until the modem answers.
+        // The proxy has not opened the port yet, and may be unable to until the modem replies.
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
             Outcome::Unfinished(Failure::new(format!("the proxy does not let us in: {error}"), APPLY))
         }
@@ -108,17 +108,18 @@ fn over_dms(
     }
 }
 
-/// What a modem says of its radio.
+/// What a modem reports about its radio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     pub operating_mode: OperatingMode,
-    /// Whether the radio is locked; `None` if only an unlock would show that, as in a Sierra modem's low power.
+    /// Whether the radio is locked. `None` if only an unlock would show that, as for a Sierra modem in low power.
     pub locked: Option<bool>,
 }
 
-/// Asks the modem how its radio stands, and changes nothing. `procedure` is how it would be unlocked, where it can be.
+/// Queries the state of the radio, and changes nothing. `procedure` is the procedure that would unlock it, if there is
+/// one.
 ///
-/// All is over by `deadline`, with the CID released and the MBIM session closed.
+/// The CID is released and the MBIM session is closed before `deadline`.
 pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, SessionError> {
     match (procedure, transport.protocol) {
         (_, Protocol::At) => gtfcclock::ask(transport.port, deadline),
@@ -132,14 +133,14 @@ pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadli
     }
 }
 
-/// How the radio stands.
+/// The state of the radio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Radio {
     On,
     Off,
-    /// A hardware switch, or the slot's W_DISABLE pin, holds it off.
+    /// A hardware switch or the slot's W_DISABLE pin keeps the radio off.
     SwitchedOff,
-    /// The modem cannot go online, mostly for want of a firmware image that fits.
+    /// The modem cannot go online, mostly because it has no matching firmware image.
     Misconfigured(OfflineReason),
 }
 
@@ -162,7 +163,7 @@ impl fmt::Display for Radio {
 }
 
 impl Radio {
-    /// As the device management service would say it.
+    /// The state in the terms of the device management service.
     fn said(self, locked: Option<bool>) -> Said {
         let mode = if self == Radio::On { OperatingMode::Online } else { OperatingMode::LowPower };
         Said { operating_mode: mode, locked }
@@ -188,7 +189,7 @@ fn unlocked_before(radio: Radio) -> Outcome {
     if radio == Radio::Off { Outcome::SwitchedOff(text) } else { Outcome::Unchanged(text) }
 }
 
-/// The modem has no lock of its quirk's kind: generic firmware, or a composition without it.
+/// The modem does not have the lock that its quirk names: it has generic firmware, or a composition without the lock.
 fn no_lock(why: &str, radio: Radio) -> Outcome {
     if radio == Radio::On { online_already() } else { Outcome::NoLock(format!("{why}; {radio}")) }
 }
@@ -200,8 +201,8 @@ fn still_locked() -> Outcome {
     ))
 }
 
-/// What came of the look at the radio after the unlock: the unlock stands, whatever the look came to, but for a modem
-/// that left or a process that was stopped.
+/// The outcome of an unlock, after a query of the radio. The unlock counts even if the query failed, unless the modem
+/// left or the process was stopped.
 fn after_unlock(looked: Result<Outcome, SessionError>) -> Result<Outcome, SessionError> {
     match looked {
         Err(SessionError::Link(LinkError::Gone | LinkError::Interrupted)) | Ok(_) => looked,
@@ -209,7 +210,7 @@ fn after_unlock(looked: Result<Outcome, SessionError>) -> Result<Outcome, Sessio
     }
 }
 
-/// What an error means to a person.
+/// The outcome for an error.
 fn outcome_of(error: SessionError) -> Outcome {
     let failed = |cause: String, cure: &str| Outcome::Failed(Failure::new(cause, cure));
     let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));

@@ -1,4 +1,4 @@
-//! The steps of a plan. Each is idempotent, leaves the modem as it found it when it fails, and reports one of a few
+//! The steps of a plan. Each step is idempotent, leaves the modem unchanged if it fails, and reports one of a few
 //! results.
 
 pub(crate) mod composition;

@@ -1,8 +1,8 @@
-//! `switch`: makes a device leave its install mode, and knows afterwards whether it left, changed in place, or stayed.
+//! `switch`: makes a device leave its install mode, and finds out whether the device left, changed in place, or stayed.
 //!
-//! Nothing is detached or claimed but for transfers that need it, and what was detached is given back to the kernel
-//! when the device stays. A transfer that fails does not keep the next one from being made: what counts is what the
-//! device does in the end.
+//! Interfaces are detached or claimed only for transfers that need it. If the device stays, detached interfaces are
+//! returned to the kernel's drivers. A failed transfer does not prevent the next one: only the final reaction of the
+//! device counts.
 
 use std::thread;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::database::quirks::switch::{Op, Switch};
 use crate::host::deadline::Deadline;
 use crate::modem::link::usb::{Usb, UsbError};
 
-/// No device takes longer to take or refuse a transfer that it means to answer.
+/// No device takes longer than this to accept or refuse a transfer, unless it never replies.
 const TRANSFER: Duration = Duration::from_secs(3);
 /// Bulk-only transport (USB Mass Storage Bulk-Only 1.0, 5.1 and 5.2).
 const CBW_SIGNATURE: &[u8] = b"USBC";
 const CSW_SIGNATURE: &[u8] = b"USBS";
 const CSW: usize = 13;
-/// More data than any switch message asks for.
+/// No switch message requests more data than this.
 const DATA_LIMIT: u32 = 4096;
 
-/// The interface that is spoken to, in the active configuration.
+/// The interface for the transfers, in the active configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     pub interface: u8,
@@ -31,19 +31,20 @@ pub struct Target {
     pub interfaces: Vec<u8>,
 }
 
-/// What a device did after the messages.
+/// The reaction of a device to the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reaction {
-    /// It left the bus.
+    /// The device left the bus.
     Left,
-    /// It changed its configuration in place.
+    /// The device changed its configuration in place.
     Changed,
-    /// It is still in install mode. Holds what it answered, or the first thing that went wrong.
+    /// The device is still in install mode. Contains its reply, or the first error.
     Stays(String),
 }
 
-/// Makes the device switch, and then watches it for `leaving`. `returned` means that it has left and come back in the
-/// same state. `configure` sets a configuration through the kernel and returns whether it is active then.
+/// Makes the device switch, then waits up to `leaving` for it to leave. `returned` means that the device has left and
+/// come back in the same state. `configure` sets a configuration through the kernel, and returns whether it is then
+/// active.
 pub fn run(
     usb: &mut dyn Usb,
     switch: &Switch,
@@ -58,7 +59,7 @@ pub fn run(
     let ops = switch.part(returned);
     let mut changed = false;
     for (index, op) in ops.iter().enumerate() {
-        // What is left of the time is for all that is left to do: one that times out leaves the others theirs.
+        // The remaining time is divided among the remaining operations, so that a time-out leaves time for the others.
         let left = u32::try_from(ops.len() - index).unwrap_or(u32::MAX).saturating_add(1);
         let timeout = TRANSFER.min(deadline.remaining() / left).max(Duration::from_millis(1));
         let done = match op {
@@ -74,7 +75,8 @@ pub fn run(
         };
         match done {
             Ok(()) => {}
-            // libusb says so of a device that it may not use, too: only the kernel knows whether the device left.
+            // libusb also reports this error for a device that it may not use. Only the kernel knows whether the device
+            // left.
             Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return Reaction::Left,
             Err(error) => {
                 log::debug!("{op}: {error}");
@@ -89,10 +91,10 @@ pub fn run(
 struct Run<'a> {
     usb: &'a mut dyn Usb,
     target: &'a Target,
-    /// Interfaces that were taken away from the kernel's drivers.
+    /// Interfaces that were detached from the kernel's drivers.
     detached: Vec<u8>,
     claimed: bool,
-    /// The first thing that went wrong.
+    /// The first error.
     trouble: Option<UsbError>,
 }
 
@@ -124,7 +126,7 @@ impl Run<'_> {
                 let mut data = vec![0; transfer.length.into()];
                 let deadline = Deadline::after(timeout);
                 (0..transfer.times).try_for_each(|_| {
-                    // No time at all would mean "for ever" to libusb.
+                    // For libusb, a time-out of 0 means unlimited.
                     let timeout = deadline.remaining().max(Duration::from_millis(1));
                     self.usb.interrupt_in(transfer.endpoint, &mut data, timeout).map(drop)
                 })
@@ -155,12 +157,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One message; after a CBW its data stage and its CSW.
+    /// Sends one message. After a CBW, also reads the data stage and the CSW.
     fn bulk(&mut self, message: &[u8], timeout: Duration) -> Result<(), UsbError> {
         let missing = UsbError::Other(rusb::Error::NotFound);
         let out = self.target.out.ok_or(missing)?;
         match self.usb.bulk_out(out, message, timeout) {
-            // The answer tells what became of it.
+            // The reply shows whether the command failed.
             Err(UsbError::Stall) => self.usb.clear_halt(out)?,
             sent => drop(sent?),
         }
@@ -173,7 +175,7 @@ impl Run<'_> {
         if length > 0 && to_host {
             let mut data = vec![0; usize::try_from(length.min(DATA_LIMIT)).unwrap_or(CSW).max(CSW)];
             match self.answer(r#in, &mut data, timeout) {
-                // Many devices skip the data and answer at once.
+                // Many devices skip the data stage and send the CSW at once.
                 Ok(got) if data.get(..got).is_some_and(|data| data.len() == CSW && data.starts_with(CSW_SIGNATURE)) => {
                     return status(&data);
                 }
@@ -186,7 +188,7 @@ impl Run<'_> {
         status(&csw)
     }
 
-    /// What the device says; a stall is cleared and it is asked once more (Bulk-Only 1.0, figure 2).
+    /// Reads a reply. After a STALL, clears the halt and reads once more (Bulk-Only 1.0, figure 2).
     fn answer(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
         match self.usb.bulk_in(endpoint, data, timeout) {
             Err(UsbError::Stall) => {
@@ -197,7 +199,7 @@ impl Run<'_> {
         }
     }
 
-    /// Looks what the device did, and puts in order what was done to one that stayed.
+    /// Finds out what the device did, and cleans up if the device stayed.
     fn end(mut self, changed: bool, deadline: Deadline) -> Reaction {
         if self.claimed {
             let _ = self.usb.release(self.target.interface);
@@ -222,7 +224,8 @@ impl Run<'_> {
     }
 }
 
-/// A CSW that reports a failed command is no failed transfer: some devices switch and say so. It is told where they stay.
+/// A CSW with a failed status does not mean a failed transfer: some devices switch and report a failure. The status is
+/// reported only if the device stays.
 fn status(csw: &[u8]) -> Result<(), UsbError> {
     match csw.get(12) {
         Some(0) => Ok(()),
@@ -235,7 +238,7 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// Answers transfers in turn, and notes all that is done.
+    /// Replies to transfers in turn, and records all actions.
     #[derive(Default)]
     struct Script {
         answers: VecDeque<Result<Vec<u8>, UsbError>>,
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_goes_in_the_middle_has_left() {
+    fn a_device_that_leaves_between_transfers_has_left() {
         for good in 0..8 {
             let answers = (0..good).map(|n| Ok(if n % 2 == 1 { CSW_GOOD.to_vec() } else { vec![] }));
             let (reaction, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);

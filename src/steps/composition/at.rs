@@ -1,7 +1,8 @@
-//! By AT commands: `AT!UDPID` of modems that are DirectIP or QMI, `AT!UDUSBCOMP` by number, `AT!USBCOMP` by bitmask.
+//! Compositions by AT commands: `AT!UDPID` for modems that are DirectIP or QMI, `AT!UDUSBCOMP` by number, `AT!USBCOMP`
+//! by bitmask.
 //!
-//! Facts: Sierra's AT command references 2130616 and 4114486; help texts and answers as posted by users of an MC7455
-//! (forum.sierrawireless.com 9372) and in the text of the Linux commit that adds 1199:90b1 and 1199:90c3.
+//! Facts: Sierra's AT command references 2130616 and 4114486. Help texts and replies posted by users of an MC7455
+//! (forum.sierrawireless.com 9372), and in the message of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
 use super::{Dialogue, Fault, Reading, Restart};
 use crate::database::compositions::sierra::Bits;
@@ -16,7 +17,7 @@ const PRODUCT: &str = "AT!UDPID";
 const NUMBER: &str = "AT!UDUSBCOMP";
 const MASK: &str = "AT!USBCOMP";
 
-/// The commands of a kind of modem, in the order in which to try them.
+/// The commands of a kind of modem, in the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Commands(&'static [&'static str]);
 
@@ -30,15 +31,15 @@ impl Commands {
     }
 }
 
-/// A Sierra modem's AT port.
+/// The AT port of a Sierra modem.
 pub(super) struct Console<'c, 'p> {
     at: &'c mut Conversation<'p>,
     table: &'c Sierra,
     password: &'c str,
     commands: Commands,
-    /// The modem accepted the password.
+    /// Whether the modem accepted the password.
     is_open: bool,
-    /// The type that [`MASK`] takes before the bits.
+    /// The configuration type that [`MASK`] takes before the bits.
     config_type: u8,
 }
 
@@ -52,8 +53,8 @@ impl<'c, 'p> Console<'c, 'p> {
         Console { at, table, password, commands, is_open: false, config_type: 0 }
     }
 
-    /// The command that the modem knows, and its list. If the modem knows none without the password, the password is
-    /// sent.
+    /// Finds the command that the modem knows, and its list. If the modem knows no command, sends the password and
+    /// tries again.
     fn list(&mut self) -> Result<(&'static str, Vec<String>), Fault> {
         loop {
             for command in self.commands.0 {
@@ -69,7 +70,7 @@ impl<'c, 'p> Console<'c, 'p> {
         }
     }
 
-    /// Sends a command; if the modem refuses it, sends the password and the command once more.
+    /// Sends a command. If the modem refuses it, sends the password and the command once more.
     fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, Fault> {
         match self.at.command(name, command) {
             Err(SessionError::At { .. }) if !self.is_open => {
@@ -103,7 +104,7 @@ impl Dialogue for Console<'_, '_> {
             PRODUCT => {
                 let current = products(&current).next().ok_or(missing("product ID"))?;
                 let supported: Vec<_> = products(&listed).map(|product| table.of_product(product)).collect();
-                // With QMI, the modem lists what it can have besides QMI.
+                // In its QMI form, the modem lists the functions that it can have in addition to QMI.
                 if let Some(Wanted::Functions(wanted)) = wanted {
                     let leads = |known: &&Composition| {
                         let functions = known.functions();
@@ -164,34 +165,33 @@ impl Dialogue for Console<'_, '_> {
     }
 }
 
-/// The product IDs in lines like `68A2`, `!UDPID: 68A2` or `APP : 68A2`.
+/// The product IDs in lines such as `68A2`, `!UDPID: 68A2` or `APP : 68A2`.
 pub(super) fn products(lines: &[String]) -> impl Iterator<Item = u16> {
     let words = lines.iter().flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()));
     words.filter(|word| word.len() == 4).filter_map(|word| u16::from_str_radix(word, 16).ok())
 }
 
-/// `!UDUSBCOMP: 6`, or the number alone.
+/// Parses `!UDUSBCOMP: 6`, or the number alone.
 pub(super) fn number(line: &str) -> Option<u8> {
     let named = at::values(line, "!UDUSBCOMP").and_then(|values| values.first().copied());
     named.unwrap_or(line).parse().ok()
 }
 
-/// `6  - DM   NMEA  AT    QMI      SUPPORTED`, and not where it says `NOT SUPPORTED`.
+/// Parses `6  - DM   NMEA  AT    QMI      SUPPORTED`. `None` if the line ends with `NOT SUPPORTED`.
 fn supported(line: &str) -> Option<u8> {
     let (number, rest) = line.split_once('-')?;
     let supported = rest.ends_with("SUPPORTED") && !rest.ends_with("NOT SUPPORTED");
     number.trim().parse().ok().filter(|_| supported)
 }
 
-/// The configuration type to set: the one that the modem has, if it keeps the ports, else the first such one that the
-/// modem lists.
+/// The configuration type to set: the current one if it keeps the ports, otherwise the first listed type that does.
 pub(super) fn config_type(table: &Sierra, current: &[String], listed: &[String]) -> Option<u8> {
     let present = current.iter().find_map(|line| current_type(line)).filter(|(_, name)| table.keeps_ports(name));
     let listed = || listed.iter().flat_map(|line| listed_types(line)).find(|(_, name)| table.keeps_ports(name));
     present.or_else(listed).map(|(number, _)| number)
 }
 
-/// `Config Type:  4 (MBIM V2)`.
+/// Parses `Config Type:  4 (MBIM V2)`.
 fn current_type(line: &str) -> Option<(u8, &str)> {
     let (name, value) = line.split_once(':')?;
     let (number, name_of_type) = value.trim().split_once(' ')?;
@@ -199,8 +199,9 @@ fn current_type(line: &str) -> Option<(u8, &str)> {
     Some((number.parse().ok()?, name_of_type)).filter(|_| name.trim().eq_ignore_ascii_case("config type"))
 }
 
-/// `<Config Type> - 1:Generic, 2:USBIF-MBIM, 3:RNDIS` of 74xx; `1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS` of
-/// 75xx, which changes its product ID and loses its ports with another one.
+/// Parses `<Config Type> - 1:Generic, 2:USBIF-MBIM, 3:RNDIS`. A 75xx lists
+/// `1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS`. With another type, it changes its product ID and loses its
+/// ports.
 fn listed_types(line: &str) -> Vec<(u8, &str)> {
     let types =
         line.split_once("<Config Type>").and_then(|(_, rest)| rest.split_once('-')).map_or("", |(_, types)| types);
@@ -211,14 +212,14 @@ fn listed_types(line: &str) -> Vec<(u8, &str)> {
     types.split(',').filter_map(one).collect()
 }
 
-/// The bitmask that a person asks for.
+/// The requested bitmask.
 fn wanted_mask(wanted: &Wanted) -> Option<u32> {
     let Wanted::Value(text) = wanted else { return None };
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
     u32::from_str_radix(digits, 16).ok()
 }
 
-/// The bits that are listed as `NMEA     - 0x00000004,`.
+/// The bits in lines such as `NMEA     - 0x00000004,`.
 pub(super) fn bits(lines: &[String]) -> Bits {
     let bit = |line: &String| {
         let (name, bit) = line.rsplit_once("0x")?;
@@ -229,7 +230,7 @@ pub(super) fn bits(lines: &[String]) -> Bits {
     lines.iter().filter_map(bit).collect()
 }
 
-/// `Interface bitmask: 0000050D (diag,nmea,modem,rmnet0,rmnet1)`.
+/// Parses `Interface bitmask: 0000050D (diag,nmea,modem,rmnet0,rmnet1)`.
 pub(super) fn mask(line: &str) -> Option<u32> {
     let (name, mask) = line.split_once(':')?;
     let mask = u32::from_str_radix(mask.split_whitespace().next()?, 16).ok()?;
@@ -246,7 +247,7 @@ mod tests {
     use crate::modem::link::fake::AtModem;
     use std::time::Duration;
 
-    /// As an EM7565 has it.
+    /// The reply of an EM7565.
     const MASKS: &str = "!USBCOMP:\r\nAT!USBCOMP=<Config Index>,<Config Type>,<Interface bitmask>\r\n  \
         <Config Index>      - configuration index to which the composition applies, should be 1\r\n  \
         <Config Type>       - 1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS\r\n  \
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_and_set_with_a_password_if_the_modem_asks_for_one() {
+    fn numbers_are_read_and_set_with_the_password_if_required() {
         let answers = [("AT!UDUSBCOMP=?", NUMBERS), ("AT!UDUSBCOMP?", "!UDUSBCOMP: 14"), ("AT!UDUSBCOMP=8", "")];
         for (password, asked) in [("", 0), ("A710", 1)] {
             let mut modem = AtModem::new(password, &answers);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_ip_modem_is_asked_only_for_its_product_id() {
+    fn a_direct_ip_modem_is_queried_only_for_its_product_id() {
         let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", "")];
         let mut modem = AtModem::new("", &answers);
         let reading = talk(&mut modem, "A710", "1199:68a3", |console| {
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_ip_modem_gets_qmi_on_the_way_to_more() {
+    fn a_direct_ip_modem_gets_qmi_before_other_functions() {
         let answers =
             [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", ""), ("AT!RESET", "")];
         for (wanted, reset, expected) in [
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_lines_are_passed_over() {
+    fn malformed_lines_are_skipped() {
         for line in ["", "-", "6 -", "x - SUPPORTED", "300 - SUPPORTED", "6 - NOT SUPPORTED", "UNSUPPORTED"] {
             assert_eq!(supported(line), None, "{line}");
         }

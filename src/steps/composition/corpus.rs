@@ -1,4 +1,4 @@
-//! Every dialogue of the captures, and what the program makes of it.
+//! Every captured dialogue, and how the program reads it.
 
 use std::path::Path;
 
@@ -18,11 +18,11 @@ struct Capture {
     dialogue: Vec<(String, Vec<String>)>,
 }
 
-/// Commands of the captures that the program never sends, or whose answers the unlock reads (`gtfcclock`).
+/// Commands in the captures that the program never sends, or whose replies only the unlock reads (`gtfcclock`).
 const OTHERS: [&str; 10] =
     ["AT", "ATI", "ATZ", "AT+CGMR", "AT+CFUN?", "AT+COPS?", "AT+ZOPRT=5", "AT!USBINFO?", "AT!RESET", "AT+GTFCCLOCKGEN"];
 
-/// The family that a capture is of. A PCI modem has the family of the same modem on a USB adapter.
+/// The family of a captured modem. A PCI modem has the family of the same modem on a USB adapter.
 fn family<'c>(all: &'c Compositions, id: Option<DeviceId>, modem: &str) -> Option<&'c Family> {
     let on_usb = || all.families.iter().find(|family| modem.contains("FM350") && family.name.contains("FM350"));
     id.and_then(|id| all.families_of(id).next()).or_else(on_usb)
@@ -71,7 +71,7 @@ fn judge(
         "AT!USBCOMP?" => {
             let line = lines.iter().find(|line| line.starts_with("Interface bitmask")).unwrap();
             let mask = sierra::mask(line).ok_or("no mask")?;
-            // The names that the modem prints, in the order of their bits.
+            // The names that the modem prints are in the order of their bits.
             let names: Vec<&str> = line.split_once('(').unwrap().1.trim_end_matches(')').split(',').collect();
             expect(names.len() == mask.count_ones() as usize, "names")?;
             let set = (0..32).map(|bit| 1 << bit).filter(|bit| mask & bit != 0);
@@ -82,7 +82,7 @@ fn judge(
             let has = |name: &str| composition.functions().iter().any(|function| function.name() == name);
             expect(has("mbim") == names.contains(&"mbim") && has("qmi") == names.contains(&"rmnet0"), "functions")?;
             expect(has("ecm") == names.contains(&"ecm"), "ECM")?;
-            // What the table does not know stays.
+            // Bits that the table does not know are kept.
             let unknown = printed.get("ubist").copied().unwrap_or(0);
             let keeps = |known: &Composition| matches!(known.value, Value::Mask(mask) if mask & unknown == unknown);
             expect(table.of_bits(&printed, mask).iter().all(keeps), "unknown bits")?;
@@ -120,7 +120,7 @@ fn judge(
 }
 
 #[test]
-fn every_dialogue_is_read_as_its_capture_says() {
+fn every_captured_dialogue_is_parsed() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/at.json")).unwrap();
     let captures: Vec<Capture> = serde_json::from_str(&text).unwrap();
     let all = shipped();

@@ -1,4 +1,4 @@
-//! By QMI: the device management service, DMS 0x555B and 0x555C.
+//! Compositions by QMI: messages 0x555B and 0x555C of the device management service.
 
 use super::{Dialogue, Fault, Reading, Restart};
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
@@ -48,7 +48,7 @@ impl Dialogue for Dms<'_, '_> {
         Ok(())
     }
 
-    /// A modem is reset from offline mode alone, and where it refuses, put back into the mode that it was in.
+    /// Resets the modem, which is possible only in offline mode. If the modem refuses, restores its previous mode.
     fn reset(&mut self) -> Result<(), Fault> {
         let before = self.client.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| tlvs.u8(0x01, "operating mode"))?;
         let mut set = |mode: u8| self.client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
@@ -84,7 +84,7 @@ mod tests {
         modem
     }
 
-    /// Sets 8 and restarts the modem.
+    /// Sets composition 8 and restarts the modem.
     fn set(modem: &mut Modem) -> Result<Exchange, Fault> {
         let _clock = StoppedClock::stop();
         let deadline = Deadline::after(Duration::from_millis(1500));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_leave_or_be_stopped_at_any_transfer() {
+    fn the_modem_may_leave_and_the_run_may_be_stopped_at_any_transfer() {
         for face in [Face::Qmi, Face::Mbim] {
             let mut whole = modem(face);
             set(&mut whole).unwrap();

@@ -1,4 +1,4 @@
-//! By the AT commands of a [`Family`].
+//! Compositions by the AT commands of a [`Family`].
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) struct FamilyConsole<'c, 'p> {
     at: &'c mut Conversation<'p>,
     families: Vec<&'c Family>,
     bus: Bus,
-    /// The one whose read command the modem knows.
+    /// The family whose read command the modem knows.
     found: Option<&'c Family>,
 }
 
@@ -25,7 +25,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
         FamilyConsole { at, families, bus, found: None }
     }
 
-    /// The family whose read command the modem knows, and the answer.
+    /// Finds the family whose read command the modem knows. Also returns the reply.
     fn find(&mut self) -> Result<(&'c Family, Vec<String>), Fault> {
         for family in &self.families {
             match self.at.command("composition", &family.read.command) {
@@ -41,7 +41,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
         self.found.ok_or_else(|| Fault::NoCommand("read first".to_owned()))
     }
 
-    /// A refused command is an empty answer.
+    /// Sends a command. Returns `None` if the modem refuses it.
     fn ask(&mut self, command: &str) -> Result<Option<Vec<String>>, Fault> {
         match self.at.command("composition", command) {
             Err(SessionError::At { .. }) => Ok(None),
@@ -72,7 +72,8 @@ impl Dialogue for FamilyConsole<'_, '_> {
                     read_only = read_only.or(Some(reason));
                 }
                 offered.extend(family.values().filter(|value| is_listed(value)).map(str::to_owned));
-                // What the table does not know is shown, and is set only without regard to the AT port.
+                // Values that the table does not know are shown. They are set only if a composition without an AT port
+                // is allowed.
                 let is_new = |value: &&String| !offered.iter().any(|known| known.eq_ignore_ascii_case(value));
                 let unknown: Vec<String> = match family.has_parts() {
                     true => [wanted_value(wanted), Some(current.clone())].into_iter().flatten().collect(),
@@ -162,7 +163,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    /// Asks a modem of this ID, which answers so. Returns what it was asked, and the value or the failure.
+    /// Runs a request on a modem with this ID and these replies. Returns the commands that the modem received, and the
+    /// value or the failure.
     fn ask(
         id: &str,
         answers: &[(&'static str, &'static str)],
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(result.unwrap(), "1");
         let asked = [USBNET, "AT+QCFG=?", "AT+QCFG=\"data_interface\"", "AT+QCFG=\"usbnet\",1", "AT+CFUN=1,1"];
         assert_eq!(seen, asked);
-        // A modem that restarts by itself gets no other command.
+        // A modem that restarts by itself receives no other command.
         let telit = [("AT#USBCFG?", "#USBCFG: 0"), ("AT#USBCFG=?", "#USBCFG: (0-3)"), ("AT#USBCFG=1", "")];
         let (seen, result) = ask("1bc7:1070", &telit, "mbim", true);
         assert_eq!((result.unwrap().as_str(), seen.last().unwrap().as_str()), ("1", "AT#USBCFG=1"));
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn ok_is_no_success_if_the_answer_is_a_refusal() {
+    fn a_refusal_followed_by_ok_is_a_failure() {
         let read = ("AT+ZCDRUN=4", "Inquiry autorun open state result(0:NO 1:YES):1");
         for (answer, is_success) in [(":1", true), (":0", false)] {
             let close = if is_success {
@@ -277,7 +279,7 @@ mod tests {
         }
     }
 
-    /// How a modem of this family answers which has the value `current`, and can have each value of the table.
+    /// The replies of a modem of this family that has the value `current` and can have every value of the table.
     fn answers_of(family: &Family, current: &str) -> Vec<(&'static str, &'static str)> {
         let read = family.read.answer[0].line(current, "");
         let mut answers = vec![(family.read.command.clone(), read)];
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_family_can_be_given_each_of_its_values_and_the_one_that_it_had() {
+    fn every_family_takes_each_of_its_values_and_its_previous_one() {
         for family in &shipped().families {
             let values: Vec<&str> = family.values().collect();
             let commands: BTreeSet<_> = values.iter().map(|value| family.set(value)).collect();

@@ -1,5 +1,5 @@
-//! The port over which a modem is asked for its composition: its control port, through a proxy if one holds it, or its
-//! AT port.
+//! The port over which a modem is queried for its composition: its control port (through a proxy if one holds it), or
+//! its AT port.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use crate::modem::session::qmi::Client;
 use crate::modem::transport::{Protocol, over_qmi};
 use crate::modem::wire::qmi::Service;
 
-/// How long one of several ports may take to answer that it takes AT commands.
+/// How long each of several ports may take to answer the first AT command.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// What is said to the modem.
+/// A conversation with the modem.
 type Talk<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
 
 pub(super) struct Reach<'a> {
     pub root: &'a Root,
     pub compositions: &'a Compositions,
-    /// For AT!ENTERCND.
+    /// The password for AT!ENTERCND.
     pub password: Option<&'a str>,
 }
 
 impl Reach<'_> {
-    /// Has the conversation `talk` with the modem: over its control port if its vendor offers that, else over its AT
+    /// Runs the conversation `talk` with the modem. Uses the control port if its vendor supports that, otherwise the AT
     /// port.
     pub(super) fn talk<T>(
         &self,
@@ -42,7 +42,7 @@ impl Reach<'_> {
         talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let deadline = Deadline::after(budget);
-        // Another run on this modem is waited for, and waits for this one.
+        // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
@@ -93,8 +93,8 @@ impl Reach<'_> {
         })?
     }
 
-    /// Over the first port that answers AT commands, of those that the families name. A port that another program holds
-    /// ends the search: that program may be in the middle of a conversation.
+    /// Uses the first port that answers AT commands, among the ports that the families name. Stops at a port that
+    /// another program holds, because that program may be in the middle of a conversation.
     fn reach_family(&self, device: &Device, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
         let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
         let mut last = Fault::NoPort;
@@ -112,7 +112,7 @@ impl Reach<'_> {
         Err(last)
     }
 
-    /// `deadlines`: until the port answers at all, and of the conversation.
+    /// The deadlines are for the first reply of the port, and for the conversation.
     fn over_at(
         &self,
         device: &Device,
@@ -127,7 +127,8 @@ impl Reach<'_> {
     }
 }
 
-/// The ports that may take AT commands, in the order in which to ask: ttys, and on PCI what the kernel says is an AT port.
+/// The ports that may accept AT commands, in the order in which they are tried: ttys on USB, and AT ports of the
+/// kernel's WWAN subsystem on PCI.
 fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, Fault> {
     if device.id.bus == Bus::Pci {
         let mut ports = device.control_ports().map_err(not_read)?;

@@ -1,4 +1,5 @@
-//! The restart of a modem with a new composition: whether it comes back, with what, and whether it reports it.
+//! The restart of a modem with a new composition: whether the modem comes back, with which composition, and whether it
+//! reports that composition.
 
 use std::thread;
 use std::time::Duration;
@@ -15,16 +16,16 @@ use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::outcome::Failure;
 use crate::usb::Function;
 
-/// How long a modem may take to leave the bus after a reset, and to return.
+/// How long a modem may take to leave the bus after a reset, and then to return to it.
 const LEAVING: Duration = Duration::from_secs(20);
 const RETURNING: Duration = Duration::from_secs(90);
-/// How long a modem that is back on the bus may take to answer.
+/// How long a modem may take to reply after its return to the bus.
 const SPEAKING: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(100);
 const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 
-/// Waits until the modem has left the bus, is back on the same port with this composition, and reports it. Returns how
-/// it came back.
+/// Waits until the modem has left the bus, is back on the same port with this composition, and reports it. Returns a
+/// description of its return.
 pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Composition) -> Result<String, Failure> {
     let by = Deadline::after(LEAVING);
     while device.is_present() {
@@ -37,12 +38,13 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
     let by = Deadline::after(RETURNING);
     let mut seen = "it has not come back".to_owned();
     let mut speaks_by: Option<Deadline> = None;
-    // A number of QMI and a product ID cannot be compared, and a modem without AT port may be unable to answer.
+    // A composition number of QMI cannot be compared with a product ID. A modem without an AT port may be unable to
+    // reply.
     let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
     while !by.has_passed() {
         rest()?;
         let Ok(back) = Device::at_port(reach.root, device.port.clone()) else {
-            // Some modems come and go several times.
+            // Some modems leave and return several times.
             speaks_by = None;
             continue;
         };
@@ -51,7 +53,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
             continue;
         }
         let is_on_bus = is_on_bus(reach.compositions, &back, chosen);
-        // While udev is at work, the port belongs to the events that unlock the modem.
+        // While udev processes events, the port belongs to the events that unlock the modem.
         let Some(speaks_by) = speaks_by.filter(|_| !reach.root.at(UDEV_IS_AT_WORK).exists()) else {
             speaks_by = speaks_by.or_else(|| Some(Deadline::after(SPEAKING)));
             continue;
@@ -97,7 +99,7 @@ fn rest() -> Result<(), Failure> {
     Err(Failure::new("stopped by a signal while the modem restarts", "see `wwan-quirks status`"))
 }
 
-/// Whether the bus shows `device` with what this composition consists of, as far as that is known. PCI shows nothing.
+/// Whether ID and descriptors of `device` match this composition, as far as it is known. Always `true` on PCI.
 pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, composition: &Composition) -> bool {
     match composition.value {
         _ if device.id.bus == Bus::Pci => return true,
@@ -111,7 +113,7 @@ pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, compositio
     match compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
         Some(sierra) => {
             let qmi = QmiInterfaces::of(device.id, &sierra.qmi_interfaces);
-            // Where EM919x and EM929x have QMI is not known.
+            // The QMI interfaces of EM919x and EM929x are not known.
             let known: &[Function] = match sierra.has_only_masks(device.id) {
                 true => &[Function::Mbim],
                 false => &[Function::Mbim, Function::Qmi],

@@ -1,4 +1,4 @@
-//! The procedures over QMI: Sierra's and Foxconn's.
+//! The procedures over QMI, of Sierra and Foxconn.
 
 use super::{
     NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, still_locked, unlocked,
@@ -14,16 +14,16 @@ use log::debug;
 use md5::{Digest, Md5};
 use std::time::Duration;
 
-/// How long an unlocked modem is watched on its way online, at first in short steps and then in longer ones.
+/// How long an unlocked modem is polled while it goes online, first at short and then at longer intervals.
 const WATCH: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
-/// How long a modem that accepted the unlock may report the lock.
+/// How long a modem that accepted the unlock may still report the lock.
 const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
-/// What the last look is given to be answered in.
+/// The time reserved for the reply to the last query.
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// An online radio is not locked; one in low power may be, or somebody switched it off: no message tells which.
+/// An online radio is not locked. A radio in low power may be locked or switched off. No message distinguishes the two.
 pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
     let Power { mode, .. } = Power::read(&mut Client::allocate(qmux, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
@@ -34,7 +34,7 @@ pub(super) fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<
     look(&mut Client::allocate(qmux, Service::DMS, deadline)?)
 }
 
-/// A Sierra modem goes online by itself with the unlock, unless somebody else holds it in low power too.
+/// A Sierra modem goes online with the unlock, unless something else keeps it in low power, too.
 pub(super) fn sierra(
     qmux: &mut dyn QmuxTransport,
     stays_off: Option<&str>,
@@ -52,7 +52,8 @@ pub(super) fn sierra(
     }
 }
 
-/// Foxconn's second version first, as newer firmware takes nothing else and older refuses it without harm.
+/// Tries Foxconn's version 2 first: newer firmware accepts only this version, and older firmware refuses it without
+/// harm.
 pub(super) fn foxconn(
     qmux: &mut dyn QmuxTransport,
     magic: &str,
@@ -98,7 +99,7 @@ pub(super) fn fox(
     }
 }
 
-/// Unlike DMS, Foxconn's services tell a lock from a radio that the user switched off.
+/// Unlike DMS, Foxconn's services distinguish a lock from a radio that the user switched off.
 pub(super) fn ask_fox(
     qmux: &mut dyn QmuxTransport,
     service: Service,
@@ -144,13 +145,13 @@ fn foxconn_authenticate(client: &mut Client, get_version: Call, set: Call, magic
     let (firmware, apps) = (version(MCFG)?, version(APPS)?);
     let imei = client.request(dms::GET_IDS, &[])?.read(|tlvs| tlvs.string(0x11, "IMEI"))?;
     let proof = foxconn_proof(SALT, &firmware, &apps, &imei, magic);
-    // The modem reads them in this order.
+    // The modem expects the TLVs in this order.
     client.request(set, &[(0x01, proof.as_bytes()), (0x02, b"0")])?;
     Ok(())
 }
 
-/// `refused` is the answer to version 2. It is reported if version 1 is refused too, unless the modem does not know version
-/// 2 at all.
+/// `refused` is the error of version 2. It is reported if version 1 is refused, too, unless the modem does not know
+/// version 2 at all.
 fn foxconn_version_1(dms: &mut Client, refused: SessionError) -> Result<(), SessionError> {
     let SessionError::Qmi { error: code, .. } = &refused else { return Err(refused) };
     if matches!(*code, ErrorCode::NO_EFFECT | ErrorCode::HARDWARE_RESTRICTED) || code.is_transient() {
@@ -167,11 +168,11 @@ fn foxconn_version_1(dms: &mut Client, refused: SessionError) -> Result<(), Sess
     }
 }
 
-/// Any four characters.
+/// The salt can be any four characters.
 const SALT: &str = "salt";
 
-/// The salt, and the MD5 in hex of firmware, apps version, IMEI, salt and magic. The last two fields of the firmware's
-/// version do not count.
+/// The salt, followed by the MD5 (in hex) over firmware, apps version, IMEI, salt and magic. The last two fields of the
+/// firmware version are left out.
 fn foxconn_proof(salt: &str, firmware: &str, apps: &str, imei: &str, magic: &str) -> String {
     let firmware = firmware.rsplitn(3, '.').nth(2).unwrap_or_default();
     let digest = Md5::new().chain_update(firmware).chain_update(apps).chain_update(imei);
@@ -179,7 +180,8 @@ fn foxconn_proof(salt: &str, firmware: &str, apps: &str, imei: &str, magic: &str
     format!("{salt}{:032x}", u128::from_be_bytes(digest.into()))
 }
 
-/// What to say of a modem that is not in low power, and so not locked, or in a mode that somebody chose.
+/// The outcome for a modem that is not in low power: it is online and therefore not locked, or it is in a mode that was
+/// chosen on purpose. `None` if the modem is in low power.
 fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError> {
     Ok(match Power::read(dms)?.mode {
         OperatingMode::Online => Some(online_already()),
@@ -188,7 +190,7 @@ fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError
     })
 }
 
-/// Reads how the radio stands until it is on, or cannot be, or the time is up.
+/// Polls the radio until it is on, until it cannot go on, or until the time is up.
 fn watch(dms: &mut Client) -> Result<Radio, SessionError> {
     let until = dms.work_deadline().minus(LAST_LOOK).at_most(WATCH);
     let mut pause = FIRST_PAUSE;
@@ -211,11 +213,11 @@ fn look(dms: &mut Client) -> Result<Radio, SessionError> {
     })
 }
 
-/// The answer to DMS Get Operating Mode.
+/// The reply to DMS Get Operating Mode.
 struct Power {
     mode: OperatingMode,
     offline_reason: OfflineReason,
-    /// A hardware switch holds the radio off.
+    /// Whether a hardware switch keeps the radio off.
     is_switched_off: bool,
 }
 
@@ -252,8 +254,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_proof_is_what_the_modem_computes() {
-        // Made by md5sum.
+    fn the_proof_matches_that_of_the_modem() {
+        // Computed with md5sum.
         let proof = foxconn_proof("salt", "T99W175.F0.1.0.0.9.GC.004.079.A1", "01.00.00.01", "359072060000001", "foxc");
         assert_eq!(proof, "salt9845966bd27f97813370fdbad8bc6ad7");
         for (magic, digest) in [

@@ -1,11 +1,12 @@
 //! The lock of Fibocom, Intel, MediaTek and Rolling modems: a challenge by AT commands.
 //!
-//! Facts: ModemManager's script for the FM350-GL (14c3), Fibocom's AT manual of the FM350, chapter 17, and the unlock
-//! library of Lenovo for RW101R-GL, FM350-GL and L860-GL, as traced by others (github.com/twh/wwan-unlock).
+//! Facts: ModemManager's script for the FM350-GL (14c3), chapter 17 of Fibocom's AT manual for the FM350, and traces by
+//! others of Lenovo's unlock library for RW101R-GL, FM350-GL and L860-GL (github.com/twh/wwan-unlock).
 //!
-//! `+GTFCCEFFSTATUS: <mode>,<status>` is the effective state. Mode 0 is no lock, status 1 is unlocked now: `2,0` is a locked
-//! FM350, `2,1` an unlocked one, `0,1` one without a lock. `+GTFCCLOCKVER: 1` accepts an answer. The RW101R-GL is believed by
-//! its effective state alone. Commands that change the lock for good (`GTFCCLOCKMODE`) are never sent.
+//! `+GTFCCEFFSTATUS: <mode>,<status>` is the effective state. Mode 0 means no lock, status 1 means unlocked now: `2,0`
+//! is a locked FM350, `2,1` an unlocked one, `0,1` one without a lock. `+GTFCCLOCKVER: 1` accepts a response. For the
+//! RW101R-GL, only the effective state counts. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never
+//! sent.
 
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{
@@ -39,7 +40,7 @@ pub(super) fn unlock(
         return Ok(online_already());
     }
     if is_unlocked(&mut at)? == Some(true) {
-        // The answer to a key may have come too late for the run that used the key.
+        // The verdict on a key may have come too late for the run that used the key.
         return Ok(if keys.were_used() { unlocked(UNLOCKED, radio, stays_off) } else { unlocked_before(radio) });
     }
     match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
@@ -92,14 +93,14 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 }
 
-/// Hex digits, with or without `0x`, up to eight.
+/// Parses up to eight hex digits, with or without `0x`.
 fn number(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     let is_hex = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// By the effective state. `None` if the firmware does not report it.
+/// Whether the effective state is unlocked. `None` if the firmware does not report it.
 fn is_unlocked(at: &mut Conversation) -> Result<Option<bool>, SessionError> {
     let values = match at.read(STATE) {
         Err(SessionError::At { .. }) => return Ok(None),
@@ -144,28 +145,28 @@ mod tests {
     const DW5931E: &str = "DW5931EFCCLOCK";
     const BUDGET: Duration = Duration::from_millis(1500);
 
-    /// The AT port of a modem that is unlocked by LENOVO's key.
+    /// The AT port of a modem that accepts Lenovo's key.
     #[derive(Default)]
     struct Modem {
-        /// An RW101R-GL, else an FM350-GL.
+        /// An RW101R-GL if set, otherwise an FM350-GL.
         is_rolling: bool,
         echoes: bool,
         online: bool,
         unlocked: bool,
         goes_online: bool,
-        /// The effective state, or the verdict, is not reported.
+        /// Does not report the effective state, or the verdict.
         state_unknown: bool,
         verdict_unknown: bool,
         no_such_lock: bool,
-        /// Locks again at once.
+        /// Locks itself again at once.
         relocks: bool,
-        /// What it says to a challenge instead of a number, and to an answer.
+        /// The reply to a challenge request instead of a number, and the reply to a response.
         challenge: Option<&'static str>,
         verdict: Option<&'static str>,
-        /// Does not hear so many commands, and answers none from this one on.
+        /// Ignores this many commands at first. Does not reply from command `mute_from` on.
         deaf_to: usize,
         mute_from: Option<usize>,
-        /// Cuts the answer to this command in half.
+        /// Sends only half of the reply to this command.
         truncates: Option<usize>,
         port: Port,
         seen: Vec<String>,
@@ -182,7 +183,7 @@ mod tests {
     impl Modem {
         fn answer(&mut self, command: &str) -> String {
             let flag = |set: bool| u8::from(set);
-            // Of the fact sheet's vectors, and made by sha256sum.
+            // From the test vectors of the fact sheet, and computed with sha256sum.
             let (challenge, answer) =
                 if self.is_rolling { ("0x1234abcd", "0xe7a19fc0") } else { ("0x12345678", "1787294009") };
             match command.to_ascii_uppercase().as_str() {
@@ -296,7 +297,7 @@ mod tests {
         ] {
             assert_eq!(number(text), expected, "{text}");
         }
-        // What the modem says by itself is no challenge.
+        // Unsolicited lines are not taken for a challenge.
         let chatty = "+CTZV: 0x99\r\n\r\n+GTFCCLOCKGEN: 0x12345678\r\n\r\nOK";
         assert_contains(unlock(&mut Modem { challenge: Some(chatty), ..locked() }), UNLOCKED);
         let bare = "0x12345678\r\n\r\nOK";
@@ -335,7 +336,7 @@ mod tests {
             "every known key since its power-up",
         );
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")), "{:?}", modem.seen);
-        // A key that the administrator adds is new.
+        // A key that the administrator adds counts as not tried.
         assert_contains(
             run_with(&mut locked(), &["WRONG", LENOVO], &mut tried, None),
             "key of OEM string 2 of the quirk;",
@@ -348,26 +349,26 @@ mod tests {
             let mut modem = Modem { verdict: Some(verdict), relocks: true, ..locked() };
             assert_contains(unlock(&mut modem), "refused every known key: OEM string 1");
         }
-        // It takes the answer, and locks again.
+        // The modem accepts the response, and locks itself again.
         let mut modem = Modem { relocks: true, ..locked() };
         assert_contains(unlock(&mut modem), UNLOCKED);
         assert_contains(unlock(&mut modem), UNLOCKED);
     }
 
     #[test]
-    fn one_that_is_not_locked_is_left_alone() {
+    fn a_modem_that_is_not_locked_is_left_alone() {
         let mut modem = Modem { online: true, ..locked() };
         assert_contains(unlock(&mut modem), "Unchanged(\"the radio is online already");
         let mut modem = Modem { unlocked: true, ..locked() };
         assert_contains(unlock(&mut modem), "SwitchedOff(\"was unlocked already");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
-        // Unless this program unlocked it, and did not hear the verdict.
+        // If this program unlocked the modem without hearing the verdict, the result is an unlock.
         let mut modem = Modem { unlocked: true, ..locked() };
         assert_contains(run_with(&mut modem, &[LENOVO], &mut vec![1], None), "StillOff(\"unlocked;");
     }
 
     #[test]
-    fn a_modem_that_is_asked_says_whether_it_is_locked() {
+    fn a_query_reports_whether_the_modem_is_locked() {
         let ask = |mut modem: Modem| {
             let _clock = StoppedClock::stop();
             let said = super::ask(&mut modem, Deadline::after(BUDGET)).unwrap();
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_radio_that_was_switched_off_on_purpose_goes_off_again() {
+    fn a_radio_that_the_user_switched_off_goes_off_again() {
         let mut modem = Modem { goes_online: true, ..locked() };
         assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
         assert!(modem.unlocked && !modem.online);
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ports_and_late_ones_are_told_apart() {
+    fn modems_without_the_lock_and_mute_ones_are_distinguished() {
         assert_contains(unlock(&mut Modem { no_such_lock: true, ..locked() }), "NoLock(\"its firmware has no lock");
         let mute = |reason: &str| format!("Unfinished(Failure {{ reason: \"no answer to {reason}");
         assert_contains(unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }), &mute("ATE0"));
@@ -405,20 +406,20 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_modem_gets_no_key_that_it_has_no_time_to_judge() {
+    fn no_key_is_used_without_time_for_the_verdict() {
         let mut tried = Vec::new();
         let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
         assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), "Unfinished(Failure { reason: \"no time");
         assert!(tried.is_empty());
         assert_contains(unlock(&mut locked_behind(Port::late(Duration::from_millis(200)))), "unlocked");
-        // The first answers come after the command was sent again.
+        // The first replies arrive after the command was repeated.
         let mut modem = locked_behind(Port::late(Duration::from_millis(450)));
         assert_contains(unlock(&mut modem), "Unfinished");
         assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
     }
 
     #[test]
-    fn answers_to_an_earlier_run_are_passed_over() {
+    fn replies_to_an_earlier_run_are_ignored() {
         let mut modem = locked();
         for stale in [
             "\r\nERROR\r\n",
@@ -432,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_leave_or_be_stopped_at_any_transfer() {
+    fn the_modem_may_leave_and_the_run_may_be_stopped_at_any_transfer() {
         let mut modem = locked();
         unlock(&mut modem);
         for at in 0..modem.port.transfers {
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn captured_dialogues_are_read_as_they_were_answered() {
+    fn captured_dialogues_are_parsed() {
         let captures: Vec<Capture> = serde_json::from_str(include_str!("../../../tests/corpus/at.json")).unwrap();
         let ask_modem = |answers: &[(&str, &str)]| {
             let _clock = StoppedClock::stop();
@@ -461,7 +462,7 @@ mod tests {
                     let radio = ask_modem(&[("AT+CFUN?", line)]).operating_mode;
                     seen.push(format!("the radio is {radio}"));
                 } else if line.starts_with(STATE) {
-                    // The state is read only while the radio is off.
+                    // The lock is queried only while the radio is off.
                     let locked = ask_modem(&[("AT+CFUN?", "+CFUN: 4"), ("AT+GTFCCEFFSTATUS?", line)]).locked;
                     seen.push(format!("locked: {locked:?}"));
                 } else if let Some(challenge) = number(line) {

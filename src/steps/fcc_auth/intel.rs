@@ -1,7 +1,7 @@
-//! Intel Mutual Authentication: a challenge in an MBIM service.
+//! Intel Mutual Authentication: an MBIM service with a challenge.
 //!
-//! Facts: libmbim (service intel-mutual-authentication), ModemManager merge requests 1496, 1499 and 1501, and the unlock
-//! library of Lenovo as traced by others (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
+//! Facts: libmbim (service intel-mutual-authentication), ModemManager merge requests 1496, 1499 and 1501, and traces by
+//! others of Lenovo's unlock library (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
 
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{
@@ -25,7 +25,7 @@ pub(super) const QUERY: Command = Command {
 pub(super) const CHALLENGE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock challenge", ..QUERY };
 pub(super) const RESPONSE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock response", ..QUERY };
 
-/// The buffer that asks for a challenge.
+/// The buffer that requests a challenge.
 pub(super) const NO_RESPONSE: [u8; 8] = [0; 8];
 
 pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
@@ -36,7 +36,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     let radio = radio.unwrap_or(Radio::Off);
     match is_locked(session) {
         Ok(true) => {}
-        // The answer to a key may have come too late for the run that used the key.
+        // The verdict on a key may have come too late for the run that used the key.
         Ok(false) if keys.were_used() => return Ok(unlocked(UNLOCKED, radio, stays_off)),
         Ok(false) => return Ok(unlocked_before(radio)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
@@ -72,7 +72,7 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 
     fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
-        // As the bytes of challenge and digest follow each other on the wire.
+        // The byte order of the challenge on the wire, in which the digest is computed and sent.
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
         match self.0.command(RESPONSE, &buffer) {
@@ -83,7 +83,7 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 }
 
-/// A mode of 0 is a modem without a lock.
+/// Mode 0 means that the modem has no lock.
 fn is_locked(session: &mut Session) -> Result<bool, SessionError> {
     let answer = session.command(QUERY, &[])?;
     let mut words = Fields(&answer);

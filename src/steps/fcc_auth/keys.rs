@@ -1,7 +1,7 @@
-//! The keys of locks that ask a challenge.
+//! The keys of locks that send a challenge.
 //!
-//! A key is the first four bytes of SHA-256 over an OEM string, and the answer to a challenge is a hash over challenge and
-//! key. A modem may count wrong answers for good: each key is used once after a power-up.
+//! A key is the first four bytes of SHA-256 over an OEM string. The response to a challenge is a hash over challenge
+//! and key. A modem may count wrong responses permanently, so each key is used only once after a power-up.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::host::smbios::FccType;
 use crate::modem::session::SessionError;
 use crate::outcome::{Failure, Outcome};
 
-/// What an answer needs to be judged. With less time left, no key is used up.
+/// The time that the verdict on a response needs. With less time left, no key is used.
 const JUDGEMENT: Duration = Duration::from_millis(300);
 
-/// A key, and where it comes from. The key itself is in no message.
+/// A key and its source. No message contains the key itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     source: String,
@@ -26,7 +26,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key for the lock of `procedure`.
+    /// Creates a key for the lock of `procedure`.
     pub fn new(source: String, procedure: &str, oem_string: &str) -> Key {
         let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(oem_string).into();
         let [e, f, g, h, ..]: [u8; 32] =
@@ -34,12 +34,13 @@ impl Key {
         Key { source, bytes: [a, b, c, d], id: u32::from_be_bytes([e, f, g, h]) }
     }
 
-    /// Tells the keys of all procedures apart without giving them away.
+    /// Identifies a key among those of all procedures, without revealing it.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// The answer to `challenge`: the first four bytes of SHA-256 over challenge and key. `order` is that of both numbers.
+    /// The response to `challenge`: the first four bytes of SHA-256 over challenge and key. `order` is the byte order
+    /// of both numbers.
     pub fn answer(&self, challenge: u32, order: ByteOrder) -> u32 {
         let challenge = match order {
             ByteOrder::BigEndian => challenge.to_be_bytes(),
@@ -57,17 +58,17 @@ impl Key {
 /// The keys to try on one modem.
 pub struct Keys<'a> {
     left: VecDeque<Key>,
-    /// Sources of the keys that this run has used.
+    /// The sources of the keys that this run has used.
     used: Vec<String>,
-    /// An earlier run has used keys since the power-up.
+    /// Whether an earlier run has used keys since the power-up.
     used_before: bool,
-    /// Called before the modem gets a key, with the key's [`Key::id`].
+    /// Called with the key's [`Key::id`] before the modem receives the key.
     note: Box<dyn FnMut(u32) + 'a>,
 }
 
 impl<'a> Keys<'a> {
-    /// The laptop's keys, then those of the procedure, each once. `tried` are the IDs of keys that the modem got since its
-    /// power-up, and `note` adds to them.
+    /// The laptop's keys, then those of the procedure, without duplicates. `tried` has the IDs of the keys that the
+    /// modem has received since its power-up, and `note` adds an ID to them.
     pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(u32) + 'a) -> Keys<'a> {
         let name = procedure.to_string();
         let oem_strings = procedure.oem_strings().unwrap_or_default();
@@ -84,17 +85,17 @@ impl<'a> Keys<'a> {
         Keys { left, used: Vec::new(), used_before: !tried.is_empty(), note: Box::new(note) }
     }
 
-    /// For a procedure without keys.
+    /// No keys, for procedures that need none.
     pub fn none() -> Keys<'static> {
         Keys::new(&[], &Procedure::Sierra, &[], |_| {})
     }
 
-    /// Whether every key was used.
+    /// Whether all keys have been used.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// The next key, which counts as used.
+    /// Returns the next key, and marks it as used.
     pub fn use_next(&mut self) -> Option<Key> {
         let key = self.left.pop_front()?;
         (self.note)(key.id);
@@ -102,12 +103,12 @@ impl<'a> Keys<'a> {
         Some(key)
     }
 
-    /// Whether the modem got a key since its power-up.
+    /// Whether the modem has received a key since its power-up.
     pub fn were_used(&self) -> bool {
         self.used_before || !self.used.is_empty()
     }
 
-    /// That the last key was right, and which ones were not.
+    /// A message that names the right key, which was used last, and the wrong ones.
     pub fn success(&self) -> String {
         match self.used.split_last() {
             None => "unlocked".to_owned(),
@@ -116,7 +117,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// That no key was right.
+    /// A message that no key was right.
     pub fn failure(&self) -> String {
         let before = if self.used_before { " (and others before, since its power-up)" } else { "" };
         match self.used.as_slice() {
@@ -126,19 +127,19 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// A lock that asks a challenge.
+/// A lock that sends a challenge.
 pub(super) trait ChallengeLock {
-    /// The time that is left for requests.
+    /// The time left for requests.
     fn remaining(&self) -> Duration;
 
-    /// Asks the modem for a challenge.
+    /// Requests a challenge from the modem.
     fn challenge(&mut self) -> Result<u32, SessionError>;
 
-    /// Answers the challenge with `key`. Returns whether the lock is open.
+    /// Sends the response to the challenge, computed with `key`. Returns whether the lock is open.
     fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
 }
 
-/// Answers challenges with one key after the other. `None`: the lock is open.
+/// Responds to challenges with one key after the other. Returns `None` if the lock is open.
 pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<Option<Outcome>, SessionError> {
     while !keys.is_empty() {
         let challenge = lock.challenge()?;
@@ -175,7 +176,7 @@ mod tests {
     pub(super) const HP: &str = "WNCHPCEFCCLOCK";
 
     #[test]
-    fn an_answer_is_that_of_the_modem() {
+    fn responses_match_those_that_modems_accept() {
         for (oem_string, bytes) in [
             (LENOVO, 0x3df8_c719_u32),
             (DW5823E, 0xbb23_be7f),
@@ -193,7 +194,7 @@ mod tests {
             (0x1234_5678, HP, 2_880_897_395, 3_852_808_753),
             (0x00c0_ffee, LENOVO, 3_406_833_608, 3_584_264_405),
             (0xfedc_ba98, LENOVO, 3_434_244_571, 3_603_595_196),
-            // Of the RW101R-GL, made by sha256sum.
+            // For the RW101R-GL, computed with sha256sum.
             (0x1234_abcd, LENOVO, 0xe7a1_9fc0, 0),
             (7, LENOVO, 0xdc32_5c0f, 0),
         ] {

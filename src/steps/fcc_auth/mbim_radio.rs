@@ -1,4 +1,4 @@
-//! The radio state of MBIM's Basic Connect service, which every MBIM modem has.
+//! The radio state in MBIM's Basic Connect service, which every MBIM modem has.
 
 use super::Radio;
 use crate::modem::session::SessionError;
@@ -13,7 +13,7 @@ const SET: Command = Command { kind: CommandType::Set, name: "MBIM radio state s
 const OFF: u32 = 0;
 const ON: u32 = 1;
 
-/// `None` if the modem refuses to say, as some do while they are locked.
+/// `None` if the modem refuses the query, as some modems do while they are locked.
 pub(super) fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
     let answer = match session.command(QUERY, &[]) {
         Err(SessionError::Mbim { .. }) => return Ok(None),

@@ -1,4 +1,4 @@
-//! The messages of an unlock, byte for byte, for people: what is sent to a locked modem, in its order.
+//! The messages of an unlock, byte for byte, for display: the requests to a locked modem, in order.
 
 use super::{Protocol, intel, mbim_radio, quectel};
 use crate::database::quirks::Procedure;
@@ -8,8 +8,8 @@ use crate::modem::wire::qmi::{self, Call, Service, ctl, dms, fox};
 use crate::modem::wire::xmm;
 use std::fmt::Write as _;
 
-/// One line for each message: its name, and its bytes in hex. What only the modem knows is 0: CID, TID, and the length of a
-/// control transfer. A message that depends on earlier answers is shown without its bytes.
+/// One line for each message: its name, and its bytes in hex. Values that only the modem knows are 0: CID, TID, and the
+/// length of a control transfer. A message that depends on earlier replies is shown without its bytes.
 pub fn messages(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
     let mut lines = requests(procedure, protocol);
     if protocol == Protocol::Mbim {
@@ -100,7 +100,7 @@ fn mbim(command: Command, buffer: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String does not fail.
+        // Writing to a `String` never fails.
         let _ = write!(hex, "{byte:02x}");
         hex
     })
@@ -116,9 +116,9 @@ mod tests {
     use crate::steps::fcc_auth::{Keys, run};
     use std::time::Duration;
 
-    /// What is told is what is said, but for looks at the mode that are repeated.
+    /// The displayed messages are those that are sent, except that queries of the mode are repeated.
     #[test]
-    fn what_a_person_is_told_is_what_the_modem_gets() {
+    fn displayed_messages_are_those_that_are_sent() {
         for (face, protocol) in [(Face::Qmi, Protocol::Qmi), (Face::Mbim, Protocol::Mbim)] {
             let foxconn = |service, magic: &str| Procedure::Foxconn { service, magic: magic.to_owned() };
             for (procedure, version, fox) in [
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_wire() {
+    fn displayed_bytes_are_those_on_the_wire() {
         let told = messages(&Procedure::Sierra, Protocol::Qmi);
         assert_eq!(told[3], "DMS Set FCC Authentication: 010c000002000000005f550000");
         let told = messages(&Procedure::Quectel, Protocol::Mbim);

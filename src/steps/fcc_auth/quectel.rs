@@ -1,4 +1,4 @@
-//! Quectel's: the radio state of a vendor's MBIM service.
+//! Quectel's procedure: the radio state in Quectel's own MBIM service.
 
 use super::{
     NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, mbim_radio, no_lock, online_already, still_locked, unlocked,
@@ -19,9 +19,9 @@ const OFF: u32 = 0;
 pub(super) const ON: u32 = 1;
 const FCC_LOCKED: u32 = 4;
 
-/// How long a modem may take to be what it was told to be.
+/// How long a modem may take to report its new state.
 const WATCH: Duration = Duration::from_secs(1);
-/// Between two looks, and what the last of them is given to be answered in.
+/// The interval between queries, and the time reserved for the reply to the last one.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
@@ -73,7 +73,7 @@ fn state(session: &mut Session) -> Result<u32, SessionError> {
     Fields(&answer).u32("Quectel radio state").map_err(malformed)
 }
 
-/// The radio state that all MBIM modems report, or else the state of Quectel's service.
+/// The radio state that all MBIM modems report. If the modem refuses that query, the state of Quectel's service.
 fn look(session: &mut Session) -> Result<Radio, SessionError> {
     match mbim_radio::read(session)? {
         Some(radio) => Ok(radio),

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 const BUDGET: Duration = Duration::from_millis(600);
-/// Transfers after the deadline that put the modem in order.
+/// The time for cleanup transfers after the deadline.
 const SLACK: Duration = Duration::from_millis(5);
 const FACES: [Face; 2] = [Face::Qmi, Face::Mbim];
 
-/// Unlocks the modem within the budget, and sees to it that nothing is left behind on it.
+/// Unlocks the modem within the budget, and checks that no CID or session is left on it.
 fn unlock(modem: &mut Modem) -> Outcome {
     unlock_within(modem, BUDGET)
 }
@@ -40,7 +40,7 @@ fn unlock_by(procedure: &Procedure, stays_off: Option<&str>, modem: &mut Modem, 
     outcome
 }
 
-/// Runs a modem with both faces, each made by `with`, and returns the outcome, which must be the same.
+/// Unlocks a modem with each face, prepared by `with`. Both outcomes must be the same.
 #[track_caller]
 fn both(with: impl Fn(&mut Modem)) -> Outcome {
     let unlocked = |face| {
@@ -88,7 +88,7 @@ fn an_online_modem_is_not_touched() {
 }
 
 #[test]
-fn modes_that_somebody_chose_are_left_alone() {
+fn modes_that_were_chosen_on_purpose_are_left_alone() {
     for (mode, name) in
         [(2, "factory-test"), (3, "offline"), (4, "reset"), (5, "shutting-down"), (99, "operating mode 99")]
     {
@@ -103,24 +103,24 @@ fn modes_that_somebody_chose_are_left_alone() {
 }
 
 #[test]
-fn one_that_stays_in_low_power_is_unlocked_all_the_same() {
+fn a_modem_that_stays_in_low_power_is_unlocked() {
     let Outcome::StillOff(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
     assert!(what.starts_with("unlocked; the radio stays in low-power until ModemManager"), "{what}");
 }
 
 #[test]
-fn no_effect_means_done_before() {
+fn no_effect_means_unlocked_before() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.auth_error = 26;
-        let Outcome::SwitchedOff(why) = unlock(&mut modem) else { panic!("not taken for done") };
+        let Outcome::SwitchedOff(why) = unlock(&mut modem) else { panic!("not reported as unlocked before") };
         assert!(why.starts_with("was unlocked already; the radio stays in low-power"), "{why}");
         assert_eq!(modem.count(0x2d), 2);
     }
 }
 
 #[test]
-fn the_hardware_switch_is_told_apart() {
+fn the_hardware_switch_is_distinguished() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.switched_off = true;
@@ -128,13 +128,13 @@ fn the_hardware_switch_is_told_apart() {
         let Outcome::Done(what) = unlock(&mut modem) else { panic!("not unlocked") };
         assert!(what.starts_with("unlocked; a hardware switch holds the radio off"), "{what}");
         assert_eq!(modem.count(0x555f), 1);
-        assert!(clock.elapsed() < BUDGET / 2, "there is nothing to wait for");
+        assert!(clock.elapsed() < BUDGET / 2, "waited although the radio cannot go online");
     }
     assert_trouble(both(|modem| modem.auth_error = 83), false, "hardware switch");
 }
 
 #[test]
-fn refusals_are_told_apart() {
+fn refusals_are_distinguished() {
     for (error, name) in
         [(34, "AuthenticationFailed (34)"), (82, "AccessDenied (82)"), (3, "Internal (3)"), (777, "error 777")]
     {
@@ -147,9 +147,9 @@ fn refusals_are_told_apart() {
     assert_trouble(both(|modem| modem.has_no_cid = true), false, "ClientIdsExhausted (5)");
 }
 
-/// Generic modules carry the ID of locked ones.
+/// Generic modules have the same ID as locked ones.
 #[test]
-fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
+fn a_modem_without_such_a_lock_is_not_unlocked() {
     #[track_caller]
     fn assert_nothing(outcome: Outcome, reason: &str) {
         let Outcome::NoLock(why) = &outcome else { panic!("{outcome:?}") };
@@ -162,7 +162,7 @@ fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
     for face in FACES {
         assert_nothing(unlock_by(&foxc(), None, &mut Modem::locked(face), BUDGET), NO_SUCH_LOCK);
     }
-    // MBIM without the service, be it QMI's or Quectel's, with the radio off, on, or switched off by hardware.
+    // MBIM without the service of QMI or Quectel, with the radio off, on, or switched off by hardware.
     for procedure in [Procedure::Sierra, foxc(), Procedure::Quectel] {
         let generic = |radio| {
             let mut modem = Modem::locked(Face::Mbim);
@@ -175,7 +175,7 @@ fn a_modem_without_such_a_lock_has_nothing_to_be_done() {
         let Outcome::NoLock(why) = run(generic([0, 1])) else { panic!() };
         assert!(why.contains("a hardware switch"), "{why}");
     }
-    // In QMI composition.
+    // The modem is in its QMI composition.
     let outcome = unlock_by(&Procedure::Quectel, None, &mut Modem::locked(Face::Qmi), BUDGET);
     assert_nothing(outcome, "its lock is part of its MBIM composition");
     let mut modem = Modem::locked(Face::Qmi);
@@ -188,7 +188,7 @@ fn a_modem_that_cannot_go_online_was_not_switched_off() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         (modem.auth_error, modem.offline_reason) = (26, 0x01);
-        let Outcome::Unchanged(why) = unlock(&mut modem) else { panic!("not left as it is") };
+        let Outcome::Unchanged(why) = unlock(&mut modem) else { panic!("changed") };
         let expected = "was unlocked already; the modem cannot go online (host image misconfiguration)";
         assert!(why.starts_with(expected), "{why}");
         let mut modem = Modem::locked(face);
@@ -227,12 +227,12 @@ fn silence_is_unfinished_at_each_request() {
     let mut modem = Modem::locked(Face::Mbim);
     modem.mute_to = vec![1];
     assert_trouble(unlock(&mut modem), true, "no answer to MBIM open");
-    assert_eq!(modem.seen.last(), Some(&2), "what may have been opened late is closed");
+    assert_eq!(modem.seen.last(), Some(&2), "a session that may have been opened late was not closed");
     assert_trouble(both(|modem| modem.jammed = true), true, "the port accepts no message");
 }
 
 #[test]
-fn a_modem_that_does_not_answer_the_end_costs_no_time_beyond_the_deadline() {
+fn an_unanswered_cleanup_does_not_outlast_the_deadline() {
     assert_eq!(both(|modem| modem.quiet_on = vec![0x23, 2]), online());
 }
 
@@ -247,13 +247,13 @@ fn a_modem_that_wakes_up_late_is_waited_for() {
 }
 
 #[test]
-fn one_that_answers_every_request_late_is_understood() {
+fn a_modem_that_answers_every_request_late_is_unlocked() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.answers_after = Duration::from_millis(450);
         modem.looks_until_online = 0;
         let Outcome::Done(_) = unlock_within(&mut modem, Duration::from_secs(9)) else { panic!("not unlocked") };
-        assert_eq!(modem.allocations, 1, "an allocation is never repeated");
+        assert_eq!(modem.allocations, 1, "the allocation was repeated");
     }
 }
 
@@ -280,7 +280,7 @@ fn a_slow_modem_gets_each_change_once() {
 }
 
 #[test]
-fn a_change_whose_answer_is_lost_is_sent_again() {
+fn a_change_whose_reply_is_lost_is_sent_again() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         (modem.loses, modem.looks_until_online) = (Some(0x555f), usize::MAX);
@@ -289,7 +289,7 @@ fn a_change_whose_answer_is_lost_is_sent_again() {
         let mut modem = Modem::locked(face);
         (modem.quiet_on, modem.looks_until_online) = (vec![0x555f], usize::MAX);
         assert_trouble(unlock_within(&mut modem, Duration::from_secs(60)), true, "no answer to DMS Set FCC");
-        assert_eq!(modem.count(0x555f), 3, "no more than three times");
+        assert_eq!(modem.count(0x555f), 3, "not sent three times");
     }
     let mut modem = quectel(4);
     modem.loses = Some(0x9001);
@@ -298,10 +298,10 @@ fn a_change_whose_answer_is_lost_is_sent_again() {
 }
 
 #[test]
-fn a_cid_that_comes_too_late_goes_back() {
+fn a_cid_that_arrives_too_late_is_released() {
     for face in FACES {
         let mut modem = Modem::locked(face);
-        // After the time for work, and before the time for the release is over.
+        // Arrives after the time for work, but within the time for the release.
         modem.allocates_after = BUDGET - Duration::from_millis(110);
         assert_trouble(unlock(&mut modem), true, "no answer to CTL Allocate CID");
         assert_eq!((modem.allocations, modem.count(0x23)), (1, 1));
@@ -309,7 +309,7 @@ fn a_cid_that_comes_too_late_goes_back() {
 }
 
 #[test]
-fn a_cid_of_an_earlier_run_goes_back() {
+fn a_cid_of_an_earlier_run_is_released() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.cids.insert(0x33);
@@ -319,7 +319,7 @@ fn a_cid_of_an_earlier_run_goes_back() {
 }
 
 #[test]
-fn what_stands_behind_others_answers_is_let_out() {
+fn replies_behind_those_to_an_earlier_host_are_read() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.looks_until_online = 0;
@@ -330,7 +330,7 @@ fn what_stands_behind_others_answers_is_let_out() {
 }
 
 #[test]
-fn fragments_of_others_answers_are_let_out() {
+fn fragments_for_an_earlier_host_are_flushed() {
     use crate::modem::wire::mbim::{Body, Message, Uuid, fragments};
     let body = Body::CommandDone { service: Uuid::BASIC_CONNECT, cid: 1, status: Status::SUCCESS, buffer: &[7; 160] };
     let stale = fragments(&Message { tid: 0, body }.emit(), 64);
@@ -343,7 +343,7 @@ fn fragments_of_others_answers_are_let_out() {
         assert_eq!(unlock_within(&mut modem, Duration::from_secs(10)), online());
         clock.elapsed()
     };
-    // The earlier host read none, or some of the fragments.
+    // The earlier host read some of the fragments, or none.
     for read in 0..stale.len() {
         let (fragments, whole) = (&stale[read..], vec![late_cid(Face::Mbim); stale.len() - read]);
         let (time, expected) = (time_with(fragments), time_with(&whole));
@@ -362,7 +362,7 @@ fn a_modem_that_was_left_open_is_closed_and_opened() {
         assert_eq!(modem.seen[..3], [1, 2, 1]);
         assert!(clock.elapsed() < Duration::from_millis(50), "{:?}", clock.elapsed());
     }
-    // CLOSE does not help, or is not heard: no more than one CLOSE for each OPEN that is waited for.
+    // CLOSE does not help, or is ignored. At most one CLOSE is sent for each OPEN.
     for mute_to in [vec![], vec![2]] {
         let mut modem = Modem::locked(Face::Mbim);
         (modem.left_open, modem.stays_left_open, modem.mute_to) = (Some(None), true, mute_to);
@@ -376,7 +376,7 @@ fn a_modem_that_was_left_open_is_closed_and_opened() {
 fn a_close_done_for_an_earlier_host_does_not_close_our_session() {
     use crate::modem::wire::mbim::{Body, Message};
     let close_done = |tid| Message { tid, body: Body::CloseDone(Status::SUCCESS) }.emit();
-    // Each answer lets one of the others out, or all of them are there at once, late or not.
+    // Either each reply releases one of the others, or all are available at once, delayed or not.
     for (is_held, milliseconds) in [(true, 0), (false, 0), (false, 700)] {
         for count in 1..4 {
             let mut modem = Modem::locked(Face::Mbim);
@@ -400,22 +400,22 @@ fn a_close_done_for_an_earlier_host_does_not_close_our_session() {
 }
 
 #[test]
-fn a_cid_whose_answer_is_lost_is_asked_for_again() {
+fn an_allocation_whose_reply_is_lost_is_repeated() {
     let mut modem = Modem::locked(Face::Qmi);
     modem.loses = Some(ctl::ALLOCATE_CID.id);
     let transport = Transport { port: &mut modem, protocol: Protocol::Qmi, proxied: None };
     let _clock = StoppedClock::stop();
     let outcome = run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(10)));
     assert_eq!(outcome, online());
-    // The other one is known to nobody.
+    // No host knows the other CID.
     assert_eq!((modem.allocations, modem.cids.len()), (2, 1));
 }
 
-/// The answer to an allocation that nobody waits for any more.
+/// A late reply to an allocation.
 fn late_cid(face: Face) -> Vec<u8> {
     use crate::modem::wire::mbim::{Body, Message, Uuid};
     use crate::modem::wire::qmi::{Kind, from_modem};
-    // TID 0, which nobody uses.
+    // No host uses TID 0.
     let buffer = &from_modem(ctl::ALLOCATE_CID, 0, Kind::Response, 0, &[(2, &[0; 4]), (1, &[2, 0x33])]);
     match face {
         Face::Qmi => buffer.clone(),
@@ -427,7 +427,7 @@ fn late_cid(face: Face) -> Vec<u8> {
 }
 
 #[test]
-fn what_others_say_meanwhile_is_passed_over() {
+fn unrelated_messages_are_ignored() {
     assert_eq!(both(|modem| modem.chatters = true), online());
     assert_eq!(
         both(|modem| {
@@ -439,7 +439,7 @@ fn what_others_say_meanwhile_is_passed_over() {
 }
 
 #[test]
-fn split_answers_are_put_together() {
+fn split_replies_are_reassembled() {
     for length in [1, 2, 3, 7, 11, 13] {
         assert_eq!(
             both(|modem| {
@@ -460,7 +460,7 @@ fn fragments_travel_both_ways() {
 }
 
 #[test]
-fn garbage_is_passed_over_and_told_if_there_is_nothing_else() {
+fn garbage_is_skipped_and_reported_if_nothing_else_arrives() {
     let noise = vec![0x00, 0x01, 0xff, 0xff, 0x55, 0x01, 0x01, 0x00, 0x80, 0xee];
     assert_eq!(both(|modem| modem.noise = noise.clone()), online());
 
@@ -540,7 +540,7 @@ fn a_modem_may_leave_at_any_transfer() {
 }
 
 #[test]
-fn stopped_at_any_transfer_it_puts_things_in_order() {
+fn a_run_that_is_stopped_at_any_transfer_cleans_up() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         unlock(&mut modem);
@@ -550,7 +550,7 @@ fn stopped_at_any_transfer_it_puts_things_in_order() {
             let clock = StoppedClock::stop();
             match unlock_within(&mut modem, Duration::from_secs(60)) {
                 Outcome::Unfinished(trouble) => assert_eq!(trouble.reason, "stopped by a signal"),
-                // All was done but for putting things in order, which goes on.
+                // Only the cleanup was left, and it continues.
                 outcome => assert_eq!(outcome, online()),
             }
             assert!(clock.elapsed() < Duration::from_millis(500));
@@ -559,7 +559,7 @@ fn stopped_at_any_transfer_it_puts_things_in_order() {
 }
 
 #[test]
-fn a_budget_of_nothing_touches_nothing() {
+fn an_empty_budget_changes_nothing() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         unlock_within(&mut modem, Duration::ZERO);
@@ -569,7 +569,7 @@ fn a_budget_of_nothing_touches_nothing() {
 }
 
 #[test]
-fn the_driver_or_the_type_of_a_wwan_port_tells_the_protocol() {
+fn the_driver_or_the_wwan_type_determines_the_protocol() {
     let protocol = |driver: &str, wwan_type: Option<&str>| {
         Protocol::of_port(&ControlPort {
             name: String::new(),
@@ -588,7 +588,7 @@ fn the_driver_or_the_type_of_a_wwan_port_tells_the_protocol() {
 }
 
 #[test]
-fn a_radio_that_was_switched_off_on_purpose_goes_off_again() {
+fn a_radio_that_the_user_switched_off_goes_off_again() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         let Outcome::Done(what) = unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET) else {
@@ -596,7 +596,7 @@ fn a_radio_that_was_switched_off_on_purpose_goes_off_again() {
         };
         assert_eq!(what, "unlocked; the radio went back to low power: rfkill0 is blocked");
         assert_eq!(modem.mode, 1);
-        // One that does not come online by itself needs no word.
+        // A modem that does not go online by itself needs no request.
         let mut modem = Modem::locked(face);
         modem.looks_until_online = usize::MAX;
         unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET);
@@ -616,7 +616,7 @@ fn foxc() -> Procedure {
 }
 
 #[test]
-fn foxconn_is_unlocked_by_the_version_that_it_takes() {
+fn foxconn_is_unlocked_by_the_version_that_it_accepts() {
     for face in FACES {
         for (version, messages) in [(2, &[0x555e, 0x555e, 0x25, 0x5571][..]), (1, &[0x555e, 0x5571])] {
             let mut modem = foxconn(version, face);
@@ -632,9 +632,9 @@ fn foxconn_is_unlocked_by_the_version_that_it_takes() {
 }
 
 #[test]
-fn foxconns_refusals_are_told() {
+fn foxconns_refusals_are_reported() {
     for face in FACES {
-        // Version 1 is refused as malformed; what counts is what became of version 2.
+        // Version 1 is refused as malformed. The error of version 2 is reported.
         let mut modem = foxconn(2, face);
         modem.auth_error = 34;
         assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AuthenticationFailed (34)");
@@ -665,7 +665,7 @@ fn unlock_fox(service: Service, magic: &str, modem: &mut Modem) -> Outcome {
 }
 
 #[test]
-fn foxconns_services_are_asked_first_and_unlocked_if_locked() {
+fn foxconns_services_are_queried_first_and_unlocked_if_locked() {
     for (face, (service, magic)) in FACES.into_iter().flat_map(|face| FOX_SERVICES.map(|service| (face, service))) {
         let mut modem = fox(service, 1, face);
         assert_eq!(unlock_fox(service, magic, &mut modem), online());
@@ -709,10 +709,10 @@ fn foxconns_services_refuse_and_fail_in_several_ways() {
         for without in [None, other] {
             let mut modem = fox(service, 1, face);
             modem.fox = without.map(|other| (other, 1));
-            let Outcome::NoLock(why) = unlock_fox(service, magic, &mut modem) else { panic!("not passed over") };
+            let Outcome::NoLock(why) = unlock_fox(service, magic, &mut modem) else { panic!("has a lock") };
             assert!(why.starts_with("its firmware has no lock of this kind"), "{why}");
         }
-        // The modem forgets its clients, and other clients' answers come in between.
+        // The modem forgets its clients, and replies to other clients arrive in between.
         let mut modem = fox(service, 1, face);
         (modem.chatters, modem.forgets_at) = (true, Some(3));
         assert_eq!(unlock_fox(service, magic, &mut modem), online());
@@ -730,7 +730,7 @@ fn unlock_quectel(modem: &mut Modem) -> Outcome {
 }
 
 #[test]
-fn quectel_is_asked_first_and_unlocked_if_locked() {
+fn quectel_is_queried_first_and_unlocked_if_locked() {
     let mut modem = quectel(4);
     assert_eq!(unlock_quectel(&mut modem), online());
     assert_eq!(modem.quectel, Some(1));
@@ -752,7 +752,7 @@ fn quectel_is_asked_first_and_unlocked_if_locked() {
 }
 
 #[test]
-fn quectels_refusals_are_told() {
+fn quectels_refusals_are_reported() {
     let mut modem = quectel(4);
     modem.auth_error = 28;
     assert_trouble(unlock_quectel(&mut modem), false, "OperationNotAllowed (28)");
@@ -792,7 +792,7 @@ fn unlock_intel(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, b
 }
 
 #[test]
-fn intels_lock_is_asked_first_and_its_challenge_is_answered() {
+fn intels_lock_is_queried_first_and_its_challenge_is_answered() {
     let mut modem = intel(1, 0);
     let Outcome::StillOff(what) = unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET) else {
         panic!("not unlocked")
@@ -837,11 +837,11 @@ fn intels_lock_gets_each_key_once() {
         panic!("not unlocked")
     };
     assert!(what.starts_with("unlocked; "), "{what}");
-    // An error is a refusal.
+    // An error counts as a refusal.
     let mut modem = intel(1, 0);
     modem.auth_error = 2;
     assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), false, "refused every known key");
-    // No key is used with too little time left.
+    // No key is used if too little time is left.
     let (mut modem, mut tried) = (intel(1, 0), Vec::new());
     modem.answers_after = Duration::from_millis(70);
     assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "no time is left");
@@ -882,7 +882,7 @@ fn every_procedure_goes_through_a_proxy_that_can_carry_it() {
 }
 
 #[test]
-fn a_proxy_that_hangs_up_is_no_modem_that_left() {
+fn a_proxy_that_hangs_up_does_not_mean_that_the_modem_left() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.behind_proxy = Some("/dev/cdc-wdm0");
@@ -904,7 +904,7 @@ fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> Said {
 }
 
 #[test]
-fn a_modem_that_is_asked_says_how_it_stands_and_is_left_so() {
+fn a_query_reports_the_radio_and_changes_nothing() {
     let said = |operating_mode, locked| Said { operating_mode, locked };
     for face in FACES {
         let locked = Modem::locked(face);

@@ -1,7 +1,7 @@
-//! The lock of Intel's XMM7360 (Fibocom L850-GL on PCI): a challenge by RPC.
+//! The lock of Intel's XMM7360 (Fibocom L850-GL on PCI): a challenge over RPC.
 //!
-//! Facts: ModemManager's script 8086:7360 and its Intel plugin, and xmm7360-pci (rpc/rpc.py). The RPC port tells nothing of
-//! the radio: a locked modem answers no other request.
+//! Facts: ModemManager's script 8086:7360 and its Intel plugin, and xmm7360-pci (rpc/rpc.py). The RPC port does not
+//! report the radio state: a locked modem replies to no other request.
 
 use super::Said;
 use super::keys::{self, ChallengeLock, Key, Keys};
@@ -52,7 +52,7 @@ impl ChallengeLock for Lock<'_> {
     }
 }
 
-/// A mode of 0 is a modem without a lock.
+/// Mode 0 means that the modem has no lock.
 fn is_locked(rpc: &mut Rpc) -> Result<bool, SessionError> {
     match rpc.query(FCC_LOCK_QUERY)?.as_slice() {
         [state, mode, ..] => Ok(*mode != 0 && *state == 0),
@@ -78,15 +78,15 @@ mod tests {
     const BUDGET: Duration = Duration::from_millis(1500);
     const TID: u32 = 0x1100_0101;
 
-    /// The RPC port of an L850-GL that takes Lenovo's key.
+    /// The RPC port of an L850-GL that accepts Lenovo's key.
     struct Modem {
         state: u32,
         mode: u32,
-        /// Answers none from this request on.
+        /// Does not reply from this request on.
         mute_from: usize,
-        /// Cuts the answers from this request on in half.
+        /// Sends only half of each reply from this request on.
         truncates: usize,
-        /// Answers from this request on without values.
+        /// Replies without values from this request on.
         empties: usize,
         port: Port,
         seen: Vec<u32>,
@@ -124,7 +124,7 @@ mod tests {
                 0x18e => answer.extend([self.state, self.mode]),
                 0x190 => answer.push(0x1234_5678),
                 0x192 => {
-                    // Of the vectors.
+                    // From the test vectors.
                     self.state = u32::from(argument == 1_075_640_449);
                     answer.push(self.state);
                 }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_asked_first_and_the_challenge_is_answered() {
+    fn the_lock_is_queried_first_and_the_challenge_is_answered() {
         let mut modem = locked();
         let done = "Done(\"unlocked with the key of OEM string 1 of the quirk; ModemManager switches the radio on\")";
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), done);
@@ -196,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn missing_answers_are_told_by_their_requests() {
+    fn missing_replies_are_reported_with_their_requests() {
         for (number, request) in [(1, "query"), (2, "challenge"), (3, "response")] {
             let mute = format!("Unfinished(Failure {{ reason: \"no answer to XMM FCC lock {request}");
             let mut modem = Modem { mute_from: number, ..locked() };
             assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), &mute);
-            // A query is sent again, the other requests are not.
+            // A query is repeated, other requests are not.
             assert_eq!(modem.seen.len() > number, number == 1, "{:?}", modem.seen);
             let mut modem = Modem { truncates: number, ..locked() };
             assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), &mute[..20]);
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_other_messages_ends_with_the_time() {
+    fn a_flood_of_other_messages_ends_with_the_deadline() {
         let mut modem = locked_behind(Port::flooded(xmm::emit(0x5e, 3, &[0; 100])));
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), "no answer to XMM FCC lock query");
     }
 
     #[test]
-    fn a_slow_modem_gets_no_key_that_it_has_no_time_to_judge() {
+    fn no_key_is_used_without_time_for_the_verdict() {
         let mut tried = Vec::new();
         let mut modem = locked_behind(Port::late(Duration::from_millis(600)));
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut tried), "Unfinished");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_leave_at_any_transfer() {
+    fn the_modem_may_leave_at_any_transfer() {
         let mut modem = locked();
         unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new());
         for at in 0..modem.port.transfers {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modem_that_is_asked_says_whether_it_is_locked() {
+    fn a_query_reports_whether_the_modem_is_locked() {
         let _clock = StoppedClock::stop();
         let said = ask(&mut locked(), Deadline::after(BUDGET)).unwrap();
         assert_eq!((said.locked, said.operating_mode), (Some(true), OperatingMode::LowPower));
