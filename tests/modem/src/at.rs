@@ -8,19 +8,19 @@ use crate::family;
 use crate::models::Dialect;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
 
-/// Opens Sierra's protected commands.
+/// The password for Sierra's protected commands.
 const PASSWORD: &str = "A710";
-/// A line that is longer is forgotten.
+/// Longer lines are discarded.
 const MAX_LINE: usize = 512;
 
-/// Product ids that AT!UDPID=? lists: QMI and DirectIP.
+/// The product IDs that AT!UDPID=? lists: QMI and DirectIP.
 const PRODUCTS: [u16; 2] = [0x68a2, 0x68a3];
 
 /// One AT port.
 pub(crate) struct At {
     dialect: Dialect,
     echo: bool,
-    /// AT!ENTERCND was given.
+    /// Whether AT!ENTERCND was accepted.
     protected_open: bool,
     line: Vec<u8>,
 }
@@ -40,7 +40,7 @@ impl At {
         At { dialect, echo: true, protected_open: false, line: Vec::new() }
     }
 
-    /// Takes bytes from the host; returns the reads that answer them, and how late they come.
+    /// Takes bytes from the host. Returns the reads that answer them, and their delay.
     pub(crate) fn replies(&mut self, modem: &mut Modem, bytes: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         let output = self.receive(modem, bytes);
         let hit = modem.reply_is_hit();
@@ -49,7 +49,7 @@ impl At {
         (delay, output.chunks(size.max(1) as usize).map(<[u8]>::to_vec).collect())
     }
 
-    /// Takes bytes from the host; returns what the modem writes back.
+    /// Takes bytes from the host. Returns the bytes of the reply.
     pub(crate) fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();
         for byte in bytes {
@@ -193,7 +193,7 @@ impl At {
             ("!UDPID", "=?", Dialect::SierraOld) => Ok(PRODUCTS.iter().map(|id| format!("{id:04X}")).collect()),
             ("!UDPID", _, Dialect::SierraOld) => {
                 let product = value.and_then(|value| u16::from_str_radix(value, 16).ok());
-                // A real MC7710 takes any product id, and is lost with a wrong one.
+                // A real MC7710 accepts any product ID, even a wrong one that makes it unusable.
                 let Some(product) = product else { return error() };
                 if !modem.faults.has("composition-ignored") {
                     modem.next_product = Some(product);
@@ -236,11 +236,11 @@ impl At {
         Ok(Vec::new())
     }
 
-    /// The type of configuration that keeps the product id, its name, and the names of all.
+    /// The configuration type that keeps the product ID, its name, and the names of all types.
     fn generic(&self) -> (u8, &'static str, &'static str) {
         match self.dialect {
             Dialect::Sierra75 => (3, "Generic", "1:MBIM USBIF, 2:PCIE USBIF, 3:Legacy-Generic, 4:RNDIS"),
-            // The type is that of a real EM9291, which was not asked for its list.
+            // The type is that of a real EM9291. Its list of types is not known.
             Dialect::Sierra91 => (4, "MBIM V2", "4:MBIM V2"),
             _ => (1, "Generic", "1:Generic, 2:USBIF-MBIM, 3:RNDIS"),
         }
@@ -291,10 +291,10 @@ fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
                 _ => one(format!("+GTFCCLOCKVER: {}", u8::from(right))),
             }
         }
-        // Mode 2: locked at every power-up. Mode 0 and status 1: no lock any more.
+        // Mode 2: locked at every power-up. Mode 0 and status 1: there is no lock any more.
         ("+GTFCCEFFSTATUS", "?") if modem.faults.has("unlocked-for-good") => one("+GTFCCEFFSTATUS: 0,1"),
         ("+GTFCCEFFSTATUS", "?") => one(format!("+GTFCCEFFSTATUS: 2,{}", u8::from(!modem.locked))),
-        // A host that changes the lock for good is seen by this.
+        // Reveals a host that changes the lock permanently.
         ("+GTFCCLOCKMODE" | "+GTFCCLOCKMODEUNLOCK", _) => {
             modem.transcript.event("permanent", &format!("{name}{argument}"));
             Ok(Vec::new())
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn echo_goes_with_e0() {
+    fn e0_turns_echo_off() {
         let (mut at, mut modem) = port("directip");
         assert_eq!(ask(&mut at, &mut modem, "AT"), "AT\r\r\nOK\r\n");
         ask(&mut at, &mut modem, "ATE0");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_arrive_in_pieces() {
+    fn commands_may_arrive_in_parts() {
         let (mut at, mut modem) = port("directip");
         assert!(at.receive(&mut modem, b"A").is_empty());
         assert!(at.receive(&mut modem, b"TE0").is_empty());
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn the_challenge_takes_only_the_right_answer() {
+    fn the_challenge_accepts_only_the_right_response() {
         // The challenges are 0x12345678, 0xc0ffee and 0xfedcba98.
         for (name, answers) in
             [("rw101", ["0x6a87f139", "0x00000000", "0xccb269db"]), ("fm350-41", ["1787294009", "0", "3434244571"])]

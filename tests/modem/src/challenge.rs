@@ -1,30 +1,30 @@
-//! FCC locks that ask a challenge. The answer is a hash over the challenge and a key, and the key is a hash over the OEM
+//! FCC locks that send a challenge. The response is a hash over the challenge and a key. The key is a hash over the OEM
 //! string of a laptop vendor.
 
 use crate::digest;
 use crate::radio::Modem;
 
-/// Of Lenovo, for all its modules.
+/// The OEM string of Lenovo, for all its modules.
 pub(crate) const LENOVO: &str = "KHOIHGIUCCHHII";
 
-/// The order of bytes in challenge and answer.
+/// The byte order of challenge and response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
     Big,
     Little,
 }
 
-/// How a modem writes challenges, and reads answers, in AT commands.
+/// How a modem formats challenges and parses responses in AT commands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
     Decimal,
     Hex,
 }
 
-/// Challenges that a modem asks in turn. One has leading zeros.
+/// The challenges that a modem sends in turn. One has leading zeros.
 const CHALLENGES: [u32; 3] = [0x1234_5678, 0x00c0_ffee, 0xfedc_ba98];
 
-/// What a modem with the OEM string `oem` takes for an answer.
+/// The response that a modem with the OEM string `oem` accepts.
 pub(crate) fn answer(challenge: u32, oem: &str, order: Order) -> u32 {
     let key = &digest::sha256(oem.as_bytes())[..4];
     let challenge = match order {
@@ -40,7 +40,7 @@ pub(crate) fn answer(challenge: u32, oem: &str, order: Order) -> u32 {
 }
 
 impl Modem {
-    /// Asks another challenge.
+    /// Returns the next challenge.
     pub fn ask_challenge(&mut self) -> u32 {
         let challenge = CHALLENGES[self.challenges % CHALLENGES.len()];
         self.challenges += 1;
@@ -48,7 +48,7 @@ impl Modem {
         challenge
     }
 
-    /// Takes an answer to the last challenge, once. `None` if there is no challenge to answer.
+    /// Judges a response to the last challenge, once. `None` if there is no challenge to respond to.
     pub fn judge(&mut self, given: Option<u32>, order: Order) -> Option<bool> {
         let right = given == Some(answer(self.challenge.take()?, &self.oem_string, order));
         if self.faults.has("refuse") {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_those_of_modems() {
+    fn responses_match_those_that_modems_accept() {
         assert_eq!(answer(0x1234_5678, LENOVO, Order::Big), 1_787_294_009);
         assert_eq!(answer(0x1234_5678, LENOVO, Order::Little), 1_075_640_449);
         assert_eq!(answer(0x1234_abcd, LENOVO, Order::Big), 0xe7a1_9fc0);

@@ -9,12 +9,12 @@ const MODEM: u32 = 0x8;
 const RMNET0: u32 = 0x100;
 const RMNET1: u32 = 0x400;
 const MBIM: u32 = 0x1000;
-/// A real DW5811e has it, and does not list it.
+/// A real DW5811e has this bit, and does not list it.
 const UBIST: u32 = 0x20_0000;
 
-/// Mask bits that the modem takes.
+/// The mask bits that the modem accepts.
 pub(crate) const KNOWN_BITS: u32 = DIAG | NMEA | MODEM | RMNET0 | RMNET1 | MBIM | UBIST;
-/// A mask without a number.
+/// The number of a mask that has none.
 pub(crate) const CUSTOM: u8 = 0xff;
 
 /// The numbers that a real EM7355 listed.
@@ -23,12 +23,12 @@ pub(crate) const SUPPORTED: [u8; 10] = [1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
 #[derive(Clone, Debug, PartialEq)]
 pub struct Composition {
     pub number: u8,
-    /// One mask a configuration.
+    /// One mask for each configuration.
     pub masks: Vec<u32>,
 }
 
 impl Composition {
-    /// The composition of this number; serial ports only where the number names nothing that is built here.
+    /// The composition with this number. It has only serial ports if nothing else is implemented for the number.
     pub fn numbered(number: u8) -> Composition {
         let mask = |number| match number {
             6 => DIAG | NMEA | MODEM | RMNET0,
@@ -48,19 +48,19 @@ impl Composition {
         Composition { number, masks }
     }
 
-    /// The composition of this one mask.
+    /// The composition with this single mask.
     pub fn masked(mask: u32) -> Composition {
         let numbered = (6..=12).map(Composition::numbered).find(|known| known.masks == [mask]);
         numbered.unwrap_or(Composition { number: CUSTOM, masks: vec![mask] })
     }
 
-    /// Whether it is one of those without QMI and MBIM, which DirectIP modems have.
+    /// Whether the composition has neither QMI nor MBIM, as on DirectIP modems.
     pub fn is_serial(&self) -> bool {
         self.number < 6
     }
 
-    /// Interfaces as Sierra numbers them: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM. EM919x and EM929x: 0 and 1
-    /// MBIM, 3 AT, 4 DM (Linux commit df3414b0a245). Their other interfaces are not known.
+    /// Sierra's interface numbers: 0 DM, 2 NMEA, 3 AT, 8 and 10 QMI, 12 and 13 MBIM. EM919x and EM929x: 0 and 1 MBIM, 3
+    /// AT, 4 DM (Linux commit df3414b0a245). Their other interfaces are not known.
     pub fn configurations(&self, dialect: Dialect) -> Vec<Configuration> {
         if dialect == Dialect::Sierra91 {
             let has = |bit| self.masks.iter().any(|mask| mask & bit != 0);
@@ -104,7 +104,7 @@ impl Composition {
 }
 
 impl std::fmt::Display for Composition {
-    /// The number, or the masks where there is none.
+    /// The number, or the masks if there is no number.
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self.number {
             CUSTOM => write!(f, "{}", self.masks.iter().map(|mask| format!("{mask:X}")).collect::<Vec<_>>().join("+")),
@@ -113,7 +113,7 @@ impl std::fmt::Display for Composition {
     }
 }
 
-/// Names of the mask's bits as AT!USBCOMP? prints them.
+/// The names of the mask's bits, as AT!USBCOMP? prints them.
 pub(crate) fn mask_names(mask: u32) -> String {
     let names = [
         (DIAG, "diag"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_have_numbers_where_there_are_any() {
+    fn masks_have_numbers_if_there_are_any() {
         assert_eq!(Composition::masked(0x100d).number, 8);
         assert_eq!(Composition::masked(0x1009).number, CUSTOM);
         assert_eq!(mask_names(0x50d), "diag,nmea,modem,rmnet0,rmnet1");

@@ -1,6 +1,6 @@
-//! Descriptors as bytes: built here for the models of the table, taken as they are from a report.
+//! Descriptors as bytes: built here for the models of the table, or copied from a report.
 
-/// What sits behind an interface.
+/// The function behind an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Role {
     /// Bulk-only mass storage.
@@ -15,7 +15,7 @@ pub enum Role {
     Network,
     /// Reports on interrupt endpoints.
     Reports,
-    /// Takes everything, says nothing.
+    /// Accepts everything and sends nothing.
     Silent,
 }
 
@@ -23,7 +23,7 @@ pub enum Role {
 pub struct Configuration {
     pub bytes: Vec<u8>,
     pub roles: Vec<(u8, Role)>,
-    /// Addresses of the endpoints that it was built with: each number once while there are enough.
+    /// The addresses of its endpoints. Each number is used only once while there are enough.
     addresses: Vec<u8>,
 }
 
@@ -33,7 +33,7 @@ const BULK: u8 = 2;
 const INTERRUPT: u8 = 3;
 pub(crate) const INPUT: u8 = 0x80;
 
-/// The wMaxControlMessage of the built MBIM functions, and its place in the functional descriptor.
+/// The wMaxControlMessage of the built MBIM functions, and its offset in the functional descriptor.
 pub(crate) const MAX_CONTROL_MESSAGE: u16 = 4096;
 const MBIM_DESCRIPTOR: [u8; 12] = [12, 0x24, 0x1b, 0x00, 0x01, 0, 16, 16, 128, 0xdc, 0x05, 0x20];
 
@@ -44,14 +44,14 @@ impl Configuration {
         Configuration { bytes, roles: Vec::new(), addresses: Vec::new() }
     }
 
-    /// A configuration as it stands in a `descriptors` file.
+    /// Parses a configuration from a `descriptors` file.
     pub fn parse(bytes: Vec<u8>) -> Configuration {
         let mut configuration = Configuration { bytes, roles: Vec::new(), addresses: Vec::new() };
         for interface in configuration.interfaces() {
             let role = match (interface.class, interface.transfer_types.as_slice()) {
                 ((0x08, _, 0x50), _) => Role::Storage,
                 ((0x02, 0x0e, _), _) => Role::Mbim,
-                // qmi_wwan tells QMI by interface number, or by class ff/ff/ff or ff/ff/50.
+                // qmi_wwan recognises QMI by the interface number, or by the class ff/ff/ff or ff/ff/50.
                 ((0xff, _, _), [_, _, _]) if matches!(interface.number, 8 | 10) => Role::Qmi,
                 ((0xff, _, _), _) if interface.number == 3 => Role::At,
                 ((0xff, 0xff, 0xff | 0x50), [_, _, _]) => Role::Qmi,
@@ -68,7 +68,7 @@ impl Configuration {
         self.bytes.get(5).copied().unwrap_or(0)
     }
 
-    /// The next endpoint number, or one that only the other direction uses where all 15 are taken.
+    /// The next endpoint number. If all 15 are taken, a number that only the other direction uses.
     fn free_address(&self, direction: u8) -> u8 {
         let next = self.addresses.len() as u8 + 1;
         let is_free = |number: &u8| !self.addresses.contains(&(number | direction));
@@ -81,11 +81,12 @@ impl Configuration {
         let string = if class.0 == 0x08 { 4 } else { 0 };
         self.bytes.extend([9, 4, number, alternate, endpoints, class.0, class.1, class.2, string]);
         self.bytes.extend(functional);
-        // `types` are attributes, with the direction in bit 7.
+        // `types` are endpoint attributes, with the direction in bit 7.
         for kind in types {
             let address = self.free_address(kind & INPUT);
             self.addresses.push(address);
-            // High speed: 512 for bulk; interrupt polled each 2^(9-1) microframes = 32 ms, as modems do.
+            // High speed: 512 bytes for bulk. Interrupt endpoints are polled every 2^(9-1) microframes = 32 ms, as on
+            // modems.
             let (size, interval) = if kind & 0x7f == BULK { (512u16, 0) } else { (64, 9) };
             let [low, high] = size.to_le_bytes();
             self.bytes.extend([7, 5, address, kind & 0x7f, low, high, interval]);
@@ -99,14 +100,14 @@ impl Configuration {
         self.storage_of(number, (0x08, 0x06, 0x50))
     }
 
-    /// Bulk-only storage under a class of its own.
+    /// Bulk-only storage with this class.
     pub fn storage_of(mut self, number: u8, class: (u8, u8, u8)) -> Configuration {
         self.append(number, 0, class, &[], &[INPUT | BULK, BULK]);
         self.roles.push((number, Role::Storage));
         self
     }
 
-    /// Another setting of an interface that is storage otherwise.
+    /// A vendor-specific alternate setting of a storage interface.
     pub fn vendor_alternate(mut self, number: u8, alternate: u8) -> Configuration {
         self.append(number, alternate, (0xff, 0xff, 0xff), &[], &[INPUT | BULK, BULK]);
         self
@@ -128,12 +129,12 @@ impl Configuration {
         self
     }
 
-    /// Diagnostics.
+    /// A diagnostic port.
     pub fn diag(self, number: u8) -> Configuration {
         self.bulk(number, Role::Silent, (0xff, 0xff, 0xff))
     }
 
-    /// A port without interrupt endpoint.
+    /// A port without an interrupt endpoint.
     pub fn bulk(mut self, number: u8, role: Role, class: (u8, u8, u8)) -> Configuration {
         self.append(number, 0, class, &[], &[INPUT | BULK, BULK]);
         self.roles.push((number, role));
@@ -146,7 +147,7 @@ impl Configuration {
         self
     }
 
-    /// Control interface `number` and data interface `number + 1`, with the association before them.
+    /// MBIM: control interface `number`, data interface `number + 1`, and the interface association before them.
     pub fn mbim(mut self, number: u8) -> Configuration {
         self.bytes.extend([8, 0x0b, number, 2, 0x02, 0x0e, 0x00, 0]);
         let mut functional = vec![5, 0x24, 0x00, 0x10, 0x01, 5, 0x24, 0x06, number, number + 1];
@@ -161,7 +162,7 @@ impl Configuration {
         self
     }
 
-    /// CDC Ethernet: control interface `number`, data interface `number + 1`; string 5 is its MAC address.
+    /// CDC Ethernet: control interface `number`, data interface `number + 1`. String 5 is its MAC address.
     pub fn ecm(mut self, number: u8) -> Configuration {
         let header = [5, 0x24, 0x00, 0x10, 0x01];
         let union = [5, 0x24, 0x06, number, number + 1];
@@ -174,7 +175,7 @@ impl Configuration {
         self
     }
 
-    /// CDC NCM, laid out likewise.
+    /// CDC NCM, with the same layout.
     pub fn ncm(mut self, number: u8) -> Configuration {
         let header = [5, 0x24, 0x00, 0x10, 0x01];
         let union = [5, 0x24, 0x06, number, number + 1];
@@ -198,7 +199,7 @@ impl Configuration {
         self
     }
 
-    /// CDC ACM: control interface `number`, and on the data interface `number + 1` the role.
+    /// CDC ACM: control interface `number`, and the role on data interface `number + 1`.
     pub fn acm(mut self, number: u8, role: Role) -> Configuration {
         let union = [5, 0x24, 0x06, number, number + 1];
         let call = [5, 0x24, 0x01, 0x00, number + 1];
@@ -209,7 +210,7 @@ impl Configuration {
         self
     }
 
-    /// wMaxControlMessage of the MBIM function, if there is one.
+    /// The wMaxControlMessage of the MBIM function, if there is one.
     pub fn max_control_message(&self) -> Option<u16> {
         let at = self.mbim_descriptor()?;
         Some(u16::from_le_bytes([*self.bytes.get(at + 5)?, *self.bytes.get(at + 6)?]))
@@ -233,7 +234,7 @@ impl Configuration {
         None
     }
 
-    /// The descriptors with one lie among them; they are told as they are if `kind` names none.
+    /// The descriptors with one false value, or unchanged if `kind` is not known.
     pub fn lying(&self, kind: &str) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         let first_interface = self.place_of(4);
@@ -249,7 +250,7 @@ impl Configuration {
         bytes
     }
 
-    /// Where the first descriptor of this type begins.
+    /// The offset of the first descriptor of this type.
     fn place_of(&self, kind: u8) -> Option<usize> {
         let mut at = 0;
         while let [length, found, ..] = self.bytes.get(at..)? {
@@ -268,7 +269,7 @@ impl Configuration {
         })
     }
 
-    /// Each alternate setting of each interface, in the order of the descriptors.
+    /// All alternate settings of all interfaces, in the order of the descriptors.
     pub fn interfaces(&self) -> Vec<Interface> {
         let mut interfaces: Vec<Interface> = Vec::new();
         let mut rest = self.bytes.as_slice();
@@ -329,7 +330,7 @@ pub struct Interface {
     endpoints: Vec<u8>,
 }
 
-/// The device descriptor; strings 1 to 3 are manufacturer, product and serial.
+/// The device descriptor. Strings 1 to 3 are manufacturer, product and serial number.
 pub(crate) fn device(vendor: u16, product: u16, class: u8, usb: u16, configurations: u8) -> [u8; 18] {
     let [usb_low, usb_high] = usb.to_le_bytes();
     let [vendor_low, vendor_high] = vendor.to_le_bytes();
@@ -360,7 +361,7 @@ pub(crate) fn string(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Splits the sysfs file `descriptors` into the device's and each configuration's.
+/// Splits the sysfs file `descriptors` into the device descriptor and the configurations.
 pub(crate) fn parse(blob: &[u8]) -> Option<([u8; 18], Vec<Configuration>)> {
     let (device, mut rest) = blob.split_at_checked(18)?;
     let mut configurations = Vec::new();
@@ -378,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_and_counts_are_true() {
+    fn totals_and_counts_are_correct() {
         let built = Configuration::new(2).serial(3, Role::At).qmi(8).mbim(12);
         assert_eq!(u16::from_le_bytes([built.bytes[2], built.bytes[3]]) as usize, built.bytes.len());
         assert_eq!(built.bytes[4], 4);
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_comes_back_as_it_was_built() {
+    fn built_descriptors_are_parsed_back() {
         let configurations = [Configuration::new(1).serial(3, Role::At).qmi(8), Configuration::new(2).mbim(12)];
         let device = device(0x1199, 0x68a2, 0, 0x0200, 2);
         let mut blob = device.to_vec();

@@ -1,4 +1,4 @@
-//! One software modem: its attaches to the bus, its endpoint 0, and the way from the endpoints to what is behind them.
+//! One software USB modem: its attachment to the bus, its endpoint 0, and the path from endpoints to functions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
@@ -18,26 +18,26 @@ use crate::transcript::hex;
 use crate::wdm::Wdm;
 use vhci::{Command, Link, Submit};
 
-/// What the modem's thread waits for.
+/// The events that the modem's thread waits for.
 pub enum Event {
-    /// A command from the host controller, of the attach with this number.
+    /// A command from the host controller, for the attachment with this number.
     Usb(u64, Command),
-    /// The host controller has let go of this attach.
+    /// The host controller has detached the attachment with this number.
     Detached(u64),
-    /// A record of the module for PCI modems.
+    /// A record from the kernel module for PCI modems.
     Pci(Vec<u8>),
-    /// A line of the control socket, and the client that gets the answer.
+    /// A line from the control socket, and the client that gets the reply.
     Control(String, UnixStream),
 }
 
-/// What happens when its time has come.
+/// An action that takes place when its timer expires.
 enum Action {
-    /// A GET_ENCAPSULATED_RESPONSE of this interface can be answered.
+    /// This response is available for a GET_ENCAPSULATED_RESPONSE to this interface.
     Response(u8, Vec<u8>),
-    /// This IN endpoint has something to say.
+    /// This IN endpoint has data for the host.
     Output(u8, Vec<u8>),
     Wish(Wish),
-    /// Endpoint 0 takes the requests that it has left with the host.
+    /// Endpoint 0 accepts the requests that have got only NAK so far.
     Accept,
     Leave,
     Return,
@@ -51,17 +51,17 @@ enum Answer {
     Data(Vec<u8>),
     Done,
     Stall,
-    /// The transfer breaks on the bus.
+    /// The transfer fails on the bus.
     Fail,
     Never,
 }
 
-/// What becomes of a counted transfer.
+/// How a counted transfer ends.
 #[derive(PartialEq)]
 enum Fate {
     Good,
     Stalled,
-    /// It is good, and the last one.
+    /// The transfer succeeds, and the modem leaves afterwards.
     Last,
 }
 
@@ -69,9 +69,9 @@ enum Function {
     Storage(Storage),
     Wdm(Wdm),
     At(At),
-    /// A network function without QMI or MBIM, and its RNDIS responses.
+    /// A network function without QMI or MBIM, and its pending RNDIS responses.
     Network(VecDeque<Vec<u8>>),
-    /// Has an empty report for everybody who asks.
+    /// Returns an empty report for each read.
     Reports,
     Silent,
 }
@@ -79,12 +79,12 @@ enum Function {
 pub struct Device {
     modem: Modem,
     dialect: Dialect,
-    /// The forms that the modem takes in turn, and the one that it has now.
+    /// The forms that the modem takes in turn, and the index of the current one.
     forms: Vec<Form>,
     form: usize,
-    /// The form as it is on the bus, faults included.
+    /// The current form on the bus, with the effects of faults.
     active: Form,
-    /// Where in `active.switch` the host has got: stage, and place in it.
+    /// How far the host has got in `active.switch`: the stage, and the position in it.
     progress: (usize, usize),
     unlocked: bool,
     port: Option<u32>,
@@ -92,17 +92,17 @@ pub struct Device {
     link: Option<Link>,
     attaches: u64,
     configuration: u8,
-    /// The first configuration that the host chose after the attach.
+    /// The first configuration that the host set after the attach.
     chosen: Option<u8>,
-    /// Since when it has been unconfigured by the host.
+    /// When the host unconfigured the modem.
     unconfigured: Option<Instant>,
     alternates: BTreeMap<u8, u8>,
-    /// Requests that endpoint 0 has left with the host, and whether it will take them one day.
+    /// Requests on endpoint 0 that get NAK, and when they will be accepted, if ever.
     naked: Vec<Submit>,
     accepts: Option<Instant>,
     functions: BTreeMap<u8, Function>,
     timers: Timers<Action>,
-    /// Transfers since the first plug, without standard requests.
+    /// The number of transfers since the first plug, without standard requests.
     transfers: u64,
     max_control_message: Option<u16>,
 }
@@ -138,7 +138,7 @@ impl Device {
         self.max_control_message = Some(size);
     }
 
-    /// Plugs in, and serves until somebody says `quit`.
+    /// Plugs in, and serves until a client sends `quit`.
     pub fn run(&mut self, events: &Receiver<Event>) -> io::Result<()> {
         self.power_on();
         self.attach()?;
@@ -150,7 +150,7 @@ impl Device {
                 Ok(Event::Control(line, mut client)) => {
                     let quit = line == "quit";
                     let answer = self.control_line(&line).unwrap_or_else(|error| format!("error: {error}"));
-                    // A client that has gone does not want it.
+                    // The client may have disconnected.
                     let _ = writeln!(client, "{answer}");
                     if quit {
                         self.leave();
@@ -191,7 +191,7 @@ impl Device {
         Ok(())
     }
 
-    /// Does what a transfer or a timer has brought about.
+    /// Handles the consequences of a transfer or a timer.
     fn settle(&mut self) {
         for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
             self.timers.after(delay, Action::Wish(wish));
@@ -277,7 +277,7 @@ impl Device {
         }
     }
 
-    /// The form of its family's value, from the next attach on.
+    /// Takes the form of its family's value, from the next attach on.
     fn take_up_value(&mut self) {
         let Some((family, value)) = self.modem.family else { return };
         let (Some(form), Some(next)) = (self.forms.last_mut(), family.form(value)) else { return };
@@ -285,7 +285,7 @@ impl Device {
         form.configurations = vec![(next.build)(Configuration::new(1))];
     }
 
-    /// A reset of the modem itself: new composition, new lock, off the bus and back.
+    /// A reset of the modem itself: the modem takes a new composition, locks its radio, leaves the bus and returns.
     fn reset(&mut self) {
         self.modem.transcript.event("reset", "");
         self.take_up_value();
@@ -295,7 +295,7 @@ impl Device {
             let (vendor, _) = form.id();
             form.set_id((vendor, product));
             self.modem.product = product;
-            // The product id says which of the two families of compositions it is.
+            // The product ID selects one of the two families of compositions.
             if product == DIRECT_IP {
                 *next = Some(Composition::numbered(1));
             } else if next.as_ref().is_some_and(Composition::is_serial) {
@@ -344,7 +344,7 @@ impl Device {
         }
     }
 
-    /// Counts a transfer that is no standard request.
+    /// Counts a transfer that is not a standard request.
     fn fate(&mut self) -> Fate {
         self.transfers += 1;
         if self.modem.faults.number("gone-after") == Some(self.transfers) {
@@ -358,7 +358,7 @@ impl Device {
         Fate::Good
     }
 
-    /// Completes what can be completed on an IN endpoint.
+    /// Completes the URBs of an IN endpoint for which there is data.
     fn pump(&mut self, endpoint: u8) {
         while let Some((seqnum, data)) = self.link.as_mut().and_then(|link| link.ready(endpoint)) {
             let fate = self.fate();
@@ -393,7 +393,7 @@ impl Device {
         self.functions.get(&self.current()?.interface_of(endpoint)?)
     }
 
-    /// An OUT transfer on a bulk or interrupt endpoint.
+    /// Handles an OUT transfer on a bulk or interrupt endpoint.
     fn output(&mut self, urb: Submit) {
         let fate = self.fate();
         let kind = self.transfer_kind(urb.endpoint, false);
@@ -411,7 +411,7 @@ impl Device {
             return self.leave();
         }
         let seen = if kind == "bulk-out" { Seen::Bulk(&urb.data) } else { Seen::Interrupt(&urb.data) };
-        // A command that makes it leave gets its CSW like any other, if the host is quick enough.
+        // A command that makes the modem leave also gets a CSW, if the host reads it in time.
         let switched = self.watch(seen);
         let Some(interface) = self.current().and_then(|current| current.interface_of(urb.endpoint)) else { return };
         let back = self.current().and_then(|current| current.endpoint(interface, Transfer::BulkIn));
@@ -442,7 +442,7 @@ impl Device {
         self.pump(back);
     }
 
-    /// Follows the traffic that makes this form leave; `Some` is how the last piece of it ends.
+    /// Follows the traffic that makes this form leave. Returns how the transfer ends if it is part of that traffic.
     fn watch(&mut self, seen: Seen) -> Option<Answer> {
         let (stage, place) = self.progress;
         let expected = self.active.switch.get(stage)?;
@@ -450,7 +450,7 @@ impl Device {
         if expected.get(place)?.matches(seen) {
             self.progress.1 += 1;
         } else if first_again() {
-            // The host begins anew.
+            // The host starts again.
             self.progress.1 = 1;
         } else {
             return None;
@@ -462,7 +462,7 @@ impl Device {
         Some(self.switch())
     }
 
-    /// The last piece of the switch has come.
+    /// Handles the last transfer of the switch.
     fn switch(&mut self) -> Answer {
         let faults = &mut self.modem.faults;
         let (answer, leaves) = if faults.has("timeout-switch") {

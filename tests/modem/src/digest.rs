@@ -1,6 +1,6 @@
-//! MD5 (RFC 1321) and SHA-256 (FIPS 180-4), to check what a host answers to a challenge.
+//! MD5 (RFC 1321) and SHA-256 (FIPS 180-4), to check a host's responses to challenges.
 
-/// Pads to whole 64-byte blocks: 0x80, zeros, and the length in bits.
+/// Pads to a multiple of 64 bytes: 0x80, zeros, and the length in bits.
 fn pad(message: &[u8], length: [u8; 8]) -> Vec<u8> {
     let mut padded = message.to_vec();
     padded.push(0x80);
@@ -42,12 +42,12 @@ pub(crate) fn md5(message: &[u8]) -> [u8; 16] {
     digest
 }
 
-/// The first 32 bits of the fractional part of the `nth` root's powers of the first primes.
+/// The first 32 bits of the fractional parts of a root of the first primes.
 fn prime_constants<const N: usize>(root: impl Fn(f64) -> f64, exact: impl Fn(u128, u128) -> bool) -> [u32; N] {
     let mut constants = [0; N];
     let primes = (2u128..).filter(|n| (2..*n).all(|d| n % d != 0));
     for (constant, prime) in constants.iter_mut().zip(primes) {
-        // The root scaled by 2^32, corrected from floating point to the exact integer below.
+        // The root scaled by 2^32. Corrects the floating-point result to the largest integer below the root.
         let mut scaled = (root(prime as f64) * 4_294_967_296.0) as u128;
         while !exact(scaled, prime) {
             scaled -= 1;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn md5_of_rfc_1321() {
+    fn md5_matches_rfc_1321() {
         assert_eq!(to_hex(&md5(b"")), "d41d8cd98f00b204e9800998ecf8427e");
         assert_eq!(to_hex(&md5(b"message digest")), "f96b697d7cb7938d525a2f31aaf161d0");
         let long = b"12345678901234567890123456789012345678901234567890123456789012345678901234567890";
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn sha256_of_fips_180() {
+    fn sha256_matches_fips_180() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(to_hex(&sha256(b"abc")), abc);
         let two_blocks = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";

@@ -1,10 +1,11 @@
-//! Families of modems whose USB composition is one value of AT commands: the commands, and the form of each value.
+//! Families of modems whose USB composition is a single value in AT commands: the commands, and the form for each
+//! value.
 
 use crate::descriptors::{Configuration, Role};
 use crate::radio::{Modem, Wish};
 use std::time::Duration;
 
-/// A personality. `{}` in a command or an answer is the value.
+/// A family. In commands and replies, `{}` is the value.
 pub struct Family {
     pub name: &'static str,
     pub manufacturer: &'static str,
@@ -13,21 +14,21 @@ pub struct Family {
     answer: &'static str,
     test: Option<(&'static str, &'static [&'static str])>,
     set: &'static str,
-    /// What a successful `set` answers before OK.
+    /// The reply to a successful `set`, before OK.
     set_answer: &'static str,
-    /// `None`: the modem restarts when its composition is set, if `set_restarts`.
+    /// The command that restarts the modem. `None` with `set_restarts` if setting the composition restarts it.
     restart: Option<&'static str>,
     set_restarts: bool,
     also: &'static [(&'static str, &'static str)],
     pub forms: &'static [ValueForm],
 }
 
-/// How the modem looks with a value. The first one is from the factory.
+/// The form of the modem with this value. The first value is the factory default.
 pub struct ValueForm {
     pub value: &'static str,
     pub id: (u16, u16),
     pub build: fn(Configuration) -> Configuration,
-    /// The command, if it is not the family's `set`.
+    /// The command, if it differs from the family's `set`.
     set: &'static str,
 }
 
@@ -55,12 +56,12 @@ fn quectel(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configura
     move |one| network(one.diag(0).serial(1, Role::Silent).serial(2, Role::At).serial(3, Role::Silent), 4)
 }
 
-/// The network function first, then diagnostics, NMEA, AT: the AT port moves from 2 to 4.
+/// The network function is first, then diagnostics, NMEA, AT: the AT port moves from interface 2 to 4.
 fn network_first(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
     move |one| network(one, 0).diag(2).serial(3, Role::Silent).serial(4, Role::At)
 }
 
-/// Telit of 2020 and later: the AT port has protocol 0x40.
+/// Telit modems since 2020: the AT port has protocol 0x40.
 fn telit(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
     move |one| {
         network(one.diag(0), 2).serial_of(4, Role::Silent, (0xff, 0xff, 0x60)).serial_of(
@@ -361,7 +362,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     },
 ];
 
-/// The family with this name, and its value from the factory.
+/// The family with this name, and its factory default.
 pub(crate) fn first_value(name: &str) -> Option<(&'static Family, &'static str)> {
     let family = FAMILIES.iter().find(|family| family.name == name)?;
     Some((family, family.forms.first()?.value))
@@ -381,7 +382,7 @@ impl Family {
     }
 }
 
-/// The answer to a command of the modem's family, without its AT; `None` if it is another command.
+/// The reply to a command of the modem's family, given without AT. `None` for other commands.
 pub(crate) fn answer(modem: &mut Modem, command: &str) -> Option<Result<Vec<String>, String>> {
     let (family, value) = modem.family?;
     let is = |known: &str| known.eq_ignore_ascii_case(command);
@@ -415,7 +416,7 @@ mod tests {
     use crate::models;
 
     #[test]
-    fn every_family_answers_and_takes_each_of_its_values() {
+    fn every_family_reports_and_accepts_each_of_its_values() {
         for family in FAMILIES {
             let mut modem = Modem::of(&models::row(family.name).unwrap().model());
             for form in family.forms {

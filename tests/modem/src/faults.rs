@@ -1,86 +1,80 @@
-//! What can be wrong with a modem: `NAME` or `NAME=VALUE`, set at the start or while it runs.
+//! The faults that a modem can have: `NAME` or `NAME=VALUE`, set at the start or while the modem runs.
 
 use std::collections::BTreeMap;
 
-/// Every fault: name and what it does. A value in capitals is one that it takes.
+/// All faults: the name and the effect. A word in capitals stands for a value.
 pub const FAULTS: &[(&str, &str)] = &[
     // Replies on QMI, MBIM and AT ports.
     ("mute", "no reply to anything"),
     ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
-    (
-        "naks=SECONDS",
-        "QMI and MBIM requests stay with the host, for so long from the first one on; without a number for ever",
-    ),
+    ("naks=SECONDS", "QMI and MBIM requests get NAK for this time after the first one, or for ever without a number"),
     ("write-error=N", "the next N QMI or MBIM requests fail: poll reports POLLERR without POLLIN until the next write"),
     ("read-error=N", "the next N reads of a QMI or MBIM response fail: POLLERR without POLLIN until the next read"),
-    ("takes-nothing", "what is written to an AT port stays with the host"),
+    ("takes-nothing", "data for an AT port gets NAK"),
     ("late=MS", "every reply MS milliseconds late"),
-    ("busy=N", "the next N requests are answered with DeviceNotReady (QMI), Busy (MBIM), or CME ERROR 14 (AT)"),
-    ("refuse=ERROR", "the unlock is answered with this QMI error or MBIM status"),
-    ("cme=CODE", "a wrong answer to a challenge by AT is answered with +CME ERROR: CODE"),
-    ("unlocked-for-good", "AT+GTFCCEFFSTATUS? says that there is no lock"),
-    ("auth-delay=MS", "from the unlock to online (50)"),
-    ("stays-low", "the unlock is accepted, the radio stays off"),
-    ("online-error=ERROR", "QMI error for Set Operating Mode(online) while locked (3, of em7455-lenovo 60)"),
-    ("garbage", "bytes that are no message before every reply"),
+    ("busy=N", "the next N requests get the reply DeviceNotReady (QMI), Busy (MBIM) or CME ERROR 14 (AT)"),
+    ("refuse=ERROR", "the unlock fails with this QMI error or MBIM status"),
+    ("cme=CODE", "a wrong response to an AT challenge fails with +CME ERROR: CODE"),
+    ("unlocked-for-good", "AT+GTFCCEFFSTATUS? reports that there is no lock"),
+    ("auth-delay=MS", "time from the unlock to online (50)"),
+    ("stays-low", "the unlock is accepted, but the radio stays off"),
+    ("online-error=ERROR", "QMI error for Set Operating Mode(online) while locked (3, or 60 on em7455-lenovo)"),
+    ("garbage", "invalid bytes before every reply"),
     ("indications", "unsolicited indications and a CTL sync indication before every reply"),
     ("merged", "an indication and the reply in one read"),
     ("split=N", "every reply in reads of N bytes (7)"),
-    ("stale", "a failing reply of the transaction before, then the reply"),
-    ("short", "every reply cut in half"),
-    ("overlong", "every reply followed by bytes that do not belong to it"),
+    ("stale", "a failing reply to the previous transaction, then the reply"),
+    ("short", "only half of every reply"),
+    ("overlong", "extra bytes after every reply"),
     ("flood=N", "N indications before every reply (1000)"),
     ("duplicate", "every reply twice"),
-    ("cid-exhausted", "no client ids left"),
-    ("keep-cids", "client ids survive a CTL sync"),
+    ("cid-exhausted", "no client IDs left"),
+    ("keep-cids", "client IDs survive a CTL sync"),
     ("no-qmi-service", "QMI inside MBIM: NoDeviceSupport"),
-    ("generic", "firmware without the maker's unlock: InvalidQmiCommand in QMI, NoDeviceSupport in MBIM, ERROR in AT"),
-    ("left-open", "MBIM of an earlier host was never closed: OPEN is answered with CLOSE_DONE until a CLOSE comes"),
-    ("stale-fragments=N", "the last N fragments of a message whose first one is lost, then the MBIM reply (3)"),
+    ("generic", "firmware without the vendor's unlock: InvalidQmiCommand in QMI, NoDeviceSupport in MBIM, ERROR in AT"),
+    ("left-open", "an earlier host never closed MBIM: the reply to OPEN is CLOSE_DONE until a CLOSE arrives"),
+    ("stale-fragments=N", "the last N fragments of a message whose first fragment is lost, then the MBIM reply (3)"),
     ("fragments=N", "MBIM replies in fragments of N bytes (64)"),
-    ("dtr", "no reply before the host has raised DTR"),
+    ("dtr", "no reply until the host raises DTR"),
     ("hw-switch-off", "the radio's hardware switch is off"),
-    ("password=TEXT", "AT!ENTERCND wants this password (A710)"),
-    ("no-password", "protected AT commands are answered without a password"),
-    ("composition-ignored", "a new composition is accepted and forgotten"),
-    ("loses-at-port", "from the next reset on it has no AT port, whatever its composition is"),
+    ("password=TEXT", "AT!ENTERCND requires this password (A710)"),
+    ("no-password", "protected AT commands need no password"),
+    ("composition-ignored", "a new composition is accepted and ignored"),
+    ("loses-at-port", "no AT port from the next reset on, whatever the composition is"),
     ("no-test-command", "AT commands that list the compositions are unknown"),
-    (
-        "reset-needed",
-        "the unlock is accepted, and takes effect with the next reset, or once the modem is without a configuration",
-    ),
-    ("at-reply=N", "the faults of replies, from mute to duplicate, befall the Nth one after the plug alone"),
+    ("reset-needed", "the unlock is accepted, but takes effect at the next reset, or when the modem is unconfigured"),
+    ("at-reply=N", "the faults of replies, from mute to duplicate, affect only the Nth reply after the plug"),
     // PCI modems.
-    ("open-blocks=SECONDS", "each open of a WWAN port takes so long, and no signal ends it (1)"),
+    ("open-blocks=SECONDS", "each open of a WWAN port takes this long, and no signal ends it (1)"),
     ("open-fails=ERRNO", "each open of a WWAN port fails with this error (1)"),
     // USB transfers.
     ("stall=N", "the Nth transfer is stalled; counted from the first plug, without standard requests"),
-    ("gone-after=N", "unplugged after the Nth transfer, counted likewise"),
+    ("gone-after=N", "unplugged after the Nth transfer, counted in the same way"),
     // Install mode.
     ("stall-switch-leaves", "stalls the switch, and leaves"),
     ("stall-switch-stays", "stalls the switch, and stays"),
     ("timeout-switch", "never answers the switch, and stays"),
     ("ignore-switch", "accepts the switch, and stays"),
-    ("leave-delay=MS", "from the switch to leaving the bus (10)"),
-    ("return-delay=MS", "from leaving the bus to coming back (100)"),
+    ("leave-delay=MS", "time from the switch to leaving the bus (10)"),
+    ("return-delay=MS", "time from leaving the bus to coming back (100)"),
     ("back-in-install=N", "comes back in install mode N times"),
     ("never-back", "leaves the bus and does not come back"),
     ("sku=HEX", "LinuxSKU of the SWoC info (2100)"),
     ("short-swoc", "answers the SWoC query with 16 bytes"),
     ("stall-swoc", "stalls the SWoC query"),
-    ("iface9", "the only interface of the install mode has number 9"),
+    ("iface9", "the only interface of install mode has number 9"),
     ("stall-csw", "stalls instead of sending a CSW, until the halt is cleared"),
     ("no-csw", "never sends a CSW"),
     ("short-csw", "CSWs of 4 bytes"),
-    ("failed-csw", "every CSW says that the command failed"),
+    ("failed-csw", "every CSW reports that the command failed"),
     // Descriptors and configurations.
-    ("bad-descriptors=KIND", "length, zero, count, endpoints, type, total or configurations: descriptors that lie"),
-    ("bad-strings=KIND", "control, surrogate, odd, empty, long or stall: strings that are none"),
+    ("bad-descriptors=KIND", "false descriptors: length, zero, count, endpoints, type, total or configurations"),
+    ("bad-strings=KIND", "invalid strings: control, surrogate, odd, empty, long or stall"),
     ("remote-wakeup=ON", "1: the configurations offer remote wake-up; 0: they do not (1)"),
     ("config-reenumerates=N", "writing a configuration other than the active one unplugs and replugs, N times"),
     ("config-refuse", "stalls SET_CONFIGURATION of anything but the first one chosen"),
-    ("config-needs-zero", "MBIM stays mute unless configuration 0 came 50 ms before its own"),
-    ("config-sticky", "after the first configuration is written it comes back with that one alone, its QMI mute"),
+    ("config-needs-zero", "MBIM stays mute unless configuration 0 is set 50 ms before its own"),
+    ("config-sticky", "after the first configuration write, comes back with only that configuration and mute QMI"),
 ];
 
 #[derive(Clone, Default)]
@@ -94,7 +88,7 @@ impl Faults {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let known = FAULTS.iter().map(|(form, _)| form.split('=').next().unwrap_or(form));
         let name = known.into_iter().find(|known| *known == name);
-        let name = name.ok_or_else(|| format!("no fault of this name: {text}"))?;
+        let name = name.ok_or_else(|| format!("unknown fault: {text}"))?;
         self.set.insert(name, value.to_owned());
         Ok(())
     }
@@ -115,7 +109,7 @@ impl Faults {
         self.set.get(name).map(String::as_str)
     }
 
-    /// The fault's number, `default` where it was set without one, `None` where it was not set.
+    /// The number of the fault: `default` if it was set without one, `None` if it was not set.
     pub fn number_or(&self, name: &str, default: u64) -> Option<u64> {
         Some(self.set.get(name)?.parse().unwrap_or(default))
     }
@@ -124,12 +118,12 @@ impl Faults {
         self.set.get(name)?.parse().ok()
     }
 
-    /// Milliseconds of a delay, `default` where it was not set.
+    /// A delay in milliseconds: `default` if it was not set.
     pub fn millis(&self, name: &str, default: u64) -> std::time::Duration {
         std::time::Duration::from_millis(self.number(name).unwrap_or(default))
     }
 
-    /// Whether a fault that happens N times happens now; without a number it happens for ever.
+    /// Whether a fault that happens N times happens now. Without a number, it always happens.
     pub fn take(&mut self, name: &str) -> bool {
         let Some(value) = self.set.get_mut(name) else { return false };
         let Ok(left) = value.parse::<u64>() else { return true };
@@ -151,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_it_knows() {
+    fn only_known_faults_are_accepted() {
         let mut faults = Faults::default();
         faults.set("mute").unwrap();
         faults.set("late=1500").unwrap();
@@ -163,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_down() {
+    fn faults_with_a_number_count_down() {
         let mut faults = Faults::default();
         faults.set("busy=2").unwrap();
         assert_eq!([faults.take("busy"), faults.take("busy"), faults.take("busy")], [true, true, false]);

@@ -1,21 +1,21 @@
-//! Install mode: the traffic that makes a stick leave it, and nothing else does.
+//! Install mode: the exact traffic that makes a stick leave it.
 
 use crate::descriptors::Configuration;
 use crate::models::{self, Model};
 use crate::transcript::from_hex;
 
-/// One thing that the host must do.
+/// A transfer that the host must make.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expect {
-    /// This SETUP, with this data stage if it is OUT.
+    /// This SETUP packet, with this data stage if it is OUT.
     Control([u8; 8], Vec<u8>),
-    /// These bytes on a bulk OUT endpoint; of a CBW all but the tag.
+    /// These bytes on a bulk OUT endpoint. The tag of a CBW is ignored.
     Bulk(Vec<u8>),
     /// These bytes on an interrupt OUT endpoint.
     Interrupt(Vec<u8>),
 }
 
-/// Something that the host did.
+/// A transfer that the host made.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
     Control(&'a [u8; 8], &'a [u8]),
@@ -50,7 +50,7 @@ fn bulk(hex: &str) -> Option<Expect> {
     from_hex(hex).map(Expect::Bulk)
 }
 
-/// Names of `--method`, with what the stick waits for.
+/// The names for `--method`, and what the stick waits for.
 pub const METHODS: &[(&str, &str)] = &[
     ("sierra", "control 40 0b 0001"),
     ("huawei", "control 00 03 0001"),
@@ -74,7 +74,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("alternate", "SET_INTERFACE --interface --value (1); changes in place"),
 ];
 
-/// The `install` model's own options.
+/// The options of the `install` model.
 #[derive(Default)]
 pub struct Options {
     pub method: Option<String>,
@@ -86,11 +86,11 @@ pub struct Options {
     pub scsi_model: Option<String>,
     pub disk: bool,
     pub medium: Vec<u8>,
-    /// The number of a second configuration, which has MBIM.
+    /// The number of a second configuration, with MBIM.
     pub mbim: Option<u8>,
 }
 
-/// Reads `CC:SS:PP`.
+/// Parses `CC:SS:PP`.
 pub fn parse_class(text: &str) -> Option<(u8, u8, u8)> {
     let mut bytes = text.split(':').map(|part| u8::from_str_radix(part, 16).ok());
     match (bytes.next(), bytes.next(), bytes.next(), bytes.next()) {
@@ -100,7 +100,7 @@ pub fn parse_class(text: &str) -> Option<(u8, u8, u8)> {
 }
 
 impl Model {
-    /// Puts an install mode before the modem, or replaces the one that is there.
+    /// Adds an install mode before the modem, or replaces the existing one.
     pub fn with_install(&mut self, options: &Options) -> Result<(), String> {
         let mut form = self.forms[0].clone();
         if !form.installs() {
@@ -109,7 +109,7 @@ impl Model {
         let name = options.method.as_deref().unwrap_or("eject");
         let value = options.value.unwrap_or(if name == "alternate" { 1 } else { 2 });
         form.switch = method(name, value, &options.messages, options.interface)
-            .ok_or_else(|| format!("no method of this name, or nothing to wait for: {name} (see `modem methods`)"))?;
+            .ok_or_else(|| format!("unknown method, or nothing to wait for: {name} (see `modem methods`)"))?;
         let class = options.class.unwrap_or((0x08, 0x06, 0x50));
         let storage = Configuration::new(1).storage_of(options.interface, class);
         form.configurations = match name {
@@ -129,7 +129,7 @@ impl Model {
             form.scsi.model.clone_from(model);
         }
         if form.switch.is_empty() {
-            // It changes in place.
+            // The stick changes in place.
             self.forms.truncate(1);
         }
         self.forms[0] = form;
@@ -137,7 +137,7 @@ impl Model {
     }
 }
 
-/// What the stick waits for, stage by stage. `interface` is the number of its interface.
+/// The transfers that the stick waits for, stage by stage. `interface` is the number of its interface.
 pub fn method(name: &str, value: u8, messages: &[Vec<u8>], interface: u8) -> Option<Vec<Vec<Expect>>> {
     let one = |stage: Vec<Expect>| Some(vec![stage]);
     match name {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn cbws_are_those_of_usb_modeswitch_whatever_their_tag() {
+    fn cbws_of_usb_modeswitch_match_with_any_tag() {
         for (name, hex) in [
             ("huawei-new", "55534243123456780000000000000011062000000101000100000000000000"),
             ("huawei-alt", "55534243123456780000000000000011063000000000010000000000000000"),

@@ -1,9 +1,9 @@
-//! Software WWAN modems for tests, on the kernel's `vhci_hcd` and on the PCI module in `tests/pci-modem`. They enumerate,
-//! leave install mode, answer QMI, MBIM and AT, write down what they saw, and fail on request.
+//! Software WWAN modems for tests, on the kernel's `vhci_hcd` and on the PCI module in `tests/pci-modem`. They
+//! enumerate, leave install mode, answer QMI, MBIM and AT, record what they saw, and fail on request.
 //!
-//! A test that is no Rust program runs `modem` and talks to its control socket. A Rust program takes a row of
-//! [`models`], makes a [`radio::Modem`] of it, sets [`faults`], and lets [`device::Device::run`] (USB) or
-//! [`pci::Device::run`] serve it:
+//! A test that is not a Rust program runs `modem` and uses its control socket. A Rust program takes a row of
+//! [`models`], creates a [`radio::Modem`] from it, sets [`faults`], and serves it with [`device::Device::run`] (USB) or
+//! [`pci::Device::run`]:
 //!
 //! ```no_run
 //! use std::sync::mpsc;
@@ -14,7 +14,7 @@
 //! let mut modem = Modem::of(&model);
 //! modem.faults.set("late=700")?;
 //! let (sender, events) = mpsc::channel();
-//! // Keep a clone of the sender: `Event::Control` unplugs, resets and asks.
+//! // Keep a clone of the sender: `Event::Control` unplugs, resets and queries the modem.
 //! Device::new(model, modem, false, None, sender).run(&events)?;
 //! # Ok(())
 //! # }

@@ -1,4 +1,4 @@
-//! Plugs in a software modem and serves it; `modem` alone prints how to use it.
+//! Plugs in a software modem and serves it. `modem` without arguments prints its usage.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,15 +14,15 @@ use modem::{faults, install, pci, transcript};
 const USAGE: &str = "\
 modem list                     models: NAME  VID:PID  description
 modem faults                   faults that --fault takes
-modem methods                  ways out of install mode that --method takes
+modem methods                  methods to leave install mode that --method takes
 modem run MODEL [OPTIONS]      plug in a modem and serve it until SIGTERM or `quit`
 modem run --report FILE        the same for a modem that `wwan-quirks report` described
-modem ask PATH COMMAND…        say one command to the control socket of a running modem, print its answer
+modem ask PATH COMMAND…        send one command to the control socket of a running modem, print its reply
   --port N                     vhci port (the first free high-speed one)
-  --control PATH               unix socket: one command a line, one answer a line
+  --control PATH               unix socket: one command per line, one reply per line
                                unplug | plug | reset | relock | quit | fault NAME[=VALUE] | clear [NAME] |
                                get KEY | set KEY VALUE
-  --transcript PATH            append a line an event
+  --transcript PATH            append one line per event
   --fault NAME[=VALUE]         repeatable
   --unlocked                   comes up unlocked and online
   --serial --imei --manufacturer --product TEXT, --id VID:PID
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `run` was asked for.
+/// The options of `run`.
 #[derive(Default)]
 struct Options {
     model: Option<String>,
@@ -100,10 +100,10 @@ fn options(words: &[&str]) -> Result<Options, String> {
     let mut options = Options::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut value = || words.next().map(|value| value.to_string()).ok_or(format!("{word} wants a value"));
+        let mut value = || words.next().map(|value| value.to_string()).ok_or(format!("{word} requires a value"));
         let id = |text: String| models::parse_id(&text).ok_or(format!("{text} is not VID:PID"));
         fn number<T: std::str::FromStr>(text: String) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{text} is no number"))
+            text.parse().map_err(|_| format!("{text} is not a number"))
         }
         match *word {
             "--port" => options.port = Some(number(value()?)?),
@@ -150,7 +150,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 fn named(name: &str) -> Result<Model, String> {
-    Ok(models::row(name).ok_or(format!("no model of this name: {name} (see `modem list`)"))?.model())
+    Ok(models::row(name).ok_or(format!("unknown model: {name} (see `modem list`)"))?.model())
 }
 
 fn model(options: &Options) -> Result<Model, String> {
@@ -160,7 +160,7 @@ fn model(options: &Options) -> Result<Model, String> {
             let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
             models::from_report(&text).map_err(|error| format!("{path}: {error}"))?
         }
-        _ => return Err("run wants a model or --report".into()),
+        _ => return Err("run requires a model or --report".into()),
     };
     if let Some(name) = &options.then {
         let first = model.forms.remove(0);
@@ -223,11 +223,11 @@ fn run(words: &[&str]) -> Result<(), String> {
     if let Some(size) = options.max_control_message {
         device.set_max_control_message(size);
     }
-    // SIGTERM needs no handler: the socket closes with the process, and that unplugs the modem.
+    // SIGTERM needs no handler: the socket closes with the process, which unplugs the modem.
     device.run(&events).map_err(|error| error.to_string())
 }
 
-/// Says one line to a running modem; an answer that is an error is ours.
+/// Sends one line to a running modem. A reply that is an error becomes an error of this program.
 fn ask(path: &str, line: &str) -> Result<(), String> {
     let talk = || {
         let mut socket = UnixStream::connect(path)?;
@@ -249,7 +249,7 @@ fn ask(path: &str, line: &str) -> Result<(), String> {
     }
 }
 
-/// Serves the control socket, a thread a client.
+/// Serves the control socket with one thread for each client.
 fn listen(path: &Path, events: Sender<Event>) -> std::io::Result<()> {
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;

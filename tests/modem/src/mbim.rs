@@ -1,5 +1,5 @@
-//! MBIM 1.0: open and close, commands in fragments both ways, Basic Connect as far as ModemManager
-//! needs it, QMI inside MBIM, and Quectel's radio state.
+//! MBIM 1.0: open and close, commands in fragments in both directions, Basic Connect as far as ModemManager needs it,
+//! QMI over MBIM, and Quectel's radio state.
 
 use crate::challenge::Order;
 use crate::qmi;
@@ -41,7 +41,7 @@ const QMI: Uuid = *b"\xd1\xa3\x0b\xc2\xf9\x7a\x6e\x43\xbf\x65\xc7\xe2\x4f\xb0\xf
 const INTEL: Uuid = *b"\xf8\x5d\x46\xef\xab\x26\x40\x81\x98\x68\x4d\x18\x3c\x0a\x3a\xec";
 const QUECTEL: Uuid = *b"\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff\x11";
 
-/// Basic Connect commands that are answered.
+/// The Basic Connect commands that are supported.
 const BASIC_CONNECT_CIDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 9, 10, 11, 12, 16, 19];
 const RADIO_STATE: u32 = 3;
 const SIGNAL_STATE: u32 = 11;
@@ -49,9 +49,9 @@ const SIGNAL_STATE: u32 = 11;
 /// One MBIM function.
 pub(crate) struct Mbim {
     open: bool,
-    /// The host has closed it since the modem was configured.
+    /// Whether the host has closed it since the modem was configured.
     closed: bool,
-    /// wMaxControlMessage, and what the host said in OPEN: fragments are no longer than both.
+    /// wMaxControlMessage, and the host's limit in OPEN. Fragments are not longer than either.
     max_message: usize,
     max_transfer: usize,
     partial: Option<Partial>,
@@ -82,7 +82,7 @@ fn function_error(transaction: u32, error: u32) -> Vec<Vec<u8>> {
     vec![message(FUNCTION_ERROR, transaction, &words(&[error]))]
 }
 
-/// Splits what follows the fragment header over messages of at most `max` bytes.
+/// Splits the data after the fragment header into messages of at most `max` bytes.
 fn fragments(kind: u32, transaction: u32, data: &[u8], max: usize) -> Vec<Vec<u8>> {
     let room = max.max(FRAGMENT_HEADER + 4) - FRAGMENT_HEADER;
     let chunks: Vec<&[u8]> = data.chunks(room).collect();
@@ -134,7 +134,7 @@ impl Mbim {
         self.open
     }
 
-    /// Takes one message of the host; returns the messages that answer it.
+    /// Takes one message from the host. Returns the messages that answer it.
     pub(crate) fn receive(&mut self, modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
         modem.transcript.event("mbim>", &format!("{} {}", hex(bytes), name(bytes)));
         let replies = self.answer(modem, bytes);
@@ -181,7 +181,7 @@ impl Mbim {
         }
     }
 
-    /// Collects fragments: the whole command once the last one is there.
+    /// Collects fragments. Returns the whole command after its last fragment.
     fn assemble(&mut self, transaction: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, u32> {
         let (Some(total), Some(current)) = (u32_at(bytes, 12), u32_at(bytes, 16)) else {
             return Err(protocol::LENGTH_MISMATCH);
@@ -251,7 +251,7 @@ pub(crate) fn qmi_indication(frame: &[u8]) -> Vec<u8> {
     indication(&QMI, 1, frame)
 }
 
-/// A failing answer to the transaction before the one that `reply` answers.
+/// A failing reply to the transaction before that of `reply`.
 pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let (kind, transaction) = (u32_at(reply, 0)?, u32_at(reply, 8)?.wrapping_sub(1));
     if kind == DONE | COMMAND {
@@ -272,8 +272,8 @@ fn has_intel(modem: &Modem) -> bool {
     modem.lock == Lock::Intel && !modem.faults.has("generic")
 }
 
-/// Intel Mutual Authentication, CID 1. QUERY: mode (0 no lock), state (0 locked). SET: whether there is a response, and the
-/// response; the answer is whether there is a challenge, and the challenge.
+/// Intel Mutual Authentication, CID 1. The reply to QUERY: mode (0 no lock), state (0 locked). SET: whether there is a
+/// response, and the response. The reply to SET: whether there is a challenge, and the challenge.
 fn intel(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<u8>, u32> {
     match (cid, set, u32_at(buffer, 0), u32_at(buffer, 4)) {
         (1, false, ..) => {
@@ -329,12 +329,12 @@ fn quectel(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<
     Ok(words(&[state]))
 }
 
-/// Fixed fields, then the data that (offset, size) pairs among them point at.
+/// Fixed fields, followed by the data that (offset, size) pairs among them refer to.
 #[derive(Default)]
 struct Fields {
     fixed: Vec<u8>,
     data: Vec<u8>,
-    /// Places of offsets in `fixed`, to be moved behind it.
+    /// The positions in `fixed` of the offsets, to which the length of `fixed` must be added.
     offsets: Vec<usize>,
 }
 
@@ -384,7 +384,7 @@ fn radio_state(modem: &Modem) -> Vec<u8> {
 }
 
 fn signal_state() -> Vec<u8> {
-    // RSSI 20 of 31, error rate not known, reported each 5 s, no thresholds.
+    // RSSI 20 of 31, unknown error rate, reports every 5 s, no thresholds.
     words(&[20, 99, 5, 0, 0])
 }
 
@@ -416,9 +416,9 @@ fn basic_connect(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Resul
             Ok(radio_state(modem))
         }
         (RADIO_STATE, false) => Ok(radio_state(modem)),
-        // PIN: none asked for.
+        // PIN: none required.
         (4, false) => Ok(words(&[0, 0, 0])),
-        // Home provider, and the list of those that are to be seen: the same one.
+        // Home provider, and the list of visible providers, which has only this one.
         (6, false) => Ok(home_provider()),
         (8, false) => Ok(Fields::default().words(&[1]).bytes(&home_provider()).finish()),
         // Registration: home and automatic, or deregistered.
@@ -434,14 +434,14 @@ fn basic_connect(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Resul
             Ok(words(&[0, state, class, 50_000_000, 0, 100_000_000, 0]))
         }
         (SIGNAL_STATE, _) => Ok(signal_state()),
-        // Connect: deactivated, whatever is asked for.
+        // Connect: always deactivated.
         (12, false) => {
             let session = u32_at(buffer, 0).unwrap_or(0);
             Ok(words(&[session, 3, 0, 0, 0, 0, 0, 0, 0]))
         }
         (12, true) => Err(status::FAILURE),
         (16, false) => Ok(device_services(modem)),
-        // The subscription as it was asked for.
+        // The subscription as requested.
         (19, true) => Ok(buffer.to_vec()),
         _ => Err(status::NO_DEVICE_SUPPORT),
     }
@@ -482,7 +482,7 @@ mod tests {
 
     const OPEN_4096: &str = "01000000 10000000 01000000 00100000";
     #[test]
-    fn left_open_takes_no_open_before_a_close() {
+    fn left_open_accepts_no_open_before_a_close() {
         let (mut modem, mut mbim) = (modem(Lock::Sierra), Mbim::new(4096));
         modem.faults.set("left-open").unwrap();
         let close = "02000000 0c000000 05000000";
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn the_locked_radio_is_not_allowed_on() {
+    fn a_locked_radio_cannot_be_switched_on() {
         let (mut mbim, mut modem) = (Mbim::new(4096), modem(Lock::Sierra));
         ask(&mut mbim, &mut modem, OPEN_4096);
         let on = "03000000 34000000 04000000 01000000 00000000 A289CC33BCBB8B4FB6B0133EC2AAE6DF 03000000 01000000 04000000 01000000";
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn quectel_says_locked_until_it_is_unlocked() {
+    fn quectel_reports_the_lock_until_it_is_unlocked() {
         let (mut mbim, mut modem) = (Mbim::new(4096), modem(Lock::Quectel));
         ask(&mut mbim, &mut modem, OPEN_4096);
         let uuid = "112233445566778899AABBCCDDEEFF11";
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn intels_service_takes_only_the_right_response() {
+    fn intels_service_accepts_only_the_right_response() {
         let (mut mbim, mut modem) = (Mbim::new(4096), modem(Lock::Intel));
         ask(&mut mbim, &mut modem, OPEN_4096);
         let uuid = "F85D46EFAB26408198684D183C0A3AEC";
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_both_ways_make_the_same_command() {
+    fn fragments_in_both_directions_are_the_same_command() {
         let (mut mbim, mut modem) = (Mbim::new(64), modem(Lock::Sierra));
         ask(&mut mbim, &mut modem, "01000000 10000000 01000000 40000000");
         let buffer: Vec<u8> = (0..90).collect();
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_point_behind_the_fixed_fields() {
+    fn offsets_point_after_the_fixed_fields() {
         let fields = Fields::default().words(&[7]).string("ab").string("").finish();
         assert_eq!(fields, words(&[7, 20, 4, 0, 0, 0x0062_0061]));
     }

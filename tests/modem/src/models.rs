@@ -1,4 +1,4 @@
-//! The modems: a table of what they are, and the forms that each takes on the bus.
+//! The modems: a table of their properties, and the forms that each modem takes on the bus.
 
 use std::sync::LazyLock;
 
@@ -11,36 +11,36 @@ use crate::qmi;
 use crate::radio::{Identity, Lock};
 use crate::transcript::from_hex;
 
-/// How a modem is laid out on the bus.
+/// The layout of a modem on the bus.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     /// Sierra's interface numbers, in this USB composition.
     Sierra(u8),
-    /// Likewise, by interface bitmask.
+    /// Sierra's interface numbers, with this interface bitmask.
     SierraMask(u32),
     /// QMI on interface 0, then serial ports.
     Gobi,
-    /// Serial ports alone, AT on 3.
+    /// Only serial ports, with AT on 3.
     Serial,
     /// Configuration 1 QMI on interface 0 with serial ports, configuration 2 MBIM.
     FoxconnDual,
     /// MBIM on 0 and 1, then diagnostics, AT and another port.
     Mbim,
-    /// RNDIS on 0 and 1, other ports, a debug bridge, then AT on this interface: a T7xx.
+    /// RNDIS on 0 and 1, other ports, a debug bridge, then AT on this interface, as on a T7xx.
     Rndis(u8),
     /// HP lt4120: QMI on interface 1, ECM, MBIM.
     QmiEcmMbim,
-    /// Huawei's: serial ports, ECM, MBIM.
+    /// Huawei's layout: serial ports, ECM, MBIM.
     SerialEcmMbim,
     /// A disk.
     Disk,
-    /// A disk and a debug port, as phones have them.
+    /// A disk and a debug port, as on phones.
     Phone,
-    /// That of the first value of this one of [`FAMILIES`].
+    /// The layout of the first value of this entry of [`FAMILIES`].
     Family(usize),
 }
 
-/// AT dialect.
+/// The AT dialect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dialect {
     /// AT!UDPID and AT!UDUSBCOMP: MC77xx, MC73xx, EM73xx.
@@ -63,9 +63,9 @@ pub struct Row {
     pub shape: Shape,
     pub dialect: Dialect,
     pub lock: Lock,
-    /// QMI error for going online while locked.
+    /// The QMI error of a request to go online while locked.
     pub online_error: u16,
-    /// Comes up as 1199:0fff first.
+    /// Whether the modem first comes up as 1199:0fff.
     pub install: bool,
     pub note: &'static str,
 }
@@ -362,7 +362,7 @@ pub fn row(name: &str) -> Option<&'static Row> {
     rows().find(|row| row.name == name)
 }
 
-/// What a device is on the bus, from one attach to the next.
+/// The properties of a device on the bus, from one attach to the next.
 #[derive(Clone, Debug)]
 pub struct Form {
     pub device: [u8; 18],
@@ -370,19 +370,20 @@ pub struct Form {
     /// Manufacturer, product, serial.
     pub strings: [String; 3],
     pub scsi: Scsi,
-    /// Traffic that makes it leave; the stages are separated by a re-enumeration. Empty: it stays.
+    /// The traffic that makes the device leave. The device enumerates again between the stages. Empty: the device
+    /// stays.
     pub switch: Vec<Vec<Expect>>,
 }
 
-/// What INQUIRY says.
+/// The properties of the drive, as INQUIRY reports them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scsi {
     pub vendor: String,
     pub model: String,
     pub revision: String,
-    /// A CD-ROM drive, or a disk.
+    /// Whether the drive is a CD-ROM drive and not a disk.
     pub cdrom: bool,
-    /// The bytes of a write-protected medium. Empty: a small medium, all zeros.
+    /// The bytes of a write-protected medium. Empty: a small medium of zeros.
     pub medium: Vec<u8>,
 }
 
@@ -423,7 +424,7 @@ impl Form {
 const TRU_INSTALL: (u16, u16) = (0x1199, 0x0fff);
 pub const SERIAL: &str = "358178040012345";
 
-/// A modem whole: its forms in the order in which it takes them.
+/// A complete modem: its forms, in the order in which it takes them.
 pub struct Model {
     pub forms: Vec<Form>,
     pub identity: Identity,
@@ -500,13 +501,13 @@ impl Row {
             }
             Shape::Family(index) => vec![(FAMILIES[index].forms[0].build)(one)],
             Shape::Disk => vec![one.storage(0)],
-            // The debug bridge has a class of its own.
+            // The debug bridge has its own class.
             Shape::Phone => vec![one.storage(0).serial_of(1, Role::Silent, (0xff, 0x42, 0x01))],
         }
     }
 }
 
-/// The sierra driver wants ff/ff/ff on a DirectIP modem.
+/// The sierra driver requires ff/ff/ff on a DirectIP modem.
 pub fn serial_ports(configuration: Configuration) -> Configuration {
     let class = (0xff, 0xff, 0xff);
     let silent = configuration.diag(0).serial_of(1, Role::Silent, class).serial_of(2, Role::Silent, class);
@@ -518,8 +519,8 @@ pub fn direct_ip() -> Vec<Configuration> {
     vec![serial_ports(Configuration::new(1))]
 }
 
-/// A model from the text that `wwan-quirks report` prints: lines `descriptors = HEX`, and if they are
-/// there `manufacturer`, `product`, `serial`. Everything else in the text is left alone.
+/// Builds a model from the output of `wwan-quirks report`: the lines `descriptors = HEX`, and if they exist,
+/// `manufacturer`, `product` and `serial`. Other text is ignored.
 pub fn from_report(text: &str) -> Result<Model, String> {
     let value = |key: &str| {
         let of_line = |line: &str| {
@@ -556,7 +557,7 @@ pub fn from_report(text: &str) -> Result<Model, String> {
     })
 }
 
-/// Reads `VID:PID`.
+/// Parses `VID:PID`.
 pub fn parse_id(text: &str) -> Option<(u16, u16)> {
     let (vendor, product) = text.split_once(':')?;
     Some((u16::from_str_radix(vendor, 16).ok()?, u16::from_str_radix(product, 16).ok()?))
@@ -578,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mc7710_comes_in_install_mode_first() {
+    fn the_mc7710_starts_in_install_mode() {
         let model = row("mc7710").unwrap().model();
         let ids: Vec<_> = model.forms.iter().map(Form::id).collect();
         assert_eq!(ids, [(0x1199, 0x0fff), (0x1199, 0x68a2)]);

@@ -1,4 +1,4 @@
-//! Modems on PCI: functions of the kernel module in `tests/pci-modem`, and what is behind their WWAN ports.
+//! PCI modems: functions of the kernel module in `tests/pci-modem`, and the modem behind their WWAN ports.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use crate::timers::Timers;
 use crate::wdm::{Protocol, Wdm};
 
 const NODE: &str = "/dev/pci-modem";
-/// As long as the module's longest record.
+/// The length of the module's longest record.
 const MAX_RECORD: usize = 64 * 1024;
 
 /// Kernel drivers, by their number in the module.
@@ -49,12 +49,12 @@ pub struct Row {
     pub revision: &'static str,
     pub lock: Lock,
     pub dialect: Dialect,
-    /// The family whose commands for the USB composition it takes.
+    /// The family whose commands for the USB composition the modem accepts.
     pub family: Option<&'static str>,
     pub note: &'static str,
 }
 
-/// What MHI modems have besides their own port.
+/// The ports that MHI modems have in addition to their own.
 const MHI_PORTS: &[PortType] = &[PortType::Qcdm, PortType::Mbim, PortType::At];
 
 const QUECTEL: Row = Row {
@@ -226,7 +226,7 @@ enum Port {
 }
 
 enum Action {
-    /// The port has something to say.
+    /// The port has a message for the host.
     Output(u8, Vec<u8>),
     Wish(Wish),
     Return,
@@ -239,14 +239,14 @@ pub struct Device {
     subsystem: (u16, u16),
     unlocked: bool,
     module: File,
-    /// Name of the function, while it is there.
+    /// The name of the function, while it is plugged in.
     name: Option<String>,
     ports: Vec<Port>,
     timers: Timers<Action>,
-    /// Messages of both sides since the first plug.
+    /// The number of messages in both directions since the first plug.
     transfers: u64,
     attaches: u64,
-    /// Seconds and error of an open as the module has them.
+    /// Duration in seconds and error of an open, as the module last received them.
     opening: (u8, u8),
 }
 
@@ -286,7 +286,7 @@ impl Device {
         self.subsystem = id;
     }
 
-    /// Plugs in, and serves until a client says `quit`. The module unplugs a modem whose process ends.
+    /// Plugs in, and serves until a client sends `quit`. The module unplugs a modem when its process ends.
     pub fn run(&mut self, events: &Receiver<Event>) -> io::Result<()> {
         self.power_on();
         self.plug()?;
@@ -321,7 +321,7 @@ impl Device {
         }
     }
 
-    /// Does what a message or a timer has brought about.
+    /// Handles the consequences of a message or a timer.
     fn settle(&mut self) -> io::Result<()> {
         for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
             self.timers.after(delay, Action::Wish(wish));
@@ -338,7 +338,7 @@ impl Device {
         self.set_opening()
     }
 
-    /// Has the module open ports as the faults say.
+    /// Makes the module open ports as the faults say.
     fn set_opening(&mut self) -> io::Result<()> {
         let fault = |name| self.modem.faults.number_or(name, 1).unwrap_or(0).min(255) as u8;
         let opening = (fault("open-blocks"), fault("open-fails"));
@@ -372,7 +372,7 @@ impl Device {
         };
         self.ports = self.row.ports.iter().map(port).collect();
         self.attaches += 1;
-        // The module says the name later.
+        // The module reports the name later.
         self.name = Some(String::new());
         let (vendor, device) = self.id;
         self.modem.transcript.event("plug", &format!("{vendor:04x}:{device:04x}"));
@@ -392,7 +392,7 @@ impl Device {
         Ok(())
     }
 
-    /// A reset of the modem itself, or a crash: off the bus and back, locked.
+    /// A reset of the modem itself, or a crash: the modem leaves the bus and returns locked.
     fn reset(&mut self) -> io::Result<()> {
         self.modem.transcript.event("reset", "");
         self.unplug()?;
@@ -417,7 +417,7 @@ impl Device {
         let [kind, number, data @ ..] = record else { return Ok(()) };
         match kind {
             b'P' if self.name.is_some() => self.name = Some(String::from_utf8_lossy(data).into_owned()),
-            // Not one of ours, which comes before the next name.
+            // A removal that this process did not request. The record of a requested one arrives before the next name.
             b'R' if self.name.as_ref().is_some_and(|name| !name.is_empty()) => {
                 self.name = None;
                 self.timers.clear();
@@ -448,7 +448,7 @@ impl Device {
         }
     }
 
-    /// Counts a message; `false` if the modem goes with it.
+    /// Counts a message. Returns `false` if the modem leaves with it.
     fn transfer(&mut self) -> io::Result<bool> {
         self.transfers += 1;
         if self.modem.faults.number("gone-after") != Some(self.transfers) {
@@ -479,14 +479,14 @@ impl Device {
 
     // The control socket.
 
-    /// Answers a line; `true` if it was the last one.
+    /// Answers a line. Returns `true` if it was the last one.
     fn control(&mut self, line: &str, mut client: UnixStream) -> io::Result<bool> {
         let quit = line == "quit";
         if quit {
             self.unplug()?;
         }
         let answer = self.control_line(line)?.unwrap_or_else(|error| format!("error: {error}"));
-        // A client that has gone does not want it.
+        // The client may have disconnected.
         let _ = writeln!(client, "{answer}");
         Ok(quit)
     }
@@ -528,7 +528,7 @@ impl Device {
         let id = || crate::models::parse_id(value).ok_or("VID:PID");
         match key {
             "unlocked" => self.unlocked = value == "true",
-            "transfers" => self.transfers = value.parse().map_err(|_| format!("{value} is no number"))?,
+            "transfers" => self.transfers = value.parse().map_err(|_| format!("{value} is not a number"))?,
             "id" => self.id = id()?,
             "subsystem" => self.subsystem = id()?,
             _ => self.modem.set(key, value)?,

@@ -1,4 +1,4 @@
-//! QMI: QMUX frames, the control service, and enough of the device management service.
+//! QMI: QMUX frames, the control service, and parts of the device management service.
 
 use crate::composition::{Composition, SUPPORTED};
 use crate::digest;
@@ -15,9 +15,9 @@ const NAS: u8 = 3;
 pub(crate) const FOX: u8 = 0xe3;
 pub(crate) const FOXAP: u8 = 0xe4;
 
-/// Client ids that a service gives out before it says ClientIdsExhausted; real modems have about ten.
+/// The number of client IDs that a service allocates before it returns ClientIdsExhausted. Real modems have about ten.
 const CLIENTS: usize = 10;
-/// The first client id, as in a capture of a real modem.
+/// The first client ID, as in a capture of a real modem.
 const FIRST_CLIENT: u8 = 0x14;
 
 /// QMI protocol errors.
@@ -67,7 +67,7 @@ impl<'a> Message<'a> {
         Some(Message { service: *service, client: *client, transaction, id, tlvs })
     }
 
-    /// All TLVs in the order of the wire; what does not fit ends the list.
+    /// All TLVs in the order on the wire. A truncated TLV ends the list.
     pub(crate) fn all(&self) -> Vec<(u8, &'a [u8])> {
         let mut list = Vec::new();
         let mut rest = self.tlvs;
@@ -140,7 +140,7 @@ pub(crate) enum Kind {
     Indication,
 }
 
-/// Puts a message of the modem into a frame.
+/// Encodes a message from the modem as a frame.
 pub(crate) fn emit(service: u8, client: u8, kind: Kind, transaction: u16, id: u16, tlvs: &[u8]) -> Vec<u8> {
     let flags = match (kind, service) {
         (Kind::Response, CTL) => 1,
@@ -172,11 +172,11 @@ fn result(error: u16) -> Vec<u8> {
     tlv(2, &[status, error.to_le_bytes()].concat())
 }
 
-/// Client ids given out.
+/// The allocated client IDs.
 #[derive(Default)]
 pub struct Clients {
     by_service: BTreeMap<u8, Vec<u8>>,
-    /// DMS clients that want to hear of each operating mode.
+    /// DMS clients that receive a report of each operating mode.
     mode_reports: BTreeSet<u8>,
 }
 
@@ -215,7 +215,7 @@ impl Clients {
     }
 }
 
-/// Services and versions that the modem says it has.
+/// The services and versions that the modem reports.
 fn services(modem: &Modem) -> Vec<(u8, u16, u16)> {
     let mut services = vec![(CTL, 1, 5), (WDS, 1, 9), (DMS, 1, 14), (NAS, 1, 0)];
     if let (Lock::Fox { service, .. }, false) = (modem.lock, modem.faults.has("generic")) {
@@ -225,7 +225,7 @@ fn services(modem: &Modem) -> Vec<(u8, u16, u16)> {
     services
 }
 
-/// Answers one frame of the host; what is no request gets no answer.
+/// Answers one frame from the host. A frame that is not a request gets no reply.
 pub(crate) fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
     let Some(request) = Message::parse(frame) else {
         modem.transcript.event("qmi>", &format!("{} malformed", hex(frame)));
@@ -252,26 +252,26 @@ pub(crate) fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// A failing answer to the transaction before the one that `reply` answers.
+/// A failing reply to the transaction before that of `reply`.
 pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
     let m = Message::parse(reply)?;
-    // Zero is no transaction: the one before the first is the last.
+    // There is no transaction 0: the last one comes before the first.
     let last = if m.service == CTL { u16::from(u8::MAX) } else { u16::MAX };
     let transaction = if m.transaction > 1 { m.transaction - 1 } else { last };
     Some(emit(m.service, m.client, Kind::Response, transaction, m.id, &result(error::INTERNAL)))
 }
 
-/// CTL sync, as a modem sends it when it has just started.
+/// CTL sync, as a modem sends it after its start.
 pub(crate) fn sync_indication() -> Vec<u8> {
     emit(CTL, 0, Kind::Indication, 0, 0x0027, &[])
 }
 
-/// DMS event report to a client, or to everybody (0xff): the operating mode.
+/// A DMS event report to a client, or to all clients (0xff): the operating mode.
 pub(crate) fn mode_indication(client: u8, mode: u8) -> Vec<u8> {
     emit(DMS, client, Kind::Indication, 0, 0x0001, &tlv(0x14, &[mode]))
 }
 
-/// The event reports that follow from a new operating mode.
+/// The event reports for a new operating mode.
 pub(crate) fn mode_reports(modem: &Modem) -> Vec<Vec<u8>> {
     let mode = modem.reported_mode();
     modem.clients.mode_reports.iter().map(|client| mode_indication(*client, mode)).collect()
@@ -342,7 +342,7 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x002d => {
             let restricted = u8::from(modem.hardware_switch_off());
             let mode = modem.reported_mode();
-            // No offline reason (TLV 0x10): a lock is none of the reasons that it can name.
+            // No offline reason (TLV 0x10): it has no value for a lock.
             Ok([tlv(1, &[mode]), tlv(0x11, &[restricted])].concat())
         }
         0x002e => set_operating_mode(modem, request.byte(1)?).map(|()| Vec::new()),
@@ -406,7 +406,7 @@ fn set_operating_mode(modem: &mut Modem, mode: u8) -> Result<(), u16> {
             Err(modem.faults.number("online-error").map_or(modem.online_error, |error| error as u16))
         }
         ONLINE if modem.hardware_switch_off() => Err(error::HARDWARE_RESTRICTED),
-        // Reset is allowed from offline only.
+        // A reset is allowed only from offline.
         4 if modem.mode != 3 => Err(error::INVALID_TRANSITION),
         4 => {
             modem.transcript.event("mode", mode_name(4));
@@ -441,7 +441,7 @@ fn authenticate(modem: &mut Modem, proof: Result<(), u16>) -> Result<Vec<u8>, u1
     }
 }
 
-/// Foxconn's services: the lock of the modem, and what its message is made of.
+/// Foxconn's services: the lock of the modem, and the inputs of its unlock message.
 fn foxconn_service(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
     let Lock::Fox { service, magic } = modem.lock else { return Err(error::INVALID_COMMAND) };
     match (request.id, request.service == service) {
@@ -455,7 +455,7 @@ fn foxconn_service(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16>
             let proof = check_proof(request, &fox_secret(FOX_MCFG, FOX_APPS, &modem.identity.imei), magic);
             authenticate(modem, proof)
         }
-        // A T99W696 answers so on FOX.
+        // The reply of a T99W696 on FOX.
         (0x5571, false) => Err(error::MALFORMED),
         _ => Err(error::INVALID_COMMAND),
     }
@@ -471,7 +471,7 @@ fn foxconn(modem: &Modem) -> bool {
     matches!(modem.lock, Lock::FoxconnV1 | Lock::FoxconnV2)
 }
 
-/// Version 1: a zero byte in TLV 1 alone.
+/// Version 1: only TLV 1, with a zero byte.
 fn check_foxconn(modem: &Modem, request: &Message) -> Result<(), u16> {
     match (modem.lock, request.all().as_slice()) {
         (Lock::FoxconnV1, [(1, [0])]) => Ok(()),
@@ -496,7 +496,7 @@ fn check_proof(request: &Message, secret: &str, magic: &str) -> Result<(), u16> 
     }
 }
 
-/// The firmware's name without its last two fields, the version of the apps processor, and the IMEI.
+/// The firmware name without its last two fields, the version of the application processor, and the IMEI.
 fn fox_secret(firmware: &str, apps: &str, imei: &str) -> String {
     let fields = firmware.rsplitn(3, '.').last().unwrap_or(firmware);
     [fields, apps, imei].concat()
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn client_ids_run_out_and_sync_gives_them_back() {
+    fn client_ids_run_out_and_sync_releases_them() {
         let mut modem = modem(Lock::Free);
         for _ in 0..CLIENTS {
             assert!(ask(&mut modem, ALLOCATE).contains("02040000000000"));
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_reports_go_to_those_who_asked() {
+    fn mode_reports_go_to_registered_clients() {
         let mut modem = modem(Lock::Free);
         ask(&mut modem, ALLOCATE);
         assert!(mode_reports(&modem).is_empty());
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_not_given_out_is_refused() {
+    fn an_unallocated_client_is_refused() {
         assert!(ask(&mut modem(Lock::Sierra), MODE).ends_with("0700"));
     }
 
@@ -648,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_gets_no_answer() {
+    fn an_invalid_frame_gets_no_reply() {
         let mut modem = modem(Lock::Sierra);
         assert_eq!(answer(&mut modem, &[]), None);
         assert_eq!(answer(&mut modem, &[1, 2, 0, 0]), None);

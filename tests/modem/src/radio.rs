@@ -1,4 +1,4 @@
-//! The modem behind all its ports: operating mode, FCC lock, client ids, composition.
+//! The modem behind all ports: operating mode, FCC lock, client IDs, composition.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub fn mode_name(mode: u8) -> &'static str {
     }
 }
 
-/// What it takes to unlock the radio.
+/// The procedure that unlocks the radio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Lock {
     /// Never locked.
@@ -42,24 +42,24 @@ pub enum Lock {
     FoxconnV1,
     /// QMI DMS 0x5571 with the salted MD5.
     FoxconnV2,
-    /// 0x5571 with the salted MD5, on this service of Foxconn and with this magic string.
+    /// 0x5571 with the salted MD5, on this Foxconn service and with this magic string.
     Fox { service: u8, magic: &'static str },
     /// AT+GTFCCLOCKGEN and AT+GTFCCLOCKVER.
     Gtfcclock { order: Order, number: Number },
     /// A challenge in the MBIM service Intel Mutual Authentication.
     Intel,
-    /// A challenge by the RPC of an XMM7360.
+    /// A challenge over the RPC of an XMM7360.
     Xmm,
 }
 
-/// What a port asks of the whole device, to be done later.
+/// A request from a port to the whole device, to be carried out later.
 #[derive(Debug, PartialEq)]
 pub enum Wish {
     Online,
     Reset,
 }
 
-/// What the modem says of itself.
+/// The identity that the modem reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     pub manufacturer: String,
@@ -74,31 +74,31 @@ pub struct Modem {
     pub locked: bool,
     /// The OEM string whose hash is the key to a challenge.
     pub oem_string: String,
-    /// The challenge that was asked last, until it is answered, and how many were asked.
+    /// The last challenge, until there is a response, and the number of challenges so far.
     pub challenge: Option<u32>,
     pub challenges: usize,
     pub mode: u8,
     /// Sierra's USB composition after the next reset.
     pub next_composition: Option<Composition>,
-    /// The family of its AT commands, and its value after the next reset.
+    /// The family of its AT commands, and the value from the next reset on.
     pub family: Option<(&'static Family, &'static str)>,
-    /// QMI error for going online while locked.
+    /// The QMI error of a request to go online while locked.
     pub online_error: u16,
     pub product: u16,
-    /// Product id after the next reset, AT!UDPID.
+    /// The product ID after the next reset, from AT!UDPID.
     pub next_product: Option<u16>,
     pub clients: Clients,
     pub faults: Faults,
     pub transcript: Transcript,
     pub wishes: Vec<(Duration, Wish)>,
-    /// Unlocks that were accepted, and those that were refused.
+    /// The number of accepted unlocks, and of refused ones.
     pub unlocks: (u32, u32),
-    /// The mode has changed since the ports were told.
+    /// Whether the mode has changed since the ports were notified.
     pub mode_changed: bool,
-    /// What measures the times of its faults.
+    /// The clock for the times of faults.
     pub clock: Clock,
     pub plugged: Instant,
-    /// Requests of all ports since the plug.
+    /// The number of requests on all ports since the plug.
     pub replies: u64,
 }
 
@@ -135,7 +135,7 @@ impl Modem {
         self.mode = ONLINE;
     }
 
-    /// A reset: an unlock that waits for one outlasts it.
+    /// Resets the modem. With the fault `reset-needed`, an accepted unlock takes effect.
     pub fn reset(&mut self) {
         let unlocked = self.faults.has("reset-needed") && !self.locked;
         self.power_cycle();
@@ -144,19 +144,19 @@ impl Modem {
         }
     }
 
-    /// No configuration any more: a reset for an unlock that waits for one.
+    /// The modem is now unconfigured. With the fault `reset-needed`, an accepted unlock takes effect.
     pub fn unconfigured(&mut self) {
         if self.faults.has("reset-needed") && !self.locked {
             self.set_mode(ONLINE);
         }
     }
 
-    /// Whether the reply that is due now is one that faults of replies are for.
+    /// Whether the faults of replies apply to the current reply.
     pub fn reply_is_hit(&self) -> bool {
         self.faults.number("at-reply").is_none_or(|which| which == self.replies)
     }
 
-    /// Power was off: the lock and the clients' ids do not outlast that.
+    /// The power was off, which resets the lock and the client IDs.
     pub fn power_cycle(&mut self) {
         self.locked = self.lock != Lock::Free;
         self.mode = if self.locked { LOW_POWER } else { ONLINE };
@@ -167,7 +167,7 @@ impl Modem {
         self.replies = 0;
     }
 
-    /// Whether it does not answer now.
+    /// Whether the modem does not reply now.
     pub fn is_mute(&self) -> bool {
         let starting =
             self.faults.number("mute-for").is_some_and(|ms| (self.clock)() - self.plugged < Duration::from_millis(ms));
@@ -182,7 +182,7 @@ impl Modem {
         self.mode == ONLINE && !self.hardware_switch_off()
     }
 
-    /// Mode as the modem reports it: with the hardware switch off it is never online.
+    /// The mode that the modem reports. It is never online while the hardware switch is off.
     pub fn reported_mode(&self) -> u8 {
         if self.hardware_switch_off() && self.mode == ONLINE { LOW_POWER } else { self.mode }
     }
@@ -195,7 +195,7 @@ impl Modem {
         }
     }
 
-    /// The procedure was right: the lock goes, and the radio comes on by itself after a while.
+    /// The unlock is correct: the lock opens, and the radio goes online after a delay.
     pub fn unlock(&mut self) {
         self.locked = false;
         self.unlocks.0 += 1;
@@ -215,7 +215,7 @@ impl Modem {
         self.set_mode(LOW_POWER);
     }
 
-    // What the control socket asks of every modem, whatever its bus.
+    // Commands of the control socket for modems on any bus.
 
     pub fn control_line(&mut self, verb: &str, rest: &str) -> Result<String, String> {
         match verb {
@@ -246,7 +246,7 @@ impl Modem {
                 (None, Some((_, value))) => value.into(),
                 (None, None) => "none".into(),
             },
-            _ => return Err(format!("no key of this name: {key}")),
+            _ => return Err(format!("unknown key: {key}")),
         })
     }
 
@@ -265,7 +265,7 @@ impl Modem {
             }
             "imei" => self.identity.imei = value.into(),
             "oem-string" => self.oem_string = value.into(),
-            _ => return Err(format!("no key of this name: {key}")),
+            _ => return Err(format!("unknown key: {key}")),
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Bulk-only mass storage (USB MSC BOT 1.0): CBWs in, data and CSWs out, and the SCSI commands
-//! that `usb-storage`, `sr_mod` and `sd_mod` send to a drive that they find.
+//! Bulk-only mass storage (USB MSC BOT 1.0): CBWs in, data and CSWs out, and the SCSI commands that `usb-storage`,
+//! `sr_mod` and `sd_mod` send to a new drive.
 
 use crate::faults::Faults;
 use crate::models::Scsi;
@@ -30,7 +30,7 @@ impl<'a> Cbw<'a> {
     }
 }
 
-/// A Command Status Wrapper: `status` 0 passed, 1 failed.
+/// A Command Status Wrapper. `status` is 0 (passed) or 1 (failed).
 pub(crate) fn csw(tag: [u8; 4], residue: usize, status: u8) -> Vec<u8> {
     let mut bytes = b"USBS".to_vec();
     bytes.extend(tag);
@@ -47,19 +47,19 @@ const INVALID_FIELD: Sense = (5, 0x24);
 
 const CD_BLOCK: usize = 2048;
 const DISK_BLOCK: usize = 512;
-/// Of a medium of which nothing is said: all zeros, and writes are forgotten.
+/// The size of a medium without given contents: it is all zeros, and writes are ignored.
 const BLOCKS: u32 = 512;
-/// A host that asks for more at once is broken.
+/// A host that requests more at once is broken.
 const MAX_DATA: usize = 1 << 20;
 
 pub(crate) struct Storage {
     scsi: Scsi,
     sense: Sense,
-    /// Bytes of an OUT data stage that are still to come, and the CSW that follows them.
+    /// The remaining bytes of an OUT data stage, and the CSW that follows them.
     data_out: Option<(usize, Vec<u8>)>,
 }
 
-/// What the drive puts on its bulk IN endpoint.
+/// The reply of the drive on its bulk IN endpoint.
 pub(crate) enum Reply {
     Nothing,
     Packets(Vec<Vec<u8>>),
@@ -93,7 +93,7 @@ impl Storage {
             return Reply::Nothing;
         }
         let csw = csw(cbw.tag, cbw.length - data.len(), status);
-        // A data stage that was promised and is empty is ended by a short packet.
+        // If a data stage was announced and is empty, a short packet ends it.
         let data = if cbw.length > 0 { vec![data] } else { Vec::new() };
         with_faults(data, csw, faults)
     }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn residue_is_what_was_not_sent() {
+    fn the_residue_is_the_unsent_length() {
         let reply = packets(&mut storage(), &command(64, true, &[0x12]), "");
         assert_eq!(reply[1][8..12], 28u32.to_le_bytes());
     }

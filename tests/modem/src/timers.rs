@@ -1,13 +1,13 @@
-//! What happens later, by a clock that a test can replace.
+//! Timers, with a clock that a test can replace.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Tells the time: `Instant::now`, or a test's own clock.
+/// A clock: `Instant::now`, or the clock of a test.
 pub type Clock = fn() -> Instant;
 
-/// Actions in the order of the times at which they are due, those of the same time in the order in which they were set.
+/// Actions in the order of their due times. Actions with the same time are in the order in which they were set.
 pub(crate) struct Timers<Action> {
     clock: Clock,
     actions: BTreeMap<(Instant, u64), Action>,
@@ -28,7 +28,7 @@ impl<Action> Timers<Action> {
         self.actions.clear();
     }
 
-    /// Takes one action whose time has come.
+    /// Takes one action that is due.
     pub(crate) fn pop_due(&mut self) -> Option<Action> {
         let (due, _) = *self.actions.first_key_value()?.0;
         (due <= (self.clock)()).then(|| self.actions.pop_first())?.map(|(_, action)| action)
@@ -43,7 +43,7 @@ impl<Action> Timers<Action> {
     }
 }
 
-/// A clock for tests: it stands still until the test moves it.
+/// A clock for tests. It stands still until the test advances it.
 #[cfg(test)]
 pub(crate) mod stopped {
     use super::{Duration, Instant};

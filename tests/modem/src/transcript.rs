@@ -1,4 +1,4 @@
-//! What the modem saw and did: a line an event, `SECONDS.MICROS KIND TEXT`.
+//! A record of what the modem saw and did: one line per event, `SECONDS.MICROS KIND TEXT`.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Longer transfers are cut here, with `+N` for the bytes not shown.
+/// Longer transfers are truncated to this length, with `+N` for the omitted bytes.
 const SHOWN: usize = 4096;
 
 pub struct Transcript {
@@ -32,7 +32,7 @@ impl Transcript {
             line.extend(text.chars().map(|c| if c.is_control() { '.' } else { c }));
         }
         line.push('\n');
-        // One write a line, so that readers never see half of one; a full disk is not the modem's fault.
+        // One write per line, so that readers never see half a line. A full disk must not stop the modem.
         let _ = file.write_all(line.as_bytes());
     }
 }
@@ -48,7 +48,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads hex with or without blanks between the bytes.
+/// Parses hex digits, with or without spaces between the bytes.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.chars().filter(|c| !c.is_whitespace()).map(|c| c as u8).collect();
     if digits.len() % 2 != 0 {

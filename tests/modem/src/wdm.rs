@@ -1,4 +1,4 @@
-//! An encapsulated command channel, and what can be wrong with its replies.
+//! A channel for encapsulated commands, and the faults of its replies.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,10 +17,10 @@ pub(crate) enum Protocol {
 
 pub(crate) struct Wdm {
     pub protocol: Protocol,
-    /// One entry is what one GET_ENCAPSULATED_RESPONSE returns.
+    /// One GET_ENCAPSULATED_RESPONSE returns one entry.
     pub responses: VecDeque<Vec<u8>>,
     pub dtr: bool,
-    /// Never answers, as some modems do after a wrong way into a configuration.
+    /// Never replies, as some modems do after a wrong change of the configuration.
     pub deaf: bool,
 }
 
@@ -29,7 +29,7 @@ impl Wdm {
         Wdm { protocol, responses: VecDeque::new(), dtr: false, deaf: false }
     }
 
-    /// Takes one message of the host; returns the reads that answer it, and how late they come.
+    /// Takes one message from the host. Returns the reads that answer it, and their delay.
     pub(crate) fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         modem.replies += 1;
         let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
@@ -59,7 +59,7 @@ impl Wdm {
         (modem.faults.millis("late", 0), self.with_faults(modem, replies))
     }
 
-    /// What the modem says by itself when its operating mode changes.
+    /// The unsolicited messages for a new operating mode.
     pub(crate) fn mode_changed(&self, modem: &Modem) -> Vec<Vec<u8>> {
         let reports = qmi::mode_reports(modem);
         match &self.protocol {
@@ -97,7 +97,7 @@ impl Wdm {
         }
         for mut reply in replies {
             if faults.has("garbage") {
-                // Looks like the beginning of a frame for two bytes, then no more.
+                // Looks like the beginning of a frame at first.
                 let garbage = [0x00, 0xff, 0x01, 0xfe, 0xca, 0x55, 0xaa];
                 match self.protocol {
                     Protocol::Qmi => reply.splice(..0, garbage).for_each(drop),
@@ -158,7 +158,7 @@ mod tests {
     const REPLY: &str = "01 12 00 80 00 00 01 05 27 00 07 00 02 04 00 00 00 00 00";
 
     #[test]
-    fn each_fault_is_on_the_wire() {
+    fn each_fault_is_visible_on_the_wire() {
         let reply = from_hex(REPLY).unwrap();
         assert_eq!(reads("late=0"), std::slice::from_ref(&reply));
         assert!(reads("mute").is_empty());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_can_befall_one_reply_alone() {
+    fn a_fault_can_affect_a_single_reply() {
         let mut modem = Modem::of(&models::row("mc7710").unwrap().model());
         modem.faults.set("duplicate").unwrap();
         modem.faults.set("at-reply=2").unwrap();

@@ -1,8 +1,8 @@
-//! The RPC port of an XMM7360: the FCC lock, and the messages that come in between.
+//! The RPC port of an XMM7360: the FCC lock, and unsolicited messages in between.
 //!
-//! A frame is its length (little-endian), then integers (02 04 and four bytes, big-endian): the length again, the code; then
-//! the TID without a type; then the integers of the body. Each request is acknowledged, and answered later with the code
-//! after its own.
+//! A frame is its length (little-endian), then integers (02 04 and four bytes, big-endian): the length again, and the
+//! code. Then follow the TID without a type, and the integers of the body. Each request is acknowledged, and answered
+//! later with the code after its own.
 
 use crate::challenge::Order;
 use crate::radio::{Lock, Modem};
@@ -20,7 +20,7 @@ fn frame(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
     [&length.to_le_bytes(), &integer(length)[..], &integer(code), &tid.to_be_bytes(), &body].concat()
 }
 
-/// Code, TID and the integers of a request's body.
+/// Parses code, TID and the integers of a request's body.
 fn parse(bytes: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
     let big = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).ok();
     let integer = |at: usize| match bytes.get(at..at + 6) {
@@ -33,7 +33,7 @@ fn parse(bytes: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
     is_whole.then_some((integer(10)?, big(bytes.get(16..20)?)?, integers))
 }
 
-/// Takes a frame of the host; returns the reads that answer it.
+/// Takes a frame from the host. Returns the reads that answer it.
 pub(crate) fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
     let name = |code| match code {
         QUERY => "FCC lock query",
@@ -64,7 +64,7 @@ pub(crate) fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
     vec![frame(ACKNOWLEDGED + 1, tid, &[tid]), answer]
 }
 
-/// What the modem sends of its own accord.
+/// An unsolicited message from the modem.
 pub(crate) fn own_message() -> Vec<u8> {
     frame(0x5e, 3, &[1, 2])
 }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_takes_only_the_right_response() {
+    fn the_lock_accepts_only_the_right_response() {
         let mut model = models::row("em7455").unwrap().model();
         model.lock = Lock::Xmm;
         let mut modem = Modem::of(&model);
@@ -93,11 +93,11 @@ mod tests {
         ask(&mut modem, &request("0190", "020400000000"));
         ask(&mut modem, &request("0190", "020400000000"));
         ask(&mut modem, &request("0190", "020400000000"));
-        // Of the vectors, for 0x12345678.
+        // From the test vectors, for 0x12345678.
         assert_eq!(ask(&mut modem, &request("0192", "0204401cf881")), format!("{tid}020400000001"));
         assert_eq!(ask(&mut modem, query), format!("{tid}020400000001020400000001"));
         assert!(!modem.locked);
-        // Another request, and half of one.
+        // Another request, and a truncated request.
         assert_eq!(ask(&mut modem, &request("0042", "020400000000")), "");
         assert!(answer(&mut modem, &from_hex(query).unwrap()[..20]).is_empty());
     }

@@ -1,4 +1,4 @@
-//! The control socket: what a test asks of a running modem.
+//! The control socket: commands from a test to a running modem.
 
 use super::{Device, Function};
 use crate::models::parse_id;
@@ -49,7 +49,7 @@ impl Device {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let number = || value.parse::<u64>().map_err(|_| format!("{value} is no number"));
+        let number = || value.parse::<u64>().map_err(|_| format!("{value} is not a number"));
         match key {
             "unlocked" => self.unlocked = value == "true",
             "transfers" => self.transfers = number()?,

@@ -1,4 +1,4 @@
-//! Endpoint 0: standard requests, install mode's vendor requests, and those of the classes.
+//! Endpoint 0: standard requests, vendor requests of install mode, and class requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Device {
         }
     }
 
-    /// Whether requests to QMI and MBIM ports stay with the host now.
+    /// Whether requests to QMI and MBIM ports get NAK now.
     fn is_naking(&mut self) -> bool {
         if !self.modem.faults.has("naks") {
             return false;
@@ -99,7 +99,7 @@ impl Device {
             (0, 1 | 3, None) => Answer::Done,
             (0xc0, 0x0a, None) if self.active.installs() => self.swoc_info(),
             (0x21 | 0xa1, _, None) => self.class_request(urb, index),
-            // The sierra driver's power state, the qmi_wwan driver's and others' harmless vendor writes.
+            // The power state of the sierra driver, and harmless vendor writes of qmi_wwan and other drivers.
             (0x40, 0, None) if !self.active.installs() => Answer::Done,
             _ => Answer::Stall,
         }
@@ -235,7 +235,7 @@ impl Device {
                 wdm.dtr = low & 1 != 0;
                 Answer::Done
             }
-            // Line state and coding of a serial port, break.
+            // Line state, line coding and break of a serial port.
             (0x21, 0x20 | 0x22 | 0x23, Some(Function::At(_) | Function::Silent)) => Answer::Done,
             (0xa1, 0x21, _) => Answer::Data(vec![0x00, 0xc2, 0x01, 0x00, 0, 0, 8]),
             // GET_MAX_LUN, BULK_ONLY_RESET
@@ -244,13 +244,13 @@ impl Device {
                 *storage = Storage::new(self.active.scsi.clone());
                 Answer::Done
             }
-            // GET_NTB_PARAMETERS, and what else the NCM part of cdc_mbim reads and sets.
+            // GET_NTB_PARAMETERS, and the other requests of the NCM part of cdc_mbim.
             (0xa1, 0x80, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Data(NTB_PARAMETERS.to_vec()),
             (0xa1, 0x83 | 0x87, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Data(vec![0, 0]),
             (0xa1, 0x85, Some(Function::Wdm(_) | Function::Network(_))) => {
                 Answer::Data(16384u32.to_le_bytes().to_vec())
             }
-            // SET_ETHERNET_PACKET_FILTER of CDC Ethernet (0x43) as well.
+            // Includes SET_ETHERNET_PACKET_FILTER (0x43) of CDC Ethernet.
             (0x21, 0x43 | 0x84 | 0x86 | 0x88 | 0x8a, Some(Function::Wdm(_) | Function::Network(_))) => Answer::Done,
             // RESET_FUNCTION
             (0x21, 0x05, Some(Function::Wdm(_))) => Answer::Done,
@@ -258,7 +258,7 @@ impl Device {
         }
     }
 
-    /// Makes a response readable and tells the host so.
+    /// Makes a response readable and notifies the host.
     pub(super) fn respond(&mut self, interface: u8, data: Vec<u8>) {
         let Some(Function::Wdm(wdm)) = self.functions.get_mut(&interface) else { return };
         wdm.responses.push_back(data);
@@ -270,7 +270,7 @@ impl Device {
     }
 }
 
-/// NTBs of 16 KiB both ways, 16-bit format, no alignment wishes.
+/// NTBs of 16 KiB in both directions, 16-bit format, no alignment.
 const NTB_PARAMETERS: [u8; 28] =
     [28, 0, 1, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0, 0x40, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0];
 
@@ -288,7 +288,7 @@ mod tests {
 
     const QMI_INTERFACE: u8 = 8;
 
-    /// A configured modem on a wire, and the host's end of it.
+    /// A configured modem, and the host's end of its link.
     fn plugged(fault: &str) -> (Device, UnixStream) {
         let model = models::row("em7455-qmi").unwrap().model();
         let mut modem = Modem::of(&model);
@@ -313,7 +313,7 @@ mod tests {
         device.control(Submit { seqnum, endpoint: 0, setup, length: 4096, data: Vec::new() });
     }
 
-    /// Sequence number and status of what has been completed since.
+    /// Sequence number and status of the URBs that were completed since the last call.
     fn completed(host: &mut UnixStream) -> Vec<(u32, i32)> {
         let mut list = Vec::new();
         let mut header = [0; 48];
@@ -329,12 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn requests_stay_with_the_host_until_the_time_is_up() {
+    fn requests_get_nak_until_the_time_is_up() {
         let (mut device, mut host) = plugged("naks=40");
         send(&mut device, 1);
         send(&mut device, 3);
         assert_eq!(completed(&mut host), []);
-        // The host takes the first one back.
+        // The host unlinks the first one.
         device.on_link(|link| link.unlink(5, 1));
         assert_eq!(completed(&mut host), [(5, -104)]);
         stopped::advance(Duration::from_millis(39_999));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_and_a_response_can_break() {
+    fn a_request_and_a_response_can_fail() {
         let (mut device, mut host) = plugged("write-error=1");
         send(&mut device, 1);
         send(&mut device, 3);
