@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use vhci::{Command, Submit};
 
 const DEVICE: [u8; 18] = [18, 1, 0x00, 0x02, 0, 0, 0, 64, 0x09, 0x12, 0x01, 0x00, 0x00, 0x01, 0, 0, 0, 1];
-/// A configuration, and its one interface without endpoints.
+/// One configuration with one interface and no endpoints.
 const CONFIGURATION: [u8; 18] = [9, 2, 18, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 0, 0xff, 0xff, 0xff, 0];
 
-/// What the device answers on endpoint 0; `None` is a stall.
+/// The reply on endpoint 0. `None` is a STALL.
 fn answer(urb: &Submit) -> Option<&'static [u8]> {
     let [request_type, request, _, kind, ..] = urb.setup;
     match (request_type, request, kind) {

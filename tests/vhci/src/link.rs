@@ -1,4 +1,4 @@
-//! The wire of one plugged device: URBs that wait for data, data that waits for URBs.
+//! The link of one plugged device: URBs that wait for data, and data that waits for URBs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
@@ -7,43 +7,43 @@ use std::os::unix::net::UnixStream;
 
 use crate::usbip::{self, ECONNRESET, EPIPE, EPROTO};
 
-/// Completes a device's URBs. Endpoints are addresses with the direction in bit 7, as in an endpoint descriptor. A URB is
-/// known by its `seqnum`.
+/// Completes a device's URBs. Endpoints are addresses with the direction in bit 7, as in an endpoint descriptor. The
+/// `seqnum` identifies a URB.
 pub struct Link {
     stream: UnixStream,
-    /// By endpoint: seqnum and room of each URB that is not completed yet.
+    /// For each endpoint, `seqnum` and buffer length of each pending URB.
     pending: BTreeMap<u8, VecDeque<(u32, usize)>>,
     outbox: BTreeMap<u8, VecDeque<Vec<u8>>>,
     halted: BTreeSet<u8>,
 }
 
 impl Link {
-    /// A link on a wire of one's own, without a host controller, for tests.
+    /// A link on any socket, without a host controller, for tests.
     pub fn new(stream: UnixStream) -> Link {
         Link { stream, pending: BTreeMap::new(), outbox: BTreeMap::new(), halted: BTreeSet::new() }
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        // A broken wire shows at the reading end.
+        // The reader of the socket notices a broken connection.
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Completes a URB: `actual` bytes went over, `data` are those of an IN transfer.
+    /// Completes a URB. `actual` is the number of bytes transferred, and `data` has the bytes of an IN transfer.
     pub fn done(&mut self, seqnum: u32, actual: usize, data: &[u8]) {
         self.send(&usbip::ret_submit(seqnum, 0, actual, data));
     }
 
-    /// Completes a URB with a stall.
+    /// Completes a URB with a STALL.
     pub fn stall(&mut self, seqnum: u32) {
         self.send(&usbip::ret_submit(seqnum, EPIPE, 0, &[]));
     }
 
-    /// A transfer that broke on the bus.
+    /// Completes a URB with an error on the bus.
     pub fn fail(&mut self, seqnum: u32) {
         self.send(&usbip::ret_submit(seqnum, EPROTO, 0, &[]));
     }
 
-    /// Takes a URB that waits out of the queue; `false` if the host has taken it back.
+    /// Removes a pending URB from the queue. Returns `false` if the host has unlinked it.
     pub fn resume(&mut self, endpoint: u8, seqnum: u32) -> bool {
         let Some(urbs) = self.pending.get_mut(&endpoint) else { return false };
         let before = urbs.len();
@@ -51,12 +51,12 @@ impl Link {
         urbs.len() < before
     }
 
-    /// Keeps a URB with room for `length` bytes until there is data for it.
+    /// Keeps a URB with a buffer of `length` bytes pending until there is data for it.
     pub fn wait(&mut self, endpoint: u8, seqnum: u32, length: usize) {
         self.pending.entry(endpoint).or_default().push_back((seqnum, length));
     }
 
-    /// Gives the URB `victim` back, as [`Command::Unlink`](crate::Command::Unlink) asks.
+    /// Unlinks the URB `victim`, as [`Command::Unlink`](crate::Command::Unlink) requests.
     pub fn unlink(&mut self, seqnum: u32, victim: u32) {
         let mut found = false;
         for urbs in self.pending.values_mut() {
@@ -67,12 +67,12 @@ impl Link {
         self.send(&usbip::ret_unlink(seqnum, if found { ECONNRESET } else { 0 }));
     }
 
-    /// Adds data that an IN endpoint has to say.
+    /// Queues data for an IN endpoint.
     pub fn queue(&mut self, endpoint: u8, data: Vec<u8>) {
         self.outbox.entry(endpoint).or_default().push_back(data);
     }
 
-    /// The next URB of the endpoint that there is data for, with as much of it as the URB takes.
+    /// The next URB of the endpoint for which there is data, with as much data as fits into its buffer.
     pub fn ready(&mut self, endpoint: u8) -> Option<(u32, Vec<u8>)> {
         let urbs = self.pending.get_mut(&endpoint)?;
         let packets = self.outbox.get_mut(&endpoint)?;
@@ -85,7 +85,7 @@ impl Link {
         Some((seqnum, packet))
     }
 
-    /// Stalls the endpoint until its halt is cleared; what it had to say is lost.
+    /// Halts the endpoint: its URBs get a STALL until the halt is cleared. Its queued data is lost.
     pub fn halt(&mut self, endpoint: u8) {
         self.halted.insert(endpoint);
         self.outbox.remove(&endpoint);
@@ -102,13 +102,13 @@ impl Link {
         self.halted.remove(&endpoint);
     }
 
-    /// A new configuration begins with silent endpoints.
+    /// Clears halts and queued data, for a new configuration.
     pub fn configured(&mut self) {
         self.outbox.clear();
         self.halted.clear();
     }
 
-    /// Takes the device off the bus.
+    /// Removes the device from the bus.
     pub fn unplug(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn data_waits_for_urbs_and_is_cut_to_their_room() {
+    fn data_waits_for_urbs_and_is_split_to_fit_them() {
         let (mut link, _kernel) = link();
         link.queue(0x81, vec![1, 2, 3]);
         assert_eq!(link.ready(0x81), None);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn unlink_tells_pending_from_done() {
+    fn unlink_distinguishes_pending_and_completed_urbs() {
         let (mut link, mut kernel) = link();
         link.wait(0x81, 5, 2);
         link.unlink(7, 5);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_halted_endpoint_stalls_what_waits() {
+    fn a_halted_endpoint_stalls_pending_urbs() {
         let (mut link, mut kernel) = link();
         link.wait(0x81, 5, 2);
         link.halt(0x81);

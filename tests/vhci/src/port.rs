@@ -1,4 +1,4 @@
-//! The controller's ports, and the socket behind each.
+//! The controller's ports, and the socket for each port.
 
 use std::fs;
 use std::io;
@@ -13,8 +13,8 @@ use crate::usbip::{self, Command};
 
 const VHCI: &str = "/sys/devices/platform/vhci_hcd";
 const SPEED_HIGH: u8 = 3;
-/// How long a port may take to be free again after its socket was shut down. A transfer that was under way then
-/// does not end before its own time-out: vhci_hcd does not tell the driver that waits for it.
+/// How long a port may take to become free after its socket was shut down. A transfer that was pending at that time
+/// ends only with its own time-out: vhci_hcd does not notify the driver that waits for it.
 const DETACH: Duration = Duration::from_secs(30);
 
 /// A row of `status`.
@@ -25,7 +25,7 @@ struct Port {
     free: bool,
 }
 
-/// Reads `hub port sta spd dev sockfd local_busid` rows; `sta` 004 is a port without device.
+/// Parses rows of the form `hub port sta spd dev sockfd local_busid`. A `sta` of 004 is a port without a device.
 fn parse_status(text: &str) -> Vec<Port> {
     let row = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -45,7 +45,8 @@ fn controllers() -> io::Result<Vec<Vec<Port>>> {
     Ok(controllers)
 }
 
-/// Where sysfs keeps the device on a high-speed port: port n of the controller is port n + 1 of its 480 Mbit/s root hub.
+/// The sysfs path of the device on a high-speed port. Port n of the controller is port n + 1 of its 480 Mbit/s root
+/// hub.
 fn device_on(port: u32) -> io::Result<Option<PathBuf>> {
     for (index, ports) in controllers()?.iter().enumerate() {
         let Some(place) = ports.iter().filter(|p| p.high_speed).position(|p| p.number == port) else { continue };
@@ -61,8 +62,8 @@ fn device_on(port: u32) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether the port is free, and the kernel has let go of the device that was there. Without the latter it
-/// would take a device that comes back quickly for the one that it knows, configured and all.
+/// Whether the port is free, and the kernel has released the device that was on it. Before the release, the kernel
+/// would take a device that returns quickly for the old one, and assume that it is configured.
 fn is_free(port: u32) -> io::Result<bool> {
     let free = controllers()?.iter().flatten().any(|p| p.number == port && p.free);
     Ok(free && !device_on(port)?.is_some_and(|path| path.exists()))
@@ -76,7 +77,7 @@ fn attach_to(port: u32) -> io::Result<UnixStream> {
     Ok(ours)
 }
 
-/// A free port, or `port` once it is free, and our end of the wire.
+/// Attaches to `port` once it is free, or to any free port. Returns the port and this end of the socket.
 fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
     if !Path::new(&format!("{VHCI}.0")).exists() {
         return Err(io::Error::other("no vhci_hcd here (modprobe vhci-hcd)"));
@@ -91,7 +92,7 @@ fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
         }
         return Ok((port, attach_to(port)?));
     }
-    // Another device may take the port between the look and the write: then the next one.
+    // Another device may take the port between the check and the write. The next port is tried then.
     for port in controllers()?.iter().flatten().filter(|p| p.high_speed && p.free) {
         if let Ok(stream) = attach_to(port.number) {
             return Ok((port.number, stream));
@@ -103,8 +104,8 @@ fn attach(port: Option<u32>) -> io::Result<(u32, UnixStream)> {
 /// Plugs a high-speed device into `port` of `vhci_hcd`, or into the first free one. Returns the port and the link that
 /// completes URBs and unplugs the device.
 ///
-/// A thread calls `serve` with each command of the host, and with `None` when the device has left the bus. It ends then,
-/// or when `serve` returns `false`.
+/// A thread calls `serve` with each command of the host, and with `None` when the device has left the bus. The thread
+/// ends after that, or when `serve` returns `false`.
 ///
 /// # Errors
 /// `vhci_hcd` is not loaded, its ports cannot be read or written, or no port becomes free within 30 s.
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_kernels_table() {
+    fn the_kernels_table_is_parsed() {
         let text = "hub port sta spd dev      sockfd local_busid\n\
                     hs  0000 006 003 00010002 000003 1-1\n\
                     hs  0001 004 000 00000000 000000 0-0\n\

@@ -1,5 +1,5 @@
-//! USB/IP as `vhci_hcd` speaks it: 48-byte headers, big-endian, data behind them
-//! (Documentation/usb/usbip_protocol.rst). Isochronous transfers are not supported.
+//! USB/IP as `vhci_hcd` speaks it: 48-byte big-endian headers, followed by data (Documentation/usb/usbip_protocol.rst).
+//! Isochronous transfers are not supported.
 
 use std::io::{self, Read};
 
@@ -9,18 +9,18 @@ const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
 
 const HEADER: usize = 48;
-/// A URB's buffer of more than this is a broken stream, not a transfer.
+/// A longer buffer of a URB means a broken stream.
 const MAX_TRANSFER: usize = 1 << 24;
 
 pub(crate) const EPIPE: i32 = -32;
 pub(crate) const EPROTO: i32 = -71;
 pub(crate) const ECONNRESET: i32 = -104;
 
-/// What the host controller asks.
+/// A command from the host controller.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Submit(Submit),
-    /// Takes back the URB `victim`.
+    /// Cancels the URB `victim`.
     Unlink {
         seqnum: u32,
         victim: u32,
@@ -30,13 +30,13 @@ pub enum Command {
 /// One URB.
 #[derive(Debug, PartialEq)]
 pub struct Submit {
-    /// Names the URB in its completion.
+    /// Identifies the URB in its completion.
     pub seqnum: u32,
     /// Address with the direction in bit 7, as in an endpoint descriptor.
     pub endpoint: u8,
     /// The setup packet of a control transfer; zeros otherwise.
     pub setup: [u8; 8],
-    /// Room (IN) or size (OUT) in bytes.
+    /// The size of the buffer (IN) or of the data (OUT), in bytes.
     pub length: usize,
     /// Empty for IN.
     pub data: Vec<u8>,
@@ -46,7 +46,7 @@ fn be32(header: &[u8; HEADER], at: usize) -> u32 {
     u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
-/// Reads the next command; an error means that the host controller has let go.
+/// Reads the next command. An error means that the host controller has closed the connection.
 pub(crate) fn read(stream: &mut impl Read) -> io::Result<Command> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header)?;
@@ -79,14 +79,14 @@ fn header(command: u32, seqnum: u32, status: i32, actual: usize) -> Vec<u8> {
     bytes
 }
 
-/// Completes a URB: `actual` bytes went over, `data` are those of an IN transfer.
+/// Completes a URB. `actual` is the number of bytes transferred, and `data` has the bytes of an IN transfer.
 pub(crate) fn ret_submit(seqnum: u32, status: i32, actual: usize, data: &[u8]) -> Vec<u8> {
     let mut bytes = header(RET_SUBMIT, seqnum, status, actual);
     bytes.extend_from_slice(data);
     bytes
 }
 
-/// Answers an unlink: `ECONNRESET` if the URB was still ours, 0 if it had been completed.
+/// Answers an unlink: `ECONNRESET` if the URB was still pending, 0 if it had been completed.
 pub(crate) fn ret_unlink(seqnum: u32, status: i32) -> Vec<u8> {
     header(RET_UNLINK, seqnum, status, 0)
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_sierra_switch() {
+    fn the_sierra_switch_is_parsed() {
         let mut wire = words(&[1, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
         wire.extend([0x40, 0x0b, 1, 0, 0, 0, 0, 0]);
         let command = read(&mut wire.as_slice()).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_stream_is_an_error() {
+    fn a_truncated_stream_is_an_error() {
         assert!(read(&mut &words(&[1, 7, 0])[..]).is_err());
         assert!(read(&mut &words(&[9, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])[..]).is_err());
     }
