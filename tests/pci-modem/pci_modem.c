@@ -2,11 +2,11 @@
 /*
  * PCI modems without hardware, for tests.
  *
- * The module has a few PCI host bridges, each in a domain of its own and with one root port. A process that opens
- * /dev/pci-modem gets one of them. It plugs a function into the root port and is the other end of the function's WWAN
- * ports. The function goes when the file is closed.
+ * The module has a few PCI host bridges, each with its own domain and one root port. A process that opens
+ * /dev/pci-modem gets one of them. It plugs a function into the root port and serves the function's WWAN ports. The
+ * function is removed when the file is closed.
  *
- * Each write is one record, and each read returns one: a byte that says what it is, the number of a port, and data.
+ * Each write is one record, and each read returns one: its kind (one byte), the number of a port, and data.
  * README.md lists the records.
  */
 #include <linux/if_arp.h>
@@ -39,13 +39,13 @@
 #define CLOSED		'C'
 #define REMOVED		'R'
 
-/* What follows PLUG and its port byte, little-endian. */
+/* The data of PLUG, after its port byte. Little-endian. */
 struct plug {
 	__le16 vendor, device, subsystem_vendor, subsystem_device;
 	u8 driver;	/* index of drivers[] */
-	u8 mhi;		/* the ports have a parent mhiN */
-	u8 net;		/* there is a network interface */
-	u8 ports;	/* so many of types follow */
+	u8 mhi;		/* whether the ports have a parent mhiN */
+	u8 net;		/* whether there is a network interface */
+	u8 ports;	/* number of types that follow */
 	u8 types[PORTS];	/* index of port_types[] */
 } __packed;
 
@@ -66,11 +66,11 @@ struct bed {
 	u8 config[CONFIG_SIZE];
 	struct plug plug;
 	bool present;		/* the function answers on the bus */
-	bool taken;		/* a process has it */
-	bool leaving;		/* no port can be opened any more */
+	bool taken;		/* a process owns the bridge */
+	bool leaving;		/* ports can no longer be opened */
 	bool net;
-	unsigned int block;	/* seconds that open takes */
-	int fail;		/* error that open ends with */
+	unsigned int block;	/* duration of an open, in seconds */
+	int fail;		/* error of an open, 0 for none */
 	struct mutex plugging;	/* one plug or unplug at a time */
 	struct mutex lock;	/* port->wwan */
 	struct device *mhi;
@@ -128,7 +128,7 @@ static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int s
 	return PCIBIOS_SUCCESSFUL;
 }
 
-/* What a write may change; everything else, base addresses and windows among it, is read-only. */
+/* The writable part of the configuration space. The rest is read-only, including base addresses and windows. */
 static bool is_writable(const u8 *config, int where)
 {
 	switch (where) {
@@ -170,7 +170,7 @@ static void put16(u8 *config, int where, u16 value)
 	config[where + 1] = value >> 8;
 }
 
-/* A root port with all its windows closed: each base is above its limit. */
+/* A root port with all windows closed: each base is above its limit. */
 static void describe_bridge(u8 *config)
 {
 	put16(config, PCI_VENDOR_ID, PCI_VENDOR_ID_INTEL);
@@ -191,13 +191,13 @@ static void describe_function(u8 *config, const struct plug *plug)
 	put16(config, PCI_DEVICE_ID, le16_to_cpu(plug->device));
 	put16(config, PCI_SUBSYSTEM_VENDOR_ID, le16_to_cpu(plug->subsystem_vendor));
 	put16(config, PCI_SUBSYSTEM_ID, le16_to_cpu(plug->subsystem_device));
-	/* A wireless controller for cellular networks; MHI modems say that they have no class. */
+	/* A wireless controller for cellular networks. MHI modems report no class. */
 	put16(config, PCI_CLASS_DEVICE, plug->mhi ? 0xff00 : 0x0d40);
 }
 
 /* Records. ------------------------------------------------------------------------------------------------- */
 
-/* Queues a record of this buffer, which is gone then. */
+/* Queues a record with the data of this buffer, and takes ownership of it. */
 static void queue(struct bed *bed, u8 kind, u8 port, struct sk_buff *skb)
 {
 	skb->cb[0] = kind;
@@ -235,7 +235,7 @@ static int port_start(struct wwan_port *wwan)
 	struct bed *bed = port->bed;
 	unsigned long limit = READ_ONCE(bed->block) * HZ;
 
-	/* As MHI does: no signal ends it. */
+	/* No signal ends the wait, as with MHI. */
 	if (limit)
 		wait_event_timeout(bed->openers, !READ_ONCE(bed->block) || READ_ONCE(bed->leaving), limit);
 	if (READ_ONCE(bed->leaving))
@@ -385,7 +385,7 @@ static int function_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return error;
 }
 
-/* Without ids: driver_override binds them. The real drivers of these names cannot register then. */
+/* The drivers have no IDs: driver_override binds them. The real drivers with these names cannot register. */
 static struct pci_driver drivers[] = {
 	{ .name = "mhi-pci-generic", .probe = function_probe, .remove = function_remove },
 	{ .name = "iosm", .probe = function_probe, .remove = function_remove },
@@ -408,7 +408,7 @@ static void unplug(struct bed *bed)
 {
 	struct pci_dev *pdev;
 
-	/* A port that is being opened holds up its removal. */
+	/* A pending open of a port would delay its removal. */
 	WRITE_ONCE(bed->leaving, true);
 	wake_up_all(&bed->openers);
 	mutex_lock(&bed->plugging);
@@ -454,7 +454,7 @@ static int plug(struct bed *bed, const u8 *data, size_t length)
 	return error;
 }
 
-/* The process's end. --------------------------------------------------------------------------------------- */
+/* The process's side. -------------------------------------------------------------------------------------- */
 
 static int control_open(struct inode *inode, struct file *file)
 {
@@ -510,7 +510,7 @@ static ssize_t control_read(struct file *file, char __user *buffer, size_t size,
 	return length;
 }
 
-/* What the modem sends to a port that nobody has open is lost. */
+/* A message to a port that no process has open is lost. */
 static int receive(struct bed *bed, u8 number, const u8 *data, size_t length)
 {
 	struct sk_buff *skb = alloc_skb(length, GFP_KERNEL);
