@@ -61,7 +61,7 @@ pub fn run(
     for (index, op) in ops.iter().enumerate() {
         // The remaining time is divided among the remaining operations, so that a time-out leaves time for the others.
         let left = u32::try_from(ops.len() - index).unwrap_or(u32::MAX).saturating_add(1);
-        let timeout = TRANSFER.min(deadline.remaining() / left).max(Duration::from_millis(1));
+        let share = deadline.at_most(deadline.remaining() / left);
         let done = match op {
             Op::SetConfiguration(value) => {
                 changed = configure(*value);
@@ -71,7 +71,7 @@ pub fn run(
                 thread::sleep(pause.0.min(deadline.remaining()));
                 Ok(())
             }
-            op => run.carry_out(op, timeout),
+            op => run.carry_out(op, share),
         };
         match done {
             Ok(()) => {}
@@ -99,12 +99,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn carry_out(&mut self, op: &Op, timeout: Duration) -> Result<(), UsbError> {
+    fn carry_out(&mut self, op: &Op, deadline: Deadline) -> Result<(), UsbError> {
         match op {
             Op::Detach => self.detach(),
             Op::Reset => self.usb.reset(),
             Op::Control(control) => {
-                let timeout = timeout.min(control.timeout.0);
+                let timeout = timeout(deadline).min(control.timeout.0);
                 let setup = control.setup(self.target.interface);
                 if control.is_in() {
                     let mut data = vec![0; control.length.into()];
@@ -115,21 +115,17 @@ impl Run<'_> {
             }
             Op::Bulk(message) => {
                 self.claim()?;
-                self.bulk(&message.0, timeout)
+                self.bulk(&message.0, deadline)
             }
             Op::InterruptOut(transfer) => {
                 self.claim()?;
-                self.usb.interrupt_out(transfer.endpoint, &transfer.data.0, timeout).map(drop)
+                self.usb.interrupt_out(transfer.endpoint, &transfer.data.0, timeout(deadline)).map(drop)
             }
             Op::InterruptIn(transfer) => {
                 self.claim()?;
                 let mut data = vec![0; transfer.length.into()];
-                let deadline = Deadline::after(timeout);
-                (0..transfer.times).try_for_each(|_| {
-                    // For libusb, a time-out of 0 means unlimited.
-                    let timeout = deadline.remaining().max(Duration::from_millis(1));
-                    self.usb.interrupt_in(transfer.endpoint, &mut data, timeout).map(drop)
-                })
+                (0..transfer.times)
+                    .try_for_each(|_| self.usb.interrupt_in(transfer.endpoint, &mut data, timeout(deadline)).map(drop))
             }
             Op::AlternateSetting(alternate) => {
                 self.claim()?;
@@ -158,10 +154,10 @@ impl Run<'_> {
     }
 
     /// Sends one message. After a CBW, also reads the data stage and the CSW.
-    fn bulk(&mut self, message: &[u8], timeout: Duration) -> Result<(), UsbError> {
+    fn bulk(&mut self, message: &[u8], deadline: Deadline) -> Result<(), UsbError> {
         let missing = UsbError::Other(rusb::Error::NotFound);
         let out = self.target.out.ok_or(missing)?;
-        match self.usb.bulk_out(out, message, timeout) {
+        match self.usb.bulk_out(out, message, timeout(deadline)) {
             // The reply shows whether the command failed.
             Err(UsbError::Stall) => self.usb.clear_halt(out)?,
             sent => drop(sent?),
@@ -174,7 +170,7 @@ impl Run<'_> {
         let to_host = message.get(12).is_some_and(|flags| flags & 0x80 != 0);
         if length > 0 && to_host {
             let mut data = vec![0; usize::try_from(length.min(DATA_LIMIT)).unwrap_or(CSW).max(CSW)];
-            match self.answer(r#in, &mut data, timeout) {
+            match self.answer(r#in, &mut data, deadline) {
                 // Many devices skip the data stage and send the CSW at once.
                 Ok(got) if data.get(..got).is_some_and(|data| data.len() == CSW && data.starts_with(CSW_SIGNATURE)) => {
                     return status(&data);
@@ -184,16 +180,16 @@ impl Run<'_> {
             }
         }
         let mut csw = [0; CSW];
-        self.answer(r#in, &mut csw, timeout)?;
+        self.answer(r#in, &mut csw, deadline)?;
         status(&csw)
     }
 
     /// Reads a reply. After a STALL, clears the halt and reads once more (Bulk-Only 1.0, figure 2).
-    fn answer(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
-        match self.usb.bulk_in(endpoint, data, timeout) {
+    fn answer(&mut self, endpoint: u8, data: &mut [u8], deadline: Deadline) -> Result<usize, UsbError> {
+        match self.usb.bulk_in(endpoint, data, timeout(deadline)) {
             Err(UsbError::Stall) => {
                 self.usb.clear_halt(endpoint)?;
-                self.usb.bulk_in(endpoint, data, timeout)
+                self.usb.bulk_in(endpoint, data, timeout(deadline))
             }
             answer => answer,
         }
@@ -224,6 +220,11 @@ impl Run<'_> {
     }
 }
 
+/// The time for one transfer. For libusb, a time-out of 0 means unlimited.
+fn timeout(deadline: Deadline) -> Duration {
+    deadline.remaining().clamp(Duration::from_millis(1), TRANSFER)
+}
+
 /// A CSW with a failed status does not mean a failed transfer: some devices switch and report a failure. The status is
 /// reported only if the device stays.
 fn status(csw: &[u8]) -> Result<(), UsbError> {
@@ -236,6 +237,7 @@ fn status(csw: &[u8]) -> Result<(), UsbError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock;
     use std::collections::VecDeque;
 
     /// Replies to transfers in turn, and records all actions.
@@ -243,7 +245,11 @@ mod tests {
     struct Script {
         answers: VecDeque<Result<Vec<u8>, UsbError>>,
         leaves: bool,
+        /// Each transfer takes all the time that it may.
+        slow: bool,
         seen: Vec<String>,
+        /// The time for the device to leave.
+        leaving: Duration,
     }
 
     impl Script {
@@ -252,8 +258,11 @@ mod tests {
             Ok(())
         }
 
-        fn answer(&mut self, what: String, data: &mut [u8]) -> Result<usize, UsbError> {
+        fn answer(&mut self, what: String, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
             self.seen.push(what);
+            if self.slow {
+                clock::wait(timeout);
+            }
             let answer = self.answers.pop_front().unwrap_or(Ok(Vec::new()))?;
             data[..answer.len()].copy_from_slice(&answer);
             Ok(answer.len())
@@ -265,7 +274,7 @@ mod tests {
     }
 
     impl Usb for Script {
-        fn control_out(&mut self, s: crate::usb::Setup, data: &[u8], _: Duration) -> Result<usize, UsbError> {
+        fn control_out(&mut self, s: crate::usb::Setup, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
             self.answer(
                 format!(
                     "control {:02x}{:02x} {:04x} {:04x} {}",
@@ -276,9 +285,10 @@ mod tests {
                     hex(data)
                 ),
                 &mut [],
+                timeout,
             )
         }
-        fn control_in(&mut self, s: crate::usb::Setup, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
+        fn control_in(&mut self, s: crate::usb::Setup, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
             self.answer(
                 format!(
                     "control {:02x}{:02x} {:04x} {:04x} in {}",
@@ -289,19 +299,20 @@ mod tests {
                     data.len()
                 ),
                 data,
+                timeout,
             )
         }
-        fn bulk_out(&mut self, endpoint: u8, data: &[u8], _: Duration) -> Result<usize, UsbError> {
-            self.answer(format!("out {endpoint:02x} {}", hex(data)), &mut [])
+        fn bulk_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("out {endpoint:02x} {}", hex(data)), &mut [], timeout)
         }
-        fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
-            self.answer(format!("in {endpoint:02x} {}", data.len()), data)
+        fn bulk_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("in {endpoint:02x} {}", data.len()), data, timeout)
         }
-        fn interrupt_out(&mut self, endpoint: u8, data: &[u8], _: Duration) -> Result<usize, UsbError> {
-            self.answer(format!("int-out {endpoint:02x} {}", hex(data)), &mut [])
+        fn interrupt_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("int-out {endpoint:02x} {}", hex(data)), &mut [], timeout)
         }
-        fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], _: Duration) -> Result<usize, UsbError> {
-            self.answer(format!("int-in {endpoint:02x} {}", data.len()), data)
+        fn interrupt_in(&mut self, endpoint: u8, data: &mut [u8], timeout: Duration) -> Result<usize, UsbError> {
+            self.answer(format!("int-in {endpoint:02x} {}", data.len()), data, timeout)
         }
         fn clear_halt(&mut self, endpoint: u8) -> Result<(), UsbError> {
             self.note(format!("clear {endpoint:02x}"))
@@ -325,18 +336,22 @@ mod tests {
         fn reset(&mut self) -> Result<(), UsbError> {
             self.note("reset".to_owned())
         }
-        fn wait_until_gone(&mut self, _: Deadline) -> bool {
+        fn wait_until_gone(&mut self, deadline: Deadline) -> bool {
+            self.leaving = deadline.remaining();
             self.leaves
         }
     }
 
     fn go(method: &str, answers: Vec<Result<Vec<u8>, UsbError>>, leaves: bool) -> (Reaction, Vec<String>) {
-        let mut script = Script { answers: answers.into(), leaves, seen: Vec::new() };
+        let mut script = Script { answers: answers.into(), leaves, ..Script::default() };
+        let reaction = run_on(&mut script, method, Deadline::after(TRANSFER));
+        (reaction, script.seen)
+    }
+
+    fn run_on(script: &mut Script, method: &str, deadline: Deadline) -> Reaction {
         let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
-        let reaction =
-            run(&mut script, &switch, &target, false, &mut |_| true, Duration::ZERO, Deadline::after(TRANSFER));
-        (reaction, script.seen)
+        run(script, &switch, &target, false, &mut |_| true, TRANSFER, deadline)
     }
 
     fn took_it() -> Reaction {
@@ -394,6 +409,18 @@ mod tests {
             let (reaction, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);
             assert_eq!(reaction, Reaction::Left);
             assert!(!seen.iter().any(|what| what.starts_with("attach")));
+        }
+    }
+
+    #[test]
+    fn slow_transfers_leave_time_for_the_device_to_leave() {
+        for method in ["sierra", "eject", "huawei-new"] {
+            let clock = clock::StoppedClock::stop();
+            let budget = Duration::from_millis(1500);
+            let mut script = Script { slow: true, ..Script::default() };
+            run_on(&mut script, method, Deadline::after(budget));
+            assert!(script.leaving >= budget / 6, "{method}: {:?}", script.leaving);
+            assert!(clock.elapsed() <= budget, "{method}: {:?}", clock.elapsed());
         }
     }
 }

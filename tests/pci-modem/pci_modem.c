@@ -234,14 +234,16 @@ static int port_start(struct wwan_port *wwan)
 	struct port *port = wwan_port_get_drvdata(wwan);
 	struct bed *bed = port->bed;
 	unsigned long limit = READ_ONCE(bed->block) * HZ;
+	int fail;
 
 	/* No signal ends the wait, as with MHI. */
 	if (limit)
 		wait_event_timeout(bed->openers, !READ_ONCE(bed->block) || READ_ONCE(bed->leaving), limit);
 	if (READ_ONCE(bed->leaving))
 		return -ENODEV;
-	if (READ_ONCE(bed->fail))
-		return -bed->fail;
+	fail = READ_ONCE(bed->fail);
+	if (fail)
+		return -fail;
 	mutex_lock(&bed->lock);
 	port->wwan = wwan;
 	mutex_unlock(&bed->lock);
