@@ -314,9 +314,9 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
         (&["1-1", "--reset"], 2, "VALUE"),
         (&["1-1", "--no-at-port"], 2, "VALUE"),
         (&["1-1", "--password", "A\""], 2, "letters and digits"),
-        (&["1-7"], 2, "there is no modem 1-7"),
+        (&["1-7"], 2, "no such device: 1-7"),
         (&["1-2", "mbim"], 1, "composition: failed: the composition of 1bbb:00ca is not known"),
-        (&["1-1", "mbim"], 1, "composition: failed: the modem has no port that can be asked"),
+        (&["1-1", "mbim"], 1, "composition: failed: the modem has no QMI, MBIM or AT port"),
         (&["1-1", "--json"], 1, "\"outcome\": \"failed\""),
     ] {
         let ended = root.run(&[&["composition"], arguments].concat());
@@ -327,7 +327,7 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
     let ended = root.run(&["composition", "1199:9071"]);
     assert_eq!(ended.code, 2);
     assert!(
-        ended.stderr.contains("1199:9071 is more than one modem: name the port, one of 1-1, 1-3"),
+        ended.stderr.contains("1199:9071 matches more than one modem: name one of the ports 1-1, 1-3"),
         "{}",
         ended.stderr
     );

@@ -21,7 +21,7 @@ pub struct DeviceId {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no device ID: write four hex digits, a colon, four hex digits, like \"1199:9071\", or \"pci:1eac:1001\" for PCI"
+    "{0:?} is not a device ID: write four hex digits, a colon, four hex digits, like \"1199:9071\", or \"pci:1eac:1001\" for PCI"
 )]
 pub struct NoDeviceId(pub String);
 

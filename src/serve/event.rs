@@ -15,7 +15,7 @@ pub enum EventError {
     Missing(&'static str),
     #[error("{0} is not valid UTF-8")]
     NotText(&'static str),
-    #[error("ACTION {0:?} is not an action of udev")]
+    #[error("ACTION {0:?} is not a udev action")]
     UnknownAction(String),
 }
 

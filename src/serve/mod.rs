@@ -206,13 +206,13 @@ fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said
             _ => {}
         }
     }
-    best.unwrap_or_else(|| Err("it has no port that can be asked".to_owned()))
+    best.unwrap_or_else(|| Err("no port that can be queried".to_owned()))
 }
 
 fn ask(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
-    let (port, protocol) = port.ok_or("it has no port that can be asked")?;
+    let (port, protocol) = port.ok_or("no port that can be queried")?;
     let opened = access::open(root, device, port, protocol, Sharing::Possible, deadline);
     let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
     fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())

@@ -80,9 +80,9 @@ pub(crate) enum Fault {
     Session(#[from] SessionError),
     #[error("the modem refused the password")]
     Password,
-    #[error("the modem knows none of the AT commands for it ({0})")]
+    #[error("the modem supports none of the AT commands for it ({0})")]
     NoCommand(String),
-    #[error("the modem has no port that can be asked: no QMI, no MBIM, and no AT port")]
+    #[error("the modem has no QMI, MBIM or AT port")]
     NoPort,
     #[error("{0}")]
     NotOpened(String),

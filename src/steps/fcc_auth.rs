@@ -84,7 +84,7 @@ pub fn run(
         }
         // The proxy has not opened the port yet, and may be unable to until the modem replies.
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
-            Outcome::Unfinished(Failure::new(format!("the proxy does not let us in: {error}"), APPLY))
+            Outcome::Unfinished(Failure::new(format!("the proxy refused the connection: {error}"), APPLY))
         }
         ended => ended.unwrap_or_else(outcome_of),
     }
@@ -206,7 +206,7 @@ fn still_locked() -> Outcome {
 fn after_unlock(looked: Result<Outcome, SessionError>) -> Result<Outcome, SessionError> {
     match looked {
         Err(SessionError::Link(LinkError::Gone | LinkError::Interrupted)) | Ok(_) => looked,
-        Err(error) => Ok(Outcome::Done(format!("unlocked; how the radio stands is not known: {error}"))),
+        Err(error) => Ok(Outcome::Done(format!("unlocked; the radio state is unknown: {error}"))),
     }
 }
 

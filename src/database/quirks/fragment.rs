@@ -764,8 +764,8 @@ mod tests {
     #[test]
     fn an_error_has_its_location() {
         for (entry, location, message) in [
-            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "no device ID"),
-            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "no device ID"),
+            ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "not a device ID"),
+            ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "not a device ID"),
             ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "from 1 to 255, got 0"),
@@ -805,9 +805,9 @@ mod tests {
                 "at least one string",
             ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
-            ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "no device ID"),
+            ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "not a device ID"),
             ("id = [{ id = \"1199:9071\", nam = 1 }]\nname = \"A\"\nsteps = []", "1:27", "unknown field `nam`"),
-            ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "no device ID"),
+            ("id = { id = \"1199:9071\", becomes = [\"1\"] }\nname = \"A\"\nsteps = []", "1:37", "not a device ID"),
             ("id = \"1199:9071\"\nname = \"A\"\nseen = \"x\"\nsteps = []", "3:8", "unknown variant `x`"),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nnew-id = { module = \"x;reboot\", driver = \"option1\", interface-class = 0xff }\nsteps = []",

@@ -23,13 +23,13 @@ const SUBCLASS_MBIM: u8 = 0x0e;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("a descriptor at byte {at} says that it is {length} bytes long, and {left} are left")]
+    #[error("the descriptor at byte {at} has a bLength of {length}, but only {left} bytes are left")]
     Length { at: usize, length: usize, left: usize },
     #[error("the descriptor of type {kind} at byte {at} is {length} bytes long, too short for its kind")]
     Short { at: usize, kind: u8, length: usize },
-    #[error("the descriptor of type {kind} at byte {at} stands outside of what it would belong to")]
+    #[error("the descriptor of type {kind} at byte {at} is outside of the descriptor that must contain it")]
     Stray { at: usize, kind: u8 },
-    #[error("there is no device descriptor at the beginning")]
+    #[error("no device descriptor at the start")]
     NoDevice,
 }
 

@@ -34,7 +34,7 @@ const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("DEVPATH {0:?} is no device: it must lie below /devices, without \"..\" (who called the hook by hand?)")]
+    #[error("DEVPATH {0:?} is not the path of a device: it must start with /devices and must not contain \"..\"")]
     BadPath(String),
     #[error("DEVPATH {0:?} names neither a USB or PCI device nor anything on one")]
     NoDevice(String),
@@ -42,18 +42,18 @@ pub enum DeviceError {
     Gone { port: String },
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} says {text:?}, which is not what the kernel writes there")]
+    #[error("unexpected contents of {path}: {text:?}")]
     Unparsable { path: PathBuf, text: String },
     #[error("the descriptors in {path} are malformed: {source}")]
     Descriptors { path: PathBuf, source: Malformed },
     #[error(
-        "{0:?} is no device: write a port (1-1.2, 0000:08:00.0), an ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, \
+        "{0:?} is not a device: write a port (1-1.2, 0000:08:00.0), an ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, \
          /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD"
     )]
     NoSuchForm(String),
-    #[error("there is no modem {0} here; `wwan-quirks status` lists those that are")]
+    #[error("no such device: {0} (`wwan-quirks status` lists the modems)")]
     NotFound(String),
-    #[error("{name} is more than one modem: name the port, one of {}", .ports.join(", "))]
+    #[error("{name} matches more than one modem: name one of the ports {}", .ports.join(", "))]
     Ambiguous { name: String, ports: Vec<String> },
 }
 

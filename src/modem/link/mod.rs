@@ -85,7 +85,7 @@ pub enum LinkError {
     #[error("stopped by a signal")]
     Interrupted,
     /// Bytes from the modem are lost. The next bytes may begin in the middle of a message.
-    #[error("bytes from the modem are lost")]
+    #[error("bytes from the modem were lost")]
     Overrun,
     #[error("a message of {length} bytes is longer than the {longest} bytes that the port takes")]
     TooLong { length: usize, longest: usize },

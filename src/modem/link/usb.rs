@@ -25,7 +25,7 @@ pub enum UsbError {
     #[error("the modem refused the transfer (STALL)")]
     Stall,
     /// The status in the CSW.
-    #[error("the modem says that the command failed")]
+    #[error("the modem reported that the command failed")]
     Refused,
     #[error("the modem did not answer in time")]
     TimedOut,

@@ -506,11 +506,11 @@ mod tests {
         };
         assert_eq!(with(4, 0), "message length is 0x0");
         assert_eq!(with(4, 11), "message length is 0xb");
-        assert_eq!(with(4, 12), "fragments in total needs 4 bytes, 0 are there");
-        assert_eq!(with(4, u32::MAX), "message needs 4294967283 bytes, 56 are there");
+        assert_eq!(with(4, 12), "truncated fragments in total: 4 bytes needed, 0 left");
+        assert_eq!(with(4, u32::MAX), "truncated message: 4294967283 bytes needed, 56 left");
         assert_eq!(with(12, 2), "fragments in total is 0x2");
-        assert_eq!(with(44, 21), "buffer needs 21 bytes, 20 are there");
-        assert_eq!(with(44, u32::MAX), "buffer needs 4294967295 bytes, 20 are there");
+        assert_eq!(with(44, 21), "truncated buffer: 21 bytes needed, 20 left");
+        assert_eq!(with(44, u32::MAX), "truncated buffer: 4294967295 bytes needed, 20 left");
     }
 
     #[test]

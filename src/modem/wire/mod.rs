@@ -13,7 +13,7 @@ pub mod xmm;
 /// Why bytes are not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("{field} needs {needed} bytes, {had} are there")]
+    #[error("truncated {field}: {needed} bytes needed, {had} left")]
     Short { field: &'static str, needed: usize, had: usize },
     #[error("{field} is {value:#x}")]
     Value { field: &'static str, value: u32 },

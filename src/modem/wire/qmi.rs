@@ -626,7 +626,7 @@ mod tests {
         }
         assert_eq!(
             Message::parse(&hex(LOW_POWER)[..10]).unwrap_err().to_string(),
-            "QMUX frame needs 21 bytes, 7 are there"
+            "truncated QMUX frame: 21 bytes needed, 7 left"
         );
     }
 
@@ -638,12 +638,12 @@ mod tests {
             bytes[at..at + 2].copy_from_slice(&value);
             Message::parse(&bytes).map(|_| ()).unwrap_err().to_string()
         };
-        assert_eq!(with(1, [0, 0]), "QMUX flags needs 1 bytes, 0 are there");
-        assert_eq!(with(1, [5, 0]), "SDU flags needs 1 bytes, 0 are there");
-        assert_eq!(with(1, [0xff, 0xff]), "QMUX frame needs 65533 bytes, 21 are there");
-        assert_eq!(with(11, [0xff, 0xff]), "TLVs needs 65535 bytes, 11 are there");
-        assert_eq!(with(11, [0x0a, 0]), "TLV value needs 1 bytes, 0 are there");
-        assert_eq!(with(14, [0xff, 0xff]), "TLV value needs 65535 bytes, 8 are there");
+        assert_eq!(with(1, [0, 0]), "truncated QMUX flags: 1 bytes needed, 0 left");
+        assert_eq!(with(1, [5, 0]), "truncated SDU flags: 1 bytes needed, 0 left");
+        assert_eq!(with(1, [0xff, 0xff]), "truncated QMUX frame: 65533 bytes needed, 21 left");
+        assert_eq!(with(11, [0xff, 0xff]), "truncated TLVs: 65535 bytes needed, 11 left");
+        assert_eq!(with(11, [0x0a, 0]), "truncated TLV value: 1 bytes needed, 0 left");
+        assert_eq!(with(14, [0xff, 0xff]), "truncated TLV value: 65535 bytes needed, 8 left");
         assert_eq!(with(0, [0x02, 0x17]), "QMUX marker is 0x2");
     }
 
