@@ -1,10 +1,10 @@
-//! wwan-quirks makes a WWAN modem on USB or PCI work by the time it is plugged in: out of install mode, in the right USB
-//! configuration, with its radio unlocked.
+//! wwan-quirks makes WWAN modems on USB and PCI work when they are plugged in: it takes them out of install mode, sets
+//! the USB configuration, and unlocks the radio.
 //!
 //! One event comes in, one result goes out:
 //!
 //! ```text
-//! event ──> match ──> snapshot ──> plan ──> execute ──> report
+//! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 
 pub mod bus;

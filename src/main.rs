@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use wwan_quirks::verbs::{self, fcc_unlock};
 
 fn main() -> ExitCode {
-    // udev's call needs no command line parser: building its description takes a tenth of a hook's time.
+    // The hook skips the command line parser, which would take a tenth of its run time.
     let exit = if env::args_os().skip(1).eq(["hook"]) {
         verbs::run_hook()
     } else if let Some(ports) = fcc_unlock::called_for(env::args_os()) {

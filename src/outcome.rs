@@ -1,11 +1,11 @@
-//! How a step ends: one vocabulary for the journal, the state file, JSON and the exit status.
+//! The results of a step. The journal, the state file, JSON and the exit status share one vocabulary.
 
 use std::fmt;
 
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-/// A step of a modem's trip from plug to online.
+/// A step on a modem's way from plugged in to online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepKind {
@@ -41,7 +41,7 @@ impl fmt::Display for StepKind {
 #[serde(rename_all = "kebab-case")]
 pub enum StepResult {
     Done,
-    /// The modem was already as the step wants it, or the step does not concern it.
+    /// The modem was already in the wanted state, or the step does not apply to it.
     #[serde(rename = "nothing")]
     Unchanged,
     /// The policy, or a program that uses the modem, keeps the step from running.
@@ -123,7 +123,7 @@ impl StepResult {
         }
     }
 
-    /// Whether the modem is as the step wants it.
+    /// Whether the modem is in the state that the step wants.
     pub fn is_success(self) -> bool {
         matches!(self, StepResult::Done | StepResult::Unchanged)
     }
@@ -153,11 +153,11 @@ impl fmt::Display for Failure {
 pub enum Outcome {
     /// The step did its work.
     Done(String),
-    /// The modem was already as it should be, or the step does not concern it.
+    /// The modem was already in the wanted state, or the step does not apply to it.
     Unchanged(String),
-    /// The modem has no lock of the kind that the step opens.
+    /// The modem has no lock of the kind that this step opens.
     NoLock(String),
-    /// The radio is unlocked now, and has not come online by itself.
+    /// The radio is unlocked now, but has not come online by itself.
     StillOff(String),
     /// The radio was unlocked before and is off: the user switched it off.
     SwitchedOff(String),

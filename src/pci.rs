@@ -1,16 +1,16 @@
-//! The vocabulary of PCI that USB does not have.
+//! PCI terms that have no equivalent on USB.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::bus::hex;
 
-/// The subsystem of a PCI device: the maker of the card and its model (`105b:e142`), or all cards of a maker (`105b:*`).
+/// The subsystem of a PCI device: vendor and model of the card (`105b:e142`), or all cards of a vendor (`105b:*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subsystem {
     #[doc(alias = "subsystem_vendor")]
     pub vendor: u16,
-    /// `None` for all cards of the maker.
+    /// `None` for all cards of the vendor.
     #[doc(alias = "subsystem_device")]
     pub device: Option<u16>,
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subsystem_is_one_card_or_all_of_a_maker() {
+    fn a_subsystem_is_one_card_or_all_cards_of_a_vendor() {
         let card: Subsystem = "105B:e142".parse().unwrap();
         let maker: Subsystem = "105b:*".parse().unwrap();
         assert_eq!([card.to_string(), maker.to_string()], ["105b:e142", "105b:*"]);

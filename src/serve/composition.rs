@@ -1,5 +1,5 @@
-//! The run of `composition`. What a modem can be given is known to the modem alone, so its plan is part of the
-//! conversation. The result is recorded like that of every step.
+//! The run of `composition`. Only the modem knows which compositions it supports, so the plan is part of the
+//! conversation. The result is recorded like that of every other step.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::serve::trigger::Trigger;
 use crate::serve::{Ended, StepReport, conclude};
 use crate::steps::composition::{self, Exchange, Request};
 
-/// How long a run that ends may wait for the lock of the port.
+/// How long a finished run waits for the lock of the port to record its result.
 const RECORDING: Duration = Duration::from_secs(10);
 
 /// One conversation with the modem.
 pub(crate) struct Conversed {
     pub device: Device,
-    /// The modem's name in the database, or its own.
+    /// The name in the database, or the modem's `product` string.
     pub name: String,
     /// `None` if it failed.
     pub exchange: Option<Exchange>,
@@ -32,7 +32,7 @@ pub(crate) struct Conversed {
     pub report: Option<StepReport>,
 }
 
-/// Shows the composition of `device`, or sets the one that is wanted. The errors did not keep it from that.
+/// Shows the composition of `device`, or sets the requested one. The returned errors did not stop the run.
 pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
     let (compositions, errors) = Compositions::load(root);
     let mut errors: Vec<Error> = errors.into_iter().map(Error::from).collect();

@@ -1,4 +1,4 @@
-//! What ends a verb early, and the program's exit status.
+//! The errors that end a verb early, and the exit status of the program.
 
 use std::error::Error as _;
 use std::io;
@@ -8,7 +8,7 @@ use crate::database::layers::FileError;
 use crate::modem::device::DeviceError;
 use crate::serve::event::EventError;
 
-/// The exit status of the program. udev logs a warning for every one but the first.
+/// The exit status of the program. udev logs a warning for every status except 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// Done, or nothing to do.
@@ -27,10 +27,10 @@ pub enum Error {
     Event(#[from] EventError),
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// In the installed database or policy.
+    /// An error in the installed database or policy.
     #[error(transparent)]
     Database(#[from] LoadError),
-    /// In a file that the command line names.
+    /// An error in a file named on the command line.
     #[error(transparent)]
     NamedFile(#[from] FileError),
     #[error("cannot write the output: {0}")]
@@ -56,7 +56,7 @@ impl Error {
         }
     }
 
-    /// Whether whoever reads the output has had enough of it.
+    /// Whether the reader of the output has closed the pipe.
     pub fn is_reader_gone(&self) -> bool {
         let kind = match self {
             Error::Output(error) => Some(error.kind()),
@@ -66,7 +66,7 @@ impl Error {
         kind == Some(io::ErrorKind::BrokenPipe)
     }
 
-    /// The error with all its causes, in a line.
+    /// The error and all its causes, in one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();

@@ -28,12 +28,12 @@ pub enum Scope {
     Port(String),
     /// All steps.
     All,
-    /// The unlock alone.
+    /// Only the unlock.
     Unlock,
 }
 
 impl Scope {
-    /// A name for the lock of the port.
+    /// The name of the scope, for the lock of the port.
     pub fn name(&self) -> &str {
         match self {
             Scope::Device => "device",
@@ -57,9 +57,8 @@ impl Event {
         Event::read(|name| env::var_os(name))
     }
 
-    /// Events to act on are those of a new device (`add`), those that someone requested (`SYNTH_UUID`), and the
-    /// kernel's `change` of a device that it was not authorized to use before. All other `change` events follow from
-    /// our own writes.
+    /// Returns the events to act on: a new device (`add`), a request (`SYNTH_UUID`), and the kernel's `change` of a
+    /// device that it was not authorized to use before. All other `change` events follow from our own writes.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Event>, EventError> {
         let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
             None => Ok(None),
@@ -82,7 +81,7 @@ impl Event {
         let name = devpath.rsplit('/').next().unwrap_or_default();
         let scope = match subsystem.as_str() {
             "usb" if text("DEVTYPE")?.as_deref() == Some("usb_device") => Scope::Device,
-            // What a device answers to a SCSI INQUIRY is known now, and not before.
+            // From this event on, the answer to SCSI INQUIRY is known.
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
             "usbmisc" if is_control_port(name) => Scope::Port(name.to_owned()),
             "tty" if is_tty(name) => Scope::Port(name.to_owned()),

@@ -21,19 +21,20 @@ use crate::steps::fcc_auth::Keys;
 use crate::steps::switch::{Reaction, Target};
 use crate::steps::{configure, fcc_auth, switch};
 
-/// How long a run watches a device leave install mode. An event holds up all other events of the device. Other runs
-/// have the time: the kernel may take many seconds to see that a device left, for example with a file system on its drive.
+/// How long a run waits for a device to leave install mode. An event waits only briefly, because it holds up all other
+/// events of the device. Other runs wait longer: the kernel may take many seconds to notice that a device left, for
+/// example if its drive has a file system.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
 /// The result of a switch.
 pub(crate) const LEFT: &str = "the device left install mode";
 /// The remedy for a device that stays in install mode.
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
-/// How often a run looks for another way to a port that other programs use.
+/// How long to wait before another attempt to open a port that other programs use.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
 
-/// Carries out `action` by `deadline`. `attempt` says how often that was done before.
+/// Carries out `action` by `deadline`. `attempt` says how often earlier runs have done that.
 pub(crate) fn execute(
     root: &Root,
     device: &Device,
@@ -56,7 +57,7 @@ pub(crate) fn execute(
         }
         Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
         Action::FccAuth { port, protocol, procedure, reset } => {
-            // The sandbox does not let the process look at the device's directory again.
+            // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
             let outcome = unlock(root, device, port, *protocol, procedure, trigger, state, deadline);
@@ -85,13 +86,13 @@ fn leave_install_mode(
     let left = || Outcome::Done(LEFT.to_owned());
     let mut node = match Node::open(root, device) {
         Ok(node) => node,
-        // The kernel's own switcher may have been first.
+        // The kernel may have switched the device first.
         Err(_) if !device.is_present() => return left(),
         Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
     };
     let enumeration = device.enumeration_id();
     let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
-    // A message of one control transfer is over within the time that the device is watched.
+    // A single control transfer ends within the time that an event waits for the device to leave.
     let is_short = !switch.needs_interfaces() && trigger.is_event();
     let deadline = if is_short { deadline.at_most(leaving) } else { deadline };
     let attribute = switch.sets_configuration().then(|| device.configuration_value());
@@ -104,7 +105,7 @@ fn leave_install_mode(
     }
     let sent = state.record().switched.clone().filter(|sent| sent.enumeration == enumeration);
     let reaction = match sent {
-        // The event sent the message, and the device did not leave in time. It gets the message only once.
+        // The event sent the message, and the device did not leave in time. Do not send it twice.
         Some(Switched { answer, .. }) if trigger == Trigger::Unit => {
             match node.wait_until_gone(deadline.at_most(leaving)) {
                 true => Reaction::Left,
@@ -112,7 +113,7 @@ fn leave_install_mode(
             }
         }
         _ => {
-            // Kept before the message is sent: it counts even if the device takes this process down.
+            // Save this before sending the message: it counts even if the device brings down this process.
             state.record().switched = Some(Switched { enumeration, answer: "an earlier run ended early".to_owned() });
             state.keep();
             switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
@@ -143,14 +144,14 @@ fn unlock(
     state: &mut PortState,
     deadline: Deadline,
 ) -> Outcome {
-    // From here on, a signal must not prevent the cleanup of the modem.
+    // A signal must not prevent the cleanup of the modem.
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: a signal would leave the modem unclean: {error}", device.port);
     }
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
     let enumeration = device.enumeration_id();
-    // The sandbox does not let the process read them.
+    // Read them now: the process cannot do so in the sandbox.
     let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
     loop {
         let outcome = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
@@ -173,7 +174,7 @@ fn unlock(
             }
             Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
         };
-        // A proxy may be opening the port, or another program has opened it since: look for a way again.
+        // A proxy may be about to open the port, or another program may have opened it: try again.
         let again = trigger.may_reopen() && matches!(outcome, Outcome::Unfinished(_)) && sys::stops() == 0;
         if !again || deadline.remaining() < 2 * LOOK_AGAIN {
             return outcome;
@@ -183,7 +184,7 @@ fn unlock(
     }
 }
 
-/// Notes what later runs need to know about the radio of this enumeration.
+/// Records what later runs need to know about the radio of this enumeration.
 fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
     let enumeration = Some(enumeration);
     let record = state.record();
@@ -204,8 +205,8 @@ fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
     }
 }
 
-/// Resets an unlocked modem that does not come online by itself, if its `authorized` was opened for that and a reset
-/// has not failed before; otherwise says how a person can. Returns what was done.
+/// Resets an unlocked modem that does not come online by itself. Does not reset it if `authorized` was not opened for
+/// that, or if this enumeration has had a reset before: the text then says how to reset it by hand.
 fn reset_modem(
     device: &Device,
     enumeration: u64,

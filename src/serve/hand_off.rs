@@ -1,8 +1,8 @@
-//! Who continues with a modem that an event has no time for.
+//! Passes a modem on to another process if an event has too little time for it.
 //!
 //! With systemd, the hook prints the result, and the udev rules add `wwan-quirks@PORT.service` to the device's
-//! `SYSTEMD_WANTS`. Without systemd, a process of our own continues, which udev, mdev and procd do not wait for. It is
-//! started before this process enters the sandbox, and waits for a word from it.
+//! `SYSTEMD_WANTS`. Without systemd, a background process continues. udev, mdev and procd do not wait for it. The hook
+//! forks it before entering the sandbox, and it waits on a pipe until the hook lets it continue.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,15 +19,15 @@ use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 
 pub(crate) enum Successor {
-    /// This run has the time itself.
+    /// No other process continues.
     None,
     Unit(String),
-    /// The end of the pipe that the process waits at.
+    /// The write end of the pipe that the background process waits on.
     Process(File),
 }
 
 impl Successor {
-    /// Prepares who continues after an event on `device`.
+    /// Prepares the successor for an event on `device`.
     pub(crate) fn prepare(root: &Root, device: &Device, trigger: Trigger) -> Successor {
         if !trigger.is_event() {
             return Successor::None;
@@ -50,7 +50,7 @@ impl Successor {
         }
     }
 
-    /// Lets the process continue. The unit is started by udev's rules.
+    /// Lets the background process continue. The udev rules start the unit.
     pub(crate) fn go_on(self) {
         if let Successor::Process(mut word) = self {
             if let Err(error) = word.write_all(b"!") {
@@ -66,7 +66,7 @@ fn start_process(root: &Root, device: &Device) -> nix::Result<Successor> {
     let mut word = Some(word);
     sys::detached(|| {
         drop(word.take());
-        // The pipe closes without a word if nothing is left to do.
+        // The pipe closes without data if nothing is left to do.
         if waits.read_exact(&mut [0]).is_ok() {
             let journal = Journal::open(root);
             serve(root, &journal, device, &Scope::All, Trigger::Unit);

@@ -1,4 +1,4 @@
-//! Which quirk and which policy apply to a device.
+//! Finds the quirk and the policy for a device.
 
 use crate::database::policy::{Policy, Resolved};
 use crate::database::quirks::{self, DeviceString, Quirk};
@@ -6,15 +6,15 @@ use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::Error;
 
-/// A device that the database knows, with the policy for it.
+/// The quirk and the policy for a known device.
 pub struct MatchedDevice {
     pub quirk: Quirk,
     pub policy: Resolved,
-    /// Every file that concerns the device could be read. Otherwise one of them may say to leave it alone.
+    /// All files that concern the device were read. If one was not, it might have said to leave the device alone.
     pub complete: bool,
 }
 
-/// The quirk and the policy for `device`, and what is wrong with the files that concern it. No quirk if the database
+/// The quirk and the policy for `device`, and the errors in files that concern it. There is no quirk if the database
 /// does not know the device.
 pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
     let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));

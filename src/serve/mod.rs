@@ -4,7 +4,7 @@
 //! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 //!
-//! [`serve`] runs the stages for one device. [`hand_off`] passes on what an event has no time for.
+//! [`serve`] runs the stages for one device. [`hand_off`] passes on the work that an event has no time for.
 
 pub(crate) mod composition;
 pub(crate) mod error;
@@ -41,8 +41,8 @@ use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, Said};
 
-/// How long a device must have been connected before a run acts on it if no state can be kept. Slows a loop down that
-/// the guard cannot count.
+/// If no state can be kept, a run acts only on a device that has been connected for this long. This slows down a loop
+/// that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// The plan while a file that concerns the device is invalid.
@@ -68,14 +68,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// The exit status that follows.
+    /// The exit status for this result.
     pub fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
         let of_step = |report: &StepReport| match report.result {
             StepResult::Failed | StepResult::Busy => Exit::Failed,
             StepResult::Invalid => Exit::Invalid,
             StepResult::Unfinished => match trigger {
                 _ if trigger.is_event() => Exit::Fine,
-                // After sleep, a modem that does not answer is reported, and is no failure of the unit.
+                // After sleep, a modem that does not answer is reported, but does not fail the unit.
                 Trigger::Unit if *scope == Scope::Unlock => Exit::Fine,
                 _ => Exit::Failed,
             },
@@ -86,7 +86,7 @@ impl Served {
         errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Fine)
     }
 
-    /// The result for the udev rules: whether another process must continue comes first.
+    /// The result for the udev rules. A step that another process must continue comes first.
     pub fn result(&self) -> Option<StepResult> {
         [StepResult::Unfinished, StepResult::NotAuthorized, StepResult::LeftAlone, StepResult::Suppressed]
             .into_iter()
@@ -95,7 +95,7 @@ impl Served {
     }
 }
 
-/// Does to `device` what its quirk and the policy say for this scope.
+/// Carries out what the quirk and the policy say for `device` in this scope.
 pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
     let start = Deadline::after(Duration::ZERO);
     let (matched, errors) = lookup(root, device);
@@ -147,7 +147,7 @@ pub fn planned(
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
 }
 
-/// Looks which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
+/// Records which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
 pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item = Device>) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
@@ -176,10 +176,10 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item 
     }
 }
 
-/// Asks the modem how its radio is, and changes nothing. The caller holds the lock of the port.
+/// Asks the modem for the state of its radio, and changes nothing. The caller holds the lock of the port.
 ///
-/// A modem with several procedures has one of these locks: it is asked until it tells of a lock, or of none. The first of
-/// the other answers counts if it does not.
+/// A modem with several procedures has one of these locks. The procedures are tried in turn until an answer says
+/// whether the modem is locked. If no answer does, the first success counts, or else the first error.
 ///
 /// # Errors
 /// Why the modem was not asked, or did not answer.
@@ -188,7 +188,7 @@ pub fn query(root: &Root, device: &Device, quirk: &Quirk, deadline: Deadline) ->
     if procedures.is_empty() {
         procedures.push(None);
     }
-    // Each of those that are left gets the same time.
+    // Divide the remaining time equally among the remaining procedures.
     let left = (1..=procedures.len() as u32).rev();
     let in_turn = procedures.into_iter().zip(left);
     best_answer(in_turn.map(|(procedure, left)| {
@@ -258,7 +258,7 @@ impl Run<'_> {
                 recorder.report(None, StepKind::Switch, result, text);
             }
         }
-        // With another message, a device becomes something else.
+        // With another message from the policy, the device becomes something else.
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(id));
         }
@@ -270,7 +270,8 @@ impl Run<'_> {
         let mut is_abandoned = false;
         let unlocks = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
         let last_unlock = planned.iter().rposition(unlocks);
-        // Of a modem with several procedures: whether its lock was found, and the results of those that did not find it.
+        // For a modem with several procedures: whether its lock was found, and the results of the procedures that did
+        // not find it.
         let (mut is_found, mut elsewhere) = (self.is_unlocked(quirk, &identity, &mut state), Vec::new());
         for (at, planned) in planned.into_iter().enumerate() {
             let step = planned.step();
@@ -312,7 +313,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether this new port is one of a modem that was unlocked over another port.
+    /// Whether this is a new port of a modem that was already unlocked over another port.
     fn is_unlocked(&self, quirk: &Quirk, identity: &Identity, state: &mut PortState) -> bool {
         let is_new_port = self.trigger == Trigger::Uevent && quirk.procedures().count() > 1;
         is_new_port && state.record().unlocked == Some(identity.enumeration)
@@ -338,15 +339,16 @@ impl Run<'_> {
         }
     }
 
-    /// Carries out one action. `None` if a report for this device was made before.
+    /// Carries out one action. `None` if this device was already reported.
     fn act(&self, action: &Action, identity: &Identity, state: &mut PortState, successor: &Successor) -> Option<Ended> {
         let step = action.step();
         let mut attempt = Attempt::First;
-        // The unlock of a USB modem follows steps that are counted. A PCI modem has no other step that could bring it down.
+        // On USB, the unlock follows steps that are already counted. On PCI, it is the only step that could crash the
+        // modem.
         if !matches!(action, Action::FccAuth { .. }) || self.device.id.bus == Bus::Pci {
             attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
             match attempt {
-                // A drive that got its driver back has a new SCSI event.
+                // A drive whose driver is attached again has a new SCSI event.
                 Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
                 Attempt::GiveUp { is_reported: true } => return None,
                 Attempt::GiveUp { is_reported: false } => {
@@ -359,21 +361,21 @@ impl Run<'_> {
                 }
                 _ => {}
             }
-            // The process that continues could not know that an event sent the message of a switch.
+            // Without state, the process that continues cannot know that the event has sent the switch message.
             let is_left = step == StepKind::Switch && self.trigger.is_event();
             if !state.is_kept() && (is_left || !self.is_settled()) {
                 let failure = Failure::new("no state can be kept", "see the message about the state");
                 return Some(conclude(Outcome::Unfinished(failure), successor));
             }
         }
-        // The attempt is kept first: it counts even if the modem takes this process down.
+        // Save the attempt first: it counts even if the modem brings down this process.
         state.keep();
         let (root, device) = (self.root, self.device);
         let outcome = execute::execute(root, device, action, self.trigger, attempt, state, self.deadline);
         Some(conclude(outcome, successor))
     }
 
-    /// Whether the device has been connected for long enough. Runs that are not events wait for it.
+    /// Whether the device has been connected for [`SETTLED`]. Runs outside of events wait until it has.
     fn is_settled(&self) -> bool {
         let Some(connected) = self.device.connected_for() else { return true };
         let missing = SETTLED.saturating_sub(connected);
@@ -420,10 +422,10 @@ mod tests {
     use crate::modem::wire::qmi::OperatingMode;
 
     #[test]
-    fn a_modem_is_asked_until_it_tells_of_its_lock() {
+    fn a_modem_is_asked_until_an_answer_states_its_lock() {
         let said = |locked| Ok(Said { operating_mode: OperatingMode::LowPower, locked });
         let mute = |port: &str| Err(format!("no answer on {port}"));
-        // The answers that the procedures get, how many are asked, and the answer that counts.
+        // The answers to the procedures, how many are asked, and the answer that is returned.
         for (answers, asked, counts) in [
             (vec![said(Some(true)), said(Some(false))], 1, said(Some(true))),
             (vec![said(Some(false)), mute("mbim")], 1, said(Some(false))),

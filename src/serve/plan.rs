@@ -1,6 +1,6 @@
-//! What there is to do, from the snapshot of a modem, its quirk and the policy.
+//! Decides what to do, from the snapshot of a modem, its quirk and the policy.
 //!
-//! Planning is pure: it does no I/O, so that `--dry-run`, `explain` and most tests need nothing else.
+//! Planning does no I/O, so `--dry-run`, `explain` and most tests need nothing else.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::serve::snapshot::Snapshot;
 use crate::steps::fcc_auth;
 use crate::steps::switch::Target;
 
-/// Something to do to the modem.
+/// An action on the modem.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     Switch {
@@ -28,7 +28,7 @@ pub enum Action {
     Configure {
         from: Option<u8>,
         to: u8,
-        /// How long the modem is left unconfigured in between.
+        /// How long the modem stays unconfigured in between.
         unconfigured: Option<Duration>,
     },
     FccAuth {
@@ -71,7 +71,7 @@ impl fmt::Display for Action {
 #[derive(Debug, Clone, PartialEq)]
 pub enum PlanStep {
     Run(Action),
-    /// The modem is already as the step wants it, or the step does not concern it.
+    /// The modem is already in the wanted state, or the step does not apply to it.
     Satisfied {
         step: StepKind,
         reason: String,
@@ -85,14 +85,14 @@ pub enum PlanStep {
     NotAuthorized {
         step: StepKind,
     },
-    /// The step cannot be planned. Nothing is touched.
+    /// The step cannot be planned. The modem is not touched.
     Infeasible {
         step: StepKind,
         failure: Failure,
     },
 }
 
-/// How a person lets the kernel use a device.
+/// The remedy for a device that the kernel may not use.
 pub(crate) const AUTHORIZE: &str =
     "allow it (`usbguard allow-device`, or write 1 to the file `authorized` of the device)";
 
@@ -130,7 +130,7 @@ impl fmt::Display for PlanStep {
     }
 }
 
-/// The steps of the quirk in this scope, in their order.
+/// Plans the steps of the quirk in this scope, in order.
 pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved) -> Vec<PlanStep> {
     let mut planned = Vec::new();
     for step in &quirk.steps {
@@ -141,12 +141,12 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
             (Step::Configuration { select, unconfigured }, _) => {
                 planned.push(plan_configuration(*select, *unconfigured, snapshot, policy));
             }
-            // A new configuration brings new ports, and these have events of their own.
+            // A new configuration creates new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) => {}
             (Step::FccAuth(procedure), _) => planned.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
     }
-    // One port for one of several procedures is enough, and one line says why there is none.
+    // One port for one of several procedures is enough. If there is none, report that once.
     if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
         planned.retain(|planned| !matches!(planned, PlanStep::Suppressed { step: StepKind::FccAuth, .. }));
     }
@@ -157,7 +157,7 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
                 *planned = PlanStep::NotAuthorized { step: planned.step() };
             }
         }
-        // Without authorization nothing is configured: one line says so.
+        // An unauthorized device is not configured: report that once.
         planned.dedup_by_key(|planned| matches!(planned, PlanStep::NotAuthorized { .. }));
     }
     planned
@@ -231,7 +231,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         return satisfied(step, "it does not have the interface that the switch uses");
     };
     if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
-        // A phone, or the same ID in modem mode: it must not get SCSI commands.
+        // A phone, or a device with the same ID in modem mode: it must not get SCSI commands.
         return satisfied(step, &format!("its interface {} is not mass storage", interface.number));
     }
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
@@ -291,7 +291,7 @@ fn plan_configuration(
             configurations.iter().find(|configuration| configuration.functions(&snapshot.qmi).contains(&function))
         }
     });
-    // A run that was killed halfway left it unconfigured.
+    // A run that was killed halfway left the modem unconfigured.
     let cut_short = snapshot.configuration.is_none() && unconfigured.is_some();
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
     match wanted.map(|configuration| configuration.value) {
@@ -319,7 +319,7 @@ fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> Pla
 }
 
 /// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
-/// the function that the administrator prefers, the quirk applies. A number says nothing about the function: it applies
+/// the function that the administrator prefers, the quirk applies. A number does not state a function: it applies
 /// to a modem that does not offer the preferred one.
 fn candidates(select: Select, policy: &Resolved) -> Vec<Select> {
     let preferred = policy.prefer.value.function().map_or(Select::Keep, Select::Function);
@@ -347,7 +347,7 @@ fn plan_unlock(
     };
     let concerned = snapshot.ports.iter().filter(|port| is_meant(port));
     if matches!(scope, Scope::Port(_)) && concerned.clone().next().is_none() {
-        // A port of this modem that does not carry the unlock.
+        // This port of the modem does not carry the unlock.
         return Vec::new();
     }
     // A port whose protocol is unknown is left alone.

@@ -1,4 +1,4 @@
-//! Where the results of a run go: the journal, the state of the port, and the caller.
+//! Records the results of a run in the journal and in the state of the port, and returns them to the caller.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ pub(crate) struct Recorder<'a> {
     journal: &'a Journal,
     device: &'a Device,
     trigger: Trigger,
-    /// What the device becomes by a switch, as far as it is known.
+    /// What the device becomes after a switch, if known.
     becomes: Option<String>,
     served: Served,
 }
@@ -27,7 +27,7 @@ impl<'a> Recorder<'a> {
         Recorder { journal, device, trigger, becomes: None, served }
     }
 
-    /// Names in the report of a switch what the device becomes.
+    /// Sets what the device becomes, for the report of a switch.
     pub(crate) fn expect(&mut self, becomes: Option<String>) {
         self.becomes = becomes;
     }
@@ -65,21 +65,22 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// The ID that `device` had before a switch made it come back as it is now. `results` are those of its port.
+/// The ID that `device` had before it returned from a switch. `results` are those of its port.
 pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
-    // A device may leave after the run that sent the message has ended.
+    // A device may leave only after the run that sent the message has ended.
     let was_sent =
         |last: &&LastResult| matches!(last.outcome, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
     let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
     let id = switch.id.as_ref()?.parse().ok().filter(|id| *id != device.id)?;
-    // Another device on this port came at another time.
+    // A device that was connected much later than the switch is another device.
     let connected = device.connected_for().and_then(|since| SystemTime::now().checked_sub(since));
     let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let is_another = connected.is_some_and(|at| at.as_secs_f64() - switch.at as f64 > WINDOW);
     (!is_another).then_some(id)
 }
 
-/// Records that files which concern `device` are invalid: nothing is done, because one of them may say so.
+/// Records that files that concern `device` are invalid. Nothing is done, because one of them may say to leave it
+/// alone.
 pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
     for error in &errors {
         let text = first_line(&error.chain()).to_owned();

@@ -1,4 +1,4 @@
-//! What the plan needs to know of a device, read from sysfs and `/proc` once.
+//! What the plan needs to know about a device, read once from sysfs and `/proc`.
 
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Quirk, Step};
@@ -11,7 +11,7 @@ use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
 use crate::serve::trigger::Trigger;
 
-/// As much as the steps of the quirk need in this scope.
+/// What the steps of the quirk need in this scope.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// The kernel may use the device (`authorized`).
@@ -48,7 +48,7 @@ pub(crate) fn snapshot(
         };
         snapshot.configuration = device.configuration()?;
         let is_new = matches!(trigger, Trigger::Uevent);
-        // Only a device with several configurations can get another one.
+        // Only a device with several configurations can change its configuration.
         if matches!(&snapshot.descriptors, Some(Ok(descriptors)) if descriptors.configurations.len() > 1) {
             snapshot.qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
             if !is_new && !trigger.may_interrupt_users() {
@@ -68,7 +68,7 @@ pub(crate) fn snapshot(
     Ok(snapshot)
 }
 
-/// The ports that can carry `procedure`, or any conversation with the modem if it has none.
+/// The ports that can carry `procedure`. Without a procedure, the ports for any conversation with the modem.
 pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Vec<ControlPort>, DeviceError> {
     if device.id.bus == Bus::Pci {
         let is_wanted = |port: &ControlPort| match procedure {
@@ -83,7 +83,7 @@ pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Ve
     }
 }
 
-/// The program that holds a control port of the modem, or its network interface that is up.
+/// What uses the modem: a program that holds a control port, or a network interface that is up.
 fn used_by(root: &Root, device: &Device) -> Result<Option<String>, DeviceError> {
     for port in device.control_ports()? {
         match access::users(root, &port) {

@@ -1,16 +1,16 @@
-//! Who asked for a run, and what follows from that.
+//! Who triggered a run, and what the run may do.
 
 use std::time::Duration;
 
 use crate::database::policy::Resolved;
 use crate::modem::access::Sharing;
 
-/// Of ModemManager's 5 s, what is left after starting and ending a process.
+/// The part of ModemManager's 5 s that remains after the start and the exit of a process.
 const MODEM_MANAGER: Duration = Duration::from_millis(4500);
-/// What the look before sleep may take for all modems together.
+/// The time limit of the run before sleep, for all modems together.
 pub(crate) const BEFORE_SLEEP: Duration = Duration::from_millis(700);
 
-/// Who asked for a run.
+/// Who triggered a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
     /// The kernel: the device or the port is new.
@@ -28,12 +28,12 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    /// A udev event, or what stands for one elsewhere: it holds up other events.
+    /// Whether this is a udev event, or its equivalent on other systems. It holds up other events.
     pub fn is_event(self) -> bool {
         matches!(self, Trigger::Uevent | Trigger::Coldplug | Trigger::Requested)
     }
 
-    /// What the whole run may take.
+    /// The time limit of the whole run.
     pub fn budget(self, policy: &Resolved) -> Duration {
         match self {
             Trigger::Uevent | Trigger::Coldplug | Trigger::Requested => policy.hook.value,
@@ -42,37 +42,37 @@ impl Trigger {
         }
     }
 
-    /// Whether other programs may use the modem's ports by now.
+    /// Whether other programs may already use the modem's ports.
     pub fn sharing(self) -> Sharing {
         if self == Trigger::Uevent { Sharing::New } else { Sharing::Possible }
     }
 
-    /// Whether a person named this modem, and wants a message and an exit status for it.
+    /// Whether the caller named this modem, and expects a message and an exit status for it.
     pub fn is_explicit(self) -> bool {
         matches!(self, Trigger::Command | Trigger::ModemManager)
     }
 
-    /// Whether the administrator asked for the unlock, whatever the policy says: for ModemManager by a link.
+    /// Whether the administrator asked for the unlock regardless of the policy. For ModemManager, a link asks for it.
     pub fn overrides_policy(self) -> bool {
         self == Trigger::ModemManager
     }
 
-    /// Whether a modem that other programs use may be reconfigured.
+    /// Whether the run may reconfigure a modem that other programs use.
     pub fn may_interrupt_users(self) -> bool {
         self == Trigger::Command
     }
 
-    /// Whether the guard against loops applies. What continues after an event is part of the same loop.
+    /// Whether the guard against loops applies. A process that continues after an event is part of the same loop.
     pub fn is_guarded(self) -> bool {
         self.is_event() || self == Trigger::Unit
     }
 
-    /// Whether the process may serve other modems after this one, which the sandbox does not allow.
+    /// Whether the process may serve other modems after this one. The sandbox would not allow that.
     pub fn serves_more(self) -> bool {
         self == Trigger::Command
     }
 
-    /// Whether the run opens the port again if other programs come to it, which the sandbox does not allow.
+    /// Whether the run may reopen the port if other programs open it. The sandbox would not allow that.
     pub fn may_reopen(self) -> bool {
         !self.is_event()
     }
