@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::database::layers::{FileError, Layer};
 
-/// Where an entry or a value is.
+/// The location of an entry or a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Location {
     pub layer: Layer,
     pub path: PathBuf,
-    /// From 1.
+    /// Starts at 1.
     pub line: usize,
 }
 
@@ -27,9 +27,9 @@ impl fmt::Display for Location {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub path: PathBuf,
-    /// From 1.
+    /// Starts at 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Starts at 1, in characters.
     pub column: usize,
     pub message: String,
     /// The text of the line.
@@ -75,13 +75,13 @@ impl Diagnostic {
     }
 
     pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
-        // A message can have several lines.
+        // A message can span several lines.
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
 }
 
-/// The line of the byte `at`, from 1.
+/// The number of the line that contains the byte `at`. The first line is 1.
 pub fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_outside_of_the_text_is_accepted() {
+    fn a_span_outside_the_text_is_accepted() {
         for span in [0..0, 5..5, 99..120] {
             let _ = Diagnostic::at(Path::new("a"), "ä\nb", span, "").to_string();
         }

@@ -27,7 +27,7 @@ pub const FILE_LIMIT: usize = 1 << 20;
 const FILES_LIMIT: usize = 10_000;
 const LINKS_LIMIT: usize = 8;
 
-/// Who wrote a file. A greater layer replaces a smaller one.
+/// The layer of a file. A higher layer replaces a lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
@@ -54,11 +54,11 @@ impl Layer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     pub layer: Layer,
-    /// Without the root, for messages.
+    /// The path without the root, for messages.
     pub path: PathBuf,
 }
 
-/// Why a file or a folder is not read.
+/// The reason why a file or a folder is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("{path}: cannot read: {source}")]
@@ -88,8 +88,8 @@ impl FileError {
 }
 
 /// The `*.toml` files of `directory` in all layers, in the order of their names. A file is left out if `wanted` returns
-/// false for its layer and its name. The name is padded with NULs. A folder that cannot be read is an error, and does
-/// not hide the files of other layers.
+/// false for its layer and its name, which is padded with NULs. A folder that cannot be read is an error, but does not
+/// hide the files of other layers.
 pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool) -> (Vec<ConfigFile>, Vec<FileError>) {
     let mut files = BTreeMap::new();
     let mut errors = Vec::new();
@@ -116,7 +116,7 @@ fn add_files(
     };
     check_owner(root, path, &directory.metadata().map_err(io)?)?;
     let mut count = 0;
-    // A lookup skips most names. It must not spend time on their ends.
+    // A lookup skips most names, so do not search each name for its end.
     let listed = sys::for_each_name(directory.as_fd(), |padded| {
         if !wanted(layer, padded) || count > FILES_LIMIT {
             return;
@@ -144,7 +144,7 @@ pub fn read(root: &Root, file: &ConfigFile) -> Result<Option<String>, FileError>
     read_bytes(root, file)?.map(text).transpose()
 }
 
-/// Like [`read`], without a look at the bytes.
+/// Like [`read`], but accepts any bytes.
 pub fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8>>, FileError> {
     let io = |source| FileError::Io { path: file.path.clone(), source };
     let opened = match open(&root.at(&file.path)) {
@@ -164,7 +164,7 @@ pub fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8>>, Fil
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
-/// Opens a file that is no link. Does not block if it is a pipe.
+/// Opens a file that is not a link. Does not block if the file is a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     File::options().read(true).custom_flags(flags.bits()).open(path)
@@ -188,7 +188,7 @@ fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
         let metadata = fs::symlink_metadata(root.at(&resolved)).map_err(io)?;
         let is_protected = match metadata.is_dir() {
             true => protects_entries(metadata.uid(), metadata.mode()),
-            // A link has no mode, and a file is checked when it is open.
+            // A link has no permissions, and a file is checked after it is opened.
             false => metadata.uid() == 0,
         };
         if root.is_live() && !is_protected {
@@ -215,13 +215,13 @@ fn reversed(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Whether only root can remove or replace root's entries of a folder. Others may be able to add entries: the sticky bit
-/// keeps them from replacing those of root (/nix/store, /tmp).
+/// Whether only root can remove or replace root's entries in a folder. Other users may be able to add entries: the
+/// sticky bit keeps them from replacing those of root (/nix/store, /tmp).
 fn protects_entries(uid: u32, mode: u32) -> bool {
     uid == 0 && (mode & 0o022 == 0 || mode & 0o1000 != 0)
 }
 
-/// On the running system, only root may be able to change what decides over modems.
+/// Checks that only root can change a file or a folder. Other roots than the running system's are not checked.
 fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), FileError> {
     if root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(FileError::Insecure { path: path.to_owned() });
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// On the running system. Without root, every folder of the test belongs to another user.
+    /// Uses the running system. If root does not run the test, its folders belong to another user.
     #[test]
     fn a_link_must_not_lead_through_a_folder_that_others_can_change() {
         let folder = Folder::new("live");

@@ -1,4 +1,4 @@
-//! What the configuration files say: quirks and policy, with the location of each value.
+//! Quirks, policy and compositions from the configuration files, with the location of each value.
 
 pub mod compositions;
 pub mod diagnostic;

@@ -1,12 +1,13 @@
 //! The policy: `config.toml` and `config.d/*.toml` in the three layers.
 //!
-//! Each key is resolved by itself. From the strongest to the weakest: the administrator's `[[device]]` that matches the
-//! modem, the administrator's global key, the quirk, the shipped default. The administrator's files are those in `/etc`
-//! and `/run`. Among files of the same strength, a drop-in is stronger than `config.toml`, a drop-in with a later name
-//! is stronger than one with an earlier name, and `/etc/…/config.toml` is stronger than `/run/…/config.toml`.
+//! Each key is resolved separately. From the strongest to the weakest: the administrator's `[[device]]` that matches
+//! the modem, the administrator's global key, the quirk, the shipped default. The administrator's files are those in
+//! `/etc` and `/run`. Among files of the same strength, a drop-in is stronger than `config.toml`, a drop-in with a
+//! later name is stronger than one with an earlier name, and `/etc/…/config.toml` is stronger than
+//! `/run/…/config.toml`.
 //!
-//! A drop-in replaces the drop-ins of the same name in lower layers. `config.toml` does not replace: all layers are
-//! read, so that a key that the administrator does not set keeps the value that the package ships.
+//! A drop-in replaces the drop-ins of the same name in lower layers. `config.toml` does not: all layers are read, so
+//! that a key that the administrator does not set keeps the value that the package ships.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -36,7 +37,7 @@ pub enum Prefer {
 }
 
 impl Prefer {
-    /// The preferred function. `None`: what the kernel chose.
+    /// The preferred function. `None` for what the kernel chose.
     pub fn function(self) -> Option<Function> {
         match self {
             Prefer::Mbim => Some(Function::Mbim),
@@ -56,7 +57,7 @@ impl fmt::Display for Prefer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Huawei {
-    /// What the entry says.
+    /// What the entry of the database says.
     Entry,
     /// A network card, with its own NAT.
     Network,
@@ -67,7 +68,7 @@ pub enum Huawei {
 }
 
 impl Huawei {
-    /// The switch method. `None`: that of the entry.
+    /// The switch method. `None` for the method of the entry.
     pub fn method(self) -> Option<&'static str> {
         match self {
             Huawei::Entry => None,
@@ -93,9 +94,9 @@ impl fmt::Display for Huawei {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Origin {
-    /// In no file: the shipped `config.toml` is missing or lacks the key.
+    /// The value is in no file: the shipped `config.toml` is missing or lacks the key.
     BuiltIn,
-    /// In a file. `device`: in a `[[device]]` table.
+    /// The value is in a file. With `device`, it is in a `[[device]]` table.
     File {
         #[serde(flatten)]
         location: Location,
@@ -104,7 +105,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Whether an administrator set the value, rather than the package.
+    /// Whether an administrator, rather than the package, set the value.
     pub fn is_administrator(&self) -> bool {
         matches!(self, Origin::File { location, .. } if location.layer != Layer::Shipped)
     }
@@ -190,7 +191,7 @@ struct Timeouts {
     modem_ready: Option<Spanned<Seconds>>,
 }
 
-/// A number of seconds, an integer or a float.
+/// A number of seconds, as an integer or a float.
 #[derive(Deserialize, Clone, Copy)]
 #[serde(untagged)]
 enum Seconds {
@@ -435,7 +436,7 @@ mod tests {
         ("/run/wwan-quirks/config.d/20-run.toml", true),
         ("/etc/wwan-quirks/config.d/30-etc.toml", true),
     ];
-    /// Each key with two values that are not the built-in one, as far as there are two.
+    /// Each key with two values that differ from the built-in one, if the key has that many.
     const KEYS: [(&str, [&str; 2]); 6] = [
         ("prefer", ["\"qmi\"", "\"keep\""]),
         ("switch", ["false", "true"]),
@@ -473,7 +474,7 @@ mod tests {
             }
             let _ = fs::remove_dir_all(&self.1);
             for (path, (global, of_device)) in &texts {
-                // An empty file would mask.
+                // An empty file would mask other files.
                 self.write(
                     path,
                     &format!("# {path}\n{global}[[device]]\nmatch = {{ id = \"1199:9079\" }}\n{of_device}"),
@@ -527,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_tables_the_stronger_one_sets_the_key() {
+    fn the_stronger_of_two_tables_sets_the_key() {
         let files = Files::new("same-key");
         for weak in 0..TABLES.len() {
             for strong in weak + 1..TABLES.len() {
@@ -541,10 +542,10 @@ mod tests {
     }
 
     #[test]
-    fn a_table_hides_no_key_that_it_does_not_set() {
+    fn a_table_does_not_hide_keys_that_it_does_not_set() {
         let files = Files::new("two-keys");
         for (one, other) in (0..TABLES.len()).flat_map(|one| (0..TABLES.len()).map(move |other| (one, other))) {
-            // Neighbours of a key are set in the other table.
+            // The other table sets a neighbour of the key.
             let mut index = 0;
             let values = KEYS.map(|(key, [value, _])| {
                 index += 1;
@@ -606,7 +607,7 @@ mod tests {
         }
     }
 
-    /// The values that the man page and the package's own file state are those of a program without any file.
+    /// The man page and the shipped file state the values that the program uses without any file.
     #[test]
     fn the_shipped_policy_sets_every_key_to_its_default() {
         let files = Files::new("shipped");

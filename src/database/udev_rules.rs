@@ -1,7 +1,7 @@
-//! The udev rules for a database, and which IDs installed rules name.
+//! The udev rules for a database, and the IDs that installed rules name.
 //!
-//! The rules cost an unrelated event next to nothing: the first lines send away whatever is not a new device, and the
-//! rest compare the vendor, then the product. A PCI modem has no event of its own here, only those of its WWAN ports.
+//! The rules cost an unrelated event next to nothing: the first lines skip removals and other subsystems, and the other
+//! lines compare the vendor, then the product. For a PCI modem, the rules match only the events of its WWAN ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -29,12 +29,12 @@ SUBSYSTEM=="wwan", ATTR{type}=="XMMRPC", GOTO="wwan_quirks_wwan_xmmrpc"
 GOTO="wwan_quirks_end"
 "#;
 
-/// The links tell usb_modeswitch's unit, which is named after the device or its first interface, what to leave alone.
-/// They last for as long as every event but the last one asks for them.
+/// The links mark the devices that usb_modeswitch's unit must leave alone. The unit is named after the device or its
+/// first interface. udev deletes a link if an event of the device does not request it again.
 ///
-/// The hook runs by `IMPORT`, so that its result is a property of the device: `udevadm info` shows it, and the rules
-/// start the unit that continues with a slow modem. udev compares all keys of a line before it imports, so that what
-/// depends on the result has lines of its own.
+/// `IMPORT` runs the hook, so that its result is a property of the device: `udevadm info` shows it, and the rules start
+/// the unit that continues with a slow modem. udev compares all keys of a line before it imports, so the keys that
+/// depend on the result are on separate lines.
 const TAIL: &str = r#"
 LABEL="wwan_quirks_known"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
@@ -54,11 +54,11 @@ ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV
 
 LABEL="wwan_quirks_end"
 "#;
-/// The package's rules, and the administrator's rules for other IDs. The administrator's have a name of their own, because
-/// a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
+/// The package's rules, and the administrator's rules for other IDs. The administrator's file has a name of its own,
+/// because a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
 pub(crate) const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
 
-/// Products on a line: udev reads lines of up to 16 KiB, people shorter ones.
+/// Products per line. udev accepts lines of up to 16 KiB, but shorter lines are easier to read.
 const PRODUCTS: usize = 16;
 
 /// The rules for `quirks`, which run `program`.
@@ -85,7 +85,7 @@ pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
     text
 }
 
-/// What the rules wait for.
+/// The events that the rules handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// The USB device.
@@ -100,7 +100,7 @@ enum Event {
     Wwan(Protocol),
 }
 
-/// What WWAN ports speak that procedures use.
+/// The protocols of the WWAN ports that procedures use.
 const WWAN_PROTOCOLS: [Protocol; 3] = [Protocol::At, Protocol::Mbim, Protocol::XmmRpc];
 
 impl Event {
@@ -127,7 +127,7 @@ impl Event {
         }
     }
 
-    /// Whether `quirk` has something to do then.
+    /// Whether `quirk` has something to do at this event.
     fn concerns(self, quirk: &Quirk) -> bool {
         let by_scsi = quirk.matchers.keys().any(|text| text.is_scsi());
         if let Event::Wwan(protocol) = self {
@@ -146,12 +146,12 @@ impl Event {
     }
 }
 
-/// The IDs that rules name, and the subsystems for which they do.
+/// The IDs that rules name, with the subsystem if the rule names one.
 #[derive(Debug, Default)]
 pub(crate) struct RuledIds(BTreeSet<(Event, DeviceId, Option<Subsystem>)>);
 
 impl RuledIds {
-    /// Of the rules that are installed below `root`; none where there are none.
+    /// Reads the rules that are installed below `root`. `None` if there are none.
     pub(crate) fn installed(root: &Root) -> Option<RuledIds> {
         let directories =
             ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
@@ -160,7 +160,7 @@ impl RuledIds {
         (!rules.is_empty()).then(|| RuledIds::read(&rules.concat()))
     }
 
-    /// Of rules as [`text`] writes them.
+    /// Reads rules in the form that [`text`] writes.
     pub(crate) fn read(rules: &str) -> RuledIds {
         let mut ruled = BTreeSet::new();
         let mut event = None;
@@ -187,12 +187,12 @@ impl RuledIds {
         RuledIds(ruled)
     }
 
-    /// Whether the events that `quirk` needs for `id` are named.
+    /// Whether the rules name all events that `quirk` needs for `id`.
     pub(crate) fn covers(&self, quirk: &Quirk, id: DeviceId) -> bool {
         let subsystem = subsystem_of(quirk);
         let is_ruled = |event| {
             let named = |subsystem| self.0.contains(&(event, id, subsystem));
-            // A rule for all cards of a vendor, or for all cards, serves this one, too.
+            // A rule for all cards of a vendor, or for all cards, also serves this card.
             named(subsystem) || named(subsystem.map(|subsystem| Subsystem { device: None, ..subsystem })) || named(None)
         };
         Event::ALL.into_iter().all(|event| !event.concerns(quirk) || is_ruled(event))
@@ -211,12 +211,12 @@ fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
     products
 }
 
-/// From `label` on, devices whose `keys` are those of `products` go `to`, and all others `on`.
+/// Writes the section `label`. Devices whose `keys` match `products` jump to the label `to`, and all others to `on`.
 fn section(text: &mut String, label: &str, keys: (&str, &str), products: &Products, to: &str, on: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "\nLABEL=\"{label}\"");
     if keys.0.starts_with("ATTR{") {
-        // Only events of this subsystem come here; lintian checks that the section names it.
+        // Only events of this subsystem reach the section, but lintian requires it to name the subsystem.
         let _ = writeln!(text, "SUBSYSTEM!=\"usb\", GOTO=\"{on}\"");
     }
     for (vendor, products) in products {
@@ -232,8 +232,8 @@ fn subsystem_of(quirk: &Quirk) -> Option<Subsystem> {
     quirk.matchers.get(&DeviceString::Subsystem)?.parse().ok()
 }
 
-/// From the label of `event` on, WWAN ports of the PCI devices that `quirks` name go to the hook. udev compares all
-/// `ATTRS` of a line with one parent.
+/// Writes the section of `event`. WWAN ports of the PCI devices in `quirks` jump to the hook. udev compares all `ATTRS`
+/// of a line with one parent.
 fn wwan_section(text: &mut String, event: Event, quirks: &[Quirk]) {
     let mut products: BTreeMap<(u16, Option<Subsystem>), BTreeSet<u16>> = BTreeMap::new();
     for quirk in quirks.iter().filter(|quirk| event.concerns(quirk)) {

@@ -1,4 +1,4 @@
-//! A family of modems whose composition is one value of AT commands.
+//! A family of modems whose composition is a single value, read and set by AT commands.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::pattern::{Pattern, is_value};
 use super::{Composition, Confidence, Functions, Provenance, Value};
 use crate::bus::{Bus, DeviceId};
 
-/// One table of `compositions.toml`, where each key is explained.
+/// One `[[family]]` table of `compositions.toml`. The file explains each key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Family {
@@ -26,21 +26,21 @@ pub struct Family {
     pub test: Option<Query>,
     pub without_test: Option<String>,
     set: Option<String>,
-    /// A line of the answer to `set`, without which the modem has refused.
+    /// A line of the answer to `set`. Without it, the modem has refused the value.
     pub accepted: Option<Pattern>,
     pub restart: Option<String>,
     #[serde(default)]
     pub set_restarts: bool,
     #[serde(default)]
     pub also: Vec<Fact>,
-    /// Values that are never set, and why.
+    /// Values that are never set, with the reason.
     #[serde(default)]
     pub refused: BTreeMap<String, String>,
     parts: Option<Parts>,
     values: Vec<ValueEntry>,
 }
 
-/// A command, and the forms of the line of its answer that counts.
+/// A command, and the possible forms of the answer line that has the value.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -49,14 +49,14 @@ pub struct Query {
 }
 
 impl Query {
-    /// What the answer holds, in the order of its lines.
+    /// The values in the answer, in the order of its lines.
     pub fn read(&self, lines: &[String]) -> Vec<String> {
         let of_line = |line: &String| self.answer.iter().find_map(|pattern| pattern.read(line));
         lines.iter().filter_map(of_line).flatten().collect()
     }
 }
 
-/// Another setting that is shown, and never set.
+/// Another setting. It is shown, but never set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fact {
@@ -65,7 +65,7 @@ pub struct Fact {
     pub answer: Vec<Pattern>,
 }
 
-/// For values that are lists: what each part stands for.
+/// For values that are lists: the meaning of each part.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
@@ -131,7 +131,7 @@ impl Family {
         Provenance { name: self.name.clone(), confidence: self.confidence, seen: self.seen.clone() }
     }
 
-    /// Why no composition of this family is set on a modem on this bus, if so.
+    /// The reason why compositions of this family are only read on this bus, if there is one.
     pub fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
             _ if bus == Bus::Pci => Some("it has an effect on USB alone, and the modem is on PCI".to_owned()),
@@ -148,7 +148,7 @@ impl Family {
         self.values.iter().map(|entry| entry.value.as_str())
     }
 
-    /// What `value` consists of, as far as the table knows.
+    /// The composition of `value`, as far as the table describes it.
     pub fn composition(&self, value: &str) -> Composition {
         let entry = self.entry(value);
         let known = entry.map(|entry| entry.functions.clone()).or_else(|| self.functions_of_parts(value));
@@ -164,7 +164,7 @@ impl Family {
         }
     }
 
-    /// Whether a modem that lists these values, or parts of values, can be given `value`.
+    /// Whether a modem that lists these values, or parts of values, supports `value`.
     pub fn is_listed(&self, value: &str, listed: &[String]) -> bool {
         let has = |wanted: &str| listed.iter().any(|known| known.eq_ignore_ascii_case(wanted));
         match &self.parts {
@@ -178,7 +178,7 @@ impl Family {
         self.parts.is_some()
     }
 
-    /// Whether a value that is not in the table may be meant.
+    /// Whether `value` is a list of known parts, which need not be in the table.
     pub fn accepts(&self, value: &str) -> bool {
         is_value(value) && self.functions_of_parts(value).is_some()
     }
@@ -203,7 +203,7 @@ impl Family {
         })
     }
 
-    /// What contradicts itself, each with its place in the file; `whole` is the place of this table.
+    /// The contradictions in this table, each with its location in the file. `whole` is the location of the table.
     pub fn errors(&self, whole: Range<usize>) -> Vec<(Range<usize>, String)> {
         let mut errors: Vec<String> = Vec::new();
         let mut expect = |holds: bool, message: &str| {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn no_shipped_family_offers_what_it_refuses_or_knows_too_little_about() {
+    fn every_shipped_family_is_consistent() {
         for family in &shipped().families {
             assert!(!family.name.is_empty() && !family.seen.is_empty());
             if family.confidence == Confidence::Weak {

@@ -1,7 +1,7 @@
 //! The USB compositions that modems store: `compositions.toml` in the three layers.
 //!
-//! A layer adds its families to those of the layers below, and comes first where both have an ID. The table of Sierra's
-//! compositions is that of the highest layer that has one.
+//! A layer adds its families to those of the layers below. If two layers have families for an ID, those of the higher
+//! layer come first. Sierra's table is taken from the highest layer that has one.
 
 pub(crate) mod family;
 pub(crate) mod pattern;
@@ -27,7 +27,7 @@ pub use sierra::Sierra;
 pub const FILE: &str = "compositions.toml";
 const SCHEMA: u32 = 1;
 
-/// All families, of the highest layer first.
+/// All families, those of the highest layer first.
 #[derive(Debug, Default)]
 pub struct Compositions {
     pub sierra: Option<Sierra>,
@@ -44,7 +44,7 @@ struct Fragment {
 }
 
 impl Compositions {
-    /// Those of all layers. A file with an error has no effect.
+    /// Reads the files of all layers. A file with an error has no effect.
     pub fn load(root: &Root) -> (Compositions, Vec<LoadError>) {
         let mut all = Compositions::default();
         let mut errors = Vec::new();
@@ -65,12 +65,12 @@ impl Compositions {
         (all, errors)
     }
 
-    /// Whether a modem of this ID may have a composition that can be read.
+    /// Whether a modem with this ID may have a composition that can be read.
     pub fn knows(&self, id: DeviceId) -> bool {
         self.sierra.as_ref().is_some_and(|sierra| sierra.knows(id)) || self.families_of(id).next().is_some()
     }
 
-    /// The families that a modem of this ID may belong to, in the order in which to ask.
+    /// The families that a modem with this ID may belong to, in the order in which to ask the modem.
     pub fn families_of(&self, id: DeviceId) -> impl Iterator<Item = &Family> {
         self.families.iter().filter(move |family| family.includes(id))
     }
@@ -120,7 +120,7 @@ impl fmt::Display for Confidence {
     }
 }
 
-/// What is known about a family, and how.
+/// How well a family is known, and from which sources.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Provenance {
     pub name: String,
@@ -129,16 +129,16 @@ pub struct Provenance {
     pub seen: String,
 }
 
-/// A composition as the modem writes it.
+/// The value of a composition, in the modem's own notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Of QMI and AT!UDUSBCOMP.
+    /// A number of QMI and AT!UDUSBCOMP.
     Number(u8),
     /// The interface bitmask of AT!USBCOMP.
     Mask(u32),
     /// The product ID of AT!UDPID.
     Product(u16),
-    /// Of a [`Family`].
+    /// A value of a [`Family`].
     Text(String),
 }
 
@@ -160,13 +160,13 @@ pub type Functions = BTreeSet<Function>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Composition {
     pub value: Value,
-    /// The number of a mask that has one.
+    /// The number that belongs to a mask, if there is one.
     pub number: Option<u8>,
-    /// In words: Sierra's names of the interfaces, or a note. Empty if there is nothing to say.
+    /// A description: Sierra's names of the interfaces, or a note. Empty if there is none.
     pub layout: String,
     /// The functions of each configuration. Empty if they are not known.
     pub configurations: Vec<Functions>,
-    /// The ID that the modem has with it, if the ID depends on the composition.
+    /// The modem's ID in this composition, if the ID depends on the composition.
     pub id: Option<DeviceId>,
 }
 
@@ -194,7 +194,7 @@ impl Composition {
     }
 }
 
-/// A composition as a person asks for it.
+/// A composition as a person requests it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     Value(String),
@@ -217,7 +217,7 @@ impl FromStr for Wanted {
         if let Some(functions) = text.split('+').map(function).collect::<Option<Functions>>() {
             return Ok(Wanted::Functions(functions));
         }
-        // A dash and a slash occur in what a table refuses by name.
+        // The names of refused values may contain a dash and a slash.
         let plain: String = text.chars().filter(|character| !matches!(character, '-' | '/')).collect();
         if pattern::is_value(&plain) { Ok(Wanted::Value(text.to_owned())) } else { Err(NoComposition) }
     }
@@ -233,7 +233,7 @@ impl fmt::Display for Wanted {
 }
 
 impl Wanted {
-    /// Whether a person means `composition`.
+    /// Whether the request matches `composition`.
     pub fn fits(&self, composition: &Composition) -> bool {
         match self {
             Wanted::Value(text) => {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_may_ask_by_value_and_by_function() {
+    fn a_composition_can_be_requested_by_value_and_by_function() {
         let functions = |functions: &[Function]| Wanted::Functions(functions.iter().copied().collect());
         for (text, wanted) in [
             ("8", Wanted::Value("8".to_owned())),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn an_administrators_family_comes_first_and_hides_no_other() {
+    fn an_administrators_family_comes_first_and_does_not_hide_others() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-compositions-{}", std::process::id()));
         let root = Root::new(&path);
         for (layer, text) in [(layers::Layer::Shipped, SHIPPED), (layers::Layer::Administrator, OWN)] {

@@ -1,11 +1,12 @@
-//! Patterns of AT answers, as `compositions.toml` has them.
+//! The patterns for AT answers in `compositions.toml`.
 //!
 //! A pattern is the text of a line with placeholders: `{value}` takes one value, `{values}` takes a list of values and
-//! ranges (`0-3,5`), `{*}` takes anything. Blanks and letter case do not count: firmware differs in both.
+//! ranges (`0-3,5`), `{*}` takes anything. Blanks and letter case are ignored, because they differ between firmware
+//! versions.
 
 use serde::Deserialize;
 
-/// No list of a modem is longer. Bounds what a range like `0-4294967295` can expand to.
+/// Longer than the list of any modem. Limits the expansion of a range like `0-4294967295`.
 const LONGEST_LIST: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ enum Token {
     Anything,
 }
 
-/// The text of one line, with one place for what is read.
+/// The text of one line, with a placeholder for the part to read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(Vec<Token>);
@@ -73,7 +74,7 @@ impl Pattern {
         self.0.iter().any(|token| matches!(token, Token::Value | Token::Values))
     }
 
-    /// A line that the pattern takes `value` or the list `values` from.
+    /// A line from which the pattern takes `value` or the list `values`.
     #[cfg(test)]
     pub fn line(&self, value: &str, values: &str) -> String {
         let text = |token: &Token| match token {
@@ -85,7 +86,7 @@ impl Pattern {
         self.0.iter().map(text).collect()
     }
 
-    /// What the pattern takes from `line`, empty if it takes nothing; `None` if the line is another one.
+    /// What the pattern takes from `line`, empty if it takes nothing. `None` if the line does not match.
     pub fn read(&self, line: &str) -> Option<Vec<String>> {
         let line = squeeze(line);
         let mut rest = line.as_str();
@@ -96,7 +97,7 @@ impl Pattern {
                 rest = strip(rest, text)?;
                 continue;
             }
-            // Up to the next text of the pattern.
+            // Read up to the next fixed text of the pattern.
             let end = match tokens.peek() {
                 Some(Token::Text(text)) => find(rest, text)?,
                 _ => rest.len(),
@@ -114,7 +115,7 @@ impl Pattern {
     }
 }
 
-/// Without blanks.
+/// Removes the blanks.
 fn squeeze(text: &str) -> String {
     text.chars().filter(|character| !character.is_ascii_whitespace()).collect()
 }
@@ -128,14 +129,14 @@ fn find(text: &str, part: &str) -> Option<usize> {
     text.to_ascii_lowercase().find(&part.to_ascii_lowercase())
 }
 
-/// What can be a value of a composition. A line of another kind has other characters.
+/// Whether `text` can be the value of a composition. Other lines contain other characters.
 pub(crate) fn is_value(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b',' | b';'))
 }
 
-/// `0-3,5` is 0, 1, 2, 3, 5. `None` if it is no list.
+/// Expands `0-3,5` to 0, 1, 2, 3, 5. `None` if it is not a list.
 fn expand(list: &str) -> Option<Vec<String>> {
     let mut values = Vec::new();
     for item in list.split(',') {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_bounded_and_a_bad_one_is_none() {
+    fn a_list_that_is_too_long_or_malformed_is_refused() {
         let list = pattern("({values})");
         for line in ["(0-4294967295)", "(3-1)", "(1-x)", "(,)", "()", "(0-1000,0-1000)"] {
             assert_eq!(list.read(line), None, "{line}");
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_cannot_be_meant_is_refused() {
+    fn an_ambiguous_or_malformed_pattern_is_refused() {
         for text in ["{value}{*}", "{value},{value}", "{value},{values}", "{nothing}", "{value", "{"] {
             assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
         }

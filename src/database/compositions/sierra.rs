@@ -1,4 +1,5 @@
-//! Sierra's USB compositions: by number (QMI, AT!UDUSBCOMP), by bitmask (AT!USBCOMP), by product ID (AT!UDPID).
+//! Sierra's USB compositions, identified by number (QMI, AT!UDUSBCOMP), by bitmask (AT!USBCOMP) or by product ID
+//! (AT!UDPID).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use crate::bus::DeviceId;
 use crate::outcome::Failure;
 use crate::usb::Function;
 
-/// The table `[sierra]` of `compositions.toml`, where each key is explained.
+/// The table `[sierra]` of `compositions.toml`. The file explains each key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Sierra {
@@ -37,16 +38,16 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::E
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
 
-/// The bits that a modem's AT!USBCOMP=? lists, by their names in small letters.
+/// The bits that a modem's AT!USBCOMP=? lists, by their names in lower case.
 pub(crate) type Bits = BTreeMap<String, u32>;
 
 impl Sierra {
-    /// Whether modems of this ID know these compositions.
+    /// Whether modems with this ID have these compositions.
     pub fn knows(&self, id: DeviceId) -> bool {
         self.ids.contains(&id) || self.has_only_masks(id)
     }
 
-    /// Whether a modem of this ID has a bitmask, and no number.
+    /// Whether a modem with this ID identifies its composition by bitmask only.
     pub fn has_only_masks(&self, id: DeviceId) -> bool {
         self.mask_ids.contains(&id)
     }
@@ -55,13 +56,13 @@ impl Sierra {
         Provenance { name: self.name.clone(), confidence: self.confidence, seen: self.seen.clone() }
     }
 
-    /// Whether a modem of this ID has neither QMI nor MBIM, and gets them with another product ID.
+    /// Whether a modem with this ID has neither QMI nor MBIM, and gets them with another product ID.
     pub fn is_direct_ip(&self, id: DeviceId) -> bool {
         let product = Value::Product(id.product).to_string();
         self.products.contains_key(&product) && self.of_product(id.product).functions().is_empty()
     }
 
-    /// Whether the configuration types of this name keep the product ID and the AT port.
+    /// Whether configuration types with this name keep the product ID and the AT port.
     pub fn keeps_ports(&self, config_type: &str) -> bool {
         let name = config_type.trim().to_ascii_lowercase();
         self.config_types.iter().any(|known| name.ends_with(known))
@@ -77,7 +78,7 @@ impl Sierra {
         self.composition(value, layout)
     }
 
-    /// What `mask` consists of, on a modem that lists these bits.
+    /// The composition of `mask` on a modem that lists these bits.
     pub fn of_mask(&self, mask: u32, listed: &Bits) -> Composition {
         let mut bits: Vec<(u32, &String)> = listed.iter().map(|(name, bit)| (*bit, name)).collect();
         bits.sort_unstable();
@@ -92,15 +93,16 @@ impl Sierra {
         Composition { number, ..self.composition(Value::Mask(mask), Some(&vec![names.join(" ")])) }
     }
 
-    /// The compositions with a number that a modem can be given which lists these bits. Bits of `current` whose meaning
-    /// is not known stay: not every combination of bits starts (osmocom.org, Sierra_Wireless_Modems).
+    /// The numbered compositions of a modem that lists these bits. Bits of `current` with unknown meaning are kept,
+    /// because a modem does not start with every combination of bits (osmocom.org, Sierra_Wireless_Modems).
     pub fn of_bits(&self, listed: &Bits, current: u32) -> Vec<Composition> {
         let unknown = current & !self.known(listed);
         let masks = (0..=u8::MAX).filter_map(|number| self.mask_of(number, listed));
         masks.map(|mask| self.of_mask(mask | unknown, listed)).collect()
     }
 
-    /// `mask`, if the modem lists all its bits, their meaning is known, and the other bits are those of `current`.
+    /// The composition of `mask`, if the modem lists all its bits, their meaning is known, and the other bits are those
+    /// of `current`.
     pub fn checked(&self, mask: u32, listed: &Bits, current: u32) -> Result<Composition, Failure> {
         let known = self.known(listed);
         let (dropped, added) = (current & !known & !mask, mask & !known & !current);
@@ -121,7 +123,8 @@ impl Sierra {
         listed.iter().filter(|(name, _)| self.bits.contains_key(*name)).fold(0, |all, (_, bit)| all | bit)
     }
 
-    /// The mask of the composition with this number, where it has one configuration and the modem lists all its bits.
+    /// The mask of the composition with this number. `None` unless it has one configuration and the modem lists all its
+    /// bits.
     fn mask_of(&self, number: u8, listed: &Bits) -> Option<u32> {
         let layout = self.numbers.get(&number.to_string())?;
         let [interfaces] = layout.as_slice() else { return None };
@@ -132,7 +135,7 @@ impl Sierra {
         interfaces.split(' ').try_fold(0, |mask, interface| Some(mask | bit(interface)?))
     }
 
-    /// `layout` names the interfaces of each configuration; none if they are not known.
+    /// `layout` names the interfaces of each configuration. `None` if they are not known.
     fn composition(&self, value: Value, layout: Option<&Vec<String>>) -> Composition {
         let layout = layout.map(Vec::as_slice).unwrap_or_default();
         let functions = |interfaces: &String| {
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_table_is_whole() {
+    fn the_shipped_table_is_complete() {
         let table = shipped().sierra.unwrap();
         for number in 0..=22 {
             let composition = table.of_number(number);
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_are_the_modems_own() {
+    fn masks_use_the_bits_that_the_modem_lists() {
         let table = shipped().sierra.unwrap();
         let known = |current| -> Vec<_> {
             let all = table.of_bits(&bits(), current).into_iter();

@@ -15,7 +15,7 @@ pub struct Finding<'a> {
     pub message: String,
 }
 
-/// The errors in `quirks`, which are in the order of their files. An entry may override one in a lower layer.
+/// The errors in `quirks`, which must be in the order of their files. An entry may override an entry of a lower layer.
 pub(crate) fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'a>> {
     let mut findings = Vec::new();
     let mut entries: BTreeMap<DeviceId, Vec<&Quirk>> = BTreeMap::new();
@@ -38,7 +38,7 @@ pub(crate) fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Fi
     findings
 }
 
-/// The error if every device that matches `earlier` matches `later` as narrowly.
+/// The error if every device that matches `earlier` also matches `later`, and the matches are equally narrow.
 fn conflict(earlier: &Quirk, later: &Quirk) -> Option<String> {
     let covers = narrowness(&earlier.matchers) == narrowness(&later.matchers)
         && later
@@ -86,7 +86,7 @@ mod tests {
             assert_eq!(found.len(), usize::from(expected.is_some()), "{second}: {found:?}");
             assert!(found.iter().all(|(line, message)| *line == 2 && message.contains(expected.unwrap())), "{found:?}");
         }
-        // A later matcher that is part of an earlier one takes all its devices. An earlier one does not.
+        // A later matcher that is a substring of an earlier one matches all its devices. The reverse is not true.
         let wide = narrow.replace("MC 74", "C_7");
         assert_eq!(found(&quirks(Layer::Shipped, &format!("{narrow}{wide}"))).len(), 1);
         assert_eq!(found(&quirks(Layer::Shipped, &format!("{wide}{narrow}"))), []);

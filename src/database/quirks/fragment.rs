@@ -1,4 +1,4 @@
-//! One file of the database: its TOML form, and the quirks in it.
+//! One file of the database: its TOML format, and its quirks.
 
 use std::fmt;
 use std::iter::Peekable;
@@ -24,7 +24,7 @@ use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
 use crate::usb::Function;
 
-/// The version of the form.
+/// The version of the format.
 const SCHEMA: u32 = 1;
 /// The limit of `unconfigured`. A udev event also has to wait for the kernel's work on the new configuration.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ enum StepEntry {
 enum ProcedureEntry {
     Sierra,
     Quectel,
-    /// With the magic string for the hash, as the next two.
+    /// With the magic string for the hash, like the next two.
     Foxconn(String),
     Fox(String),
     Foxap(String),
@@ -104,7 +104,7 @@ enum ModelEntries {
     Many(Vec<Spanned<ModelEntry>>),
 }
 
-/// An ID, or a table with what is known of the device that has the ID.
+/// An ID, or a table with facts about the device that has the ID.
 enum ModelEntry {
     Id(String),
     Table(ModelTable),
@@ -342,14 +342,15 @@ impl Visitor<'_> for SelectVisitor {
     }
 }
 
-/// The header of an entry. In a string of several lines, the same text is no header.
+/// The header of an entry. The same text in a multi-line string is not a header.
 const HEADER: &str = "\n[[device]]";
 
-/// Like [`parse`], but only for entries that can have `id`, and without the other models of a list. The rest costs a search
-/// through its bytes, so that a large file takes little longer than a small one. Errors in the rest are left to `check`.
+/// Like [`parse`], but parses only the entries that can have `id`, without the other models of a list. It only searches
+/// the bytes of the rest, so that a large file takes little longer than a small one. `check` reports errors in the
+/// rest.
 ///
 /// # Errors
-/// What it parses is not UTF-8.
+/// A part that it parses is not UTF-8.
 pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
     let whole = || Ok(parse(file, str::from_utf8(bytes)?));
     let text = |from, to| str::from_utf8(bytes.get(from..to).unwrap_or_default());
@@ -377,7 +378,7 @@ pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Q
             continue;
         }
         let end = header_after(at).unwrap_or(bytes.len());
-        // In a string of several lines, a header would be misread.
+        // Inside a multi-line string, the text of a header is not a header.
         let so_far = bytes.get(..end).unwrap_or_default();
         if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(so_far, *quotes).is_some()) {
             return whole();
@@ -394,7 +395,7 @@ pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Q
     Ok((quirks, errors))
 }
 
-/// What to search for to find both forms of an ID: what they have in common, if that is more than the vendor.
+/// The search strings that find both forms of an ID: the common part, if that is more than the vendor.
 fn needles(forms: &[String; 2]) -> Vec<&str> {
     const PRODUCT: usize = 4;
     let [lower, upper] = forms;
@@ -405,7 +406,7 @@ fn needles(forms: &[String; 2]) -> Vec<&str> {
     }
 }
 
-/// The first of `hits` that is not before `from`.
+/// The first of `hits` at or after `from`.
 fn skip_to(hits: &mut Peekable<impl Iterator<Item = usize>>, from: usize) -> Option<usize> {
     while hits.next_if(|at| *at < from).is_some() {}
     hits.peek().copied()
@@ -422,7 +423,7 @@ fn is_target(before: &str) -> bool {
 /// How the line of a model in a list begins and ends. The shipped files and `import` write it like this.
 const MODEL: (&str, &str) = ("    { id = \"", "},\n");
 
-/// The text of an entry with empty lines in place of the models whose ID is none of `forms`.
+/// The text of an entry, with empty lines in place of the models whose ID is not in `forms`.
 fn only_model(entry: &str, forms: &[String; 2]) -> String {
     let mut kept = String::with_capacity(entry.len());
     let mut is_other = false;
@@ -437,7 +438,7 @@ fn only_model(entry: &str, forms: &[String; 2]) -> String {
     kept
 }
 
-/// Parses the text before the first header, and then `entry`, which follows after `skipped`.
+/// Parses the text before the first header, and then `entry`, which follows `skipped`.
 fn parse_entry(file: &ConfigFile, head: &str, skipped: &[u8], entry: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let (mut quirks, mut errors) = match parse_whole(file, &[head, entry].concat()) {
         Ok(parsed) => parsed,
@@ -522,7 +523,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
             Some((_, Ok(subsystem))) => drop(matchers.insert(DeviceString::Subsystem, subsystem.to_string())),
             None => {}
         }
-        // The names become a part of a command.
+        // The names become part of a command.
         let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         if let Some(new_id) = entry.new_id.as_ref().filter(|new_id| {
             let NewId { module, driver, .. } = new_id.get_ref();
@@ -579,7 +580,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
 /// Several makers use Qualcomm's own PCI IDs.
 const SHARED_PCI_VENDOR: u16 = 0x17cb;
 
-/// Whether an entry has what is possible on the bus of its IDs, and nothing else.
+/// Checks that an entry has only what is possible on the bus of its IDs.
 fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(), String> {
     let subsystem = matchers.contains_key(&DeviceString::Subsystem);
     let (pci, usb): (Vec<DeviceId>, Vec<DeviceId>) =
@@ -652,7 +653,7 @@ mod tests {
         assert_eq!(errors.len(), 1);
     }
 
-    /// Tables of models on several lines, among them one whose lines look complete and are not.
+    /// Models in tables of several lines. One of them has lines that look complete, but are not.
     const MODELS: &str = "schema = 1\n[[device]]\nid = [\n    \"12d1:0001\",\n    { id = \"12d1:0002\", name = \"B\" },\n    \
         { id = \"12d1:0003\", becomes = [\n        \"12d1:0002\", { id = \"12d1:0004\", name = \"D\" },\n    ] },\n    \
         { id = \"12d1:0005\", becomes = [{ id = \"12d1:0006\", name = \"F\" },\n        \"12d1:0001\"] },\n]\n\
@@ -695,7 +696,7 @@ mod tests {
     }
 
     #[test]
-    fn one_error_hides_no_other() {
+    fn one_error_does_not_hide_others() {
         let (quirks, errors) = parse(&file("1199-x.toml"), &format!("{TEXT}[[device]]\nid = \"1199:1\nsteps = []\n"));
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!((quirks.len(), lines.as_slice()), (2, [14, 17].as_slice()), "{errors:?}");
@@ -728,7 +729,7 @@ mod tests {
         }
     }
 
-    /// Only what is parsed must be text.
+    /// Only the parsed parts must be text.
     #[test]
     fn bytes_elsewhere_do_not_matter() {
         let entry = |id: &str| [b"[[device]]\nid = \"", id.as_bytes(), b"\"\nname = \"A\"\nsteps = []\n"].concat();
@@ -740,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_in_a_string_is_none() {
+    fn a_header_in_a_string_is_ignored() {
         let text = "schema = 1\n[[device]]\nid = \"1199:0001\"\nname = \"A\"\nnote = QQQ\n[[device]]\nQQQ\n# 1199:9071\nsteps = []\n\
             [[device]]\nid = \"1199:9071\"\nname = \"B\"\nsteps = []\n";
         for quotes in ["\"\"\"", "'''"] {
@@ -750,7 +751,7 @@ mod tests {
         }
     }
 
-    /// A lookup reads the files of an administrator whatever their names are.
+    /// A lookup reads all files of an administrator, regardless of their names.
     #[test]
     fn the_name_of_an_administrators_file_does_not_restrict_its_ids() {
         let text = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = []\n";

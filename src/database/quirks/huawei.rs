@@ -1,12 +1,12 @@
-//! Huawei's vendor-specific SCSI command 0x11, with which most of its sticks leave install mode.
+//! Huawei's vendor-specific SCSI command 0x11, which takes most of its sticks out of install mode.
 //!
-//! The fields have the names of Huawei's own kernel (`mbb_usb_unitary/hw_pnp.c`, "SC_REWIND").
+//! The names of the fields are those of Huawei's own kernel (`mbb_usb_unitary/hw_pnp.c`, "SC_REWIND").
 
 use std::fmt;
 
 use super::switch::{Bytes, Op, Switch};
 
-/// Where the command block is in a CBW.
+/// The offset of the command block in a CBW.
 const COMMAND: usize = 15;
 
 /// The fields of a command 0x11.
@@ -19,7 +19,7 @@ pub(crate) struct Rewind {
     pub new_id: bool,
     #[doc(alias = "bSupportCD")]
     pub keep_cd: bool,
-    /// Of a gateway: a network interface, instead of a dial-up modem.
+    /// For a gateway: a network interface, instead of a dial-up modem.
     #[doc(alias = "bProFile")]
     pub ndis: bool,
     /// A network card with RNDIS for Windows, with CDC Ethernet for others.
@@ -42,7 +42,7 @@ impl Rewind {
         })
     }
 
-    /// The command that `switch` consists of.
+    /// The command of `switch`, if it is the only operation.
     pub(crate) fn of(switch: &Switch) -> Option<Rewind> {
         let [Op::Bulk(message)] = switch.ops() else { return None };
         Rewind::decode(message)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_methods_say_what_their_names_promise() {
+    fn each_method_does_what_its_name_says() {
         for (method, says) in [
             ("huawei-new", Some("Linux, new ID, keep CD, network card")),
             ("huawei-alternative", Some("gateway, network interface")),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_message_is_no_command() {
+    fn a_truncated_message_is_not_a_command() {
         let Some(Op::Bulk(message)) = Switch::method("huawei-new").unwrap().ops().first().cloned() else { panic!() };
         for length in 0..24 {
             assert_eq!(Rewind::decode(&Bytes(message.0[..length].to_vec())), None, "{length}");

@@ -28,11 +28,11 @@ const DIRECTORY: &str = "quirks.d";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quirk {
     pub models: Vec<Model>,
-    /// What the models have in common. [`Quirk::name_of`] is the name of one of them.
+    /// A name that fits all models. [`Quirk::name_of`] returns the name of one of them.
     pub name: String,
     /// What an administrator should know; `explain` prints it.
     pub note: Option<String>,
-    /// Where the facts of the entry are from.
+    /// The source of the facts in the entry.
     pub source: Option<String>,
     pub seen: Option<Seen>,
     /// Device strings that narrow the match.
@@ -41,7 +41,7 @@ pub struct Quirk {
     pub qmi_interfaces: Vec<u8>,
     /// What to do if the unlocked radio may need a reset to come online.
     pub online_after_reset: Option<Reset>,
-    /// How a kernel whose serial driver does not know the modem gets to know it.
+    /// How to bind the serial driver of a kernel that does not know the modem.
     pub new_id: Option<NewId>,
     pub steps: Vec<Step>,
     pub location: Location,
@@ -51,9 +51,9 @@ pub struct Quirk {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
     pub id: DeviceId,
-    /// `None`: the name of the entry.
+    /// `None` for the name of the entry.
     pub name: Option<String>,
-    /// What it becomes after a switch, as far as it is known. Informative: any ID is fine.
+    /// What the device becomes after a switch, if known. This is for information: any ID is accepted.
     pub becomes: Vec<Target>,
 }
 
@@ -71,15 +71,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// So many targets fit on a line.
+/// How many targets fit on a line.
 const FEW: usize = 3;
 
-/// A line for the file `new_id` of a driver of usb-serial. The program writes none: a person does, as `doctor` says.
+/// A line for the file `new_id` of a usb-serial driver. The program does not write it. `doctor` prints the command for
+/// a person.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NewId {
     pub module: String,
-    /// Its name in `/sys/bus/usb-serial/drivers`.
+    /// The name of the driver in `/sys/bus/usb-serial/drivers`.
     pub driver: String,
     /// `bInterfaceClass` of the interfaces that the driver may have.
     pub interface_class: u8,
@@ -105,9 +106,9 @@ pub enum Seen {
     Hardware,
     /// Descriptors or messages of such a device were recorded.
     Capture,
-    /// Another project ships the same in a table.
+    /// Another project ships the same facts in a table.
     Table,
-    /// One unconfirmed mention. The strings or the interfaces of other devices with this ID prevent harm.
+    /// One unconfirmed mention. Checks of strings or interfaces protect other devices with this ID.
     Hint,
 }
 
@@ -121,7 +122,7 @@ impl Seen {
         }
     }
 
-    /// What is known instead of a report from hardware.
+    /// What the facts are based on, if not on a report from hardware.
     pub fn instead_of_hardware(self) -> Option<&'static str> {
         match self {
             Seen::Hardware => None,
@@ -157,17 +158,17 @@ impl Quirk {
         }
     }
 
-    /// How the radio is unlocked; `None` if it has no known lock. The first of several.
+    /// The unlock procedure, or the first of several. `None` if the radio has no known lock.
     pub fn procedure(&self) -> Option<&Procedure> {
         self.procedures().next()
     }
 
-    /// How the radio is unlocked. A modem with several procedures has one of these locks.
+    /// The unlock procedures. A modem with several procedures has one of these locks.
     pub fn procedures(&self) -> impl Iterator<Item = &Procedure> {
         self.steps.iter().filter_map(|step| if let Step::FccAuth(procedure) = step { Some(procedure) } else { None })
     }
 
-    /// Whether it is for devices on PCI. All its models are on one bus.
+    /// Whether the entry is for PCI devices. All its models are on one bus.
     pub fn is_pci(&self) -> bool {
         self.ids().any(|id| id.bus == Bus::Pci)
     }
@@ -178,14 +179,14 @@ impl Quirk {
     }
 }
 
-/// What a device reports about itself beside its ID.
+/// What a device reports about itself in addition to its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceString {
     Manufacturer,
     Product,
     Serial,
-    /// From the answer to SCSI INQUIRY, as the next two.
+    /// From the answer to SCSI INQUIRY, like the next two.
     ScsiVendor,
     ScsiModel,
     ScsiRevision,
@@ -208,13 +209,13 @@ impl fmt::Display for DeviceString {
 }
 
 impl DeviceString {
-    /// Whether it is known only after the kernel has sent SCSI INQUIRY.
+    /// Whether the string is known only after the kernel has sent SCSI INQUIRY.
     pub fn is_scsi(self) -> bool {
         matches!(self, DeviceString::ScsiVendor | DeviceString::ScsiModel | DeviceString::ScsiRevision)
     }
 }
 
-/// For each string, the part that a device must have in it. `_` matches itself and a blank.
+/// For each string, the text that it must contain. `_` matches itself and a blank.
 pub type Matchers = BTreeMap<DeviceString, String>;
 
 fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
@@ -227,7 +228,7 @@ fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
     whole.contains(part) || (part.contains('_') && whole.replace(' ', "_").contains(&part.replace(' ', "_")))
 }
 
-/// How narrow a match is: a string counts once, and a subsystem once for its vendor and once for its device.
+/// How narrow a match is: a string counts once, and a subsystem once for its vendor and once for its device ID.
 fn narrowness(matchers: &Matchers) -> usize {
     let subsystem = matchers.get(&DeviceString::Subsystem);
     matchers.len() + usize::from(subsystem.is_some_and(|subsystem| !subsystem.ends_with('*')))
@@ -254,7 +255,7 @@ impl Step {
         }
     }
 
-    /// The method, the configuration or the procedure, as `list` prints it.
+    /// The method, the configuration or the procedure, in the notation of `list`.
     pub fn value(&self) -> String {
         match self {
             Step::Switch(switch) => switch.to_string(),
@@ -313,21 +314,21 @@ pub enum Procedure {
     Foxconn { service: Service, magic: String },
     /// A challenge by AT commands.
     Gtfcclock(Gtfcclock),
-    /// A challenge in the MBIM service Intel Mutual Authentication, with keys as those of [`Gtfcclock`].
+    /// A challenge in the MBIM service Intel Mutual Authentication. The keys are those of [`Gtfcclock`].
     Intel { oem_strings: Vec<String> },
-    /// A challenge by the RPC of Intel's XMM7360, likewise.
+    /// A challenge over the RPC of Intel's XMM7360, with the same kind of keys.
     Xmm { oem_strings: Vec<String> },
 }
 
-/// `AT+GTFCCLOCKGEN` asks a challenge, `AT+GTFCCLOCKVER` takes the answer: a hash over the challenge and a key. Each key is
-/// tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`.
+/// `AT+GTFCCLOCKGEN` requests a challenge. `AT+GTFCCLOCKVER` takes the response: a hash over the challenge and a key.
+/// The keys are tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gtfcclock {
     /// `bInterfaceNumber` of the tty of a USB modem. A PCI modem has an AT port.
     pub interface: Option<u8>,
-    /// Of the challenge in the hash, and of the answer in the digest.
+    /// The byte order of the challenge in the hash, and of the response in the digest.
     pub byte_order: ByteOrder,
-    /// How the answer is written.
+    /// The notation of the response.
     pub number: Number,
     /// A key is the first four bytes of SHA-256 over an OEM string.
     pub oem_strings: Vec<String>,
@@ -351,12 +352,12 @@ pub enum Number {
 }
 
 impl Procedure {
-    /// What a port must speak to carry the procedure. PCI modems have a port for the first one.
+    /// The protocols of ports that can carry the procedure. PCI modems have a port for the first one.
     pub fn protocols(&self) -> &'static [Protocol] {
         match self {
-            // Over MBIM, QMI frames travel in the QMI service.
+            // Over MBIM, the QMI service carries QMI frames.
             Procedure::Sierra | Procedure::Foxconn { .. } => &[Protocol::Mbim, Protocol::Qmi],
-            // In QMI, the procedure only finds out that there is nothing to unlock.
+            // Over QMI, the procedure can only find out that there is nothing to unlock.
             Procedure::Quectel => &[Protocol::Mbim, Protocol::Qmi],
             Procedure::Gtfcclock(_) => &[Protocol::At],
             Procedure::Intel { .. } => &[Protocol::Mbim],
@@ -364,7 +365,7 @@ impl Procedure {
         }
     }
 
-    /// What the WWAN port of a PCI modem speaks that the procedure uses. `None` if the procedure is for USB modems.
+    /// The protocol of the WWAN port that the procedure uses on a PCI modem. `None` if the procedure is for USB modems.
     pub fn wwan_protocol(&self) -> Option<Protocol> {
         self.protocols().first().copied().filter(|_| *self != Procedure::Sierra && self.interface().is_none())
     }
@@ -377,7 +378,7 @@ impl Procedure {
         }
     }
 
-    /// The strings whose hashes are keys. `None` if the procedure has no key.
+    /// The OEM strings whose hashes are keys. `None` if the procedure has no key.
     pub fn oem_strings(&self) -> Option<&[String]> {
         match self {
             Procedure::Gtfcclock(Gtfcclock { oem_strings, .. })
@@ -407,15 +408,16 @@ impl fmt::Display for Procedure {
 #[derive(Debug, Default)]
 pub struct Lookup {
     pub quirk: Option<Quirk>,
-    /// Errors in files that may have a better quirk.
+    /// Errors in files that may contain a better quirk.
     pub errors: Vec<LoadError>,
 }
 
-/// The narrowest quirk for a device: the one with the most matchers, of these the one in the highest layer, of these the
-/// last one. A whole subsystem is narrower than its vendor alone. `read` is called only for strings that an entry needs, because reading them takes the device's lock.
+/// The narrowest quirk for a device: the one with the most matchers, among these the one in the highest layer, among
+/// these the last one. A whole subsystem is narrower than its vendor alone. `read` is called only for strings that an
+/// entry needs, because reading them takes the device's lock.
 ///
-/// A lookup reads the administrator's files, and of the shipped files those that can have the ID: a shipped file whose
-/// name begins with four hex digits and a hyphen (`1199-`, on PCI `pci-1eac-`) contains only that vendor.
+/// A lookup reads all of the administrator's files, but only those shipped files that can have the ID: a shipped file
+/// whose name begins with four hex digits and a hyphen (`1199-`, on PCI `pci-1eac-`) contains only that vendor.
 pub fn lookup(root: &Root, id: DeviceId, read: impl Fn(DeviceString) -> Option<String>) -> Lookup {
     let (files, errors) = layers::files(root, DIRECTORY, |layer, name| {
         layer != Layer::Shipped || vendor_of(name).is_none_or(|vendor| vendor == (id.bus, id.vendor))
@@ -486,7 +488,7 @@ pub fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
     Some((bus, vendor))
 }
 
-/// Like [`char::to_digit`], which takes longer. Every lookup calls this for every file name.
+/// Like [`char::to_digit`], but faster: every lookup calls this for every file name.
 fn hex_digit(digit: u8) -> Option<u16> {
     let value = match digit {
         b'0'..=b'9' => digit - b'0',

@@ -22,7 +22,8 @@
 //! `target-class` (`bInterfaceClass` of the first interface of a device that has already left install mode),
 //! `interface-class` (`bInterfaceClass` that the interface must have; a device with another class is left alone).
 //!
-//! Methods are replaced by their operations when the entry is read. An unknown or a broken method is an error there.
+//! When an entry is read, methods are replaced by their operations. An unknown or invalid method is then an error at
+//! its location.
 
 use std::fmt;
 use std::path::Path;
@@ -69,7 +70,7 @@ pub struct Switch {
 /// Operations in their order, with methods resolved.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Operations {
-    /// As the entry names them: `eject+bulk:5553…`.
+    /// The names in the entry: `eject+bulk:5553…`.
     names: Vec<String>,
     ops: Vec<Op>,
 }
@@ -86,7 +87,7 @@ pub enum Op {
     SetConfiguration(u8),
     AlternateSetting(u8),
     Sleep(Seconds),
-    /// The device leaves the bus and returns with the same ID. No run waits for it: its return is an event of its own.
+    /// The device leaves the bus and returns with the same ID. No run waits for that: the return is a separate event.
     WaitForReturn,
 }
 
@@ -175,7 +176,7 @@ impl Switch {
         &self.operations.ops
     }
 
-    /// The operations for one stay of the device on the bus: those up to `wait-for-return`, or those behind it if the
+    /// The operations for one stay of the device on the bus: those up to `wait-for-return`, or those after it if the
     /// device has `returned`.
     pub fn part(&self, returned: bool) -> &[Op] {
         let mut parts = self.ops().split(|op| matches!(op, Op::WaitForReturn));
@@ -232,7 +233,7 @@ fn method(methods: &str, name: &str) -> Option<Result<Vec<Op>, String>> {
     struct Method {
         r#do: Vec<Op>,
     }
-    // The program parses one table, not the file: a method costs the same, however many methods there are.
+    // Parse one table and not the file, so that the cost does not depend on the number of methods.
     let header = format!("\n[{name}]\n");
     let start = methods.find(&header)? + header.len();
     let rest = methods.get(start..).unwrap_or_default();
@@ -250,7 +251,7 @@ fn method_names(methods: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Op {
-    /// Whether it is a SCSI command to a mass storage.
+    /// Whether this is a SCSI command to a mass storage device.
     pub fn is_cbw(&self) -> bool {
         matches!(self, Op::Bulk(message) if message.is_cbw())
     }
@@ -631,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_behind_wait_for_return_are_for_the_next_stay() {
+    fn operations_after_wait_for_return_are_for_the_next_stay() {
         let switch = read("[\"sony\", { set-configuration = 2 }]").unwrap();
         let control = "control c0 11 0002 0000, 3 bytes back";
         assert_eq!(strings(switch.part(false)), ["detach", control]);
