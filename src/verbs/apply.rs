@@ -1,4 +1,4 @@
-//! `apply`: does immediately what the hook would do.
+//! `apply`: does at once what the hook would do.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ struct StepLine {
     text: String,
 }
 
-/// Serves the devices named, or all that the database knows.
+/// Serves the named devices, or all that the database knows.
 pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let names = &options.devices.device;
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
@@ -63,7 +63,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         let served = serve::serve(root, &journal, &device, &scope, trigger);
         exit = exit.max(served.exit(&scope, trigger));
         if served.name.is_none() && served.errors.is_empty() {
-            // Devices that were not named, and are no modems, are not worth a word.
+            // Report a device without a quirk only if it was named.
             if !names.is_empty() {
                 exit = exit.max(Exit::Failed);
                 eprintln!("{}", no_quirk(&device));

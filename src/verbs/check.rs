@@ -73,7 +73,7 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     (errors, warned)
 }
 
-/// What is weak in `quirks`, although it is valid.
+/// The warnings about weak points in valid quirks.
 pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     let mut findings = Vec::new();
     for quirk in quirks {
@@ -111,10 +111,10 @@ pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     findings
 }
 
-/// Vendor IDs that are not assigned, and that makers of cheap chips use.
+/// Unassigned vendor IDs that makers of cheap chips use.
 const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
-/// The errors and the warnings in one file. The name or the folder of the file says what it is.
+/// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if is_drop_in || path.ends_with("config.toml") {

@@ -162,7 +162,7 @@ pub struct Setting {
     pub password: Option<String>,
 }
 
-/// Any value, while shells complete the functions.
+/// Accepts any value. Shells complete the functions.
 #[derive(Clone)]
 struct WantedParser;
 

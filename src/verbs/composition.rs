@@ -15,7 +15,7 @@ use crate::steps::composition::{Reading, Request, describe};
 use crate::verbs::cli::Setting;
 use crate::verbs::output::{print_json, report_errors};
 
-/// Shows the composition of the named modem, and sets another one if `setting` has a value.
+/// Shows the composition of the named modem, or sets another one if `setting` has a value.
 pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let Setting { value, no_at_port, reset, password } = setting;
     let request = Request { wanted: value, no_at_port, reset, password };

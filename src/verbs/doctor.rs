@@ -48,7 +48,7 @@ struct Problem {
 #[derive(Debug, Default, Serialize)]
 struct Diagnosis {
     problems: Vec<Problem>,
-    /// Files that exist and cannot be read, and why.
+    /// Files that exist but cannot be read, with the reason.
     unreadable: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ impl Diagnosis {
             .iter()
             .map(|directory| format!("{directory}/{name}"))
             .find(|path| fs::symlink_metadata(root.at(path)).is_ok())?;
-        // A link to /dev/null masks.
+        // A link to /dev/null masks the file.
         if fs::read_link(root.at(&path)).is_ok_and(|target| target == Path::new("/dev/null")) {
             return None;
         }
@@ -186,13 +186,13 @@ fn own_unit(root: &Root, diagnosis: &mut Diagnosis) {
     diagnosis.add(format!("systemd has no {unit}: a slow modem stays locked"), remedy);
 }
 
-/// The path of a file in this installation's `lib`, which udev and systemd do not read below every prefix.
+/// The path of a file in the `lib` of this installation, which udev and systemd do not read below every prefix.
 fn own_file(root: &Root, name: &str) -> Option<String> {
     let path = paths::program(root).parent()?.parent()?.join("lib").join(name);
     root.at(&path).is_file().then(|| path.display().to_string())
 }
 
-/// Checks that only root can change what root runs. The database and the policy are checked when they are read.
+/// Checks that only root can change what root runs. Database and policy are checked when they are read.
 fn permissions(root: &Root, diagnosis: &mut Diagnosis) {
     let rules: Vec<String> =
         udev_rules::FILES.into_iter().filter_map(|name| Some(diagnosis.rules(root, name)?.1)).collect();
@@ -270,7 +270,7 @@ fn kernel(root: &Root, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Finds modems that ModemManager unlocks, too.
+/// Finds modems that ModemManager also unlocks.
 fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let (policy, _) = Policy::load(root);
     let unlocked: BTreeSet<DeviceId> = quirks
@@ -287,7 +287,7 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
     for name in names {
-        // ModemManager's names do not have the bus.
+        // The names of ModemManager's scripts do not contain the bus.
         let numbers = |id: DeviceId| (id.vendor, id.product);
         let same = |id: DeviceId| unlocked.iter().any(|known| numbers(*known) == numbers(id));
         let whole = name.parse::<DeviceId>().is_ok_and(same);
@@ -309,7 +309,7 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
         Err(error) => return diagnosis.unreadable.push(Error::from(error).chain()),
     };
     for device in devices {
-        // Errors in the database are reported already.
+        // Errors in the database are already reported.
         let (Some(known), _) = lookup(root, &device) else { continue };
         let (port, name) = (&device.port, known.quirk.name_of(device.id));
         if device.id.bus == Bus::Pci {
@@ -330,7 +330,7 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The command for a modem of whose interfaces the driver has none.
+/// The command for a modem if its driver has bound none of the interfaces that it should.
 fn unknown_to(new_id: &NewId, device: &Device) -> Option<String> {
     let active = device.configuration().ok()?;
     let configurations = device.descriptors().ok()?.configurations;
@@ -373,10 +373,10 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
     diagnosis.add(problem, remedy);
 }
 
-/// The types of the ports that a modem has while its firmware is written, and not otherwise.
+/// Port types that a modem has only while its firmware is being written.
 const FLASH_MODE: [&str; 2] = ["FIREHOSE", "FASTBOOT"];
 
-/// No driver is bound: is there one in this kernel?
+/// Checks whether this kernel has a driver for a modem that has none bound.
 fn no_pci_driver(root: &Root, id: DeviceId, modem: &str, diagnosis: &mut Diagnosis) {
     let release = diagnosis.read(root, "/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();

@@ -53,7 +53,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
     Ok(exit)
 }
 
-/// Explains an ID that is not plugged in. Nothing is known about the strings of the device.
+/// Explains an ID without a device. The strings of the device are unknown.
 fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     let found = quirks::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
@@ -79,7 +79,7 @@ struct Explained {
     matched: Option<MatchedDevice>,
     /// Quirks for a device with this ID and with certain strings.
     others: Vec<Quirk>,
-    /// Every file that concerns the device could be read.
+    /// All files that concern the device were read.
     complete: bool,
     plan: Vec<String>,
 }

@@ -1,10 +1,9 @@
 //! `VID:PID`: unlocks a modem for ModemManager, by ModemManager's own mechanism.
 //!
-//! An administrator who links `/etc/ModemManager/fcc-unlock.d/VID:PID` to this program has ModemManager run it, as
-//! `VID:PID DBUS-PATH PORT…`, where switching the radio on has failed; then ModemManager tries again. What a program
-//! prints is thrown away there, and one that takes 5 s is killed (`MAX_FCC_UNLOCK_EXEC_TIME_SECS` in its
-//! `mm-dispatcher-fcc-unlock.c`). It must be a regular file of root's, executable, that nobody else may write to; a link
-//! to one will do (`mm-dispatcher.c`).
+//! An administrator links `/etc/ModemManager/fcc-unlock.d/VID:PID` to this program. If ModemManager fails to switch on
+//! the radio, it runs the link as `VID:PID DBUS-PATH PORT…`, and then tries again. It discards the output, and kills a
+//! program that takes 5 s (`MAX_FCC_UNLOCK_EXEC_TIME_SECS` in its `mm-dispatcher-fcc-unlock.c`). The program must be an
+//! executable regular file that only root can write, or a link to such a file (`mm-dispatcher.c`).
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -20,16 +19,16 @@ use crate::serve::lookup::lookup;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 
-/// The names of the ports (`cdc-wdm0`, `wwan0mbim0`), where the program was called by an ID and not by its own name.
+/// The names of the ports (`cdc-wdm0`, `wwan0mbim0`), if the program was called by an ID instead of its own name.
 pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
     let mut arguments = arguments.into_iter();
     let name = arguments.next()?;
     Path::new(&name).file_name()?.to_str()?.parse::<DeviceId>().ok()?;
-    // The first is the modem's path on the bus, of which there is nothing to be learnt.
+    // The first argument is the modem's D-Bus path, which is not needed.
     Some(arguments.skip(1).filter_map(|port| port.into_string().ok()).collect())
 }
 
-/// Unlocks the modem that has these ports, whatever the policy says: the administrator who made the link asked for it.
+/// Unlocks the modem that has these ports, regardless of the policy: the administrator asked for it with the link.
 pub fn run(root: &Root, ports: &[String]) -> Exit {
     let journal = Journal::open(root);
     let reason = match device(root, ports) {
@@ -44,7 +43,7 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
     Exit::Failed
 }
 
-/// The modem is that of the first port that this program knows.
+/// The modem of the first port that this program knows.
 fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
     let mut last = DeviceError::NotFound(String::new());
     for port in ports {
@@ -58,7 +57,7 @@ fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
 }
 
 fn has_lock(root: &Root, device: &Device) -> bool {
-    // If a file is invalid, the run says so.
+    // The run reports an invalid file.
     let (matched, errors) = lookup(root, device);
     !errors.is_empty() || matched.is_some_and(|matched| matched.quirk.procedure().is_some())
 }
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_that_it_is_called_by_tells() {
+    fn the_name_of_the_call_selects_the_entry_point() {
         let path = "/org/freedesktop/ModemManager1/Modem/0";
         let ports = called(&["/etc/ModemManager/fcc-unlock.d/1199:9079", path, "cdc-wdm0", "ttyUSB0"]);
         assert_eq!(ports, Some(vec!["cdc-wdm0".to_owned(), "ttyUSB0".to_owned()]));
@@ -87,7 +86,7 @@ mod tests {
         assert_eq!(called(&[]), None);
     }
 
-    /// Of a PCI modem, ModemManager names the network interface, too, and the ports in any order.
+    /// For a PCI modem, ModemManager also passes the network interface, and the ports in any order.
     #[test]
     fn a_pci_modem_is_found_by_any_of_its_ports() {
         let top = std::env::temp_dir().join(format!("wwan-quirks-fcc-unlock-{}", std::process::id()));
@@ -99,7 +98,7 @@ mod tests {
         let quirks = include_str!("../../config/quirks.d/pci-1eac-quectel.toml");
         write("/usr/share/wwan-quirks/quirks.d/pci-1eac-quectel.toml", quirks);
         fs::create_dir_all(root.at("/sys/class/wwan")).unwrap();
-        // Two modems, of which the second has no lock; above each is its root port.
+        // Two modems, each behind its root port. The second one has no lock.
         for (number, (address, device)) in [("0000:08:00.0", "1007"), ("0000:09:00.0", "ffff")].iter().enumerate() {
             let bridge = format!("/sys/devices/pci0000:00/0000:00:1c.{number}");
             let function = format!("{bridge}/{address}");
@@ -125,7 +124,7 @@ mod tests {
             found(&["wwan0mbim0", "wwan0at0"]),
             found(&["wwan0at0"]),
             found(&["wwan1", "wwan1mbim0"]),
-            // Neither a file outside of the class, nor a port that is not there.
+            // A file outside of the class is not accepted, nor is a missing port.
             found(&["../../devices/pci0000:00/0000:00:1c.0/0000:08:00.0", "wwan2mbim0", ""]),
         ];
         fs::remove_dir_all(top).unwrap();

@@ -16,7 +16,7 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     let journal = Journal::open(root);
     let (event, device) = match find(root) {
         Ok(Some(found)) => found,
-        // The event is not ours, or the device left before the look at it: its next event serves it.
+        // The event is not for us, or the device has already left. If it returns, its next event serves it.
         Ok(None) | Err(Error::Device(DeviceError::Gone { .. })) => return Ok(Exit::Fine),
         Err(error) => {
             if !journal.is_stderr() {

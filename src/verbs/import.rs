@@ -1,10 +1,10 @@
 //! `import`: turns usb_modeswitch configuration files into quirks.
 //!
-//! A file with the ending `.json` is what `export json` prints.
+//! A `.json` file is the output of `export json`.
 //!
-//! The name of another file is the device (`12d1:1446`, `05c6:1000:uMa=Option`), or the file names it (`DefaultVendor`,
-//! `DefaultProduct`). A file has lines `Key=value`, with the keys of usb_modeswitch 2.6.1. A key without an equivalent is
-//! reported once for all files that have it.
+//! Any other file is named after the device (`12d1:1446`, `05c6:1000:uMa=Option`), or contains its ID (`DefaultVendor`,
+//! `DefaultProduct`). A file has lines `Key=value`, with the keys of usb_modeswitch 2.6.1. A key without an equivalent
+//! is reported once for all files that have it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -45,7 +45,7 @@ pub const METHODS: [(&str, &str); 15] = [
     ("PantechMode", "pantech"),
 ];
 
-/// Keys without an equivalent, and why.
+/// Keys without an equivalent, with the reason.
 const NO_EQUIVALENT: [(&str, &str); 7] = [
     ("CheckSuccess", "the program sees at once that a device leaves, and its return is an event of its own"),
     ("NeedResponse", "the program always reads the answer to a CBW, and no other answer"),
@@ -149,7 +149,7 @@ struct Entry {
     name: String,
     /// `TargetVendor` with `TargetProductList` or `TargetProduct`.
     becomes: Vec<DeviceId>,
-    /// The part of the file name behind the ID. usb_modeswitch orders its choice by it.
+    /// The part of the file name after the ID. usb_modeswitch orders its choice by it.
     suffix: String,
     /// Lines `key = "text"` that narrow the match.
     matchers: Vec<String>,
@@ -249,7 +249,7 @@ fn write_group(text: &mut String, group: &[&Entry]) -> fmt::Result {
     writeln!(text, "source = \"usb_modeswitch\"\nseen = \"table\"\nsteps = {}", first.steps)
 }
 
-/// The table of a model, with `name`, which is another key or nothing. A long list of targets has lines of its own.
+/// The table of a model. `name` is another key, or empty. A long list of targets has lines of its own.
 fn model(entry: &Entry, name: &str) -> String {
     let targets: Vec<String> = entry.becomes.iter().map(|id| format!("\"{id}\"")).collect();
     let becomes = match targets.len() {
@@ -428,7 +428,7 @@ impl<'a> Reader<'a> {
         format!("[{}]", steps.join(", "))
     }
 
-    /// What the device becomes. A device that keeps its ID becomes nothing else.
+    /// What the device becomes. A device that keeps its ID has no target.
     fn becomes(&mut self, id: DeviceId) -> Vec<DeviceId> {
         let Ok(vendor) = u16::try_from(self.number("TargetVendor", 16, 0xffff).unwrap_or(id.vendor.into())) else {
             return Vec::new();
@@ -592,7 +592,7 @@ mod tests {
         import
     }
 
-    /// The `steps` that a file comes to.
+    /// The `steps` of a file.
     fn steps(text: &str) -> String {
         let import = import("1234:5678", text);
         assert!(import.errors.is_empty(), "{:?}", import.errors);
@@ -678,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_become_keys_and_the_own_id_is_none() {
+    fn targets_become_keys_and_the_devices_own_id_is_left_out() {
         let becomes = |text: &str| import("1234:5678", text).toml();
         let of = |text: &str| becomes(&format!("StandardEject=1\n{text}"));
         assert!(

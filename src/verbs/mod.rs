@@ -27,21 +27,21 @@ use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use cli::{Cli, Verb};
 
-/// udev's call, `wwan-quirks hook`.
+/// The entry point for udev, `wwan-quirks hook`.
 pub fn run_hook() -> Exit {
     let root = Root::new("/");
     init(&root, Audience::Journal, true);
     finish(hook::run(&root, &mut io::stdout()))
 }
 
-/// ModemManager's call, by a link of the name `VID:PID`.
+/// The entry point for ModemManager, through a link named `VID:PID`.
 pub fn run_fcc_unlock(ports: &[String]) -> Exit {
     let root = Root::new("/");
     init(&root, Audience::Journal, true);
     fcc_unlock::run(&root, ports)
 }
 
-/// A person's call.
+/// The entry point for the command line.
 pub fn run_cli() -> Exit {
     let cli = Cli::parse();
     let level = match (cli.quiet, cli.verbose) {
@@ -52,7 +52,7 @@ pub fn run_cli() -> Exit {
     };
     let root = Root::new(&cli.root);
     let audience = if matches!(cli.verb, Verb::Hook) { Audience::Journal } else { Audience::Person(level) };
-    // Verbs that touch no device are not limited: `report` starts journalctl, and others write long files.
+    // Verbs that touch no device have no limits: `report` starts journalctl, and others write long files.
     init(
         &root,
         audience,

@@ -31,7 +31,7 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
     let serial = device.serial().unwrap_or_default();
     let lines = lines(root, &device)?;
     let lines = lines.into_iter().map(|(key, value)| {
-        // Descriptors contain no strings, only their numbers.
+        // Descriptors contain only the numbers of strings.
         let value = if key == "descriptors" { value } else { masked(&printable(&value), serial.trim()) };
         (key, value)
     });
@@ -159,14 +159,14 @@ fn first_line(root: &Root, path: &str) -> String {
 
 /// `text` without the serial number of the device, without long numbers, and without network addresses.
 fn masked(text: &str, serial: &str) -> String {
-    // A string of up to three characters is no serial number, and would occur everywhere.
+    // A string of up to three characters is not a serial number, and would occur everywhere.
     let text = if serial.len() > 3 { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
     let mut masked = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(first) = rest.chars().next() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let hidden = if digits >= DIGITS { digits } else { address(rest) };
-        // Copy a short number as a whole, so that no part of it is looked at again.
+        // Copy a short number as a whole, so that no part of it is examined again.
         let shown = if hidden > 0 { 0 } else { digits.max(first.len_utf8()) };
         masked.push_str(rest.get(..shown).unwrap_or_default());
         masked.push_str(&"x".repeat(hidden));

@@ -1,10 +1,11 @@
-//! Which devices a person means.
+//! Finds the devices that the command line names.
 
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::Error;
 
-/// The devices that `names` mean, each once, or all that are plugged in, each opened in its turn.
+/// The devices that `names` select, without duplicates. Without names, all devices that are plugged in, each opened
+/// when the iterator reaches it.
 pub(crate) fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Box<dyn Iterator<Item = Device> + 'a>, Error> {
     if names.is_empty() {
         return Ok(Box::new(Device::all(root)?));

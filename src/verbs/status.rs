@@ -1,6 +1,6 @@
 //! `status`: what each modem is, its mode, configuration and radio, what needs attention, and the last results.
 //!
-//! Reads only sysfs and the state of the port, so that no program that uses the modem is disturbed. With `--query` it
+//! Reads only sysfs and the state of the port, so that it disturbs no program that uses the modem. With `--query` it
 //! asks the modem itself, through the proxy if one holds the port. `docs/schema/status.schema.json` describes the JSON.
 
 use std::collections::BTreeMap;
@@ -38,12 +38,12 @@ struct Status {
     port: String,
     id: String,
     name: String,
-    /// The ID that the device had before a switch made it come back.
+    /// The ID that the device had before it returned from a switch.
     came_from: Option<String>,
-    /// What the device says of itself.
+    /// The device's own strings.
     manufacturer: Option<String>,
     product: Option<String>,
-    /// How well the quirk is known, and where it is from.
+    /// How well the quirk is known, and its source.
     seen: Option<Seen>,
     source: Option<String>,
     /// `install` or `modem`.
@@ -84,7 +84,7 @@ struct Interface {
 #[derive(Debug, Serialize)]
 struct WwanPort {
     name: String,
-    /// What it speaks, in the kernel's words.
+    /// The type of the port, as the kernel names it.
     r#type: String,
     driver: Option<String>,
 }
@@ -104,10 +104,10 @@ struct Answer {
     locked: Option<bool>,
 }
 
-/// How long one modem may take to answer.
+/// The time limit for one modem's answer.
 const QUERY: Duration = Duration::from_secs(5);
 
-/// Prints the status of the devices named, or of all that the database knows.
+/// Prints the status of the named devices, or of all that the database knows.
 pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     if ask {
         if let Err(error) = sys::catch_stop_signals() {
@@ -150,7 +150,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
     Ok(exit)
 }
 
-/// The status of a device that has a quirk, or that came back from a switch.
+/// The status of a device that has a quirk, or that returned from a switch.
 fn status(
     root: &Root,
     device: &Device,
@@ -190,7 +190,7 @@ fn status(
         Some(_) => problems.push(NO_ACTION.to_owned()),
         None => {}
     }
-    // One line for all procedures of an unlock.
+    // Print one line for all procedures of an unlock.
     problems.dedup();
     let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
@@ -225,7 +225,7 @@ fn status(
     })
 }
 
-/// The name that an entry for `before` gives to what the device becomes.
+/// The name of the target `id` in an entry for `before`.
 fn name_after(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
     let (quirks, _) = quirks::all(root);
     let models = quirks.iter().filter_map(|quirk| quirk.model(before));
@@ -235,7 +235,7 @@ fn name_after(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let deadline = Deadline::after(QUERY);
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
-    // Another run on this modem is waited for, and waits for this one. Users other than root cannot lock, nor ask.
+    // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
         Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
@@ -248,7 +248,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     }
 }
 
-/// What keeps `planned` from being done, as far as it is known without asking the modem.
+/// What keeps `planned` from being done, if that is known without a query.
 fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<String> {
     let step = planned.step();
     let ended = last.get(&step);
@@ -363,7 +363,7 @@ impl Status {
     }
 }
 
-/// How long ago a time of the past is.
+/// The time since `at`, in words.
 fn ago(at: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(at, |since| since.as_secs());
     match now.saturating_sub(at) {

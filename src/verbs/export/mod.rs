@@ -7,7 +7,7 @@
 //! | `json` | everything, in the structure of the TOML files; `import` reads it |
 //! | `ids` | one line per ID: ID, tab, name |
 //!
-//! Entries that the other format cannot express are reported on standard error, and left out.
+//! Entries that the other format cannot express are left out and reported on standard error.
 
 mod usb_mode;
 mod usb_modeswitch;
@@ -25,7 +25,7 @@ use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
 use crate::verbs::output::report_errors;
 
-/// Prints the database in another format, or writes it to a folder. Prints nothing if a file of it has an error.
+/// Prints the database in another format, or writes it to a folder. Prints nothing if a database file has an error.
 pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::all(root);
     if !errors.is_empty() {
@@ -70,7 +70,7 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Reports the entries that a format cannot express, a line each.
+/// Reports the entries that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
         eprintln!("{}: {}: left out: {reason}", quirk.location, quirk.name);

@@ -27,7 +27,7 @@ const MODES: [(&str, &str); 14] = [
     ("Blackberry", "blackberry"),
 ];
 
-/// The whole file, and the entries that it lacks.
+/// The whole file, and the entries that it cannot express.
 pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
     let (mut messages, mut devices, mut left_out) = (Vec::new(), Map::new(), Vec::new());
     for quirk in quirks {
@@ -54,7 +54,7 @@ fn strings(quirk: &Quirk) -> String {
             DeviceString::ScsiVendor => "sVe",
             DeviceString::ScsiModel => "sMo",
             DeviceString::ScsiRevision => "sRe",
-            // Only PCI devices have one, and usbmode knows none of them.
+            // Only PCI devices have a subsystem, and usbmode knows no PCI devices.
             DeviceString::Subsystem => return None,
         };
         Some(format!(":{attribute}={part}"))

@@ -12,7 +12,7 @@ use crate::database::quirks::{DeviceString, Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
 use crate::verbs::import::METHODS;
 
-/// The files by their names, and the entries that have none.
+/// The files by name, and the entries that have no file.
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
     let (mut files, mut left_out) = (BTreeMap::new(), Vec::new());
     for quirk in quirks {
@@ -34,7 +34,7 @@ fn name(quirk: &Quirk, model: &Model) -> String {
             DeviceString::ScsiVendor => "sVe",
             DeviceString::ScsiModel => "sMo",
             DeviceString::ScsiRevision => "sRe",
-            // Only PCI devices have one, and usb_modeswitch knows none of them.
+            // Only PCI devices have a subsystem, and usb_modeswitch knows no PCI devices.
             DeviceString::Subsystem => continue,
         };
         // Writing to a String does not fail. No file name has a slash.
@@ -53,7 +53,7 @@ fn file(quirk: &Quirk, model: &Model, keys: &str) -> String {
     text + keys
 }
 
-/// The keys of an entry, a line each, or why it has none.
+/// The keys of an entry, one per line, or the reason why it has none.
 fn keys(quirk: &Quirk) -> Result<String, &'static str> {
     let mut text = String::new();
     for step in &quirk.steps {
@@ -93,7 +93,7 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
         line("ReleaseDelay", delay.as_millis().to_string());
     }
     let mut ops = switch.ops();
-    // A method begins the operations.
+    // The operations begin with a method.
     let names = switch.to_string();
     let method = methods().find(|(_, method)| names.split('+').next() == Some(&method.to_string()));
     if let Some((key, method)) = &method {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_usb_modeswitch_lacks_is_left_out() {
+    fn what_usb_modeswitch_cannot_express_is_left_out() {
         for step in [
             "{ fcc-auth = \"sierra\" }",
             "{ configuration = \"qmi\" }",
