@@ -1,7 +1,7 @@
-//! `check` on databases and policies with errors. Each folder in `tests/check` is a case: it has one or several `*.toml`,
-//! or a root in `etc` and `usr`. The file `expected` has the output and the exit status.
+//! Runs `check` on databases and policies with errors. Each folder in `tests/check` is a case: it has one or several
+//! `*.toml`, or a root in `etc` and `usr`. The file `expected` has the output and the exit status.
 //!
-//! `BLESS=1 cargo test --test check` writes the present output.
+//! `BLESS=1 cargo test --test check` writes the actual output to `expected`.
 
 mod fake;
 

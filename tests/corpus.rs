@@ -1,4 +1,4 @@
-//! Captures of real modems, and what the program makes of them.
+//! Compares the program with captures of real modems.
 
 mod fake;
 
@@ -38,7 +38,7 @@ struct CapturedInterface {
 }
 
 impl CapturedConfiguration {
-    /// With the first setting of each interface: some captures show only the active one.
+    /// Uses the first alternate setting of each interface, because some captures show only the active one.
     fn parsed(&self) -> Configuration {
         let mut interfaces: Vec<Interface> = Vec::new();
         for captured in &self.interfaces {
@@ -58,7 +58,7 @@ impl CapturedConfiguration {
         Configuration { value: self.value, interfaces }
     }
 
-    /// What the drivers that the kernel bound stand for; `None` if the capture shows no drivers.
+    /// The functions of the drivers that the kernel bound. `None` if the capture shows no drivers.
     fn functions(&self) -> Option<BTreeSet<Function>> {
         let bound =
             self.interfaces.iter().filter_map(|interface| Some((interface.class, interface.driver.as_deref()?)));
@@ -79,7 +79,7 @@ impl CapturedConfiguration {
     }
 }
 
-/// Captures that show something else than the kernel does by itself.
+/// Captures that differ from what the kernel does by itself.
 const EXCEPTIONS: [(&str, &str); 6] = [
     ("03f0:521d", "a person made option bind the MBIM interface (`new_id`)"),
     ("12d1:14ac", "the proposed commit that binds it was withdrawn"),
@@ -103,7 +103,7 @@ fn functions_are_what_the_kernels_drivers_bind() {
             let Some(expected) = configuration.functions() else { continue };
             seen += 1;
             let mut found: BTreeSet<Function> = configuration.parsed().functions(&qmi).into_iter().collect();
-            // A vendor-specific interface without a driver is called serial too.
+            // A vendor-specific interface without a driver is also called serial.
             if !expected.contains(&Function::Serial) {
                 found.remove(&Function::Serial);
             }
@@ -131,7 +131,7 @@ fn quirks() -> Vec<Quirk> {
     quirks
 }
 
-/// What the database says of captured modems is what the captures show.
+/// The database agrees with the captures of its modems.
 #[test]
 fn captures_agree_with_their_quirks() {
     let quirks = quirks();
@@ -160,7 +160,7 @@ fn captures_agree_with_their_quirks() {
 }
 
 impl CapturedConfiguration {
-    /// A device with this configuration, and with one of mass storage. Returns the number of the other one, too.
+    /// A device with this configuration and a mass storage configuration. Also returns the number of the latter.
     fn beside_storage(&self) -> (Vec<u8>, u8) {
         let interfaces = self.parsed().interfaces.into_iter().map(|interface| {
             let endpoints: Vec<_> = (0x81..).take(interface.endpoints.len()).map(|address| (address, 2)).collect();
@@ -173,10 +173,10 @@ impl CapturedConfiguration {
     }
 }
 
-/// Whether `found`, the names that a verb prints, are those of the functions that the drivers stand for.
+/// Whether `found`, the names that a verb prints, are the functions of the drivers.
 fn agree(found: &BTreeSet<String>, expected: &BTreeSet<Function>) -> bool {
     let expected: BTreeSet<String> = expected.iter().map(|function| function.name().to_owned()).collect();
-    // A vendor-specific interface without a driver is called serial too.
+    // A vendor-specific interface without a driver is also called serial.
     found.iter().filter(|name| *name != "serial" || expected.contains(*name)).eq(&expected)
 }
 
@@ -191,7 +191,7 @@ fn every_verb_agrees_with_the_kernels_drivers() {
         .filter(|(_, configuration)| configuration.functions().is_some())
         .collect();
     assert!(all.len() > 130, "{} configurations", all.len());
-    // A process may have 64 files open.
+    // The limits allow a process 64 open files.
     all.chunks(40).for_each(verbs_agree);
 }
 
@@ -264,7 +264,7 @@ struct CapturedFrame {
     truncated: bool,
 }
 
-/// What the program reads in a frame, in the words of the captures. A request is made again, byte for byte.
+/// Describes what the program reads in a frame, in the words of the captures. Encodes a request again, byte for byte.
 fn read_mbim(bytes: &[u8]) -> Vec<String> {
     let message = mbim::Message::parse(bytes).unwrap();
     let is_request = matches!(message.body, Body::Open { .. } | Body::Close | Body::Command { .. });
@@ -305,7 +305,7 @@ fn read_qmi(bytes: &[u8]) -> Vec<String> {
     ];
     let call = known.into_iter().find(|call| (call.service, call.id) == (message.service, message.id));
     let Some(call) = call else {
-        // Nothing of the program: some firmware ends its strings with NUL.
+        // The program does not know this message. Some firmware ends its strings with NUL.
         let text = |tlv| message.tlvs.string(tlv, "text").unwrap();
         assert_eq!((text(0x17), text(0x10)), ("GENERIC".to_owned(), "MC7455".to_owned()));
         return vec![format!("DMS {:#06x}", message.id)];
@@ -375,14 +375,14 @@ fn every_complete_frame_is_read_as_its_capture_says() {
     assert_eq!(seen, 20, "complete frames");
 }
 
-/// Devices that people ask for, or that another project's table has.
+/// Devices that people ask for, or that are in another project's table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedDevices {
     ids: Vec<String>,
     #[serde(rename = "name")]
     _name: String,
-    /// The step that the source has. `None`: a note is enough.
+    /// The step in the source. `None` if a note is enough.
     step: Option<String>,
     /// In hex.
     #[serde(default)]
@@ -390,16 +390,16 @@ struct WantedDevices {
     #[serde(rename = "source")]
     _source: String,
     confidence: Confidence,
-    /// Why the database does not have them.
+    /// The reason why the database lacks them.
     excluded: Option<String>,
-    /// What makes more than a hint of a row with low confidence.
+    /// The evidence that makes a row with low confidence more than a hint.
     evidence: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Confidence {
-    /// Several people saw it work, or a maintained table has it with a log.
+    /// Several people saw it work, or a maintained table has it together with a log.
     High,
     /// One maintained table has it.
     Medium,
@@ -407,7 +407,7 @@ enum Confidence {
 }
 
 impl WantedDevices {
-    /// What is wrong with the entries that a device has in the database.
+    /// The error in the entries that the database has for a device.
     fn complaint(&self, entries: &[&Quirk]) -> Option<&'static str> {
         let has_step = |step: &String| entries.iter().any(|quirk| quirk.steps.iter().any(|own| own.name() == step));
         let ops: Vec<String> = entries

@@ -1,4 +1,4 @@
-//! The verbs about the database: `check`, `rules`, `import`, `list` and `explain`.
+//! The verbs for the database: `check`, `rules`, `import`, `list` and `explain`.
 
 mod fake;
 
@@ -19,7 +19,7 @@ fn check_compares_entries_with_each_other_and_with_the_rules() {
          has other steps\n3 | id = \"1234:5678\"\n  |       ^^^^^^^^^\n"
     );
 
-    // With rules installed, an ID that they do not name is found, until the administrator's rules name it.
+    // If rules are installed, `check` finds an ID that they do not name, until the administrator's rules name it.
     root.write("/usr/lib/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
     root.write(OWN, format!("schema = 1\n{}", entry("[{ switch = \"eject\" }]").replace("5678", "5679")));
     let ended = root.run(&["check"]);
@@ -44,14 +44,14 @@ fn check_reports_every_file_that_cannot_be_read() {
     }
     assert!(ended.stdout.contains("quirks.d/c.toml: cannot read: No such file"), "{}", ended.stdout);
     assert!(ended.stdout.contains("/run/wwan-quirks/quirks.d/d.toml: not UTF-8\n"), "{}", ended.stdout);
-    // Of named files, one that is missing is wrong usage.
+    // A named file that does not exist is wrong usage.
     let ended = root.run(&["check", "/nowhere/a.toml", "/nowhere/b.toml"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     assert!(ended.stderr.contains("/nowhere/a.toml") && ended.stderr.contains("/nowhere/b.toml"), "{}", ended.stderr);
 }
 
 #[test]
-fn a_lookup_reads_an_administrators_file_whatever_its_name_is() {
+fn a_lookup_reads_an_administrators_file_regardless_of_its_name() {
     let root = Root::new();
     let text = "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"Mine\"\nsteps = []\n";
     for folder in ["/etc", "/run"] {
@@ -140,10 +140,10 @@ fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     let ended = root.run(&["import", &path]);
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("1234:5680:1:15: unknown key StandardEjekt"), "{}", ended.stderr);
-    // The others are there all the same.
+    // The other files are imported.
     assert!(ended.stdout.contains("1234:5678"));
     assert_eq!(root.run(&["import"]).code, 2);
-    // A file that is missing does not keep the others from being imported.
+    // A missing file does not prevent the import of the others.
     let ended = root.run(&["import", "/nowhere/1234:5678", &format!("{path}/1234:5678")]);
     assert!(ended.code == 2 && ended.stdout.contains("1234:5678"), "{ended:?}");
     assert!(ended.stderr.contains("/nowhere/1234:5678: cannot read: No such file"), "{}", ended.stderr);
@@ -221,7 +221,7 @@ fn a_configuration_with_the_preferred_function_replaces_the_switch() {
 }
 
 #[test]
-fn a_number_counts_where_the_preferred_function_is_missing() {
+fn a_number_applies_if_the_preferred_function_is_missing() {
     let root = Root::new();
     let device = root.plug("1-1", "1c9e:3003", &fake::mbim_behind_storage(2));
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
@@ -251,9 +251,9 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
         for port in ["1-1", "1-2"] {
             assert!(plan(port).ends_with(&switch), "{value}: {}", plan(port));
         }
-        // Others are switched as ever.
+        // Other devices are switched as before.
         assert!(plan("1-3").contains("switch: huawei: control") && plan("1-4").contains("switch: eject"), "{value}");
-        // For such a device alone, the key makes no sense.
+        // A `[[device]]` for such a device cannot apply the key.
         root.policy(&format!("[[device]]\nmatch = {{ port = \"1-3\" }}\nhuawei = \"{value}\"\n"));
         assert!(plan("1-3").contains("switch: not possible: `huawei = "), "{}", plan("1-3"));
         assert!(plan("1-3").contains("does not take Huawei's command"), "{}", plan("1-3"));
@@ -262,7 +262,7 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
     root.policy("huawei = \"entry\"\n");
     assert!(plan("1-1").contains("switch: huawei-new: "), "{}", plan("1-1"));
     assert!(plan("1-2").contains("configuration: write 2"), "{}", plan("1-2"));
-    // A stick that has left install mode is not touched: Brovi's has the same ID then.
+    // A stick that has left install mode is not touched. Brovi's stick has the same ID in both modes.
     root.policy("huawei = \"serial\"\n");
     root.plug("1-5", "3566:2001", &fake::mc7710());
     assert!(plan("1-5").contains("is not mass storage"), "{}", plan("1-5"));
@@ -273,7 +273,7 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
     );
 }
 
-/// IDs that a device has in each of its modes, or shares with others.
+/// Some devices have the same ID in each of their modes, or share it with other devices.
 #[test]
 fn only_the_install_mode_is_switched() {
     for (id, left_alone) in [
@@ -333,7 +333,7 @@ fn a_device_with_scsi_matchers_is_known_after_the_scsi_inquiry() {
     assert!(rules.contains("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==\"04e8\", ATTRS{idProduct}==\"f000\""), "{rules}");
     let devpath = scsi.trim_start_matches("/sys");
     let event = [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "scsi"), ("DEVTYPE", "scsi_device")];
-    // The switch is tried, and there is no device node here.
+    // The switch is tried, and fails because there is no device node here.
     let ended = root.hook(&event);
     assert!(ended.stderr.contains("04e8:f000") && ended.stderr.contains("switch"), "{ended:?}");
 }
@@ -346,7 +346,7 @@ fn a_message_without_an_answer_needs_no_in_endpoint() {
     assert!(planned.contains("bulk 1b5a01"), "{planned}");
 }
 
-/// Every shipped fact has a source, and every device a name of its own or one that its entry gives to a few.
+/// Every shipped entry has a source. Every device has its own name, or an entry gives one name to a few devices.
 #[test]
 fn every_shipped_entry_names_its_source() {
     let root = Root::new();
@@ -395,7 +395,7 @@ fn a_lookup_parses_the_same_as_a_check() {
     }
 }
 
-/// Entries that `check` warns about, and why they are as they are.
+/// Entries that `check` warns about, with the reason why they stay.
 const WARNED: [(&str, &str); 2] = [
     ("6000:1000", "no string of the modem is known; only mass storage gets the message"),
     ("257a:", "no string of the modems is known; only mass storage is ejected"),
@@ -440,7 +440,7 @@ fn check_warns_about_weak_entries() {
     for (warning, expected) in warned.iter().zip(expected) {
         assert!(warning.starts_with(&format!("{OWN}:{expected}")), "{warning}");
     }
-    // Of a named file, all warnings are printed.
+    // For a named file, all warnings are printed.
     let path = root.0.join(OWN.trim_start_matches('/'));
     assert_eq!(root.run(&["check", path.to_str().unwrap()]).stdout.matches("warning: ").count(), 4);
 }

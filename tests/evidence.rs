@@ -1,4 +1,5 @@
-//! What `wwan-quirks report` printed for real modems: each report in `tests/evidence` is replayed, and agrees with its quirk.
+//! Replays each report in `tests/evidence`, which `wwan-quirks report` printed for a real modem, and compares it with
+//! its quirk.
 
 mod fake;
 
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use fake::Root;
 
-/// The lines that depend on the descriptors, the drivers and the database alone.
+/// The lines that depend only on the descriptors, the drivers and the database.
 const COMPARED: [&str; 5] = ["configuration", "interface", "bound", "quirk", "plan"];
 
 /// The lines `KEY = VALUE` of a report, in their order.
@@ -22,7 +23,7 @@ fn value<'a>(lines: &[(&str, &'a str)], key: &str) -> Option<&'a str> {
     lines.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
 }
 
-/// What two reports on the same modem have in common. Files and line numbers of the database may change.
+/// The lines that two reports on the same modem have in common. Files and line numbers of the database may change.
 fn compared(report: &str) -> String {
     let compared = lines(report).into_iter().filter(|(key, _)| COMPARED.contains(key));
     let text = compared.map(|(key, value)| match key {

@@ -1,4 +1,4 @@
-//! What `export` writes is what other programs, and `import`, read.
+//! Checks that other programs, and `import`, can read what `export` writes.
 
 mod fake;
 
@@ -26,7 +26,7 @@ fn parsed(toml: &str) -> Vec<Quirk> {
     quirks
 }
 
-/// Without the place of the entry.
+/// The quirk without its location.
 fn content(mut quirk: Quirk) -> Quirk {
     quirk.location = Location { layer: Layer::Shipped, path: "x.toml".into(), line: 0 };
     quirk
@@ -55,7 +55,7 @@ fn importing_the_exported_json_gives_the_database() {
 fn expressible(steps: &[Step]) -> Vec<Step> {
     let expressible = steps.iter().filter_map(|step| match step {
         Step::FccAuth(_) => None,
-        // It has no key for a pause without a configuration, and looks for MBIM.
+        // usb_modeswitch has no key for a pause without a configuration, and looks for MBIM.
         Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
             Some(Step::Configuration { select: Select::Preferred, unconfigured: None })
         }
@@ -72,7 +72,7 @@ fn expressible(steps: &[Step]) -> Vec<Step> {
     expressible.collect()
 }
 
-/// IDs whose file comes back with other steps, and why.
+/// IDs whose file gives other steps when it is imported, with the reason.
 const OTHER_STEPS: [(&str, &str); 2] =
     [("04e8:a100", "ResetUSB waits for a second first"), ("13b1:0040", "ResetUSB waits for a second first")];
 

@@ -1,4 +1,5 @@
-//! The fuzz targets on their corpus and on noise made of it, without a fuzzer: so that they are never left behind.
+//! Runs the fuzz targets on their corpus and on mutations of it, without a fuzzer, so that they always compile and
+//! pass.
 
 #[path = "../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "it is a library in fuzz/")]
@@ -7,7 +8,7 @@ mod targets;
 use std::fs;
 use std::path::Path;
 
-/// A small generator of noise (xorshift64); the same seed, the same noise.
+/// A small generator of noise (xorshift64). The same seed gives the same noise.
 struct Noise(u64);
 
 impl Noise {
@@ -38,9 +39,9 @@ impl Noise {
     }
 }
 
-// One test for all: memory is counted for the whole process.
+// One test for all targets, because memory is counted for the whole process.
 #[test]
-fn all_targets_stand_their_corpus_and_noise() {
+fn all_targets_pass_on_their_corpus_and_on_noise() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     for (name, target) in targets::TARGETS {
         assert!(folder.join(format!("fuzz_targets/{name}.rs")).is_file(), "{name} is no target");
@@ -53,9 +54,9 @@ fn all_targets_stand_their_corpus_and_noise() {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
         for round in 0..500 {
             let bytes = noise.mutated(&corpus);
-            // What made a target fail is printed where it does.
-            let told = std::panic::catch_unwind(|| target(&bytes));
-            assert!(told.is_ok(), "{name}, round {round}: {bytes:02x?}");
+            // If a target fails, print its input.
+            let result = std::panic::catch_unwind(|| target(&bytes));
+            assert!(result.is_ok(), "{name}, round {round}: {bytes:02x?}");
         }
     }
     assert_eq!(targets::TARGETS.len(), fs::read_dir(folder.join("fuzz_targets")).unwrap().count());

@@ -1,4 +1,4 @@
-//! `make install` into folders of every kind: the program, its udev rules, units, links and pages agree on all paths.
+//! Runs `make install` with different prefixes. The program, its udev rules, units, links and pages agree on all paths.
 
 mod fake;
 
@@ -68,7 +68,7 @@ impl Drop for Stage {
     }
 }
 
-/// The words of `text` that end in `end`, or go on with a blank or a slash behind it.
+/// The words of `text` that end in `end`, or have a blank or a slash after it.
 fn paths<'a>(text: &'a str, end: &str) -> BTreeSet<&'a str> {
     let words = text.split([' ', '"', '\'', '@', '=', '\n', '\t', ',', '`']);
     let up_to_end = |word: &'a str| word.find(end).map(|at| &word[..at + end.len()]);
@@ -145,7 +145,7 @@ fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
     ];
     assert_eq!(named, expected.map(str::to_owned).into(), "{case}");
     assert!(unlock > 10, "{case}");
-    // ModemManager's names do not have the bus: of USB over a port and over a tty, and of PCI.
+    // The names for ModemManager do not contain the bus: USB with a control port, USB with a tty, and PCI.
     for name in ["1199:9079", "33f8:01a4", "1eac:1007"] {
         let link = format!("{data}/fcc-unlock.available.d/{name}");
         assert_eq!(stage.real(&link).as_ref(), Some(&real), "{case}: {link}");
@@ -154,7 +154,7 @@ fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
     agree_on_data(stage, &program, &data, case);
 }
 
-/// The program finds its database, names its place, and prints rules that run the program itself.
+/// The program finds its database, prints its location, and prints rules that run the program itself.
 fn agree_on_data(stage: &Stage, program: &str, data: &str, case: &str) {
     let rules = stage.run(program, &["rules"]);
     let runs = paths(&rules, "bin/wwan-quirks");

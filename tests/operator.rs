@@ -21,7 +21,7 @@ fn healthy() -> Root {
     root
 }
 
-/// What `doctor` says of `root`, which is expected to be one finding.
+/// The only finding of `doctor` on `root`.
 fn only_finding(root: &Root) -> String {
     let ended = root.run(&["doctor"]);
     assert_eq!((ended.code, ended.stdout.matches("  remedy: ").count()), (1, 1), "{}", ended.stdout);
@@ -115,7 +115,7 @@ fn an_invalid_policy_is_a_problem_in_json_too() {
 }
 
 #[test]
-fn a_report_holds_what_the_software_modem_loads_and_nothing_that_identifies() {
+fn a_report_has_what_the_software_modem_loads_and_no_identifiers() {
     const IMEI: &str = "358178040012345";
     let root = Root::new();
     let descriptors = mc7710();
@@ -175,7 +175,7 @@ fn status_shows_problems_until_they_are_solved() {
     assert_eq!((&device["last"]["fcc-auth"]["outcome"], &device["product"]), (&"done".into(), &"MC7710".into()));
 }
 
-/// The state of a port whose device left install mode when it was `id`, so many seconds ago.
+/// The state of a port whose device had the ID `id` and left install mode `ago` seconds ago.
 fn switched(id: &str, ago: u64) -> String {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - ago;
     format!(r#"{{"last":{{"switch":{{"at":{at},"outcome":"done","text":"it left","id":"{id}"}}}}}}"#)
@@ -184,7 +184,7 @@ fn switched(id: &str, ago: u64) -> String {
 #[test]
 fn status_names_what_a_stick_has_become() {
     let root = Root::new();
-    // No entry is for the network card itself.
+    // The network card itself has no entry.
     let device = root.plug("1-1", "12d1:14dc", &mc7710());
     root.write(&format!("{device}/power/connected_duration"), "600000\n");
     assert_eq!(root.run(&["status"]).stdout, "no known modem is plugged in\n");
@@ -195,10 +195,10 @@ fn status_names_what_a_stick_has_become() {
     assert!(!said.contains("radio"), "{said}");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!(json["devices"][0]["came-from"], "12d1:1f01");
-    // A name that no entry has is the device's own.
+    // If no entry has a name for it, the device's own name is shown.
     root.write("run/wwan-quirks/state/1-1", switched("12d1:1446", 605));
     assert!(root.run(&["status"]).stdout.starts_with("1-1 12d1:14dc MC7710\n"));
-    // What is plugged in later is another device.
+    // A device that is plugged in later is another device.
     root.write("run/wwan-quirks/state/1-1", switched("12d1:1f01", 700));
     assert_eq!(root.run(&["status"]).stdout, "no known modem is plugged in\n");
 }

@@ -1,4 +1,4 @@
-//! Modems on PCI: which device is meant, which quirk applies, and which events start a run.
+//! Modems on PCI: how a device is named, which quirk applies, and which events start a run.
 
 mod fake;
 
@@ -52,7 +52,7 @@ fn only_the_event_of_the_port_that_the_procedure_uses_starts_a_run() {
     let function = rm520n(&root);
     let ports = format!("{}/mhi0/wwan/wwan0", function.trim_start_matches("/sys"));
     let of_mbim = root.hook(&port_event(&format!("{ports}/wwan0mbim0")));
-    // There is no node here.
+    // This root has no device node.
     assert!(of_mbim.code == 1 && of_mbim.stderr.contains("/dev/wwan0mbim0 is gone"), "{of_mbim:?}");
     assert!(of_mbim.stderr.contains("0000:08:00.0 pci:1eac:1007"), "{of_mbim:?}");
     for other in ["wwan0at0", "wwan0qcdm0", "wwan0"] {
@@ -181,7 +181,7 @@ fn status_and_report_show_the_ports() {
     assert!(!report.contains("1234567890"), "{report}");
 }
 
-/// The page says of each modem whether its unlock has a report from hardware, and `status` does.
+/// `docs/pci.md` and `status` say for each modem whether its unlock has a report from hardware.
 #[test]
 fn modems_without_a_report_from_hardware_are_named() {
     let page = include_str!("../docs/pci.md");
@@ -212,7 +212,7 @@ fn modems_without_a_report_from_hardware_are_named() {
     assert!(!other.run(&["status"]).stdout.contains("evidence"));
 }
 
-/// What keeps a modem from having the port that its unlock needs.
+/// Reasons why a modem lacks the port that its unlock needs.
 #[test]
 fn doctor_explains_a_missing_port() {
     const RELEASE: &str = "6.1.0";
@@ -261,7 +261,7 @@ fn modem_manager_finds_the_modem_by_its_ports() {
     assert!(said.contains("ModemManager unlocks 1eac:1007, too"), "{said}");
 }
 
-/// After sleep, a modem whose ports stayed is looked at, and after a crash it has new ports, on the same function.
+/// A modem whose ports stayed is checked after sleep. After a crash, the modem has new ports on the same function.
 #[test]
 fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     let root = Root::new();
@@ -272,7 +272,7 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
         let ended = root.hook(&port_event(&devpath));
         let expected = if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "it came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
-        // The kernel makes the WWAN device again: another folder, which is there before the old one goes.
+        // The kernel creates the WWAN device again, in another folder that exists before the old one is removed.
         let copy = wwan.join("wwan1");
         for port in ["wwan0at0", "wwan0mbim0", "wwan0qcdm0"] {
             fs::create_dir_all(copy.join(port)).unwrap();
@@ -284,11 +284,11 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
         fs::rename(copy, wwan.join("wwan0")).unwrap();
         fs::remove_dir_all(wwan.join("old")).unwrap();
     }
-    // A person's request counts.
+    // `apply` tries again.
     fs::create_dir(root.0.join("proc")).unwrap();
     let ended = root.run(&["apply", ADDRESS]);
     assert!(ended.code == 1 && ended.stdout.contains("/dev/wwan0mbim0 is gone"), "{ended:?}");
-    // What the unit after sleep does.
+    // The command of the unit after sleep.
     let planned = root.run(&["apply", "--unit", "--unlock", "--dry-run"]).stdout;
     assert!(planned.contains("fcc-auth: quectel over MBIM on /dev/wwan0mbim0"), "{planned}");
 }

@@ -1,4 +1,4 @@
-//! The sandbox applies to the whole process, so that each test runs in a process of its own.
+//! The sandbox applies to the whole process, so each test runs in a process of its own.
 
 mod fake;
 
@@ -17,7 +17,7 @@ use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::unistd;
 use wwan_quirks::host::{sandbox, sys};
 
-/// Runs `what` in a process of its own: this test again, which the variable tells apart.
+/// Runs `what` in a process of its own. The process runs the same test, and a variable tells it to run `what`.
 fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
     const CHILD: &str = "WWAN_QUIRKS_TEST_CHILD";
     if std::env::var(CHILD).as_deref() == Ok(test) {
@@ -49,7 +49,7 @@ fn nothing_more_can_be_opened() {
         let (one, other) = UnixStream::pair().unwrap();
         let mut timer = sys::interrupter().unwrap();
         let (start, mut started) = UnixStream::pair().unwrap();
-        // Not a pointer, as musl has it: a pointer stays in its thread.
+        // Convert it to a number: in musl it is a pointer, which cannot be sent to another thread.
         let sandboxed = pthread_self() as usize;
         std::thread::spawn(move || {
             started.read_exact(&mut [0]).unwrap();
@@ -80,7 +80,7 @@ fn nothing_more_can_be_opened() {
         assert_eq!(status_line(&mut status, "NoNewPrivs:"), "1");
         assert_eq!(status_line(&mut status, "Seccomp:"), "2");
 
-        // What is open goes on, and so do waiting and memory.
+        // Open descriptors still work, and so do waiting and memory allocation.
         let mut bytes = [0; 2];
         assert_eq!(unistd::write(&one, b"on"), Ok(2));
         assert_eq!(unistd::read(&other, &mut bytes), Ok(2));

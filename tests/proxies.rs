@@ -1,5 +1,5 @@
-//! libqmi's and libmbim's own proxies hold the port of a modem, which is the other end of a pty, and we unlock it
-//! through them. `make check` runs these tests, as root and with the proxies installed.
+//! Unlocks a modem through libqmi's and libmbim's own proxies, which hold the port of the modem. The modem is the other
+//! end of a pty. `make check` runs these tests, as root and with the proxies installed.
 
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -39,7 +39,7 @@ impl Modem {
             Proxy::Mbim => mbim::framer(),
         };
         let mut read = [0; 4096];
-        // Reading fails when the proxy has closed the port, which is the end of the test.
+        // Reading fails when the proxy closes the port at the end of the test.
         while let Ok(length) = self.pty.read(&mut read) {
             framer.push(&read[..length]);
             while let Some(message) = framer.next_message() {
@@ -85,7 +85,7 @@ impl Modem {
         };
         let call = qmi::Call { service: request.service, id: request.id, name: "" };
         let mut answer = qmi::request(call, request.cid, request.tid, &[(2, &[0; 4]), (1, value)]);
-        // From the modem, and a response.
+        // Mark it as sent by the modem, and as a response.
         answer[3] = 0x80;
         answer[6] = if request.service == Service::CTL { 1 } else { 2 };
         answer
@@ -103,7 +103,7 @@ fn plug_in(proxy: Proxy) -> (PathBuf, Receiver<u16>) {
     tcsetattr(&tty, SetArg::TCSANOW, &raw).unwrap();
     let (seen, messages) = channel();
     std::thread::spawn(move || {
-        // Held open until here, so that there is never nobody at the other end before the proxy is.
+        // Keep the tty open, so that the pty always has another end until the proxy opens it.
         let _tty = tty;
         Modem { pty, proxy, seen, online: false }.serve();
     });
@@ -133,7 +133,7 @@ fn connect(proxy: Proxy) -> Stream {
 fn unlock_through(proxy: Proxy) {
     let program = Path::new("/usr/libexec").join(proxy.name());
     assert!(program.exists() && geteuid().is_root(), "needs root, and {} (tests/deps)", program.display());
-    // One that runs already serves as well, and keeps the name of the socket for itself.
+    // A proxy that already runs works as well, and owns the name of the socket.
     let _running = Stream::connect_abstract(proxy.name())
         .is_err()
         .then(|| Running(Command::new(&program).arg("--no-exit").spawn().unwrap()));

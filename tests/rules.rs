@@ -1,4 +1,4 @@
-//! The shipped udev rules, evaluated for a made device of every ID in the database.
+//! Evaluates the shipped udev rules for a simulated device of every ID in the database.
 
 mod fake;
 
@@ -18,8 +18,8 @@ const UNKNOWN: &str = "1d1d:0001";
 /// those of the devices above.
 type Event = BTreeMap<&'static str, String>;
 
-/// Whether the rules run the program for `event`, by udev's rules: lines in their order, all matches of a line must hold,
-/// alternatives are separated by `|`.
+/// Whether the rules run the program for `event`, as udev evaluates them: lines in their order, all matches of a line
+/// must hold, alternatives are separated by `|`.
 fn runs_hook(event: &Event) -> bool {
     let lines: Vec<&str> = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let mut at = 0;
@@ -124,7 +124,7 @@ fn the_rules_run_the_program_for_every_device_of_the_database_and_for_no_other()
     for (id, wanted) in &wanted_of {
         for (name, event) in events(*id) {
             assert_eq!(runs_hook(&event), wanted.contains(&name), "{id} {name}");
-            // Nothing runs when the device leaves, nor for the kernel's own changes.
+            // Nothing runs when the device leaves, or for the kernel's own changes.
             for action in ["remove", "change", "bind"] {
                 let other = Event::from_iter(event.clone().into_iter().chain([("ACTION", action.to_owned())]));
                 assert!(!runs_hook(&other), "{id} {name} {action}");
@@ -156,7 +156,7 @@ fn the_rules_run_the_program_for_the_right_port_of_every_pci_modem() {
     const PORTS: [&str; 6] = ["MBIM", "AT", "XMMRPC", "QMI", "QCDM", "FIREHOSE"];
     let quirks = shipped();
     let subsystem = |quirk: &Quirk| Some(quirk.matchers.get(&DeviceString::Subsystem)?.parse::<Subsystem>().unwrap());
-    // Of a card: the types of the ports that its entries need.
+    // The types of the ports that the entries of a card need.
     let wanted = |id: DeviceId, card: Subsystem| {
         let applies = |quirk: &&Quirk| subsystem(quirk).is_none_or(|subsystem| subsystem.includes(card));
         let applying = quirks.iter().filter(|quirk| quirk.model(id).is_some()).filter(applies);

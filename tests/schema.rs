@@ -1,4 +1,4 @@
-//! What each verb prints with `--json` is what `docs/schema/VERB.schema.json` describes.
+//! Checks that the output of each verb with `--json` matches `docs/schema/VERB.schema.json`.
 
 mod fake;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use fake::{Root, install_mode, mc7710};
 use serde_json::{Value, json};
 
-/// The differences between `value` and `schema`, which may use the few keywords of JSON Schema that ours need.
+/// The differences between `value` and `schema`. Supports only those keywords of JSON Schema that our schemas need.
 fn differences(schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let types: &[&str] = match value {
         Value::Null => &["null"],
@@ -101,7 +101,7 @@ fn root() -> Root {
     root
 }
 
-/// What `arguments` and `--json` print.
+/// The output of `arguments` with `--json`.
 fn output(root: &Root, arguments: &[&str]) -> Value {
     let ended = root.run(&[arguments, &["--json"]].concat());
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ended:?}"))

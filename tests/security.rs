@@ -1,4 +1,5 @@
-//! `SECURITY.md` names a test for each promise: they exist, and some of what it says can be read from the sources.
+//! `SECURITY.md` names a test for each promise. These tests check that they exist, and check some of the promises on
+//! the source text.
 
 mod fake;
 
@@ -57,11 +58,11 @@ fn each_promise_has_tests_that_exist() {
 fn the_sources_keep_to_what_is_promised() {
     for (path, source) in sources("src") {
         let name = path.strip_prefix(TOP).unwrap().display().to_string();
-        // Modules of tests stand last, or are files of their own.
+        // Test modules are at the end of a file, or are files of their own.
         let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-        // `report` is a person's verb, and asks journalctl.
+        // `report` is for people, and runs journalctl.
         let people = name == "src/verbs/report.rs";
-        // Starts no other program: the child continues after an event.
+        // It starts no other program: the child continues after an event.
         let forks = name == "src/host/sys.rs";
         if name.ends_with("/tests.rs") || name.ends_with("/scripted.rs") {
             continue;
@@ -82,7 +83,7 @@ fn the_sources_keep_to_what_is_promised() {
 }
 
 #[test]
-fn no_other_variable_is_looked_at() {
+fn no_other_variable_is_read() {
     let event = [
         ("ACTION", "add"),
         ("DEVPATH", "/devices/pci0000:00/usb1/1-1"),

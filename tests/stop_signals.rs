@@ -1,4 +1,4 @@
-//! Signals are the whole process's, so this is a process of its own.
+//! Signals concern the whole process, so this test runs in a process of its own.
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -21,17 +21,16 @@ fn a_signal_ends_one_wait_and_not_the_process() {
     };
     sys::catch_stop_signals().unwrap();
 
-    // Before the wait.
+    // A signal before the wait.
     for (number, signal) in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().enumerate() {
         raise(signal).unwrap();
         assert_eq!(wait(60_000, number), Err(Errno::EINTR));
     }
     assert_eq!(sys::stops(), 3);
-    // Those that were told of do not end another wait.
+    // Signals that were reported do not end another wait.
     assert_eq!(wait(20, 3), Ok(PollFlags::empty()));
 
-    // Within it.
-    // Not a pointer, as musl has it: a pointer stays in its thread.
+    // A signal during the wait. `waiting` is a number: in musl it is a pointer, which cannot be sent to another thread.
     let waiting = pthread_self() as usize;
     let signalled = |wait: &dyn Fn()| {
         let began = Instant::now();
@@ -46,7 +45,7 @@ fn a_signal_ends_one_wait_and_not_the_process() {
     };
     signalled(&|| assert_eq!(wait(60_000, 3), Err(Errno::EINTR)));
 
-    // While another run holds the lock of the port.
+    // A signal while another run holds the lock of the port.
     let path = std::env::temp_dir().join(format!("wwan-quirks-signals-{}", std::process::id()));
     let (root, port) = (Root::new(&path), Port::new("1-1").unwrap());
     let lock = |scope: &str| {

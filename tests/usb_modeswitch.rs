@@ -1,5 +1,5 @@
-//! The database against usb_modeswitch: `devices.json` has what usb-modeswitch-data 20251207 says of each device,
-//! `traces.json` what usb_modeswitch 2.6.1 puts on the wire for it.
+//! Compares the database with usb_modeswitch. `devices.json` has the data of usb-modeswitch-data 20251207 for each
+//! device, and `traces.json` has what usb_modeswitch 2.6.1 sends to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ struct Trace {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Transfer {
-    /// Interface-wide endpoints are numbered by usb_modeswitch's test double.
+    /// usb_modeswitch's test double numbers the interface-wide endpoints.
     Bulk {
         #[serde(rename = "bulk-out")]
         endpoint: u8,
@@ -71,7 +71,7 @@ impl Shipped {
         Root::new(&self.0)
     }
 
-    /// The quirk for a device that usb_modeswitch would take the file `key` for.
+    /// The quirk for a device for which usb_modeswitch would take the file `key`.
     fn quirk(&self, key: &str) -> Quirk {
         let texts = texts(key);
         let found = quirks::lookup(&self.root(), id(key), |text| texts.get(&text).cloned());
@@ -90,7 +90,7 @@ fn id(key: &str) -> DeviceId {
     key.get(..9).unwrap().parse().unwrap()
 }
 
-/// The texts of a device that `key` (`05c6:1000:uMa=Co.,Ltd`) is about, and no other.
+/// The strings of a device that matches `key` (`05c6:1000:uMa=Co.,Ltd`) and no other key.
 fn texts(key: &str) -> BTreeMap<DeviceString, String> {
     if key == "8888:6500" {
         // The ID is invented. Our entry has the strings that one owner reported.
@@ -119,7 +119,7 @@ fn ops(quirk: &Quirk) -> Vec<Op> {
     switches.flatten().collect()
 }
 
-/// `ops` as usb_modeswitch's test double writes down what it is given, for a device whose bulk endpoint is number 1
+/// The transfers of `quirk` as usb_modeswitch's test double records them, for a device whose bulk endpoint is number 1
 /// unless the quirk names another.
 fn transfers(quirk: &Quirk) -> Vec<Transfer> {
     let out = quirk.steps.iter().find_map(|step| match step {
@@ -151,30 +151,30 @@ fn transfers(quirk: &Quirk) -> Vec<Transfer> {
     transfers
 }
 
-/// Where we differ from usb_modeswitch on purpose.
+/// Deliberate differences from usb_modeswitch.
 enum Wanted {
-    /// It sends SET_CONFIGURATION(0), waits for 0.1 s, and sends the wanted one. We ask the kernel for the wanted one:
-    /// no device but Huawei's is known to need the detour, and one that is pulled or refuses in between stays without
-    /// any configuration.
+    /// usb_modeswitch sends SET_CONFIGURATION(0), waits for 0.1 s, and sends the wanted number. We ask the kernel for
+    /// the wanted number at once: only Huawei's devices are known to need the detour, and a device that is unplugged or
+    /// refuses in between stays unconfigured.
     NotByWayOfZero,
-    /// It sets configuration 1, because Sierra's QMI is there. We look for the function in the descriptors, and leave
-    /// the EM7355 alone, of which one in composition 14 was broken by this. Of Novatel's USB730L, it sets 3, and the
-    /// manual 2.
+    /// usb_modeswitch sets configuration 1, because Sierra's QMI is there. We look for the function in the descriptors,
+    /// and leave the EM7355 alone, because this broke one in composition 14. For Novatel's USB730L, usb_modeswitch sets
+    /// 3, and the manual 2.
     ByFunction,
-    /// Its trace ends with the first message, after which the test double did not come back. We send the second one
-    /// when the device is back, and then set the configuration.
+    /// The trace ends with the first message, because the test double did not come back after it. We send the second
+    /// message when the device is back, and then set the configuration.
     ToTheEnd,
-    /// Its trace is that of usb_modeswitch by itself. Its dispatcher makes `PantechMode=1` into 4 where Linux has a
-    /// driver for QMI.
+    /// The trace is that of usb_modeswitch without its dispatcher. The dispatcher changes `PantechMode=1` to 4 if Linux
+    /// has a driver for QMI.
     AsItsDispatcher,
 }
 
-/// Devices that the database leaves out, and why.
+/// Devices that the database leaves out, with the reason.
 const LEFT_OUT: [(&str, &str); 5] = [
     ("0bdb:190d", "removed by the changelog of usb-modeswitch-data 20160803, since the kernel handles it"),
     ("0bdb:1910", "removed by the changelog of usb-modeswitch-data 20160803, since the kernel handles it"),
-    ("12d1:1030", "an Android phone; usb_modeswitch's own rule passes over Android"),
-    ("12d1:1031", "an Android phone; usb_modeswitch's own rule passes over Android"),
+    ("12d1:1030", "an Android phone; usb_modeswitch's own rule skips Android"),
+    ("12d1:1031", "an Android phone; usb_modeswitch's own rule skips Android"),
     ("1307:1169", "any Transcend stick may have this ID, and no string of Cisco's AM10 is known"),
 ];
 
@@ -210,7 +210,7 @@ const WANTED: [(&str, Wanted); 24] = [
 ];
 
 #[test]
-fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
+fn the_transfers_are_those_of_usb_modeswitch() {
     let shipped = Shipped::new("traces");
     let wanted: BTreeMap<&str, Wanted> = WANTED.into_iter().collect();
     let traces = traces();
@@ -246,9 +246,9 @@ fn the_wire_sees_what_it_saw_of_usb_modeswitch() {
     }
 }
 
-/// Devices of which more is known than usb-modeswitch-data says, and what that is.
+/// Devices that are better known than usb-modeswitch-data says, with the additional facts.
 const BETTER_KNOWN: [(&str, &str); 34] = [
-    ("8888:6500", "the ID is invented: only with the strings of the device"),
+    ("8888:6500", "the ID is invented: the entry matches only with the strings of the device"),
     ("03f0:581d", "ME906E: needs to be unconfigured first"),
     ("03f0:a31d", "ME906s: needs to be unconfigured first"),
     ("12d1:1570", "needs to be unconfigured first"),
@@ -261,23 +261,23 @@ const BETTER_KNOWN: [(&str, &str); 34] = [
     ("12d1:15f0", "needs to be unconfigured first"),
     ("12d1:1c25", "needs to be unconfigured first"),
     ("03f0:4e1d", "left alone: EM7355 in composition 14"),
-    ("10a9:606f", "waits for mode 4 where there is a driver for QMI"),
-    ("1199:9011", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:9013", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:9017", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:901b", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:901c", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("10a9:606f", "waits for mode 4 if there is a driver for QMI"),
+    ("1199:9011", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:9013", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:9017", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:901b", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:901c", "usb_modeswitch sets configuration 1; here the policy selects it"),
     ("1199:901f", "left alone: EM7355 in composition 14"),
-    ("1199:9041", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:9051", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:9053", "configuration 1 is asked for; which one it is to be is the policy's matter"),
-    ("1199:9063", "configuration 1 is asked for; which one it is to be is the policy's matter"),
+    ("1199:9041", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:9051", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:9053", "usb_modeswitch sets configuration 1; here the policy selects it"),
+    ("1199:9063", "usb_modeswitch sets configuration 1; here the policy selects it"),
     ("413c:81a3", "locked by the maker, too"),
     ("413c:81a4", "locked by the maker, too"),
     ("413c:81a8", "locked by the maker, too"),
     ("0421:0632", "comes back with its own ID, as CDC-ACM"),
-    ("1410:9020", "configuration 4 is asked for, and 2 by the manual: CDC-ECM decides"),
-    ("1410:9030", "configuration 3 is asked for, and 2 by the manual: CDC-ECM decides"),
+    ("1410:9020", "usb_modeswitch sets configuration 4, and the manual 2: CDC-ECM decides"),
+    ("1410:9030", "usb_modeswitch sets configuration 3, and the manual 2: CDC-ECM decides"),
     ("05c6:98ff", "the request goes to mass storage only"),
     ("0af0:4007", "the request goes to mass storage only"),
     ("12d1:1da1", "the request goes to mass storage only"),
@@ -355,7 +355,7 @@ fn what_is_left_out_is_left_alone() {
 }
 
 #[test]
-fn a_device_with_other_texts_is_left_alone() {
+fn a_device_with_other_strings_is_left_alone() {
     let shipped = Shipped::new("texts");
     for key in devices().keys().filter(|key| key.len() > 9) {
         let alone = !devices().contains_key(key.get(..9).unwrap());

@@ -1,4 +1,4 @@
-//! The program as a whole, on roots of its own: what it says, what it exits with, and what it leaves untouched.
+//! Tests the whole program on roots of its own: its output, its exit status, and what it leaves untouched.
 
 mod fake;
 
@@ -15,7 +15,7 @@ fn the_preferred_function_is_found_in_the_descriptors() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     let value = format!("{device}/bConfigurationValue");
-    // MBIM by default, wherever the modem has it.
+    // The default is MBIM, if the modem has it.
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&value).trim(), "2");
     root.policy("prefer = \"qmi\"\n");
@@ -27,7 +27,7 @@ fn the_preferred_function_is_found_in_the_descriptors() {
 }
 
 #[test]
-fn the_administrators_word_on_one_modem_comes_first() {
+fn an_administrators_entry_for_one_modem_comes_first() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.policy(
@@ -43,7 +43,7 @@ fn the_administrators_word_on_one_modem_comes_first() {
 }
 
 #[test]
-fn the_em7355_keeps_its_configuration_whatever_is_preferred_in_general() {
+fn the_em7355_keeps_its_configuration_regardless_of_the_global_preference() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:901f", &mc7710());
     root.policy("prefer = \"mbim\"\n");
@@ -69,7 +69,7 @@ fn a_dry_run_prints_the_plan_and_touches_nothing() {
 }
 
 #[test]
-fn an_environment_that_is_none_is_wrong_usage() {
+fn an_invalid_environment_is_wrong_usage() {
     let root = Root::new();
     let ended = root.hook(&[]);
     assert_eq!(ended.code, 2);
@@ -92,7 +92,7 @@ fn a_devpath_through_a_link_is_refused() {
 }
 
 #[test]
-fn events_that_are_not_ours_are_passed_over_without_a_word() {
+fn unrelated_events_are_ignored_without_a_message() {
     let root = Root::new();
     root.plug("1-1", "1199:68a2", &mc7710());
     for (name, value) in
@@ -103,13 +103,13 @@ fn events_that_are_not_ours_are_passed_over_without_a_word() {
         let ended = root.hook(&event);
         assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""), "{name}={value}");
     }
-    // Gone before we looked.
+    // The device left before the hook read it.
     let ended = root.hook(&device_event("/devices/pci0000:00/usb1/1-7"));
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
 }
 
 #[test]
-fn a_node_that_is_not_the_devices_is_refused() {
+fn a_node_of_another_device_is_refused() {
     let root = Root::new();
     root.plug("1-1", "1199:0fff", &install_mode());
     root.write("/dev/bus/usb/001/005", "not a device");
@@ -151,7 +151,7 @@ fn a_modem_is_found_among_more_devices_than_a_process_may_open() {
 }
 
 #[test]
-fn malformed_descriptors_are_told_and_nothing_is_written() {
+fn malformed_descriptors_are_reported_and_nothing_is_written() {
     let root = Root::new();
     let mut descriptors = mc7710();
     descriptors.truncate(60);
@@ -178,7 +178,7 @@ fn strings_of_a_device_are_data() {
 }
 
 #[test]
-fn a_broken_file_is_told_with_its_place_and_nothing_is_done_to_the_devices_it_is_of() {
+fn a_broken_file_is_reported_with_its_location_and_its_devices_are_left_alone() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.write(
@@ -197,12 +197,12 @@ fn a_broken_file_is_told_with_its_place_and_nothing_is_done_to_the_devices_it_is
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
     let ended = root.run(&["apply", "--dry-run", "1-1"]);
     assert!(ended.stdout.contains("no action: fix the database or policy first"), "{}", ended.stdout);
-    // Others have nothing to do with it.
+    // The file does not concern other devices.
     assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }
 
 #[test]
-fn the_shipped_files_are_valid_and_the_rules_are_theirs() {
+fn the_shipped_files_are_valid_and_match_the_rules() {
     let root = Root::new();
     let ended = root.run(&["check"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "{}", ended.stderr);
@@ -246,7 +246,7 @@ fn a_modem_is_served_without_state() {
 }
 
 #[test]
-fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
+fn a_modem_that_is_unlocked_on_a_tty_is_asked_only_there() {
     let root = Root::new();
     root.plug("1-1", "33f8:01a8", &mc7710());
     root.control_port("1-1", "1.0", "cdc_mbim", "cdc-wdm0");
@@ -264,7 +264,7 @@ fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
         let path = format!("{PATH}/1-1:{interface}/{name}/tty/{name}");
         root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")])
     };
-    // Nothing is said of the others, and nobody opens them.
+    // The other ports are not reported, and not opened.
     let ended = event("ttyUSB0", "1.2");
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     root.write("/dev/ttyUSB1", "no tty");
@@ -273,9 +273,9 @@ fn a_modem_that_is_unlocked_on_its_tty_is_asked_on_that_one_alone() {
     assert!(ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
 }
 
-/// A modem with one of two locks: each port carries its own, and `apply` goes from one to the other.
+/// A modem with one of two locks: each lock has its own port, and `apply` tries one after the other.
 #[test]
-fn several_unlocks_have_ports_of_their_own() {
+fn each_of_several_unlocks_uses_its_own_port() {
     let root = Root::new();
     root.write(
         "/etc/wwan-quirks/quirks.d/own.toml",
@@ -334,7 +334,7 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     use std::io::Read;
     let root = Root::new();
     for verb in ["list", "rules"] {
@@ -350,7 +350,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn what_a_killed_run_left_unconfigured_is_configured_whatever_is_preferred() {
+fn a_modem_that_a_killed_run_left_unconfigured_is_always_configured() {
     let root = Root::new();
     for (policy, value) in [("prefer = \"keep\"\n", "1"), ("prefer = \"mbim\"\n", "2")] {
         let device = root.plug(if value == "1" { "1-1" } else { "1-2" }, "12d1:15c1", &mc7710());

@@ -1,4 +1,4 @@
-//! A root directory with a modem in its sysfs, for tests of the program as a whole.
+//! A root folder with a modem in its sysfs, for tests of the whole program.
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
@@ -69,7 +69,7 @@ impl Root {
         self.write("etc/wwan-quirks/config.toml", text);
     }
 
-    /// Puts a USB device on `port`; its sysfs directory below the root.
+    /// Plugs a USB device into `port`. Returns its sysfs directory below the root.
     pub(crate) fn plug(&self, port: &str, id: &str, descriptors: &[u8]) -> String {
         let (vendor, product) = id.split_once(':').unwrap();
         let directory = format!("/sys/devices/pci0000:00/usb1/{port}");
@@ -103,7 +103,7 @@ impl Root {
         symlink(class, self.0.join("sys/class/usbmisc").join(name)).unwrap();
     }
 
-    /// Gives the modem on `port` a tty, as the option driver makes one.
+    /// Gives the modem on `port` a tty, like the one that the option driver creates.
     pub(crate) fn tty(&self, port: &str, interface: &str, name: &str) {
         let directory = format!("/sys/devices/pci0000:00/usb1/{port}/{port}:{interface}");
         let number = interface.split_once('.').unwrap().1;
@@ -155,7 +155,7 @@ impl Root {
         self.run_with(arguments, &[])
     }
 
-    /// Runs the hook on an event with this environment alone.
+    /// Runs the hook with exactly this environment.
     pub(crate) fn hook(&self, environment: &[(&str, &str)]) -> Ended {
         self.run_with(&["hook"], environment)
     }
@@ -235,13 +235,13 @@ pub(crate) fn mbim_behind_storage(storages: u8) -> Vec<u8> {
     device(&configurations)
 }
 
-/// Two configurations of mass storage, and no function of a modem in either.
+/// Two configurations, both with mass storage and without a function of a modem.
 pub(crate) fn two_of_storage() -> Vec<u8> {
     let storage = [interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
     device(&[configuration(1, &storage), configuration(2, &storage)])
 }
 
-/// A printer-like interface that hears on one endpoint and never answers.
+/// A printer-like interface with an OUT endpoint and no IN endpoint.
 pub(crate) fn without_answer() -> Vec<u8> {
     device(&[configuration(1, &[interface(0, [7, 1, 1], &[(0x01, 2)])])])
 }
