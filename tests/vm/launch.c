@@ -1,9 +1,9 @@
 /*
  * launch [-o FILE] [-e NAME=VALUE]… COMMAND [ARGUMENT…]
  *
- * Runs one program, in the environment that the options make up where there are any, and prints, or appends to FILE, what it took: microseconds of CPU, peak kilobytes,
- * microseconds of wall clock, exit status. Static and small, because a large parent's fork and memory show in the
- * figures of its children. What the program prints is thrown away.
+ * Runs one program, and prints its cost, or appends it to FILE: microseconds of CPU, peak kilobytes,
+ * microseconds of wall clock, exit status. If there are -e options, they are the whole environment. Discards the
+ * output of the program. Static and small, because a large parent would increase the cost of its children.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

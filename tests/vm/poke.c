@@ -1,5 +1,5 @@
-/* Makes system calls in the place of another process, and prints what they came to: what that process could do now.
- * Usage: poke PID; prints a line `CALL: ok` or `CALL: ERRNO` for each of what is below. x86-64.
+/* Makes system calls inside another process, and prints their results, to show what that process can still do.
+ * Usage: poke PID. Prints a line `CALL: ok` or `CALL: ERRNO` for each call below. x86-64 only.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,7 +26,7 @@ static void check(int ok, const char *what)
 	}
 }
 
-/* A system call of the process, which is stopped in one of its own: the instruction before its next is `syscall`. */
+/* Makes a system call in the stopped process. It stopped in a call of its own, so rip is behind a `syscall`. */
 static long call(const struct user_regs_struct *saved, long number, long a, long b, long c, long d)
 {
 	struct user_regs_struct regs = *saved;
@@ -67,7 +67,7 @@ int main(int argc, char **argv)
 	check(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status), "waitpid");
 	check(!ptrace(PTRACE_GETREGS, pid, 0, &saved), "PTRACE_GETREGS");
 
-	/* Names, below the stack's red zone. */
+	/* The names are below the red zone of the stack. */
 	static const char names[][32] = { "/etc/hostname", "/dev/vda", "/dev/null", "/run/poked", "/bin/true" };
 	uintptr_t at = (saved.rsp - 128 - sizeof(names)) & ~15UL;
 	struct iovec from = { (void *)names, sizeof(names) }, to = { (void *)at, sizeof(names) };

@@ -1,9 +1,9 @@
 /*
- * What OpenWrt's procd does with the kernel's events, as its /etc/hotplug.json has it:
- * it makes and removes the nodes at once, and calls /sbin/hotplug-call for each event of some subsystems,
- * with the event's variables in the environment, one after the other, and without any output.
+ * Handles the kernel's events like OpenWrt's procd with its /etc/hotplug.json:
+ * it creates and removes the nodes at once, and calls /sbin/hotplug-call for each event of some subsystems,
+ * with the event's variables in the environment, one after another, and without output.
  *
- * /run/vm/seqnum is the number of the last event that is dealt with.
+ * /run/vm/seqnum has the number of the last event that was handled.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -76,7 +76,7 @@ static void node(const struct event *event)
 		die(path);
 }
 
-/* Which scripts of /etc/hotplug.d an event is for. */
+/* The kind of scripts in /etc/hotplug.d for an event. */
 static const char *scripts(const struct event *event)
 {
 	static const char *kinds[] = { "platform", "net", "input", "usb", "usbmisc", "ieee1394", "block", "atm", "zaptel", "tty", "button", NULL };
@@ -84,7 +84,7 @@ static const char *scripts(const struct event *event)
 	for (const char **kind = kinds; *kind; kind++)
 		if (is(event, "SUBSYSTEM", *kind))
 			return *kind;
-	/* The device of a serial converter's port, which has a tty of its own. */
+	/* The device of a serial converter's port, which has a separate tty. */
 	if (is(event, "SUBSYSTEM", "usb-serial") && name && (!strncmp(name, "/ttyUSB", 7) || !strncmp(name, "/ttyACM", 7)))
 		return "tty";
 	return NULL;

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Each family of modems that take AT commands, through every case. For scenarios, after lib.sh.
+# Tests each family of modems that take AT commands in all cases. For scenarios, after lib.sh.
 
-# The network drivers come before option, which takes every interface of an ID in new_id.
+# The network drivers must bind before option, which takes every interface of an ID in new_id.
 modprobe -r option || true
 modprobe -a qmi_wwan cdc_mbim cdc_ether cdc_ncm rndis_host cdc_acm usb-storage
 modprobe option
-# Kernels of several ages know several of these.
+# Not every kernel version knows these IDs.
 for id in '05c6 90d5' '05c6 9025' '0e8d 7126' '0e8d 7127' '2c7c 0900' '2cb7 0111' '2dee 4d57' '2dee 4d58' '305a 1404'; do
 	echo "$id" >/sys/bus/usb-serial/drivers/option1/new_id
 done
 policy 'fcc-auth = false' 'switch = false'
 
-# drivers_are NAME DRIVERS: those of all its interfaces are these, as `cdc_mbim+option`.
+# drivers_are NAME DRIVERS: the modem's interfaces have exactly these drivers, such as `cdc_mbim+option`.
 drivers_are() {
 	is "$(for interface in "$(sysfs_port "$1")"/*:1.*; do
 		basename "$(readlink "$interface/driver")"
@@ -20,7 +20,7 @@ drivers_are() {
 ttys() { compgen -G "$(sysfs_port "$1")/*/tty/ttyACM*" || compgen -G "$(sysfs_port "$1")/*/ttyUSB*"; }
 holds() { find "/proc/$1/fd" -lname "$2" | grep .; }
 
-# fails REGEX ARGUMENT…: `composition` fails, and says why.
+# fails REGEX ARGUMENT…: `composition` fails, and its output matches.
 fails() {
 	local why=$1 text
 	shift
@@ -28,7 +28,7 @@ fails() {
 	echo "$text"
 	expect grep -E "$why" <<<"$text"
 }
-# does TEXT ARGUMENT…: `composition` succeeds, and says this.
+# does TEXT ARGUMENT…: `composition` prints this result.
 does() {
 	local text=$1
 	shift
@@ -36,7 +36,7 @@ does() {
 	cat out
 	expect grep -F ": composition: $text" out
 }
-# ready NAME ID DRIVERS: it is back with this ID, and its drivers are bound.
+# ready NAME ID DRIVERS: waits until the modem is back with this ID, and its drivers are bound.
 ready() {
 	wait_for 20 identity_is "$1" "$2"
 	wait_for 20 drivers_are "$1" "$3"
@@ -48,11 +48,11 @@ power_cycle() {
 	modem "$1" plug >/dev/null
 }
 
-# refuses VALUE REGEX [OPTION…]: the next family refuses this value, and says why. Nothing is sent.
+# refuses VALUE REGEX [OPTION…]: the next family must refuse this value with a matching reason. Nothing is sent.
 refusals=()
 refuses() { refusals+=("$(printf '%q ' "$2" "$1" "${@:3}")"); }
 
-# family MODEL FIRST-DRIVERS VALUE FUNCTIONS ID DRIVERS RESTART NAME: from the value of the factory to VALUE and back.
+# family MODEL FIRST-DRIVERS VALUE FUNCTIONS ID DRIVERS RESTART NAME: changes the factory value to VALUE and back.
 # RESTART: by `request`, by `setting` the value, or `never`.
 family() {
 	local model=$1 first_drivers=$2 value=$3 functions=$4 id=$5 drivers=$6 restart=$7 name=$8
@@ -64,7 +64,7 @@ family() {
 	first_id=$(identity "$model")
 	[ "$restart" != never ] || reset=
 
-	# Read.
+	# Read the composition.
 	wwan-quirks composition "$port" | tee shown
 	expect grep -F ": composition $first (" shown
 	expect grep -E "^  family: $name.*\((sure|likely)\); seen: ." shown
@@ -72,7 +72,7 @@ family() {
 	expect grep -E '"seen": ".' json
 	expect grep -F "\"value\": \"$first\"" json
 
-	# Refused.
+	# Values that are refused.
 	case $restart in
 	setting) refuses "$value" 'restarts when its composition is set; --reset allows that' ;;
 	never) refuses "$value" 'no command is known that restarts this modem' --reset ;;
@@ -85,7 +85,7 @@ family() {
 		modem "$model" clear >/dev/null
 	fi
 
-	# Held by another program.
+	# A port that another program holds.
 	mapfile -t ttys < <(ttys "$model")
 	(
 		for tty in "${ttys[@]}"; do exec {fd}<>"/dev/${tty##*/}"; done
@@ -101,7 +101,7 @@ family() {
 	expect not saw "$model" '^(reset|composition)'
 	expect is "$(modem "$model" get composition)" "$first"
 
-	# OK, and nothing happens.
+	# The modem answers OK, and changes nothing.
 	modem "$model" fault composition-ignored >/dev/null
 	if [ "$restart" = never ]; then
 		does "done: $value (" "$port" "$value"
@@ -115,7 +115,7 @@ family() {
 	wwan-quirks composition "$port" | tee shown
 	expect grep -F ": composition $first (" shown
 
-	# Set, with a restart; and back, by the command that was printed.
+	# Set the value, with a restart. Then revert it with the command that was printed.
 	does "done: $value (" "$port" "$value" $reset
 	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $id" out; fi
 	back=$(sed -n 's/^to revert: //p' out)
@@ -128,7 +128,7 @@ family() {
 	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $first_id" out; fi
 	ready "$model" "$first_id" "$first_drivers"
 
-	# The power fails in between.
+	# The modem loses power in between.
 	if [ "$restart" = setting ]; then
 		modem "$model" fault never-back >/dev/null
 		wwan-quirks composition "$port" "$value" --reset >out &
@@ -146,7 +146,7 @@ family() {
 	does "nothing to do: $value (" "$port" "$value"
 	expect grep -F 'is what the modem has' out
 
-	# Back without an AT port. The program waits for it while the next family is on.
+	# The modem comes back without an AT port. The program waits for the port while the next family is tested.
 	if [ "$restart" != never ]; then
 		modem "$model" fault loses-at-port >/dev/null
 		fails "came back as $first_id without an AT port" "$port" "$first" --reset &
@@ -157,7 +157,7 @@ family() {
 quoted() { case $1 in *\;*) echo "'$1'" ;; *) echo "$1" ;; esac }
 
 waiting=() families=()
-# end: waits for what is still on, and prints the seconds of each family.
+# end: waits for the runs that are still active, and prints the seconds of each family.
 end() {
 	for pid in "${waiting[@]}"; do wait "$pid" || fail "an AT port that is lost was not reported"; done
 	printf 'note: %s\n' "${families[@]}"

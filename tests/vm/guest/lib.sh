@@ -15,7 +15,7 @@ fail() {
 	exit 1
 }
 
-# at_end COMMAND: runs it when the scenario ends, however it ends.
+# at_end COMMAND: runs the command when the scenario ends, however it ends.
 at_end() { cleanups=("$1" ${cleanups[@]+"${cleanups[@]}"}); }
 
 not() { ! "$@"; }
@@ -23,10 +23,10 @@ not() { ! "$@"; }
 # expect CONDITION…: a command that must succeed now.
 expect() { "$@" >/dev/null || fail "expected: $*"; }
 
-# scaled N: N units of time on an idle machine, and more on a slow one. The guest measures SLOW, in percent.
+# scaled N: prints N for an idle machine, and more for a slow one. The guest measures SLOW, in percent.
 scaled() { echo $(($1 * SLOW / 100)); }
 
-# wait_for SECONDS CONDITION…: a command that must succeed within so many (whole) seconds, scaled.
+# wait_for SECONDS CONDITION…: a command that must succeed within this number of (whole) seconds, scaled.
 wait_for() {
 	local limit=$1 end=$((${EPOCHREALTIME/./} + $1 * SLOW * 10000))
 	shift
@@ -40,8 +40,8 @@ is() { [ "$1" = "$2" ] || { echo "is '$1', not '$2'" && return 1; }; }
 
 # The modems of the scenario. ------------------------------------------------------------------------------
 
-# modem_start NAME MODEL [OPTION…]: plugs a software modem into the port of the next number. A model with a slash is the
-# file of a report.
+# modem_start NAME MODEL [OPTION…]: plugs a software modem into the next port. A model with a slash is the file of a
+# report.
 next_port=0
 declare -A port_of pid_of
 modem_start() {
@@ -69,22 +69,22 @@ modem_process() {
 	wait_for 5 plugged_or_gone "$name"
 	saw "$name" '^plug' || fail "modem $name did not start: $(cat "$name.out")"
 }
-# modem_killed NAME: ends it without a word, which unplugs it.
+# modem_killed NAME: kills the modem's process, which unplugs the modem.
 modem_killed() { kill -KILL "${pid_of[$1]}"; }
 plugged_or_gone() { saw "$1" '^plug' || ! kill -0 "${pid_of[$1]}"; }
 
 # modem NAME COMMAND…: sends a command to the modem's control socket and prints the answer.
 modem() { /vm/bin/modem ask "$SCENARIO/$1.sock" "${@:2}"; }
 
-# transcript NAME: `KIND TEXT` a line, without the times.
+# transcript NAME: prints `KIND TEXT` per line, without the times.
 transcript() { [ ! -f "$SCENARIO/$1.transcript" ] || cut -d' ' -f2- "$SCENARIO/$1.transcript"; }
 # saw NAME REGEX: whether the transcript has a matching line; `times_seen NAME REGEX` prints how many.
 saw() { [ "$(times_seen "$1" "$2")" -gt 0 ]; }
 times_seen() { transcript "$1" | grep -cE -- "$2" || true; }
-# when_seen NAME REGEX: the epoch in microseconds of the first such line.
+# when_seen NAME REGEX: prints the epoch of the first matching line, in microseconds.
 when_seen() { sed 's/\.//' "$SCENARIO/$1.transcript" | awk -v re="$2" '{ t = $1; $1 = ""; if (substr($0, 2) ~ re) { print t; exit } }'; }
 
-# Patterns for transcripts: Sierra's switch, and its unlock, which is also QMI inside of MBIM.
+# Patterns for transcripts: Sierra's switch, and Sierra's unlock, which may also be QMI inside MBIM.
 SWITCH='^control 400b010000000000'
 UNLOCK='^qmi> .* DMS Set FCC Authentication$'
 export SWITCH UNLOCK
@@ -110,7 +110,7 @@ identity() { echo "$(attribute "$1" idVendor):$(attribute "$1" idProduct)"; }
 identity_is() { [ "$(identity "$1")" = "$2" ]; }
 configured() { [ -n "$(attribute "$1" bConfigurationValue)" ]; }
 configuration_is() { [ "$(attribute "$1" bConfigurationValue)" = "$2" ]; }
-# wdm NAME: its /dev/cdc-wdmN.
+# wdm NAME: prints the modem's /dev/cdc-wdmN.
 wdm() {
 	local path
 	path=$(compgen -G "$(sysfs_port "$1")/*/usbmisc/cdc-wdm*" | head -n 1) || return 1
@@ -122,7 +122,7 @@ pci_function() {
 	local name
 	name=$(modem "$1" get port) && [[ $name == *:* ]] && readlink -e "/sys/bus/pci/devices/$name"
 }
-# wwan_port NAME TYPE: its /dev/wwan0mbim0 for mbim, and so on.
+# wwan_port NAME TYPE: prints the modem's WWAN port, such as /dev/wwan0mbim0 for mbim.
 wwan_port() {
 	local path
 	path=$(compgen -G "$(pci_function "$1")/wwan/wwan*/wwan*$2[0-9]") ||
@@ -168,7 +168,7 @@ settle() {
 	[ ! -d /run/systemd/system ] || journalctl --sync
 }
 procd_is_done() { is "$(cat /run/vm/seqnum)" "$(cat /sys/kernel/uevent_seqnum)"; }
-# mdev waits, and its netlink socket for uevents (15) has no data (Rmem).
+# True if mdev waits, and its netlink socket for uevents (15) has no data (Rmem).
 mdev_is_done() {
 	local pid
 	pid=$(pidof mdev)
@@ -180,8 +180,8 @@ mdev_is_done() {
 # long: whether to try all cases instead of a sample (VM_LONG, see tests/vm/run).
 long() { [ -e /vm/long ]; }
 
-# watch_events: starts to time udev's events. slowest_event prints the milliseconds of the slowest one, from the kernel's
-# event to udev's, including the wait for earlier events.
+# watch_events: starts to measure udev's events. slowest_event prints the milliseconds of the slowest one, from the
+# kernel's event to udev's, including the wait for earlier events.
 watch_events() {
 	udevadm monitor --kernel --udev >events &
 	at_end "kill $!"
@@ -196,15 +196,15 @@ slowest_event() {
 			if (/^KERNEL/) began[what] = time
 			else if (what in began) {
 				if (time - began[what] > most) { most = time - began[what]; which = what }
-				# The monitor may miss a line, so that the next event of udev belongs to another event of the kernel.
+				# The monitor may miss a line. The next event of udev then belongs to another event of the kernel.
 				delete began[what]
 			}
 		}
 		END { printf "%d\n", 1000 * most; print "slowest event:" which >"/dev/stderr" }' events
 }
 
-# still: waits until udev is idle and no run of the program is left in it. Units may continue. A late event of the kernel
-# starts another run, which also has time to end.
+# still: waits until udev is idle and has no run of the program left. Units may continue. A late event of the kernel
+# starts another run, which also gets time to end.
 still() {
 	settle
 	wait_for 5 no_run_in_udev

@@ -1,4 +1,4 @@
-# A client of qmi-proxy or mbim-proxy that does nothing, and has it hold the port: client.pl WAY PATH.
+# An idle client of qmi-proxy or mbim-proxy that makes the proxy hold the port: client.pl WAY PATH.
 my ($way, $path) = @ARGV;
 my $message;
 if ($way eq 'qmi') {

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions for the scenarios of PCI modems with faults.
 
-# What each modem is put through, one fault after the other, all modems at a time.
+# The faults of each modem, one after the other, for all modems at the same time.
 MBIM='indications stale garbage duplicate late=100 late=700 busy=1 fragments=64 flood=50 left-open mute-for=3000'
 declare -A faults=(
 	[em]=$MBIM
@@ -12,7 +12,7 @@ declare -A faults=(
 	[intel]=$MBIM
 	[rpc]='indications garbage split=5 duplicate late=100 late=700 flood=50 mute-for=3000'
 )
-# How often each refuses: by message, or by key of the laptop and of the quirk.
+# How often each modem refuses: once per message, or once per key of the laptop and of the quirk.
 declare -A refusals=([em]=1 [dms]=2 [fox]=1 [foxap]=1 [at]=5 [intel]=3 [rpc]=3)
 
 # The radio of a modem with a challenge stays off until ModemManager switches it on.
@@ -29,7 +29,7 @@ out() {
 	rm -rf /run/wwan-quirks
 }
 
-# together VERB [WORD…]: one command to each of the modems at the same time.
+# together VERB [WORD…]: sends one command to all modems at the same time.
 together() {
 	local name sent=()
 	for name in "${modems[@]}"; do
@@ -39,7 +39,7 @@ together() {
 	wait "${sent[@]}"
 }
 
-# put_through NAME…: up to four, as the test bed has slots.
+# put_through NAME…: tests up to four modems, because the test bed has four slots.
 put_through() {
 	modems=("$@")
 	local name words round count=0 after
@@ -57,7 +57,7 @@ put_through() {
 		together plug
 		for name; do wait_for 40 is_served "$name"; done
 	done
-	# They go after so many messages, and come back.
+	# The modems leave after this number of messages, and come back.
 	for after in 1 3 5; do
 		echo "$* gone after $after"
 		out "$@"
@@ -70,11 +70,11 @@ put_through() {
 		together plug
 		for name; do wait_for 40 is_served "$name"; done
 	done
-	# They lock again, and a person asks.
+	# The modems lock again, and a person runs `apply`.
 	together relock
 	wwan-quirks apply >applied || fail "apply: $(cat applied)"
 	for name; do expect is_served "$name"; done
-	# They refuse the unlock. Each message is sent once, and each key is used once.
+	# The modems refuse the unlock. Each message is sent once, and each key is used once.
 	out "$@"
 	declare -A refused
 	for name; do refused[$name]=$(modem "$name" get refused); done
@@ -86,7 +86,7 @@ put_through() {
 		refused[$name]=$((refused[$name] + refusals[$name]))
 		expect is "$(modem "$name" get refused)" "${refused[$name]}"
 	done
-	# They never answer, and are given up without a key.
+	# The modems never answer. The unit gives up without using a key.
 	out "$@"
 	together fault mute
 	policy '[timeouts]' 'modem-ready = 4'
@@ -104,7 +104,7 @@ put_through() {
 }
 no_unit() { ! systemctl list-units --plain --no-legend 'wwan-quirks@*' | grep -q ' activ'; }
 
-# last_result NAME REGEX
+# last_result NAME REGEX: the last result of the modem matches.
 last_result() { journal | grep -F "$(modem "$1" get port) " | tail -n 1 | grep -qE "fcc-auth: $2"; }
 refuses() {
 	last_result "$1" 'failed: (refused by the modem|the modem refused every known key)' &&
