@@ -1,7 +1,7 @@
-//! What is fuzzed: one function a target, which takes any bytes.
+//! The fuzz targets: one function per target, which takes any bytes.
 //!
-//! Beyond "it does not panic", each says what must hold: what is parsed and emitted again is the same, a fast way reads
-//! what the slow way reads, what is written can be read, and no more memory is taken than the input is worth.
+//! No target may panic. Each also checks an invariant: what is parsed and emitted again is the same, the fast parser
+//! reads the same as the slow one, what is written can be read, and memory use is limited by the size of the input.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ use wwan_quirks::steps::switch::{self, Target};
 use wwan_quirks::usb::Setup;
 use wwan_quirks::verbs::import::Import;
 
-/// A target by its name.
+/// A target.
 pub type Fuzz = fn(&[u8]);
 
 pub const TARGETS: &[(&str, Fuzz)] = &[
@@ -48,24 +48,24 @@ pub const TARGETS: &[(&str, Fuzz)] = &[
     ("event", event),
 ];
 
-/// Counts what the targets hold of memory.
+/// Counts the memory that the targets hold.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is the system's allocator's, which keeps the contract; the counting beside it touches no memory.
+// SAFETY: every call goes to the system's allocator, which keeps the contract. The counters touch no other memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: as the caller has it.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller has it.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -73,7 +73,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `what`, which must not hold more than `bytes` at any time. Counts for the whole process: one target at a time.
+/// Runs `what`, and fails if it holds more than `bytes` at any time. Counts for the whole process: run one target at a
+/// time.
 fn within<T>(bytes: usize, what: impl FnOnce() -> T) -> T {
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
@@ -83,9 +84,9 @@ fn within<T>(bytes: usize, what: impl FnOnce() -> T) -> T {
     done
 }
 
-/// What sysfs gives as a device's descriptors.
+/// The descriptors of a device, as sysfs has them.
 pub fn descriptors(data: &[u8]) {
-    // Every interface takes nine bytes there, and a hundred here.
+    // An interface takes nine bytes in sysfs, and a hundred here.
     let parsed = within(1024 + 64 * data.len(), || descriptors::parse(data));
     let Ok(parsed) = parsed else { return };
     for configuration in &parsed.configurations {
@@ -97,7 +98,7 @@ pub fn descriptors(data: &[u8]) {
     assert_eq!(descriptors::parse(data), Ok(parsed));
 }
 
-/// Cuts `data` into reads, as its first byte says, and calls `each` with the messages that a framer makes of them.
+/// Cuts `data` into reads, as its first byte says, and calls `each` with the messages that the framer returns.
 fn framed(mut framer: Framer, data: &[u8], mut each: impl FnMut(&[u8])) {
     let Some((first, data)) = data.split_first() else { return };
     for read in data.chunks(usize::from(*first).max(1)) {
@@ -112,7 +113,7 @@ fn framed(mut framer: Framer, data: &[u8], mut each: impl FnMut(&[u8])) {
     assert!(framer.skipped() <= data.len());
 }
 
-/// What a QMI port is read from.
+/// The reads of a QMI port.
 pub fn qmi(data: &[u8]) {
     framed(qmi::framer(), data, |frame| {
         let Ok(message) = qmi::Message::parse(frame) else { return };
@@ -134,11 +135,11 @@ pub fn qmi(data: &[u8]) {
     });
 }
 
-/// What an MBIM port is read from, whole messages and fragments of them.
+/// The reads of an MBIM port: whole messages and fragments.
 pub fn mbim(data: &[u8]) {
     let mut reassembly = mbim::Reassembly::default();
     framed(mbim::framer(), data, |message| {
-        // Held is one message, and what its fragments say that it will be is not believed before they are there.
+        // One message is held. Its fragments state its length, but no memory is taken before the bytes arrive.
         let whole = within(64 * 1024 + 4 * data.len(), || reassembly.push(message));
         let Ok(Some(whole)) = whole else { return };
         let Ok(parsed) = mbim::Message::parse(&whole) else { return };
@@ -155,7 +156,8 @@ pub fn mbim(data: &[u8]) {
     });
 }
 
-/// A device in install mode whose answers are `data`: a byte for how each transfer ends, and what comes with it.
+/// A device in install mode whose answers are `data`: a byte that says how each transfer ends, and the data of the
+/// transfer.
 struct Device0<'a>(&'a [u8]);
 
 impl Device0<'_> {
@@ -226,12 +228,12 @@ impl Usb for Device0<'_> {
 
 const METHODS: &[&str] = &["eject", "huawei-new", "cisco", "option", "mobile-action", "sony", "gct", "blackberry"];
 
-/// CSWs, the data before them, and every other answer of a device in install mode.
+/// CSWs, the data before them, and all other answers of a device in install mode.
 pub fn scsi(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let Some(method) = METHODS.get(usize::from(first % 16)).and_then(|name| Switch::method(name).ok()) else { return };
     let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
-    // No time is left from the start, so that no pause is made; transfers here take none.
+    // The deadline has already passed, so that there are no pauses. The transfers here take no time.
     let deadline = Deadline::after(Duration::ZERO);
     let returned = first & 0x80 != 0;
     let mut usb = Device0(data);
@@ -240,7 +242,7 @@ pub fn scsi(data: &[u8]) {
     });
 }
 
-/// What an AT port is read from.
+/// The reads of an AT port.
 pub fn at(data: &[u8]) {
     framed(at::framer(), data, |line| {
         let line = String::from_utf8_lossy(line);
@@ -251,7 +253,7 @@ pub fn at(data: &[u8]) {
     });
 }
 
-/// What an RPC port of an XMM7360 is read from.
+/// The reads of an RPC port of an XMM7360.
 pub fn xmm(data: &[u8]) {
     framed(xmm::framer(), data, |frame| {
         let Ok(message) = xmm::Message::parse(frame) else { return };
@@ -266,11 +268,12 @@ pub fn xmm(data: &[u8]) {
     });
 }
 
-/// A modem whose answers are `data`: a length, and so many bytes; it is gone when they are said. 255 is no answer.
+/// A modem whose answers are `data`: a length, and that many bytes. It is gone after the last answer. Length 255 is no
+/// answer.
 struct Answers<'a> {
     data: &'a [u8],
     read: Vec<u8>,
-    /// What was sent last, of which a TID can be put into an answer.
+    /// The last request, from which a transaction ID can be copied into an answer.
     sent: VecDeque<u8>,
 }
 
@@ -292,7 +295,7 @@ impl link::Link for Answers<'_> {
         let (now, later) = rest.split_at(length);
         self.data = later;
         self.read = now.to_vec();
-        // The transaction is chosen at random by the host: an answer to the last request is marked by 0xee in its place.
+        // The host chooses the transaction ID at random. The byte 0xee is replaced by that of the last request.
         for (at, byte) in self.read.iter_mut().enumerate() {
             if *byte == 0xee {
                 *byte = self.sent.get(at).copied().unwrap_or(0xee);
@@ -306,7 +309,7 @@ impl link::Link for Answers<'_> {
     }
 }
 
-/// A whole unlock with a modem that answers anything.
+/// A whole unlock of a modem that answers anything.
 pub fn session(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At, Protocol::XmmRpc][usize::from(first % 4)];
@@ -342,7 +345,7 @@ fn layered() -> ConfigFile {
     ConfigFile { layer: Layer::Administrator, path: PathBuf::from("/etc/wwan-quirks/quirks.d/fuzz.toml") }
 }
 
-/// A file of quirks: what is looked up is what reading the whole file finds.
+/// A file of quirks. A lookup finds what reading the whole file finds.
 pub fn quirks(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (all, errors) = fragment::parse(&layered(), text);
@@ -380,7 +383,7 @@ pub fn policy(data: &[u8]) {
     assert!((1.0..=600.0).contains(&resolved.modem_ready.value.as_secs_f64()));
 }
 
-/// A configuration of usb_modeswitch: what comes of it are quirks that can be read.
+/// A configuration file of usb_modeswitch. The result is quirks that can be read.
 pub fn import(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut import = Import::default();
@@ -393,7 +396,7 @@ pub fn import(data: &[u8]) {
     assert!(errors.is_empty(), "{toml}\n{}", errors[0]);
 }
 
-/// The environment of an event, `NAME=value` and NUL each.
+/// The environment of an event, as `NAME=value` strings that end with NUL.
 pub fn event(data: &[u8]) {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
@@ -405,7 +408,7 @@ pub fn event(data: &[u8]) {
         })
     };
     if let Ok(Some(event)) = Event::read(variable) {
-        // There is no sysfs below this root: nothing is ever found, wherever the path leads.
+        // There is no sysfs below this root, so no path may lead to a device.
         assert!(Device::at_devpath(&Root::new("/nonexistent"), &event.devpath).is_err());
     }
     let text = String::from_utf8_lossy(data);
