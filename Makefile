@@ -1,29 +1,29 @@
 # Builds, tests, installs and packages wwan-quirks.
 #
 #   make            the program
-#   make demo       a locked modem in install mode comes online, narrated, in a virtual machine
-#   make check      clippy, unit and integration tests, packages: everything but the virtual machine
+#   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
+#   make check      clippy, unit and integration tests, packages: everything except the virtual machine
 #   make test       `make check`, then `make vm`
 #   make unit       unit and integration tests
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
 #   make vm         the scenarios; with ARCH=arm64 a few of them on an arm64 machine; vm-mdev and
-#                   vm-openwrt only those without udev, on a machine of busybox; vm-selinux only that with SELinux
-#                   JOBS machines run at once; JUNIT=FILE writes the results of those with udev as JUnit XML
+#                   vm-openwrt run those without udev on a busybox machine; vm-selinux runs the one with SELinux
+#                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with udev as JUnit XML
 #   make minimal    builds with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
-#   make fuzz       every parser on noise, FUZZ_SECONDS each, 3 where nothing is said
-#   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED], an hour where nothing is said
-#   make bench      speed and memory beside the peers' in the same virtual machine
-#   make install    what a package holds, below DESTDIR; builds nothing
+#   make fuzz       every parser on noise, FUZZ_SECONDS each (default: 3)
+#   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: an hour)
+#   make bench      compares speed and memory with other programs in the same virtual machine
+#   make install    installs the files of a package below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
 #   make rpm        target/rpm/wwan-quirks-*.rpm
 #   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
 #   make pages      man page, completions and metainfo, from the command line and the database
-#   make peers      what other projects' tables have, in Debian's packages, that the database lacks
-#   make page       searches docs/devices.html with Chromium, and makes the screenshot in docs
-#   make reproducible   builds the package twice, in two places, and compares the bytes
+#   make peers      lists what the tables of other projects, as Debian packages them, have and the database lacks
+#   make page       searches docs/devices.html with Chromium, and takes the screenshot in docs
+#   make reproducible   builds the package twice, in two folders, and compares the bytes
 
 PREFIX ?= /usr
 DESTDIR ?=
@@ -34,7 +34,7 @@ STRIP ?= strip
 FUZZ_SECONDS ?= 3
 SOAK ?= 3600
 FRESH ?= demo test
-# The Debian of the virtual machine: this one, where it is one that is known.
+# The Debian release of the virtual machine: trixie on trixie, otherwise bookworm.
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
 # How many virtual machines run at once.
@@ -58,21 +58,21 @@ FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
 # Installed files name the program and its data where they are installed.
 PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/wwan\(\\*\)-quirks|$(DATADIR)/wwan\1-quirks|g'
 
-# Programs for ModemManager's own mechanism, to be linked to by administrators who choose that way.
+# Links for ModemManager's own mechanism. An administrator who chooses it links to them.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
-# Cargo's folder for another processor is CARGO_BUILD_TARGET's.
+# CARGO_BUILD_TARGET names Cargo's folder for another processor.
 BIN = $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
 MODEM = $(or $(CARGO_TARGET_DIR),target)/release/modem
 STAGE = target/stage
-# Static programs, for the virtual machines of busybox: with musl, or with glibc if this Rust knows no musl.
+# Static programs, for the busybox machines: with musl, or with glibc if this Rust has no musl.
 STATIC_TARGET = x86_64-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl),musl,gnu)
 STATIC = target/$(STATIC_TARGET)/release
 
 # The program contains no path of the machine that built it.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
-# Distributions pass their linker flags in LDFLAGS; FEATURES=vendored links in the libusb that its crate contains.
+# Distributions pass their linker flags in LDFLAGS. FEATURES=vendored links in the libusb that its crate contains.
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
@@ -93,7 +93,7 @@ build:
 deps:
 	tests/deps
 
-# What the virtual machine is given: the tree that a package holds, and the software modem.
+# The input of the virtual machine: the install tree of a package, and the software modem.
 testbed: deps build
 	$(CARGO) build --release --locked -p modem
 	rm -rf $(STAGE)
@@ -101,7 +101,7 @@ testbed: deps build
 	$(STRIP) $(STAGE)/usr/sbin/wwan-quirks
 
 static: export RUSTFLAGS += $(REMAP) $(LINK) -Ctarget-feature=+crt-static
-# Only for the kernel's headers: musl's own come first.
+# Only for the kernel's headers: musl's own headers come first.
 static: export CFLAGS_x86_64_unknown_linux_musl ?= -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 static: deps
 	$(CARGO) build --release --locked --features vendored --target $(STATIC_TARGET)
@@ -139,7 +139,7 @@ vm-all: testbed deb vm-mdev vm-openwrt vm-selinux
 vm-selinux: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux
 
-# The package for arm64 on an arm64 machine: the trip, both unlocks, a stick.
+# Runs the arm64 package on an arm64 machine: the whole trip, both unlocks, a stick.
 vm-arm64: export ARCH = arm64
 vm-arm64: deps
 	packaging/deb target/debian-arm64
@@ -234,7 +234,7 @@ install-pages:
 	install -m 644 packaging/metainfo/wwan-quirks.metainfo.xml $(METAINFO)
 	packaging/fill $(METAINFO)
 
-# OpenWrt has procd in the place of udev and systemd, and no room for pages.
+# OpenWrt has procd instead of udev and systemd, and no space for manual pages.
 install-openwrt: install-program
 	for kind in usb usbmisc tty wwan; do \
 		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
@@ -242,7 +242,7 @@ install-openwrt: install-program
 	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks
 	sed -i $(PATHS) $(DESTDIR)/etc/hotplug.d/*/20-wwan-quirks $(DESTDIR)/etc/init.d/wwan-quirks
 
-# Lines for the mdev.conf of systems that have busybox's mdev in the place of udev.
+# Lines for the mdev.conf of systems that have busybox's mdev instead of udev.
 install-mdev:
 	install -D -m 644 packaging/mdev/mdev.conf $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
 	sed -i $(PATHS) $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
@@ -253,7 +253,7 @@ deb: deps
 rpm: deps
 	packaging/rpm
 
-# What each package holds, and that it is built the same twice.
+# Checks the files of each package, and that two builds have the same bytes.
 packages: deps
 	tests/packages
 

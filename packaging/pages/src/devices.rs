@@ -9,7 +9,7 @@ const INTRO: &str =
 const SEEN: &str = "**hardware**: the action worked on such a device. **capture**: its descriptors or messages were recorded. \
     **table**: from a table of another project. **hint**: one unconfirmed mention.";
 
-/// One device, as a row.
+/// One row, for one device.
 struct Row<'a> {
     id: String,
     name: &'a str,
@@ -63,12 +63,12 @@ pub(crate) fn markdown(quirks: &[Quirk]) -> String {
     text + &untried(quirks)
 }
 
-/// Text in a table of Markdown.
+/// Text for a cell of a Markdown table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// The modems whose unlock is known from other sources than hardware.
+/// The modems whose unlock has no report from hardware.
 fn untried(quirks: &[Quirk]) -> String {
     let is_untried = |quirk: &&Quirk| quirk.procedure().is_some() && quirk.seen != Some(Seen::Hardware);
     let mut ids: Vec<String> = quirks
@@ -85,7 +85,7 @@ fn untried(quirks: &[Quirk]) -> String {
     )
 }
 
-/// One page without any other file.
+/// One page that needs no other file.
 pub(crate) fn html(quirks: &[Quirk]) -> String {
     let mut body = String::new();
     let rows = rows(quirks);

@@ -258,7 +258,7 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
     result
 }
 
-/// For software centres, which offer the package to users of such a modem. `make install` fills in the values of
+/// For software centres, which offer the package to users who have such a modem. `make install` fills in the values of
 /// `packaging/project.env`.
 fn metainfo(quirks: &[Quirk]) -> String {
     let ids: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
@@ -304,14 +304,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_checked_in_is_what_the_command_line_and_the_database_say() {
+    fn the_checked_in_files_match_the_command_line_and_the_database() {
         for (path, text) in files().unwrap() {
             let checked_in = fs::read_to_string(Path::new(PACKAGING).join(&path)).unwrap_or_default();
             assert!(checked_in == text, "packaging/{path} is out of date: run `make pages` and check it in");
         }
     }
 
-    /// What `--help` prints, the man page and the completions name the same verbs and the same options.
+    /// `--help`, the man page and the completions name the same verbs and the same options.
     #[test]
     fn flags_help_and_pages_agree() {
         let mut command = command_line();
@@ -343,8 +343,8 @@ mod tests {
         found.filter(|flag| flag.len() > 2).map(str::to_owned).collect()
     }
 
-    /// The pages for the files name every key that the program accepts. The program lists its keys when it finds an unknown
-    /// key.
+    /// The manual pages of the files name every key that the program accepts. The program lists its keys when it finds
+    /// an unknown key.
     #[test]
     fn the_pages_for_files_name_every_key() {
         let page = |name: &str| fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// The keys that the program says it would have taken, in backquotes, in place of `none`.
+    /// The keys that the program lists, in backquotes, when it finds the unknown key `none`.
     fn keys(file: &str, text: &str) -> Vec<String> {
         let root = std::env::temp_dir().join(format!("wwan-quirks-keys.{}", std::process::id()));
         let path = root.join("etc/wwan-quirks").join(file);

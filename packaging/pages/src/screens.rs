@@ -13,7 +13,7 @@ const LINE: usize = 18;
 /// Width of a character of the 13px font, in tenths of a pixel.
 const CHARACTER: usize = 79;
 
-/// The pictures: file name and text of each.
+/// The file name and the text of each picture.
 pub(crate) fn all() -> Result<Vec<(String, String)>, Box<dyn Error>> {
     STAGES.into_iter().map(|stage| Ok((format!("{stage}.svg"), picture(stage)?))).collect()
 }
@@ -52,7 +52,7 @@ fn picture(stage: &str) -> Result<String, Box<dyn Error>> {
     Ok(svg)
 }
 
-/// As `status` colours its rows on a terminal.
+/// The colour that `status` gives to a row on a terminal.
 fn colour(verb: &str, line: &str) -> &'static str {
     match line.split_whitespace().next() {
         _ if verb != "status" => "",
