@@ -17,7 +17,7 @@ pub struct Subsystem {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no subsystem: write vendor and device, like \"105b:e142\", or \"105b:*\" for all devices of a vendor"
+    "{0:?} is not a subsystem: write vendor and device, like \"105b:e142\", or \"105b:*\" for all devices of a vendor"
 )]
 pub struct NoSubsystem(pub String);
 

@@ -42,7 +42,7 @@ SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
 LABEL="wwan_quirks_serve"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0"
 LABEL="wwan_quirks_hook"
-# Other rules of ours have served this event.
+# Another rules file of wwan-quirks has served this event.
 ENV{WWAN_QUIRKS_PORT}=="?*", GOTO="wwan_quirks_end"
 # Other events of the kernel than "add" follow from our own writes; those of `udevadm trigger` carry a UUID. They keep the
 # last result. One "change" counts: the kernel was not authorized to use the device before, and is now.

@@ -10,12 +10,9 @@ use std::io::{Read, Write};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
-use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::Device;
-use crate::serve::event::Scope;
-use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 
 pub(crate) enum Successor {
@@ -27,8 +24,8 @@ pub(crate) enum Successor {
 }
 
 impl Successor {
-    /// Prepares the successor for an event on `device`.
-    pub(crate) fn prepare(root: &Root, device: &Device, trigger: Trigger) -> Successor {
+    /// Prepares the successor for an event on `device`. A background process does `work`.
+    pub(crate) fn prepare(root: &Root, device: &Device, trigger: Trigger, work: impl FnOnce()) -> Successor {
         if !trigger.is_event() {
             return Successor::None;
         }
@@ -36,7 +33,7 @@ impl Successor {
         if root.at("/run/systemd/system").is_dir() {
             return Successor::Unit(format!("wwan-quirks@{}.service", device.port));
         }
-        start_process(root, device).unwrap_or_else(|errno| {
+        start_process(work).unwrap_or_else(|errno| {
             log::warn!("{}: no process can continue after this event: {errno}", device.port);
             Successor::None
         })
@@ -60,7 +57,7 @@ impl Successor {
     }
 }
 
-fn start_process(root: &Root, device: &Device) -> nix::Result<Successor> {
+fn start_process(work: impl FnOnce()) -> nix::Result<Successor> {
     let (waits, word) = pipe2(OFlag::O_CLOEXEC)?;
     let (mut waits, word) = (File::from(waits), File::from(word));
     let mut word = Some(word);
@@ -68,8 +65,7 @@ fn start_process(root: &Root, device: &Device) -> nix::Result<Successor> {
         drop(word.take());
         // The pipe closes without data if nothing is left to do.
         if waits.read_exact(&mut [0]).is_ok() {
-            let journal = Journal::open(root);
-            serve(root, &journal, device, &Scope::All, Trigger::Unit);
+            work();
         }
     })?;
     Ok(word.map_or(Successor::None, Successor::Process))

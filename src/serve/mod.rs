@@ -31,12 +31,13 @@ use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
-use crate::serve::error::{Error, Exit};
+use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
 use crate::serve::record::Recorder;
+pub use crate::serve::record::{Served, StepReport};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, Said};
@@ -47,53 +48,6 @@ const SETTLED: Duration = Duration::from_secs(5);
 
 /// The plan while a file that concerns the device is invalid.
 pub const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
-
-/// How one step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepReport {
-    pub step: StepKind,
-    pub result: StepResult,
-    /// The reason, and the remedy if there is one.
-    pub text: String,
-}
-
-/// How a run on one device ended.
-#[derive(Debug, Default)]
-pub struct Served {
-    /// The name in the database; `None` if no quirk applies.
-    pub name: Option<String>,
-    pub steps: Vec<StepReport>,
-    /// Why the run ended early.
-    pub errors: Vec<Error>,
-}
-
-impl Served {
-    /// The exit status for this result.
-    pub fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
-        let of_step = |report: &StepReport| match report.result {
-            StepResult::Failed | StepResult::Busy => Exit::Failed,
-            StepResult::Invalid => Exit::Invalid,
-            StepResult::Unfinished => match trigger {
-                _ if trigger.is_event() => Exit::Fine,
-                // After sleep, a modem that does not answer is reported, but does not fail the unit.
-                Trigger::Unit if *scope == Scope::Unlock => Exit::Fine,
-                _ => Exit::Failed,
-            },
-            StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
-            _ => Exit::Fine,
-        };
-        let errors = self.errors.iter().map(Error::exit);
-        errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Fine)
-    }
-
-    /// The result for the udev rules. A step that another process must continue comes first.
-    pub fn result(&self) -> Option<StepResult> {
-        [StepResult::Unfinished, StepResult::NotAuthorized, StepResult::LeftAlone, StepResult::Suppressed]
-            .into_iter()
-            .chain([StepResult::Done, StepResult::Unchanged])
-            .find(|wanted| self.steps.iter().any(|report| report.result == *wanted))
-    }
-}
 
 /// Carries out what the quirk and the policy say for `device` in this scope.
 pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
@@ -107,7 +61,9 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     let budget = trigger.budget(&policy);
     sandbox::watchdog(budget, sandbox::GRACE);
     let mut recorder = Recorder::new(journal, device, quirk.name_of(device.id), trigger);
-    let successor = Successor::prepare(root, device, trigger);
+    let successor = Successor::prepare(root, device, trigger, || {
+        serve(root, &Journal::open(root), device, &Scope::All, Trigger::Unit);
+    });
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
     match run.serve(&quirk, &policy, &mut recorder, &successor) {
         // A modem that left is served when it comes back.

@@ -9,8 +9,55 @@ use crate::host::state::{LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
+use crate::serve::event::Scope;
 use crate::serve::trigger::Trigger;
-use crate::serve::{Served, StepReport};
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepReport {
+    pub step: StepKind,
+    pub result: StepResult,
+    /// The reason, and the remedy if there is one.
+    pub text: String,
+}
+
+/// How a run on one device ended.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// The name in the database; `None` if no quirk applies.
+    pub name: Option<String>,
+    pub steps: Vec<StepReport>,
+    /// Why the run ended early.
+    pub errors: Vec<Error>,
+}
+
+impl Served {
+    /// The exit status for this result.
+    pub fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
+        let of_step = |report: &StepReport| match report.result {
+            StepResult::Failed | StepResult::Busy => Exit::Failed,
+            StepResult::Invalid => Exit::Invalid,
+            StepResult::Unfinished => match trigger {
+                _ if trigger.is_event() => Exit::Fine,
+                // After sleep, a modem that does not answer is reported, but does not fail the unit.
+                Trigger::Unit if *scope == Scope::Unlock => Exit::Fine,
+                _ => Exit::Failed,
+            },
+            StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
+            _ => Exit::Fine,
+        };
+        let errors = self.errors.iter().map(Error::exit);
+        errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Fine)
+    }
+
+    /// The result for the udev rules. A step that another process must continue comes first.
+    pub fn result(&self) -> Option<StepResult> {
+        [StepResult::Unfinished, StepResult::NotAuthorized, StepResult::LeftAlone, StepResult::Suppressed]
+            .into_iter()
+            .chain([StepResult::Done, StepResult::Unchanged])
+            .find(|wanted| self.steps.iter().any(|report| report.result == *wanted))
+    }
+}
 
 pub(crate) struct Recorder<'a> {
     journal: &'a Journal,

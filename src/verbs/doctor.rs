@@ -359,7 +359,7 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
         }
         (Some(_), []) => (
             format!("the firmware of {modem}, does not run: the driver has made no WWAN port"),
-            "shut the machine down and turn it on again; the kernel log says how far the modem came",
+            "shut the machine down and turn it on again; the kernel log shows how far the modem started",
         ),
         (Some(_), types) if types.iter().all(|port| FLASH_MODE.contains(port)) => (
             format!("{modem}, is in its flash mode: it has only {} ports", types.join(" and ")),

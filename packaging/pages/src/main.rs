@@ -279,7 +279,7 @@ fn metainfo(quirks: &[Quirk]) -> String {
   <metadata_license>MIT</metadata_license>
   <project_license>MIT</project_license>
   <name>wwan-quirks</name>
-  <summary>Make USB WWAN modems work by the time they are plugged in</summary>
+  <summary>Make WWAN modems on USB and PCI work when they are plugged in</summary>
   <description>
     <p>
       Many USB modems come up as a CD-ROM with drivers for another system, in an unsuitable USB configuration,

@@ -134,7 +134,7 @@ impl Family {
     /// The reason why compositions of this family are only read on this bus, if there is one.
     pub fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
-            _ if bus == Bus::Pci => Some("it has an effect on USB alone, and the modem is on PCI".to_owned()),
+            _ if bus == Bus::Pci => Some("the setting affects only USB, and the modem is on PCI".to_owned()),
             (Confidence::Weak, _) => Some("too little is known about this family to set it".to_owned()),
             (_, None) if self.values.iter().all(|entry| entry.set.is_none()) => {
                 Some("no command is known that sets it".to_owned())

@@ -586,7 +586,7 @@ fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(),
     let (pci, usb): (Vec<DeviceId>, Vec<DeviceId>) =
         models.iter().map(|model| model.id).partition(|id| id.bus == Bus::Pci);
     if !pci.is_empty() && !usb.is_empty() {
-        return Err("an entry has USB IDs or PCI IDs, and not both".to_owned());
+        return Err("an entry cannot have both USB IDs and PCI IDs".to_owned());
     }
     if pci.is_empty() {
         return if subsystem { Err("only PCI IDs have a subsystem".to_owned()) } else { Ok(()) };

@@ -8,6 +8,7 @@
 //! follow no symbolic link, and the size of texts and descriptors is limited.
 
 pub mod descriptors;
+mod functions;
 pub mod qmi_wwan;
 
 use std::ffi::CStr;

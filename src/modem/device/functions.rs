@@ -1,0 +1,75 @@
+//! The functions that the kernel's drivers find in a configuration.
+
+use super::descriptors::{CLASS_MASS_STORAGE, CLASS_VENDOR, Configuration, Interface};
+use super::qmi_wwan::QmiInterfaces;
+use crate::usb::Function;
+
+/// Linux drivers/net/usb/rndis_host.c.
+const RNDIS: [[u8; 3]; 3] = [[0x02, 0x02, 0xff], [0xe0, 0x01, 0x03], [0xef, 0x04, 0x01]];
+const CLASS_COMMUNICATIONS: u8 = 0x02;
+const SUBCLASS_ECM: u8 = 0x06;
+const SUBCLASS_NCM: u8 = 0x0d;
+const SUBCLASS_MBIM: u8 = 0x0e;
+
+impl Configuration {
+    /// The functions that the kernel's drivers provide in this configuration.
+    pub fn functions(&self, qmi: &QmiInterfaces) -> Vec<Function> {
+        let mut functions = Vec::new();
+        let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
+        // The drivers for the communications class require protocol 0.
+        let communications = |subclass| {
+            let class = [CLASS_COMMUNICATIONS, subclass, 0];
+            first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !qmi.includes(i))
+        };
+        if communications(SUBCLASS_MBIM) {
+            functions.push(Function::Mbim);
+        }
+        if first.iter().any(|interface| qmi.includes(interface)) {
+            functions.push(Function::Qmi);
+        }
+        if communications(SUBCLASS_ECM) {
+            functions.push(Function::Ecm);
+        }
+        if communications(SUBCLASS_NCM) {
+            functions.push(Function::Ncm);
+        }
+        if first.iter().any(|i| RNDIS.contains(&[i.class, i.subclass, i.protocol])) {
+            functions.push(Function::Rndis);
+        }
+        if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
+            functions.push(Function::Storage);
+        }
+        if first.iter().any(|interface| interface.class == CLASS_VENDOR && !qmi.includes(interface)) {
+            functions.push(Function::Serial);
+        }
+        functions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modem::device::descriptors::parse;
+    use crate::modem::device::descriptors::samples::*;
+
+    fn of(id: &str, quirk: &[u8]) -> QmiInterfaces {
+        QmiInterfaces::of(id.parse().unwrap(), quirk)
+    }
+
+    #[test]
+    fn functions_are_found_in_every_configuration() {
+        let descriptors = parse(&mc7710()).unwrap();
+        let functions = |index: usize, id, qmi: &[u8]| descriptors.configurations[index].functions(&of(id, qmi));
+        assert_eq!(functions(0, "1199:68a2", &[]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, "1199:68a2", &[10]), [Function::Serial]);
+        assert_eq!(functions(0, "1234:5678", &[8]), [Function::Qmi, Function::Serial]);
+        assert_eq!(functions(0, "1234:5678", &[]), [Function::Serial]);
+        assert_eq!(functions(1, "1199:68a2", &[]), [Function::Mbim]);
+    }
+
+    #[test]
+    fn an_interface_with_two_endpoints_has_no_qmi() {
+        let bytes = device(&[configuration(1, &[interface(8, [0xff, 0xff, 0xff], &[(0x82, 2), (0x02, 2)])])]);
+        assert_eq!(parse(&bytes).unwrap().configurations[0].functions(&of("1199:68a2", &[])), [Function::Serial]);
+    }
+}
