@@ -170,9 +170,10 @@ fleets: testbed
 fuzz:
 	fuzz/run $(FUZZ_SECONDS)
 
-bench: testbed
+bench: testbed static
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
-	tests/bench
+	$(CARGO) build --release --locked --features vendored --target-dir target/vendored
+	PROGRAM=$(BIN) STATIC=$(STATIC)/wwan-quirks tests/bench
 
 peers: build
 	tests/peers
