@@ -471,7 +471,7 @@ mod tests {
     fn a_device_that_leaves_late_was_switched() {
         let id = DeviceId { bus: Bus::Usb, vendor: 0x1199, product: 0x0fff };
         let mut results = Results::default();
-        results.record(StepKind::Switch, id, StepResult::Unfinished, "the device took the message");
+        results.record(StepKind::Switch, id, StepResult::Unfinished, "the device accepted the message");
         assert_eq!(
             [results.came_back("it left"), results.came_back("it left")],
             [StepResult::Done, StepResult::Unchanged]

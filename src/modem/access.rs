@@ -107,7 +107,7 @@ impl PortUnavailable {
             }
             PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
             PortUnavailable::Open(OpenError::NotReady { .. }) => {
-                "if it stays so, shut the machine down and turn it on again"
+                "if the problem persists, shut the machine down and turn it on again"
             }
             PortUnavailable::Open(OpenError::InUse { .. }) => "stop what uses it, then run `wwan-quirks apply`",
             PortUnavailable::Open(_) => "see what the kernel log says of the port",

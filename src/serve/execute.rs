@@ -146,7 +146,7 @@ fn unlock(
 ) -> Outcome {
     // A signal must not prevent the cleanup of the modem.
     if let Err(error) = sys::catch_stop_signals() {
-        log::warn!("{}: a signal would leave the modem unclean: {error}", device.port);
+        log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
     }
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
@@ -166,9 +166,7 @@ fn unlock(
                 });
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
-            Err(PortUnavailable::Left) => {
-                Outcome::Unchanged("the modem left; its own event serves it when it is back".to_owned())
-            }
+            Err(PortUnavailable::Left) => Outcome::Unchanged("the modem left; its next event serves it".to_owned()),
             Err(error @ PortUnavailable::Open(OpenError::NotReady { .. })) => {
                 Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
             }

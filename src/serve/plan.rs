@@ -194,7 +194,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
             return infeasible(
                 step,
                 why,
-                "plug the device in again; if that does not help, send in what `wwan-quirks report` prints",
+                "plug the device in again; if that does not help, report a bug with the output of `wwan-quirks report`",
             );
         }
         None => return satisfied(step, "its interfaces are unknown"),
@@ -256,7 +256,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         return infeasible(
             step,
             "its interface lacks the bulk endpoints that the switch needs",
-            "send in what `wwan-quirks report` prints",
+            "report a bug with the output of `wwan-quirks report`",
         );
     }
     PlanStep::Run(Action::Switch { switch: switch.clone(), target })
@@ -275,7 +275,7 @@ fn plan_configuration(
             return infeasible(
                 step,
                 why,
-                "plug the modem in again; if that does not help, send in what `wwan-quirks report` prints",
+                "plug the modem in again; if that does not help, report a bug with the output of `wwan-quirks report`",
             );
         }
         None => return satisfied(step, "its configurations are unknown"),

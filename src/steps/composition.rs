@@ -125,8 +125,7 @@ impl Fault {
                 "the modem has no client ID left: power it off and on".to_owned()
             }
             Fault::Session(SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(_)) => {
-                "the modem may still be starting: try again; if the problem stays, power the modem off and on"
-                    .to_owned()
+                "the modem may still be starting: try again; if the problem persists, power it off and on".to_owned()
             }
             Fault::NoCommand(_) | Fault::Session(_) | Fault::NotAccepted { .. } => {
                 "its firmware may not know compositions; nothing was changed".to_owned()
@@ -191,7 +190,7 @@ pub(crate) fn run(
     }
     // The modem may need cleanup later, which a signal must not prevent.
     if let Err(error) = sys::catch_stop_signals() {
-        log::warn!("{}: a signal would skip the cleanup: {error}", device.port);
+        log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
     }
     let reach = Reach { root, compositions, password: request.password.as_deref() };
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);

@@ -23,7 +23,7 @@ pub(crate) fn run(
     if unconfigured.is_some() {
         // Defer termination signals until a configuration is active again.
         if let Err(error) = sys::catch_stop_signals() {
-            log::warn!("{}: a signal would leave the modem unconfigured: {error}", device.port);
+            log::warn!("{}: cannot defer signals, which may leave the modem unconfigured: {error}", device.port);
         }
     }
     // One child process does both writes, so that the modem is not left unconfigured if this process ends first.
@@ -70,7 +70,7 @@ fn done(from: Option<u8>, to: u8) -> String {
 }
 
 fn left(why: &str) -> Outcome {
-    Outcome::Unchanged(format!("the modem left ({why}); its own event serves it when it is back"))
+    Outcome::Unchanged(format!("the modem left ({why}); its next event serves it"))
 }
 
 fn name(configuration: Option<u8>) -> String {

@@ -151,7 +151,9 @@ impl fmt::Display for Radio {
             Radio::Off => {
                 "the radio stays in low-power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
             }
-            Radio::SwitchedOff => "a hardware switch holds the radio off (W_DISABLE pin): turn it on at the laptop",
+            Radio::SwitchedOff => {
+                "a hardware switch holds the radio off (W_DISABLE pin): turn on the radio switch of the laptop"
+            }
             Radio::Misconfigured(reason) => {
                 return write!(
                     f,
@@ -197,7 +199,7 @@ fn no_lock(why: &str, radio: Radio) -> Outcome {
 fn still_locked() -> Outcome {
     Outcome::Failed(Failure::new(
         "the modem accepted the unlock, and still reports that it is locked",
-        "power it off and on; if that does not help, send in what `wwan-quirks report` prints",
+        "power it off and on; if that does not help, report a bug with the output of `wwan-quirks report`",
     ))
 }
 
@@ -216,36 +218,41 @@ fn outcome_of(error: SessionError) -> Outcome {
     let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));
     match &error {
         SessionError::Link(LinkError::Gone) => {
-            Outcome::Unchanged("the modem left; when it is back, its own event carries on".to_owned())
+            Outcome::Unchanged("the modem left; its next event serves it".to_owned())
         }
         SessionError::Link(LinkError::Interrupted) => {
-            unfinished("stopped by a signal".to_owned(), "`wwan-quirks apply` carries on")
+            unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")
         }
         SessionError::Link(LinkError::Contended) => unfinished(error.to_string(), APPLY),
         SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::WriteTimeout) => {
-            unfinished(error.to_string(), "it may still be starting; if it stays so, power the modem off and on")
+            unfinished(
+                error.to_string(),
+                "the modem may still be starting; if the problem persists, power it off and on",
+            )
         }
         SessionError::Link(_) => failed(error.to_string(), "see what the kernel's log says of the port"),
         error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), APPLY),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(
             format!("the modem has no client ID left: {error}"),
-            "power it off and on; programs that were killed while using it have taken them all",
+            "power it off and on; killed programs have not released their client IDs",
         ),
         SessionError::Qmi { error: ErrorCode::HARDWARE_RESTRICTED, .. } => failed(
             format!("a hardware switch holds the radio off: {error}"),
-            "turn it on at the laptop; where there is none, the slot's W_DISABLE pin does it",
+            "turn on the radio switch of the laptop; without a switch, check the slot's W_DISABLE pin",
         ),
         error if error.is_unsupported() => failed(
             format!("not supported by the modem: {error}"),
-            "its quirk does not fit; send in what `wwan-quirks report` prints",
+            "its quirk may be wrong; report a bug with the output of `wwan-quirks report`",
         ),
         SessionError::Qmi { .. } | SessionError::Mbim { .. } | SessionError::At { .. } => failed(
             format!("refused by the modem: {error}"),
-            "its firmware may want another procedure; send in what `wwan-quirks report` prints",
+            "its firmware may want another procedure; report a bug with the output of `wwan-quirks report`",
         ),
         SessionError::Function { .. } => {
             failed(format!("refused by the modem: {error}"), "see whether another program uses the port")
         }
-        SessionError::Malformed { .. } => failed(error.to_string(), "send in what `wwan-quirks report` prints"),
+        SessionError::Malformed { .. } => {
+            failed(error.to_string(), "report a bug with the output of `wwan-quirks report`")
+        }
     }
 }

@@ -207,7 +207,7 @@ impl Run<'_> {
         match self.trouble {
             _ if changed => Reaction::Changed,
             Some(error) => Reaction::Stays(error.to_string()),
-            None => Reaction::Stays("the device took the message".to_owned()),
+            None => Reaction::Stays("the device accepted the message".to_owned()),
         }
     }
 
@@ -355,7 +355,7 @@ mod tests {
     }
 
     fn took_it() -> Reaction {
-        Reaction::Stays("the device took the message".to_owned())
+        Reaction::Stays("the device accepted the message".to_owned())
     }
 
     const CSW_GOOD: &[u8] = b"USBS\x12\x34\x56\x78\0\0\0\0\0";

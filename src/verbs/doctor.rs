@@ -367,7 +367,7 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
         ),
         (Some(_), types) => (
             format!("{modem}, has no {wanted} port, which its unlock needs: it has only {} ports", types.join(" and ")),
-            "its firmware may be set to other ports; send in what `wwan-quirks report` prints",
+            "its firmware may be set to other ports; report a bug with the output of `wwan-quirks report`",
         ),
     };
     diagnosis.add(problem, remedy);

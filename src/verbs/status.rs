@@ -111,7 +111,7 @@ const QUERY: Duration = Duration::from_secs(5);
 pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     if ask {
         if let Err(error) = sys::catch_stop_signals() {
-            log::warn!("a signal would leave a modem unclean: {error}");
+            log::warn!("cannot defer signals, which may interrupt the cleanup: {error}");
         }
     }
     let mut exit = Exit::Fine;

@@ -409,7 +409,10 @@ mod tests {
     fn no_key_is_used_without_time_for_the_verdict() {
         let mut tried = Vec::new();
         let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
-        assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), "Unfinished(Failure { reason: \"no time");
+        assert_contains(
+            run_with(&mut modem, &[LENOVO], &mut tried, None),
+            "Unfinished(Failure { reason: \"too little time",
+        );
         assert!(tried.is_empty());
         assert_contains(unlock(&mut locked_behind(Port::late(Duration::from_millis(200)))), "unlocked");
         // The first replies arrive after the command was repeated.

@@ -144,7 +144,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
     while !keys.is_empty() {
         let challenge = lock.challenge()?;
         if lock.remaining() < JUDGEMENT {
-            let reason = "no time is left for an answer to the challenge";
+            let reason = "too little time is left to answer the challenge";
             return Ok(Some(Outcome::Unfinished(Failure::new(reason, APPLY))));
         }
         let Some(key) = keys.use_next() else { break };
@@ -154,7 +154,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
     }
     Ok(Some(Outcome::Failed(Failure::new(
         keys.failure(),
-        "send in what `wwan-quirks report` prints; the modem gets each key again after it was powered off and on",
+        "report a bug with the output of `wwan-quirks report`; to try every key again, power the modem off and on",
     ))))
 }
 

@@ -844,7 +844,7 @@ fn intels_lock_gets_each_key_once() {
     // No key is used if too little time is left.
     let (mut modem, mut tried) = (intel(1, 0), Vec::new());
     modem.answers_after = Duration::from_millis(70);
-    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "no time is left");
+    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "too little time is left");
     assert!(tried.is_empty());
 }
 
