@@ -309,8 +309,8 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
     root.plug("1-1", "1199:9071", &mc7710());
     root.plug("1-2", "1bbb:00ca", &mc7710());
     for (arguments, code, words) in [
-        (&["1-1", "foo\""][..], 2, "neither a value that a modem lists (8, 0x100d, 9011), nor functions"),
-        (&["1-1", "qmi+at"], 2, "neither a value"),
+        (&["1-1", "foo\""][..], 2, "expected a value that the modem lists (8, 0x100d, 9011) or functions"),
+        (&["1-1", "qmi+at"], 2, "expected a value"),
         (&["1-1", "--reset"], 2, "VALUE"),
         (&["1-1", "--no-at-port"], 2, "VALUE"),
         (&["1-1", "--password", "A\""], 2, "letters and digits"),

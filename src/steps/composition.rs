@@ -119,7 +119,7 @@ impl Fault {
                 "stop it, or keep ModemManager away with `mmcli --inhibit-device`, then try again".to_owned()
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
-            Fault::NotOpened(_) => "run it as root; else see the kernel log".to_owned(),
+            Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
             Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
@@ -254,10 +254,10 @@ fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Fa
     match (restart, reset) {
         (_, false) if leads_on => Err(Failure::new(
             "the modem lists this composition after another change and a restart",
-            "--reset allows both",
+            "add --reset to allow both",
         )),
         (Restart::BySetting, false) => {
-            Err(Failure::new("the modem restarts when its composition is set", "--reset allows that"))
+            Err(Failure::new("the modem restarts when its composition is set", "add --reset to allow the restart"))
         }
         (Restart::Unknown, true) => Err(Failure::new(
             "no command is known that restarts this modem",
@@ -285,8 +285,8 @@ fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Compos
     if let Some(without) = fitting.first() {
         let has = if without.configurations.is_empty() { "may have no" } else { "has no" };
         return Err(Failure::new(
-            format!("composition {} {has} AT port, which is the way back", describe(without)),
-            "--no-at-port sets it all the same",
+            format!("composition {} {has} AT port, so the change may be irreversible", describe(without)),
+            "add --no-at-port to set it anyway",
         ));
     }
     if let Some(Err(failure)) = &reading.other {
@@ -296,7 +296,7 @@ fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Compos
     Err(Failure::new(
         format!("the modem does not list {wanted} as supported"),
         match list.as_slice() {
-            [] => "it lists nothing that this program knows".to_owned(),
+            [] => "it lists no composition that wwan-quirks knows".to_owned(),
             list => format!("choose from {}", list.join(", ")),
         },
     ))
@@ -418,7 +418,7 @@ mod tests {
         };
         let mut itself = restarts(Restart::BySetting);
         let text = ask(&mut itself, "qmi", [false, false, false], &[]).unwrap_err();
-        assert_eq!(text, "refused: the modem restarts when its composition is set; --reset allows that");
+        assert_eq!(text, "refused: the modem restarts when its composition is set; add --reset to allow the restart");
         assert!(ask(&mut itself, "qmi", [false, true, false], &["set 6"]).is_ok());
         let mut never = restarts(Restart::Unknown);
         assert!(ask(&mut never, "qmi", [false, true, false], &[]).unwrap_err().contains("no command is known"));

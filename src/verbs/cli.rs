@@ -194,7 +194,7 @@ impl TypedValueParser for WantedParser {
 /// Letters and digits only, because the password is part of a quoted string in a command.
 fn password(text: &str) -> Result<String, &'static str> {
     let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    fits.then(|| text.to_owned()).ok_or("a password has letters and digits, and no other characters")
+    fits.then(|| text.to_owned()).ok_or("a password may contain only letters and digits")
 }
 
 #[derive(Debug, Args)]

@@ -113,8 +113,9 @@ impl<'de> Deserialize<'de> for InterfaceClass {
         let text = String::deserialize(deserializer)?;
         let numbers: Vec<u8> = text.split('/').filter_map(|part| u8::from_str_radix(part, 16).ok()).collect();
         let class = numbers.try_into().ok().filter(|_| text.split('/').count() == 3).map(InterfaceClass);
-        class
-            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no class of an interface, like \"ff/ff/40\"")))
+        class.ok_or_else(|| {
+            serde::de::Error::custom(format!("expected an interface class such as \"ff/ff/40\", got {text:?}"))
+        })
     }
 }
 

@@ -203,7 +203,7 @@ pub enum Wanted {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("neither a value that a modem lists (8, 0x100d, 9011), nor functions (qmi, mbim, qmi+mbim)")]
+#[error("expected a value that the modem lists (8, 0x100d, 9011) or functions (qmi, mbim, qmi+mbim)")]
 pub struct NoComposition;
 
 impl FromStr for Wanted {

@@ -61,15 +61,15 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
         let current = reach.talk(&back, QUESTION, |dialogue| Ok(dialogue.read(None)?.current));
         match current.map(|current| chosen.is(&current)) {
             Ok(Some(false)) => {
-                let reason = format!("{seen} with the composition that it had, though it took {}", chosen.value);
-                return Err(Failure::new(reason, "its firmware may not know it after all; try another one"));
+                let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
+                return Err(Failure::new(reason, "its firmware may not support this composition; choose another one"));
             }
-            Ok(_) if is_on_bus => return Ok(format!("the modem came back with it as {}", back.id)),
+            Ok(_) if is_on_bus => return Ok(format!("the modem came back with this composition as {}", back.id)),
             Err(fault) if is_on_bus && speaks_by.has_passed() && !needs_answer => {
                 log::info!("{}: {fault}", back.port);
-                return Ok(format!("the modem came back as {}, and the bus shows it", back.id));
+                return Ok(format!("the modem came back as {}, and its descriptors match", back.id));
             }
-            Ok(_) => seen = format!("it came back as {}, and the bus does not show it", back.id),
+            Ok(_) => seen = format!("it came back as {}, but its descriptors do not match", back.id),
             Err(Fault::NoPort) => {
                 seen = format!("it came back as {} without an AT port", back.id);
                 if speaks_by.has_passed() {

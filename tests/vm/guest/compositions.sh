@@ -74,7 +74,7 @@ family() {
 
 	# Values that are refused.
 	case $restart in
-	setting) refuses "$value" 'restarts when its composition is set; --reset allows that' ;;
+	setting) refuses "$value" 'restarts when its composition is set; add --reset to allow the restart' ;;
 	never) refuses "$value" 'no command is known that restarts this modem' --reset ;;
 	esac
 	for refusal in "${refusals[@]}"; do eval "set -- $refusal" && fails "$1" "$port" "${@:2}"; done
@@ -108,7 +108,7 @@ family() {
 		expect grep -F "from the modem's next start on" out
 		power_cycle "$model"
 	else
-		fails "came back as $first_id with the composition that it had, though it took $value" "$port" "$value" $reset
+		fails "came back as $first_id with its previous composition, although it accepted $value" "$port" "$value" $reset
 	fi
 	modem "$model" clear >/dev/null
 	ready "$model" "$first_id" "$first_drivers"
@@ -117,7 +117,7 @@ family() {
 
 	# Set the value, with a restart. Then revert it with the command that was printed.
 	does "done: $value (" "$port" "$value" $reset
-	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $id" out; fi
+	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with this composition as $id" out; fi
 	back=$(sed -n 's/^to revert: //p' out)
 	ready "$model" "$id" "$drivers"
 	wwan-quirks composition "$port" | tee shown
@@ -125,7 +125,7 @@ family() {
 	expect is "$back" "wwan-quirks composition $port $(quoted "$first")${reset:+ $reset}"
 	bash -c "$back" | tee out
 	expect grep -F ": composition: done: $first (" out
-	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with it as $first_id" out; fi
+	if [ "$restart" = never ]; then power_cycle "$model"; else expect grep -F "; the modem came back with this composition as $first_id" out; fi
 	ready "$model" "$first_id" "$first_drivers"
 
 	# The modem loses power in between.
@@ -136,7 +136,7 @@ family() {
 		modem "$model" clear >/dev/null
 		modem "$model" plug >/dev/null
 		wait $!
-		expect grep -F "; the modem came back with it as $id" out
+		expect grep -F "; the modem came back with this composition as $id" out
 	else
 		does "done: $value (" "$port" "$value"
 		expect grep -F "from the modem's next start on" out
