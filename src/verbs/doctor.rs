@@ -363,7 +363,7 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
         ),
         (Some(_), types) if types.iter().all(|port| FLASH_MODE.contains(port)) => (
             format!("{modem}, is in its flash mode: it has only {} ports", types.join(" and ")),
-            "shut the machine down and turn it on again; if it stays so, install its firmware again (fwupd)",
+            "shut the machine down and turn it on again; if the problem persists, install its firmware again (fwupd)",
         ),
         (Some(_), types) => (
             format!("{modem}, has no {wanted} port, which its unlock needs: it has only {} ports", types.join(" and ")),

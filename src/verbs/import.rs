@@ -47,7 +47,7 @@ pub const METHODS: [(&str, &str); 15] = [
 
 /// Keys without an equivalent, with the reason.
 const NO_EQUIVALENT: [(&str, &str); 7] = [
-    ("CheckSuccess", "the program sees at once that a device leaves, and its return is an event of its own"),
+    ("CheckSuccess", "the program detects at once that a device leaves, and udev reports its return"),
     ("NeedResponse", "the program always reads the answer to a CBW, and no other answer"),
     ("NoDriverLoading", "the kernel and udev load drivers"),
     (
