@@ -201,7 +201,7 @@ impl Run<'_> {
                 return Ok(());
             }
             Err(error) => {
-                log::warn!("{}: {error}; the modem is served without it", self.device.port);
+                log::warn!("{}: {error}; continuing without state", self.device.port);
                 PortState::forgetful(&self.device.port)
             }
         };
@@ -320,7 +320,7 @@ impl Run<'_> {
             // Without state, the process that continues cannot know that the event has sent the switch message.
             let is_left = step == StepKind::Switch && self.trigger.is_event();
             if !state.is_kept() && (is_left || !self.is_settled()) {
-                let failure = Failure::new("no state can be kept", "see the message about the state");
+                let failure = Failure::new("the state is not available", "see the earlier message about the state");
                 return Some(conclude(Outcome::Unfinished(failure), successor));
             }
         }

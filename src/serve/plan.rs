@@ -296,7 +296,7 @@ fn plan_configuration(
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
     match wanted.map(|configuration| configuration.value) {
         None => {
-            satisfied(step, &format!("configuration {} is left as the kernel chose it", name(snapshot.configuration)))
+            satisfied(step, &format!("the kernel's choice, configuration {}, is kept", name(snapshot.configuration)))
         }
         Some(to) => configure(to, unconfigured, snapshot),
     }

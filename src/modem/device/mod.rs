@@ -37,7 +37,7 @@ const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
 pub enum DeviceError {
     #[error("DEVPATH {0:?} is not the path of a device: it must start with /devices and must not contain \"..\"")]
     BadPath(String),
-    #[error("DEVPATH {0:?} names neither a USB or PCI device nor anything on one")]
+    #[error("DEVPATH {0:?} is not on a USB or PCI device")]
     NoDevice(String),
     #[error("the device at {port} is gone")]
     Gone { port: String },
