@@ -354,7 +354,8 @@ fn a_modem_that_a_killed_run_left_unconfigured_is_always_configured() {
     let root = Root::new();
     for (policy, value) in [("prefer = \"keep\"\n", "1"), ("prefer = \"mbim\"\n", "2")] {
         let device = root.plug(if value == "1" { "1-1" } else { "1-2" }, "12d1:15c1", &mc7710());
-        root.policy(policy);
+        // On a busy machine, a write takes longer than an event has time for.
+        root.policy(&format!("{policy}[timeouts]\nhook = 30\n"));
         let value_file = format!("{device}/bConfigurationValue");
         root.write(&value_file, "\n");
         root.hook(&device_event(device.trim_start_matches("/sys")));
