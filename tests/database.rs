@@ -221,6 +221,19 @@ fn a_configuration_with_the_preferred_function_replaces_the_switch() {
 }
 
 #[test]
+fn a_function_is_set_whatever_number_its_configuration_has() {
+    let storage = [fake::interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])];
+    let ecm = [fake::interface(0, [2, 6, 0], &[(0x81, 3)]), fake::interface(1, [10, 0, 0], &[(0x82, 2), (0x02, 2)])];
+    for number in [2, 4] {
+        let root = Root::new();
+        let configurations = [fake::configuration(1, &storage), fake::configuration(number, &ecm)];
+        root.plug("1-1", "1410:9020", &fake::device(&configurations));
+        let plan = root.run(&["apply", "--dry-run", "1-1"]).stdout;
+        assert!(plan.ends_with(&format!("write {number} to bConfigurationValue instead of 1\n")), "{plan}");
+    }
+}
+
+#[test]
 fn a_number_applies_if_the_preferred_function_is_missing() {
     let root = Root::new();
     let device = root.plug("1-1", "1c9e:3003", &fake::mbim_behind_storage(2));
