@@ -124,6 +124,8 @@ impl Run<'_> {
             Op::InterruptIn(transfer) => {
                 self.claim()?;
                 let mut data = vec![0; transfer.length.into()];
+                // All repetitions share the time of one transfer.
+                let deadline = deadline.at_most(TRANSFER);
                 (0..transfer.times)
                     .try_for_each(|_| self.usb.interrupt_in(transfer.endpoint, &mut data, timeout(deadline)).map(drop))
             }
@@ -422,5 +424,15 @@ mod tests {
             assert!(script.leaving >= budget / 6, "{method}: {:?}", script.leaving);
             assert!(clock.elapsed() <= budget, "{method}: {:?}", clock.elapsed());
         }
+    }
+
+    #[test]
+    fn repeated_transfers_share_the_time_of_one() {
+        let clock = clock::StoppedClock::stop();
+        let mut script = Script { slow: true, ..Script::default() };
+        run_on(&mut script, "mobile-action", Deadline::after(100 * TRANSFER));
+        let ops = Switch::method("mobile-action").unwrap().ops().len() as u32;
+        // Each of the 150 repetitions still gets the shortest time-out of 1 ms.
+        assert!(clock.elapsed() <= ops * TRANSFER + Duration::from_millis(150), "{:?}", clock.elapsed());
     }
 }
