@@ -218,10 +218,8 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     let offers = |configuration: &Configuration| {
         function.is_some_and(|function| configuration.functions(&snapshot.qmi).contains(&function))
     };
-    let preferred = active.into_iter().chain(configurations).find(|configuration| offers(configuration));
-    let preferred = preferred.map(|configuration| configuration.value);
-    if preferred.is_some() && preferred == snapshot.configuration {
-        return satisfied(StepKind::Configuration, &format!("configuration {} is active", name(preferred)));
+    if let Some(active) = active.filter(|configuration| offers(configuration)) {
+        return configure(active.value, None, snapshot);
     }
     let spoken_to = match switch.interface {
         Some(number) => interfaces.iter().find(|interface| interface.number == number),
@@ -237,8 +235,8 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
         return satisfied(step, &format!("its interface {} is not of class {wanted:02x}", interface.number));
     }
-    if let Some(to) = preferred {
-        return configure(to, None, snapshot);
+    if let Some(to) = configurations.iter().find(|configuration| offers(configuration)) {
+        return configure(to.value, None, snapshot);
     }
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
