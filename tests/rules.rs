@@ -3,6 +3,7 @@
 mod fake;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use fake::Root;
 use wwan_quirks::bus::{Bus, DeviceId};
@@ -21,31 +22,33 @@ type Event = BTreeMap<&'static str, String>;
 /// Whether the rules run the program for `event`, as udev evaluates them: lines in their order, all matches of a line
 /// must hold, alternatives are separated by `|`.
 fn runs_hook(event: &Event) -> bool {
-    let lines: Vec<&str> = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    static LINES: LazyLock<Vec<Vec<(&str, &str, &str)>>> = LazyLock::new(|| {
+        let lines = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|line| line.split(", ").map(operation).collect()).collect()
+    });
     let mut at = 0;
-    while let Some(line) = lines.get(at) {
+    while let Some(line) = LINES.get(at) {
         at += 1;
         let mut goto = None;
         let mut runs = false;
         let mut holds = true;
-        for part in line.split(", ") {
-            let (key, operator, value) = operation(part);
-            match (key, operator) {
+        for (key, operator, value) in line {
+            match (*key, *operator) {
                 ("LABEL" | "SYMLINK" | "TAG" | "ENV{SYSTEMD_WANTS}", _) => {}
-                ("GOTO", "=") => goto = Some(value),
+                ("GOTO", "=") => goto = Some(*value),
                 ("IMPORT{program}", "=") => runs = true,
                 ("IMPORT{db}", "=") => holds = false,
-                (_, "==") => holds &= matches(event.get(key).map_or("", String::as_str), value),
-                (_, "!=") => holds &= !matches(event.get(key).map_or("", String::as_str), value),
-                _ => panic!("{line}: this test does not know {part}"),
+                (key, "==") => holds &= matches(event.get(key).map_or("", String::as_str), value),
+                (key, "!=") => holds &= !matches(event.get(key).map_or("", String::as_str), value),
+                _ => panic!("{line:?}: this test does not know {key}"),
             }
         }
         if holds && runs {
             return true;
         }
         if let Some(label) = goto.filter(|_| holds) {
-            let wanted = format!("LABEL=\"{label}\"");
-            at = lines.iter().position(|line| *line == wanted).unwrap_or_else(|| panic!("no {wanted}"));
+            let wanted = ("LABEL", "=", label);
+            at = LINES.iter().position(|line| *line == [wanted]).unwrap_or_else(|| panic!("no {wanted:?}"));
         }
     }
     false

@@ -23,6 +23,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A folder for scratch files, in memory if possible: file systems on disks are slow at creating many files just after
+/// others were deleted.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
 pub(crate) struct Root(pub PathBuf);
 
 impl Root {
@@ -30,7 +37,7 @@ impl Root {
     pub(crate) fn new() -> Root {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wwan-quirks-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = Root(std::env::temp_dir().join(name));
+        let root = Root(scratch().join(name));
         for directory in [
             "sys/bus/usb/devices",
             "sys/bus/pci/devices",
