@@ -19,10 +19,13 @@ const UNKNOWN: &str = "1d1d:0001";
 /// those of the devices above.
 type Event = BTreeMap<&'static str, String>;
 
+/// A key, an operator and a value.
+type Operation = (&'static str, &'static str, &'static str);
+
 /// Whether the rules run the program for `event`, as udev evaluates them: lines in their order, all matches of a line
 /// must hold, alternatives are separated by `|`.
 fn runs_hook(event: &Event) -> bool {
-    static LINES: LazyLock<Vec<Vec<(&str, &str, &str)>>> = LazyLock::new(|| {
+    static LINES: LazyLock<Vec<Vec<Operation>>> = LazyLock::new(|| {
         let lines = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(|line| line.split(", ").map(operation).collect()).collect()
     });
