@@ -238,6 +238,7 @@ fn read_and_set(
     let is_set = chosen.is(&reading.current) == Some(true);
     if !is_set {
         check_restart(reading.restart, leads_on, request.reset).map_err(Fault::Refused)?;
+        check_table(&reading, waits).map_err(Fault::Refused)?;
         dialogue.set(&chosen)?;
     }
     let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));
@@ -265,6 +266,22 @@ fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Fa
         )),
         _ => Ok(()),
     }
+}
+
+/// Checks the table of the family on this modem: what it says about the current composition must be on the bus. A modem
+/// that restarts only on request may wait for a restart with another composition.
+fn check_table(reading: &Reading, waits: &dyn Fn(&Composition) -> bool) -> Result<(), Failure> {
+    if reading.restart != Restart::BySetting || !waits(&reading.current) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!(
+            "the modem reports {}, but the bus shows another composition: the table of {} is not for this firmware",
+            describe(&reading.current),
+            reading.family.name
+        ),
+        "nothing was changed; please send the output of `wwan-quirks report` and `wwan-quirks composition`",
+    ))
 }
 
 /// The composition that `wanted` selects on this modem, if it may be set.
@@ -410,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_is_required_if_setting_restarts_the_modem_and_refused_if_nothing_can() {
+    fn setting_that_restarts_the_modem_needs_reset_and_a_table_that_agrees_with_the_bus() {
         let restarts = |restart| {
             let mut modem = modem();
             modem.reading.restart = restart;
@@ -419,6 +436,8 @@ mod tests {
         let mut itself = restarts(Restart::BySetting);
         let text = ask(&mut itself, "qmi", [false, false, false], &[]).unwrap_err();
         assert_eq!(text, "refused: the modem restarts when its composition is set; add --reset to allow the restart");
+        let text = ask(&mut itself, "qmi", [false, true, true], &[]).unwrap_err();
+        assert!(text.contains("the table of Sierra Wireless is not for this firmware"), "{text}");
         assert!(ask(&mut itself, "qmi", [false, true, false], &["set 6"]).is_ok());
         let mut never = restarts(Restart::Unknown);
         assert!(ask(&mut never, "qmi", [false, true, false], &[]).unwrap_err().contains("no command is known"));

@@ -209,9 +209,9 @@ mod tests {
         let asked = [USBNET, "AT+QCFG=?", "AT+QCFG=\"data_interface\"", "AT+QCFG=\"usbnet\",1", "AT+CFUN=1,1"];
         assert_eq!(seen, asked);
         // A modem that restarts by itself receives no other command.
-        let telit = [("AT#USBCFG?", "#USBCFG: 0"), ("AT#USBCFG=?", "#USBCFG: (0-3)"), ("AT#USBCFG=1", "")];
+        let telit = [("AT#USBCFG?", "#USBCFG: 1"), ("AT#USBCFG=?", "#USBCFG: (0-3)"), ("AT#USBCFG=2", "")];
         let (seen, result) = ask("1bc7:1070", &telit, "mbim", true);
-        assert_eq!((result.unwrap().as_str(), seen.last().unwrap().as_str()), ("1", "AT#USBCFG=1"));
+        assert_eq!((result.unwrap().as_str(), seen.last().unwrap().as_str()), ("2", "AT#USBCFG=2"));
         assert_eq!(seen.len(), 3);
     }
 
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_family_takes_each_of_its_values_and_its_previous_one() {
-        for family in &shipped().families {
+        for family in shipped().families.iter().filter(|family| family.read_only(Bus::Usb).is_none()) {
             let values: Vec<&str> = family.values().collect();
             let commands: BTreeSet<_> = values.iter().map(|value| family.set(value)).collect();
             assert_eq!(commands.len(), values.len(), "{}: {commands:?}", family.name);

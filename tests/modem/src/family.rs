@@ -61,6 +61,16 @@ fn network_first(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Con
     move |one| network(one, 0).diag(2).serial(3, Role::Silent).serial(4, Role::At)
 }
 
+/// Unisoc: the network function is first, then AT ports.
+fn unisoc(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
+    move |one| network(one, 0).serial(2, Role::At).serial(3, Role::Silent).serial(4, Role::Silent)
+}
+
+/// Older Telit modems: interface 1 is a debug bridge, and the AT port has no protocol of its own.
+fn older_telit(network: fn(Configuration, u8) -> Configuration, at: u8) -> impl Fn(Configuration) -> Configuration {
+    move |one| network(one.diag(0), 2).serial(at - 1, Role::Silent).serial(at, Role::At)
+}
+
 /// Telit modems since 2020: the AT port has protocol 0x40.
 fn telit(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
     move |one| {
@@ -162,6 +172,21 @@ pub(crate) const FAMILIES: &[Family] = &[
         ..BLANK
     },
     Family {
+        name: "fg650",
+        manufacturer: "Fibocom Wireless Inc.",
+        product: "Fibocom FG650 Module",
+        read: "+GTUSBMODE?",
+        answer: "+GTUSBMODE: {}",
+        test: Some(("+GTUSBMODE=?", &["+GTUSBMODE: (36,40)"])),
+        set: "+GTUSBMODE={}",
+        restart: Some("+CFUN=15"),
+        forms: &[
+            form("36", 0x2cb7, 0x0a05, |one| unisoc(Configuration::ncm)(one)),
+            form("40", 0x2cb7, 0x0a07, |one| unisoc(Configuration::mbim)(one)),
+        ],
+        ..BLANK
+    },
+    Family {
         name: "fn990",
         manufacturer: "Telit Wireless Solutions",
         product: "FN990A28",
@@ -171,9 +196,55 @@ pub(crate) const FAMILIES: &[Family] = &[
         set: "#USBCFG={}",
         set_restarts: true,
         forms: &[
-            form("0", 0x1bc7, 0x1070, |one| telit(Configuration::qmi)(one)),
-            form("1", 0x1bc7, 0x1071, |one| telit(Configuration::mbim)(one)),
+            form("1", 0x1bc7, 0x1070, |one| telit(Configuration::qmi)(one)),
+            form("2", 0x1bc7, 0x1071, |one| telit(Configuration::mbim)(one)),
             form("3", 0x1bc7, 0x1073, |one| telit(Configuration::ecm)(one)),
+        ],
+        ..BLANK
+    },
+    Family {
+        name: "fn980",
+        manufacturer: "Telit Wireless Solutions",
+        product: "FN980m",
+        read: "#USBCFG?",
+        answer: "#USBCFG: {}",
+        test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
+        set: "#USBCFG={}",
+        set_restarts: true,
+        forms: &[
+            form("1", 0x1bc7, 0x1050, |one| older_telit(Configuration::qmi, 4)(one)),
+            form("2", 0x1bc7, 0x1051, |one| older_telit(Configuration::mbim, 5)(one)),
+        ],
+        ..BLANK
+    },
+    Family {
+        name: "le910c4",
+        manufacturer: "Telit",
+        product: "LE910C4-EU",
+        read: "#USBCFG?",
+        answer: "#USBCFG: {}",
+        test: Some(("#USBCFG=?", &["#USBCFG: (0-14)"])),
+        set: "#USBCFG={}",
+        set_restarts: true,
+        forms: &[
+            form("0", 0x1bc7, 0x1201, |one| older_telit(Configuration::qmi, 4)(one)),
+            form("4", 0x1bc7, 0x1206, |one| older_telit(Configuration::ecm, 5)(one)),
+        ],
+        ..BLANK
+    },
+    // Whether its values are those of FN990A is not known: this is one possibility.
+    Family {
+        name: "ln920",
+        manufacturer: "Telit Wireless Solutions",
+        product: "LN920A6-WW",
+        read: "#USBCFG?",
+        answer: "#USBCFG: {}",
+        test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
+        set: "#USBCFG={}",
+        set_restarts: true,
+        forms: &[
+            form("1", 0x1bc7, 0x1060, |one| older_telit(Configuration::qmi, 4)(one)),
+            form("2", 0x1bc7, 0x1061, |one| older_telit(Configuration::mbim, 5)(one)),
         ],
         ..BLANK
     },
