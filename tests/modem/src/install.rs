@@ -86,8 +86,9 @@ pub struct Options {
     pub scsi_model: Option<String>,
     pub disk: bool,
     pub medium: Vec<u8>,
-    /// The number of a second configuration, with MBIM.
+    /// The numbers of more configurations, with MBIM and with ECM.
     pub mbim: Option<u8>,
+    pub ecm: Option<u8>,
 }
 
 /// Parses `CC:SS:PP`.
@@ -119,6 +120,7 @@ impl Model {
             _ => vec![storage],
         };
         form.configurations.extend(options.mbim.map(|value| Configuration::new(value).mbim(0)));
+        form.configurations.extend(options.ecm.map(|value| Configuration::new(value).ecm(0)));
         form.device[17] = form.configurations.len() as u8;
         form.scsi.cdrom = !options.disk;
         form.scsi.medium.clone_from(&options.medium);

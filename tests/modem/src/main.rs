@@ -36,7 +36,7 @@ modem ask PATH COMMAND…        send one command to the control socket of a run
                                what it becomes: another id, or another model
   --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk, --medium FILE
                                the interface, the drive and what is in it, of the `install` model
-  --mbim N                     its second configuration, with this number and MBIM
+  --mbim N, --ecm N            its next configuration, with this number and MBIM or ECM
 ";
 
 fn main() -> ExitCode {
@@ -140,6 +140,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
                 options.install.medium = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
             }
             "--mbim" => options.install.mbim = Some(number(value()?)?),
+            "--ecm" => options.install.ecm = Some(number(value()?)?),
             "--target" => options.target = Some(id(value()?)?),
             "--then" => options.then = Some(value()?),
             name if !name.starts_with('-') && options.model.is_none() => options.model = Some(name.to_owned()),
