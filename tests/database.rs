@@ -269,7 +269,7 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
         // A `[[device]]` for such a device cannot apply the key.
         root.policy(&format!("[[device]]\nmatch = {{ port = \"1-3\" }}\nhuawei = \"{value}\"\n"));
         assert!(plan("1-3").contains("switch: not possible: `huawei = "), "{}", plan("1-3"));
-        assert!(plan("1-3").contains("does not take Huawei's command"), "{}", plan("1-3"));
+        assert!(plan("1-3").contains("only for devices that accept Huawei's command"), "{}", plan("1-3"));
         assert!(plan("1-1").contains("switch: huawei-new: "), "{}", plan("1-1"));
     }
     root.policy("huawei = \"entry\"\n");
@@ -292,7 +292,7 @@ fn only_the_install_mode_is_switched() {
     for (id, left_alone) in [
         ("0bda:8152", "is not mass storage"),
         ("3566:2001", "is not mass storage"),
-        ("12d1:140c", "it has switched already"),
+        ("12d1:140c", "the device has already switched"),
         ("12d1:1da1", "is not of class 08"),
     ] {
         let root = Root::new();
@@ -320,7 +320,10 @@ fn a_modem_can_be_left_unconfigured_for_a_moment() {
     let root = Root::new();
     let device = root.plug("1-1", "12d1:15c1", &fake::mc7710());
     let planned = root.run(&["apply", "--dry-run", "1-1"]).stdout;
-    assert!(planned.ends_with("write 2 to bConfigurationValue instead of 1, by way of 0 for 0.5 s\n"), "{planned}");
+    assert!(
+        planned.ends_with("write 2 to bConfigurationValue instead of 1, after 0.5 s without a configuration\n"),
+        "{planned}"
+    );
     let begun = std::time::Instant::now();
     assert_eq!(root.run(&["apply", "1-1"]).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")), "2\n");

@@ -37,7 +37,7 @@ fn a_modem_is_named_by_its_address_its_id_and_its_ports() {
     }
     root.pci("0000:09:00.0", "1eac:1001 1eac:1001", "mhi-pci-generic");
     let explained = root.run(&["explain", "pci:1eac:1001"]).stdout;
-    assert!(explained.contains("suppressed: it has no MBIM port (see `wwan-quirks doctor`)"), "{explained}");
+    assert!(explained.contains("suppressed: the modem has no MBIM port (see `wwan-quirks doctor`)"), "{explained}");
     // The same numbers on USB are another device.
     assert!(root.run(&["explain", "1eac:1007"]).stdout.contains("no quirk applies"));
     assert!(root.run(&["explain", "pci:1eac:1004"]).stdout.contains("(not plugged in): Quectel"));
@@ -270,7 +270,7 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     let devpath = format!("{}/mhi0/wwan/wwan0/wwan0mbim0", function.trim_start_matches("/sys"));
     for attempt in 1..=4 {
         let ended = root.hook(&port_event(&devpath));
-        let expected = if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "it came back in the same state 3 times" };
+        let expected = if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
         // The kernel creates the WWAN device again, in another folder that exists before the old one is removed.
         let copy = wwan.join("wwan1");

@@ -146,7 +146,7 @@ fn unlock_through(proxy: Proxy) {
     assert_eq!(unlock(), Outcome::Done("unlocked; the radio is online".to_owned()));
     let seen: Vec<u16> = messages.try_iter().collect();
     assert_eq!(seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x23]);
-    assert_eq!(unlock(), Outcome::Unchanged("the radio is online already".to_owned()));
+    assert_eq!(unlock(), Outcome::Unchanged("the radio is already online".to_owned()));
 
     // While another program uses the proxy, the proxy holds the port.
     let mut other = connect(proxy);

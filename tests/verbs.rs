@@ -232,7 +232,7 @@ fn a_unit_reports_a_device_that_left_before_it_started() {
     let root = Root::new();
     let ended = root.run(&["apply", "--unit", "1-1"]);
     assert_eq!(ended.code, 0);
-    assert!(ended.stderr.contains("1-1: the device left before its unit started"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1-1: the device disconnected before its unit started"), "{}", ended.stderr);
     assert_ne!(root.run(&["apply", "1-1"]).code, 0, "without --unit, a missing device is an error");
 }
 

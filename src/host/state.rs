@@ -47,11 +47,11 @@ struct Folder {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("another run of wwan-quirks serves this port")]
+    #[error("another run of wwan-quirks is using this port")]
     Busy,
-    #[error("stopped by a signal while another run of wwan-quirks served this port")]
+    #[error("stopped by a signal while another run of wwan-quirks was using this port")]
     Interrupted,
-    #[error("cannot keep state in {path}: {source}")]
+    #[error("cannot save state in {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
 
@@ -377,7 +377,7 @@ impl PortState {
     pub fn keep(&mut self) {
         let Err(error) = self.save() else { return };
         if !std::mem::replace(&mut self.is_failure_reported, true) {
-            log::warn!("{}: cannot keep state: {error}", self.port);
+            log::warn!("{}: cannot save state: {error}", self.port);
         }
     }
 
@@ -416,7 +416,7 @@ fn open(root: &Root, folder: &Folder, port: &Port) -> io::Result<File> {
     let metadata = file.metadata()?;
     let foreign = root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0);
     if !metadata.is_file() || metadata.nlink() != 1 || foreign {
-        return Err(io::Error::other("not a regular file of our own"));
+        return Err(io::Error::other("not a private regular file owned by root"));
     }
     Ok(file)
 }
@@ -554,14 +554,14 @@ mod tests {
     fn a_result_without_work_does_not_hide_what_was_done() {
         let (mut results, id) = (Results::default(), "1199:68a2".parse().unwrap());
         results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked; the radio is online");
-        results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is online already");
+        results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is already online");
         let last = &results.last[&StepKind::FccAuth];
         assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked; the radio is online"));
         assert!(last.confirmed.is_some());
-        assert_eq!(results.radio.as_ref().unwrap().text, "the radio is online already");
+        assert_eq!(results.radio.as_ref().unwrap().text, "the radio is already online");
         results.record(StepKind::FccAuth, id, StepResult::Failed, "no");
         assert_eq!(results.last[&StepKind::FccAuth].outcome, StepResult::Failed);
-        assert_eq!(results.radio.unwrap().text, "the radio is online already");
+        assert_eq!(results.radio.unwrap().text, "the radio is already online");
     }
 
     fn soon() -> Deadline {

@@ -79,16 +79,16 @@ pub enum Sharing {
 /// Why a port is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum PortUnavailable {
-    #[error("the modem left")]
+    #[error("the modem disconnected")]
     Left,
     #[error("{port} is held by {}", names(.users))]
     Held { port: PathBuf, users: Vec<PortUser> },
-    #[error("{name} holds {port} and accepts no connection: {source}")]
+    #[error("{name} holds {port}, but accepts no connection: {source}")]
     Proxy { port: PathBuf, name: &'static str, source: io::Error },
     /// The process that holds the port, or that owns the proxy's socket, is neither root nor the owner of the port.
     #[error("{name} holds {port}, but another process answers on its socket")]
     UntrustedProxy { port: PathBuf, name: &'static str },
-    #[error("cannot see which programs use {port}: {source}")]
+    #[error("cannot determine which programs use {port}: {source}")]
     UsersUnknown { port: PathBuf, source: io::Error },
     #[error(transparent)]
     Open(OpenError),
@@ -109,8 +109,10 @@ impl PortUnavailable {
             PortUnavailable::Open(OpenError::NotReady { .. }) => {
                 "if the problem persists, shut the machine down and turn it on again"
             }
-            PortUnavailable::Open(OpenError::InUse { .. }) => "stop what uses it, then run `wwan-quirks apply`",
-            PortUnavailable::Open(_) => "see what the kernel log says of the port",
+            PortUnavailable::Open(OpenError::InUse { .. }) => {
+                "stop the program that uses it, then run `wwan-quirks apply`"
+            }
+            PortUnavailable::Open(_) => "check the kernel log for messages about the port",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::serve::trigger::Trigger;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
-    #[error("{0} is not set: udev runs the hook (at a shell, use `wwan-quirks apply`)")]
+    #[error("{0} is not set: udev runs the hook (in a shell, use `wwan-quirks apply`)")]
     Missing(&'static str),
     #[error("{0} is not valid UTF-8")]
     NotText(&'static str),

@@ -32,7 +32,7 @@ pub(crate) const LEFT: &str = "the device left install mode";
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How long to wait before another attempt to open a port that other programs use.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-const SWITCHED_OFF_BEFORE: &str = "it was off before it locked again";
+const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
 
 /// Carries out `action` by `deadline`. `attempt` says how often earlier runs have done that.
 pub(crate) fn execute(
@@ -48,7 +48,7 @@ pub(crate) fn execute(
         Action::Switch { switch, .. } if trigger.is_event() && switch.pauses() >= LEAVING => {
             let seconds = switch.pauses().as_secs_f32();
             Outcome::Unfinished(Failure::new(
-                format!("the switch takes {seconds} s, longer than an event may take"),
+                format!("the switch takes {seconds} s, which is too long for a udev event"),
                 "run `wwan-quirks apply`",
             ))
         }
@@ -166,7 +166,9 @@ fn unlock(
                 });
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
-            Err(PortUnavailable::Left) => Outcome::Unchanged("the modem left; its next event serves it".to_owned()),
+            Err(PortUnavailable::Left) => {
+                Outcome::Unchanged("the modem disconnected; wwan-quirks handles it when it returns".to_owned())
+            }
             Err(error @ PortUnavailable::Open(OpenError::NotReady { .. })) => {
                 Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
             }
@@ -225,7 +227,7 @@ fn reset_modem(
         file.write_all(b"1\n")
     });
     match reset {
-        Ok(()) => "unlocked, and reset to come online".to_owned(),
+        Ok(()) => "unlocked; the modem was reset so that it comes online".to_owned(),
         Err(error) => format!("{by_hand} (the reset failed: {error})"),
     }
 }

@@ -34,7 +34,7 @@ impl Successor {
             return Successor::Unit(format!("wwan-quirks@{}.service", device.port));
         }
         start_process(work).unwrap_or_else(|errno| {
-            log::warn!("{}: no process can continue after this event: {errno}", device.port);
+            log::warn!("{}: cannot start a background process to continue after this event: {errno}", device.port);
             Successor::None
         })
     }
@@ -51,7 +51,7 @@ impl Successor {
     pub(crate) fn go_on(self) {
         if let Successor::Process(mut word) = self {
             if let Err(error) = word.write_all(b"!") {
-                log::warn!("the background process does not continue: {error}");
+                log::warn!("cannot resume the background process: {error}");
             }
         }
     }

@@ -125,7 +125,7 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item 
             }
             Ok(_) => state.record().switched_off = None,
             Err(reason) => {
-                let text = format!("the radio could not be read before sleep: {reason}");
+                let text = format!("the radio state could not be read before sleep: {reason}");
                 recorder.report(None, StepKind::FccAuth, StepResult::Unfinished, text);
             }
         }
@@ -162,13 +162,13 @@ fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said
             _ => {}
         }
     }
-    best.unwrap_or_else(|| Err("no port that can be queried".to_owned()))
+    best.unwrap_or_else(|| Err("the modem has no port that can be queried".to_owned()))
 }
 
 fn ask(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
-    let (port, protocol) = port.ok_or("no port that can be queried")?;
+    let (port, protocol) = port.ok_or("the modem has no port that can be queried")?;
     let opened = access::open(root, device, port, protocol, Sharing::Possible, deadline);
     let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
     fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())
@@ -309,7 +309,7 @@ impl Run<'_> {
                 Attempt::GiveUp { is_reported: true } => return None,
                 Attempt::GiveUp { is_reported: false } => {
                     let text = format!(
-                        "it came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
+                        "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
                          `wwan-quirks apply {}` tries again",
                         self.device.port
                     );
@@ -320,7 +320,8 @@ impl Run<'_> {
             // Without state, the process that continues cannot know that the event has sent the switch message.
             let is_left = step == StepKind::Switch && self.trigger.is_event();
             if !state.is_kept() && (is_left || !self.is_settled()) {
-                let failure = Failure::new("the state is not available", "see the earlier message about the state");
+                let failure =
+                    Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
                 return Some(conclude(Outcome::Unfinished(failure), successor));
             }
         }

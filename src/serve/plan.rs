@@ -58,7 +58,8 @@ impl fmt::Display for Action {
             }
             Action::Configure { from, to, unconfigured } => {
                 write!(f, "write {to} to bConfigurationValue instead of {}", name(*from))?;
-                unconfigured.map_or(Ok(()), |pause| write!(f, ", by way of 0 for {} s", pause.as_secs_f64()))
+                unconfigured
+                    .map_or(Ok(()), |pause| write!(f, ", after {} s without a configuration", pause.as_secs_f64()))
             }
             Action::FccAuth { port, protocol, procedure, .. } => {
                 write!(f, "{procedure} over {protocol} on /dev/{}, if the radio is in low power", port.name)
@@ -176,7 +177,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         },
         Some(_) if huawei.origin.is_device() => {
             let reason = format!(
-                "`huawei = \"{}\"` in {}: the device does not take Huawei's command",
+                "`huawei = \"{}\"` in {}: this setting is only for devices that accept Huawei's command",
                 huawei.value, huawei.origin
             );
             return infeasible(step, &reason, "remove `huawei` from the `[[device]]` of this modem");
@@ -197,11 +198,11 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
                 "plug the device in again; if that does not help, report a bug with the output of `wwan-quirks report`",
             );
         }
-        None => return satisfied(step, "its interfaces are unknown"),
+        None => return satisfied(step, "the interfaces of the device are unknown"),
     };
     let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
     if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
-        return satisfied(step, &format!("it has switched already: its first interface is of class {class:02x}"));
+        return satisfied(step, &format!("the device has already switched: its first interface has class {class:02x}"));
     }
     let ops = switch.ops();
     let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
@@ -226,14 +227,14 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         None => interfaces.first(),
     };
     let Some(interface) = spoken_to else {
-        return satisfied(step, "it does not have the interface that the switch uses");
+        return satisfied(step, "the device lacks the interface that the switch uses");
     };
     if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
         // A phone, or a device with the same ID in modem mode: it must not get SCSI commands.
-        return satisfied(step, &format!("its interface {} is not mass storage", interface.number));
+        return satisfied(step, &format!("interface {} is not mass storage", interface.number));
     }
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
-        return satisfied(step, &format!("its interface {} is not of class {wanted:02x}", interface.number));
+        return satisfied(step, &format!("interface {} is not of class {wanted:02x}", interface.number));
     }
     if let Some(to) = configurations.iter().find(|configuration| offers(configuration)) {
         return configure(to.value, None, snapshot);
@@ -253,7 +254,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     {
         return infeasible(
             step,
-            "its interface lacks the bulk endpoints that the switch needs",
+            "the interface lacks the bulk endpoints that the switch needs",
             "report a bug with the output of `wwan-quirks report`",
         );
     }
@@ -276,11 +277,11 @@ fn plan_configuration(
                 "plug the modem in again; if that does not help, report a bug with the output of `wwan-quirks report`",
             );
         }
-        None => return satisfied(step, "its configurations are unknown"),
+        None => return satisfied(step, "the configurations of the modem are unknown"),
     };
     let configurations = &descriptors.configurations;
     if configurations.len() < 2 {
-        return satisfied(step, "the modem has one configuration");
+        return satisfied(step, "the modem has only one configuration");
     }
     let wanted = candidates(select, policy).into_iter().find_map(|select| match select {
         Select::Preferred | Select::Keep => None,
@@ -306,7 +307,7 @@ fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> Pla
     match (to, snapshot.configuration) {
         (to, Some(active)) if to == active => satisfied(step, &format!("configuration {to} is active")),
         // To the kernel, 0 means "unconfigured": it cannot set a configuration with that number.
-        (0, _) => satisfied(step, "the configuration that offers it is numbered 0 and cannot be set"),
+        (0, _) => satisfied(step, "the wanted configuration has the number 0, which cannot be set"),
         (to, from) => match &snapshot.used_by {
             Some(user) if from.is_some() => {
                 suppressed(step, format!("the modem is in use: {user}; `wwan-quirks apply` sets configuration {to}"))
@@ -365,12 +366,12 @@ fn plan_unlock(
         let why = match procedure.interface() {
             _ if quirk.is_pci() => {
                 let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
-                format!("it has no {wanted} port (see `wwan-quirks doctor`)")
+                format!("the modem has no {wanted} port (see `wwan-quirks doctor`)")
             }
             Some(interface) => {
-                format!("interface {interface} has no tty (the option driver of a newer kernel may make one)")
+                format!("interface {interface} has no tty (the option driver of a newer kernel may create it)")
             }
-            None => "no port speaks QMI or MBIM".to_owned(),
+            None => "the modem has no QMI or MBIM port".to_owned(),
         };
         return vec![suppressed(step, why)];
     }

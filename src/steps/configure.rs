@@ -42,12 +42,12 @@ pub(crate) fn run(
     };
     let refusal = match written {
         Err(errno) if !device.is_present() => return left(errno.desc()),
-        Err(errno) => format!("configuration {to} was refused: {}", errno.desc()),
+        Err(errno) => format!("cannot set configuration {to}: {}", errno.desc()),
         Ok(()) => match device.configuration() {
             Ok(Some(now)) if now == to => return Outcome::Done(done(from, to)),
-            Ok(now) => format!("the modem did not take configuration {to}: {} is active", name(now)),
+            Ok(now) => format!("the modem did not accept configuration {to}: {} is active", name(now)),
             Err(DeviceError::Gone { .. }) => return left("the configuration changed"),
-            Err(error) => format!("configuration {to} was written, and cannot be verified: {error}"),
+            Err(error) => format!("configuration {to} was written, but cannot be verified: {error}"),
         },
     };
     let restored = from.is_some_and(|from| {
@@ -55,9 +55,9 @@ pub(crate) fn run(
         written == Some(Ok(())) && device.configuration().ok() == Some(Some(from))
     });
     let after = match (from, restored) {
-        (Some(from), true) => format!("{from} is active again"),
-        (Some(from), false) => format!("{from}, which was active before, could not be restored"),
-        (None, _) => "none was active before".to_owned(),
+        (Some(from), true) => format!("configuration {from} is active again"),
+        (Some(from), false) => format!("the previous configuration {from} could not be restored"),
+        (None, _) => "no configuration was active before".to_owned(),
     };
     Outcome::Failed(Failure::new(
         format!("{refusal}; {after}"),
@@ -70,7 +70,7 @@ fn done(from: Option<u8>, to: u8) -> String {
 }
 
 fn left(why: &str) -> Outcome {
-    Outcome::Unchanged(format!("the modem left ({why}); its next event serves it"))
+    Outcome::Unchanged(format!("the modem disconnected ({why}); wwan-quirks handles it when it returns"))
 }
 
 fn name(configuration: Option<u8>) -> String {

@@ -31,7 +31,7 @@ use crate::outcome::{Failure, Outcome};
 use std::fmt;
 
 const APPLY: &str = "`wwan-quirks apply` tries again";
-const NO_SUCH_LOCK: &str = "its firmware has no lock of this kind";
+const NO_SUCH_LOCK: &str = "the modem's firmware has no lock of this kind";
 const UNLOCKED: &str = "unlocked";
 
 /// Unlocks the radio of a locked modem. Other modems are not changed. `keys` are for procedures that need a key.
@@ -64,7 +64,7 @@ pub fn run(
         }
         (Procedure::Quectel, Protocol::Qmi) => over_qmi(transport, deadline, |qmux| {
             let radio = dms::radio(qmux, deadline)?;
-            Ok(no_lock("its lock is part of its MBIM composition, and the modem is in its QMI composition", radio))
+            Ok(no_lock("the lock is part of the MBIM composition, but the modem is in the QMI composition", radio))
         }),
         (Procedure::Gtfcclock(gtfcclock), Protocol::At) => {
             gtfcclock::unlock(transport.port, gtfcclock, keys, stays_off, deadline)
@@ -80,7 +80,7 @@ pub fn run(
     };
     match ended {
         Err(SessionError::Link(LinkError::Gone)) if proxied => {
-            Outcome::Unfinished(Failure::new("the proxy that holds the port hung up", APPLY))
+            Outcome::Unfinished(Failure::new("the proxy that holds the port closed the connection", APPLY))
         }
         // The proxy has not opened the port yet, and may be unable to until the modem replies.
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
@@ -149,7 +149,7 @@ impl fmt::Display for Radio {
         f.write_str(match self {
             Radio::On => "the radio is online",
             Radio::Off => {
-                "the radio stays in low-power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
+                "the radio stays in low power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
             }
             Radio::SwitchedOff => {
                 "a hardware switch holds the radio off (W_DISABLE pin): turn on the radio switch of the laptop"
@@ -157,7 +157,7 @@ impl fmt::Display for Radio {
             Radio::Misconfigured(reason) => {
                 return write!(
                     f,
-                    "the modem cannot go online ({reason}): install a firmware image that fits its network"
+                    "the modem cannot go online ({reason}): install the firmware image for its network operator"
                 );
             }
         })
@@ -173,7 +173,7 @@ impl Radio {
 }
 
 fn online_already() -> Outcome {
-    Outcome::Unchanged("the radio is online already".to_owned())
+    Outcome::Unchanged("the radio is already online".to_owned())
 }
 
 /// `how` begins with "unlocked".
@@ -183,11 +183,11 @@ fn unlocked(how: &str, radio: Radio, stays_off: Option<&str>) -> Outcome {
 }
 
 fn unlocked_and_off_again(how: &str, why: &str) -> Outcome {
-    Outcome::Done(format!("{how}; the radio went back to low power: {why}"))
+    Outcome::Done(format!("{how}; the radio was set back to low power: {why}"))
 }
 
 fn unlocked_before(radio: Radio) -> Outcome {
-    let text = format!("was unlocked already; {radio}");
+    let text = format!("the modem was already unlocked; {radio}");
     if radio == Radio::Off { Outcome::SwitchedOff(text) } else { Outcome::Unchanged(text) }
 }
 
@@ -198,7 +198,7 @@ fn no_lock(why: &str, radio: Radio) -> Outcome {
 
 fn still_locked() -> Outcome {
     Outcome::Failed(Failure::new(
-        "the modem accepted the unlock, and still reports that it is locked",
+        "the modem accepted the unlock, but still reports that it is locked",
         "power it off and on; if that does not help, report a bug with the output of `wwan-quirks report`",
     ))
 }
@@ -218,7 +218,7 @@ fn outcome_of(error: SessionError) -> Outcome {
     let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));
     match &error {
         SessionError::Link(LinkError::Gone) => {
-            Outcome::Unchanged("the modem left; its next event serves it".to_owned())
+            Outcome::Unchanged("the modem disconnected; wwan-quirks handles it when it returns".to_owned())
         }
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")
@@ -230,7 +230,7 @@ fn outcome_of(error: SessionError) -> Outcome {
                 "the modem may still be starting; if the problem persists, power it off and on",
             )
         }
-        SessionError::Link(_) => failed(error.to_string(), "see what the kernel's log says of the port"),
+        SessionError::Link(_) => failed(error.to_string(), "check the kernel log for messages about the port"),
         error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), APPLY),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(
             format!("the modem has no client ID left: {error}"),
@@ -241,15 +241,15 @@ fn outcome_of(error: SessionError) -> Outcome {
             "turn on the radio switch of the laptop; without a switch, check the slot's W_DISABLE pin",
         ),
         error if error.is_unsupported() => failed(
-            format!("not supported by the modem: {error}"),
+            format!("the modem does not support the request: {error}"),
             "its quirk may be wrong; report a bug with the output of `wwan-quirks report`",
         ),
         SessionError::Qmi { .. } | SessionError::Mbim { .. } | SessionError::At { .. } => failed(
-            format!("refused by the modem: {error}"),
-            "its firmware may want another procedure; report a bug with the output of `wwan-quirks report`",
+            format!("the modem refused the request: {error}"),
+            "its firmware may need another procedure; report a bug with the output of `wwan-quirks report`",
         ),
         SessionError::Function { .. } => {
-            failed(format!("refused by the modem: {error}"), "see whether another program uses the port")
+            failed(format!("the modem refused the request: {error}"), "check whether another program uses the port")
         }
         SessionError::Malformed { .. } => {
             failed(error.to_string(), "report a bug with the output of `wwan-quirks report`")

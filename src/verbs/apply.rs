@@ -47,7 +47,9 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     }
     let devices = match devices(root, names) {
         Err(Error::Device(DeviceError::NotFound(port))) if options.unit => {
-            let text = format!("{port}: the device left before its unit started; its next event serves it");
+            let text = format!(
+                "{port}: the device disconnected before its unit started; wwan-quirks handles it when it returns"
+            );
             journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", &port)]);
             return Ok(Exit::Fine);
         }

@@ -36,7 +36,9 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
             let served = serve(root, &journal, &device, &Scope::Unlock, Trigger::ModemManager);
             return served.exit(&Scope::Unlock, Trigger::ModemManager);
         }
-        Ok(device) => format!("{} {}: no quirk unlocks it (see `wwan-quirks explain {0}`)", device.port, device.id),
+        Ok(device) => {
+            format!("{} {}: no quirk unlocks this modem (see `wwan-quirks explain {0}`)", device.port, device.id)
+        }
         Err(error) => format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain()),
     };
     journal.send(StepResult::Failed, &format!("fcc-unlock.d: {reason}"), &[]);

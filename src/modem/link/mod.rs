@@ -74,9 +74,9 @@ pub trait Link {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The port accepted no bytes before the deadline.
-    #[error("the port accepts no message")]
+    #[error("the port did not accept the message in time")]
     WriteTimeout,
-    #[error("the modem left")]
+    #[error("the modem disconnected")]
     Gone,
     /// Another process has opened the port after this one. Reported once.
     #[error("another program has opened the port too")]
@@ -87,7 +87,7 @@ pub enum LinkError {
     /// Bytes from the modem are lost. The next bytes may begin in the middle of a message.
     #[error("bytes from the modem were lost")]
     Overrun,
-    #[error("a message of {length} bytes is longer than the {longest} bytes that the port takes")]
+    #[error("a message of {length} bytes is longer than the {longest} bytes that the port accepts")]
     TooLong { length: usize, longest: usize },
     #[error("{operation} on the port failed: {errno}")]
     Io { operation: &'static str, errno: Errno },

@@ -44,13 +44,13 @@ pub enum SessionError {
     Garbage { request: &'static str, bytes: usize },
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("{request} ended with QMI error {error}")]
+    #[error("{request} returned QMI error {error}")]
     Qmi { request: &'static str, error: ErrorCode },
-    #[error("{request} ended with MBIM status {status}")]
+    #[error("{request} returned MBIM status {status}")]
     Mbim { request: &'static str, status: Status },
-    #[error("{request} ended with MBIM function error {error}")]
+    #[error("{request} returned MBIM function error {error}")]
     Function { request: &'static str, error: ProtocolError },
-    #[error("{request} ended with {error:?}")]
+    #[error("{request} returned {error:?}")]
     At { request: &'static str, error: String },
     #[error("the answer to {request} is malformed: {malformed}")]
     Malformed { request: &'static str, malformed: Malformed },

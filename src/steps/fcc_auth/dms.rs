@@ -87,7 +87,7 @@ pub(super) fn fox(
     match fox_lock(&mut client, service) {
         Ok(FOX_LOCKED) => {}
         Ok(FOX_UNLOCKED) => return Ok(unlocked_before(look(&mut client)?)),
-        Ok(other) => return Ok(Outcome::Unchanged(format!("left alone: the state of the modem's lock is {other}"))),
+        Ok(other) => return Ok(Outcome::Unchanged(format!("the modem reports an unknown lock state: {other}"))),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, look(&mut client)?)),
         Err(error) => return Err(error),
     }
@@ -186,7 +186,7 @@ fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError
     Ok(match Power::read(dms)?.mode {
         OperatingMode::Online => Some(online_already()),
         mode if mode.is_low_power() => None,
-        mode => Some(Outcome::Unchanged(format!("left alone: the modem is in mode {mode}, not in low power"))),
+        mode => Some(Outcome::Unchanged(format!("the modem is in mode {mode}, not in low power"))),
     })
 }
 

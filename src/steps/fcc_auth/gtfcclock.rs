@@ -271,7 +271,7 @@ mod tests {
     }
 
     const UNLOCKED: &str =
-        "StillOff(\"unlocked with the key of OEM string 1 of the quirk; the radio stays in low-power";
+        "StillOff(\"unlocked with the key of OEM string 1 of the quirk; the radio stays in low power";
 
     #[test]
     fn the_challenge_is_answered() {
@@ -309,7 +309,7 @@ mod tests {
             assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
         }
         let mut modem = Modem { challenge: Some("+CME ERROR: 3"), ..locked() };
-        assert_contains(unlock(&mut modem), "refused by the modem");
+        assert_contains(unlock(&mut modem), "the modem refused the request");
     }
 
     #[test]
@@ -358,9 +358,9 @@ mod tests {
     #[test]
     fn a_modem_that_is_not_locked_is_left_alone() {
         let mut modem = Modem { online: true, ..locked() };
-        assert_contains(unlock(&mut modem), "Unchanged(\"the radio is online already");
+        assert_contains(unlock(&mut modem), "Unchanged(\"the radio is already online");
         let mut modem = Modem { unlocked: true, ..locked() };
-        assert_contains(unlock(&mut modem), "SwitchedOff(\"was unlocked already");
+        assert_contains(unlock(&mut modem), "SwitchedOff(\"the modem was already unlocked");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
         // If this program unlocked the modem without hearing the verdict, the result is an unlock.
         let mut modem = Modem { unlocked: true, ..locked() };
@@ -395,7 +395,10 @@ mod tests {
 
     #[test]
     fn modems_without_the_lock_and_mute_ones_are_distinguished() {
-        assert_contains(unlock(&mut Modem { no_such_lock: true, ..locked() }), "NoLock(\"its firmware has no lock");
+        assert_contains(
+            unlock(&mut Modem { no_such_lock: true, ..locked() }),
+            "NoLock(\"the modem's firmware has no lock",
+        );
         let mute = |reason: &str| format!("Unfinished(Failure {{ reason: \"no answer to {reason}");
         assert_contains(unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }), &mute("ATE0"));
         assert_contains(unlock(&mut Modem { deaf_to: 1, ..locked() }), UNLOCKED);
@@ -440,7 +443,7 @@ mod tests {
         let mut modem = locked();
         unlock(&mut modem);
         for at in 0..modem.port.transfers {
-            assert_contains(unlock(&mut locked_behind(Port::gone_at(at))), "Unchanged(\"the modem left");
+            assert_contains(unlock(&mut locked_behind(Port::gone_at(at))), "Unchanged(\"the modem disconnected");
             assert_contains(unlock(&mut locked_behind(Port::interrupted_at(at))), "stopped by a signal");
         }
     }

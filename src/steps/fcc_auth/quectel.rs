@@ -34,7 +34,7 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
         Ok(FCC_LOCKED) => {}
         Ok(ON) => return Ok(online_already()),
         Ok(OFF) => return Ok(unlocked_before(radio)),
-        Ok(other) => return Ok(Outcome::Unchanged(format!("left alone: the modem's radio state is {other}"))),
+        Ok(other) => return Ok(Outcome::Unchanged(format!("the modem reports an unknown radio state: {other}"))),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => return Err(error),
     }

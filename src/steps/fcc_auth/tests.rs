@@ -82,7 +82,7 @@ fn an_online_modem_is_not_touched() {
     for face in FACES {
         let mut modem = Modem::locked(face);
         modem.mode = 0;
-        assert_eq!(unlock(&mut modem), Outcome::Unchanged("the radio is online already".to_owned()));
+        assert_eq!(unlock(&mut modem), Outcome::Unchanged("the radio is already online".to_owned()));
         assert_eq!(modem.count(0x555f), 0);
     }
 }
@@ -105,7 +105,7 @@ fn modes_that_were_chosen_on_purpose_are_left_alone() {
 #[test]
 fn a_modem_that_stays_in_low_power_is_unlocked() {
     let Outcome::StillOff(what) = both(|modem| modem.looks_until_online = usize::MAX) else { panic!("not unlocked") };
-    assert!(what.starts_with("unlocked; the radio stays in low-power until ModemManager"), "{what}");
+    assert!(what.starts_with("unlocked; the radio stays in low power until ModemManager"), "{what}");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn no_effect_means_unlocked_before() {
         let mut modem = Modem::locked(face);
         modem.auth_error = 26;
         let Outcome::SwitchedOff(why) = unlock(&mut modem) else { panic!("not reported as unlocked before") };
-        assert!(why.starts_with("was unlocked already; the radio stays in low-power"), "{why}");
+        assert!(why.starts_with("the modem was already unlocked; the radio stays in low power"), "{why}");
         assert_eq!(modem.count(0x2d), 2);
     }
 }
@@ -141,7 +141,7 @@ fn refusals_are_distinguished() {
         assert_trouble(
             both(|modem| modem.auth_error = error),
             false,
-            &format!("DMS Set FCC Authentication ended with QMI error {name}"),
+            &format!("DMS Set FCC Authentication returned QMI error {name}"),
         );
     }
     assert_trouble(both(|modem| modem.has_no_cid = true), false, "ClientIdsExhausted (5)");
@@ -153,7 +153,7 @@ fn a_modem_without_such_a_lock_is_not_unlocked() {
     #[track_caller]
     fn assert_nothing(outcome: Outcome, reason: &str) {
         let Outcome::NoLock(why) = &outcome else { panic!("{outcome:?}") };
-        assert!(why.starts_with(reason) && why.contains("the radio stays in low-power"), "{why}");
+        assert!(why.starts_with(reason) && why.contains("the radio stays in low power"), "{why}");
     }
     // The firmware does not know the message.
     for error in [25, 57, 71, 94] {
@@ -177,7 +177,7 @@ fn a_modem_without_such_a_lock_is_not_unlocked() {
     }
     // The modem is in its QMI composition.
     let outcome = unlock_by(&Procedure::Quectel, None, &mut Modem::locked(Face::Qmi), BUDGET);
-    assert_nothing(outcome, "its lock is part of its MBIM composition");
+    assert_nothing(outcome, "the lock is part of the MBIM composition");
     let mut modem = Modem::locked(Face::Qmi);
     modem.mode = 0;
     assert_eq!(unlock_by(&Procedure::Quectel, None, &mut modem, BUDGET), online_already());
@@ -189,7 +189,7 @@ fn a_modem_that_cannot_go_online_was_not_switched_off() {
         let mut modem = Modem::locked(face);
         (modem.auth_error, modem.offline_reason) = (26, 0x01);
         let Outcome::Unchanged(why) = unlock(&mut modem) else { panic!("changed") };
-        let expected = "was unlocked already; the modem cannot go online (host image misconfiguration)";
+        let expected = "the modem was already unlocked; the modem cannot go online (host image misconfiguration)";
         assert!(why.starts_with(expected), "{why}");
         let mut modem = Modem::locked(face);
         (modem.looks_until_online, modem.offline_reason) = (usize::MAX, 0x06);
@@ -228,7 +228,7 @@ fn silence_is_unfinished_at_each_request() {
     modem.mute_to = vec![1];
     assert_trouble(unlock(&mut modem), true, "no answer to MBIM open");
     assert_eq!(modem.seen.last(), Some(&2), "a session that may have been opened late was not closed");
-    assert_trouble(both(|modem| modem.jammed = true), true, "the port accepts no message");
+    assert_trouble(both(|modem| modem.jammed = true), true, "the port did not accept the message in time");
 }
 
 #[test]
@@ -529,7 +529,7 @@ fn a_modem_may_leave_at_any_transfer() {
             let mut modem = Modem::locked(face);
             modem.gone_at = Some(at);
             match unlock(&mut modem) {
-                Outcome::Unchanged(why) => assert!(why.starts_with("the modem left"), "{why}"),
+                Outcome::Unchanged(why) => assert!(why.starts_with("the modem disconnected"), "{why}"),
                 outcome => {
                     assert_eq!(outcome, online());
                     break;
@@ -594,7 +594,7 @@ fn a_radio_that_the_user_switched_off_goes_off_again() {
         let Outcome::Done(what) = unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET) else {
             panic!("not unlocked")
         };
-        assert_eq!(what, "unlocked; the radio went back to low power: rfkill0 is blocked");
+        assert_eq!(what, "unlocked; the radio was set back to low power: rfkill0 is blocked");
         assert_eq!(modem.mode, 1);
         // A modem that does not go online by itself needs no request.
         let mut modem = Modem::locked(face);
@@ -673,7 +673,9 @@ fn foxconns_services_are_queried_first_and_unlocked_if_locked() {
         let own: Vec<_> = modem.seen.iter().copied().filter(|id| *id == 0x25 || *id >= 0x5550).collect();
         assert_eq!(own, [0x5570, 0x555e, 0x555e, 0x25, 0x5571, 0x5570]);
         assert_eq!(modem.allocations, if service == Service::FOX { 2 } else { 3 });
-        for (state, words) in [(0, "was unlocked already; the"), (7, "left alone: the state")] {
+        for (state, words) in
+            [(0, "the modem was already unlocked; the"), (7, "the modem reports an unknown lock state: 7")]
+        {
             let mut modem = fox(service, state, face);
             let (Outcome::Unchanged(why) | Outcome::SwitchedOff(why)) = unlock_fox(service, magic, &mut modem) else {
                 panic!("state {state}")
@@ -710,7 +712,7 @@ fn foxconns_services_refuse_and_fail_in_several_ways() {
             let mut modem = fox(service, 1, face);
             modem.fox = without.map(|other| (other, 1));
             let Outcome::NoLock(why) = unlock_fox(service, magic, &mut modem) else { panic!("has a lock") };
-            assert!(why.starts_with("its firmware has no lock of this kind"), "{why}");
+            assert!(why.starts_with("the modem's firmware has no lock of this kind"), "{why}");
         }
         // The modem forgets its clients, and replies to other clients arrive in between.
         let mut modem = fox(service, 1, face);
@@ -734,7 +736,11 @@ fn quectel_is_queried_first_and_unlocked_if_locked() {
     let mut modem = quectel(4);
     assert_eq!(unlock_quectel(&mut modem), online());
     assert_eq!(modem.quectel, Some(1));
-    for (state, words) in [(1, "the radio is online already"), (0, "was unlocked already; the"), (9, "left alone")] {
+    for (state, words) in [
+        (1, "the radio is already online"),
+        (0, "the modem was already unlocked; the"),
+        (9, "the modem reports an unknown radio state: 9"),
+    ] {
         let mut modem = quectel(state);
         let (Outcome::Unchanged(why) | Outcome::SwitchedOff(why)) = unlock_quectel(&mut modem) else {
             panic!("state {state}")
@@ -806,7 +812,7 @@ fn intels_lock_is_queried_first_and_its_challenge_is_answered() {
         let Outcome::SwitchedOff(why) = unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET) else {
             panic!("mode {mode}, state {state}")
         };
-        assert!(why.starts_with("was unlocked already; the"), "{why}");
+        assert!(why.starts_with("the modem was already unlocked; the"), "{why}");
         assert_eq!(modem.count(0x9101), 0);
     }
     let mut modem = intel(1, 0);
@@ -815,7 +821,7 @@ fn intels_lock_is_queried_first_and_its_challenge_is_answered() {
     let Outcome::NoLock(why) = unlock_intel(&mut Modem::locked(Face::Mbim), &[LENOVO], &mut Vec::new(), BUDGET) else {
         panic!("not passed over")
     };
-    assert!(why.starts_with("its firmware has no lock of this kind"), "{why}");
+    assert!(why.starts_with("the modem's firmware has no lock of this kind"), "{why}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ no_unit() { ! systemctl list-units --plain --no-legend 'wwan-quirks@*' | grep -q
 # last_result NAME REGEX: the last result of the modem matches.
 last_result() { journal | grep -F "$(modem "$1" get port) " | tail -n 1 | grep -qE "fcc-auth: $2"; }
 refuses() {
-	last_result "$1" 'failed: (refused by the modem|the modem refused every known key)' &&
+	last_result "$1" 'failed: the modem refused (the request|every known key)' &&
 		[ "$(modem "$1" get locked)" = true ] && left_tidy "$1"
 }
 
