@@ -315,7 +315,7 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
         (&["1-1", "--no-at-port"], 2, "VALUE"),
         (&["1-1", "--password", "A\""], 2, "letters and digits"),
         (&["1-7"], 2, "no such device: 1-7"),
-        (&["1-2", "mbim"], 1, "composition: failed: the composition of 1bbb:00ca is not known"),
+        (&["1-2", "mbim"], 1, "composition: failed: compositions.toml has no family for 1bbb:00ca"),
         (&["1-1", "mbim"], 1, "composition: failed: the modem has no QMI, MBIM or AT port"),
         (&["1-1", "--json"], 1, "\"outcome\": \"failed\""),
     ] {

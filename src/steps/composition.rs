@@ -80,7 +80,7 @@ pub(crate) enum Fault {
     Session(#[from] SessionError),
     #[error("the modem refused the password")]
     Password,
-    #[error("the modem supports none of the AT commands for it ({0})")]
+    #[error("the modem supports none of the known composition commands ({0})")]
     NoCommand(String),
     #[error("the modem has no QMI, MBIM or AT port")]
     NoPort,
@@ -111,7 +111,7 @@ impl Fault {
         let remedy = match &self {
             Fault::Refused(failure) => failure.remedy.clone(),
             Fault::NotReset { .. } => "power it off and on".to_owned(),
-            Fault::Password => "pass yours with --password".to_owned(),
+            Fault::Password => "pass the correct password with --password".to_owned(),
             Fault::NoPort => {
                 "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
             }
@@ -120,7 +120,7 @@ impl Fault {
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
             Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
-            Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run it again".to_owned(),
+            Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }
@@ -128,7 +128,7 @@ impl Fault {
                 "the modem may still be starting: try again; if the problem persists, power it off and on".to_owned()
             }
             Fault::NoCommand(_) | Fault::Session(_) | Fault::NotAccepted { .. } => {
-                "its firmware may not know compositions; nothing was changed".to_owned()
+                "its firmware may not support compositions; nothing was changed".to_owned()
             }
         };
         Failure::new(self.to_string(), remedy)
@@ -154,7 +154,7 @@ impl Exchange {
         self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
         // A modem that was DirectIP lists other values afterwards.
         if matches!(had.value, Value::Product(_)) {
-            return Some("none: this program does not make a modem DirectIP".to_owned());
+            return Some("not possible: wwan-quirks cannot set a DirectIP composition".to_owned());
         }
         let value = had.value.to_string();
         let quote = if value.contains(';') { "'" } else { "" };
@@ -184,8 +184,9 @@ pub(crate) fn run(
     request: &Request,
 ) -> (Option<Exchange>, Option<Outcome>) {
     if !compositions.knows(device.id) {
-        let reason = format!("the composition of {} is not known", device.id);
-        let remedy = "see `man wwan-quirks` for the families; /etc/wwan-quirks/compositions.toml can add one";
+        let reason = format!("compositions.toml has no family for {}", device.id);
+        let remedy =
+            "see `man wwan-quirks` for the supported families, or add one to /etc/wwan-quirks/compositions.toml";
         return (None, Some(Outcome::Failed(Failure::new(reason, remedy))));
     }
     // The modem may need cleanup later, which a signal must not prevent.
@@ -205,8 +206,8 @@ pub(crate) fn run(
             false => format!("{} instead of {had}", describe(chosen)),
         };
         let later = match exchange.reading.restart {
-            Restart::Unknown => "from the modem's next start on: unplug it and plug it in again",
-            _ => "from the modem's next start on: power it off and on, or add --reset",
+            Restart::Unknown => "effective after the modem's next restart: unplug it and plug it in again",
+            _ => "effective after the modem's next restart: power it off and on, or add --reset",
         };
         match exchange.resets {
             true => match wait_for_return(&reach, device, chosen) {
@@ -215,7 +216,7 @@ pub(crate) fn run(
             },
             false if *had != chosen.value => Outcome::Done(format!("{what}, {later}")),
             false if waits(chosen) => Outcome::Unchanged(format!("{what} is set, {later}")),
-            false => Outcome::Unchanged(format!("{what} is what the modem has")),
+            false => Outcome::Unchanged(format!("{what} is already set")),
         }
     });
     (Some(exchange), outcome)

@@ -135,10 +135,10 @@ impl Family {
     /// The reason why compositions of this family are only read on this bus, if there is one.
     pub fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
-            _ if bus == Bus::Pci => Some("the setting affects only USB, and the modem is on PCI".to_owned()),
-            (Confidence::Weak, _) => Some("too little is known about this family to set it".to_owned()),
+            _ if bus == Bus::Pci => Some("the setting affects only USB, but the modem is on PCI".to_owned()),
+            (Confidence::Weak, _) => Some("too little is known about this family to set its composition".to_owned()),
             (_, None) if self.values.iter().all(|entry| entry.set.is_none()) => {
-                Some("no command is known that sets it".to_owned())
+                Some("no command is known that sets the composition".to_owned())
             }
             _ => None,
         }
@@ -236,7 +236,7 @@ impl Family {
         let is_set = self.read_only(Bus::Usb).is_none();
         expect(
             !is_set || self.test.is_some() || self.without_test.is_some(),
-            "without `test`, `without-test` must say why the way back is certain",
+            "without `test`, `without-test` must explain why the change can be reverted",
         );
         expect(!is_set || !self.values.is_empty(), "`values` is empty");
         expect(self.values().all(is_value), "a value has characters other than letters, digits, comma and semicolon");
@@ -247,7 +247,7 @@ impl Family {
         let mut values: Vec<String> = self.values().map(str::to_ascii_lowercase).collect();
         values.sort_unstable();
         values.dedup();
-        expect(values.len() == self.values.len(), "a value is there twice");
+        expect(values.len() == self.values.len(), "`values` contains a value twice");
         let head = whole.start..whole.start + "[[family]]".len();
         errors.into_iter().map(|message| (head.clone(), message)).collect()
     }

@@ -82,7 +82,7 @@ fn parse(path: &Path, text: &str) -> Result<Compositions, Vec<LoadError>> {
     let mut errors = Vec::new();
     let mut report = |span, message: String| errors.push(Diagnostic::at(path, text, span, message).into());
     if *schema.get_ref() != SCHEMA {
-        report(schema.span(), format!("this version reads schema {SCHEMA}"));
+        report(schema.span(), format!("expected schema = {SCHEMA}: a newer version of wwan-quirks may read this file"));
     }
     for family in &family {
         for (span, message) in family.get_ref().errors(family.span()) {
@@ -296,7 +296,7 @@ mod tests {
         assert!(check(Path::new("f"), &whole).is_empty(), "{:?}", check(Path::new("f"), &whole));
         let mut wrong = Vec::new();
         for (from, to, expected) in [
-            ("schema = 1", "schema = 2", "f:1:10: this version reads schema 1"),
+            ("schema = 1", "schema = 2", "f:1:10: expected schema = 1: a newer version"),
             ("1234:*", "1234", "f:4:7: \"1234\" is neither"),
             ("\"sure\"", "\"surely\"", "f:5:14: unknown variant `surely`"),
             ("+X: {value}", "+X: {walue}", "f:7:38: unknown placeholder {walue}"),

@@ -113,7 +113,7 @@ impl Sierra {
         }
         if added != 0 || mask & known == 0 {
             let reason = format!("{mask:#x} has bits that the modem does not list, or whose meaning is not known");
-            return Err(Failure::new(reason, "choose from the list of `wwan-quirks composition`"));
+            return Err(Failure::new(reason, "choose a value that `wwan-quirks composition` lists"));
         }
         Ok(self.of_mask(mask, listed))
     }

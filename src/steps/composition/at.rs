@@ -149,8 +149,8 @@ impl Dialogue for Console<'_, '_> {
             Value::Mask(mask) => self.command(MASK, &format!("{MASK}=1,{},{mask:X}", self.config_type)),
             Value::Text(text) => {
                 return Err(Fault::Refused(Failure::new(
-                    format!("{text} is no composition of a Sierra modem"),
-                    "choose from the list of `wwan-quirks composition`",
+                    format!("{text} is not a composition of a Sierra modem"),
+                    "choose a value that `wwan-quirks composition` lists",
                 )));
             }
         }

@@ -68,7 +68,9 @@ impl Dialogue for FamilyConsole<'_, '_> {
                 if listed.is_empty() {
                     read_only = read_only.or(Some(format!("the modem does not answer {} with a list", test.command)));
                 } else if !is_listed(current) {
-                    let reason = format!("the modem does not list its current value {current}: there is no way back");
+                    let reason = format!(
+                        "the modem does not list its current value {current}, so the change could not be reverted"
+                    );
                     read_only = read_only.or(Some(reason));
                 }
                 offered.extend(family.values().filter(|value| is_listed(value)).map(str::to_owned));

@@ -105,7 +105,7 @@ family() {
 	modem "$model" fault composition-ignored >/dev/null
 	if [ "$restart" = never ]; then
 		does "done: $value (" "$port" "$value"
-		expect grep -F "from the modem's next start on" out
+		expect grep -F "effective after the modem's next restart" out
 		power_cycle "$model"
 	else
 		fails "came back as $first_id with its previous composition, although it accepted $value" "$port" "$value" $reset
@@ -139,12 +139,12 @@ family() {
 		expect grep -F "; the modem came back with this composition as $id" out
 	else
 		does "done: $value (" "$port" "$value"
-		expect grep -F "from the modem's next start on" out
+		expect grep -F "effective after the modem's next restart" out
 		power_cycle "$model"
 	fi
 	ready "$model" "$id" "$drivers"
 	does "nothing to do: $value (" "$port" "$value"
-	expect grep -F 'is what the modem has' out
+	expect grep -F 'is already set' out
 
 	# The modem comes back without an AT port. The program waits for the port while the next family is tested.
 	if [ "$restart" != never ]; then
