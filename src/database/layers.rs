@@ -66,7 +66,7 @@ pub enum FileError {
     #[error("{path}: users other than root can change it; to protect it: `chown root {path} && chmod go-w {path}`")]
     Insecure { path: PathBuf },
     #[error(
-        "{path}: users other than root can change {part}, which the link leads through; replace the link by a copy"
+        "{path}: users other than root can change {part}, which the link passes through; replace the link with a copy"
     )]
     InsecureLink { path: PathBuf, part: PathBuf },
     #[error("{path}: more than {FILES_LIMIT} files")]

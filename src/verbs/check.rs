@@ -97,11 +97,11 @@ pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
                     Select::Value(value) if quirk.source.is_none() => warn(
                         id,
                         format!(
-                            "configuration {value} can be another one in other firmware: add a `source`, or select a function"
+                            "configuration {value} may have other functions in other firmware: add a `source`, or select a function"
                         ),
                     ),
                     Select::Function(Function::Qmi) | Select::Preferred if qmi.is_empty() => {
-                        warn(id, format!("no interface with QMI is known for {id}: add `qmi-interfaces`"));
+                        warn(id, format!("no QMI interface is known for {id}: add `qmi-interfaces`"));
                     }
                     _ => {}
                 }

@@ -438,7 +438,7 @@ impl<'a> Reader<'a> {
                 let products: Option<Vec<u16>> =
                     list.split(',').map(|product| u16::from_str_radix(product.trim(), 16).ok()).collect();
                 if products.is_none() {
-                    self.error(span, "TargetProductList must be product IDs with commas between them");
+                    self.error(span, "TargetProductList must be a comma-separated list of product IDs");
                 }
                 products.unwrap_or_default()
             }

@@ -46,7 +46,7 @@ fn conflict(earlier: &Quirk, later: &Quirk) -> Option<String> {
             .iter()
             .all(|(string, part)| earlier.matchers.get(string).is_some_and(|whole| matches(*string, part, whole)));
     covers.then(|| match earlier.location == later.location {
-        true => "this ID is twice in its entry".to_owned(),
+        true => "the entry lists this ID twice".to_owned(),
         false if earlier.steps == later.steps => {
             format!("this entry is shadowed by {}, which has the same steps", later.location)
         }

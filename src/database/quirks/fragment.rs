@@ -531,7 +531,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         }) {
             errors.push(invalid(
                 new_id.span(),
-                "the name of a module or driver has letters, digits, `_` and `-`".to_owned(),
+                "the name of a module or driver may contain only letters, digits, `_` and `-`".to_owned(),
             ));
             continue;
         }
@@ -545,7 +545,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         let twice =
             steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| kind(other) == kind(step)));
         if let Some((_, step)) = twice {
-            errors.push(invalid(span, format!("two {} steps: an entry can have one", step.name())));
+            errors.push(invalid(span, format!("two {} steps: an entry can have only one", step.name())));
             continue;
         }
         if let Err(message) = fits_bus(&models, &matchers, &steps) {

@@ -474,7 +474,7 @@ impl<'de> Deserialize<'de> for Op {
                     "sleep",
                 ];
                 let Some(key) = map.next_key::<String>()? else {
-                    return Err(de::Error::custom("an empty table is no operation"));
+                    return Err(de::Error::custom("an empty table is not an operation"));
                 };
                 let op = match key.as_str() {
                     "control" => Op::Control(map.next_value()?),
@@ -531,7 +531,7 @@ impl<'de> Deserialize<'de> for Operations {
             all.ops.extend(ops);
         }
         if all.ops.is_empty() {
-            return Err(de::Error::custom("a switch without operations does nothing: leave out the step"));
+            return Err(de::Error::custom("a switch without operations does nothing: omit the step"));
         }
         Ok(all)
     }
