@@ -59,16 +59,16 @@ fn each_problem_is_found_with_its_remedy() {
             let path = "lib/modules/6.1.0/modules.dep";
             root.write(path, root.read(path).replace("cdc_mbim", "cdc_other"));
         }),
-        ("ModemManager unlocks 1199:9079, too", |root| {
+        ("ModemManager also unlocks 1199:9079", |root| {
             root.write("etc/ModemManager/fcc-unlock.d/1199:9079", "");
             root.write("etc/ModemManager/fcc-unlock.d/1234:5678", "");
         }),
-        ("udev has no rules of wwan-quirks", |root| {
+        ("udev has no rules for wwan-quirks", |root| {
             fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
             symlink("/dev/null", root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         }),
         (
-            "runs wwan-quirks for 1199:aaaa, the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
+            "runs wwan-quirks for 1199:aaaa from the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
             |root| {
                 let quirk =
                     "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
@@ -89,7 +89,7 @@ fn each_problem_is_found_with_its_remedy() {
             let device = root.plug("1-1", "3566:2001", &mc7710());
             root.write(&format!("{device}/1-1:1.8/bInterfaceNumber"), "08\n");
         }),
-        ("SELinux denied 1 calls of wwan-quirks", |root| {
+        ("SELinux denials for wwan-quirks: 1 (", |root| {
             root.write("sys/fs/selinux/enforce", "1");
             let log = "avc:  denied  { write } comm=\"wwan-quirks\"\navc:  denied  { write } comm=\"other\"\n";
             root.write("var/log/audit/audit.log", log);

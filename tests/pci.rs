@@ -222,7 +222,7 @@ fn doctor_explains_a_missing_port() {
         ("", &[], &[], "this kernel (6.1.0) has no driver for the modem at 0000:08:00.0"),
         ("mhi-pci-generic", &[], &[], "the firmware of the modem at 0000:08:00.0"),
         ("mhi-pci-generic", &["MBIM", "DUN"], &[], "remedy: modprobe -a mhi_wwan_ctrl"),
-        ("mhi-pci-generic", &["SAHARA"], &["firehose0"], "is in its flash mode: it has only FIREHOSE ports"),
+        ("mhi-pci-generic", &["SAHARA"], &["firehose0"], "is in flash mode: it has only FIREHOSE ports"),
         ("mhi-pci-generic", &["DUN"], &["at0"], "has no MBIM port, which its unlock needs: it has only AT ports"),
         ("mhi-pci-generic", &["MBIM"], &["at0", "mbim0"], ""),
     ];
@@ -258,7 +258,7 @@ fn modem_manager_finds_the_modem_by_its_ports() {
     let root = Root::new();
     root.write("/etc/ModemManager/fcc-unlock.d/1eac:1007", "");
     let said = root.run(&["doctor"]).stdout;
-    assert!(said.contains("ModemManager unlocks 1eac:1007, too"), "{said}");
+    assert!(said.contains("ModemManager also unlocks 1eac:1007"), "{said}");
 }
 
 /// A modem whose ports stayed is checked after sleep. After a crash, the modem has new ports on the same function.
@@ -270,7 +270,8 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     let devpath = format!("{}/mhi0/wwan/wwan0/wwan0mbim0", function.trim_start_matches("/sys"));
     for attempt in 1..=4 {
         let ended = root.hook(&port_event(&devpath));
-        let expected = if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
+        let expected =
+            if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
         // The kernel creates the WWAN device again, in another folder that exists before the old one is removed.
         let copy = wwan.join("wwan1");

@@ -138,10 +138,8 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         (true, true) => format!("the database is empty: no file in {} has a quirk", shipped.display()),
         (false, _) => format!("the database is missing: there is no {}", shipped.display()),
     };
-    diagnosis.add(
-        cause,
-        format!("install the package again; the program of this database is {}", paths::program(root).display()),
-    );
+    diagnosis
+        .add(cause, format!("install the package again; this database belongs to {}", paths::program(root).display()));
 }
 
 /// Checks that the udev rules run this program for every ID of the database.
@@ -150,7 +148,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         udev_rules::FILES.into_iter().filter_map(|name| diagnosis.rules(root, name)).collect();
     let Some((text, path)) = files.first() else {
         let name = udev_rules::FILES[0];
-        let problem = format!("udev has no rules of wwan-quirks: {name} is missing or masked");
+        let problem = format!("udev has no rules for wwan-quirks: {name} is missing or masked");
         return match own_file(root, &format!("udev/rules.d/{name}")) {
             Some(unread) => {
                 diagnosis.add(problem, format!("ln -sf {unread} /etc/udev/rules.d/ && {RELOAD} && udevadm trigger"))
@@ -163,7 +161,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     for quirk in quirks {
         for id in quirk.ids().filter(|id| !ruled.covers(quirk, *id)) {
             let by = if quirk.location.layer == Layer::Administrator { "the administrator's" } else { "a" };
-            let problem = format!("no rule in {path} runs wwan-quirks for {id}, {by} quirk in {}", quirk.location);
+            let problem = format!("no rule in {path} runs wwan-quirks for {id} from {by} quirk in {}", quirk.location);
             diagnosis.add(problem, NEW_RULES);
         }
     }
@@ -295,7 +293,7 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
             && u16::from_str_radix(&name, 16).is_ok_and(|vendor| unlocked.iter().any(|id| id.vendor == vendor));
         if whole || vendor {
             diagnosis.add(
-                format!("ModemManager unlocks {name}, too: {folder}/{name}; one unlock is enough"),
+                format!("ModemManager also unlocks {name}: {folder}/{name}; one unlock is enough"),
                 format!("rm {folder}/{name}"),
             );
         }
@@ -358,16 +356,16 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
             (format!("{modem}, has no WWAN port"), "modprobe -a mhi_wwan_ctrl mhi_wwan_mbim")
         }
         (Some(_), []) => (
-            format!("the firmware of {modem}, does not run: the driver has made no WWAN port"),
+            format!("the firmware of {modem}, is not running: the driver has created no WWAN port"),
             "shut the machine down and turn it on again; the kernel log shows how far the modem started",
         ),
         (Some(_), types) if types.iter().all(|port| FLASH_MODE.contains(port)) => (
-            format!("{modem}, is in its flash mode: it has only {} ports", types.join(" and ")),
+            format!("{modem}, is in flash mode: it has only {} ports", types.join(" and ")),
             "shut the machine down and turn it on again; if the problem persists, install its firmware again (fwupd)",
         ),
         (Some(_), types) => (
             format!("{modem}, has no {wanted} port, which its unlock needs: it has only {} ports", types.join(" and ")),
-            "its firmware may be set to other ports; report a bug with the output of `wwan-quirks report`",
+            "its firmware may be configured for other ports; report a bug with the output of `wwan-quirks report`",
         ),
     };
     diagnosis.add(problem, remedy);
@@ -410,7 +408,7 @@ fn selinux(root: &Root, diagnosis: &mut Diagnosis) {
     let count = log.lines().filter(denied).count();
     if count > 0 {
         diagnosis.add(
-            format!("SELinux denied {count} calls of wwan-quirks (/var/log/audit/audit.log)"),
+            format!("SELinux denials for wwan-quirks: {count} (/var/log/audit/audit.log)"),
             "ausearch -c wwan-quirks --raw | audit2allow -M wwan-quirks && semodule -i wwan-quirks.pp",
         );
     }

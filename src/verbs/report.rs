@@ -41,7 +41,7 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
     } else {
         writeln!(
             out,
-            "# Report of wwan-quirks {}. Read it before you publish it: identifiers are masked as far as they are known.",
+            "# Report of wwan-quirks {}. Known identifiers are masked. Read the report before you publish it.",
             env!("CARGO_PKG_VERSION")
         )?;
         for (key, value) in lines {

@@ -205,7 +205,7 @@ fn status(
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
-        name: name.unwrap_or_else(|| "without a name".to_owned()),
+        name: name.unwrap_or_else(|| "unnamed device".to_owned()),
         came_from: came_from.map(|id| id.to_string()),
         manufacturer: device.attribute("manufacturer").ok(),
         product,
