@@ -709,7 +709,7 @@ mod tests {
             ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "a second mode"),
             ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
-            ("1234:5678", "TargetProductList=1,x", "1:19", "TargetProductList must be product IDs"),
+            ("1234:5678", "TargetProductList=1,x", "1:19", "TargetProductList must be a comma-separated"),
             ("1234:5678", "Configuration=x", "1:15", "Configuration must be a number"),
             ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),
             ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a number from 0 to ff"),
