@@ -237,7 +237,7 @@ install-pages:
 
 # OpenWrt has procd instead of udev and systemd, and no space for manual pages.
 install-openwrt: install-program
-	for kind in usb usbmisc tty wwan; do \
+	for kind in usb block usbmisc tty wwan; do \
 		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
 	done
 	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks

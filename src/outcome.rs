@@ -161,6 +161,10 @@ pub enum Outcome {
     StillOff(String),
     /// The radio was unlocked before and is off: the user switched it off.
     SwitchedOff(String),
+    /// Another program uses the port.
+    InUse(Failure),
+    /// The modem disconnected during the step. Its next event handles it.
+    Left,
     /// The modem did not answer in time. A later attempt may succeed.
     Unfinished(Failure),
     Failed(Failure),

@@ -448,9 +448,9 @@ fn check_warns_about_weak_entries() {
     let warned: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with(OWN)).collect();
     let expected = [
         "3:7: warning: other devices",
-        "7:7: warning: configuration 2 can",
+        "7:7: warning: configuration 2 may",
         "11:14: warning: 1234:0002 becomes",
-        "15:7: warning: no interface",
+        "15:7: warning: no QMI interface",
     ];
     assert_eq!(warned.len(), expected.len(), "{warned:?}");
     for (warning, expected) in warned.iter().zip(expected) {

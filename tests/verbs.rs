@@ -2,6 +2,8 @@
 
 mod fake;
 
+use std::fs::{self, File};
+
 use fake::{Root, install_mode, mc7710};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
@@ -331,6 +333,36 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn no_composition_is_set_while_a_file_is_invalid() {
+    for file in ["compositions.toml", "config.toml", "quirks.d/1199-own.toml"] {
+        let root = Root::new();
+        root.plug("1-1", "1199:9071", &mc7710());
+        root.write(&format!("etc/wwan-quirks/{file}"), "schema = 9\n");
+        for value in [&[][..], &["mbim"]] {
+            let ended = root.run(&[&["composition", "1-1"], value].concat());
+            assert_eq!(ended.code, 3, "{ended:?}");
+            assert!(ended.stderr.contains(&format!("{file}:1:")), "{ended:?}");
+            // Without a port, a conversation with the modem fails.
+            assert_eq!(ended.stdout.contains("failed"), value.is_empty(), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_long_file_can_take_the_output() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    for verb in ["status", "apply"] {
+        let log = root.0.join("log");
+        fs::write(&log, vec![b'\n'; 64 << 10]).unwrap();
+        let mut command = fake::program();
+        command.arg("--root").arg(&root.0).arg(verb).stdout(File::options().append(true).open(&log).unwrap());
+        assert_eq!(command.status().unwrap().code(), Some(0), "{verb}");
+        assert!(fs::read_to_string(&log).unwrap().contains("1199:68a2"), "{verb}");
+    }
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub(crate) struct Conversed {
     pub report: Option<StepReport>,
 }
 
-/// Shows the composition of `device`, or sets the requested one. The returned errors did not stop the run.
+/// Shows the composition of `device`, or sets the requested one. Sets nothing if there are errors, because the file with
+/// the error may be about this modem.
 pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
     let (compositions, errors) = Compositions::load(root);
     let mut errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
@@ -40,6 +41,9 @@ pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) 
     while let Some(device) = next.take() {
         let (matched, invalid) = lookup(root, &device);
         errors.extend(invalid);
+        if request.wanted.is_some() && !errors.is_empty() {
+            break;
+        }
         let product = || device.attribute("product").unwrap_or_default();
         let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
         let (exchange, outcome) = composition::run(root, &device, &compositions, request);

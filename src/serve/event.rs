@@ -81,8 +81,9 @@ impl Event {
         let name = devpath.rsplit('/').next().unwrap_or_default();
         let scope = match subsystem.as_str() {
             "usb" if text("DEVTYPE")?.as_deref() == Some("usb_device") => Scope::Device,
-            // From this event on, the answer to SCSI INQUIRY is known.
+            // From these events on, the answer to SCSI INQUIRY is known. procd passes on no SCSI events.
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
+            "block" if text("DEVTYPE")?.as_deref() == Some("disk") => Scope::Device,
             "usbmisc" if is_control_port(name) => Scope::Port(name.to_owned()),
             "tty" if is_tty(name) => Scope::Port(name.to_owned()),
             "wwan" if is_wwan_port(name) => Scope::Port(name.to_owned()),
@@ -145,13 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn a_scsi_device_event_concerns_the_usb_device() {
-        let event = |kind| {
+    fn an_event_of_a_drive_concerns_the_usb_device() {
+        let event = |subsystem, kind| {
             let path = "/devices/usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0";
-            read(&[("ACTION", "add"), ("DEVPATH", path), ("SUBSYSTEM", "scsi"), ("DEVTYPE", kind)]).unwrap()
+            read(&[("ACTION", "add"), ("DEVPATH", path), ("SUBSYSTEM", subsystem), ("DEVTYPE", kind)]).unwrap()
         };
-        assert_eq!(event("scsi_device").unwrap().scope, Scope::Device);
-        assert_eq!(event("scsi_host"), None);
+        assert_eq!(event("scsi", "scsi_device").unwrap().scope, Scope::Device);
+        assert_eq!(event("scsi", "scsi_host"), None);
+        assert_eq!(event("block", "disk").unwrap().scope, Scope::Device);
+        assert_eq!(event("block", "partition"), None);
     }
 
     #[test]

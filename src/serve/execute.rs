@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
@@ -52,6 +53,13 @@ pub(crate) fn execute(
                 "run `wwan-quirks apply`",
             ))
         }
+        // The kernel may need seconds to set the configuration, and no signal interrupts it.
+        Action::Switch { switch, .. } if trigger.is_event() && switch.sets_configuration() => {
+            Outcome::Unfinished(Failure::new(
+                "the switch sets a configuration, which may take too long for a udev event",
+                "run `wwan-quirks apply`",
+            ))
+        }
         Action::Switch { switch, target } => {
             leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline)
         }
@@ -61,7 +69,7 @@ pub(crate) fn execute(
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
             let outcome = unlock(root, device, port, *protocol, procedure, trigger, state, deadline);
-            remember(&outcome, enumeration, state);
+            remember(&outcome, device.id.bus, enumeration, state);
             match (outcome, reset) {
                 (Outcome::StillOff(text), Some((_, authorized))) => {
                     Outcome::Done(reset_modem(device, enumeration, &text, authorized, state))
@@ -166,8 +174,9 @@ fn unlock(
                 });
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
-            Err(PortUnavailable::Left) => {
-                Outcome::Unchanged("the modem disconnected; wwan-quirks handles it when it returns".to_owned())
+            Err(PortUnavailable::Left) => Outcome::Left,
+            Err(error @ PortUnavailable::Held { .. }) if !trigger.is_explicit() => {
+                Outcome::InUse(Failure::new(error.to_string(), error.remedy()))
             }
             Err(error @ PortUnavailable::Open(OpenError::NotReady { .. })) => {
                 Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
@@ -185,23 +194,23 @@ fn unlock(
 }
 
 /// Records what later runs need to know about the radio of this enumeration.
-fn remember(outcome: &Outcome, enumeration: u64, state: &mut PortState) {
+fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState) {
     let enumeration = Some(enumeration);
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = enumeration,
         Outcome::Unchanged(_) | Outcome::NoLock(_) => record.switched_off = None,
-        _ => {}
+        Outcome::Done(_) | Outcome::StillOff(_) => {}
+        Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) | Outcome::Failed(_) => return,
     }
-    if matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_)) {
+    record.arrived(StepKind::Configuration);
+    // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
+    if bus == Bus::Usb || matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_)) {
         record.arrived(StepKind::FccAuth);
     }
-    if !matches!(outcome, Outcome::Unfinished(_) | Outcome::Failed(_)) {
-        record.arrived(StepKind::Configuration);
-        if !matches!(outcome, Outcome::NoLock(_)) {
-            record.unlocked = enumeration;
-            record.forget_keys();
-        }
+    if !matches!(outcome, Outcome::NoLock(_)) {
+        record.unlocked = enumeration;
+        record.forget_keys();
     }
 }
 
@@ -229,5 +238,41 @@ fn reset_modem(
     match reset {
         Ok(()) => "unlocked; the modem was reset so that it comes online".to_owned(),
         Err(error) => format!("{by_hand} (the reset failed: {error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Port;
+    use crate::host::state::Identity;
+
+    #[test]
+    fn an_unlock_that_gets_no_answer_counts_for_the_guard() {
+        let failure = || Failure::new("", "");
+        for (outcome, bus, counts) in [
+            (Outcome::Left, Bus::Usb, true),
+            (Outcome::Left, Bus::Pci, true),
+            (Outcome::Failed(failure()), Bus::Usb, true),
+            (Outcome::Unfinished(failure()), Bus::Usb, true),
+            (Outcome::InUse(failure()), Bus::Usb, true),
+            (Outcome::Done(String::new()), Bus::Usb, false),
+            (Outcome::Done(String::new()), Bus::Pci, true),
+            (Outcome::NoLock(String::new()), Bus::Usb, false),
+            (Outcome::Unchanged(String::new()), Bus::Pci, false),
+            (Outcome::SwitchedOff(String::new()), Bus::Usb, false),
+        ] {
+            let mut state = PortState::forgetful(&Port::new("1-1").unwrap());
+            for enumeration in 1..=4 {
+                let identity = Identity { enumeration, ..Identity::default() };
+                let attempt = state.record().attempt(StepKind::FccAuth, &identity, 1.0, false);
+                let gives_up = matches!(attempt, Attempt::GiveUp { .. });
+                assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
+                remember(&outcome, bus, enumeration, &mut state);
+            }
+            let is_unlocked = state.record().unlocked == Some(4);
+            let answers = matches!(outcome, Outcome::Done(_) | Outcome::Unchanged(_) | Outcome::SwitchedOff(_));
+            assert_eq!(is_unlocked, answers, "{outcome:?}");
+        }
     }
 }

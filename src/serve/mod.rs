@@ -19,7 +19,6 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
-use crate::bus::Bus;
 use crate::database::policy::Resolved;
 use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;
@@ -258,8 +257,8 @@ impl Run<'_> {
                 elsewhere.clear();
             }
             is_abandoned |= configures && ended.result == StepResult::Unfinished;
-            for Ended { result, text, .. } in elsewhere.drain(..).chain([ended]) {
-                recorder.report(Some(&mut state), step, result, text);
+            for Ended { result, text, has_left, .. } in elsewhere.drain(..).chain([ended]) {
+                recorder.report((!has_left).then_some(&mut state), step, result, text);
             }
         }
         state.keep();
@@ -298,32 +297,27 @@ impl Run<'_> {
     /// Carries out one action. `None` if this device was already reported.
     fn act(&self, action: &Action, identity: &Identity, state: &mut PortState, successor: &Successor) -> Option<Ended> {
         let step = action.step();
-        let mut attempt = Attempt::First;
-        // On USB, the unlock follows steps that are already counted. On PCI, it is the only step that could crash the
-        // modem.
-        if !matches!(action, Action::FccAuth { .. }) || self.device.id.bus == Bus::Pci {
-            attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
-            match attempt {
-                // A drive whose driver is attached again has a new SCSI event.
-                Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
-                Attempt::GiveUp { is_reported: true } => return None,
-                Attempt::GiveUp { is_reported: false } => {
-                    let text = format!(
-                        "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
-                         `wwan-quirks apply {}` tries again",
-                        self.device.port
-                    );
-                    return Some(Ended::new(StepResult::LeftAlone, text));
-                }
-                _ => {}
+        let attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
+        match attempt {
+            // A drive whose driver is attached again has a new SCSI event.
+            Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
+            Attempt::GiveUp { is_reported: true } => return None,
+            Attempt::GiveUp { is_reported: false } => {
+                let text = format!(
+                    "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
+                     `wwan-quirks apply {}` tries again",
+                    self.device.port
+                );
+                return Some(Ended::new(StepResult::LeftAlone, text));
             }
-            // Without state, the process that continues cannot know that the event has sent the switch message.
-            let is_left = step == StepKind::Switch && self.trigger.is_event();
-            if !state.is_kept() && (is_left || !self.is_settled()) {
-                let failure =
-                    Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
-                return Some(conclude(Outcome::Unfinished(failure), successor));
-            }
+            _ => {}
+        }
+        // Without state, the process that continues cannot know that the event has sent the switch message.
+        let is_left = step == StepKind::Switch && self.trigger.is_event();
+        if !state.is_kept() && (is_left || !self.is_settled()) {
+            let failure =
+                Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
+            return Some(conclude(Outcome::Unfinished(failure), successor));
         }
         // Save the attempt first: it counts even if the modem brings down this process.
         state.keep();
@@ -350,27 +344,34 @@ struct Ended {
     text: String,
     /// The modem may have a lock of another kind.
     may_be_another_lock: bool,
+    /// The modem disconnected, so that nothing is known about its state.
+    has_left: bool,
 }
 
 impl Ended {
     fn new(result: StepResult, text: String) -> Ended {
-        Ended { result, text, may_be_another_lock: false }
+        Ended { result, text, may_be_another_lock: false, has_left: false }
     }
 }
 
 /// The result of an action, and who continues if it is not finished.
 fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
     let may_be_another_lock = matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_));
+    let has_left = outcome == Outcome::Left;
     let (result, text) = match outcome {
         Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
         Outcome::Unchanged(text) | Outcome::NoLock(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+        Outcome::Left => {
+            (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
+        }
+        Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
         Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
         Outcome::Unfinished(failure) => match successor.name() {
             Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
             None => (StepResult::Unfinished, failure.to_string()),
         },
     };
-    Ended { may_be_another_lock, ..Ended::new(result, text) }
+    Ended { may_be_another_lock, has_left, ..Ended::new(result, text) }
 }
 
 #[cfg(test)]

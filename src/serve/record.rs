@@ -44,6 +44,8 @@ impl Served {
                 _ => Exit::Failed,
             },
             StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
+            // ModemManager takes success for an unlocked modem.
+            StepResult::Suppressed if trigger == Trigger::ModemManager => Exit::Failed,
             _ => Exit::Fine,
         };
         let errors = self.errors.iter().map(Error::exit);
@@ -163,4 +165,23 @@ fn send(
 /// A journal entry has one line. People at a terminal also see the source line and the caret.
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modem_manager_gets_a_failure_for_a_modem_that_was_not_unlocked() {
+        let exit = |result, trigger| {
+            let report = StepReport { step: StepKind::FccAuth, result, text: String::new() };
+            Served { steps: vec![report], ..Served::default() }.exit(&Scope::Unlock, trigger)
+        };
+        for result in StepResult::ALL {
+            let is_fine = exit(result, Trigger::ModemManager) == Exit::Fine;
+            assert_eq!(is_fine, result.is_success() || result == StepResult::LeftAlone, "{result:?}");
+        }
+        // A step that the policy suppresses is no failure of the command.
+        assert_eq!(exit(StepResult::Suppressed, Trigger::Command), Exit::Fine);
+    }
 }

@@ -11,8 +11,8 @@ use crate::outcome::{Failure, Outcome};
 /// Sets configuration `to` instead of `from`. If `unconfigured` is given, the device has no configuration for this time
 /// in between. If the modem does not accept the new configuration, the old one is restored.
 ///
-/// The write does not return while the modem or one of its drivers is slow, and no signal interrupts it. After
-/// `deadline`, the write continues without this process.
+/// The writes do not return while the modem or one of its drivers is slow, and no signal interrupts them. After
+/// `deadline`, they continue without this process.
 pub(crate) fn run(
     device: &Device,
     from: Option<u8>,
@@ -26,38 +26,39 @@ pub(crate) fn run(
             log::warn!("{}: cannot defer signals, which may leave the modem unconfigured: {error}", device.port);
         }
     }
-    // One child process does both writes, so that the modem is not left unconfigured if this process ends first.
+    // One child process does all writes, so that the modem is not left unconfigured if this process ends first: the
+    // kernel deactivates the old configuration even if the modem does not answer to the new one.
     let written = sys::abandonable(deadline, || {
         if let Some(pause) = unconfigured {
             device.set_configuration(0)?;
             thread::sleep(pause);
         }
-        device.set_configuration(to)
+        let written = device.set_configuration(to);
+        if let (Err(_), Some(from)) = (written, from) {
+            let _ = device.set_configuration(from);
+        }
+        written
     });
-    let Some(written) = written else {
-        return Outcome::Unfinished(Failure::new(
-            format!("the kernel is still setting configuration {to}"),
-            "see `wwan-quirks status` in a minute; if nothing changes, plug the modem in again",
-        ));
-    };
+    let Some(written) = written else { return still_setting(to) };
     let refusal = match written {
-        Err(errno) if !device.is_present() => return left(errno.desc()),
+        Err(_) if !device.is_present() => return Outcome::Left,
         Err(errno) => format!("cannot set configuration {to}: {}", errno.desc()),
         Ok(()) => match device.configuration() {
             Ok(Some(now)) if now == to => return Outcome::Done(done(from, to)),
             Ok(now) => format!("the modem did not accept configuration {to}: {} is active", name(now)),
-            Err(DeviceError::Gone { .. }) => return left("the configuration changed"),
+            Err(DeviceError::Gone { .. }) => return Outcome::Left,
             Err(error) => format!("configuration {to} was written, but cannot be verified: {error}"),
         },
     };
-    let restored = from.is_some_and(|from| {
-        let written = sys::abandonable(deadline, || device.set_configuration(from));
-        written == Some(Ok(())) && device.configuration().ok() == Some(Some(from))
-    });
-    let after = match (from, restored) {
-        (Some(from), true) => format!("configuration {from} is active again"),
-        (Some(from), false) => format!("the previous configuration {from} could not be restored"),
-        (None, _) => "no configuration was active before".to_owned(),
+    let is_active = |from| device.configuration().ok() == Some(Some(from));
+    let after = match from {
+        None => "no configuration was active before".to_owned(),
+        Some(from) if is_active(from) => format!("configuration {from} is active again"),
+        Some(from) => match sys::abandonable(deadline, || device.set_configuration(from)) {
+            None => return still_setting(from),
+            Some(Ok(())) if is_active(from) => format!("configuration {from} is active again"),
+            Some(_) => format!("the previous configuration {from} could not be restored"),
+        },
     };
     Outcome::Failed(Failure::new(
         format!("{refusal}; {after}"),
@@ -69,8 +70,11 @@ fn done(from: Option<u8>, to: u8) -> String {
     format!("configuration {to} instead of {}", name(from))
 }
 
-fn left(why: &str) -> Outcome {
-    Outcome::Unchanged(format!("the modem disconnected ({why}); wwan-quirks handles it when it returns"))
+fn still_setting(configuration: u8) -> Outcome {
+    Outcome::Unfinished(Failure::new(
+        format!("the kernel is still setting configuration {configuration}"),
+        "see `wwan-quirks status` in a minute; if nothing changes, plug the modem in again",
+    ))
 }
 
 fn name(configuration: Option<u8>) -> String {

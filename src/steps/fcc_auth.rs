@@ -217,9 +217,7 @@ fn outcome_of(error: SessionError) -> Outcome {
     let failed = |cause: String, cure: &str| Outcome::Failed(Failure::new(cause, cure));
     let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));
     match &error {
-        SessionError::Link(LinkError::Gone) => {
-            Outcome::Unchanged("the modem disconnected; wwan-quirks handles it when it returns".to_owned())
-        }
+        SessionError::Link(LinkError::Gone) => Outcome::Left,
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")
         }

@@ -20,14 +20,14 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
     let Setting { value, no_at_port, reset, password } = setting;
     let request = Request { wanted: value, no_at_port, reset, password };
     let (all, errors) = serve_composition(root, Device::one_named(root, name)?, &request);
-    report_errors(&errors);
+    let exit = report_errors(&errors);
     match all.last() {
         Some(last) if json => print_json(out, "composition", &to_json(last))?,
         _ => all.iter().try_for_each(|conversed| print(conversed, out))?,
     }
     let results = all.iter().filter_map(|conversed| conversed.report.as_ref());
     let has_failed = results.into_iter().any(|report| report.result == StepResult::Failed);
-    Ok(if has_failed { Exit::Failed } else { Exit::Fine })
+    Ok(if has_failed { exit.max(Exit::Failed) } else { exit })
 }
 
 fn print(conversed: &Conversed, out: &mut impl Write) -> Result<(), Error> {

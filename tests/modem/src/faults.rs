@@ -73,6 +73,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("remote-wakeup=ON", "1: the configurations offer remote wake-up; 0: they do not (1)"),
     ("config-reenumerates=N", "writing a configuration other than the active one unplugs and replugs, N times"),
     ("config-refuse", "stalls SET_CONFIGURATION of anything but the first one chosen"),
+    ("config-mute", "never answers SET_CONFIGURATION of anything but the first one chosen"),
     ("config-needs-zero", "MBIM stays mute unless configuration 0 is set 50 ms before its own"),
     ("config-sticky", "after the first configuration write, comes back with only that configuration and mute QMI"),
 ];

@@ -147,6 +147,9 @@ impl Device {
         if !known || other && self.modem.faults.has("config-refuse") {
             return Answer::Stall;
         }
+        if other && self.modem.faults.has("config-mute") {
+            return Answer::Never;
+        }
         self.configuration = value;
         if value != 0 {
             self.chosen.get_or_insert(value);
