@@ -19,6 +19,7 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
+use crate::bus::Bus;
 use crate::database::policy::Resolved;
 use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;
@@ -256,7 +257,10 @@ impl Run<'_> {
                 is_found = true;
                 elsewhere.clear();
             }
-            is_abandoned |= configures && ended.result == StepResult::Unfinished;
+            // A child process may still set the configuration, or open the port of a modem on PCI.
+            let opens_in_child = self.device.id.bus == Bus::Pci && self.trigger.is_event();
+            let has_child = configures || unlocks && opens_in_child;
+            is_abandoned |= has_child && ended.result == StepResult::Unfinished;
             for Ended { result, text, has_left, .. } in elsewhere.drain(..).chain([ended]) {
                 recorder.report((!has_left).then_some(&mut state), step, result, text);
             }
