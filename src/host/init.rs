@@ -20,7 +20,7 @@ pub enum Audience {
 /// A verb that starts other programs or writes long files passes `is_bounded = false`.
 pub fn init(root: &Root, audience: Audience, is_bounded: bool) {
     if is_bounded {
-        sandbox::limit(audience);
+        sandbox::limit(audience == Audience::Journal);
     }
     match audience {
         Audience::Journal => {

@@ -14,7 +14,6 @@ use nix::libc::{self, c_long, sock_filter};
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::unistd::alarm;
 
-use crate::host::init::Audience;
 use crate::host::sys;
 
 /// A run needs 10 MB of address space. The longest descriptors take half a megabyte.
@@ -25,9 +24,10 @@ const FILES: rlim_t = 64;
 /// The program writes only the lock and the state of a port.
 const FILE_SIZE: rlim_t = 64 << 10;
 
-/// Sets the resource limits of a run. The size of files is not limited if a person may redirect the output to one.
-pub fn limit(audience: Audience) {
-    let file_size = (audience == Audience::Journal).then_some((Resource::RLIMIT_FSIZE, FILE_SIZE));
+/// Sets the resource limits of a run. `files` says whether they include the size of files: a person may redirect the
+/// output to one.
+pub fn limit(files: bool) {
+    let file_size = files.then_some((Resource::RLIMIT_FSIZE, FILE_SIZE));
     let others = [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_NOFILE, FILES), (Resource::RLIMIT_CORE, 0)];
     for (resource, limit) in others.into_iter().chain(file_size) {
         if let Err(error) = setrlimit(resource, limit, limit) {
