@@ -382,6 +382,15 @@ fn a_closed_pipe_is_not_an_error() {
 }
 
 #[test]
+fn a_full_standard_error_does_not_abort_the_program() {
+    let root = Root::new();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = fake::program();
+    let status = command.arg("--root").arg(&root.0).args(["status", "zz"]).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
 fn a_modem_that_a_killed_run_left_unconfigured_is_always_configured() {
     let root = Root::new();
     for (policy, value) in [("prefer = \"keep\"\n", "1"), ("prefer = \"mbim\"\n", "2")] {

@@ -4,7 +4,8 @@
 //! (`WWAN_QUIRKS_PORT`, `_ID`, `_STEP`, `_OUTCOME`, `MESSAGE_ID`) for monitoring. The format is the journal's native
 //! protocol: `FIELD=value` lines in one datagram. A value that contains a newline is preceded by its length.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 
 use log::Level;
@@ -77,7 +78,7 @@ impl Journal {
             Journal::Stderr => Err(Errno::ENOTCONN),
         };
         if sent.is_err() {
-            eprintln!("{IDENTIFIER}: {message}");
+            complain(format_args!("{IDENTIFIER}: {message}"));
         }
     }
 }
@@ -113,6 +114,12 @@ fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
         datagram.push(b'\n');
     }
     datagram
+}
+
+/// Prints a line to standard error. `eprintln!` panics if standard error is closed or full. No modem may stay unserved
+/// because of a message.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Returns `text` as one line, with control characters escaped, and truncated if it is far too long. Strings of a modem

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::host::journal::{Journal, printable};
+use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
@@ -68,7 +68,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
             // Report a device without a quirk only if it was named.
             if !names.is_empty() {
                 exit = exit.max(Exit::Failed);
-                eprintln!("{}", no_quirk(&device));
+                complain(no_quirk(&device));
             }
             continue;
         }
@@ -76,7 +76,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
             print_lines(&device, &served, out)?;
         }
         if report_errors(&served.errors) == Exit::Invalid {
-            eprintln!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id);
+            complain(format_args!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id));
         }
         reports.push(DeviceReport {
             port: device.port.to_string(),
@@ -138,7 +138,7 @@ fn print_plans(
         let Some(matched) = matched else {
             if are_named && errors.is_empty() {
                 exit = exit.max(Exit::Failed);
-                eprintln!("{}", no_quirk(&device));
+                complain(no_quirk(&device));
             }
             continue;
         };

@@ -19,6 +19,7 @@ use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::FileError;
 use crate::database::quirks::switch::Bytes;
+use crate::host::journal::complain;
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
@@ -85,10 +86,10 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         out.write_all(import.toml().as_bytes())?;
     }
     for error in &import.errors {
-        eprintln!("{error}");
+        complain(error);
     }
     for (key, uses) in &import.ignored_keys {
-        eprintln!("{key}, {uses}");
+        complain(format_args!("{key}, {uses}"));
     }
     Ok(if import.errors.is_empty() { exit } else { exit.max(Exit::Failed) })
 }

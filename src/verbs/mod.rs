@@ -23,6 +23,7 @@ use clap::Parser;
 use log::LevelFilter;
 
 use crate::host::init::{Audience, init};
+use crate::host::journal::complain;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use cli::{Cli, Verb};
@@ -85,7 +86,7 @@ fn finish(exit: Result<Exit, Error>) -> Exit {
         if error.is_reader_gone() {
             return Exit::Fine;
         }
-        eprintln!("wwan-quirks: {}", error.chain());
+        complain(format_args!("wwan-quirks: {}", error.chain()));
         error.exit()
     })
 }

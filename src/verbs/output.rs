@@ -8,6 +8,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::host::journal::complain;
 use crate::serve::error::{Error, Exit};
 
 /// The version of all output. A new key does not change it. A key that disappears or changes its meaning does.
@@ -32,7 +33,7 @@ pub(crate) fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize
 pub(crate) fn report_errors<E: Borrow<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
     errors.into_iter().fold(Exit::Fine, |exit, error| {
         let error = error.borrow();
-        eprintln!("wwan-quirks: {}", error.chain());
+        complain(format_args!("wwan-quirks: {}", error.chain()));
         exit.max(error.exit())
     })
 }

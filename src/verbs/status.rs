@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::bus::{Bus, DeviceId};
 use crate::database::quirks::{self, Quirk, Seen};
 use crate::host::deadline::Deadline;
-use crate::host::journal::printable;
+use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
 use crate::host::sys;
@@ -123,7 +123,10 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
         if matched.is_none() && came_from.is_none() {
             if !names.is_empty() && errors.is_empty() {
                 exit = exit.max(Exit::Failed);
-                eprintln!("wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)", device.port, device.id);
+                complain(format_args!(
+                    "wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)",
+                    device.port, device.id
+                ));
             }
             continue;
         }

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::database::layers::FileError;
 use crate::database::quirks::{self, Quirk};
+use crate::host::journal::complain;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
@@ -73,7 +74,7 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
 /// Reports the entries that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
-        eprintln!("{}: {}: left out: {reason}", quirk.location, quirk.name);
+        complain(format_args!("{}: {}: left out: {reason}", quirk.location, quirk.name));
     }
 }
 
