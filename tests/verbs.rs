@@ -366,19 +366,30 @@ fn a_long_file_can_take_the_output() {
 }
 
 #[test]
-fn a_closed_pipe_is_not_an_error() {
-    use std::io::Read;
+fn output_that_cannot_be_written_changes_only_the_exit_status() {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     let root = Root::new();
+    let full = || OwnedFd::from(File::options().write(true).open("/dev/full").unwrap());
+    // The other end is closed at once.
+    let closed = || OwnedFd::from(UnixStream::pair().unwrap().0);
+    let run = |verb: &str, stdout: OwnedFd| {
+        let ended = fake::program().arg("--root").arg(&root.0).arg(verb).stdout(stdout).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
     for verb in ["list", "rules"] {
-        let mut command = fake::program();
-        command.arg("--root").arg(&root.0).arg(verb);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{verb}");
+        assert_eq!(run(verb, closed()), (Some(0), String::new()), "{verb}");
     }
+    for (stdout, expected, ports) in [(closed(), 0, ["1-1", "1-2"]), (full(), 1, ["1-3", "1-4"])] {
+        let devices = ports.map(|port| root.plug(port, "1199:68a2", &mc7710()));
+        assert_eq!(run("apply", stdout).0, Some(expected));
+        for device in devices {
+            assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+        }
+    }
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 9\n");
+    assert_eq!(run("check", closed()), (Some(3), String::new()));
 }
 
 #[test]

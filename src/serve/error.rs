@@ -56,16 +56,6 @@ impl Error {
         }
     }
 
-    /// Whether the reader of the output has closed the pipe.
-    pub fn is_reader_gone(&self) -> bool {
-        let kind = match self {
-            Error::Output(error) => Some(error.kind()),
-            Error::Json(error) => error.io_error_kind(),
-            _ => None,
-        };
-        kind == Some(io::ErrorKind::BrokenPipe)
-    }
-
     /// The error and all its causes, in one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -61,6 +61,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     let trigger = if options.unit { Trigger::Unit } else { Trigger::Command };
     let mut exit = Exit::Fine;
     let mut reports = Vec::new();
+    let mut printed = Ok(());
     for device in devices {
         let served = serve::serve(root, &journal, &device, &scope, trigger);
         exit = exit.max(served.exit(&scope, trigger));
@@ -73,7 +74,8 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
             continue;
         }
         if !options.output.json {
-            print_lines(&device, &served, out)?;
+            // A full disk must not keep the next modem from being served.
+            printed = printed.and(print_lines(&device, &served, out));
         }
         if report_errors(&served.errors) == Exit::Invalid {
             complain(format_args!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id));
@@ -90,6 +92,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
                 .collect(),
         });
     }
+    printed?;
     if options.output.json {
         print_json(out, "apply", &json!({ "devices": reports }))?;
     } else if reports.is_empty() && names.is_empty() {

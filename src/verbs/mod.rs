@@ -27,12 +27,13 @@ use crate::host::journal::complain;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use cli::{Cli, Verb};
+use output::Stdout;
 
 /// The entry point for udev, `wwan-quirks hook`.
 pub fn run_hook() -> Exit {
     let root = Root::new("/");
     init(&root, Audience::Journal, true);
-    finish(hook::run(&root, &mut io::stdout()))
+    finish(hook::run(&root, &mut Stdout(io::stdout())))
 }
 
 /// The entry point for ModemManager, through a link named `VID:PID`.
@@ -60,7 +61,7 @@ pub fn run_cli() -> Exit {
         matches!(cli.verb, Verb::Hook | Verb::Apply(_) | Verb::Status { .. } | Verb::Composition { .. }),
     );
     let verbose = cli.verbose > 0;
-    let mut out = io::stdout().lock();
+    let mut out = Stdout(io::stdout());
     let exit = match cli.verb {
         Verb::Hook => hook::run(&root, &mut out),
         Verb::Apply(options) => apply::run(&root, &options, verbose, &mut out),
@@ -83,9 +84,6 @@ pub fn run_cli() -> Exit {
 /// Prints the error, and returns the exit status.
 fn finish(exit: Result<Exit, Error>) -> Exit {
     exit.unwrap_or_else(|error| {
-        if error.is_reader_gone() {
-            return Exit::Fine;
-        }
         complain(format_args!("wwan-quirks: {}", error.chain()));
         error.exit()
     })

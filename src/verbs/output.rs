@@ -4,7 +4,7 @@
 //! the output of each verb, and `tests/schema.rs` validates real output against it.
 
 use std::borrow::Borrow;
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -20,6 +20,26 @@ struct Envelope<'a, T> {
     verb: &'a str,
     #[serde(flatten)]
     body: &'a T,
+}
+
+/// Standard output. If the reader closes the pipe, the rest is discarded, and the verb continues.
+pub(crate) struct Stdout(pub(crate) io::Stdout);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        unless_closed(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_closed(self.0.flush(), ())
+    }
+}
+
+fn unless_closed<T>(result: io::Result<T>, discarded: T) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(discarded),
+        result => result,
+    }
 }
 
 /// Prints the envelope of `verb` with the keys of `body`, which must be a struct or a JSON object.
