@@ -150,6 +150,14 @@ fn a_modem_is_found_among_more_devices_than_a_process_may_open() {
         let ended = root.run(arguments);
         assert!(ended.stdout.contains("9-1"), "{arguments:?}: {ended:?}");
     }
+    // All of them can also have the same ID.
+    for port in 1..=80 {
+        root.plug(&format!("2-{port}"), "1199:9071", &mc7710());
+    }
+    for verb in ["status", "explain"] {
+        let ended = root.run(&[verb, "1199:9071"]);
+        assert!((1..=80).all(|port| ended.stdout.contains(&format!("2-{port}"))), "{ended:?}");
+    }
 }
 
 #[test]

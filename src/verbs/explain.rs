@@ -10,16 +10,16 @@ use crate::bus::Port;
 use crate::database::policy::{Policy, Resolved, Setting};
 use crate::database::quirks::{self, Quirk};
 use crate::host::root::Root;
-use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::{NO_ACTION, preview};
 use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::select::devices;
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (explained, errors) = match (Device::named(root, name), name.parse::<DeviceId>()) {
+    let (explained, errors) = match (devices(root, &[name.to_owned()]), name.parse::<DeviceId>()) {
         (Ok(devices), _) => {
             let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
             for device in devices {
@@ -39,7 +39,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
             let (explained, errors) = explain_id(root, id);
             (vec![explained], errors)
         }
-        (Err(error), Err(_)) => return Err(error.into()),
+        (Err(error), Err(_)) => return Err(error),
     };
     let exit = report_errors(errors);
     if json {

@@ -49,9 +49,8 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
 fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
     let mut last = DeviceError::NotFound(String::new());
     for port in ports {
-        match Device::named(root, &format!("/dev/{port}")).map(|devices| devices.into_iter().next()) {
-            Ok(Some(device)) => return Ok(device),
-            Ok(None) => {}
+        match Device::one_named(root, &format!("/dev/{port}")) {
+            Ok(device) => return Ok(device),
             Err(error) => last = error,
         }
     }
@@ -99,7 +98,9 @@ mod tests {
         };
         let quirks = include_str!("../../config/quirks.d/pci-1eac-quectel.toml");
         write("/usr/share/wwan-quirks/quirks.d/pci-1eac-quectel.toml", quirks);
-        fs::create_dir_all(root.at("/sys/class/wwan")).unwrap();
+        for folder in ["/sys/class/wwan", "/sys/bus/pci/devices"] {
+            fs::create_dir_all(root.at(folder)).unwrap();
+        }
         // Two modems, each behind its root port. The second one has no lock.
         for (number, (address, device)) in [("0000:08:00.0", "1007"), ("0000:09:00.0", "ffff")].iter().enumerate() {
             let bridge = format!("/sys/devices/pci0000:00/0000:00:1c.{number}");
@@ -108,6 +109,8 @@ mod tests {
                 write(&format!("{path}/vendor"), &format!("0x{vendor}\n"));
                 write(&format!("{path}/device"), &format!("0x{device}\n"));
             }
+            let link = root.at("/sys/bus/pci/devices").join(address);
+            symlink(format!("../../..{}", function.trim_start_matches("/sys")), link).unwrap();
             for port in ["at0", "mbim0"] {
                 let port = format!("wwan{number}{port}");
                 write(&format!("{function}/mhi{number}/wwan/wwan{number}/{port}/dev"), "245:1\n");

@@ -199,24 +199,27 @@ impl Device {
         Ok(device)
     }
 
-    /// The devices that `text` names: a port, an ID, the node of a command port, or a usbfs node.
-    pub fn named(root: &Root, text: &str) -> Result<Vec<Device>, DeviceError> {
+    /// The ports of the devices that `text` names: a port, an ID, the node of a command port, or a usbfs node.
+    pub fn named(root: &Root, text: &str) -> Result<Vec<Port>, DeviceError> {
+        let ports_of = |is_meant: &dyn Fn(&Device) -> bool| -> Result<Vec<Port>, DeviceError> {
+            Ok(Device::all(root)?.filter(is_meant).map(|device| device.port).collect())
+        };
         let not_found = || DeviceError::NotFound(text.to_owned());
         let found = if let Some(port) = Port::new(text) {
-            vec![Device::at_port(root, port)?]
+            vec![Device::at_port(root, port)?.port]
         } else if let Ok(id) = text.parse::<DeviceId>() {
-            Device::all(root)?.filter(|device| device.id == id).collect()
+            ports_of(&|device| device.id == id)?
         } else if let Some((name, class)) = text.strip_prefix("/dev/").and_then(|name| Some((name, class_of(name)?))) {
             let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
             let relative = real.strip_prefix(&sys).map_err(|_| not_found())?;
-            vec![Device::at_devpath(root, &format!("/{}", relative.display()))?]
+            vec![Device::at_devpath(root, &format!("/{}", relative.display()))?.port]
         } else if let Some(numbers) = text.strip_prefix("/dev/bus/usb/") {
             let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
             let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
             let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
             let is_usb = |device: &Device| device.id.bus == Bus::Usb;
-            Device::all(root)?.filter(|device| is_usb(device) && here(device) == wanted).collect()
+            ports_of(&|device| is_usb(device) && here(device) == wanted)?
         } else {
             return Err(DeviceError::NoSuchForm(text.to_owned()));
         };
@@ -225,11 +228,10 @@ impl Device {
 
     /// The only device that `text` names.
     pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
-        let mut found = Device::named(root, text)?;
-        match (found.pop(), found.as_slice()) {
-            (Some(device), []) => Ok(device),
-            (last, _) => {
-                let ports = found.iter().chain(&last).map(|device| device.port.to_string()).collect();
+        match Device::named(root, text)?.as_slice() {
+            [port] => Device::at_port(root, port.clone()),
+            ports => {
+                let ports = ports.iter().map(Port::to_string).collect();
                 Err(DeviceError::Ambiguous { name: text.to_owned(), ports })
             }
         }
