@@ -242,6 +242,10 @@ fn a_number_applies_if_the_preferred_function_is_missing() {
     root.policy("prefer = \"qmi\"\n");
     assert!(plan().ends_with("write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
     root.policy("");
+    let quirk = "id = \"1c9e:3003\"\nname = \"Mine\"\nsteps = [{ configuration = 2 }]\n";
+    root.write(OWN, format!("schema = 1\n[[device]]\n{quirk}"));
+    assert!(plan().ends_with("write 2 to bConfigurationValue instead of 1\n"), "an own quirk is stronger: {}", plan());
+    root.write(OWN, "");
     root.write(&format!("{device}/descriptors"), fake::two_of_storage());
     assert!(plan().ends_with("write 2 to bConfigurationValue instead of 1\n"), "{}", plan());
 }

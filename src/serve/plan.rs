@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::database::layers::Layer;
 use crate::database::policy::Resolved;
 use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;
@@ -140,7 +141,7 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
             | (Step::FccAuth(_), Scope::Device) => {}
             (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
             (Step::Configuration { select, unconfigured }, _) => {
-                planned.push(plan_configuration(*select, *unconfigured, snapshot, policy));
+                planned.push(plan_configuration(&candidates(*select, quirk, policy), *unconfigured, snapshot));
             }
             // A new configuration creates new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) => {}
@@ -261,12 +262,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     PlanStep::Run(Action::Switch { switch: switch.clone(), target })
 }
 
-fn plan_configuration(
-    select: Select,
-    unconfigured: Option<Duration>,
-    snapshot: &Snapshot,
-    policy: &Resolved,
-) -> PlanStep {
+fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
     let step = StepKind::Configuration;
     let descriptors = match &snapshot.descriptors {
         Some(Ok(descriptors)) => descriptors,
@@ -283,7 +279,7 @@ fn plan_configuration(
     if configurations.len() < 2 {
         return satisfied(step, "the modem has only one configuration");
     }
-    let wanted = candidates(select, policy).into_iter().find_map(|select| match select {
+    let wanted = candidates.iter().find_map(|select| match *select {
         Select::Preferred | Select::Keep => None,
         Select::Value(value) => configurations.iter().find(|configuration| configuration.value == value),
         Select::Function(function) => {
@@ -318,13 +314,14 @@ fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> Pla
 }
 
 /// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
-/// the function that the administrator prefers, the quirk applies. A number does not state a function: it applies
-/// to a modem that does not offer the preferred one.
-fn candidates(select: Select, policy: &Resolved) -> Vec<Select> {
+/// the function that the administrator prefers, the quirk applies. The number of a shipped quirk does not state a
+/// function: it applies to a modem that does not offer the preferred one.
+fn candidates(select: Select, quirk: &Quirk, policy: &Resolved) -> Vec<Select> {
     let preferred = policy.prefer.value.function().map_or(Select::Keep, Select::Function);
     match (policy.prefer.origin.is_administrator(), preferred, select) {
         (true, Select::Keep, _) | (_, _, Select::Preferred) => vec![preferred],
-        (true, _, _) | (_, _, Select::Value(_)) => vec![preferred, select],
+        (true, _, _) => vec![preferred, select],
+        (false, _, Select::Value(_)) if quirk.location.layer == Layer::Shipped => vec![preferred, select],
         (false, _, _) => vec![select],
     }
 }
