@@ -48,6 +48,15 @@ fn check_reports_every_file_that_cannot_be_read() {
     let ended = root.run(&["check", "/nowhere/a.toml", "/nowhere/b.toml"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     assert!(ended.stderr.contains("/nowhere/a.toml") && ended.stderr.contains("/nowhere/b.toml"), "{}", ended.stderr);
+    assert_eq!(root.run(&["check", "/dev/null/x.toml"]).code, 2);
+    // A file that is not text has a diagnostic, whether it is named or installed.
+    let named = folder.join("bytes.toml");
+    std::fs::write(&named, [0xff]).unwrap();
+    let ended = root.run(&["check", "--json", named.to_str().unwrap()]);
+    assert!(ended.code == 3 && ended.stdout.contains("bytes.toml: not UTF-8\""), "{ended:?}");
+    std::fs::write(&named, "").unwrap();
+    let ended = root.run(&["check", named.to_str().unwrap()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "an empty file masks a name: {ended:?}");
 }
 
 #[test]

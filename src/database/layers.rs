@@ -76,6 +76,12 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Whether the file does not exist.
+    pub fn is_missing(&self) -> bool {
+        let FileError::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    }
+
     pub fn path(&self) -> &Path {
         match self {
             FileError::Io { path, .. }

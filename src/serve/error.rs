@@ -50,7 +50,7 @@ impl Error {
                 | DeviceError::NotFound(_)
                 | DeviceError::Ambiguous { .. },
             ) => Exit::Usage,
-            Error::NamedFile(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
+            Error::NamedFile(error) if error.is_missing() => Exit::Usage,
             Error::Database(_) => Exit::Invalid,
             Error::NamedFile(_) | Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,
         }

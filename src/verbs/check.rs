@@ -34,7 +34,8 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
                 errors.extend(wrong);
                 warned.extend(weak);
             }
-            Err(error) => exit = exit.max(report_errors([Error::from(error)])),
+            Err(error) if error.is_missing() => exit = exit.max(report_errors([Error::from(error)])),
+            Err(error) => errors.push(error.into()),
         }
     }
     if json {
@@ -116,6 +117,10 @@ const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
+    if text.is_empty() {
+        // An empty file masks the files of its name.
+        return (Vec::new(), Vec::new());
+    }
     let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if is_drop_in || path.ends_with("config.toml") {
         return (policy::check(path, text).into_iter().map(LoadError::from).collect(), Vec::new());
