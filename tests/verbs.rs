@@ -222,6 +222,20 @@ fn the_shipped_files_are_valid_and_match_the_rules() {
 }
 
 #[test]
+fn a_wrong_root_is_an_error() {
+    let root = Root::new();
+    for verb in ["check", "rules", "status"] {
+        let ended = fake::program().arg("--root").arg(root.0.join("nowhere")).arg(verb).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{verb}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("not a folder"), "{verb}: {ended:?}");
+    }
+    std::fs::remove_dir_all(root.0.join("usr/share/wwan-quirks")).unwrap();
+    let ended = root.run(&["rules"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
+    assert!(ended.stderr.contains("the database is empty"), "{ended:?}");
+}
+
+#[test]
 fn layers_override_and_mask() {
     let root = Root::new();
     root.write(

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValue, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::database::compositions::Wanted;
@@ -18,7 +18,7 @@ use crate::database::compositions::Wanted;
                         device or file does not exist; 3 database or policy invalid.")]
 pub struct Cli {
     /// Use DIR instead of `/`, for tests and images
-    #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true)]
+    #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true, value_parser = folder())]
     pub root: PathBuf,
     /// Print more messages to standard error; twice prints all
     #[arg(short, long, action = ArgAction::Count, global = true)]
@@ -160,6 +160,10 @@ pub struct Setting {
     /// Password for AT!ENTERCND; default: the well-known one
     #[arg(long, value_name = "PASSWORD", value_parser = password)]
     pub password: Option<String>,
+}
+
+fn folder() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| if path.is_dir() { Ok(path) } else { Err("not a folder") })
 }
 
 /// Accepts any value. Shells complete the functions.
