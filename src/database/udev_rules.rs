@@ -151,13 +151,14 @@ impl Event {
 pub(crate) struct RuledIds(BTreeSet<(Event, DeviceId, Option<Subsystem>)>);
 
 impl RuledIds {
-    /// Reads the rules that are installed below `root`. `None` if there are none.
+    /// Reads the rules that are installed below `root`. `None` if the package's rules are missing or masked: `doctor`
+    /// reports that.
     pub(crate) fn installed(root: &Root) -> Option<RuledIds> {
         let directories =
             ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
         let read = |name| directories.iter().find_map(|path| fs::read_to_string(root.at(path).join(name)).ok());
-        let rules: Vec<String> = FILES.into_iter().filter_map(read).collect();
-        (!rules.is_empty()).then(|| RuledIds::read(&rules.concat()))
+        let [package, own] = FILES.map(|name| read(name).unwrap_or_default());
+        (!package.is_empty()).then(|| RuledIds::read(&(package + &own)))
     }
 
     /// Reads rules in the form that [`text`] writes.

@@ -11,7 +11,7 @@ use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::audit::{Finding, audit};
+use crate::database::quirks::audit::{Finding, audit, without_rule};
 use crate::database::quirks::{self, Quirk, Select, Step, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
@@ -52,22 +52,21 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     Ok(if errors.is_empty() { exit } else { exit.max(Exit::Invalid) })
 }
 
-/// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks.
+/// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks and for IDs
+/// without a udev rule.
 fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let (quirks, mut errors) = quirks::all(root);
-    let mut warned = Vec::new();
-    for warning in warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped) {
-        let Location { layer, path, .. } = warning.location;
-        if let Ok(Some(text)) = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
-            warned.push(locate(&warning, path, &text));
-        }
-    }
-    for finding in audit(&quirks, RuledIds::installed(root).as_ref()) {
+    let read = |finding: Finding| {
         let Location { layer, path, .. } = finding.location;
-        match layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
-            Ok(text) => errors.push(locate(&finding, path, &text.unwrap_or_default()).into()),
-            Err(error) => errors.push(error.into()),
-        }
+        let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() });
+        text.map(|text| locate(&finding, path, &text.unwrap_or_default()))
+    };
+    let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
+    let ruled = RuledIds::installed(root);
+    let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
+    let warned = weak.chain(unruled).filter_map(|warning| read(warning).ok()).collect();
+    for finding in audit(&quirks) {
+        errors.push(read(finding).map_or_else(LoadError::from, LoadError::from));
     }
     errors.extend(Policy::load(root).1);
     errors.extend(Compositions::load(root).1);
@@ -130,7 +129,7 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let (quirks, mut errors) = fragment::parse(&file, text);
-    errors.extend(audit(&quirks, None).iter().map(|finding| locate(finding, path, text)));
+    errors.extend(audit(&quirks).iter().map(|finding| locate(finding, path, text)));
     let warned = warnings(&quirks).iter().map(|warning| locate(warning, path, text)).collect();
     (errors.into_iter().map(LoadError::from).collect(), warned)
 }

@@ -15,8 +15,8 @@ pub struct Finding<'a> {
     pub message: String,
 }
 
-/// The errors in `quirks`, which must be in the order of their files. An entry may override an entry of a lower layer.
-pub(crate) fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Finding<'a>> {
+/// The conflicts between `quirks`, which must be in the order of their files. An entry may override an entry of a lower layer.
+pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     let mut findings = Vec::new();
     let mut entries: BTreeMap<DeviceId, Vec<&Quirk>> = BTreeMap::new();
     for quirk in quirks {
@@ -28,14 +28,19 @@ pub(crate) fn audit<'a>(quirks: &'a [Quirk], ruled: Option<&RuledIds>) -> Vec<Fi
                 }
             }
             known.push(quirk);
-            let message = "the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
-                           `wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
-            if ruled.is_some_and(|ruled| !ruled.covers(quirk, id)) {
-                findings.push(Finding { location: &quirk.location, id, message: message.to_owned() });
-            }
         }
     }
     findings
+}
+
+/// The IDs that the rules lack.
+pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Finding<'a>> {
+    let message = "warning: the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
+                   `wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
+    let ids = quirks.iter().flat_map(|quirk| quirk.ids().map(move |id| (quirk, id)));
+    ids.filter(|(quirk, id)| !ruled.covers(quirk, *id))
+        .map(|(quirk, id)| Finding { location: &quirk.location, id, message: message.to_owned() })
+        .collect()
 }
 
 /// The error if every device that matches `earlier` also matches `later`, and the matches are equally narrow.
@@ -68,7 +73,7 @@ mod tests {
     }
 
     fn found(quirks: &[Quirk]) -> Vec<(usize, String)> {
-        audit(quirks, None).into_iter().map(|finding| (finding.location.line, finding.message)).collect()
+        audit(quirks).into_iter().map(|finding| (finding.location.line, finding.message)).collect()
     }
 
     const PLAIN: &str = "[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 1 }]\n";
@@ -105,8 +110,9 @@ mod tests {
     fn an_id_without_a_rule_is_found() {
         let quirks = quirks(Layer::Administrator, PLAIN);
         let rules = crate::database::udev_rules::text(&quirks, "/usr/sbin/wwan-quirks".as_ref());
-        assert_eq!(audit(&quirks, Some(&RuledIds::read(&rules))), []);
-        let findings = audit(&quirks, Some(&RuledIds::read(&rules.replace("9071", "9079"))));
-        assert!(findings[0].message.contains("rules lack this ID"), "{findings:?}");
+        assert_eq!(without_rule(&quirks, &RuledIds::read(&rules)), []);
+        let findings = without_rule(&quirks, &RuledIds::read(&rules.replace("9071", "9079")));
+        let findings: Vec<_> = findings.iter().map(|finding| &finding.message).collect();
+        assert!(findings[0].contains("rules lack this ID"), "{findings:?}");
     }
 }
