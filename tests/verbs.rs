@@ -207,6 +207,13 @@ fn a_broken_file_is_reported_with_its_location_and_its_devices_are_left_alone() 
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
     let ended = root.run(&["apply", "--dry-run", "1-1"]);
     assert!(ended.stdout.contains("no action: fix the database or policy first"), "{}", ended.stdout);
+    // Several modems have the error in common.
+    root.plug("1-2", "1199:68a2", &mc7710());
+    for arguments in [&["status"][..], &["explain", "1199:68a2"], &["apply", "--dry-run"], &["apply"]] {
+        let ended = root.run(arguments);
+        assert_eq!(ended.stderr.matches("own.toml:4:1").count(), 1, "{arguments:?}: {ended:?}");
+        assert_eq!(ended.code, 3, "{arguments:?}");
+    }
     // The file does not concern other devices.
     assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }

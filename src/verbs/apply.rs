@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     }
     let trigger = if options.unit { Trigger::Unit } else { Trigger::Command };
     let mut exit = Exit::Fine;
-    let mut reports = Vec::new();
+    let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
         let served = serve::serve(root, &journal, &device, &scope, trigger);
@@ -77,7 +77,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
             // A full disk must not keep the next modem from being served.
             printed = printed.and(print_lines(&device, &served, out));
         }
-        if report_errors(&served.errors) == Exit::Invalid {
+        if served.errors.iter().any(|error| error.exit() == Exit::Invalid) {
             complain(format_args!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id));
         }
         reports.push(DeviceReport {
@@ -91,7 +91,9 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
                 .map(|report| StepLine { step: report.step, outcome: report.result, text: report.text })
                 .collect(),
         });
+        errors.extend(served.errors);
     }
+    report_errors(errors);
     printed?;
     if options.output.json {
         print_json(out, "apply", &json!({ "devices": reports }))?;
@@ -134,12 +136,13 @@ fn print_plans(
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
-    let mut plans = Vec::new();
+    let (mut plans, mut all_errors) = (Vec::new(), Vec::new());
     for device in devices {
         let (matched, errors) = lookup(root, &device);
-        exit = exit.max(report_errors(&errors));
+        let complete = errors.is_empty();
+        all_errors.extend(errors);
         let Some(matched) = matched else {
-            if are_named && errors.is_empty() {
+            if are_named && complete {
                 exit = exit.max(Exit::Failed);
                 complain(no_quirk(&device));
             }
@@ -157,6 +160,7 @@ fn print_plans(
             }
         }
     }
+    exit = exit.max(report_errors(all_errors));
     if json {
         print_json(out, "apply", &json!({ "devices": plans }))?;
     }

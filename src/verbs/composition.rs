@@ -20,7 +20,7 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
     let Setting { value, no_at_port, reset, password } = setting;
     let request = Request { wanted: value, no_at_port, reset, password };
     let (all, errors) = serve_composition(root, Device::one_named(root, name)?, &request);
-    let exit = report_errors(&errors);
+    let exit = report_errors(errors);
     match all.last() {
         Some(last) if json => print_json(out, "composition", &to_json(last))?,
         _ => all.iter().try_for_each(|conversed| print(conversed, out))?,

@@ -3,7 +3,7 @@
 //! JSON keys are in kebab-case. A boolean or a number is never printed as a string. `docs/schema/VERB.schema.json` describes
 //! the output of each verb, and `tests/schema.rs` validates real output against it.
 
-use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -49,11 +49,15 @@ pub(crate) fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize
     Ok(())
 }
 
-/// Prints every error to standard error. Returns the highest exit status.
-pub(crate) fn report_errors<E: Borrow<Error>>(errors: impl IntoIterator<Item = E>) -> Exit {
+/// Prints every error to standard error, once. Returns the highest exit status.
+pub(crate) fn report_errors(errors: impl IntoIterator<Item = Error>) -> Exit {
+    let mut printed = BTreeSet::new();
     errors.into_iter().fold(Exit::Fine, |exit, error| {
-        let error = error.borrow();
-        complain(format_args!("wwan-quirks: {}", error.chain()));
+        let text = error.chain();
+        if !printed.contains(&text) {
+            complain(format_args!("wwan-quirks: {text}"));
+            printed.insert(text);
+        }
         exit.max(error.exit())
     })
 }

@@ -115,13 +115,14 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
         }
     }
     let mut exit = Exit::Fine;
-    let mut all = Vec::new();
+    let (mut all, mut all_errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
         let (matched, errors) = lookup(root, &device);
-        exit = exit.max(report_errors(&errors));
+        let complete = errors.is_empty();
+        all_errors.extend(errors);
         let came_from = came_from(&device, &state::peek(root, &device.port));
         if matched.is_none() && came_from.is_none() {
-            if !names.is_empty() && errors.is_empty() {
+            if !names.is_empty() && complete {
                 exit = exit.max(Exit::Failed);
                 complain(format_args!(
                     "wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)",
@@ -136,6 +137,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             Err(error) => return Err(error.into()),
         }
     }
+    exit = exit.max(report_errors(all_errors));
     if json {
         print_json(out, "status", &json!({ "devices": all }))?;
     } else {

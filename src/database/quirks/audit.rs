@@ -23,9 +23,10 @@ pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
         for id in quirk.ids() {
             let known = entries.entry(id).or_default();
             for earlier in known.iter().filter(|earlier| earlier.location.layer == quirk.location.layer) {
-                if let Some(message) = conflict(earlier, quirk) {
-                    findings.push(Finding { location: &earlier.location, id, message });
-                }
+                let conflict = conflict(earlier, quirk);
+                let finding = conflict.map(|message| Finding { location: &earlier.location, id, message });
+                // An entry can list an ID more than twice.
+                findings.extend(finding.filter(|finding| !findings.contains(finding)));
             }
             known.push(quirk);
         }
@@ -97,6 +98,8 @@ mod tests {
         assert_eq!(found(&quirks(Layer::Shipped, &format!("{wide}{narrow}"))), []);
         let twice = PLAIN.replace("\"1199:9071\"", "[\"1199:9071\", \"1199:9071\"]");
         assert!(found(&quirks(Layer::Shipped, &twice))[0].1.contains("twice"));
+        let thrice = twice.replace("id = [", "id = [\"1199:9071\", ");
+        assert_eq!(found(&quirks(Layer::Shipped, &thrice)), found(&quirks(Layer::Shipped, &twice)));
     }
 
     #[test]
