@@ -140,7 +140,14 @@ fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     let entry: usize = lines.map(str::len).sum();
     let id = finding.id.to_string();
     let rest = text.get(entry..).unwrap_or_default();
-    let at = entry + rest.to_ascii_lowercase().find(&id).unwrap_or_default();
+    let lower = rest.to_ascii_lowercase();
+    // The ID can also be a target of an earlier one.
+    let is_target = |at: usize| {
+        let before = lower.get(..at).unwrap_or_default().rsplit_once("becomes");
+        before.is_some_and(|(_, list)| list.trim_start().starts_with('=') && !list.contains(']'))
+    };
+    let mut hits = lower.match_indices(&id).map(|(at, _)| at).filter(|at| !is_target(*at));
+    let at = entry + hits.next().unwrap_or_default();
     Diagnostic::at(path, text, at..at + id.len(), finding.message.clone())
 }
 
