@@ -179,6 +179,30 @@ fn the_list_of_ids_has_each_id_and_its_name() {
 }
 
 #[test]
+fn an_entry_of_a_higher_layer_replaces_the_exported_one() {
+    let root = Root::new();
+    // This file is read before the shipped one.
+    let own = "schema = 1\n[[device]]\nid = \"12d1:1446\"\nname = \"Mine\"\nsteps = [{ switch = \"sierra\" }]\n";
+    root.write("/etc/wwan-quirks/quirks.d/00-site.toml", own);
+    let listed = root.run(&["export", "ids"]).stdout;
+    let lines: Vec<&str> = listed.lines().filter(|line| line.starts_with("12d1:1446")).collect();
+    assert_eq!(lines, ["12d1:1446\tMine"]);
+    let folder = root.0.join("exported");
+    assert_eq!(root.run(&["export", "usb-modeswitch", folder.to_str().unwrap()]).code, 0);
+    assert_eq!(fs::read_to_string(folder.join("12d1:1446")).unwrap(), "# Mine\nSierraMode=1\n");
+    let file: Value = serde_json::from_str(&root.run(&["export", "usb-mode.json"]).stdout).unwrap();
+    assert_eq!(file["devices"]["12d1:1446"]["*"]["mode"], "Sierra");
+    let file = root.0.join("all.json");
+    fs::write(&file, root.run(&["export", "json"]).stdout).unwrap();
+    let imported = root.run(&["import", file.to_str().unwrap()]).stdout;
+    let named: Vec<Quirk> =
+        parsed(&imported).into_iter().filter(|quirk| quirk.model("12d1:1446".parse().unwrap()).is_some()).collect();
+    assert_eq!(named.iter().map(|quirk| quirk.name.as_str()).collect::<Vec<_>>(), ["Mine"]);
+    fs::write(root.0.join("all.toml"), imported).unwrap();
+    assert_eq!(root.run(&["check", root.0.join("all.toml").to_str().unwrap()]).code, 0);
+}
+
+#[test]
 fn a_broken_database_is_not_exported() {
     let root = Root::new();
     root.write("/etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = 1\n");

@@ -12,6 +12,7 @@
 mod usb_mode;
 mod usb_modeswitch;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -28,10 +29,15 @@ use crate::verbs::output::report_errors;
 
 /// Prints the database in another format, or writes it to a folder. Prints nothing if a database file has an error.
 pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
-    let (quirks, errors) = quirks::all(root);
+    let (mut quirks, errors) = quirks::all(root);
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));
     }
+    let kept = applying(&quirks);
+    for (quirk, kept) in quirks.iter_mut().zip(&kept) {
+        retain(&mut quirk.models, kept);
+    }
+    quirks.retain(|quirk| !quirk.models.is_empty());
     match format {
         // The command line requires a folder for this format.
         Format::UsbModeswitch => write_files(&quirks, dir.unwrap_or(Path::new(".")))?,
@@ -42,7 +48,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
             report(&left_out);
         }
         Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &whole(root)?)?;
+            serde_json::to_writer_pretty(&mut *out, &whole(root, &kept)?)?;
             writeln!(out)?;
         }
         Format::Ids => {
@@ -54,6 +60,26 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
         }
     }
     Ok(Exit::Fine)
+}
+
+/// For each model of each quirk, whether the model applies. It does not if a quirk of a higher layer has the same ID and
+/// the same strings.
+fn applying(quirks: &[Quirk]) -> Vec<Vec<bool>> {
+    let mut last = BTreeMap::new();
+    let mut by_layer: Vec<(usize, &Quirk)> = quirks.iter().enumerate().collect();
+    by_layer.sort_by_key(|(_, quirk)| quirk.location.layer);
+    for (index, quirk) in by_layer {
+        last.extend(quirk.ids().map(|id| ((id, &quirk.matchers), index)));
+    }
+    let applies = |index, quirk: &Quirk, id| last.get(&(id, &quirk.matchers)) == Some(&index);
+    let kept = |(index, quirk): (usize, &Quirk)| quirk.ids().map(|id| applies(index, quirk, id)).collect();
+    quirks.iter().enumerate().map(kept).collect()
+}
+
+/// Removes each element whose `kept` is false.
+fn retain<T>(list: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    list.retain(|_| kept.next() == Some(&true));
 }
 
 fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
@@ -85,13 +111,22 @@ struct LeftOut<'a> {
 }
 
 /// All files in one, as JSON. The structure is that of the TOML files.
-fn whole(root: &Root) -> Result<Value, Error> {
-    let mut devices = Vec::new();
+fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Value, Error> {
+    let mut entries = Vec::new();
     for text in quirks::texts(root)? {
         // The database is valid here.
-        let file: toml::Table = toml::from_str(&text).unwrap_or_default();
-        if let Some(toml::Value::Array(entries)) = file.get("device") {
-            devices.extend(entries.iter().map(to_json));
+        let mut file: toml::Table = toml::from_str(&text).unwrap_or_default();
+        if let Some(toml::Value::Array(more)) = file.remove("device") {
+            entries.extend(more);
+        }
+    }
+    let mut devices = Vec::new();
+    for (mut entry, kept) in entries.into_iter().zip(kept) {
+        if let Some(toml::Value::Array(models)) = entry.get_mut("id") {
+            retain(models, kept);
+        }
+        if kept.contains(&true) {
+            devices.push(to_json(&entry));
         }
     }
     Ok(json!({ "schema": 1, "device": devices }))
