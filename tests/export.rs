@@ -46,9 +46,21 @@ fn importing_the_exported_json_gives_the_database() {
     let wanted: Vec<Quirk> = all(&root).into_iter().map(content).collect();
     assert!(wanted.len() > 250);
     assert_eq!(imported, wanted);
-    fs::write(&file, "{ \"device\": 1 }").unwrap();
-    let refused = root.run(&["import", file.to_str().unwrap()]);
-    assert!(refused.code == 1 && refused.stderr.contains("expected a list `device`"), "{refused:?}");
+    for (text, expected) in [
+        ("{ \"schema\": 1, \"device\": 1 }", "1:1: expected a list `device`"),
+        ("{ \"schema\": 99, \"device\": [] }", "1:1: expected \"schema\": 1"),
+        ("{ \"schema\": 1,\n\"device\": [{\n  \"id\": \"1234:5678\", 7: 1 }] }", "3:22: key must be a string\n"),
+        (
+            "{ \"schema\": 1, \"device\": [{ \"a b\": 1, \"id\": \"zz\" }] }",
+            "1:1: element 1 of `device`: unknown field `a b`",
+        ),
+        ("{ \"schema\": 1, \"device\": [{ \"id\": \"zz\" }] }", "1:1: element 1 of `device`: missing field `name`"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let refused = root.run(&["import", file.to_str().unwrap()]);
+        assert!(refused.code == 1 && refused.stderr.contains(&format!("all.json:{expected}")), "{refused:?}");
+        assert_eq!(refused.stdout, "schema = 1\n");
+    }
 }
 
 /// The steps that usb_modeswitch's files can express, as `import` reads them. Each difference has its reason.

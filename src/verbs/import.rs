@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Diagnostic;
-use crate::database::layers::FileError;
+use crate::database::layers::{ConfigFile, FileError, Layer};
+use crate::database::quirks::fragment;
 use crate::database::quirks::switch::Bytes;
 use crate::host::journal::complain;
 use crate::host::root::read_limited;
@@ -171,9 +172,9 @@ impl Import {
     /// Adds the text of a file.
     pub fn add(&mut self, path: &Path, text: &str) {
         if path.extension().is_some_and(|extension| extension == "json") {
-            match exported(text) {
+            match exported(path, text) {
                 Ok(text) => self.exported.push_str(&text),
-                Err(message) => self.errors.push(Diagnostic::at(path, text, 0..0, message)),
+                Err((at, message)) => self.errors.push(Diagnostic::at(path, text, at..at, message)),
             }
             return;
         }
@@ -216,17 +217,36 @@ impl Import {
     }
 }
 
-/// The entries that `export json` printed, in TOML.
-fn exported(text: &str) -> Result<String, String> {
-    let file: toml::Table = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let entries = file.get("device").and_then(toml::Value::as_array).ok_or("expected a list `device`")?;
+/// The entries that `export json` printed, in TOML, or the first error with its offset in `text`.
+fn exported(path: &Path, text: &str) -> Result<String, (usize, String)> {
+    let file: toml::Table = serde_json::from_str(text).map_err(|error| {
+        let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+        let at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
+        let message = error.to_string();
+        (at, message.split(" at line ").next().unwrap_or_default().to_owned())
+    })?;
+    if file.get("schema") != Some(&toml::Value::Integer(1)) {
+        return Err((0, "expected \"schema\": 1: a newer version of wwan-quirks may read this file".to_owned()));
+    }
+    let entries = file.get("device").and_then(toml::Value::as_array);
+    let entries = entries.ok_or((0, "expected a list `device`".to_owned()))?;
+    let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let mut toml = String::new();
-    for entry in entries {
-        toml.push_str("\n[[device]]\n");
-        for (key, value) in entry.as_table().ok_or("expected a table for each device")? {
-            // Writing to a String does not fail.
-            let _ = writeln!(toml, "{key} = {value}");
+    for (index, entry) in entries.iter().enumerate() {
+        let wrong = |message: &str| (0, format!("element {} of `device`: {message}", index + 1));
+        let mut text = "\n[[device]]\n".to_owned();
+        for (key, value) in entry.as_table().ok_or_else(|| wrong("expected an object"))? {
+            // All known keys are bare. Writing to a String does not fail.
+            let _ = match key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+                true => writeln!(text, "{key} = {value}"),
+                false => writeln!(text, "{} = {value}", quoted(key)),
+            };
         }
+        let (_, errors) = fragment::parse(&file, &format!("schema = 1\n{text}"));
+        if let Some(error) = errors.first() {
+            return Err(wrong(&error.message));
+        }
+        toml.push_str(&text);
     }
     Ok(toml)
 }
