@@ -157,6 +157,12 @@ fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     // The other files are imported.
     assert!(ended.stdout.contains("1234:5678"));
     assert_eq!(root.run(&["import"]).code, 2);
+    // Of two files for one device, the last one counts.
+    root.write("/other/1234:5679", "# Mine\nSierraMode=1\n");
+    let other = root.0.join("other/1234:5679").display().to_string();
+    let ended = root.run(&["import", &format!("{path}/1234:5679"), &other]);
+    assert_eq!(ended.stderr, format!("{path}/1234:5679: replaced by {other}\n"));
+    assert!(ended.stdout.contains("Mine") && !ended.stdout.contains("Another"), "{}", ended.stdout);
     // A missing file does not prevent the import of the others.
     let ended = root.run(&["import", "/nowhere/1234:5678", &format!("{path}/1234:5678")]);
     assert!(ended.code == 2 && ended.stdout.contains("1234:5678"), "{ended:?}");

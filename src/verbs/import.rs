@@ -89,6 +89,9 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
     for error in &import.errors {
         complain(error);
     }
+    for message in &import.replaced {
+        complain(message);
+    }
     for (key, uses) in &import.ignored_keys {
         complain(format_args!("{key}, {uses}"));
     }
@@ -121,6 +124,8 @@ pub struct Import {
     exported: String,
     /// Errors. A file with an error gives no entry.
     pub errors: Vec<Diagnostic>,
+    /// Messages about files that a later file with the same ID and the same strings replaces.
+    replaced: Vec<String>,
     /// Keys without an equivalent.
     pub ignored_keys: BTreeMap<String, Uses>,
 }
@@ -147,6 +152,7 @@ impl fmt::Display for Uses {
 
 #[derive(Debug)]
 struct Entry {
+    path: PathBuf,
     id: DeviceId,
     name: String,
     /// `TargetVendor` with `TargetProductList` or `TargetProduct`.
@@ -185,7 +191,14 @@ impl Import {
             let uses = Uses { reason, first: path.to_owned(), files: 0 };
             self.ignored_keys.entry(key.to_owned()).or_insert(uses).files += 1;
         }
-        self.entries.extend(entry);
+        if let Some(entry) = entry {
+            let same = |known: &Entry| (known.id, &known.suffix) == (entry.id, &entry.suffix);
+            if let Some(at) = self.entries.iter().position(same) {
+                let old = self.entries.remove(at);
+                self.replaced.push(format!("{}: replaced by {}", old.path.display(), path.display()));
+            }
+            self.entries.push(entry);
+        }
     }
 
     /// The entries in TOML. Entries of one vendor with the same steps become one.
@@ -370,7 +383,15 @@ impl<'a> Reader<'a> {
         }
         let name = first_comment(self.text).unwrap_or_else(|| id.to_string());
         let suffix = self.name().splitn(3, ':').nth(2).unwrap_or_default().to_owned();
-        self.errors.is_empty().then_some(Entry { id, name, becomes, suffix, matchers, steps })
+        self.errors.is_empty().then_some(Entry {
+            path: self.path.to_owned(),
+            id,
+            name,
+            becomes,
+            suffix,
+            matchers,
+            steps,
+        })
     }
 
     fn name(&self) -> &'a str {
