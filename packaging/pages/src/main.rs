@@ -219,7 +219,10 @@ fn families(roff: &mut Roff) -> Result<()> {
             let at_port = if composition.has_at_port() { "" } else { " without AT port" };
             format!("{value} {}{at_port}", compositions::names(&composition.functions()))
         });
-        let values: Vec<String> = values.collect();
+        let mut values: Vec<String> = values.collect();
+        if values.is_empty() {
+            values.push("only read".to_owned());
+        }
         let text = format!("{}: {}", family.read.command, values.join(", "));
         entry(&family.name, family.provenance().confidence.to_string(), text);
     }
