@@ -223,6 +223,8 @@ fn a_broken_database_is_not_exported() {
         assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{format:?}");
     }
     assert!(!Path::new("/nowhere").exists());
+    let ended = root.run(&["export", "json", "/nowhere"]);
+    assert!(ended.code == 2 && ended.stderr.contains("only `export usb-modeswitch` writes to a folder"), "{ended:?}");
 }
 
 /// Verbs that print the database can write long files.

@@ -29,6 +29,12 @@ use crate::verbs::output::report_errors;
 
 /// Prints the database in another format, or writes it to a folder. Prints nothing if a database file has an error.
 pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
+    if dir.is_some() && !matches!(format, Format::UsbModeswitch) {
+        complain(
+            "wwan-quirks: only `export usb-modeswitch` writes to a folder: redirect the output of the other formats",
+        );
+        return Ok(Exit::Usage);
+    }
     let (mut quirks, errors) = quirks::all(root);
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));
