@@ -174,7 +174,7 @@ struct Fragment {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table [[device]]")]
 struct DeviceFragment {
     r#match: Spanned<Match>,
     prefer: Option<Spanned<Prefer>>,
@@ -185,7 +185,7 @@ struct DeviceFragment {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table like { hook = 1.5, modem-ready = 60 }")]
 struct Timeouts {
     hook: Option<Spanned<Seconds>>,
     modem_ready: Option<Spanned<Seconds>>,
@@ -193,7 +193,7 @@ struct Timeouts {
 
 /// A number of seconds, as an integer or a float.
 #[derive(Deserialize, Clone, Copy)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of seconds")]
 enum Seconds {
     Whole(i64),
     Fraction(f64),
@@ -209,7 +209,7 @@ impl Seconds {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table like { id = \"1199:9071\" }")]
 struct Match {
     id: Option<Spanned<String>>,
     serial: Option<String>,
