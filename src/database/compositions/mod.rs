@@ -38,7 +38,7 @@ pub struct Compositions {
 #[serde(deny_unknown_fields)]
 struct Fragment {
     schema: Spanned<u32>,
-    sierra: Option<Sierra>,
+    sierra: Option<Spanned<Sierra>>,
     #[serde(default)]
     family: Vec<Spanned<Family>>,
 }
@@ -84,11 +84,17 @@ fn parse(path: &Path, text: &str) -> Result<Compositions, Vec<LoadError>> {
     if *schema.get_ref() != SCHEMA {
         report(schema.span(), format!("expected schema = {SCHEMA}: a newer version of wwan-quirks may read this file"));
     }
+    if let Some(sierra) = &sierra {
+        for message in sierra.get_ref().errors() {
+            report(sierra.span(), message);
+        }
+    }
     for family in &family {
         for (span, message) in family.get_ref().errors(family.span()) {
             report(span, message);
         }
     }
+    let sierra = sierra.map(Spanned::into_inner);
     let families = family.into_iter().map(Spanned::into_inner).collect();
     if errors.is_empty() { Ok(Compositions { sierra, families }) } else { Err(errors) }
 }
@@ -312,6 +318,17 @@ mod tests {
             let text = whole.replace(from, to);
             assert_ne!(text, whole, "{from}");
             let errors: Vec<String> = check(Path::new("f"), &text).iter().map(ToString::to_string).collect();
+            if !errors.first().is_some_and(|error| error.starts_with(expected)) {
+                wrong.push(format!("{from} -> {to}: {errors:?}"));
+            }
+        }
+        for (from, to, expected) in [
+            ("\n9 = ", "\nx9 = ", "f:80:1: "),
+            ("\n9 = ", "\n900 = ", "f:80:1: "),
+            ("\n9 = [\"mbim\"]", "\n9 = [\"mbimm\"]", "f:29:1: composition 9 has the unknown interface \"mbimm\""),
+        ] {
+            let errors: Vec<String> =
+                check(Path::new("f"), &SHIPPED.replace(from, to)).iter().map(ToString::to_string).collect();
             if !errors.first().is_some_and(|error| error.starts_with(expected)) {
                 wrong.push(format!("{from} -> {to}: {errors:?}"));
             }

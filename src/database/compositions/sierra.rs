@@ -28,7 +28,7 @@ pub struct Sierra {
     pub qmi_interfaces: Vec<u8>,
     config_types: Vec<String>,
     functions: BTreeMap<Function, Vec<String>>,
-    numbers: BTreeMap<String, Vec<String>>,
+    numbers: BTreeMap<u8, Vec<String>>,
     bits: BTreeMap<String, String>,
     products: BTreeMap<String, Vec<String>>,
 }
@@ -38,10 +38,26 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::E
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
 
+/// Sierra's names of interfaces that provide no function.
+const OTHERS: [&str; 10] = ["dm", "hip", "mdm1", "mdm2", "mdm3", "ms", "nic1", "nic2", "nic3", "nmea"];
+
 /// The bits that a modem's AT!USBCOMP=? lists, by their names in lower case.
 pub(crate) type Bits = BTreeMap<String, u32>;
 
 impl Sierra {
+    /// The errors in the numbered compositions.
+    pub(super) fn errors(&self) -> Vec<String> {
+        let is_known = |name: &str| {
+            let functions = self.functions.values().flatten().any(|known| known == name);
+            functions || OTHERS.contains(&name)
+        };
+        let interfaces = self.numbers.iter().flat_map(|(number, layout)| {
+            layout.iter().flat_map(|interfaces| interfaces.split(' ')).map(move |name| (number, name))
+        });
+        let unknown = interfaces.filter(|(_, name)| !is_known(name));
+        unknown.map(|(number, name)| format!("composition {number} has the unknown interface {name:?}")).collect()
+    }
+
     /// Whether modems with this ID have these compositions.
     pub fn knows(&self, id: DeviceId) -> bool {
         self.ids.contains(&id) || self.has_only_masks(id)
@@ -69,7 +85,7 @@ impl Sierra {
     }
 
     pub fn of_number(&self, number: u8) -> Composition {
-        self.composition(Value::Number(number), self.numbers.get(&number.to_string()))
+        self.composition(Value::Number(number), self.numbers.get(&number))
     }
 
     pub fn of_product(&self, product: u16) -> Composition {
@@ -126,7 +142,7 @@ impl Sierra {
     /// The mask of the composition with this number. `None` unless it has one configuration and the modem lists all its
     /// bits.
     fn mask_of(&self, number: u8, listed: &Bits) -> Option<u32> {
-        let layout = self.numbers.get(&number.to_string())?;
+        let layout = self.numbers.get(&number)?;
         let [interfaces] = layout.as_slice() else { return None };
         let bit = |interface: &str| {
             let mut names = self.bits.iter().filter(|(_, means)| *means == interface).map(|(name, _)| name);
@@ -171,7 +187,7 @@ mod tests {
             assert_eq!(has(Function::Mbim), number > 7, "{number}");
             assert_eq!(composition.has_at_port(), !matches!(number, 9..=12), "{number}");
         }
-        assert!(table.numbers.keys().all(|number| number.parse::<u8>().is_ok_and(|number| number <= 22)));
+        assert!(table.numbers.keys().all(|number| *number <= 22));
         let id = |text: &str| text.parse().unwrap();
         assert!(table.is_direct_ip(id("1199:68a3")) && !table.is_direct_ip(id("1199:68a2")));
         assert!(table.knows(id("1199:9071")) && !table.knows(id("1199:0fff")) && !table.knows(id("12d1:15c1")));
