@@ -42,7 +42,10 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let troubles: [Failure; 12] = [
+    let troubles: [Failure; 13] = [
+        ("compositions.toml:1:10: expected schema = 1", |root| {
+            root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
+        }),
         ("usb_modeswitch switches 2 of the same IDs", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",

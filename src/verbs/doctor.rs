@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
+use crate::database::compositions::Compositions;
 use crate::database::layers::Layer;
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
@@ -22,8 +23,8 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
 use crate::verbs::output::print_json;
 
-/// Bytes. Rules files and audit logs are shorter.
-const LIMIT: usize = 4 << 20;
+/// Bytes. Rules files are shorter, and auditd rotates its log at 8 MB.
+const LIMIT: usize = 16 << 20;
 const RELOAD: &str = "udevadm control --reload";
 const NEW_RULES: &str =
     "wwan-quirks rules >/etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload && udevadm trigger";
@@ -97,12 +98,13 @@ impl Diagnosis {
 /// Prints all problems. The exit status is [`Exit::Failed`] if there is one.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
-    let (quirks, errors) = quirks::all(root);
-    let (_, policy_errors) = Policy::load(root);
+    let (quirks, mut errors) = quirks::all(root);
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
-    for error in errors.into_iter().map(Error::from).chain(policy_errors.into_iter().map(Error::from)) {
+    errors.extend(Policy::load(root).1);
+    errors.extend(Compositions::load(root).1);
+    for error in errors.into_iter().map(Error::from) {
         diagnosis.add(error.chain().lines().next().unwrap_or_default(), "`wwan-quirks check` shows the location");
     }
     own_rules(root, &quirks, &mut diagnosis);
