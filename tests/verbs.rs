@@ -229,6 +229,17 @@ fn the_shipped_files_are_valid_and_match_the_rules() {
 }
 
 #[test]
+fn status_shows_the_other_modems_if_one_cannot_be_read() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.plug("1-2", "1199:68a2", &mc7710());
+    fs::remove_file(root.0.join(format!("{}/bConfigurationValue", &device[1..]))).unwrap();
+    let ended = root.run(&["status"]);
+    assert!(ended.code == 1 && ended.stderr.contains("1-1/bConfigurationValue"), "{ended:?}");
+    assert!(ended.stdout.contains("1-2"), "{ended:?}");
+}
+
+#[test]
 fn a_wrong_root_is_an_error() {
     let root = Root::new();
     for verb in ["check", "rules", "status"] {

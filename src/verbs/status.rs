@@ -133,8 +133,8 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
         }
         match status(root, &device, matched.as_ref(), came_from, ask) {
             Ok(status) => all.push(status),
-            Err(DeviceError::Gone { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(DeviceError::Gone { .. }) if names.is_empty() => {}
+            Err(error) => all_errors.push(error.into()),
         }
     }
     exit = exit.max(report_errors(all_errors));
