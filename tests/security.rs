@@ -108,6 +108,8 @@ fn no_other_variable_is_read() {
     ];
     let ended = |more: &[(&str, &str)]| {
         let root = Root::new();
+        // A busy machine needs longer than an event has by default.
+        root.policy("[timeouts]\nhook = 10\n");
         let device = root.plug("1-1", "1199:68a2", &mc7710());
         let ended = root.hook(&[&event[..], more].concat());
         (ended.code, ended.stdout, ended.stderr, root.read(&format!("{device}/bConfigurationValue")))
