@@ -51,6 +51,16 @@ const BLANK: Family = Family {
     forms: &[],
 };
 
+const TELIT: Family = Family {
+    manufacturer: "Telit Wireless Solutions",
+    read: "#USBCFG?",
+    answer: "#USBCFG: {}",
+    test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
+    set: "#USBCFG={}",
+    set_restarts: true,
+    ..BLANK
+};
+
 /// Qualcomm's order: diagnostics, NMEA, AT, modem, then the network function.
 fn quectel(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
     move |one| network(one.diag(0).serial(1, Role::Silent).serial(2, Role::At).serial(3, Role::Silent), 4)
@@ -188,65 +198,43 @@ pub(crate) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "fn990",
-        manufacturer: "Telit Wireless Solutions",
         product: "FN990A28",
-        read: "#USBCFG?",
-        answer: "#USBCFG: {}",
-        test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
-        set: "#USBCFG={}",
-        set_restarts: true,
         forms: &[
             form("1", 0x1bc7, 0x1070, |one| telit(Configuration::qmi)(one)),
             form("2", 0x1bc7, 0x1071, |one| telit(Configuration::mbim)(one)),
             form("3", 0x1bc7, 0x1073, |one| telit(Configuration::ecm)(one)),
         ],
-        ..BLANK
+        ..TELIT
     },
     Family {
         name: "fn980",
-        manufacturer: "Telit Wireless Solutions",
         product: "FN980m",
-        read: "#USBCFG?",
-        answer: "#USBCFG: {}",
-        test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
-        set: "#USBCFG={}",
-        set_restarts: true,
         forms: &[
             form("1", 0x1bc7, 0x1050, |one| older_telit(Configuration::qmi, 4)(one)),
             form("2", 0x1bc7, 0x1051, |one| older_telit(Configuration::mbim, 5)(one)),
         ],
-        ..BLANK
+        ..TELIT
     },
     Family {
         name: "le910c4",
         manufacturer: "Telit",
         product: "LE910C4-EU",
-        read: "#USBCFG?",
-        answer: "#USBCFG: {}",
         test: Some(("#USBCFG=?", &["#USBCFG: (0-14)"])),
-        set: "#USBCFG={}",
-        set_restarts: true,
         forms: &[
             form("0", 0x1bc7, 0x1201, |one| older_telit(Configuration::qmi, 4)(one)),
             form("4", 0x1bc7, 0x1206, |one| older_telit(Configuration::ecm, 5)(one)),
         ],
-        ..BLANK
+        ..TELIT
     },
     // Whether its values are those of FN990A is not known: this is one possibility.
     Family {
         name: "ln920",
-        manufacturer: "Telit Wireless Solutions",
         product: "LN920A6-WW",
-        read: "#USBCFG?",
-        answer: "#USBCFG: {}",
-        test: Some(("#USBCFG=?", &["#USBCFG: (0-3)"])),
-        set: "#USBCFG={}",
-        set_restarts: true,
         forms: &[
             form("1", 0x1bc7, 0x1060, |one| older_telit(Configuration::qmi, 4)(one)),
             form("2", 0x1bc7, 0x1061, |one| older_telit(Configuration::mbim, 5)(one)),
         ],
-        ..BLANK
+        ..TELIT
     },
     Family {
         name: "toby-l2",
