@@ -323,8 +323,8 @@ mod tests {
             }
         }
         for (from, to, expected) in [
-            ("\n9 = ", "\nx9 = ", "f:80:1: "),
-            ("\n9 = ", "\n900 = ", "f:80:1: "),
+            ("\n9 = ", "\nx9 = ", "f:82:1: "),
+            ("\n9 = ", "\n900 = ", "f:82:1: "),
             ("\n9 = [\"mbim\"]", "\n9 = [\"mbimm\"]", "f:29:1: composition 9 has the unknown interface \"mbimm\""),
         ] {
             let errors: Vec<String> =

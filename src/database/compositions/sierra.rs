@@ -27,6 +27,8 @@ pub struct Sierra {
     #[doc(alias = "bInterfaceNumber")]
     pub qmi_interfaces: Vec<u8>,
     config_types: Vec<String>,
+    /// The interfaces that provide no function.
+    other_interfaces: Vec<String>,
     functions: BTreeMap<Function, Vec<String>>,
     numbers: BTreeMap<u8, Vec<String>>,
     bits: BTreeMap<String, String>,
@@ -38,19 +40,14 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::E
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
 
-/// Sierra's names of interfaces that provide no function.
-const OTHERS: [&str; 10] = ["dm", "hip", "mdm1", "mdm2", "mdm3", "ms", "nic1", "nic2", "nic3", "nmea"];
-
 /// The bits that a modem's AT!USBCOMP=? lists, by their names in lower case.
 pub(crate) type Bits = BTreeMap<String, u32>;
 
 impl Sierra {
     /// The errors in the numbered compositions.
     pub(super) fn errors(&self) -> Vec<String> {
-        let is_known = |name: &str| {
-            let functions = self.functions.values().flatten().any(|known| known == name);
-            functions || OTHERS.contains(&name)
-        };
+        let is_known =
+            |name: &str| self.functions.values().flatten().chain(&self.other_interfaces).any(|known| known == name);
         let interfaces = self.numbers.iter().flat_map(|(number, layout)| {
             layout.iter().flat_map(|interfaces| interfaces.split(' ')).map(move |name| (number, name))
         });
