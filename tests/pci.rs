@@ -3,6 +3,7 @@
 mod fake;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use fake::{Root, mc7710};
 
@@ -295,6 +296,31 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     // The command of the unit after sleep.
     let planned = root.run(&["apply", "--unit", "--unlock", "--dry-run"]).stdout;
     assert!(planned.contains("fcc-auth: quectel over MBIM on /dev/wwan0mbim0"), "{planned}");
+}
+
+/// `apply` was asked for this modem, and fails. A trigger and the unit after sleep were not.
+#[test]
+fn a_port_that_another_program_holds_suppresses_the_unlock() {
+    let root = Root::new();
+    let function = rm520n(&root);
+    let devpath = format!("{}/mhi0/wwan/wwan0/wwan0mbim0", function.trim_start_matches("/sys"));
+    // Only the number and the name of the node count.
+    root.write(&format!("/sys{devpath}/dev"), "1:3\n");
+    symlink("/dev/null", root.0.join("wwan0mbim0")).unwrap();
+    root.write("/proc/812/comm", "quectel-CM\n");
+    fs::create_dir(root.0.join("proc/812/fd")).unwrap();
+    symlink(root.0.join("wwan0mbim0"), root.0.join("proc/812/fd/3")).unwrap();
+
+    let coldplug = [&port_event(&devpath)[..], &[("SYNTH_UUID", "0")]].concat();
+    for (ended, code, result) in [
+        (root.hook(&coldplug), 0, "suppressed"),
+        (root.run(&["apply", "--unit", "--unlock"]), 0, "suppressed"),
+        (root.run(&["apply", ADDRESS]), 1, "failed"),
+    ] {
+        let node = root.0.join("dev/wwan0mbim0");
+        let text = format!("fcc-auth: {result}: {} is held by quectel-CM (812)", node.display());
+        assert!(ended.code == code && (ended.stdout.clone() + &ended.stderr).contains(&text), "{ended:?}");
+    }
 }
 
 #[test]

@@ -443,7 +443,7 @@ mod tests {
         let mut modem = locked();
         unlock(&mut modem);
         for at in 0..modem.port.transfers {
-            assert_contains(unlock(&mut locked_behind(Port::gone_at(at))), "Left");
+            assert_eq!(unlock(&mut locked_behind(Port::gone_at(at))), Outcome::Left);
             assert_contains(unlock(&mut locked_behind(Port::interrupted_at(at))), "stopped by a signal");
         }
     }

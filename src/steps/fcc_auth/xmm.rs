@@ -236,7 +236,7 @@ mod tests {
         unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new());
         for at in 0..modem.port.transfers {
             let mut modem = locked_behind(Port::gone_at(at));
-            assert_contains(unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new()), "Left");
+            assert_eq!(unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new()), Outcome::Left);
         }
     }
 
