@@ -83,7 +83,8 @@ impl Diagnostic {
 
 /// The number of the line that contains the byte `at`. The first line is 1.
 pub fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+    memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 fn floor(text: &str, at: usize) -> usize {
