@@ -118,7 +118,10 @@ const HARMLESS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_lseek,
+    // The libc crate lacks them for 32-bit MIPS with musl.
+    #[cfg(not(all(target_arch = "mips", target_env = "musl")))]
     libc::SYS_pread64,
+    #[cfg(not(all(target_arch = "mips", target_env = "musl")))]
     libc::SYS_pwrite64,
     libc::SYS_ftruncate,
     libc::SYS_flock,
