@@ -61,17 +61,21 @@ PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/w
 # Links for ModemManager's own mechanism. An administrator who chooses it links to them.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
+BUILT = $(or $(CARGO_TARGET_DIR),target)
 # CARGO_BUILD_TARGET names Cargo's folder for another processor.
-BIN = $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
-MODEM = $(or $(CARGO_TARGET_DIR),target)/release/modem
+BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
+MODEM = $(BUILT)/release/modem
 STAGE = target/stage
 # Static programs, for the busybox machines: with musl, or with glibc if this Rust has no musl.
 STATIC_TARGET = x86_64-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl),musl,gnu)
-STATIC = target/$(STATIC_TARGET)/release
+STATIC = $(BUILT)/$(STATIC_TARGET)/release
 
-# The program contains no path of the machine that built it.
+# The program contains no path of the machine that built it. RUSTFLAGS separates flags by spaces, so a path that contains a
+# space stays.
 CARGO_HOME ?= $(HOME)/.cargo
-REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo
+REMAP = $(if $(word 3,$(CURDIR) $(CARGO_HOME)),,--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo)
+# Cargo reads only one of the two variables.
+RUSTFLAGS ?= $(CARGO_BUILD_RUSTFLAGS)
 # Distributions pass their linker flags in LDFLAGS. FEATURES=vendored links in the libusb that its crate contains.
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
@@ -103,6 +107,8 @@ testbed: deps build
 static: export RUSTFLAGS += $(REMAP) $(LINK) -Ctarget-feature=+crt-static
 # Only for the kernel's headers: musl's own headers come first.
 static: export CFLAGS_x86_64_unknown_linux_musl ?= -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
+# The libusb of a static program needs no libudev, and must not use the one of this machine.
+static: export LIBUDEV_NO_PKG_CONFIG = 1
 static: deps
 	$(CARGO) build --release --locked --features vendored --target $(STATIC_TARGET)
 	$(CARGO) build --release --locked -p modem --target $(STATIC_TARGET)
@@ -144,7 +150,7 @@ vm-arm64: export ARCH = arm64
 vm-arm64: deps
 	packaging/deb target/debian-arm64
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc $(CARGO) build --release --locked -p modem --target aarch64-unknown-linux-gnu
-	DEB=$$(echo target/debian-arm64/wwan-quirks_*.deb) MODEM=$(or $(CARGO_TARGET_DIR),target)/aarch64-unknown-linux-gnu/release/modem \
+	DEB=$$(echo target/debian-arm64/wwan-quirks_*.deb) MODEM=$(BUILT)/aarch64-unknown-linux-gnu/release/modem \
 		tests/vm/run --suite $(SUITE) --arch arm64 02-whole-trip 08-other-makers 24-other-switches 35-quectel
 
 vm-mdev: static
@@ -172,7 +178,7 @@ fuzz:
 
 bench: testbed static
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
-	$(CARGO) build --release --locked --features vendored --target-dir target/vendored
+	LIBUDEV_NO_PKG_CONFIG=1 $(CARGO) build --release --locked --features vendored --target-dir target/vendored
 	PROGRAM=$(BIN) STATIC=$(STATIC)/wwan-quirks tests/bench
 
 peers: build
