@@ -190,7 +190,9 @@ fn status_names_what_a_stick_has_become() {
     // The network card itself has no entry.
     let device = root.plug("1-1", "12d1:14dc", &mc7710());
     root.write(&format!("{device}/power/connected_duration"), "600000\n");
-    assert_eq!(root.run(&["status"]).stdout, "no known modem is plugged in\n");
+    for verb in [&["status"][..], &["apply"], &["apply", "--dry-run"]] {
+        assert_eq!(root.run(verb).stdout, "no known modem is plugged in\n", "{verb:?}");
+    }
     root.write("run/wwan-quirks/state/1-1", switched("12d1:1f01", 605));
     let said = root.run(&["status"]).stdout;
     assert!(said.starts_with("1-1 12d1:14dc HiLink network card\n"), "{said}");

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::database::compositions::{Composition, Compositions, Provenance, Value, Wanted, names};
 use crate::host::root::Root;
+use crate::host::state::StateError;
 use crate::host::sys;
 use crate::modem::access::PortUnavailable;
 use crate::modem::device::Device;
@@ -86,6 +87,9 @@ pub(crate) enum Fault {
     NoPort,
     #[error("{0}")]
     NotOpened(String),
+    /// The lock of the port was not taken.
+    #[error(transparent)]
+    Busy(StateError),
     #[error(transparent)]
     Unavailable(#[from] PortUnavailable),
     #[error("refused: {}", .0.reason)]
@@ -120,7 +124,7 @@ impl Fault {
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
             Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
-            Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
+            Fault::Busy(_) | Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }

@@ -136,7 +136,7 @@ fn print_plans(
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
-    let (mut plans, mut all_errors) = (Vec::new(), Vec::new());
+    let (mut plans, mut all_errors, mut is_any) = (Vec::new(), Vec::new(), false);
     for device in devices {
         let (matched, errors) = lookup(root, &device);
         let complete = errors.is_empty();
@@ -148,7 +148,15 @@ fn print_plans(
             }
             continue;
         };
-        let steps = preview(root, &device, scope, &matched, verbose)?;
+        let steps = match preview(root, &device, scope, &matched, verbose) {
+            Ok(steps) => steps,
+            Err(DeviceError::Gone { .. }) if !are_named => continue,
+            Err(error) => {
+                all_errors.push(error.into());
+                continue;
+            }
+        };
+        is_any = true;
         let name = matched.quirk.name_of(device.id);
         if json {
             let (port, id) = (device.port.as_str(), device.id.to_string());
@@ -163,6 +171,8 @@ fn print_plans(
     exit = exit.max(report_errors(all_errors));
     if json {
         print_json(out, "apply", &json!({ "devices": plans }))?;
+    } else if !is_any && !are_named {
+        writeln!(out, "no known modem is plugged in")?;
     }
     Ok(exit)
 }

@@ -27,9 +27,13 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let complete = errors.is_empty();
                 all_errors.extend(errors);
                 let plan = match &matched {
-                    Some(matched) => preview(root, &device, &Scope::All, matched, verbose)?,
-                    None => Vec::new(),
+                    Some(matched) => preview(root, &device, &Scope::All, matched, verbose),
+                    None => Ok(Vec::new()),
                 };
+                let plan = plan.unwrap_or_else(|error| {
+                    all_errors.push(error.into());
+                    Vec::new()
+                });
                 let port = Some(device.port.clone());
                 explained.push(Explained { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
