@@ -1,0 +1,32 @@
+# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`.
+{ lib, rustPlatform, pkg-config, libusb1 }:
+
+rustPlatform.buildRustPackage {
+  pname = "wwan-quirks";
+  version = "0.1.0";
+
+  src = lib.cleanSource ../..;
+  cargoLock.lockFile = ../../Cargo.lock;
+
+  nativeBuildInputs = [ pkg-config ];
+  buildInputs = [ libusb1 ];
+
+  # The Makefile builds, and installs udev rules and units with the paths of the store.
+  dontCargoBuild = true;
+  dontCargoInstall = true;
+  buildFlags = [ "build" ];
+  installFlags = [
+    "PREFIX=${placeholder "out"}"
+    "SBINDIR=${placeholder "out"}/bin"
+  ];
+  # The tests need root and a virtual machine.
+  doCheck = false;
+
+  meta = {
+    description = "Makes WWAN modems on USB and PCI work when they are plugged in";
+    homepage = "@HOMEPAGE@";
+    license = lib.licenses.mit;
+    mainProgram = "wwan-quirks";
+    platforms = lib.platforms.linux;
+  };
+}
