@@ -70,14 +70,10 @@ fn each_problem_is_found_with_its_remedy() {
             fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
             symlink("/dev/null", root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         }),
-        (
-            "runs wwan-quirks for 1199:aaaa from the administrator's quirk in /etc/wwan-quirks/quirks.d/1199-own.toml:2",
-            |root| {
-                let quirk =
-                    "schema = 1\n[[device]]\nid = \"1199:aaaa\"\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
-                root.write("etc/wwan-quirks/quirks.d/1199-own.toml", quirk);
-            },
-        ),
+        ("runs wwan-quirks for these IDs in /etc/wwan-quirks/quirks.d/1199-own.toml: 1199:aaaa, 1199:aaab\n", |root| {
+            let quirk = "schema = 1\n[[device]]\nid = [\"1199:aaaa\", \"1199:aaab\"]\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
+            root.write("etc/wwan-quirks/quirks.d/1199-own.toml", quirk);
+        }),
         ("runs /usr/sbin/wwan-quirks, which does not exist", |root| {
             fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
         }),

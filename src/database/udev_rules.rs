@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::File;
 use std::path::Path;
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::quirks::{DeviceString, Quirk, Step};
-use crate::host::root::Root;
+use crate::host::root::{Root, read_limited};
 use crate::modem::transport::Protocol;
 use crate::pci::Subsystem;
 
@@ -57,6 +57,17 @@ LABEL="wwan_quirks_end"
 /// The package's rules, and the administrator's rules for other IDs. The administrator's file has a name of its own,
 /// because a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
 pub(crate) const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
+
+/// Where udev looks for rules.
+pub(crate) const DIRECTORIES: [&str; 5] = [
+    "/etc/udev/rules.d",
+    "/run/udev/rules.d",
+    "/usr/local/lib/udev/rules.d",
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+];
+/// Bytes. Rules files are shorter.
+const LIMIT: usize = 16 << 20;
 
 /// Products per line. udev accepts lines of up to 16 KiB, but shorter lines are easier to read.
 const PRODUCTS: usize = 16;
@@ -154,9 +165,10 @@ impl RuledIds {
     /// Reads the rules that are installed below `root`. `None` if the package's rules are missing or masked: `doctor`
     /// reports that.
     pub(crate) fn installed(root: &Root) -> Option<RuledIds> {
-        let directories =
-            ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d"];
-        let read = |name| directories.iter().find_map(|path| fs::read_to_string(root.at(path).join(name)).ok());
+        let read = |name: &str| {
+            let file = File::open(root.at(root.layered(&DIRECTORIES, name)?)).ok()?;
+            String::from_utf8(read_limited(file, LIMIT).ok()?).ok()
+        };
         let [package, own] = FILES.map(|name| read(name).unwrap_or_default());
         (!package.is_empty()).then(|| RuledIds::read(&(package + &own)))
     }

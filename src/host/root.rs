@@ -1,6 +1,7 @@
 //! The root folder. Every function that reads or writes files takes a [`Root`], so that tests and images can use
 //! another one.
 
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,15 @@ impl Root {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// The path of the file `name` in the first of `directories` that has it. `None` if it is masked: a link to
+    /// `/dev/null`.
+    pub(crate) fn layered(&self, directories: &[&str], name: &str) -> Option<String> {
+        let mut paths = directories.iter().map(|directory| format!("{directory}/{name}"));
+        let path = paths.find(|path| fs::symlink_metadata(self.at(path)).is_ok())?;
+        let is_masked = fs::read_link(self.at(&path)).is_ok_and(|target| target == Path::new("/dev/null"));
+        (!is_masked).then_some(path)
+    }
+
     /// Whether this is the `/` of the running system.
     pub fn is_live(&self) -> bool {
         self.0 == Path::new("/")
@@ -32,4 +42,33 @@ pub fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_first_directory_has_precedence_and_can_mask() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-layered-{}", std::process::id()));
+        let root = Root::new(&path);
+        let found = || root.layered(&["/etc", "/lib"], "a.rules");
+        for directory in ["etc", "lib"] {
+            fs::create_dir_all(path.join(directory)).unwrap();
+        }
+        let nowhere = found();
+        fs::write(path.join("lib/a.rules"), "").unwrap();
+        let shipped = found();
+        fs::write(path.join("etc/a.rules"), "").unwrap();
+        let own = found();
+        fs::remove_file(path.join("etc/a.rules")).unwrap();
+        symlink("/dev/null", path.join("etc/a.rules")).unwrap();
+        let masked = found();
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(
+            [nowhere, shipped, own, masked].map(|path| path.unwrap_or_default()),
+            ["", "/lib/a.rules", "/etc/a.rules", ""]
+        );
+    }
 }

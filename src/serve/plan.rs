@@ -95,8 +95,7 @@ pub enum PlanStep {
 }
 
 /// The remedy for a device that the kernel may not use.
-pub(crate) const AUTHORIZE: &str =
-    "allow it (`usbguard allow-device`, or write 1 to the file `authorized` of the device)";
+pub(crate) const AUTHORIZE: &str = "allow it (`usbguard list-devices`, then `usbguard allow-device NUMBER`; or write 1 to the file `authorized` of the device)";
 
 impl PlanStep {
     pub fn step(&self) -> StepKind {

@@ -1,6 +1,6 @@
 //! `doctor`: problems on this system that keep modems from working, each with its remedy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::compositions::Compositions;
-use crate::database::layers::Layer;
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
@@ -78,19 +77,12 @@ impl Diagnosis {
 
     /// The rules file that udev reads for this name, with its path.
     fn rules(&mut self, root: &Root, name: &str) -> Option<(String, String)> {
-        self.layered(root, &["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"], &format!("udev/rules.d/{name}"))
+        self.layered(root, &udev_rules::DIRECTORIES, name)
     }
 
     /// The file `name` in the first of `directories` that has it, with its path. `None` if it is masked.
     fn layered(&mut self, root: &Root, directories: &[&str], name: &str) -> Option<(String, String)> {
-        let path = directories
-            .iter()
-            .map(|directory| format!("{directory}/{name}"))
-            .find(|path| fs::symlink_metadata(root.at(path)).is_ok())?;
-        // A link to /dev/null masks the file.
-        if fs::read_link(root.at(&path)).is_ok_and(|target| target == Path::new("/dev/null")) {
-            return None;
-        }
+        let path = root.layered(directories, name)?;
         Some((self.read(root, &path)?, path))
     }
 }
@@ -105,7 +97,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     errors.extend(Policy::load(root).1);
     errors.extend(Compositions::load(root).1);
     for error in errors.into_iter().map(Error::from) {
-        diagnosis.add(error.chain().lines().next().unwrap_or_default(), "`wwan-quirks check` shows the location");
+        diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
     }
     own_rules(root, &quirks, &mut diagnosis);
     own_unit(root, &mut diagnosis);
@@ -160,12 +152,15 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     };
     let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
     let ruled = udev_rules::RuledIds::read(&all);
+    let mut missing: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
     for quirk in quirks {
-        for id in quirk.ids().filter(|id| !ruled.covers(quirk, *id)) {
-            let by = if quirk.location.layer == Layer::Administrator { "the administrator's" } else { "a" };
-            let problem = format!("no rule in {path} runs wwan-quirks for {id} from {by} quirk in {}", quirk.location);
-            diagnosis.add(problem, NEW_RULES);
-        }
+        let ids = quirk.ids().filter(|id| !ruled.covers(quirk, *id));
+        missing.entry(&quirk.location.path).or_default().extend(ids.map(|id| id.to_string()));
+    }
+    for (file, ids) in missing.into_iter().filter(|(_, ids)| !ids.is_empty()) {
+        let problem =
+            format!("no rule in {path} runs wwan-quirks for these IDs in {}: {}", file.display(), ids.join(", "));
+        diagnosis.add(problem, NEW_RULES);
     }
     let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
     if let Some(program) = program.filter(|program| !root.at(program).exists()) {
@@ -317,7 +312,10 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
         } else if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
             diagnosis.add(
                 format!("the kernel is not authorized to use the modem on {port}, {name} (USBGuard?)"),
-                format!("echo 1 >/sys/bus/usb/devices/{port}/authorized, or `usbguard allow-device`"),
+                format!(
+                    "echo 1 >/sys/bus/usb/devices/{port}/authorized, or `usbguard list-devices`, then \
+                     `usbguard allow-device NUMBER`"
+                ),
             );
         } else if let Some(command) = known.quirk.new_id.as_ref().and_then(|new_id| unknown_to(new_id, &device)) {
             diagnosis.add(format!("the kernel's serial driver does not know the modem on {port}, {name}"), command);
