@@ -3,6 +3,8 @@
 mod fake;
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use fake::{Root, install_mode, mc7710};
 
@@ -26,6 +28,32 @@ fn the_preferred_function_is_found_in_the_descriptors() {
     root.policy("prefer = \"keep\"\n");
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&value).trim(), "1");
+}
+
+/// Like the calls by udev and by ModemManager, these name no other root: they see the `/sys` of this machine.
+#[test]
+fn udev_and_modem_manager_have_their_own_entry_points() {
+    let ended = |mut command: Command, environment: &[(&str, &str)]| {
+        let output = command.env_clear().envs(environment.iter().copied()).output().unwrap();
+        assert_eq!(output.stdout, b"", "{output:?}");
+        output.status.code()
+    };
+    let hook = |environment: &[_]| {
+        let mut command = fake::program();
+        command.arg("hook");
+        ended(command, environment)
+    };
+    let gone = "/devices/pci0000:00/usb254/254-1";
+    assert_eq!(hook(&device_event(gone)), Some(0));
+    assert_eq!(hook(&[&[("ACTION", "remove")], &device_event(gone)[1..]].concat()), Some(0));
+
+    let root = Root::new();
+    let link = root.0.join("1199:9079");
+    symlink(env!("CARGO_BIN_EXE_wwan-quirks"), &link).unwrap();
+    let mut command = fake::command(&link);
+    command.args(["/org/freedesktop/ModemManager1/Modem/0", "wwan254mbim0"]);
+    // The command line would say that its usage is wrong.
+    assert_eq!(ended(command, &[]), Some(1));
 }
 
 #[test]
@@ -214,6 +242,8 @@ fn a_broken_file_is_reported_with_its_location_and_its_devices_are_left_alone() 
         assert_eq!(ended.stderr.matches("own.toml:4:1").count(), 1, "{arguments:?}: {ended:?}");
         assert_eq!(ended.code, 3, "{arguments:?}");
     }
+    let ended = root.run(&["report", "1-1"]);
+    assert!(ended.code == 3 && ended.stdout.contains("error = /etc/wwan-quirks/quirks.d/own.toml:4:1"), "{ended:?}");
     // The file does not concern other devices.
     assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }

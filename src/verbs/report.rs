@@ -25,11 +25,11 @@ use crate::verbs::output::print_json;
 const DIGITS: usize = 10;
 const LINES: &str = "20";
 
-/// Prints the report on one device.
+/// Prints the report on one device. The exit status is [`Exit::Invalid`] if a file that concerns the device is invalid.
 pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let device = Device::one_named(root, name)?;
     let serial = device.serial().unwrap_or_default();
-    let lines = lines(root, &device)?;
+    let (lines, exit) = lines(root, &device)?;
     let lines = lines.into_iter().map(|(key, value)| {
         // Descriptors contain only the numbers of strings.
         let value = if key == "descriptors" { value } else { masked(&printable(&value), serial.trim()) };
@@ -48,12 +48,12 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
             writeln!(out, "{key} = {value}")?;
         }
     }
-    Ok(Exit::Fine)
+    Ok(exit)
 }
 
 type Line = (&'static str, String);
 
-fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
+fn lines(root: &Root, device: &Device) -> Result<(Vec<Line>, Exit), Error> {
     let mut lines = vec![("port", device.port.to_string()), ("id", device.id.to_string())];
     let attributes: &[&str] = match device.id.bus {
         Bus::Usb => &["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"],
@@ -64,6 +64,7 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
         lines.extend(device.attribute(name).ok().map(|value| (*name, value)));
     }
     let (known, errors) = lookup(root, device);
+    let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Fine);
     lines.extend(errors.iter().map(|error| ("error", error.chain())));
     let qmi_of_quirk = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
     lines.extend(match device.id.bus {
@@ -86,7 +87,7 @@ fn lines(root: &Root, device: &Device) -> Result<Vec<Line>, Error> {
     if root.is_live() {
         lines.extend(journal().into_iter().map(|line| ("journal", line)));
     }
-    Ok(lines)
+    Ok((lines, exit))
 }
 
 fn of_usb(device: &Device, qmi_of_quirk: &[u8]) -> Result<Vec<Line>, Error> {
