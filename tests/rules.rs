@@ -2,7 +2,7 @@
 
 mod fake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use fake::Root;
@@ -190,4 +190,17 @@ fn the_rules_run_the_program_for_the_right_port_of_every_pci_modem() {
     }
     assert!(seen >= 25, "{seen} ports");
     assert!(PORTS.iter().all(|port| !runs_hook(&wwan_event("pci:1d1d:0001".parse().unwrap(), another, port))));
+}
+
+/// The wwan ports that other device managers pass on.
+#[test]
+fn mdev_and_procd_run_the_program_for_every_port_that_the_rules_name() {
+    let mdev = include_str!("../packaging/mdev/mdev.conf");
+    let pattern = mdev.split_once(";wwan[0-9]+(").and_then(|(_, rest)| rest.split_once(")[0-9]+")).unwrap().0;
+    let of_mdev: BTreeSet<&str> = pattern.split('|').collect();
+    let of_rules = RULES.lines().filter_map(|line| line.split_once("ATTR{type}==\"")?.1.split('"').next());
+    let of_rules: BTreeSet<String> = of_rules.map(str::to_lowercase).collect();
+    assert!(of_mdev.into_iter().eq(of_rules.iter()), "{pattern}: {of_rules:?}");
+    // procd's script passes on all WWAN ports.
+    assert!(include_str!("../packaging/openwrt/wwan-quirks.hotplug").contains("add:wwan:wwan_port:*"));
 }
