@@ -22,39 +22,68 @@ type Event = BTreeMap<&'static str, String>;
 /// A key, an operator and a value.
 type Operation = (&'static str, &'static str, &'static str);
 
-/// Whether the rules run the program for `event`, as udev evaluates them: lines in their order, all matches of a line
-/// must hold, alternatives are separated by `|`.
-fn runs_hook(event: &Event) -> bool {
+/// What the rules import.
+#[derive(Default)]
+struct Imports<'a> {
+    /// `WWAN_QUIRKS` of the earlier event of this device.
+    db: &'a str,
+    /// `WWAN_QUIRKS` of the device above.
+    parent: &'a str,
+    /// The properties that the program prints. `None` if it fails.
+    printed: Option<&'a [(&'static str, &'a str)]>,
+}
+
+/// Evaluates the rules for `event` as udev does: lines in their order, all matches of a line must hold, alternatives are
+/// separated by `|`. Adds what the rules set to `event`. Returns how often they run the program.
+fn evaluate(event: &mut Event, imports: &Imports) -> usize {
     static LINES: LazyLock<Vec<Vec<Operation>>> = LazyLock::new(|| {
         let lines = RULES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(|line| line.split(", ").map(operation).collect()).collect()
     });
-    let mut at = 0;
+    let (mut at, mut runs) = (0, 0);
     while let Some(line) = LINES.get(at) {
         at += 1;
-        let mut goto = None;
-        let mut runs = false;
-        let mut holds = true;
-        for (key, operator, value) in line {
-            match (*key, *operator) {
-                ("LABEL" | "SYMLINK" | "TAG" | "ENV{SYSTEMD_WANTS}", _) => {}
-                ("GOTO", "=") => goto = Some(*value),
-                ("IMPORT{program}", "=") => runs = true,
-                ("IMPORT{db}", "=") => holds = false,
-                (key, "==") => holds &= matches(event.get(key).map_or("", String::as_str), value),
-                (key, "!=") => holds &= !matches(event.get(key).map_or("", String::as_str), value),
-                _ => panic!("{line:?}: this test does not know {key}"),
-            }
+        let imported = |value: &str| (!value.is_empty()).then(|| vec![("ENV{WWAN_QUIRKS}", value.to_owned())]);
+        let (mut goto, mut set) = (None, Vec::new());
+        let holds = line.iter().all(|(key, operator, value)| {
+            let import = match (*key, *operator) {
+                ("LABEL" | "SYMLINK" | "TAG", _) => return true,
+                ("GOTO", "=") => {
+                    goto = Some(*value);
+                    return true;
+                }
+                ("IMPORT{program}", "=") => {
+                    runs += 1;
+                    imports.printed.map(|all| all.iter().map(|(key, value)| (*key, (*value).to_owned())).collect())
+                }
+                ("IMPORT{db}", "=") => imported(imports.db),
+                ("IMPORT{parent}", "=") => imported(imports.parent),
+                (key, "==") => return matches(event.get(key).map_or("", String::as_str), value),
+                (key, "!=") => return !matches(event.get(key).map_or("", String::as_str), value),
+                (key, "=" | "+=") if key.starts_with("ENV{") || key.starts_with("ATTR{") => {
+                    Some(vec![(key, (*value).to_owned())])
+                }
+                (key, _) => panic!("{line:?}: this test does not know {key}"),
+            };
+            let holds = import.is_some();
+            set.extend(import.into_iter().flatten());
+            holds
+        });
+        if !holds {
+            continue;
         }
-        if holds && runs {
-            return true;
-        }
-        if let Some(label) = goto.filter(|_| holds) {
+        event.extend(set);
+        if let Some(label) = goto {
             let wanted = ("LABEL", "=", label);
             at = LINES.iter().position(|line| *line == [wanted]).unwrap_or_else(|| panic!("no {wanted:?}"));
         }
     }
-    false
+    runs
+}
+
+/// Whether the rules run the program for an event of a device without earlier events.
+fn runs_hook(event: &Event) -> bool {
+    evaluate(&mut event.clone(), &Imports { printed: Some(&[]), ..Imports::default() }) > 0
 }
 
 /// `KEY=="VALUE"` in its three parts.
@@ -190,6 +219,78 @@ fn the_rules_run_the_program_for_the_right_port_of_every_pci_modem() {
     }
     assert!(seen >= 25, "{seen} ports");
     assert!(PORTS.iter().all(|port| !runs_hook(&wwan_event("pci:1d1d:0001".parse().unwrap(), another, port))));
+}
+
+const RESULT: &str = "ENV{WWAN_QUIRKS}";
+const ID: &str = "1199:68a2";
+
+/// Evaluates the event `action` of a device that the kernel may use or not, after an event with the result `before`. The
+/// program prints `printed`, or fails. Returns the result of this event, and how often the program ran.
+fn device_event(action: &str, uuid: &str, authorized: bool, before: &str, printed: Option<&str>) -> (String, usize) {
+    let [(_, mut event), ..] = events(ID.parse().unwrap());
+    event.insert("ACTION", action.to_owned());
+    event.insert("ENV{SYNTH_UUID}", uuid.to_owned());
+    event.insert("ATTR{authorized}", u8::from(authorized).to_string());
+    let printed = printed.map(|result| [(RESULT, result), ("ENV{WWAN_QUIRKS_PORT}", "1-1")]);
+    let imports = Imports { db: before, parent: "", printed: printed.as_ref().map(|all| &all[..]) };
+    let runs = evaluate(&mut event, &imports);
+    // The administrator's rules may have the same lines, in another file.
+    assert_eq!(evaluate(&mut event, &imports), 0, "a second file runs the program again");
+    (event.get(RESULT).cloned().unwrap_or_default(), runs)
+}
+
+/// The event that the rules request when an interface is new, for a device with this result.
+fn requested_by_interface(parent: &str) -> Option<String> {
+    let keys = [("ACTION", "add"), ("SUBSYSTEM", "usb"), ("ENV{DEVTYPE}", "usb_interface")];
+    let mut interface = event(&keys);
+    assert_eq!(evaluate(&mut interface, &Imports { parent, ..Imports::default() }), 0);
+    assert_eq!(interface.get(RESULT).map_or("", String::as_str), "", "the result is that of the device");
+    interface.remove("ATTR{../uevent}")
+}
+
+#[test]
+fn a_device_that_is_authorized_later_is_served_once() {
+    let blocked = ("not-authorized".to_owned(), 1);
+    assert_eq!(device_event("add", "", false, "", Some("not-authorized")), blocked);
+    assert_eq!(device_event("bind", "", false, "not-authorized", Some("done")), (blocked.0, 0));
+
+    // Without remote wake-up, only the interfaces have events.
+    let requested = requested_by_interface("not-authorized").unwrap();
+    let uuid = requested.strip_prefix("change ").unwrap();
+    for uuid in ["", uuid] {
+        assert_eq!(device_event("change", uuid, true, "not-authorized", Some("done")), ("done".to_owned(), 1));
+        // The other interfaces request an event, too.
+        assert_eq!(device_event("change", uuid, true, "done", Some("done")), ("done".to_owned(), 0));
+    }
+    for result in ["", "done", "nothing", "failed"] {
+        assert_eq!(requested_by_interface(result), None, "{result}");
+    }
+}
+
+#[test]
+fn a_device_that_is_blocked_after_a_success_is_served_again() {
+    assert_eq!(device_event("change", "", false, "done", Some("done")), ("not-authorized".to_owned(), 0));
+    assert_eq!(device_event("change", "", true, "not-authorized", Some("done")), ("done".to_owned(), 1));
+}
+
+#[test]
+fn a_failed_run_is_recorded_and_not_repeated() {
+    let failed = "failed".to_owned();
+    for (action, uuid, before) in [("add", "", ""), ("change", "1-2-3", "done"), ("change", "", "not-authorized")] {
+        assert_eq!(device_event(action, uuid, true, before, None), (failed.clone(), 1), "{action}");
+    }
+    // Our own writes cause these events.
+    assert_eq!(device_event("change", "", true, "failed", None), (failed, 0));
+}
+
+#[test]
+fn only_an_unfinished_run_starts_the_unit() {
+    for result in ["unfinished", "done"] {
+        let [(_, mut event), ..] = events(ID.parse().unwrap());
+        let printed = [(RESULT, result), ("ENV{WWAN_QUIRKS_PORT}", "1-1")];
+        evaluate(&mut event, &Imports { printed: Some(&printed), ..Imports::default() });
+        assert_eq!(event.contains_key("ENV{SYSTEMD_WANTS}"), result == "unfinished");
+    }
 }
 
 /// The wwan ports that other device managers pass on.

@@ -18,6 +18,7 @@ const HEAD: &str = r#"# wwan-quirks: printed by `wwan-quirks rules` from the qui
 
 ACTION=="remove", GOTO="wwan_quirks_end"
 SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", GOTO="wwan_quirks_device"
+SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_interface", ACTION=="add", GOTO="wwan_quirks_interface"
 SUBSYSTEM=="usbmisc", KERNEL=="cdc-wdm*", GOTO="wwan_quirks_port"
 SUBSYSTEM=="tty", KERNEL=="ttyUSB*|ttyACM*", GOTO="wwan_quirks_tty"
 SUBSYSTEM=="scsi", ENV{DEVTYPE}=="scsi_device", GOTO="wwan_quirks_scsi"
@@ -34,26 +35,44 @@ GOTO="wwan_quirks_end"
 ///
 /// `IMPORT` runs the hook, so that its result is a property of the device: `udevadm info` shows it, and the rules start
 /// the unit that continues with a slow modem. udev compares all keys of a line before it imports, so the keys that
-/// depend on the result are on separate lines.
+/// depend on the result are on separate lines. udev imports nothing from a program that fails.
+///
+/// The kernel has a `change` event of a device that it is newly authorized to use only if the configuration supports
+/// remote wake-up. New interfaces have events in any case. They request a `change` event, whose UUID marks it: after the
+/// first event of a device, the others find that its result is no longer `not-authorized`.
 const TAIL: &str = r#"
+LABEL="wwan_quirks_interface"
+IMPORT{parent}="WWAN_QUIRKS"
+SUBSYSTEM=="usb", ENV{WWAN_QUIRKS}=="not-authorized", ATTR{../uevent}="change AUTHORIZED"
+ENV{WWAN_QUIRKS}="", GOTO="wwan_quirks_end"
+
 LABEL="wwan_quirks_known"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0", GOTO="wwan_quirks_end"
 
 LABEL="wwan_quirks_serve"
 SYMLINK+="wwan-quirks/%k wwan-quirks/%k:1.0"
 LABEL="wwan_quirks_hook"
-# Another rules file of wwan-quirks has served this event.
-ENV{WWAN_QUIRKS_PORT}=="?*", GOTO="wwan_quirks_end"
-# Other events of the kernel than "add" follow from our own writes; those of `udevadm trigger` carry a UUID. They keep the
-# last result. One "change" counts: the kernel was not authorized to use the device before, and is now.
-ACTION!="add", ENV{SYNTH_UUID}=="", IMPORT{db}="WWAN_QUIRKS"
-ACTION!="add", ENV{SYNTH_UUID}=="", ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
-ACTION!="add|change", GOTO="wwan_quirks_end"
-IMPORT{program}="PROGRAM hook"
+# Another rules file of wwan-quirks has handled this event.
+ENV{.WWAN_QUIRKS}=="?*", GOTO="wwan_quirks_end"
+ENV{.WWAN_QUIRKS}="handled"
+ACTION=="add", GOTO="wwan_quirks_run"
+# A request by `udevadm trigger` carries a UUID.
+ACTION=="change", ENV{SYNTH_UUID}=="?*", ENV{SYNTH_UUID}!="AUTHORIZED", GOTO="wwan_quirks_run"
+# All other events follow from our own writes, and keep the last result. One "change" counts: the kernel was not authorized
+# to use the device before, and is now.
+IMPORT{db}="WWAN_QUIRKS"
+SUBSYSTEM=="usb", ATTR{authorized}=="0", ENV{WWAN_QUIRKS}="not-authorized", GOTO="wwan_quirks_end"
+ACTION!="change", GOTO="wwan_quirks_end"
+ENV{WWAN_QUIRKS}!="not-authorized", GOTO="wwan_quirks_end"
+LABEL="wwan_quirks_run"
+IMPORT{program}="PROGRAM hook", ENV{.WWAN_QUIRKS}="imported"
+ENV{.WWAN_QUIRKS}!="imported", ENV{WWAN_QUIRKS}="failed"
 ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV{SYSTEMD_WANTS}+="wwan-quirks@$env{WWAN_QUIRKS_PORT}.service"
 
 LABEL="wwan_quirks_end"
 "#;
+/// The UUID of the events that the rules request for a device that the kernel is newly authorized to use.
+const AUTHORIZED: &str = "6d42db22-e18e-48f7-8020-810db32cc113";
 /// The package's rules, and the administrator's rules for other IDs. The administrator's file has a name of its own,
 /// because a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
 pub(crate) const FILES: [&str; 2] = ["85-wwan-quirks.rules", "86-wwan-quirks-local.rules"];
@@ -92,7 +111,7 @@ pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
     for protocol in WWAN_PROTOCOLS {
         wwan_section(&mut text, Event::Wwan(protocol), quirks);
     }
-    text.push_str(&TAIL.replace("PROGRAM", &program.display().to_string()));
+    text.push_str(&TAIL.replace("AUTHORIZED", AUTHORIZED).replace("PROGRAM", &program.display().to_string()));
     text
 }
 

@@ -58,7 +58,8 @@ impl Event {
     }
 
     /// Returns the events to act on: a new device (`add`), a request (`SYNTH_UUID`), and the kernel's `change` of a
-    /// device that it was not authorized to use before. All other `change` events follow from our own writes.
+    /// device that it was not authorized to use before. All other `change` events follow from our own writes. If the
+    /// kernel has no such event, the rules request one.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Event>, EventError> {
         let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
             None => Ok(None),
