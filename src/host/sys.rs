@@ -1,4 +1,5 @@
 //! Kernel interfaces that need `unsafe`, and waiting.
+#![allow(unsafe_code)]
 
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
