@@ -44,7 +44,7 @@ pub enum StepResult {
     /// The modem was already in the wanted state, or the step does not apply to it.
     #[serde(rename = "nothing")]
     Unchanged,
-    /// The policy, or a program that uses the modem, keeps the step from running.
+    /// The policy, a program that uses the modem, or a missing port keeps the step from running.
     Suppressed,
     /// The event was too short: another process continues.
     Unfinished,

@@ -81,7 +81,7 @@ pub enum Verb {
     },
     /// Validate the database and the policy, or the named files
     Check {
-        /// Files of the quirks database, or `config.toml`
+        /// Files of the quirks database, `config.toml`, `config.d/*.toml` or `compositions.toml`
         file: Vec<PathBuf>,
         #[command(flatten)]
         output: Output,

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use wwan_quirks::database::quirks::{Quirk, Seen, Step};
 
-const INTRO: &str =
-    "These devices work after you install the package `wwan-quirks` and plug them in. No setup is needed.";
+const INTRO: &str = "wwan-quirks acts on these devices. `seen` says how well each entry is known.";
 const SEEN: &str = "**hardware**: the action worked on such a device. **capture**: its descriptors or messages were recorded. \
     **table**: from a table of another project. **hint**: one unconfirmed mention.";
 
@@ -114,7 +113,7 @@ td:first-child { font-family: monospace; white-space: nowrap }
 code { background: #f2f2f2; padding: 0 .2rem }
 </style>
 <h1>Devices that wwan-quirks knows</h1>
-<p>These devices work after you install the package <code>wwan-quirks</code> and plug them in. No setup is needed.
+<p>wwan-quirks acts on these devices. <code>seen</code> says how well each entry is known.
 <code>wwan-quirks explain VID:PID</code> tells more about one device.</p>
 <p><label for="search">Search by ID, name or action, for example <code>1199:9079 FCC</code>:</label>
 <input id="search" type="search" autofocus autocomplete="off"></p>

@@ -193,7 +193,9 @@ fn man_page() -> Result<String> {
     roff.control("SH", ["EXIT STATUS"]);
     roff.text([roman(about_exits.trim_start_matches("Exit status: "))]);
     roff.to_writer(&mut page)?;
-    Ok(String::from_utf8(page)? + MORE)
+    // clap_mangen leaves out the values of options in the synopsis.
+    let page = String::from_utf8(page)?.replace("[\\fB\\-\\-root\\fR]", "[\\fB\\-\\-root\\fR \\fIDIR\\fR]");
+    Ok(page + MORE)
 }
 
 /// The families whose composition the program knows, with the values of each.
@@ -204,7 +206,7 @@ fn families(roff: &mut Roff) -> Result<()> {
     })?;
     roff.control("SH", ["COMPOSITIONS"]);
     roff.text([roman("Families of modems, their commands, and the values that are known. ")]);
-    roff.text([roman("A modem is set to a value only if it lists that value and its current one.")]);
+    roff.text([roman("A value is set only if the modem lists both the current and the new one.")]);
     let mut entry = |name: &str, confidence: String, text: String| {
         roff.control("TP", []);
         roff.text([bold(name), roman(format!(" ({confidence})"))]);
@@ -217,7 +219,11 @@ fn families(roff: &mut Roff) -> Result<()> {
         let values = family.values().map(|value| {
             let composition = family.composition(value);
             let at_port = if composition.has_at_port() { "" } else { " without AT port" };
-            format!("{value} {}{at_port}", compositions::names(&composition.functions()))
+            let functions = composition.functions();
+            // An AT port is no function in this list, but may be all that there is.
+            let is_serial = functions.is_empty() && composition.has_at_port();
+            let names = if is_serial { "serial".to_owned() } else { compositions::names(&functions) };
+            format!("{value} {names}{at_port}")
         });
         let mut values: Vec<String> = values.collect();
         if values.is_empty() {
