@@ -40,6 +40,21 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
 }
 
 #[test]
+fn doctor_knows_the_device_managers_of_other_systems() {
+    let lines = include_str!("../packaging/mdev/mdev.conf");
+    let script = include_str!("../packaging/openwrt/wwan-quirks.hotplug");
+    let procd = "/etc/hotplug.d/usb/20-wwan-quirks";
+    for (manager, file, right, wrong) in [("mdev", "/etc/mdev.conf", lines, ""), ("procd", procd, script, "exit\n")] {
+        let root = healthy();
+        fs::remove_file(root.0.join("usr/lib/udev/rules.d/85-wwan-quirks.rules")).unwrap();
+        root.write(&file[1..], right);
+        assert_eq!(root.run(&["doctor"]).stdout, "no problem found\n");
+        root.write(&file[1..], wrong);
+        assert!(only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: no line of {file} does")));
+    }
+}
+
+#[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
     let troubles: [Failure; 13] = [

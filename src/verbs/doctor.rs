@@ -138,6 +138,12 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 
 /// Checks that the udev rules run this program for every ID of the database.
 fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
+    if let Some((manager, file, remedy)) = without_udev(root) {
+        if !diagnosis.read(root, file).is_some_and(|text| text.contains("wwan-quirks hook")) {
+            diagnosis.add(format!("{manager} does not run wwan-quirks: no line of {file} does"), remedy);
+        }
+        return;
+    }
     let files: Vec<(String, String)> =
         udev_rules::FILES.into_iter().filter_map(|name| diagnosis.rules(root, name)).collect();
     let Some((text, path)) = files.first() else {
@@ -165,6 +171,21 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
     if let Some(program) = program.filter(|program| !root.at(program).exists()) {
         diagnosis.add(format!("{path} runs {program}, which does not exist"), "install the package again");
+    }
+}
+
+/// The device manager of a system without udev, the file that makes it run the hook, and how to add the lines.
+fn without_udev(root: &Root) -> Option<(&'static str, &'static str, String)> {
+    let has = |path: &str| root.at(path).exists();
+    if has("/run/udev") {
+        None
+    } else if has("/etc/hotplug.d") {
+        Some(("procd", "/etc/hotplug.d/usb/20-wwan-quirks", "install the package again".to_owned()))
+    } else if has("/etc/mdev.conf") {
+        let lines = paths::data(root).join("mdev.conf");
+        Some(("mdev", "/etc/mdev.conf", format!("add the lines of {} to /etc/mdev.conf", lines.display())))
+    } else {
+        None
     }
 }
 
