@@ -126,6 +126,7 @@ test: check
 
 unit:
 	$(CARGO) test --workspace --locked
+	$(CARGO) test --locked --test security -- --ignored
 
 lint:
 	$(CARGO) fmt --all --check

@@ -122,6 +122,7 @@ fn no_other_variable_is_read() {
 }
 
 #[test]
+#[ignore = "takes 20 s; `make unit` runs it"]
 fn a_run_that_the_kernel_blocks_is_ended() {
     let root = Root::new();
     root.policy("[timeouts]\nhook = 0.1\n");
