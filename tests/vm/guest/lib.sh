@@ -228,7 +228,7 @@ served() {
 	still
 	modem "$1" clear >/dev/null
 	modem "$1" plug >/dev/null
-	wait_for 20 online "$1"
+	wait_for 60 online "$1"
 	settle
 	wait_for 10 left_tidy "$1"
 }
