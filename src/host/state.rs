@@ -36,6 +36,9 @@ const LIMIT: usize = 64 * 1024;
 pub const ATTEMPTS: u32 = 3;
 /// In seconds. A device that comes back later than this after an action was plugged in again.
 pub const WINDOW: f64 = 60.0;
+/// In seconds. A device that comes back later than this after an action that was verified was plugged in again: a modem
+/// that crashes returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
+pub const CRASH: f64 = 10.0;
 /// The interval at which a waiting run tries to take the lock.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -147,8 +150,8 @@ impl Identity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Acted {
     identity: Identity,
-    /// Seconds since boot.
-    at: f64,
+    /// In seconds since boot. A device that comes back later than this was plugged in again.
+    until: f64,
     /// The number of consecutive actions, including this one, after each of which the device came back in the same
     /// state.
     count: u32,
@@ -220,7 +223,7 @@ impl Record {
     /// Records that `step` is about to act on this device at `now`, in seconds since boot. If `by_request` is set, the
     /// guard does not apply.
     pub fn attempt(&mut self, step: StepKind, identity: &Identity, now: f64, by_request: bool) -> Attempt {
-        let earlier = self.acted.get(&step).filter(|acted| (now - WINDOW..=now).contains(&acted.at));
+        let earlier = self.acted.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
         let (attempt, count, returned) = match earlier {
             Some(acted) if acted.identity == *identity => {
                 let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
@@ -242,7 +245,8 @@ impl Record {
             return Attempt::GiveUp { is_reported };
         }
         let count = if by_request { 1 } else { count };
-        self.acted.insert(step, Acted { identity: identity.clone(), at: now, count, returned, gave_up: false });
+        let (identity, until) = (identity.clone(), now + WINDOW);
+        self.acted.insert(step, Acted { identity, until, count, returned, gave_up: false });
         attempt
     }
 
@@ -262,6 +266,13 @@ impl Record {
     /// The modem is unlocked. After its next power-up, it may receive each key again.
     pub fn forget_keys(&mut self) {
         self.tried_keys = None;
+    }
+
+    /// The last action of `step` was verified at `now`, in seconds since boot. Only a modem that then crashes is a loop.
+    pub fn verified(&mut self, step: StepKind, now: f64) {
+        if let Some(acted) = self.acted.get_mut(&step) {
+            acted.until = now + CRASH;
+        }
     }
 
     /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
@@ -515,6 +526,25 @@ mod tests {
             assert_eq!(attempts(&mut record, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
             record.arrived(StepKind::Switch);
         }
+    }
+
+    /// A modem that only needs a configuration has no later step that finds it in the wanted state.
+    #[test]
+    fn a_modem_that_keeps_its_configuration_is_no_loop_and_one_that_crashes_is() {
+        let attempts = |seconds: f64| {
+            let mut record = Record::default();
+            let mut attempt = |plug| {
+                let at = seconds * plug as f64;
+                let attempt = record.attempt(StepKind::Configuration, &identity("a", "1", plug), at, false);
+                record.verified(StepKind::Configuration, at + 0.2);
+                attempt
+            };
+            (1..=40).map(&mut attempt).collect::<Vec<Attempt>>()
+        };
+        assert_eq!(attempts(CRASH + 1.0), [FIRST; 40]);
+        let crashes = attempts(CRASH - 1.0);
+        assert!(crashes[..3].iter().all(|attempt| !matches!(attempt, Attempt::GiveUp { .. })), "{crashes:?}");
+        assert_eq!(crashes[3], Attempt::GiveUp { is_reported: false });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::state::{Attempt, PortState, Switched};
+use crate::host::state::{Attempt, PortState, Switched, now};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
@@ -63,7 +63,13 @@ pub(crate) fn execute(
         Action::Switch { switch, target } => {
             leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline)
         }
-        Action::Configure { from, to, unconfigured } => configure::run(device, *from, *to, *unconfigured, deadline),
+        Action::Configure { from, to, unconfigured } => {
+            let outcome = configure::run(device, *from, *to, *unconfigured, deadline);
+            if matches!(outcome, Outcome::Done(_)) {
+                state.record().verified(StepKind::Configuration, now());
+            }
+            outcome
+        }
         Action::FccAuth { port, protocol, procedure, reset } => {
             // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
