@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::iter::successors;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -134,15 +135,24 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device in between.
-    fn came_back(&self, earlier: &Identity) -> bool {
-        // Device numbers wrap from 127 to 1 (Linux drivers/usb/core/hub.c, choose_devnum).
-        let next = |number: u16| number % 127 + 1;
-        let is_next = match (self.number, earlier.number) {
-            (Some(now), Some(then)) => now == next(then),
-            _ => true,
-        };
-        (&self.id, &self.serial) == (&earlier.id, &earlier.serial) && self.enumeration != earlier.enumeration && is_next
+    /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device on its port in
+    /// between. `elsewhere` returns the numbers of devices on other ports.
+    fn came_back(&self, earlier: &Identity, elsewhere: impl FnOnce() -> Vec<u16>) -> bool {
+        let is_same = (&self.id, &self.serial) == (&earlier.id, &earlier.serial);
+        if !is_same || self.enumeration == earlier.enumeration {
+            return false;
+        }
+        let (Some(now), Some(then)) = (self.number, earlier.number) else { return true };
+        // Device numbers wrap from 127 to 1, which the root hub has (Linux drivers/usb/core/hub.c, choose_devnum).
+        let next = |number: &u16| Some(number % 127 + 1);
+        let mut between: Vec<u16> =
+            successors(next(&then), next).take(126).take_while(|number| *number != now).collect();
+        between.retain(|number| *number != 1);
+        if between.is_empty() {
+            return true;
+        }
+        let elsewhere = elsewhere();
+        between.iter().all(|number| elsewhere.contains(number))
     }
 }
 
@@ -221,15 +231,22 @@ pub struct Holder {
 
 impl Record {
     /// Records that `step` is about to act on this device at `now`, in seconds since boot. If `by_request` is set, the
-    /// guard does not apply.
-    pub fn attempt(&mut self, step: StepKind, identity: &Identity, now: f64, by_request: bool) -> Attempt {
+    /// guard does not apply. `elsewhere` returns the device numbers that belong to other ports of the bus.
+    pub fn attempt(
+        &mut self,
+        step: StepKind,
+        identity: &Identity,
+        now: f64,
+        by_request: bool,
+        elsewhere: impl FnOnce() -> Vec<u16>,
+    ) -> Attempt {
         let earlier = self.acted.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
         let (attempt, count, returned) = match earlier {
             Some(acted) if acted.identity == *identity => {
                 let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
                 (Attempt::Repeat { returned: acted.returned }, count, acted.returned)
             }
-            Some(acted) if identity.came_back(&acted.identity) => {
+            Some(acted) if identity.came_back(&acted.identity, elsewhere) => {
                 let returned = !acted.returned;
                 (Attempt::CameBack { returned }, acted.count + 1, returned)
             }
@@ -409,10 +426,26 @@ impl Drop for PortState {
 
 /// The results of `port`, read without its lock.
 pub fn peek(root: &Root, port: &Port) -> Results {
-    let path = root.at(DIRECTORY).join(RESULTS.name).join(port.as_str());
+    reads(root, &RESULTS, port.as_str()).map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
+}
+
+fn reads(root: &Root, folder: &Folder, name: &str) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    opened.map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
+    let path = root.at(DIRECTORY).join(folder.name).join(name);
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// The device numbers that the last actions on the other ports of the bus met. Such a device may be away at present. Reads
+/// the files without their locks: a file that is being written counts as empty.
+pub fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
+    let is_elsewhere = |name: &str| Port::new(name).is_some_and(|other| other.shares_bus(port) && other != *port);
+    let Ok(entries) = fs::read_dir(root.at(DIRECTORY).join(LOCKS.name)) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let records = names.filter(|name| is_elsewhere(name)).filter_map(|name| {
+        let file = reads(root, &LOCKS, &name).ok()?;
+        Some(Kept::<Record>::read(&file).value)
+    });
+    records.flat_map(|record| record.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
 }
 
 /// Seconds since boot, including suspend.
@@ -471,8 +504,14 @@ mod tests {
         }
     }
 
+    /// An attempt without other devices on the bus.
+    fn attempt(record: &mut Record, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
+        record.attempt(step, identity, at, by_request, Vec::new)
+    }
+
     fn attempts(record: &mut Record, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
-        let attempt = |(enumeration, at)| record.attempt(StepKind::Switch, &identity("a", "1", enumeration), at, false);
+        let attempt =
+            |(enumeration, at)| attempt(record, StepKind::Switch, &identity("a", "1", enumeration), at, false);
         enumerations.into_iter().map(attempt).collect()
     }
 
@@ -506,7 +545,7 @@ mod tests {
         assert_eq!(attempts(&mut record, [(5, 25.5)]), [give_up(true)]);
         // On request, the step acts, and the count starts again.
         assert_eq!(
-            record.attempt(StepKind::Switch, &identity("a", "1", 6), 26.0, true),
+            attempt(&mut record, StepKind::Switch, &identity("a", "1", 6), 26.0, true),
             Attempt::CameBack { returned: true }
         );
         assert_eq!(attempts(&mut record, [(7, 27.0), (8, 28.0)]).len(), 2);
@@ -533,13 +572,13 @@ mod tests {
     fn a_modem_that_keeps_its_configuration_is_no_loop_and_one_that_crashes_is() {
         let attempts = |seconds: f64| {
             let mut record = Record::default();
-            let mut attempt = |plug| {
+            let mut plugged = |plug| {
                 let at = seconds * plug as f64;
-                let attempt = record.attempt(StepKind::Configuration, &identity("a", "1", plug), at, false);
+                let attempt = attempt(&mut record, StepKind::Configuration, &identity("a", "1", plug), at, false);
                 record.verified(StepKind::Configuration, at + 0.2);
                 attempt
             };
-            (1..=40).map(&mut attempt).collect::<Vec<Attempt>>()
+            (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
         };
         assert_eq!(attempts(CRASH + 1.0), [FIRST; 40]);
         let crashes = attempts(CRASH - 1.0);
@@ -552,9 +591,31 @@ mod tests {
         let mut record = Record::default();
         for enumeration in 1..=20 {
             let device = identity("a", &enumeration.to_string(), enumeration);
-            assert_eq!(record.attempt(StepKind::Switch, &device, 1.0, false), FIRST);
+            assert_eq!(attempt(&mut record, StepKind::Switch, &device, 1.0, false), FIRST);
         }
-        assert_eq!(record.attempt(StepKind::Switch, &identity("b", "20", 21), 1.0, false), FIRST);
+        assert_eq!(attempt(&mut record, StepKind::Switch, &identity("b", "20", 21), 1.0, false), FIRST);
+    }
+
+    /// Two devices with the same ID and without a serial number return in turn, so that neither has the next number.
+    #[test]
+    fn two_loops_on_one_bus_are_both_stopped() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-loops-{}", std::process::id()));
+        let root = Root::new(&path);
+        let ports = ["1-1", "1-2"].map(|name| Port::new(name).unwrap());
+        let far = Deadline::after(Duration::from_secs(600));
+        let mut given_up = 0;
+        for number in 5..15 {
+            let port = &ports[number % 2];
+            let mut state = PortState::lock(&root, port, &holder(number as u64, "device"), far).unwrap();
+            let device = Identity { number: Some(number as u16), ..identity("a", "1", number as u64) };
+            let elsewhere = || numbers_elsewhere(&root, port);
+            let attempt = state.record().attempt(StepKind::Switch, &device, number as f64, false, elsewhere);
+            given_up += usize::from(matches!(attempt, Attempt::GiveUp { is_reported: false }));
+        }
+        // Other buses have numbers of their own.
+        assert!(numbers_elsewhere(&root, &Port::new("2-1").unwrap()).is_empty());
+        fs::remove_dir_all(path).unwrap();
+        assert_eq!(given_up, 2);
     }
 
     #[test]
@@ -576,8 +637,19 @@ mod tests {
     #[test]
     fn device_numbers_wrap_around() {
         let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity("a", "1", 0) };
-        assert!(numbered(1, 2).came_back(&numbered(127, 1)));
-        assert!(!numbered(2, 2).came_back(&numbered(127, 1)));
+        for (then, now, elsewhere, is_back) in [
+            (5, 6, vec![], true),
+            (5, 7, vec![], false),
+            (5, 8, vec![6, 7], true),
+            (5, 8, vec![6], false),
+            // The root hub has the number 1.
+            (127, 2, vec![], true),
+            (127, 3, vec![], false),
+            (126, 4, vec![3, 2, 127], true),
+        ] {
+            let came_back = numbered(now, 2).came_back(&numbered(then, 1), || elsewhere.clone());
+            assert_eq!(came_back, is_back, "{then} {now} {elsewhere:?}");
+        }
     }
 
     #[test]

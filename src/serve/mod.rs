@@ -26,7 +26,9 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, StateError, WINDOW, now};
+use crate::host::state::{
+    ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, StateError, WINDOW, now, numbers_elsewhere,
+};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
 use crate::modem::transport::Protocol;
@@ -287,6 +289,16 @@ impl Run<'_> {
         }
     }
 
+    /// The numbers of the devices on other ports of the bus. A device that keeps coming back there may be away.
+    fn numbers_elsewhere(&self) -> Vec<u16> {
+        let port = &self.device.port;
+        let mut numbers = numbers_elsewhere(self.root, port);
+        let is_elsewhere = |other: &Device| other.port.shares_bus(port) && other.port != *port;
+        let devices = Device::all(self.root).into_iter().flatten().filter(is_elsewhere);
+        numbers.extend(devices.filter_map(|device| device.bus_number()));
+        numbers
+    }
+
     fn first_step(&self, quirk: &Quirk) -> StepKind {
         let is_port = matches!(self.scope, Scope::Port(_) | Scope::Unlock);
         if is_port {
@@ -301,7 +313,8 @@ impl Run<'_> {
     /// Carries out one action. `None` if this device was already reported.
     fn act(&self, action: &Action, identity: &Identity, state: &mut PortState, successor: &Successor) -> Option<Ended> {
         let step = action.step();
-        let attempt = state.record().attempt(step, identity, now(), !self.trigger.is_guarded());
+        let by_request = !self.trigger.is_guarded();
+        let attempt = state.record().attempt(step, identity, now(), by_request, || self.numbers_elsewhere());
         match attempt {
             // A drive whose driver is attached again has a new SCSI event.
             Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
