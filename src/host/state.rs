@@ -209,9 +209,26 @@ pub struct Record {
     pub unlocked: Option<u64>,
     /// The enumeration that was not online after a reset.
     pub reset: Option<u64>,
-    /// The enumeration whose lock received these keys and stayed locked, with each key's
-    /// [`crate::steps::fcc_auth::Key::id`].
-    tried_keys: Option<(u64, Vec<u32>)>,
+    tried_keys: Option<TriedKeys>,
+}
+
+/// The keys that a lock has received since the modem's power-up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TriedKeys {
+    enumeration: u64,
+    /// The [`crate::steps::fcc_auth::Key::id`] of each key. A key that opened the lock is not among them.
+    keys: Vec<u32>,
+    verdict: Verdict,
+}
+
+/// The verdict on the last key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    /// The run that sent the key did not see a verdict.
+    Pending,
+    Refused,
+    Accepted,
 }
 
 /// A device that received, or may have received, the message that makes it leave install mode.
@@ -267,22 +284,36 @@ impl Record {
         attempt
     }
 
-    /// The keys that this enumeration has received.
-    pub fn tried_keys(&self, enumeration: u64) -> &[u32] {
-        self.tried_keys.as_ref().filter(|(of, _)| *of == enumeration).map_or(&[], |(_, keys)| keys)
+    /// The keys that this enumeration must not receive again, and whether a later key opened its lock.
+    pub fn tried_keys(&self, enumeration: u64) -> (&[u32], bool) {
+        let tried = self.tried_keys.as_ref().filter(|tried| tried.enumeration == enumeration);
+        tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == Verdict::Accepted))
     }
 
     /// Records that `enumeration` is about to receive `key`.
     pub fn try_key(&mut self, enumeration: u64, key: u32) {
-        match &mut self.tried_keys {
-            Some((of, keys)) if *of == enumeration => keys.push(key),
-            tried => *tried = Some((enumeration, vec![key])),
-        }
+        let mut keys = self
+            .tried_keys
+            .take()
+            .filter(|tried| tried.enumeration == enumeration)
+            .map_or(Vec::new(), |tried| tried.keys);
+        keys.push(key);
+        self.tried_keys = Some(TriedKeys { enumeration, keys, verdict: Verdict::Pending });
     }
 
-    /// The modem is unlocked. After its next power-up, it may receive each key again.
-    pub fn forget_keys(&mut self) {
-        self.tried_keys = None;
+    /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
+    /// refused keys are not sent again until the next power-up.
+    pub fn judge_key(&mut self, enumeration: u64, is_unlocked: bool) {
+        let Some(tried) = self.tried_keys.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
+        match (is_unlocked, tried.verdict) {
+            (true, Verdict::Pending) => {
+                tried.keys.pop();
+                tried.verdict = Verdict::Accepted;
+            }
+            (true, _) => tried.verdict = Verdict::Accepted,
+            (false, Verdict::Pending) => tried.verdict = Verdict::Refused,
+            (false, _) => {}
+        }
     }
 
     /// The last action of `step` was verified at `now`, in seconds since boot. Only a modem that then crashes is a loop.
@@ -650,6 +681,29 @@ mod tests {
             let came_back = numbered(now, 2).came_back(&numbered(then, 1), || elsewhere.clone());
             assert_eq!(came_back, is_back, "{then} {now} {elsewhere:?}");
         }
+    }
+
+    #[test]
+    fn only_the_key_that_opened_a_lock_is_sent_to_it_again() {
+        let mut record = Record::default();
+        for key in [1, 2] {
+            record.try_key(7, key);
+        }
+        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
+        record.judge_key(7, true);
+        assert_eq!(record.tried_keys(7), (&[1][..], true));
+        // A later look at the unlocked modem changes nothing.
+        record.judge_key(7, true);
+        assert_eq!(record.tried_keys(7), (&[1][..], true));
+        // The modem locked again without a power loss.
+        record.try_key(7, 2);
+        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
+        // A refused key stays refused if another program unlocks the modem.
+        record.judge_key(7, false);
+        record.judge_key(7, true);
+        assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
+        // A power-up is another enumeration.
+        assert_eq!(record.tried_keys(8), (&[][..], false));
     }
 
     #[test]

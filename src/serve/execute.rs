@@ -173,11 +173,13 @@ fn unlock(
                 if !trigger.may_reopen() {
                     sandbox::enter();
                 }
-                let tried = state.record().tried_keys(enumeration).to_vec();
+                let (tried, is_settled) = state.record().tried_keys(enumeration);
+                let tried = tried.to_vec();
                 let keys = Keys::new(&laptop, procedure, &tried, |key| {
                     state.record().try_key(enumeration, key);
                     state.keep();
                 });
+                let keys = if is_settled { keys.settled() } else { keys };
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
             Err(PortUnavailable::Left) => Outcome::Left,
@@ -201,13 +203,13 @@ fn unlock(
 
 /// Records what later runs need to know about the radio of this enumeration.
 fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState) {
-    let enumeration = Some(enumeration);
     let record = state.record();
     match outcome {
-        Outcome::SwitchedOff(_) => record.switched_off = enumeration,
+        Outcome::SwitchedOff(_) => record.switched_off = Some(enumeration),
         Outcome::Unchanged(_) | Outcome::NoLock(_) => record.switched_off = None,
         Outcome::Done(_) | Outcome::StillOff(_) => {}
-        Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) | Outcome::Failed(_) => return,
+        Outcome::Failed(_) => return record.judge_key(enumeration, false),
+        Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     record.arrived(StepKind::Configuration);
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
@@ -215,8 +217,8 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
         record.arrived(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
-        record.unlocked = enumeration;
-        record.forget_keys();
+        record.unlocked = Some(enumeration);
+        record.judge_key(enumeration, true);
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Keys<'a> {
     left: VecDeque<Key>,
     /// The sources of the keys that this run has used.
     used: Vec<String>,
-    /// Whether an earlier run has used keys since the power-up.
+    /// Whether an earlier run has used keys since the power-up, and the modem has stayed locked as far as is known.
     used_before: bool,
     /// Called with the key's [`Key::id`] before the modem receives the key.
     note: Box<dyn FnMut(u32) + 'a>,
@@ -85,6 +85,11 @@ impl<'a> Keys<'a> {
         Keys { left, used: Vec::new(), used_before: !tried.is_empty(), note: Box::new(note) }
     }
 
+    /// These keys for a modem that was unlocked after the tried keys: none of them awaits a verdict.
+    pub fn settled(self) -> Keys<'a> {
+        Keys { used_before: false, ..self }
+    }
+
     /// No keys, for procedures that need none.
     pub fn none() -> Keys<'static> {
         Keys::new(&[], &Procedure::Sierra, &[], |_| {})
@@ -103,7 +108,7 @@ impl<'a> Keys<'a> {
         Some(key)
     }
 
-    /// Whether the modem has received a key since its power-up.
+    /// Whether the modem has received a key since its power-up, or since it was last unlocked.
     pub fn were_used(&self) -> bool {
         self.used_before || !self.used.is_empty()
     }
@@ -219,6 +224,8 @@ mod tests {
         assert!(failure.ends_with("OEM string 3 of the quirk (and others before, since its power-up)"), "{failure}");
         drop(keys);
         assert_eq!(noted, [DW5931E, LENOVO, DW5823E].map(|text| Key::new(String::new(), NAME, text).id()));
+        // An earlier success settles the verdict on the keys.
+        assert!(!Keys::new(&laptop, &quirk, &tried, |_| {}).settled().were_used());
         // The next run has no key left.
         let keys = Keys::new(&laptop, &quirk, &[noted, tried.to_vec()].concat(), |_| {});
         assert!(keys.is_empty());
