@@ -361,7 +361,8 @@ pub struct PortState {
     results: Kept<Results>,
     files: Option<(Flock<File>, File)>,
     port: Port,
-    is_failure_reported: bool,
+    /// The state could not be saved, which was reported.
+    is_failing: bool,
 }
 
 impl PortState {
@@ -393,28 +394,29 @@ impl PortState {
             thread::sleep(RETRY.min(deadline.remaining()));
         };
         let results = open(root, &RESULTS, port).map_err(io(&RESULTS))?;
-        let record = Kept::read(&lock);
-        let mut state = PortState {
-            record,
-            results: Kept::read(&results),
-            files: Some((lock, results)),
-            port: port.clone(),
-            is_failure_reported: false,
-        };
-        state.record.value.holder = Some(holder.clone());
-        state.save().map_err(io(&LOCKS))?;
-        Ok(state)
+        Ok(PortState::locked(port, holder, lock, results))
+    }
+
+    /// The lock counts even if nothing can be saved.
+    fn locked(port: &Port, holder: &Holder, lock: Flock<File>, results: File) -> PortState {
+        let mut record: Kept<Record> = Kept::read(&lock);
+        record.value.holder = Some(holder.clone());
+        let (results, files) = (Kept::read(&results), Some((lock, results)));
+        let mut state = PortState { record, results, files, port: port.clone(), is_failing: false };
+        state.keep();
+        state
     }
 
     /// A state in memory, for use if no state can be kept.
     pub fn forgetful(port: &Port) -> PortState {
         let record = Kept { value: Record::default(), saved: Record::default() };
         let results = Kept { value: Results::default(), saved: Results::default() };
-        PortState { record, results, files: None, port: port.clone(), is_failure_reported: false }
+        PortState { record, results, files: None, port: port.clone(), is_failing: false }
     }
 
+    /// Whether later runs know this state.
     pub fn is_kept(&self) -> bool {
-        self.files.is_some()
+        self.files.is_some() && !self.is_failing
     }
 
     pub fn record(&mut self) -> &mut Record {
@@ -435,7 +437,7 @@ impl PortState {
     /// Like [`save`](Self::save), but only warns about a failure, and only once. The run continues without the state.
     pub fn keep(&mut self) {
         let Err(error) = self.save() else { return };
-        if !std::mem::replace(&mut self.is_failure_reported, true) {
+        if !std::mem::replace(&mut self.is_failing, true) {
             log::warn!("{}: cannot save state: {error}", self.port);
         }
     }
@@ -744,6 +746,22 @@ mod tests {
             drop(state);
             assert!(waits.join().unwrap());
         });
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_cannot_save_its_state_keeps_the_lock() {
+        let path = std::env::temp_dir().join(format!("wwan-quirks-full-{}", std::process::id()));
+        let (root, port, ours) = (Root::new(&path), Port::new("1-1.2").unwrap(), holder(7, "device"));
+        drop(PortState::lock(&root, &port, &ours, soon()).unwrap());
+        // A file that is only open for reading stands in for a full /run.
+        let [lock, results] = [&LOCKS, &RESULTS].map(|folder| reads(&root, folder, port.as_str()).unwrap());
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+        let state = PortState::locked(&port, &ours, lock, results);
+        assert!(!state.is_kept());
+        assert!(matches!(PortState::lock(&root, &port, &holder(8, "device"), soon()), Err(StateError::Busy)));
+        drop(state);
+        assert!(PortState::lock(&root, &port, &ours, soon()).unwrap().is_kept());
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -329,6 +329,8 @@ impl Run<'_> {
             }
             _ => {}
         }
+        // Save the attempt first: it counts even if the modem brings down this process.
+        state.keep();
         // Without state, the process that continues cannot know that the event has sent the switch message.
         let is_left = step == StepKind::Switch && self.trigger.is_event();
         if !state.is_kept() && (is_left || !self.is_settled()) {
@@ -336,8 +338,6 @@ impl Run<'_> {
                 Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
             return Some(conclude(Outcome::Unfinished(failure), successor));
         }
-        // Save the attempt first: it counts even if the modem brings down this process.
-        state.keep();
         let (root, device) = (self.root, self.device);
         let outcome = execute::execute(root, device, action, self.trigger, attempt, state, self.deadline);
         Some(conclude(outcome, successor))
