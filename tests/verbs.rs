@@ -325,6 +325,13 @@ fn a_modem_that_is_unlocked_on_a_tty_is_asked_only_there() {
     root.tty("1-1", "1.2", "ttyUSB0");
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
     assert!(plan().contains("suppressed: interface 3 has no tty"), "{}", plan());
+    // The request for this modem is not carried out.
+    for (arguments, code, words) in
+        [(&["apply"][..], 0, "suppressed: interface 3"), (&["apply", "1-1"], 1, "failed: interface 3")]
+    {
+        let ended = root.run(arguments);
+        assert!(ended.code == code && ended.stdout.contains(words), "{ended:?}");
+    }
     root.tty("1-1", "1.3", "ttyUSB1");
     assert!(
         plan().ends_with("gtfcclock over AT commands on /dev/ttyUSB1, if the radio is in low power\n"),
@@ -343,6 +350,22 @@ fn a_modem_that_is_unlocked_on_a_tty_is_asked_only_there() {
     let ended = event("ttyUSB1", "1.3");
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
+}
+
+#[test]
+fn only_a_named_modem_is_reconfigured_while_it_is_in_use() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(&format!("{device}/1-1:1.0/net/wwan0/flags"), "0x1003\n");
+    let reason = "in use: the network interface wwan0 is up; `wwan-quirks apply DEVICE` sets configuration 2";
+    for arguments in [&["apply", "--dry-run"][..], &["apply"]] {
+        let ended = root.run(arguments);
+        assert!(ended.code == 0 && ended.stdout.contains(reason), "{ended:?}");
+        assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+    }
+    assert!(root.run(&["apply", "--dry-run", "1-1"]).stdout.contains("write 2 to bConfigurationValue"));
+    assert_eq!(root.run(&["apply", "1-1"]).code, 0);
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
 }
 
 /// A modem with one of two locks: each lock has its own port, and `apply` tries one after the other.

@@ -63,7 +63,7 @@ pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) 
 fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
     let Ended { result, text, .. } = conclude(outcome, &Successor::None);
     let journal = Journal::open(root);
-    let mut recorder = Recorder::new(&journal, device, name, Trigger::Command);
+    let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
     let holder = Holder { enumeration: device.enumeration_id(), scope: StepKind::Composition.name().to_owned() };
     let state = PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING));
     let mut state = state.inspect_err(|error| log::debug!("{}: {error}", device.port)).ok();

@@ -68,8 +68,9 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     });
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
     match run.serve(&quirk, &policy, &mut recorder, &successor) {
-        // A modem that left is served when it comes back.
-        Ok(()) | Err(Error::Device(DeviceError::Gone { .. })) => {}
+        Ok(()) => {}
+        // A modem that left is served when it comes back. Only a person who named it waits for a result.
+        Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
         Err(error) => recorder.error(error),
     }
     let served = recorder.finish();
@@ -84,13 +85,14 @@ pub fn preview(
     root: &Root,
     device: &Device,
     scope: &Scope,
+    trigger: Trigger,
     matched: &MatchedDevice,
     verbose: bool,
 ) -> Result<Vec<String>, DeviceError> {
     if !matched.complete {
         return Ok(vec![NO_ACTION.to_owned()]);
     }
-    let planned = planned(root, device, scope, matched)?;
+    let planned = planned(root, device, scope, trigger, matched)?;
     Ok(planned.iter().flat_map(|planned| planned.lines(verbose)).collect())
 }
 
@@ -99,9 +101,10 @@ pub fn planned(
     root: &Root,
     device: &Device,
     scope: &Scope,
+    trigger: Trigger,
     matched: &MatchedDevice,
 ) -> Result<Vec<PlanStep>, DeviceError> {
-    let snapshot = snapshot(root, device, &matched.quirk, scope, Trigger::Command)?;
+    let snapshot = snapshot(root, device, &matched.quirk, scope, trigger)?;
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
 }
 
@@ -243,7 +246,10 @@ impl Run<'_> {
                     state.record().arrived(step);
                     Ended::new(StepResult::Unchanged, reason)
                 }
-                PlanStep::Suppressed { reason, .. } => Ended::new(StepResult::Suppressed, reason),
+                PlanStep::NoPort { reason, .. } if self.trigger.is_named() => Ended::new(StepResult::Failed, reason),
+                PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
+                    Ended::new(StepResult::Suppressed, reason)
+                }
                 PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
                 PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
                 PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor) {
@@ -395,6 +401,32 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
 mod tests {
     use super::*;
     use crate::modem::wire::qmi::OperatingMode;
+    use std::fs;
+
+    #[test]
+    fn a_person_who_named_a_modem_learns_that_it_disconnected() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-gone-{}", std::process::id()));
+        let root = Root::new(&top);
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
+            fs::write(root.at(path), text).unwrap();
+        };
+        let quirks = "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"A\"\nsteps = [{ configuration = 2 }]\n";
+        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        let served = [Trigger::Named, Trigger::Command, Trigger::Unit].map(|trigger| {
+            for (name, text) in [("idVendor", "1199\n"), ("idProduct", "68a2\n"), ("bConfigurationValue", "1\n")] {
+                write(&format!("/sys/devices/usb1/1-1/{name}"), text);
+            }
+            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+            fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
+            serve(&root, &Journal::open(&root), &device, &Scope::All, trigger)
+        });
+        // The watchdog is not for the tests.
+        nix::unistd::alarm::cancel();
+        fs::remove_dir_all(top).unwrap();
+        let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
+        assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
+    }
 
     #[test]
     fn a_modem_is_asked_until_an_answer_states_its_lock() {

@@ -78,8 +78,13 @@ pub enum PlanStep {
         step: StepKind,
         reason: String,
     },
-    /// The policy, a program that uses the modem, or a missing port keeps the step from running.
+    /// The policy, or a program that uses the modem, keeps the step from running.
     Suppressed {
+        step: StepKind,
+        reason: String,
+    },
+    /// The modem lacks the port for the step.
+    NoPort {
         step: StepKind,
         reason: String,
     },
@@ -103,6 +108,7 @@ impl PlanStep {
             PlanStep::Run(action) => action.step(),
             PlanStep::Satisfied { step, .. }
             | PlanStep::Suppressed { step, .. }
+            | PlanStep::NoPort { step, .. }
             | PlanStep::NotAuthorized { step }
             | PlanStep::Infeasible { step, .. } => *step,
         }
@@ -124,7 +130,9 @@ impl fmt::Display for PlanStep {
         match self {
             PlanStep::Run(action) => write!(f, "{}: {action}", action.step()),
             PlanStep::Satisfied { step, reason } => write!(f, "{step}: nothing to do: {reason}"),
-            PlanStep::Suppressed { step, reason } => write!(f, "{step}: suppressed: {reason}"),
+            PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
+                write!(f, "{step}: suppressed: {reason}")
+            }
             PlanStep::NotAuthorized { step } => write!(f, "{step}: not authorized; {AUTHORIZE}"),
             PlanStep::Infeasible { step, failure } => write!(f, "{step}: not possible: {failure}"),
         }
@@ -149,7 +157,7 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
     }
     // One port for one of several procedures is enough. If there is none, report that once.
     if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
-        planned.retain(|planned| !matches!(planned, PlanStep::Suppressed { step: StepKind::FccAuth, .. }));
+        planned.retain(|planned| !matches!(planned, PlanStep::NoPort { .. }));
     }
     planned.dedup();
     if !snapshot.authorized {
@@ -304,9 +312,10 @@ fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> Pla
         // To the kernel, 0 means "unconfigured": it cannot set a configuration with that number.
         (0, _) => satisfied(step, "the wanted configuration has the number 0, which cannot be set"),
         (to, from) => match &snapshot.used_by {
-            Some(user) if from.is_some() => {
-                suppressed(step, format!("the modem is in use: {user}; `wwan-quirks apply` sets configuration {to}"))
-            }
+            Some(user) if from.is_some() => suppressed(
+                step,
+                format!("the modem is in use: {user}; `wwan-quirks apply DEVICE` sets configuration {to}"),
+            ),
             _ => PlanStep::Run(Action::Configure { from, to, unconfigured }),
         },
     }
@@ -369,7 +378,7 @@ fn plan_unlock(
             }
             None => "the modem has no QMI or MBIM port".to_owned(),
         };
-        return vec![suppressed(step, why)];
+        return vec![PlanStep::NoPort { step, reason: why }];
     }
     first
 }

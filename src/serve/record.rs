@@ -152,7 +152,7 @@ fn send(
     step: Option<StepKind>,
 ) {
     // A person at a terminal reads the same line on standard output.
-    if trigger == Trigger::Command && journal.is_stderr() {
+    if trigger.is_verb() && journal.is_stderr() {
         return;
     }
     let id = device.id.to_string();

@@ -19,8 +19,10 @@ pub enum Trigger {
     Coldplug,
     /// A person, by `udevadm trigger` with `--uuid`, `--settle` or `--wait`.
     Requested,
-    /// A person, by `wwan-quirks apply`.
+    /// A person, by `wwan-quirks apply` for all modems.
     Command,
+    /// A person, by a verb that names this modem.
+    Named,
     /// A systemd unit, or the process that continues after an event on a system without systemd.
     Unit,
     /// ModemManager, by its own unlock mechanism.
@@ -37,7 +39,7 @@ impl Trigger {
     pub fn budget(self, policy: &Resolved) -> Duration {
         match self {
             Trigger::Uevent | Trigger::Coldplug | Trigger::Requested => policy.hook.value,
-            Trigger::Command | Trigger::Unit => policy.modem_ready.value,
+            Trigger::Command | Trigger::Named | Trigger::Unit => policy.modem_ready.value,
             Trigger::ModemManager => MODEM_MANAGER,
         }
     }
@@ -47,9 +49,19 @@ impl Trigger {
         if self == Trigger::Uevent { Sharing::New } else { Sharing::Possible }
     }
 
-    /// Whether the caller named this modem, and expects a message and an exit status for it.
+    /// Whether a person ran a verb.
+    pub fn is_verb(self) -> bool {
+        matches!(self, Trigger::Command | Trigger::Named)
+    }
+
+    /// Whether the caller named this modem.
+    pub fn is_named(self) -> bool {
+        matches!(self, Trigger::Named | Trigger::ModemManager)
+    }
+
+    /// Whether the caller expects a message and an exit status.
     pub fn is_explicit(self) -> bool {
-        matches!(self, Trigger::Command | Trigger::ModemManager)
+        self.is_verb() || self.is_named()
     }
 
     /// Whether the administrator asked for the unlock regardless of the policy. For ModemManager, a link asks for it.
@@ -59,7 +71,7 @@ impl Trigger {
 
     /// Whether the run may reconfigure a modem that other programs use.
     pub fn may_interrupt_users(self) -> bool {
-        self == Trigger::Command
+        self == Trigger::Named
     }
 
     /// Whether the guard against loops applies. A process that continues after an event is part of the same loop.
@@ -69,7 +81,7 @@ impl Trigger {
 
     /// Whether the process may serve other modems after this one. The sandbox would not allow that.
     pub fn serves_more(self) -> bool {
-        self == Trigger::Command
+        self.is_verb()
     }
 
     /// Whether the run may reopen the port if other programs open it. The sandbox would not allow that.

@@ -55,10 +55,14 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         }
         found => found?,
     };
+    let trigger = match () {
+        () if options.unit => Trigger::Unit,
+        () if names.is_empty() => Trigger::Command,
+        () => Trigger::Named,
+    };
     if options.dry_run {
-        return print_plans(root, devices, &scope, !names.is_empty(), options.output.json, verbose, out);
+        return print_plans(root, devices, &scope, trigger, options.output.json, verbose, out);
     }
-    let trigger = if options.unit { Trigger::Unit } else { Trigger::Command };
     let mut exit = Exit::Fine;
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
@@ -130,7 +134,7 @@ fn print_plans(
     root: &Root,
     devices: impl Iterator<Item = Device>,
     scope: &Scope,
-    are_named: bool,
+    trigger: Trigger,
     json: bool,
     verbose: bool,
     out: &mut impl Write,
@@ -142,13 +146,13 @@ fn print_plans(
         let complete = errors.is_empty();
         all_errors.extend(errors);
         let Some(matched) = matched else {
-            if are_named && complete {
+            if trigger.is_named() && complete {
                 exit = exit.max(Exit::Failed);
                 complain(no_quirk(&device));
             }
             continue;
         };
-        let steps = match preview(root, &device, scope, &matched, verbose) {
+        let steps = match preview(root, &device, scope, trigger, &matched, verbose) {
             Ok(steps) => steps,
             Err(DeviceError::Gone { .. }) if !are_named => continue,
             Err(error) => {

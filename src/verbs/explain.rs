@@ -13,6 +13,7 @@ use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, preview};
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
@@ -27,7 +28,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let complete = errors.is_empty();
                 all_errors.extend(errors);
                 let plan = match &matched {
-                    Some(matched) => preview(root, &device, &Scope::All, matched, verbose),
+                    Some(matched) => preview(root, &device, &Scope::All, Trigger::Named, matched, verbose),
                     None => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {

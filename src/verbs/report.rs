@@ -19,6 +19,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::preview;
+use crate::serve::trigger::Trigger;
 use crate::verbs::output::print_json;
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
@@ -77,7 +78,7 @@ fn lines(root: &Root, device: &Device) -> Result<(Vec<Line>, Exit), Error> {
         Some(known) => {
             let quirk = &known.quirk;
             lines.push(("quirk", format!("{} ({})", quirk.name_of(device.id), quirk.location)));
-            let planned = preview(root, device, &Scope::All, known, false)?;
+            let planned = preview(root, device, &Scope::All, Trigger::Named, known, false)?;
             lines.extend(planned.into_iter().map(|step| ("plan", step)));
         }
     }

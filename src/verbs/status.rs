@@ -26,6 +26,7 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{Action, PlanStep};
 use crate::serve::record::came_from;
+use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, planned, query};
 use crate::steps::fcc_auth::Said;
 use crate::verbs::output::{print_json, report_errors};
@@ -185,9 +186,11 @@ fn status(
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
         Some(matched) if matched.complete => {
-            for planned in planned(root, device, &Scope::All, matched)? {
+            for planned in planned(root, device, &Scope::All, Trigger::Named, matched)? {
                 match &planned {
-                    PlanStep::Suppressed { step, reason } => suppressed.push(format!("{step}: {reason}")),
+                    PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
+                        suppressed.push(format!("{step}: {reason}"));
+                    }
                     planned => problems.extend(problem(device, planned, &last)),
                 }
             }
@@ -260,7 +263,7 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
     let is_success = ended.is_some_and(|last| last.outcome.is_success());
     match (planned, ended) {
         (PlanStep::Infeasible { .. } | PlanStep::NotAuthorized { .. }, _) => Some(planned.to_string()),
-        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. }, _) => None,
+        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. } | PlanStep::NoPort { .. }, _) => None,
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
         (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
