@@ -149,6 +149,21 @@ fn a_node_of_another_device_is_refused() {
 }
 
 #[test]
+fn a_starved_event_sends_no_switch_message_and_the_unit_sends_it() {
+    let root = Root::new();
+    root.plug("1-1", "1199:0fff", &install_mode());
+    root.write("/run/systemd/system/unit", "");
+    root.policy("[timeouts]\nhook = 0.1\n");
+    let ended = root.hook(&device_event(PATH));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("too little time left; wwan-quirks@1-1.service continues"), "{}", ended.stderr);
+    // The unit does not take the message for sent.
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert!(ended.code == 1 && ended.stderr.contains("/dev/bus/usb/001/005"), "{ended:?}");
+}
+
+#[test]
 fn a_missing_node_does_not_mean_that_the_device_left() {
     let root = Root::new();
     root.plug("1-1", "1199:0fff", &install_mode());

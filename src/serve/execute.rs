@@ -27,6 +27,8 @@ use crate::steps::{configure, fcc_auth, switch};
 /// example if its drive has a file system.
 const LEAVING: Duration = Duration::from_secs(1);
 const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
+/// The time that one transfer to a device in install mode needs. With less time left, an event sends nothing.
+const TRANSFER: Duration = Duration::from_millis(300);
 /// The result of a switch.
 pub(crate) const LEFT: &str = "the device left install mode";
 /// The remedy for a device that stays in install mode.
@@ -46,23 +48,10 @@ pub(crate) fn execute(
     deadline: Deadline,
 ) -> Outcome {
     match action {
-        Action::Switch { switch, .. } if trigger.is_event() && switch.pauses() >= LEAVING => {
-            let seconds = switch.pauses().as_secs_f32();
-            Outcome::Unfinished(Failure::new(
-                format!("the switch takes {seconds} s, which is too long for a udev event"),
-                "run `wwan-quirks apply`",
-            ))
-        }
-        // The kernel may need seconds to set the configuration, and no signal interrupts it.
-        Action::Switch { switch, .. } if trigger.is_event() && switch.sets_configuration() => {
-            Outcome::Unfinished(Failure::new(
-                "the switch sets a configuration, which may take too long for a udev event",
-                "run `wwan-quirks apply`",
-            ))
-        }
-        Action::Switch { switch, target } => {
-            leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline)
-        }
+        Action::Switch { switch, target } => match too_long(switch, deadline).filter(|_| trigger.is_event()) {
+            Some(reason) => Outcome::Unfinished(Failure::new(reason, "run `wwan-quirks apply`")),
+            None => leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline),
+        },
         Action::Configure { from, to, unconfigured } => {
             let outcome = configure::run(device, *from, *to, *unconfigured, deadline);
             if matches!(outcome, Outcome::Done(_)) {
@@ -83,6 +72,22 @@ pub(crate) fn execute(
                 (outcome, _) => outcome,
             }
         }
+    }
+}
+
+/// Why an event has too little time for `switch`.
+fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
+    let pauses = switch.pauses();
+    match () {
+        () if pauses >= LEAVING => {
+            Some(format!("the switch takes {} s, which is too long for a udev event", pauses.as_secs_f32()))
+        }
+        // The kernel may need seconds to set the configuration, and no signal interrupts it.
+        () if switch.sets_configuration() => {
+            Some("the switch sets a configuration, which may take too long for a udev event".to_owned())
+        }
+        () if deadline.remaining() < TRANSFER => Some("the udev event has too little time left".to_owned()),
+        () => None,
     }
 }
 
@@ -253,7 +258,17 @@ fn reset_modem(
 mod tests {
     use super::*;
     use crate::bus::Port;
+    use crate::host::deadline::clock::StoppedClock;
     use crate::host::state::Identity;
+
+    #[test]
+    fn an_event_sends_nothing_without_time_for_a_transfer() {
+        let _clock = StoppedClock::stop();
+        let sierra = Switch::method("sierra").unwrap();
+        for (left, is_too_long) in [(Duration::ZERO, true), (TRANSFER / 2, true), (TRANSFER, false)] {
+            assert_eq!(too_long(&sierra, Deadline::after(left)).is_some(), is_too_long, "{left:?}");
+        }
+    }
 
     #[test]
     fn an_unlock_that_gets_no_answer_counts_for_the_guard() {
