@@ -3,7 +3,7 @@
 mod fake;
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 use fake::{Root, install_mode, mc7710};
@@ -411,6 +411,28 @@ fn each_of_several_unlocks_uses_its_own_port() {
     let path = format!("{PATH}/1-1:1.0/usbmisc/cdc-wdm0");
     let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "usbmisc")]);
     assert!(ended.stderr.contains("/dev/cdc-wdm0") && !ended.stderr.contains("/dev/ttyUSB1"), "{}", ended.stderr);
+}
+
+#[test]
+fn before_sleep_only_a_modem_that_cannot_delay_sleep_is_asked() {
+    let root = Root::new();
+    let usb = root.plug("1-1", "1199:9071", &mc7710());
+    root.control_port("1-1", "1.12", "cdc_mbim", "cdc-wdm0");
+    let function = root.pci("0000:08:00.0", "1eac:1007 1eac:1007", "mhi-pci-generic");
+    root.wwan_port(&format!("{function}/mhi0"), "mbim0");
+    fs::create_dir_all(root.0.join("proc/self")).unwrap();
+    // Both modems were seen unlocked.
+    for (port, directory) in [("1-1", usb), ("0000:08:00.0", format!("{function}/mhi0/wwan/wwan0"))] {
+        let enumeration = fs::metadata(root.0.join(&directory[1..])).unwrap().ino();
+        root.write(&format!("run/wwan-quirks/lock/{port}"), format!("{{\"unlocked\":{enumeration}}}"));
+    }
+    let ask = || root.run(&["-vv", "apply", "--unit", "--before-sleep"]).stderr;
+    let asked = ask();
+    assert!(asked.contains("1-1 1199:9071") && asked.contains("before sleep: /"), "{asked}");
+    assert!(asked.contains("0000:08:00.0: no proxy holds") && !asked.contains("wwan0mbim0 is gone"), "{asked}");
+    root.policy("prefer = 9\n");
+    let asked = ask();
+    assert!(!asked.contains("before sleep") && !asked.contains("no proxy"), "{asked}");
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub enum Sharing {
     /// The port is new. No other program knows it before its udev event ends.
     New,
     Possible,
+    /// The run may only use a proxy that holds the port: the kernel may block the open of a port that no process holds.
+    Proxied,
 }
 
 /// Why a port is not used.
@@ -88,6 +90,8 @@ pub enum PortUnavailable {
     /// The process that holds the port, or that owns the proxy's socket, is neither root nor the owner of the port.
     #[error("{name} holds {port}, but another process answers on its socket")]
     UntrustedProxy { port: PathBuf, name: &'static str },
+    #[error("no proxy holds {port}")]
+    NotProxied { port: PathBuf },
     #[error("cannot determine which programs use {port}: {source}")]
     UsersUnknown { port: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -105,6 +109,7 @@ impl PortUnavailable {
             PortUnavailable::Proxy { .. } | PortUnavailable::UntrustedProxy { .. } => {
                 "stop it, then run `wwan-quirks apply`"
             }
+            PortUnavailable::NotProxied { .. } => "let qmi-proxy or mbim-proxy hold it",
             PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
             PortUnavailable::Open(OpenError::NotReady { .. }) => {
                 "if the problem persists, shut the machine down and turn it on again"
@@ -141,7 +146,7 @@ pub fn open(
     deadline: Deadline,
 ) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
-    if sharing == Sharing::Possible {
+    if sharing != Sharing::New {
         let users = match users(root, port) {
             Ok(users) => users,
             Err(source) => return Err(PortUnavailable::UsersUnknown { port: path, source }),
@@ -151,6 +156,9 @@ pub fn open(
         }
         if !users.is_empty() {
             return Err(PortUnavailable::Held { port: path, users });
+        }
+        if sharing == Sharing::Proxied {
+            return Err(PortUnavailable::NotProxied { port: path });
         }
     }
     let opened = match protocol {
@@ -170,7 +178,7 @@ pub fn open(
     };
     let link: Box<dyn Link> = match sharing {
         Sharing::New => link,
-        Sharing::Possible => Box::new(ExclusivePort::over(link, root, &path, port)),
+        Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port)),
     };
     Ok(OpenPort { link, protocol, proxied: None })
 }

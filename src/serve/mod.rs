@@ -109,14 +109,23 @@ pub fn planned(
 }
 
 /// Records which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
+///
+/// Asks a modem on PCI only through a proxy. The kernel may not return from another open for many seconds, which would
+/// delay sleep and block the freezer.
 pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item = Device>) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
     for device in devices {
-        let (Some(matched), _) = lookup(root, &device) else { continue };
+        if deadline.has_passed() {
+            break;
+        }
+        // While a file that concerns the modem is invalid, nothing is done to it.
+        let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, &device) else { continue };
         if matched.quirk.procedure().is_none() {
             continue;
         }
+        let is_pci = device.id.bus == Bus::Pci;
+        let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
         let name = matched.quirk.name_of(device.id);
         let mut recorder = Recorder::new(journal, &device, name, Trigger::Unit);
         let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
@@ -124,11 +133,12 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item 
         if state.record().unlocked != Some(device.enumeration_id()) {
             continue;
         }
-        match query(root, &device, &matched.quirk, deadline) {
+        match query(root, &device, &matched.quirk, sharing, deadline) {
             Ok(said) if said.operating_mode.is_low_power() => {
                 state.record().switched_off = Some(device.enumeration_id())
             }
             Ok(_) => state.record().switched_off = None,
+            Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
             Err(reason) => {
                 let text = format!("the radio state could not be read before sleep: {reason}");
                 recorder.report(None, StepKind::FccAuth, StepResult::Unfinished, text);
@@ -144,7 +154,13 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item 
 ///
 /// # Errors
 /// Why the modem was not asked, or did not answer.
-pub fn query(root: &Root, device: &Device, quirk: &Quirk, deadline: Deadline) -> Result<Said, String> {
+pub fn query(
+    root: &Root,
+    device: &Device,
+    quirk: &Quirk,
+    sharing: Sharing,
+    deadline: Deadline,
+) -> Result<Said, String> {
     let mut procedures: Vec<Option<&Procedure>> = quirk.procedures().map(Some).collect();
     if procedures.is_empty() {
         procedures.push(None);
@@ -154,7 +170,7 @@ pub fn query(root: &Root, device: &Device, quirk: &Quirk, deadline: Deadline) ->
     let in_turn = procedures.into_iter().zip(left);
     best_answer(in_turn.map(|(procedure, left)| {
         let deadline = deadline.at_most(deadline.remaining() / left);
-        ask(root, device, procedure, deadline)
+        ask(root, device, procedure, sharing, deadline)
     }))
 }
 
@@ -170,11 +186,17 @@ fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said
     best.unwrap_or_else(|| Err("the modem has no port that can be queried".to_owned()))
 }
 
-fn ask(root: &Root, device: &Device, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, String> {
+fn ask(
+    root: &Root,
+    device: &Device,
+    procedure: Option<&Procedure>,
+    sharing: Sharing,
+    deadline: Deadline,
+) -> Result<Said, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
     let (port, protocol) = port.ok_or("the modem has no port that can be queried")?;
-    let opened = access::open(root, device, port, protocol, Sharing::Possible, deadline);
+    let opened = access::open(root, device, port, protocol, sharing, deadline);
     let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
     fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())
 }

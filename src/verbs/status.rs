@@ -18,6 +18,7 @@ use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
 use crate::host::sys;
+use crate::modem::access::Sharing;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
@@ -248,7 +249,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
-    match query(root, device, &matched.quirk, deadline) {
+    match query(root, device, &matched.quirk, Sharing::Possible, deadline) {
         Ok(Said { operating_mode, locked }) => {
             Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
         }
