@@ -25,10 +25,10 @@ use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
-use crate::host::sandbox;
 use crate::host::state::{
     ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, StateError, WINDOW, now, numbers_elsewhere,
 };
+use crate::host::{sandbox, sys};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
 use crate::modem::transport::Protocol;
@@ -252,16 +252,22 @@ impl Run<'_> {
         }
         let mut is_abandoned = false;
         let unlocks = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
-        let last_unlock = planned.iter().rposition(unlocks);
-        // For a modem with several procedures: whether its lock was found, and the results of the procedures that did
-        // not find it.
-        let (mut is_found, mut elsewhere) = (self.is_unlocked(quirk, &identity, &mut state), Vec::new());
-        for (at, planned) in planned.into_iter().enumerate() {
+        let mut unlocks_left = planned.iter().filter(|planned| unlocks(planned)).count() as u32;
+        // For a modem with several procedures: whether its lock was found, and the results of the procedures that were
+        // tried.
+        let (mut is_found, mut tried) = (self.is_unlocked(quirk, &identity, &mut state), Vec::new());
+        for planned in planned {
             let step = planned.step();
             let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
             let unlocks = unlocks(&planned);
             if unlocks && is_found {
                 continue;
+            }
+            let mut deadline = self.deadline;
+            if unlocks {
+                // Divide the remaining time equally among the remaining procedures.
+                deadline = deadline.at_most(deadline.remaining() / unlocks_left);
+                unlocks_left -= 1;
             }
             let ended = match planned {
                 PlanStep::Satisfied { reason, .. } => {
@@ -274,26 +280,25 @@ impl Run<'_> {
                 }
                 PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
                 PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
-                PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor) {
+                PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor, deadline) {
                     Some(ended) => ended,
                     None => continue,
                 },
             };
-            if unlocks && ended.may_be_another_lock && last_unlock != Some(at) {
-                elsewhere.push(ended);
-                continue;
-            }
-            if unlocks && !ended.may_be_another_lock {
-                is_found = true;
-                elsewhere.clear();
-            }
             // A child process may still set the configuration, or open the port of a modem on PCI.
             let opens_in_child = self.device.id.bus == Bus::Pci && self.trigger.is_event();
             let has_child = configures || unlocks && opens_in_child;
             is_abandoned |= has_child && ended.result == StepResult::Unfinished;
-            for Ended { result, text, has_left, .. } in elsewhere.drain(..).chain([ended]) {
-                recorder.report((!has_left).then_some(&mut state), step, result, text);
+            if unlocks {
+                // After a stop signal, no other procedure starts.
+                is_found = !ended.may_be_another_lock || sys::stops() > 0;
+                tried.push(ended);
+            } else {
+                recorder.report(Some(&mut state), step, ended.result, ended.text);
             }
+        }
+        for Ended { result, text, has_left, .. } in to_report(tried) {
+            recorder.report((!has_left).then_some(&mut state), StepKind::FccAuth, result, text);
         }
         state.keep();
         if is_abandoned {
@@ -339,7 +344,14 @@ impl Run<'_> {
     }
 
     /// Carries out one action. `None` if this device was already reported.
-    fn act(&self, action: &Action, identity: &Identity, state: &mut PortState, successor: &Successor) -> Option<Ended> {
+    fn act(
+        &self,
+        action: &Action,
+        identity: &Identity,
+        state: &mut PortState,
+        successor: &Successor,
+        deadline: Deadline,
+    ) -> Option<Ended> {
         let step = action.step();
         let by_request = !self.trigger.is_guarded();
         let attempt = state.record().attempt(step, identity, now(), by_request, || self.numbers_elsewhere());
@@ -367,7 +379,7 @@ impl Run<'_> {
             return Some(conclude(Outcome::Unfinished(failure), successor));
         }
         let (root, device) = (self.root, self.device);
-        let outcome = execute::execute(root, device, action, self.trigger, attempt, state, self.deadline);
+        let outcome = execute::execute(root, device, action, self.trigger, attempt, state, deadline);
         Some(conclude(outcome, successor))
     }
 
@@ -399,9 +411,24 @@ impl Ended {
     }
 }
 
+/// The results of the procedures that were tried, without those that say less than others: the lock is behind one of the
+/// procedures, and a procedure without an answer says more than one that found no lock.
+fn to_report(tried: Vec<Ended>) -> impl Iterator<Item = Ended> {
+    let weight = |ended: &Ended| match ended.result {
+        _ if !ended.may_be_another_lock => 4,
+        StepResult::Unfinished => 3,
+        StepResult::Suppressed => 2,
+        StepResult::Failed => 1,
+        _ => 0,
+    };
+    let most = tried.iter().map(weight).max();
+    tried.into_iter().filter(move |ended| Some(weight(ended)) == most)
+}
+
 /// The result of an action, and who continues if it is not finished.
 fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
-    let may_be_another_lock = matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_));
+    let may_be_another_lock =
+        matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
     let (result, text) = match outcome {
         Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
@@ -424,6 +451,28 @@ mod tests {
     use super::*;
     use crate::modem::wire::qmi::OperatingMode;
     use std::fs;
+
+    #[test]
+    fn a_modem_with_several_locks_has_one_clear_result() {
+        let failure = || Failure::new("a", "b");
+        let (no_lock, in_use) = (Outcome::NoLock(String::new()), Outcome::InUse(failure()));
+        let (failed, unfinished) = (Outcome::Failed(failure()), Outcome::Unfinished(failure()));
+        use StepResult::{Done, Failed, Suppressed, Unchanged, Unfinished};
+        for (tried, reported) in [
+            (vec![unfinished.clone(), Outcome::Done(String::new())], vec![Done]),
+            (vec![in_use.clone(), Outcome::Left], vec![Unchanged]),
+            (vec![unfinished, no_lock.clone()], vec![Unfinished]),
+            (vec![in_use.clone(), no_lock.clone()], vec![Suppressed]),
+            (vec![in_use, failed.clone()], vec![Suppressed]),
+            (vec![failed.clone(), no_lock.clone()], vec![Failed]),
+            (vec![failed.clone(), failed], vec![Failed, Failed]),
+            (vec![no_lock], vec![Unchanged]),
+        ] {
+            let ended = tried.iter().map(|outcome| conclude(outcome.clone(), &Successor::None)).collect();
+            let found: Vec<StepResult> = to_report(ended).map(|ended| ended.result).collect();
+            assert_eq!(found, reported, "{tried:?}");
+        }
+    }
 
     #[test]
     fn a_person_who_named_a_modem_learns_that_it_disconnected() {
