@@ -155,6 +155,11 @@ pub enum Outcome {
     Done(String),
     /// The modem was already in the wanted state, or the step does not apply to it.
     Unchanged(String),
+    /// The radio is online. `unlocked`: this step unlocked it.
+    Online {
+        text: String,
+        unlocked: bool,
+    },
     /// The modem has no lock of the kind that this step opens.
     NoLock(String),
     /// The radio is unlocked now, but has not come online by itself.

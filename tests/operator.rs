@@ -137,8 +137,7 @@ fn a_report_has_what_the_software_modem_loads_and_no_identifiers() {
     root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
     root.write(&format!("{device}/product"), format!("MC7710 {IMEI}\n"));
     let last = r#"{"at":1,"outcome":"failed","text":"LF53920000010 at 02:00:5e:10:00:0a"}"#;
-    let state = format!(r#"{{"last":{{"fcc-auth":{last}}}}}"#);
-    root.write("run/wwan-quirks/state/1-1", state);
+    root.results("1-1", &format!(r#""last":{{"fcc-auth":{last}}}"#));
     for arguments in [&["report", "1-1"][..], &["report", "1199:68a2", "--json"]] {
         let ended = root.run(arguments);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -177,16 +176,38 @@ fn status_shows_problems_until_they_are_solved() {
     root.write(&format!("{device}/bConfigurationValue"), "2\n");
     let ended = |outcome: &str, text: &str| {
         let last = format!(r#"{{"at":1,"outcome":"{outcome}","text":"{text}"}}"#);
-        root.write("run/wwan-quirks/state/1-1", format!(r#"{{"last":{{"fcc-auth":{last}}}}}"#));
+        root.results("1-1", &format!(r#""last":{{"fcc-auth":{last}}},"radio":{last}"#));
         root.run(&["status", "1-1"]).stdout
     };
     let said = ended("failed", "no answer: look");
     assert!(said.contains("problem         fcc-auth: failed: no answer: look"), "{said}");
     let said = ended("done", "unlocked");
     assert!(!said.contains("problem") && said.contains("days ago: unlocked"), "{said}");
+    let suppressed = ended("suppressed", "the port is held");
+    let problem = "problem         fcc-auth: not done yet (suppressed ";
+    assert!(suppressed.contains(problem), "{suppressed}");
+    assert!(suppressed.contains(" days ago: the port is held); run `wwan-quirks apply 1-1`"), "{suppressed}");
+    ended("done", "unlocked");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
     let device = &json["devices"][0];
     assert_eq!((&device["last"]["fcc-auth"]["outcome"], &device["product"]), (&"done".into(), &"MC7710".into()));
+}
+
+#[test]
+fn status_of_another_modem_on_the_port_shows_nothing_of_the_first_one() {
+    let root = Root::new();
+    root.plug("1-1", "1199:9071", &mc7710());
+    let done = r#"{"at":1,"outcome":"done","text":"unlocked","id":"1199:9071","online":true}"#;
+    root.results("1-1", &format!(r#""last":{{"fcc-auth":{done}}},"radio":{done}"#));
+    assert_eq!(root.run(&["status", "1-1"]).stdout.matches("unlocked, ").count(), 1);
+    fs::rename(root.0.join("sys/devices/pci0000:00/usb1/1-1"), root.0.join("sys/removed")).unwrap();
+    fs::remove_file(root.0.join("sys/bus/usb/devices/1-1")).unwrap();
+    root.plug("1-1", "1199:9079", &mc7710());
+    let said = root.run(&["status", "1-1"]).stdout;
+    assert!(!said.contains("unlocked") && !said.contains("last results"), "{said}");
+    // A run on the new modem does not take the old result for its own.
+    root.run(&["apply", "1-1"]);
+    assert!(!root.read("run/wwan-quirks/state/1-1").contains("1199:9071"));
 }
 
 /// The state of a port whose device had the ID `id` and left install mode `ago` seconds ago.

@@ -156,10 +156,10 @@ fn unlock_through(proxy: Proxy) {
         let transport = Transport { port: &mut stream, protocol: proxy.protocol(), proxied: Some(&port) };
         run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(20)))
     };
-    assert_eq!(unlock(), Outcome::Done("unlocked; the radio is online".to_owned()));
+    assert_eq!(unlock(), Outcome::Online { text: "unlocked; the radio is online".to_owned(), unlocked: true });
     let seen: Vec<u16> = messages.try_iter().collect();
     assert_eq!(seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x23]);
-    assert_eq!(unlock(), Outcome::Unchanged("the radio is already online".to_owned()));
+    assert_eq!(unlock(), Outcome::Online { text: "the radio is already online".to_owned(), unlocked: false });
 
     // While another program uses the proxy, the proxy holds the port.
     let mut other = connect(proxy);

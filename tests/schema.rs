@@ -91,10 +91,9 @@ fn root() -> Root {
     root.plug("1-2", "1199:0fff", &install_mode());
     root.plug("1-3", "1234:5678", &install_mode());
     root.plug("1-4", "12d1:14dc", &mc7710());
-    let switched = r#"{"last":{"switch":{"at":1,"outcome":"done","text":"1","id":"12d1:1f01"}}}"#;
-    root.write("run/wwan-quirks/state/1-4", switched);
-    let last = r#"{"last":{"configuration":{"at":1,"outcome":"done","text":"1"}}}"#;
-    root.write("run/wwan-quirks/state/1-1", last);
+    root.results("1-4", r#""last":{"switch":{"at":1,"outcome":"done","text":"1","id":"12d1:1f01"}}"#);
+    let last = r#"{"at":1,"outcome":"done","text":"1"}"#;
+    root.results("1-1", &format!(r#""last":{{"configuration":{last}}},"radio":{last}"#));
     root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
     root.write("usb_modeswitch/1234:5678", "NeedResponse=1\nStandardEject=1\n");
     root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");

@@ -74,24 +74,53 @@ pub struct LastResult {
     pub confirmed: Option<u64>,
 }
 
+/// What a run found out about the radio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Radio {
+    #[serde(flatten)]
+    pub last: LastResult,
+    /// Whether the radio was online.
+    #[serde(default)]
+    pub online: bool,
+}
+
 /// The results that `status` shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Results {
+    /// The enumeration that the results concern.
+    enumeration: Option<u64>,
     pub last: BTreeMap<StepKind, LastResult>,
     /// The state of the radio that the last run which reached the modem found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub radio: Option<LastResult>,
+    pub radio: Option<Radio>,
 }
 
 impl Results {
+    /// Drops what concerns earlier devices on the port. `enumeration` and `id` are those of the present one, which was
+    /// connected at `connected`, in seconds since the epoch. Keeps the results of the last minute before that: the step
+    /// may have made this device come back, a switch or a composition even with another ID.
+    pub fn concern(&mut self, enumeration: u64, id: DeviceId, connected: u64) {
+        if self.enumeration.replace(enumeration) == Some(enumeration) {
+            return;
+        }
+        self.radio = None;
+        let id = id.to_string();
+        self.last.retain(|step, last| {
+            let changes_id = matches!(step, StepKind::Switch | StepKind::Composition);
+            let is_recent = connected.saturating_sub(last.at) as f64 <= WINDOW;
+            is_recent && (changes_id || last.id.as_ref() == Some(&id))
+        });
+    }
+
     /// Records the result of `step` on the device `id`. A result "nothing to do" confirms an earlier result, and does
-    /// not replace it.
-    pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str) {
+    /// not replace it. `is_online`: the step found the radio online.
+    pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str, is_online: bool) {
         let at = since_the_epoch();
         let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id.to_string()), confirmed: None };
-        if step == StepKind::FccAuth && outcome.is_success() {
-            self.radio = Some(result.clone());
+        // A suppressed step did not reach the modem. After a failure, the radio may have another state than before.
+        if step == StepKind::FccAuth && outcome != StepResult::Suppressed {
+            self.radio = outcome.is_success().then(|| Radio { last: result.clone(), online: is_online });
         }
         match self.last.get_mut(&step) {
             Some(earlier) if outcome == StepResult::Unchanged && earlier.outcome == StepResult::Done => {
@@ -554,7 +583,7 @@ mod tests {
     fn a_device_that_leaves_late_was_switched() {
         let id = DeviceId { bus: Bus::Usb, vendor: 0x1199, product: 0x0fff };
         let mut results = Results::default();
-        results.record(StepKind::Switch, id, StepResult::Unfinished, "the device accepted the message");
+        results.record(StepKind::Switch, id, StepResult::Unfinished, "the device accepted the message", false);
         assert_eq!(
             [results.came_back("it left"), results.came_back("it left")],
             [StepResult::Done, StepResult::Unchanged]
@@ -711,15 +740,48 @@ mod tests {
     #[test]
     fn a_result_without_work_does_not_hide_what_was_done() {
         let (mut results, id) = (Results::default(), "1199:68a2".parse().unwrap());
-        results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked; the radio is online");
-        results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is already online");
+        results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked", false);
+        results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is already online", true);
         let last = &results.last[&StepKind::FccAuth];
-        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked; the radio is online"));
+        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked"));
         assert!(last.confirmed.is_some());
-        assert_eq!(results.radio.as_ref().unwrap().text, "the radio is already online");
-        results.record(StepKind::FccAuth, id, StepResult::Failed, "no");
+        let online = |results: &Results| results.radio.as_ref().map(|radio| (radio.last.text.clone(), radio.online));
+        let found = Some(("the radio is already online".to_owned(), true));
+        assert_eq!(online(&results), found);
+        results.record(StepKind::FccAuth, id, StepResult::Suppressed, "held", false);
+        assert_eq!(online(&results), found);
+        results.record(StepKind::FccAuth, id, StepResult::Failed, "no", false);
         assert_eq!(results.last[&StepKind::FccAuth].outcome, StepResult::Failed);
-        assert_eq!(results.radio.unwrap().text, "the radio is already online");
+        assert_eq!(online(&results), None);
+    }
+
+    #[test]
+    fn another_device_on_the_port_starts_without_results() {
+        let [stick, modem, other]: [DeviceId; 3] =
+            ["1199:0fff", "1199:68a2", "2c7c:0125"].map(|id| id.parse().unwrap());
+        let steps = |results: &Results| results.last.keys().copied().collect::<Vec<StepKind>>();
+        let (mut results, now) = (Results::default(), since_the_epoch());
+        results.concern(1, stick, now);
+        results.record(StepKind::Switch, stick, StepResult::Done, "left", false);
+        // The stick comes back as a modem. A later run on this modem drops nothing.
+        results.concern(2, modem, now + 5);
+        for step in [StepKind::Configuration, StepKind::FccAuth] {
+            results.record(step, modem, StepResult::Done, "done", true);
+        }
+        let all = [StepKind::Switch, StepKind::Configuration, StepKind::FccAuth];
+        results.concern(2, modem, now + 5);
+        assert!(steps(&results) == all && results.radio.is_some(), "{results:?}");
+        // The modem restarts, is plugged in much later, or is replaced.
+        for (id, connected, kept) in [
+            (modem, now + 10, &all[..]),
+            (modem, now + 3600, &[]),
+            (other, now + 10, &[StepKind::Switch]),
+            (other, now + 3600, &[]),
+        ] {
+            let mut results = results.clone();
+            results.concern(3, id, connected);
+            assert!(steps(&results) == kept && results.radio.is_none(), "{id} {connected}: {results:?}");
+        }
     }
 
     fn soon() -> Deadline {
@@ -770,7 +832,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
         let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
         let mut state = PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap();
-        state.results().record(StepKind::Switch, "1199:0fff".parse().unwrap(), StepResult::Done, "left");
+        state.results().record(StepKind::Switch, "1199:0fff".parse().unwrap(), StepResult::Done, "left", false);
         state.save().unwrap();
         let mode = |name: &str| fs::metadata(root.at(DIRECTORY).join(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("lock"), mode("lock/1-1.2"), mode("state/1-1.2")), (0o700, 0o600, 0o644));

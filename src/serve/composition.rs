@@ -15,7 +15,7 @@ use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
 use crate::serve::record::Recorder;
 use crate::serve::trigger::Trigger;
-use crate::serve::{Ended, StepReport, conclude};
+use crate::serve::{StepReport, conclude};
 use crate::steps::composition::{self, Exchange, Request};
 
 /// How long a finished run waits for the lock of the port to record its result.
@@ -61,13 +61,12 @@ pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) 
 }
 
 fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
-    let Ended { result, text, .. } = conclude(outcome, &Successor::None);
     let journal = Journal::open(root);
     let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
     let holder = Holder { enumeration: device.enumeration_id(), scope: StepKind::Composition.name().to_owned() };
     let state = PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING));
     let mut state = state.inspect_err(|error| log::debug!("{}: {error}", device.port)).ok();
-    recorder.report(state.as_mut(), StepKind::Composition, result, text);
+    recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, &Successor::None));
     if let Some(mut state) = state {
         state.keep();
     }

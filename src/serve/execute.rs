@@ -211,14 +211,18 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = Some(enumeration),
-        Outcome::Unchanged(_) | Outcome::NoLock(_) => record.switched_off = None,
-        Outcome::Done(_) | Outcome::StillOff(_) => {}
+        Outcome::Unchanged(_) | Outcome::NoLock(_) | Outcome::Online { unlocked: false, .. } => {
+            record.switched_off = None;
+        }
+        Outcome::Done(_) | Outcome::StillOff(_) | Outcome::Online { unlocked: true, .. } => {}
         Outcome::Failed(_) => return record.judge_key(enumeration, false),
         Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     record.arrived(StepKind::Configuration);
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
-    if bus == Bus::Usb || matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_)) {
+    let was_unlocked =
+        matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
+    if bus == Bus::Usb || was_unlocked {
         record.arrived(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
@@ -281,6 +285,8 @@ mod tests {
             (Outcome::InUse(failure()), Bus::Usb, true),
             (Outcome::Done(String::new()), Bus::Usb, false),
             (Outcome::Done(String::new()), Bus::Pci, true),
+            (Outcome::Online { text: String::new(), unlocked: true }, Bus::Pci, true),
+            (Outcome::Online { text: String::new(), unlocked: false }, Bus::Pci, false),
             (Outcome::NoLock(String::new()), Bus::Usb, false),
             (Outcome::Unchanged(String::new()), Bus::Pci, false),
             (Outcome::SwitchedOff(String::new()), Bus::Usb, false),
@@ -294,7 +300,10 @@ mod tests {
                 remember(&outcome, bus, enumeration, &mut state);
             }
             let is_unlocked = state.record().unlocked == Some(4);
-            let answers = matches!(outcome, Outcome::Done(_) | Outcome::Unchanged(_) | Outcome::SwitchedOff(_));
+            let answers = matches!(
+                outcome,
+                Outcome::Done(_) | Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { .. }
+            );
             assert_eq!(is_unlocked, answers, "{outcome:?}");
         }
     }

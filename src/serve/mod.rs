@@ -141,7 +141,7 @@ pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item 
             Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
             Err(reason) => {
                 let text = format!("the radio state could not be read before sleep: {reason}");
-                recorder.report(None, StepKind::FccAuth, StepResult::Unfinished, text);
+                recorder.report(None, StepKind::FccAuth, Ended::new(StepResult::Unfinished, text));
             }
         }
     }
@@ -224,7 +224,7 @@ impl Run<'_> {
             Ok(state) => state,
             Err(error @ (StateError::Busy | StateError::Interrupted)) => {
                 let step = self.first_step(quirk);
-                recorder.report(None, step, StepResult::Busy, error.to_string());
+                recorder.report(None, step, Ended::new(StepResult::Busy, error.to_string()));
                 return Ok(());
             }
             Err(error) => {
@@ -233,12 +233,13 @@ impl Run<'_> {
             }
         };
         let id = self.device.id;
+        record::concern(self.device, state.results());
         let is_new = |last: &LastResult| last.confirmed.is_none();
         if state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
             if let Some(before) = record::came_from(self.device, state.results()) {
                 let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
                 let result = state.results().came_back(execute::LEFT);
-                recorder.report(None, StepKind::Switch, result, text);
+                recorder.report(None, StepKind::Switch, Ended::new(result, text));
             }
         }
         // With another message from the policy, the device becomes something else.
@@ -294,11 +295,11 @@ impl Run<'_> {
                 is_found = !ended.may_be_another_lock || sys::stops() > 0;
                 tried.push(ended);
             } else {
-                recorder.report(Some(&mut state), step, ended.result, ended.text);
+                recorder.report(Some(&mut state), step, ended);
             }
         }
-        for Ended { result, text, has_left, .. } in to_report(tried) {
-            recorder.report((!has_left).then_some(&mut state), StepKind::FccAuth, result, text);
+        for ended in to_report(tried) {
+            recorder.report(Some(&mut state), StepKind::FccAuth, ended);
         }
         state.keep();
         if is_abandoned {
@@ -396,18 +397,20 @@ impl Run<'_> {
 }
 
 /// How a step ended.
-struct Ended {
+pub(crate) struct Ended {
     result: StepResult,
     text: String,
     /// The modem may have a lock of another kind.
     may_be_another_lock: bool,
     /// The modem disconnected, so that nothing is known about its state.
     has_left: bool,
+    /// The radio is known to be online.
+    is_online: bool,
 }
 
 impl Ended {
     fn new(result: StepResult, text: String) -> Ended {
-        Ended { result, text, may_be_another_lock: false, has_left: false }
+        Ended { result, text, may_be_another_lock: false, has_left: false, is_online: false }
     }
 }
 
@@ -430,9 +433,15 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
     let may_be_another_lock =
         matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
+    let is_online = matches!(outcome, Outcome::Online { .. });
     let (result, text) = match outcome {
-        Outcome::Done(text) | Outcome::StillOff(text) => (StepResult::Done, text),
-        Outcome::Unchanged(text) | Outcome::NoLock(text) | Outcome::SwitchedOff(text) => (StepResult::Unchanged, text),
+        Outcome::Done(text) | Outcome::StillOff(text) | Outcome::Online { text, unlocked: true } => {
+            (StepResult::Done, text)
+        }
+        Outcome::Unchanged(text)
+        | Outcome::NoLock(text)
+        | Outcome::SwitchedOff(text)
+        | Outcome::Online { text, unlocked: false } => (StepResult::Unchanged, text),
         Outcome::Left => {
             (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
         }
@@ -443,7 +452,7 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
             None => (StepResult::Unfinished, failure.to_string()),
         },
     };
-    Ended { may_be_another_lock, has_left, ..Ended::new(result, text) }
+    Ended { may_be_another_lock, has_left, is_online, ..Ended::new(result, text) }
 }
 
 #[cfg(test)]

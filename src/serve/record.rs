@@ -4,10 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
+use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{LastResult, PortState, Results, WINDOW};
+use crate::host::state::{self, LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
+use crate::serve::Ended;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::trigger::Trigger;
@@ -82,9 +84,10 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records how a step ended. A run without the lock of the port passes no state.
-    pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, result: StepResult, text: String) {
-        if let Some(state) = state {
-            state.results().record(step, self.device.id, result, &text);
+    pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, ended: Ended) {
+        let Ended { result, text, has_left, is_online, .. } = ended;
+        if let Some(state) = state.filter(|_| !has_left) {
+            state.results().record(step, self.device.id, result, &text, is_online);
         }
         let text = match &self.becomes {
             Some(becomes) if (step, result) == (StepKind::Switch, StepResult::Done) => {
@@ -112,6 +115,21 @@ impl<'a> Recorder<'a> {
         let message = format!("{} {} {name}: {step}: {}: {text}", self.device.port, self.device.id, result.words());
         send(self.journal, self.device, self.trigger, result, &message, Some(step));
     }
+}
+
+/// The results for `device`, read without the lock of its port.
+pub(crate) fn results(root: &Root, device: &Device) -> Results {
+    let mut results = state::peek(root, &device.port);
+    concern(device, &mut results);
+    results
+}
+
+/// Drops what `results`, which are those of its port, contain about devices before `device`.
+pub(crate) fn concern(device: &Device, results: &mut Results) {
+    // Without power management, the kernel does not tell when a device was connected.
+    let connected = SystemTime::now().checked_sub(device.connected_for().unwrap_or_default());
+    let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    results.concern(device.enumeration_id(), device.id, connected.as_secs());
 }
 
 /// The ID that `device` had before it returned from a switch. `results` are those of its port.

@@ -173,13 +173,17 @@ impl Radio {
 }
 
 fn online_already() -> Outcome {
-    Outcome::Unchanged("the radio is already online".to_owned())
+    Outcome::Online { text: "the radio is already online".to_owned(), unlocked: false }
 }
 
 /// `how` begins with "unlocked".
 fn unlocked(how: &str, radio: Radio, stays_off: Option<&str>) -> Outcome {
     let text = format!("{how}; {radio}");
-    if radio == Radio::Off && stays_off.is_none() { Outcome::StillOff(text) } else { Outcome::Done(text) }
+    match radio {
+        Radio::On => Outcome::Online { text, unlocked: true },
+        Radio::Off if stays_off.is_none() => Outcome::StillOff(text),
+        _ => Outcome::Done(text),
+    }
 }
 
 fn unlocked_and_off_again(how: &str, why: &str) -> Outcome {
@@ -188,7 +192,11 @@ fn unlocked_and_off_again(how: &str, why: &str) -> Outcome {
 
 fn unlocked_before(radio: Radio) -> Outcome {
     let text = format!("the modem was already unlocked; {radio}");
-    if radio == Radio::Off { Outcome::SwitchedOff(text) } else { Outcome::Unchanged(text) }
+    match radio {
+        Radio::On => Outcome::Online { text, unlocked: false },
+        Radio::Off => Outcome::SwitchedOff(text),
+        _ => Outcome::Unchanged(text),
+    }
 }
 
 /// The modem does not have the lock that its quirk names: it has generic firmware, or a composition without the lock.

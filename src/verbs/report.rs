@@ -11,7 +11,6 @@ use serde_json::json;
 use crate::bus::Bus;
 use crate::host::journal::{IDENTIFIER, printable};
 use crate::host::root::{Root, read_limited};
-use crate::host::state;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::Descriptors;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
@@ -19,6 +18,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::preview;
+use crate::serve::record::results;
 use crate::serve::trigger::Trigger;
 use crate::verbs::output::print_json;
 
@@ -82,7 +82,7 @@ fn lines(root: &Root, device: &Device) -> Result<(Vec<Line>, Exit), Error> {
             lines.extend(planned.into_iter().map(|step| ("plan", step)));
         }
     }
-    for (step, last) in state::peek(root, &device.port).last {
+    for (step, last) in results(root, device).last {
         lines.push(("last", format!("{step}: {}: {}", last.outcome.name(), last.text)));
     }
     if root.is_live() {

@@ -16,7 +16,7 @@ use crate::database::quirks::{self, Quirk, Seen};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
-use crate::host::state::{self, Holder, LastResult, PortState, Results, StateError};
+use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError};
 use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
@@ -26,7 +26,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{Action, PlanStep};
-use crate::serve::record::came_from;
+use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, planned, query};
 use crate::steps::fcc_auth::Said;
@@ -59,7 +59,7 @@ struct Status {
     /// The ports of a PCI modem.
     wwan_ports: Vec<WwanPort>,
     /// What the last run that reached the modem found out about its radio.
-    radio: Option<LastResult>,
+    radio: Option<Radio>,
     /// What the modem answered; `None` without `--query`.
     query: Option<Query>,
     last: BTreeMap<StepKind, LastResult>,
@@ -122,7 +122,8 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
         let (matched, errors) = lookup(root, &device);
         let complete = errors.is_empty();
         all_errors.extend(errors);
-        let came_from = came_from(&device, &state::peek(root, &device.port));
+        let results = results(root, &device);
+        let came_from = came_from(&device, &results);
         if matched.is_none() && came_from.is_none() {
             if !names.is_empty() && complete {
                 exit = exit.max(Exit::Failed);
@@ -133,7 +134,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             }
             continue;
         }
-        match status(root, &device, matched.as_ref(), came_from, ask) {
+        match status(root, &device, matched.as_ref(), results, came_from, ask) {
             Ok(status) => all.push(status),
             Err(DeviceError::Gone { .. }) if names.is_empty() => {}
             Err(error) => all_errors.push(error.into()),
@@ -162,6 +163,7 @@ fn status(
     root: &Root,
     device: &Device,
     matched: Option<&MatchedDevice>,
+    results: Results,
     came_from: Option<DeviceId>,
     ask: bool,
 ) -> Result<Status, DeviceError> {
@@ -183,7 +185,7 @@ fn status(
     let wwan_ports = ports
         .into_iter()
         .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
-    let Results { last, radio } = state::peek(root, &device.port);
+    let Results { last, radio, .. } = results;
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
         Some(matched) if matched.complete => {
@@ -270,7 +272,12 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
         (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
             Some(format!("{step}: {}: {}", last.outcome.words(), last.text))
         }
-        (PlanStep::Run(_), _) => Some(format!("{step}: not done yet; run `wwan-quirks apply {}`", device.port)),
+        (PlanStep::Run(_), last) => {
+            let suppressed = last.filter(|last| last.outcome == StepResult::Suppressed);
+            let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.text));
+            let why = why.unwrap_or_default();
+            Some(format!("{step}: not done yet{why}; run `wwan-quirks apply {}`", device.port))
+        }
     }
 }
 
@@ -352,7 +359,9 @@ impl Status {
                 };
                 (format!("{operating_mode}, {locked}"), colour)
             }
-            (None, Some(radio)) => (format!("{}, {}", radio.text, ago(radio.at)), GREEN),
+            (None, Some(Radio { last, online })) => {
+                (format!("{}, {}", last.text, ago(last.at)), if *online { GREEN } else { PLAIN })
+            }
             (None, None) => (format!("unknown; `wwan-quirks status --query {}` asks the modem", self.port), PLAIN),
         };
         ("radio", text, colour)

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -95,6 +95,12 @@ impl Root {
         symlink(format!("../../../devices/pci0000:00/usb1/{port}"), self.0.join("sys/bus/usb/devices").join(port))
             .unwrap();
         directory
+    }
+
+    /// Writes the results of earlier runs on the device that is plugged into `port`.
+    pub(crate) fn results(&self, port: &str, fields: &str) {
+        let enumeration = fs::metadata(self.0.join("sys/bus/usb/devices").join(port)).unwrap().ino();
+        self.write(&format!("run/wwan-quirks/state/{port}"), format!("{{\"enumeration\":{enumeration},{fields}}}"));
     }
 
     /// Gives the modem on `port` a control port, bound to `driver`.

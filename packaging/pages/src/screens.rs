@@ -59,7 +59,7 @@ fn colour(verb: &str, line: &str) -> &'static str {
         _ if !line.starts_with(' ') => "bold",
         Some("problem") => "red",
         Some("suppressed") => "yellow",
-        Some("radio") if line.contains("unlocked") => "green",
+        Some("radio") if line.contains("the radio is online") => "green",
         _ => "",
     }
 }

@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_modem_that_is_not_locked_is_left_alone() {
         let mut modem = Modem { online: true, ..locked() };
-        assert_contains(unlock(&mut modem), "Unchanged(\"the radio is already online");
+        assert_contains(unlock(&mut modem), "Online { text: \"the radio is already online");
         let mut modem = Modem { unlocked: true, ..locked() };
         assert_contains(unlock(&mut modem), "SwitchedOff(\"the modem was already unlocked");
         assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
@@ -389,7 +389,7 @@ mod tests {
         let mut modem = Modem { goes_online: true, ..locked() };
         assert_contains(
             unlock(&mut modem),
-            "Done(\"unlocked with the key of OEM string 1 of the quirk; the radio is online",
+            "Online { text: \"unlocked with the key of OEM string 1 of the quirk; the radio is online",
         );
     }
 
