@@ -56,6 +56,20 @@ fn udev_and_modem_manager_have_their_own_entry_points() {
     assert_eq!(ended(command, &[]), Some(1));
 }
 
+/// The guard against loops counts a modem that returns within seconds of a verified configuration. It then crashed.
+#[test]
+fn a_verified_configuration_is_recorded_for_the_guard() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    root.policy("[timeouts]\nhook = 30\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    let record: serde_json::Value = serde_json::from_str(&root.read("run/wwan-quirks/lock/1-1")).unwrap();
+    let until = record["acted"]["configuration"]["until"].as_f64().unwrap();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let now: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(until - now <= 10.1, "{until} {now}");
+}
+
 #[test]
 fn an_administrators_entry_for_one_modem_comes_first() {
     let root = Root::new();
