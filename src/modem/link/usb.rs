@@ -83,13 +83,6 @@ pub enum NodeError {
     Libusb { path: PathBuf, source: rusb::Error },
 }
 
-impl NodeError {
-    /// Whether the device left before its node could be used.
-    pub fn is_gone(&self) -> bool {
-        matches!(self, NodeError::Device(DeviceError::Gone { .. }) | NodeError::Open(OpenError::Gone { .. }))
-    }
-}
-
 /// The usbfs node of one device, opened for transfers.
 pub struct Node {
     // Fields drop in this order. libusb must release the node before the node is closed.

@@ -105,7 +105,6 @@ impl Status {
     pub const FAILURE: Status = Status(2);
     pub const NO_DEVICE_SUPPORT: Status = Status(9);
     pub const NOT_INITIALIZED: Status = Status(14);
-    pub const RADIO_POWER_OFF: Status = Status(20);
     pub const INVALID_PARAMETERS: Status = Status(21);
     pub const OPERATION_NOT_ALLOWED: Status = Status(28);
 
