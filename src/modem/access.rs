@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use log::debug;
+use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
@@ -246,7 +247,18 @@ fn holds(process: &Path, port: &ControlPort) -> bool {
         target.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(port.name.as_bytes()))
     };
     let is_port = |path: &Path| fs::metadata(path).is_ok_and(|found| DeviceNumber::of(&found) == Some(port.number));
-    descriptors.into_iter().any(|entry| is_named(&entry.path()) && is_port(&entry.path()))
+    descriptors.into_iter().any(|entry| {
+        let path = entry.path();
+        is_named(&path) && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name()))
+    })
+}
+
+/// Whether the descriptor is an `O_PATH` one. Every user can have such a descriptor of a node without permission for the
+/// node, and it does not open the port.
+fn is_reference(fdinfo: &Path) -> bool {
+    let fdinfo = fs::read_to_string(fdinfo).unwrap_or_default();
+    let flags = fdinfo.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & OFlag::O_PATH.bits() != 0)
 }
 
 /// A port that no other process had open. If another process opens it later, the next `send` fails once with
@@ -308,6 +320,7 @@ impl Link for ExclusivePort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::Mode;
     use std::io::BufRead;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixStream;
@@ -399,6 +412,23 @@ mod tests {
         shell.wait().unwrap();
         assert!(found.iter().any(|user| user.pid == other), "{found:?}");
         assert!(found.iter().all(|user| user.pid != shell.id()), "{found:?}");
+    }
+
+    #[test]
+    fn a_descriptor_that_does_not_open_the_port_does_not_hold_it() {
+        use std::process::{Command, Stdio};
+        // Unlike /dev/null, no process has this device open.
+        let full = ControlPort { name: "full".to_owned(), number: DeviceNumber { major: 1, minor: 7 }, ..null() };
+        for (flags, expected) in [(OFlag::empty(), true), (OFlag::O_PATH, false)] {
+            let descriptor = nix::fcntl::open("/dev/full", flags | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            let mut sleep = Command::new("sleep");
+            sleep.arg("60").stdin(descriptor).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut sleep = sleep.spawn().unwrap();
+            let found = holds(Path::new(&format!("/proc/{}", sleep.id())), &full);
+            sleep.kill().unwrap();
+            sleep.wait().unwrap();
+            assert_eq!(found, expected, "{flags:?}");
+        }
     }
 
     /// A connection to a socket that this process serves.
