@@ -167,7 +167,7 @@ pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -
 }
 
 /// A file that a child process opened and keeps open until this process drops [`Opened::keeper`] or ends. The child
-/// does the last close, which may take as long as the open.
+/// then drops what it opened. It does the last close, which may take as long as the open.
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
@@ -180,7 +180,10 @@ pub struct Opened {
 /// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
 /// Returns `None` if the open has not ended by the deadline. The child then closes the file as soon as it is open.
-pub fn open_abandonable(deadline: Deadline, open: impl FnOnce() -> io::Result<File>) -> Option<nix::Result<Opened>> {
+pub fn open_abandonable<T: AsRawFd>(
+    deadline: Deadline,
+    open: impl FnOnce() -> io::Result<T>,
+) -> Option<nix::Result<Opened>> {
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (ours, childs) = match pair {
         Ok(pair) => pair,

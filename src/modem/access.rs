@@ -18,9 +18,8 @@ use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::modem::device::{ControlPort, Device, DeviceNumber};
 use crate::modem::link::stream::Stream;
-use crate::modem::link::tty::Tty;
 use crate::modem::link::wdm::Wdm;
-use crate::modem::link::{Link, LinkError, OpenError, wwan};
+use crate::modem::link::{Link, LinkError, OpenError, tty, wwan};
 use crate::modem::transport::{Protocol, Transport};
 
 /// A process that has the port open.
@@ -136,7 +135,7 @@ impl OpenPort {
     }
 }
 
-/// Opens `port` of `device`, or a connection to the proxy that holds the port. Only the open of a WWAN port may take
+/// Opens `port` of `device`, or a connection to the proxy that holds the port. The open of a WWAN port or a tty may take
 /// long. It ends by the deadline.
 pub fn open(
     root: &Root,
@@ -166,7 +165,7 @@ pub fn open(
         _ if port.wwan_type.is_some() => {
             wwan::open(&path, port.number, deadline).map(|stream| Box::new(stream) as Box<dyn Link>)
         }
-        Protocol::At => Tty::open(&path, port.number).map(|tty| Box::new(tty) as Box<dyn Link>),
+        Protocol::At => tty::open(&path, port.number, deadline).map(|stream| Box::new(stream) as Box<dyn Link>),
         Protocol::Qmi | Protocol::Mbim | Protocol::XmmRpc => {
             Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>)
         }

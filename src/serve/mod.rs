@@ -19,7 +19,6 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
-use crate::bus::Bus;
 use crate::database::policy::Resolved;
 use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;
@@ -286,9 +285,8 @@ impl Run<'_> {
                     None => continue,
                 },
             };
-            // A child process may still set the configuration, or open the port of a modem on PCI.
-            let opens_in_child = self.device.id.bus == Bus::Pci && self.trigger.is_event();
-            let has_child = configures || unlocks && opens_in_child;
+            // A child process may still set the configuration, or open a tty or a WWAN port.
+            let has_child = configures || unlocks && self.trigger.is_event();
             is_abandoned |= has_child && ended.result == StepResult::Unfinished;
             if unlocks {
                 // After a stop signal, no other procedure starts.

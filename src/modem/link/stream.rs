@@ -59,10 +59,6 @@ impl Stream {
         Ok(Peer { pid: credentials.pid().unsigned_abs(), uid: credentials.uid() })
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
     fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
         ready(self.file.as_fd(), events, by, &mut self.stops)
     }

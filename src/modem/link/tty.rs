@@ -1,8 +1,12 @@
 //! A modem's tty for AT commands, as the option driver creates it.
+//!
+//! The driver sends a control transfer at the open, at each change of the settings, and at the close. If the modem does
+//! not answer, each of them takes 5 s, and no signal interrupts it. For this reason a child process does all of them.
 
 use super::stream::Stream;
-use super::{Link, LinkError, OpenError, PromptClose, open_node};
+use super::{OpenError, PromptClose, check_number, open_error, open_path};
 use crate::host::deadline::Deadline;
+use crate::host::sys::{self, Opened};
 use crate::modem::device::DeviceNumber;
 use nix::errno::Errno;
 use nix::sys::termios::{
@@ -10,116 +14,157 @@ use nix::sys::termios::{
 };
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
-/// A tty without echo, line discipline or flow control. On drop, it restores the settings.
-#[derive(Debug)]
-pub(crate) struct Tty {
-    stream: Stream,
-    before: Termios,
+/// Opens the tty without echo, line discipline or flow control. Does not wait beyond the deadline. A child process
+/// restores the settings after the stream is dropped.
+///
+/// # Errors
+/// `NotReady` if the open does not end in time.
+pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
+    let opened = sys::open_abandonable(deadline, || RawTty::open(path, number)).unwrap_or(Err(Errno::ETIMEDOUT));
+    let Opened { file, keeper } = opened.map_err(|errno| match errno {
+        Errno::ETIMEDOUT => OpenError::NotReady { path: path.to_owned(), source: errno.into() },
+        Errno::EIO => OpenError::Gone { path: path.to_owned() },
+        errno => open_error(path, errno.into()),
+    })?;
+    check_number(&file, path, number)?;
+    Ok(Stream::with_keeper(file, keeper))
+}
+
+/// A tty whose settings are changed. On drop, it restores them.
+struct RawTty {
+    file: File,
+    /// The settings before. `None` if the file is not the named device, whose settings are not changed.
+    before: Option<Termios>,
     closing: PromptClose,
 }
 
-impl Tty {
-    pub(crate) fn open(path: &Path, number: DeviceNumber) -> Result<Tty, OpenError> {
-        let file = open_node(path, number)?;
-        Tty::over(file).map_err(|errno| match errno {
-            Errno::EIO | Errno::ENXIO | Errno::ENODEV => OpenError::Gone { path: path.to_owned() },
-            errno => OpenError::Io { path: path.to_owned(), source: io::Error::from(errno) },
-        })
-    }
-
-    fn over(file: File) -> nix::Result<Tty> {
-        let before = tcgetattr(&file)?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        raw.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
-        raw.control_flags &= !ControlFlags::CRTSCTS;
-        // USB has no bit rate, but a rate of 0 would hang up.
-        cfsetspeed(&mut raw, BaudRate::B115200)?;
-        tcsetattr(&file, SetArg::TCSANOW, &raw)?;
-        tcflush(&file, FlushArg::TCIOFLUSH)?;
-        Ok(Tty { stream: Stream::over(file), before, closing: PromptClose::new()? })
+impl RawTty {
+    fn open(path: &Path, number: DeviceNumber) -> io::Result<RawTty> {
+        let file = open_path(path)?;
+        let is_named = check_number(&file, path, number).is_ok();
+        let before = is_named.then(|| make_raw(&file)).transpose()?;
+        Ok(RawTty { file, before, closing: PromptClose::new()? })
     }
 }
 
-impl Drop for Tty {
+/// Returns the settings before.
+fn make_raw(file: &File) -> nix::Result<Termios> {
+    let before = tcgetattr(file)?;
+    let mut raw = before.clone();
+    cfmakeraw(&mut raw);
+    raw.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
+    raw.control_flags &= !ControlFlags::CRTSCTS;
+    // USB has no bit rate, but a rate of 0 would hang up.
+    cfsetspeed(&mut raw, BaudRate::B115200)?;
+    tcsetattr(file, SetArg::TCSANOW, &raw)?;
+    tcflush(file, FlushArg::TCIOFLUSH)?;
+    Ok(before)
+}
+
+impl AsRawFd for RawTty {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Drop for RawTty {
     fn drop(&mut self) {
-        if let Err(errno) = tcsetattr(self.stream.file(), SetArg::TCSANOW, &self.before) {
+        let restored = self.before.as_ref().map_or(Ok(()), |before| tcsetattr(&self.file, SetArg::TCSANOW, before));
+        if let Err(errno) = restored {
             log::debug!("the settings of the tty were not restored: {errno}");
         }
         self.closing.begin();
     }
 }
 
-impl Link for Tty {
-    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
-        self.stream.send(message, by)
-    }
-
-    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        self.stream.receive(by)
-    }
-
-    fn longest(&self) -> usize {
-        self.stream.longest()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::fcntl::{OFlag, open};
+    use crate::modem::link::{Link, LinkError};
+    use nix::fcntl::OFlag;
     use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-    use nix::sys::stat::Mode;
     use nix::sys::termios::LocalFlags;
     use std::io::{Read, Write};
+    use std::path::PathBuf;
     use std::time::Duration;
 
     /// The number of control characters that the kernel sets (asm-generic/termbits.h). musl leaves the others
     /// unchanged.
     const KERNEL_NCCS: usize = 19;
 
-    fn pty() -> (PtyMaster, File) {
-        let modem = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+    /// A modem and its tty.
+    fn pty() -> (PtyMaster, PathBuf, DeviceNumber) {
+        let modem = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
         grantpt(&modem).unwrap();
         unlockpt(&modem).unwrap();
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-        let tty = open(ptsname_r(&modem).unwrap().as_str(), flags, Mode::empty()).unwrap();
-        (modem, File::from(tty))
+        let path = PathBuf::from(ptsname_r(&modem).unwrap());
+        let number = DeviceNumber::of(&std::fs::metadata(&path).unwrap()).unwrap();
+        (modem, path, number)
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
     }
 
     #[test]
     fn bytes_pass_unchanged_and_settings_are_restored() {
-        let (mut modem, file) = pty();
-        let before = tcgetattr(&file).unwrap();
+        let (mut modem, path, number) = pty();
+        let watch = open_path(&path).unwrap();
+        let before = tcgetattr(&watch).unwrap();
         let flags =
             |termios: &Termios| (termios.input_flags, termios.output_flags, termios.control_flags, termios.local_flags);
         assert!(before.local_flags.contains(LocalFlags::ECHO));
-        let watch = file.try_clone().unwrap();
-        let mut tty = Tty::over(file).unwrap();
-        let soon = Deadline::after(Duration::from_secs(5));
-        tty.send(b"at\r", soon).unwrap();
+        let mut tty = open(&path, number, soon()).unwrap();
+        tty.send(b"at\r", soon()).unwrap();
         let mut came = [0; 3];
         modem.read_exact(&mut came).unwrap();
         assert_eq!(&came, b"at\r");
         modem.write_all(b"\r\nOK\r\n").unwrap();
         let mut answer = Vec::<u8>::new();
         while answer.len() < 6 {
-            answer.extend(tty.receive(soon).unwrap().unwrap());
+            answer.extend(tty.receive(soon()).unwrap().unwrap());
         }
         assert_eq!(answer, b"\r\nOK\r\n");
         drop(tty);
-        let after = tcgetattr(&watch).unwrap();
+        // The child restores the settings.
+        let by = soon();
+        let after = loop {
+            let after = tcgetattr(&watch).unwrap();
+            if flags(&after) == flags(&before) || by.has_passed() {
+                break after;
+            }
+            std::thread::yield_now();
+        };
         assert_eq!(flags(&after), flags(&before));
         assert_eq!(after.control_chars[..KERNEL_NCCS], before.control_chars[..KERNEL_NCCS]);
     }
 
     #[test]
     fn a_modem_that_leaves_is_gone() {
-        let (modem, file) = pty();
-        let mut tty = Tty::over(file).unwrap();
+        let (modem, path, number) = pty();
+        // Without a child, which would inherit the modem's end.
+        let tty = RawTty::open(&path, number).unwrap();
+        let mut stream = Stream::over(tty.file.try_clone().unwrap());
         drop(modem);
-        assert_eq!(tty.receive(Deadline::after(Duration::from_secs(5))), Err(LinkError::Gone));
+        assert_eq!(stream.receive(soon()), Err(LinkError::Gone));
+    }
+
+    #[test]
+    fn another_device_is_refused_and_its_settings_are_kept() {
+        let (_modem, path, number) = pty();
+        let watch = open_path(&path).unwrap();
+        let other = DeviceNumber { minor: number.minor + 1, ..number };
+        assert!(matches!(open(&path, other, soon()), Err(OpenError::WrongDevice { .. })));
+        assert!(tcgetattr(&watch).unwrap().local_flags.contains(LocalFlags::ECHO));
+    }
+
+    #[test]
+    fn an_open_that_blocks_is_abandoned() {
+        let (_modem, path, number) = pty();
+        let late = open(&path, number, Deadline::after(Duration::ZERO));
+        assert!(matches!(late, Err(OpenError::NotReady { .. })), "{late:?}");
     }
 }

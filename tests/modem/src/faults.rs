@@ -7,7 +7,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     // Replies on QMI, MBIM and AT ports.
     ("mute", "no reply to anything"),
     ("mute-for=MS", "no reply in the first MS milliseconds after the plug"),
-    ("naks=SECONDS", "QMI and MBIM requests get NAK for this time after the first one, or for ever without a number"),
+    (
+        "naks=SECONDS",
+        "QMI and MBIM requests, and an open of an AT port, get NAK for this time after the first one, or for ever without a number",
+    ),
     ("write-error=N", "the next N QMI or MBIM requests fail: poll reports POLLERR without POLLIN until the next write"),
     ("read-error=N", "the next N reads of a QMI or MBIM response fail: POLLERR without POLLIN until the next read"),
     ("takes-nothing", "data for an AT port gets NAK"),

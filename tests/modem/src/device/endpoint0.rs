@@ -17,7 +17,8 @@ use vhci::{Link, Submit};
 impl Device {
     pub(super) fn control(&mut self, urb: Submit) {
         let standard = urb.setup[0] & 0x60 == 0 && !matches!(urb.setup[1], 3 | 9 | 11) && urb.setup[..2] != [2, 1];
-        if urb.setup[..2] == [0x21, 0] && self.is_naking() {
+        // SEND_ENCAPSULATED_COMMAND and SET_CONTROL_LINE_STATE.
+        if matches!(urb.setup[..2], [0x21, 0 | 0x22]) && self.is_naking() {
             self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, urb.length));
             return self.naked.push(urb);
         }
@@ -45,7 +46,7 @@ impl Device {
         }
     }
 
-    /// Whether requests to QMI and MBIM ports get NAK now.
+    /// Whether requests to ports get NAK now.
     fn is_naking(&mut self) -> bool {
         if !self.modem.faults.has("naks") {
             return false;
