@@ -16,7 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::modem::device::{ControlPort, Device, DeviceNumber};
+use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;
 use crate::modem::link::{Link, LinkError, OpenError, tty, wwan};
@@ -146,6 +146,7 @@ pub fn open(
     deadline: Deadline,
 ) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
+    let enumeration = device.enumeration_id();
     if sharing != Sharing::New {
         let users = match users(root, port) {
             Ok(users) => users,
@@ -170,10 +171,10 @@ pub fn open(
             Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>)
         }
     };
-    // The node was opened before this check. If the device is still present, the device number cannot belong to another
-    // device.
+    // The node was opened before this check. If the device still has the port, the device number cannot belong to
+    // another device.
     let link = match opened {
-        _ if !device.is_present() => return Err(PortUnavailable::Left),
+        _ if device.enumeration_id() != enumeration || !has_port(device, port) => return Err(PortUnavailable::Left),
         opened => opened.map_err(PortUnavailable::Open)?,
     };
     let link: Box<dyn Link> = match sharing {
@@ -181,6 +182,16 @@ pub fn open(
         Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port)),
     };
     Ok(OpenPort { link, protocol, proxied: None })
+}
+
+/// Whether the port is still part of the device. A PCI function outlives its WWAN ports, and a USB device outlives the
+/// ports of a configuration.
+fn has_port(device: &Device, port: &ControlPort) -> bool {
+    if is_tty(&port.name) {
+        return device.is_present();
+    }
+    let is_same = |other: &ControlPort| (&other.name, other.number) == (&port.name, port.number);
+    device.control_ports().is_ok_and(|ports| ports.iter().any(is_same))
 }
 
 fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
@@ -476,5 +487,33 @@ mod tests {
         fake.process(90, "qmicli", &["/dev/null"]);
         let (mut port, _modem) = over(&fake, Path::new("/dev/null"));
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
+    }
+
+    #[test]
+    fn a_pci_modem_without_its_port_has_left() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-outlived-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = top.join("sys/devices/pci0000:00/0000:08:00.0").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("vendor", "0x8086\n");
+        write("device", "0x7560\n");
+        write("wwan/wwan0/wwan0at0/dev", "240:0\n");
+        write("wwan/wwan0/wwan0at0/type", "AT\n");
+        let root = Root::new(&top);
+        let device = Device::at_devpath(&root, "/devices/pci0000:00/0000:08:00.0").unwrap();
+        let port = device.control_ports().unwrap().remove(0);
+        let open = || {
+            let soon = Deadline::after(Duration::from_secs(60));
+            super::open(&root, &device, &port, Protocol::At, Sharing::New, soon).err().unwrap()
+        };
+        // The port has no node.
+        assert!(matches!(open(), PortUnavailable::Open(OpenError::Gone { .. })));
+        write("wwan/wwan0/wwan0at0/dev", "240:1\n");
+        assert!(matches!(open(), PortUnavailable::Left));
+        fs::remove_dir_all(device.path().join("wwan")).unwrap();
+        assert!(device.is_present() && matches!(open(), PortUnavailable::Left));
+        fs::remove_dir_all(&top).unwrap();
     }
 }
