@@ -75,7 +75,7 @@ impl ChallengeLock for Lock<'_, '_> {
         // The byte order of the challenge on the wire, in which the digest is computed and sent.
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
-        match self.0.command(RESPONSE, &buffer) {
+        match self.0.command_once(RESPONSE, &buffer) {
             Ok(_) | Err(SessionError::Mbim { .. }) => {}
             Err(error) => return Err(error),
         }

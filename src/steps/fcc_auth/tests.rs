@@ -854,6 +854,31 @@ fn intels_lock_gets_each_key_once() {
     assert!(tried.is_empty());
 }
 
+/// A modem may count wrong responses permanently.
+#[test]
+fn intels_response_is_sent_once_even_if_its_reply_is_lost() {
+    let long = Duration::from_secs(60);
+    for (oem_string, quiet) in [(LENOVO, false), ("WRONG", false), (LENOVO, true)] {
+        let (mut modem, mut tried) = (intel(1, 0), Vec::new());
+        if quiet {
+            modem.quiet_on = vec![0x9102];
+        } else {
+            modem.loses = Some(0x9102);
+        }
+        let clock = StoppedClock::stop();
+        let outcome = unlock_intel(&mut modem, &[oem_string], &mut tried, long);
+        assert_trouble(outcome, true, "no answer to Intel FCC lock response");
+        assert_eq!(modem.count(0x9102), 1);
+        assert!(clock.elapsed() < Duration::from_secs(10), "{:?}", clock.elapsed());
+        // The next run queries the lock, and does not use the key again.
+        match unlock_intel(&mut modem, &[oem_string], &mut tried, long) {
+            Outcome::StillOff(what) => assert!(oem_string == LENOVO && what.starts_with("unlocked; "), "{what}"),
+            refused => assert_trouble(refused, false, "every known key since its power-up"),
+        }
+        assert_eq!(modem.count(0x9102), 1);
+    }
+}
+
 #[test]
 fn a_modem_with_intels_lock_may_leave_or_be_stopped_at_any_transfer() {
     let mut modem = intel(1, 0);
