@@ -14,7 +14,7 @@ use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
 use wwan_quirks::database::quirks::switch::Switch;
-use wwan_quirks::database::quirks::{ByteOrder, Gtfcclock, Number, Procedure, Quirk, fragment};
+use wwan_quirks::database::quirks::{ByteOrder, Gtfcclock, Number, Procedure, Quirk, StateCommand, fragment};
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
@@ -319,8 +319,9 @@ pub fn session(data: &[u8]) {
     let procedure = match (protocol, first / 4 % 8) {
         (Protocol::At, number) => {
             let byte_order = if number & 1 == 0 { ByteOrder::BigEndian } else { ByteOrder::LittleEndian };
+            let state = if number & 4 == 0 { StateCommand::Gtfcceffstatus } else { StateCommand::Gtfcclockstate };
             let number = if number & 2 == 0 { Number::Decimal } else { Number::Hex };
-            Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, oem_strings })
+            Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, state, oem_strings })
         }
         (Protocol::XmmRpc, _) => Procedure::Xmm { oem_strings },
         (_, 0) => Procedure::Sierra,

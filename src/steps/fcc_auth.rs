@@ -18,7 +18,7 @@ mod xmm;
 pub use keys::{Key, Keys};
 pub use messages::messages;
 
-use crate::database::quirks::Procedure;
+use crate::database::quirks::{Procedure, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
@@ -122,7 +122,10 @@ pub struct Said {
 /// The CID is released and the MBIM session is closed before `deadline`.
 pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, SessionError> {
     match (procedure, transport.protocol) {
-        (_, Protocol::At) => gtfcclock::ask(transport.port, deadline),
+        (Some(Procedure::Gtfcclock(gtfcclock)), Protocol::At) => {
+            gtfcclock::ask(transport.port, gtfcclock.state, deadline)
+        }
+        (_, Protocol::At) => gtfcclock::ask(transport.port, StateCommand::default(), deadline),
         (_, Protocol::XmmRpc) => xmm::ask(transport.port, deadline),
         (Some(Procedure::Intel { .. }), Protocol::Mbim) => intel::ask(&mut open_mbim(transport, deadline)?),
         (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),

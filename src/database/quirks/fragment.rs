@@ -14,8 +14,8 @@ use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
 use super::{
-    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NewId, Number, Procedure, Quirk, Reset, Seen, Select, Step,
-    Target, vendor_of,
+    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NewId, Number, Procedure, Quirk, Reset, Seen, Select,
+    StateCommand, Step, Target, vendor_of,
 };
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
@@ -95,6 +95,8 @@ struct GtfcclockEntry {
     byte_order: ByteOrder,
     #[serde(default)]
     number: Number,
+    #[serde(default)]
+    state: StateCommand,
     oem_strings: Vec<String>,
 }
 
@@ -616,8 +618,8 @@ fn step(entry: StepEntry) -> Step {
             ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { service: Service::DMS, magic },
             ProcedureEntry::Fox(magic) => Procedure::Foxconn { service: Service::FOX, magic },
             ProcedureEntry::Foxap(magic) => Procedure::Foxconn { service: Service::FOXAP, magic },
-            ProcedureEntry::Gtfcclock(GtfcclockEntry { interface, byte_order, number, oem_strings }) => {
-                Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, oem_strings })
+            ProcedureEntry::Gtfcclock(GtfcclockEntry { interface, byte_order, number, state, oem_strings }) => {
+                Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, state, oem_strings })
             }
             ProcedureEntry::IntelMutualAuthentication(KeysEntry { oem_strings }) => Procedure::Intel { oem_strings },
             ProcedureEntry::XmmRpc(KeysEntry { oem_strings }) => Procedure::Xmm { oem_strings },

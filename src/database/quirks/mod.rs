@@ -330,6 +330,8 @@ pub struct Gtfcclock {
     pub byte_order: ByteOrder,
     /// The notation of the response.
     pub number: Number,
+    /// The command that reads the state of the lock.
+    pub state: StateCommand,
     /// A key is the first four bytes of SHA-256 over an OEM string.
     pub oem_strings: Vec<String>,
 }
@@ -349,6 +351,18 @@ pub enum Number {
     Decimal,
     /// `0x` and eight digits.
     Hex,
+}
+
+/// How a modem reports the state of its lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateCommand {
+    /// `AT+GTFCCEFFSTATUS?`: mode and status.
+    #[default]
+    Gtfcceffstatus,
+    /// `AT+GTFCCLOCKSTATE` of Intel's XMM7560: 0 means locked. On the FM350, a command of this name is about a permanent
+    /// setting.
+    Gtfcclockstate,
 }
 
 impl Procedure {

@@ -5,15 +5,15 @@
 //!
 //! `+GTFCCEFFSTATUS: <mode>,<status>` is the effective state. Mode 0 means no lock, status 1 means unlocked now: `2,0`
 //! is a locked FM350, `2,1` an unlocked one, `0,1` one without a lock. `+GTFCCLOCKVER: 1` accepts a response. For the
-//! RW101R-GL, only the effective state counts. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never
-//! sent.
+//! RW101R-GL, only the effective state counts. An XMM7560 (L860-GL) replies with bare numbers, and its state is that of
+//! `at+gtfcclockstate`: 0 is locked. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never sent.
 
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{
     NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, unlocked, unlocked_and_off_again,
     unlocked_before,
 };
-use crate::database::quirks::{Gtfcclock, Number};
+use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
 use crate::modem::session::SessionError;
@@ -24,6 +24,8 @@ use std::time::Duration;
 
 const RADIO: &str = "+CFUN";
 const STATE: &str = "+GTFCCEFFSTATUS";
+const LOCK_STATE: &str = "+GTFCCLOCKSTATE";
+pub(super) const GET_LOCK_STATE: &str = "at+gtfcclockstate";
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
 
@@ -39,7 +41,7 @@ pub(super) fn unlock(
     if radio == Radio::On {
         return Ok(online_already());
     }
-    if is_unlocked(&mut at)? == Some(true) {
+    if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
         return Ok(if keys.were_used() { unlocked(UNLOCKED, radio, stays_off) } else { unlocked_before(radio) });
     }
@@ -51,11 +53,11 @@ pub(super) fn unlock(
     }
 }
 
-/// Firmware that does not report the effective state may be locked.
-pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
+/// Firmware that does not report the state may be locked.
+pub(super) fn ask(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<Said, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
     let radio = look(&mut at)?;
-    let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at)?.map(|unlocked| !unlocked) };
+    let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at, state)?.map(|unlocked| !unlocked) };
     Ok(radio.said(locked))
 }
 
@@ -71,11 +73,8 @@ impl ChallengeLock for Lock<'_, '_> {
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
         let lines = self.at.command(CHALLENGE, "at+gtfcclockgen")?;
-        let named = lines.iter().find_map(|line| at::values(line, CHALLENGE)?.first().and_then(|value| number(value)));
         let malformed = Malformed::Missing { field: "challenge" };
-        named
-            .or_else(|| lines.iter().find_map(|line| number(line)))
-            .ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
+        value(&lines, CHALLENGE).ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
     }
 
     fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
@@ -88,9 +87,14 @@ impl ChallengeLock for Lock<'_, '_> {
             Err(SessionError::At { .. }) => return Ok(false),
             answered => answered?,
         };
-        let mut verdicts = lines.iter().filter_map(|line| at::values(line, VERDICT));
-        Ok(verdicts.any(|verdict| verdict.first() == Some(&"1")) || is_unlocked(self.at)? == Some(true))
+        Ok(value(&lines, VERDICT) == Some(1) || is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
     }
+}
+
+/// The number in the line with this name, or else in a line that is only a number.
+fn value(lines: &[String], name: &str) -> Option<u32> {
+    let named = lines.iter().find_map(|line| number(at::values(line, name)?.first()?));
+    named.or_else(|| lines.iter().find_map(|line| number(line)))
 }
 
 /// Parses up to eight hex digits, with or without `0x`.
@@ -100,8 +104,14 @@ fn number(text: &str) -> Option<u32> {
     is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Whether the effective state is unlocked. `None` if the firmware does not report it.
-fn is_unlocked(at: &mut Conversation) -> Result<Option<bool>, SessionError> {
+/// Whether the state is unlocked. `None` if the firmware does not report it.
+fn is_unlocked(at: &mut Conversation, state: StateCommand) -> Result<Option<bool>, SessionError> {
+    if state == StateCommand::Gtfcclockstate {
+        return match at.command(LOCK_STATE, GET_LOCK_STATE) {
+            Err(SessionError::At { .. }) => Ok(None),
+            lines => Ok(value(&lines?, LOCK_STATE).map(|state| state != 0)),
+        };
+    }
     let values = match at.read(STATE) {
         Err(SessionError::At { .. }) => return Ok(None),
         values => values?,
@@ -148,8 +158,9 @@ mod tests {
     /// The AT port of a modem that accepts Lenovo's key.
     #[derive(Default)]
     struct Modem {
-        /// An RW101R-GL if set, otherwise an FM350-GL.
+        /// An RW101R-GL or an L860-GL if set, otherwise an FM350-GL.
         is_rolling: bool,
+        is_l860: bool,
         echoes: bool,
         online: bool,
         unlocked: bool,
@@ -184,8 +195,15 @@ mod tests {
         fn answer(&mut self, command: &str) -> String {
             let flag = |set: bool| u8::from(set);
             // From the test vectors of the fact sheet, and computed with sha256sum.
-            let (challenge, answer) =
-                if self.is_rolling { ("0x1234abcd", "0xe7a19fc0") } else { ("0x12345678", "1787294009") };
+            let (challenge, answer) = match (self.is_rolling, self.is_l860) {
+                (true, _) => ("0x1234abcd", "0xe7a19fc0"),
+                (_, true) => ("0x12345678", "1075640449"),
+                _ => ("0x12345678", "1787294009"),
+            };
+            let named = |name: &str, value: String| match self.is_l860 {
+                true => format!("{value}\r\n\r\nOK"),
+                false => format!("+{name}: {value}\r\n\r\nOK"),
+            };
             match command.to_ascii_uppercase().as_str() {
                 "ATE0" => {
                     self.echoes = false;
@@ -198,10 +216,14 @@ mod tests {
                 }
                 _ if self.no_such_lock => "ERROR".to_owned(),
                 "AT+GTFCCEFFSTATUS?" if self.state_unknown => "+CME ERROR: 100".to_owned(),
-                "AT+GTFCCEFFSTATUS?" => format!("+GTFCCEFFSTATUS: 2,{}\r\n\r\nOK", flag(self.unlocked)),
+                "AT+GTFCCEFFSTATUS?" if !self.is_l860 => {
+                    format!("+GTFCCEFFSTATUS: 2,{}\r\n\r\nOK", flag(self.unlocked))
+                }
+                "AT+GTFCCLOCKSTATE" if self.state_unknown => "ERROR".to_owned(),
+                "AT+GTFCCLOCKSTATE" if self.is_l860 => named("GTFCCLOCKSTATE", flag(self.unlocked).to_string()),
                 "AT+GTFCCLOCKGEN" => match self.challenge {
                     Some(text) => text.to_owned(),
-                    None => format!("+GTFCCLOCKGEN: {challenge}\r\n\r\nOK"),
+                    None => named("GTFCCLOCKGEN", challenge.to_owned()),
                 },
                 given if given.starts_with("AT+GTFCCLOCKVER=") => {
                     let right = command == format!("at+gtfcclockver={answer}");
@@ -210,7 +232,7 @@ mod tests {
                     match (self.verdict, self.verdict_unknown) {
                         (Some(text), _) => text.to_owned(),
                         (None, true) => "OK".to_owned(),
-                        (None, false) => format!("+GTFCCLOCKVER: {}\r\n\r\nOK", flag(right)),
+                        (None, false) => named("GTFCCLOCKVER", flag(right).to_string()),
                     }
                 }
                 other => panic!("{other}"),
@@ -241,12 +263,16 @@ mod tests {
 
     fn fm350(oem_strings: &[&str]) -> Gtfcclock {
         let oem_strings = oem_strings.iter().map(|text| (*text).to_owned()).collect();
-        Gtfcclock { interface: Some(6), byte_order: ByteOrder::BigEndian, number: Number::Decimal, oem_strings }
+        let state = StateCommand::Gtfcceffstatus;
+        Gtfcclock { interface: Some(6), byte_order: ByteOrder::BigEndian, number: Number::Decimal, state, oem_strings }
     }
 
     fn run_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, stays_off: Option<&str>) -> Outcome {
         let number = if modem.is_rolling { Number::Hex } else { Number::Decimal };
-        let gtfcclock = Gtfcclock { number, ..fm350(oem_strings) };
+        let mut gtfcclock = Gtfcclock { number, ..fm350(oem_strings) };
+        if modem.is_l860 {
+            (gtfcclock.byte_order, gtfcclock.state) = (ByteOrder::LittleEndian, StateCommand::Gtfcclockstate);
+        }
         let before = tried.clone();
         let procedure = Procedure::Gtfcclock(gtfcclock);
         let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
@@ -280,6 +306,36 @@ mod tests {
             assert_contains(unlock(&mut modem), UNLOCKED);
             assert!(modem.unlocked);
             assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", answer, "AT+CFUN?"]);
+        }
+    }
+
+    #[test]
+    fn an_xmm7560_replies_with_bare_numbers() {
+        let l860 = || Modem { is_l860: true, ..locked() };
+        for state_unknown in [false, true] {
+            let mut modem = Modem { state_unknown, ..l860() };
+            assert_contains(unlock(&mut modem), UNLOCKED);
+            let answer = "at+gtfcclockver=1075640449";
+            assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "at+gtfcclockstate", "at+gtfcclockgen", answer, "AT+CFUN?"]);
+        }
+        assert_contains(unlock_with(&mut l860(), &["WRONG", LENOVO], None), "(refused: OEM string 1 of the quirk)");
+        assert_contains(unlock_with(&mut l860(), &["WRONG"], None), "refused every known key");
+        // The state decides if there is no verdict.
+        assert_contains(unlock(&mut Modem { verdict_unknown: true, ..l860() }), UNLOCKED);
+        let mut modem = Modem { unlocked: true, ..l860() };
+        assert_contains(unlock(&mut modem), "SwitchedOff(\"the modem was already unlocked");
+        assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "at+gtfcclockstate"]);
+        // Firmware may reply with the name, or lack the lock.
+        let named = "+GTFCCLOCKVER: 1\r\n\r\nOK";
+        assert_contains(unlock(&mut Modem { verdict: Some(named), ..l860() }), UNLOCKED);
+        assert_contains(unlock(&mut Modem { no_such_lock: true, ..l860() }), "NoLock(");
+        for (unlocked, state_unknown, expected) in
+            [(false, false, Some(true)), (true, false, Some(false)), (false, true, None)]
+        {
+            let _clock = StoppedClock::stop();
+            let mut modem = Modem { unlocked, state_unknown, ..l860() };
+            let said = ask(&mut modem, StateCommand::Gtfcclockstate, Deadline::after(BUDGET)).unwrap();
+            assert_eq!(said.locked, expected);
         }
     }
 
@@ -371,7 +427,7 @@ mod tests {
     fn a_query_reports_whether_the_modem_is_locked() {
         let ask = |mut modem: Modem| {
             let _clock = StoppedClock::stop();
-            let said = super::ask(&mut modem, Deadline::after(BUDGET)).unwrap();
+            let said = super::ask(&mut modem, StateCommand::default(), Deadline::after(BUDGET)).unwrap();
             assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
             said.locked
         };
@@ -459,7 +515,7 @@ mod tests {
         let captures: Vec<Capture> = serde_json::from_str(include_str!("../../../tests/corpus/at.json")).unwrap();
         let ask_modem = |answers: &[(&str, &str)]| {
             let _clock = StoppedClock::stop();
-            ask(&mut AtModem::new("", answers), Deadline::after(BUDGET)).unwrap()
+            ask(&mut AtModem::new("", answers), StateCommand::default(), Deadline::after(BUDGET)).unwrap()
         };
         let mut seen = Vec::new();
         for capture in captures.iter().filter(|capture| capture.modem.contains("FM350")) {

@@ -1,7 +1,7 @@
 //! The messages of an unlock, byte for byte, for display: the requests to a locked modem, in order.
 
-use super::{Protocol, intel, mbim_radio, quectel};
-use crate::database::quirks::Procedure;
+use super::{Protocol, gtfcclock, intel, mbim_radio, quectel};
+use crate::database::quirks::{Procedure, StateCommand};
 use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
 use crate::modem::wire::mbim::{Body, Message};
 use crate::modem::wire::qmi::{self, Call, Service, ctl, dms, fox};
@@ -48,8 +48,12 @@ fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
                 mbim(quectel::SET, &quectel::ON.to_le_bytes()),
             ];
         }
-        (Procedure::Gtfcclock(_), Protocol::At) => {
-            let commands = ["ATE0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", "at+gtfcclockver=…"];
+        (Procedure::Gtfcclock(gtfcclock), Protocol::At) => {
+            let state = match gtfcclock.state {
+                StateCommand::Gtfcceffstatus => "AT+GTFCCEFFSTATUS?",
+                StateCommand::Gtfcclockstate => gtfcclock::GET_LOCK_STATE,
+            };
+            let commands = ["ATE0", "AT+CFUN?", state, "at+gtfcclockgen", "at+gtfcclockver=…"];
             return commands.map(str::to_owned).into();
         }
         (Procedure::Intel { .. }, Protocol::Mbim) => {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::database::quirks::{ByteOrder, Gtfcclock, Number};
+use crate::database::quirks::{ByteOrder, Gtfcclock, Number, StateCommand};
 use crate::host::deadline::clock::StoppedClock;
 use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::Link;
@@ -769,6 +769,7 @@ fn quectels_refusals_are_reported() {
         interface: Some(3),
         byte_order: ByteOrder::BigEndian,
         number: Number::Hex,
+        state: StateCommand::Gtfcceffstatus,
         oem_strings: Vec::new(),
     });
     let mut modem = Modem::locked(Face::Qmi);

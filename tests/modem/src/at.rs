@@ -277,9 +277,10 @@ impl At {
 
 /// The FCC lock of Fibocom, Intel, MediaTek and Rolling modems.
 fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
-    let Lock::Gtfcclock { order, number } = modem.lock else { return error() };
+    let Lock::Gtfcclock { order, number, is_xmm } = modem.lock else { return error() };
+    let value = |value: String| one(if is_xmm { value } else { format!("{name}: {value}") });
     match (name, argument) {
-        ("+GTFCCLOCKGEN", "") => one(format!("+GTFCCLOCKGEN: {:#x}", modem.ask_challenge())),
+        ("+GTFCCLOCKGEN", "") => value(format!("{:#x}", modem.ask_challenge())),
         ("+GTFCCLOCKVER", given) => {
             let given = given.strip_prefix('=').and_then(|given| match number {
                 Number::Decimal => given.parse().ok(),
@@ -288,9 +289,11 @@ fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
             let Some(right) = modem.judge(given, order) else { return error() };
             match modem.faults.text("cme") {
                 Some(code) if !right => Err(format!("+CME ERROR: {code}")),
-                _ => one(format!("+GTFCCLOCKVER: {}", u8::from(right))),
+                _ => value(u8::from(right).to_string()),
             }
         }
+        ("+GTFCCLOCKSTATE", "") if is_xmm => value(u8::from(!modem.locked).to_string()),
+        ("+GTFCCEFFSTATUS", _) if is_xmm => error(),
         // Mode 2: locked at every power-up. Mode 0 and status 1: there is no lock any more.
         ("+GTFCCEFFSTATUS", "?") if modem.faults.has("unlocked-for-good") => one("+GTFCCEFFSTATUS: 0,1"),
         ("+GTFCCEFFSTATUS", "?") => one(format!("+GTFCCEFFSTATUS: 2,{}", u8::from(!modem.locked))),
@@ -411,6 +414,24 @@ mod tests {
         let answer = ask(&mut at, &mut modem, "AT!USBCOMP?");
         assert!(answer.contains("Config Type:  4 (MBIM V2)\r\n\r\nInterface bitmask: 00001009 (diag,modem,mbim)"));
         assert!(ask(&mut at, &mut modem, "AT!USBCOMP=1,4,100D").contains("OK"));
+    }
+
+    #[test]
+    fn an_xmm7560_replies_without_names() {
+        let mut modem = Modem::of(&crate::pci::row("l860").unwrap().model());
+        let mut at = At::new(Dialect::Plain);
+        ask(&mut at, &mut modem, "ate0");
+        for (command, reply) in [
+            ("AT+GTFCCEFFSTATUS?", "\r\nERROR\r\n"),
+            ("at+gtfcclockstate", "\r\n0\r\n\r\nOK\r\n"),
+            ("at+gtfcclockgen", "\r\n0x12345678\r\n\r\nOK\r\n"),
+            ("at+gtfcclockver=1", "\r\n0\r\n\r\nOK\r\n"),
+            ("at+gtfcclockgen", "\r\n0xc0ffee\r\n\r\nOK\r\n"),
+            ("at+gtfcclockver=3584264405", "\r\n1\r\n\r\nOK\r\n"),
+            ("at+gtfcclockstate", "\r\n1\r\n\r\nOK\r\n"),
+        ] {
+            assert_eq!(ask(&mut at, &mut modem, command), reply, "{command}");
+        }
     }
 
     #[test]

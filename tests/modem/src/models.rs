@@ -296,7 +296,7 @@ pub const ROWS: &[Row] = &[
         manufacturer: "Rolling Wireless S.a.r.l.",
         revision: "19806.1000.00.02.76.08",
         dialect: Dialect::Plain,
-        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Hex },
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Hex, is_xmm: false },
         ..sierra_row(
             "rw101",
             0,
@@ -306,11 +306,11 @@ pub const ROWS: &[Row] = &[
         )
     },
     Row {
-        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal, is_xmm: false },
         ..fm350_row("fm350-41", 0x7127, 6, "FM350-GL in USB mode 41: RNDIS, AT on interface 6, locked, challenge on AT")
     },
     Row {
-        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal },
+        lock: Lock::Gtfcclock { order: Order::Big, number: Number::Decimal, is_xmm: false },
         ..fm350_row("fm350-40", 0x7126, 4, "FM350-GL in USB mode 40: RNDIS, AT on interface 4, locked, challenge on AT")
     },
     Row {

@@ -44,8 +44,9 @@ pub enum Lock {
     FoxconnV2,
     /// 0x5571 with the salted MD5, on this Foxconn service and with this magic string.
     Fox { service: u8, magic: &'static str },
-    /// AT+GTFCCLOCKGEN and AT+GTFCCLOCKVER.
-    Gtfcclock { order: Order, number: Number },
+    /// AT+GTFCCLOCKGEN and AT+GTFCCLOCKVER. An XMM7560 replies without names, and has AT+GTFCCLOCKSTATE instead of
+    /// AT+GTFCCEFFSTATUS.
+    Gtfcclock { order: Order, number: Number, is_xmm: bool },
     /// A challenge in the MBIM service Intel Mutual Authentication.
     Intel,
     /// A challenge over the RPC of an XMM7360.
