@@ -37,7 +37,7 @@ const UNLOCKED: &str = "unlocked";
 /// Unlocks the radio of a locked modem. Other modems are not changed. `keys` are for procedures that need a key.
 ///
 /// Does not switch the radio on: ModemManager does that. Some modems go online with the unlock. If the user has
-/// switched the radio off, `stays_off` says how, and the radio goes back to low power.
+/// switched the radio off, `stays_off` says how, and the radio is set to low power.
 ///
 /// The CID is released and the MBIM session is closed before `deadline`.
 pub fn run(
@@ -179,18 +179,47 @@ fn online_already() -> Outcome {
     Outcome::Online { text: "the radio is already online".to_owned(), unlocked: false }
 }
 
-/// `how` begins with "unlocked".
-fn unlocked(how: &str, radio: Radio, stays_off: Option<&str>) -> Outcome {
-    let text = format!("{how}; {radio}");
-    match radio {
-        Radio::On => Outcome::Online { text, unlocked: true },
-        Radio::Off if stays_off.is_none() => Outcome::StillOff(text),
-        _ => Outcome::Done(text),
+/// The outcome of an unlock, after the query of the radio. `how` begins with "unlocked".
+///
+/// If the radio must stay off, it is set to low power even if it is off: the modem may be about to go online. An unlock
+/// counts even if the query failed, unless the modem left or the process was stopped.
+fn conclude<S>(
+    session: &mut S,
+    how: &str,
+    radio: Result<Radio, SessionError>,
+    stays_off: Option<&str>,
+    switch_off: impl FnOnce(&mut S) -> Result<(), SessionError>,
+    look: impl FnOnce(&mut S) -> Result<Radio, SessionError>,
+) -> Result<Outcome, SessionError> {
+    let concluded = radio.and_then(|radio| match stays_off {
+        Some(why) if matches!(radio, Radio::On | Radio::Off) => {
+            switch_off(session)?;
+            Ok(match look(session)? {
+                Radio::On => not_off(how, why, "the modem stays online"),
+                _ => Outcome::Done(format!("{how}; the radio was set back to low power: {why}")),
+            })
+        }
+        _ => {
+            let text = format!("{how}; {radio}");
+            Ok(match radio {
+                Radio::On => Outcome::Online { text, unlocked: true },
+                Radio::Off => Outcome::StillOff(text),
+                _ => Outcome::Done(text),
+            })
+        }
+    });
+    match (concluded, stays_off) {
+        (concluded @ (Ok(_) | Err(SessionError::Link(LinkError::Gone | LinkError::Interrupted))), _) => concluded,
+        (Err(error), Some(why)) => Ok(not_off(how, why, &error.to_string())),
+        (Err(error), None) => Ok(Outcome::Done(format!("{how}; the radio state is unknown: {error}"))),
     }
 }
 
-fn unlocked_and_off_again(how: &str, why: &str) -> Outcome {
-    Outcome::Done(format!("{how}; the radio was set back to low power: {why}"))
+fn not_off(how: &str, why: &str, problem: &str) -> Outcome {
+    Outcome::Failed(Failure::new(
+        format!("{how}; the radio was not set to low power ({why}): {problem}"),
+        "set it to low power with `mmcli --modem=any --set-power-state-low`",
+    ))
 }
 
 fn unlocked_before(radio: Radio) -> Outcome {
@@ -212,15 +241,6 @@ fn still_locked() -> Outcome {
         "the modem accepted the unlock, but still reports that it is locked",
         "power it off and on; if that does not help, report a bug with the output of `wwan-quirks report`",
     ))
-}
-
-/// The outcome of an unlock, after a query of the radio. The unlock counts even if the query failed, unless the modem
-/// left or the process was stopped.
-fn after_unlock(looked: Result<Outcome, SessionError>) -> Result<Outcome, SessionError> {
-    match looked {
-        Err(SessionError::Link(LinkError::Gone | LinkError::Interrupted)) | Ok(_) => looked,
-        Err(error) => Ok(Outcome::Done(format!("unlocked; the radio state is unknown: {error}"))),
-    }
 }
 
 /// The outcome for an error.

@@ -40,6 +40,8 @@ pub(crate) struct Modem {
     pub mbim_radio: Option<[u8; 2]>,
     /// The error in the reply to an unlock. 0 unlocks.
     pub auth_error: u16,
+    /// The error in the reply to DMS Set Operating Mode.
+    pub mode_error: u16,
     /// How often the mode must be read after the unlock until the modem is online.
     pub looks_until_online: usize,
     /// The version of Foxconn's authentication that the modem accepts, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
@@ -130,6 +132,7 @@ impl Modem {
             offline_reason: 0,
             mbim_radio: None,
             auth_error: 0,
+            mode_error: 0,
             looks_until_online: 2,
             foxconn: None,
             fox: None,
@@ -328,9 +331,11 @@ impl Modem {
                 let hardware = u8::from(!self.switched_off);
                 (Status::SUCCESS, vec![hardware, 0, 0, 0, state as u8, 0, 0, 0])
             }
-            (Uuid::BASIC_CONNECT, 3, Set, Some(_)) => {
+            (Uuid::BASIC_CONNECT, 3, Set, _) if self.quectel.is_some() || self.mbim_radio.is_some() => {
                 assert_eq!(buffer, [0, 0, 0, 0]);
-                self.quectel = Some(0);
+                self.seen.push(0x9002);
+                self.quectel = self.quectel.map(|_| 0);
+                self.mbim_radio = self.mbim_radio.map(|[hardware, _]| [hardware, 0]);
                 (Status::SUCCESS, Vec::new())
             }
             _ => (Status::NO_DEVICE_SUPPORT, Vec::new()),
@@ -460,6 +465,7 @@ impl Modem {
                 self.mode = mode;
                 reply(0, &[])
             }
+            id if id == dms::SET_OPERATING_MODE.id && self.mode_error != 0 => reply(self.mode_error, &[]),
             id if id == dms::SET_OPERATING_MODE.id => {
                 assert_eq!(request.tlvs.get(1, "mode"), Ok(&[1][..]), "the host must never switch the radio on");
                 self.mode = 1;

@@ -1,9 +1,6 @@
 //! The procedures over QMI, of Sierra and Foxconn.
 
-use super::{
-    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, still_locked, unlocked,
-    unlocked_and_off_again, unlocked_before,
-};
+use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, no_lock, online_already, still_locked, unlocked_before};
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::{Client, QmuxTransport};
@@ -20,8 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// How long a modem that accepted the unlock may still report the lock.
 const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
-/// The time reserved for the reply to the last query.
-const LAST_LOOK: Duration = Duration::from_millis(50);
+/// The time reserved for the reply to the last query, and for switching the radio off.
+const LAST_LOOK: Duration = Duration::from_millis(150);
 
 /// An online radio is not locked. A radio in low power may be locked or switched off. No message distinguishes the two.
 pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
@@ -45,7 +42,10 @@ pub(super) fn sierra(
         return Ok(why_not);
     }
     match dms.request(dms::SET_FCC_AUTHENTICATION, &[]) {
-        Ok(_) => after_unlock(watch(&mut dms).and_then(|radio| conclude(&mut dms, radio, stays_off))),
+        Ok(_) => {
+            let radio = watch(&mut dms);
+            conclude(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
+        }
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
         Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
         Err(error) => Err(error),
@@ -65,7 +65,10 @@ pub(super) fn foxconn(
         return Ok(why_not);
     }
     match foxconn_version_2(&mut dms, magic).or_else(|refused| foxconn_version_1(&mut dms, refused)) {
-        Ok(()) => after_unlock(look(&mut dms).and_then(|radio| conclude(&mut dms, radio, stays_off))),
+        Ok(()) => {
+            let radio = look(&mut dms);
+            conclude(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
+        }
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
         Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
         Err(error) => Err(error),
@@ -93,7 +96,13 @@ pub(super) fn fox(
     }
     let set = fox::set_fcc_authentication(service);
     match foxconn_authenticate(&mut client, fox::GET_FIRMWARE_VERSION, set, magic) {
-        Ok(()) => after_unlock(fox_conclude(&mut client, service, stays_off)),
+        Ok(()) => match fox_is_unlocked(&mut client, service) {
+            Ok(false) => Ok(still_locked()),
+            unlocked => {
+                let radio = unlocked.and_then(|_| look(&mut client));
+                conclude(&mut client, UNLOCKED, radio, stays_off, switch_off, look)
+            }
+        },
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut client)?)),
         Err(error) => Err(error),
     }
@@ -121,16 +130,16 @@ fn fox_lock(client: &mut Client, service: Service) -> Result<u8, SessionError> {
     client.request(fox::get_fcc_lock(service), &[])?.read(|tlvs| tlvs.u8(0x01, "FCC lock"))
 }
 
-fn fox_conclude(client: &mut Client, service: Service, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+/// Whether the modem reports in time that it is unlocked.
+fn fox_is_unlocked(client: &mut Client, service: Service) -> Result<bool, SessionError> {
     let until = client.work_deadline().minus(LAST_LOOK).at_most(UNLOCKS_WITHIN);
     while fox_lock(client, service)? == FOX_LOCKED {
         if until.has_passed() {
-            return Ok(still_locked());
+            return Ok(false);
         }
         client.pause(until.at_most(FIRST_PAUSE))?;
     }
-    let radio = look(client)?;
-    conclude(client, radio, stays_off)
+    Ok(true)
 }
 
 fn foxconn_version_2(dms: &mut Client, magic: &str) -> Result<(), SessionError> {
@@ -239,13 +248,11 @@ impl Power {
     }
 }
 
-fn conclude(dms: &mut Client, radio: Radio, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    match stays_off {
-        Some(why) if radio == Radio::On => {
-            dms.request(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::LowPower.into()])])?;
-            Ok(unlocked_and_off_again(UNLOCKED, why))
-        }
-        _ => Ok(unlocked(UNLOCKED, radio, stays_off)),
+fn switch_off(dms: &mut Client) -> Result<(), SessionError> {
+    match dms.request(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::LowPower.into()])]) {
+        // The modem is in low power.
+        Ok(_) | Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

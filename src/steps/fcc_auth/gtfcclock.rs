@@ -9,10 +9,7 @@
 //! `at+gtfcclockstate`: 0 is locked. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never sent.
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{
-    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, no_lock, online_already, unlocked, unlocked_and_off_again,
-    unlocked_before,
-};
+use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, no_lock, online_already, unlocked_before};
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
@@ -43,10 +40,16 @@ pub(super) fn unlock(
     }
     if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
-        return Ok(if keys.were_used() { unlocked(UNLOCKED, radio, stays_off) } else { unlocked_before(radio) });
+        return match keys.were_used() {
+            true => conclude(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, look),
+            false => Ok(unlocked_before(radio)),
+        };
     }
     match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
-        Ok(None) => after_unlock(conclude(&mut at, &keys.success(), stays_off)),
+        Ok(None) => {
+            let radio = look(&mut at);
+            conclude(&mut at, &keys.success(), radio, stays_off, switch_off, look)
+        }
         Ok(Some(outcome)) => Ok(outcome),
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => Err(error),
@@ -132,14 +135,8 @@ fn look(at: &mut Conversation) -> Result<Radio, SessionError> {
     Ok(if values.first().is_some_and(|mode| mode == "1") { Radio::On } else { Radio::Off })
 }
 
-fn conclude(at: &mut Conversation, how: &str, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    match (look(at)?, stays_off) {
-        (Radio::On, Some(why)) => {
-            at.command("+CFUN=4", "AT+CFUN=4")?;
-            Ok(unlocked_and_off_again(how, why))
-        }
-        (radio, _) => Ok(unlocked(how, radio, stays_off)),
-    }
+fn switch_off(at: &mut Conversation) -> Result<(), SessionError> {
+    at.command("+CFUN=4", "AT+CFUN=4").map(drop)
 }
 
 #[cfg(test)]
@@ -442,6 +439,13 @@ mod tests {
         let mut modem = Modem { goes_online: true, ..locked() };
         assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
         assert!(modem.unlocked && !modem.online);
+        // A modem that is off gets the command, too: it may be about to go online.
+        let mut modem = locked();
+        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
+        assert!(modem.seen.iter().any(|command| command == "AT+CFUN=4"), "{:?}", modem.seen);
+        let mut modem = Modem { mute_from: Some(7), ..locked() };
+        let failed = "the radio was not set to low power (rfkill0 is blocked): no answer to +CFUN=4";
+        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), failed);
         let mut modem = Modem { goes_online: true, ..locked() };
         assert_contains(
             unlock(&mut modem),

@@ -4,10 +4,7 @@
 //! others of Lenovo's unlock library (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{
-    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, mbim_radio, no_lock, online_already, unlocked,
-    unlocked_and_off_again, unlocked_before,
-};
+use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, mbim_radio, no_lock, online_already, unlocked_before};
 use crate::database::quirks::ByteOrder;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
@@ -37,13 +34,18 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     match is_locked(session) {
         Ok(true) => {}
         // The verdict on a key may have come too late for the run that used the key.
-        Ok(false) if keys.were_used() => return Ok(unlocked(UNLOCKED, radio, stays_off)),
+        Ok(false) if keys.were_used() => {
+            return conclude(session, UNLOCKED, Ok(radio), stays_off, mbim_radio::switch_off, look);
+        }
         Ok(false) => return Ok(unlocked_before(radio)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => return Err(error),
     }
     match keys::unlock(&mut Lock(session), &mut keys)? {
-        None => after_unlock(conclude(session, &keys.success(), stays_off)),
+        None => {
+            let radio = look(session);
+            conclude(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, look)
+        }
         Some(outcome) => Ok(outcome),
     }
 }
@@ -53,7 +55,7 @@ pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
         Err(error) if error.is_unsupported() => None,
         locked => Some(locked?),
     };
-    Ok(mbim_radio::read(session)?.unwrap_or(Radio::Off).said(locked))
+    Ok(look(session)?.said(locked))
 }
 
 struct Lock<'a, 'p>(&'a mut Session<'p>);
@@ -92,14 +94,8 @@ fn is_locked(session: &mut Session) -> Result<bool, SessionError> {
     Ok(mode != 0 && state == 0)
 }
 
-fn conclude(session: &mut Session, how: &str, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    match (mbim_radio::read(session)?.unwrap_or(Radio::Off), stays_off) {
-        (Radio::On, Some(why)) => {
-            mbim_radio::switch_off(session)?;
-            Ok(unlocked_and_off_again(how, why))
-        }
-        (radio, _) => Ok(unlocked(how, radio, stays_off)),
-    }
+fn look(session: &mut Session) -> Result<Radio, SessionError> {
+    Ok(mbim_radio::read(session)?.unwrap_or(Radio::Off))
 }
 
 fn of(command: Command, malformed: Malformed) -> SessionError {

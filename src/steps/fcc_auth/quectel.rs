@@ -1,8 +1,7 @@
 //! Quectel's procedure: the radio state in Quectel's own MBIM service.
 
 use super::{
-    NO_SUCH_LOCK, Radio, Said, UNLOCKED, after_unlock, mbim_radio, no_lock, online_already, still_locked, unlocked,
-    unlocked_and_off_again, unlocked_before,
+    NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, mbim_radio, no_lock, online_already, still_locked, unlocked_before,
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
@@ -39,7 +38,13 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
         Err(error) => return Err(error),
     }
     session.command(SET, &ON.to_le_bytes())?;
-    after_unlock(conclude(session, stays_off))
+    match is_unlocked(session) {
+        Ok(false) => Ok(still_locked()),
+        unlocked => {
+            let radio = unlocked.and_then(|_| look(session));
+            conclude(session, UNLOCKED, radio, stays_off, mbim_radio::switch_off, look)
+        }
+    }
 }
 
 pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
@@ -50,21 +55,16 @@ pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
     Ok(look(session)?.said(Some(locked)))
 }
 
-fn conclude(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
+/// Whether the modem reports in time that it is unlocked.
+fn is_unlocked(session: &mut Session) -> Result<bool, SessionError> {
     let until = session.work_deadline().minus(PAUSE).at_most(WATCH);
     while state(session)? == FCC_LOCKED {
         if until.has_passed() {
-            return Ok(still_locked());
+            return Ok(false);
         }
         session.pause(until.at_most(PAUSE))?;
     }
-    match (look(session)?, stays_off) {
-        (Radio::On, Some(why)) => {
-            mbim_radio::switch_off(session)?;
-            Ok(unlocked_and_off_again(UNLOCKED, why))
-        }
-        (radio, _) => Ok(unlocked(UNLOCKED, radio, stays_off)),
-    }
+    Ok(true)
 }
 
 fn state(session: &mut Session) -> Result<u32, SessionError> {

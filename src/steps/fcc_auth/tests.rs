@@ -597,12 +597,57 @@ fn a_radio_that_the_user_switched_off_goes_off_again() {
         };
         assert_eq!(what, "unlocked; the radio was set back to low power: rfkill0 is blocked");
         assert_eq!(modem.mode, 1);
-        // A modem that does not go online by itself needs no request.
+    }
+}
+
+/// A modem that is off after the unlock may go online later.
+#[test]
+fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_it_is_off() {
+    let why = Some("rfkill0 is blocked");
+    let done = Outcome::Done("unlocked; the radio was set back to low power: rfkill0 is blocked".to_owned());
+    let late = |face| {
         let mut modem = Modem::locked(face);
         modem.looks_until_online = usize::MAX;
-        unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut modem, BUDGET);
+        modem
+    };
+    for face in FACES {
+        // Some modems answer that the request has no effect.
+        for error in [0, 26] {
+            let mut modem = late(face);
+            modem.mode_error = error;
+            assert_eq!(unlock_by(&Procedure::Sierra, why, &mut modem, BUDGET), done);
+            assert_eq!(modem.count(0x2e), 1);
+        }
+        for mut modem in [foxconn(2, face), foxconn(1, face)] {
+            modem.looks_until_online = usize::MAX;
+            assert_eq!(unlock_by(&foxc(), why, &mut modem, BUDGET), done);
+            assert_eq!(modem.count(0x2e), 1);
+        }
+        let mut modem = late(face);
+        modem.mode_error = 3;
+        let not_off = "the radio was not set to low power (rfkill0 is blocked): DMS Set Operating Mode returned";
+        assert_trouble(unlock_by(&Procedure::Sierra, why, &mut modem, BUDGET), false, not_off);
+        let mut modem = late(face);
+        modem.quiet_on = vec![0x2e];
+        assert_trouble(unlock_by(&Procedure::Sierra, why, &mut modem, BUDGET), false, "no answer to DMS Set Operating");
+        // A hardware switch holds the radio off.
+        let mut modem = late(face);
+        modem.switched_off = true;
+        let Outcome::Done(_) = unlock_by(&Procedure::Sierra, why, &mut modem, BUDGET) else { panic!("not unlocked") };
         assert_eq!(modem.count(0x2e), 0);
     }
+    let mut modem = intel(1, 0);
+    modem.mbim_radio = Some([1, 0]);
+    let Outcome::Done(what) = unlock_intel_off(&mut modem, why, &mut Vec::new(), BUDGET) else { panic!() };
+    assert!(what.ends_with("the radio was set back to low power: rfkill0 is blocked"), "{what}");
+    assert_eq!(modem.count(0x9002), 1);
+    // The modem does not accept the request.
+    assert_trouble(unlock_intel_off(&mut intel(1, 0), why, &mut Vec::new(), BUDGET), false, "not set to low power");
+    // Unlocked by a key of an earlier run.
+    let mut modem = intel(1, 1);
+    modem.mbim_radio = Some([1, 0]);
+    unlock_intel_off(&mut modem, why, &mut vec![1], BUDGET);
+    assert_eq!(modem.count(0x9002), 1);
 }
 
 fn foxconn(version: u8, face: Face) -> Modem {
@@ -754,7 +799,7 @@ fn quectel_is_queried_first_and_unlocked_if_locked() {
     assert!(what.contains("hardware switch"), "{what}");
     let mut modem = quectel(4);
     unlock_by(&Procedure::Quectel, Some("rfkill0 is blocked"), &mut modem, BUDGET);
-    assert_eq!(modem.quectel, Some(0));
+    assert_eq!((modem.quectel, modem.count(0x9002)), (Some(0), 1));
 }
 
 #[test]
@@ -786,13 +831,27 @@ fn intel(mode: u32, state: u32) -> Modem {
 }
 
 fn unlock_intel(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, budget: Duration) -> Outcome {
+    unlock_intel_by(modem, oem_strings, None, tried, budget)
+}
+
+fn unlock_intel_off(modem: &mut Modem, stays_off: Option<&str>, tried: &mut Vec<u32>, budget: Duration) -> Outcome {
+    unlock_intel_by(modem, &[LENOVO], stays_off, tried, budget)
+}
+
+fn unlock_intel_by(
+    modem: &mut Modem,
+    oem_strings: &[&str],
+    stays_off: Option<&str>,
+    tried: &mut Vec<u32>,
+    budget: Duration,
+) -> Outcome {
     let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
     let before = tried.clone();
     let procedure = Procedure::Intel { oem_strings };
     let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
     let clock = StoppedClock::stop();
     let transport = Transport { port: modem, protocol: Protocol::Mbim, proxied: None };
-    let outcome = run(transport, &procedure, keys, None, Deadline::after(budget));
+    let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(budget));
     assert!(clock.elapsed() < budget + SLACK, "{outcome:?}");
     assert!(modem.gone_at.is_some() || !modem.is_open, "{outcome:?}");
     outcome

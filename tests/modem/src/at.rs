@@ -456,4 +456,17 @@ mod tests {
             assert_eq!((modem.mode, modem.unlocks), (ONLINE, (1, 2)));
         }
     }
+
+    #[test]
+    fn a_request_for_low_power_holds_after_the_unlock() {
+        let (mut at, mut modem) = port("mc7355");
+        modem.unlock();
+        ask(&mut at, &mut modem, "AT+CFUN=4");
+        modem.come_online();
+        assert_eq!(modem.mode, LOW_POWER);
+        modem.relock();
+        modem.unlock();
+        modem.come_online();
+        assert_eq!(modem.mode, ONLINE);
+    }
 }

@@ -11,7 +11,7 @@ use crate::composition::Composition;
 use crate::descriptors::{Configuration, INPUT, Transfer};
 use crate::install::Seen;
 use crate::models::{Dialect, Form, Model, direct_ip};
-use crate::radio::{Modem, ONLINE, Wish};
+use crate::radio::{Modem, Wish};
 use crate::storage::{self, Reply, Storage};
 use crate::timers::Timers;
 use crate::transcript::hex;
@@ -172,11 +172,7 @@ impl Device {
                 self.on_link(|link| link.queue(endpoint, data));
                 self.pump(endpoint);
             }
-            Action::Wish(Wish::Online) => {
-                if !self.modem.hardware_switch_off() && !self.modem.locked {
-                    self.modem.set_mode(ONLINE);
-                }
-            }
+            Action::Wish(Wish::Online) => self.modem.come_online(),
             Action::Wish(Wish::Reset) => self.reset(),
             Action::Accept => {
                 for urb in std::mem::take(&mut self.naked) {

@@ -12,7 +12,7 @@ use crate::family;
 use crate::mbim::Mbim;
 use crate::models::{Dialect, Model, SERIAL};
 use crate::qmi;
-use crate::radio::{Identity, Lock, Modem, ONLINE, Wish};
+use crate::radio::{Identity, Lock, Modem, Wish};
 use crate::timers::Timers;
 use crate::wdm::{Protocol, Wdm};
 
@@ -311,9 +311,7 @@ impl Device {
         match action {
             Action::Output(port, data) => self.output(port, &data),
             Action::Wish(Wish::Online) => {
-                if !self.modem.hardware_switch_off() && !self.modem.locked {
-                    self.modem.set_mode(ONLINE);
-                }
+                self.modem.come_online();
                 Ok(())
             }
             Action::Wish(Wish::Reset) => self.reset(),

@@ -94,6 +94,8 @@ pub struct Modem {
     pub wishes: Vec<(Duration, Wish)>,
     /// The number of accepted unlocks, and of refused ones.
     pub unlocks: (u32, u32),
+    /// Whether the unlock lets the modem go online. A later request for low power prevents that.
+    pub goes_online: bool,
     /// Whether the mode has changed since the ports were notified.
     pub mode_changed: bool,
     /// The clock for the times of faults.
@@ -124,6 +126,7 @@ impl Modem {
             transcript: Transcript::none(),
             wishes: Vec::new(),
             unlocks: (0, 0),
+            goes_online: false,
             mode_changed: false,
             clock: Instant::now,
             plugged: Instant::now(),
@@ -189,6 +192,7 @@ impl Modem {
     }
 
     pub fn set_mode(&mut self, mode: u8) {
+        self.goes_online &= mode != LOW_POWER;
         if self.mode != mode {
             self.mode = mode;
             self.mode_changed = true;
@@ -202,7 +206,15 @@ impl Modem {
         self.unlocks.0 += 1;
         self.transcript.event("unlocked", "");
         if !self.faults.has("stays-low") && !self.faults.has("reset-needed") {
+            self.goes_online = true;
             self.wishes.push((self.faults.millis("auth-delay", 50), Wish::Online));
+        }
+    }
+
+    /// Goes online some time after the unlock.
+    pub fn come_online(&mut self) {
+        if self.goes_online && !self.hardware_switch_off() && !self.locked {
+            self.set_mode(ONLINE);
         }
     }
 
