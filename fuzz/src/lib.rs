@@ -26,7 +26,7 @@ use wwan_quirks::modem::transport::{Protocol, Transport};
 use wwan_quirks::modem::wire::qmi::Service;
 use wwan_quirks::modem::wire::{Framer, at, mbim, qmi, xmm};
 use wwan_quirks::serve::event::Event;
-use wwan_quirks::steps::fcc_auth::{self, Keys};
+use wwan_quirks::steps::fcc_auth::{self, Key, Keys};
 use wwan_quirks::steps::switch::{self, Target};
 use wwan_quirks::usb::Setup;
 use wwan_quirks::verbs::import::Import;
@@ -332,15 +332,19 @@ pub fn session(data: &[u8]) {
         (_, 5) => Procedure::Intel { oem_strings },
         _ => return,
     };
+    let stays_off = (first & 0x20 != 0).then_some("switched off");
+    let oem_strings = procedure.oem_strings().unwrap_or_default();
+    let of = |oem_string: &String| Key::new(String::new(), &procedure.to_string(), oem_string).id();
+    let tried: Vec<u32> = oem_strings.iter().take(usize::from(first & 0x40 != 0)).map(of).collect();
     let mut used = 0;
     let mut port = Answers { data, read: Vec::new(), sent: VecDeque::new() };
     let proxied = (first & 0x80 != 0).then(|| Path::new("/dev/cdc-wdm0"));
     within(256 * 1024 + 4 * data.len(), || {
         let transport = Transport { port: &mut port, protocol, proxied };
-        let keys = Keys::new(&[], &procedure, &[], |_| used += 1);
-        fcc_auth::run(transport, &procedure, keys, None, Deadline::after(Duration::from_millis(600)))
+        let keys = Keys::new(&[], &procedure, &tried, |_| used += 1);
+        fcc_auth::run(transport, &procedure, keys, stays_off, Deadline::after(Duration::from_millis(600)))
     });
-    assert!(used <= procedure.oem_strings().map_or(0, <[String]>::len));
+    assert!(used <= oem_strings.len() - tried.len());
 }
 
 fn layered() -> ConfigFile {
