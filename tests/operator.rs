@@ -50,7 +50,9 @@ fn doctor_knows_the_device_managers_of_other_systems() {
         root.write(&file[1..], right);
         assert_eq!(root.run(&["doctor"]).stdout, "no problem found\n");
         root.write(&file[1..], wrong);
-        assert!(only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: no line of {file} does")));
+        assert!(
+            only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: no line of {file} does"))
+        );
     }
 }
 

@@ -121,8 +121,8 @@ fn no_other_variable_is_read() {
     assert_eq!(ended(&planted), plain);
 }
 
-#[test]
 #[ignore = "takes 20 s; `make unit` runs it"]
+#[test]
 fn a_run_that_the_kernel_blocks_is_ended() {
     let root = Root::new();
     root.policy("[timeouts]\nhook = 0.1\n");

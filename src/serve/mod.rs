@@ -19,6 +19,7 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
+use crate::bus::Bus;
 use crate::database::policy::Resolved;
 use crate::database::quirks::{Procedure, Quirk};
 use crate::host::deadline::Deadline;

@@ -124,7 +124,9 @@ impl Fault {
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
             Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
-            Fault::Busy(_) | Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
+            Fault::Busy(_) | Fault::Session(SessionError::Link(LinkError::Interrupted)) => {
+                "run the command again".to_owned()
+            }
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }

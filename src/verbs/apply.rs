@@ -55,10 +55,10 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         }
         found => found?,
     };
-    let trigger = match () {
-        () if options.unit => Trigger::Unit,
-        () if names.is_empty() => Trigger::Command,
-        () => Trigger::Named,
+    let trigger = match (options.unit, names.is_empty()) {
+        (true, _) => Trigger::Unit,
+        (false, true) => Trigger::Command,
+        (false, false) => Trigger::Named,
     };
     if options.dry_run {
         return print_plans(root, devices, &scope, trigger, options.output.json, verbose, out);
@@ -154,7 +154,7 @@ fn print_plans(
         };
         let steps = match preview(root, &device, scope, trigger, &matched, verbose) {
             Ok(steps) => steps,
-            Err(DeviceError::Gone { .. }) if !are_named => continue,
+            Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {
                 all_errors.push(error.into());
                 continue;
@@ -175,7 +175,7 @@ fn print_plans(
     exit = exit.max(report_errors(all_errors));
     if json {
         print_json(out, "apply", &json!({ "devices": plans }))?;
-    } else if !is_any && !are_named {
+    } else if !is_any && !trigger.is_named() {
         writeln!(out, "no known modem is plugged in")?;
     }
     Ok(exit)

@@ -30,7 +30,11 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
         // udev may have given up on this event.
         let _ = write!(out, "WWAN_QUIRKS={}\nWWAN_QUIRKS_PORT={}\n", result.name(), device.port);
     }
-    Ok(served.exit(&event.scope, event.trigger))
+    match served.result() {
+        // udev discards the output of a program that fails, and the unit must continue. The journal has the failure.
+        Some(StepResult::Unfinished) => Ok(Exit::Fine),
+        _ => Ok(served.exit(&event.scope, event.trigger)),
+    }
 }
 
 fn find(root: &Root) -> Result<Option<(Event, Device)>, Error> {
