@@ -78,16 +78,15 @@ pub(crate) fn execute(
 /// Why an event has too little time for `switch`.
 fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
     let pauses = switch.pauses();
-    match () {
-        () if pauses >= LEAVING => {
-            Some(format!("the switch takes {} s, which is too long for a udev event", pauses.as_secs_f32()))
-        }
-        // The kernel may need seconds to set the configuration, and no signal interrupts it.
-        () if switch.sets_configuration() => {
-            Some("the switch sets a configuration, which may take too long for a udev event".to_owned())
-        }
-        () if deadline.remaining() < TRANSFER => Some("the udev event has too little time left".to_owned()),
-        () => None,
+    if pauses >= LEAVING {
+        Some(format!("the switch takes {} s, which is too long for a udev event", pauses.as_secs_f32()))
+    } else if switch.sets_configuration() {
+        // The kernel may need seconds for that, and no signal interrupts it.
+        Some("the switch sets a configuration, which may take too long for a udev event".to_owned())
+    } else if deadline.remaining() < TRANSFER {
+        Some("the udev event has too little time left".to_owned())
+    } else {
+        None
     }
 }
 
