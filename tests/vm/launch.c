@@ -1,9 +1,10 @@
 /*
  * launch [-o FILE] [-e NAME=VALUE]… COMMAND [ARGUMENT…]
  *
- * Runs one program, and prints its cost, or appends it to FILE: microseconds of CPU, peak kilobytes,
- * microseconds of wall clock, exit status. If there are -e options, they are the whole environment. Discards the
- * output of the program. Static and small, because a large parent would increase the cost of its children.
+ * Runs one program, and prints its cost: microseconds of CPU, peak kilobytes, microseconds of wall clock, exit status.
+ * Discards the output of the program. With -o, appends the cost to FILE instead, and keeps the program's output and exit
+ * status. If there are -e options, they are the whole environment. Static and small, because a large parent would
+ * increase the cost of its children.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -45,8 +46,10 @@ int main(int argc, char **argv)
 	if (child == 0) {
 		int null = open("/dev/null", O_RDWR);
 		dup2(null, 0);
-		dup2(null, 1);
-		dup2(null, 2);
+		if (out == stdout) {
+			dup2(null, 1);
+			dup2(null, 2);
+		}
 		execve(argv[optind], argv + optind, variables ? environment : environ);
 		_exit(127);
 	}
@@ -58,8 +61,9 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &ended);
+	int result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	fprintf(out, "%ld %ld %ld %d\n", microseconds(usage.ru_utime) + microseconds(usage.ru_stime), usage.ru_maxrss,
 	       (ended.tv_sec - began.tv_sec) * 1000000L + (ended.tv_nsec - began.tv_nsec) / 1000,
-	       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-	return 0;
+	       result);
+	return out == stdout ? 0 : result;
 }
