@@ -34,7 +34,7 @@ pub struct Cli {
 pub enum Verb {
     /// Handle one udev event, described by the environment
     Hook,
-    /// Do immediately what the hook would do
+    /// Do immediately what the hook would do; only a modem that is named changes its configuration while programs use it
     Apply(Apply),
     /// Show each modem's identity, mode, configuration and last result
     Status {
