@@ -54,8 +54,8 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator, which keeps the contract. The counters touch no other memory.
 #[allow(unsafe_code)]
+// SAFETY: every call goes to the system's allocator, which keeps the contract. The counters touch no other memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
