@@ -110,10 +110,11 @@ fn number(text: &str) -> Option<u32> {
 /// Whether the state is unlocked. `None` if the firmware does not report it.
 fn is_unlocked(at: &mut Conversation, state: StateCommand) -> Result<Option<bool>, SessionError> {
     if state == StateCommand::Gtfcclockstate {
-        return match at.command(LOCK_STATE, GET_LOCK_STATE) {
-            Err(SessionError::At { .. }) => Ok(None),
-            lines => Ok(value(&lines?, LOCK_STATE).map(|state| state != 0)),
-        };
+        match at.command(LOCK_STATE, GET_LOCK_STATE) {
+            // Other firmware may know the other command.
+            Err(SessionError::At { .. }) => {}
+            lines => return Ok(value(&lines?, LOCK_STATE).map(|state| state != 0)),
+        }
     }
     let values = match at.read(STATE) {
         Err(SessionError::At { .. }) => return Ok(None),
@@ -312,8 +313,10 @@ mod tests {
         for state_unknown in [false, true] {
             let mut modem = Modem { state_unknown, ..l860() };
             assert_contains(unlock(&mut modem), UNLOCKED);
-            let answer = "at+gtfcclockver=1075640449";
-            assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "at+gtfcclockstate", "at+gtfcclockgen", answer, "AT+CFUN?"]);
+            let mut expected = vec!["ate0", "AT+CFUN?", "at+gtfcclockstate"];
+            expected.extend(state_unknown.then_some("AT+GTFCCEFFSTATUS?"));
+            expected.extend(["at+gtfcclockgen", "at+gtfcclockver=1075640449", "AT+CFUN?"]);
+            assert_eq!(modem.seen, expected);
         }
         assert_contains(unlock_with(&mut l860(), &["WRONG", LENOVO], None), "(refused: OEM string 1 of the quirk)");
         assert_contains(unlock_with(&mut l860(), &["WRONG"], None), "refused every known key");
