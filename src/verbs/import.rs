@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::{ConfigFile, FileError, Layer};
-use crate::database::quirks::fragment;
 use crate::database::quirks::switch::Bytes;
+use crate::database::quirks::{DeviceString, fragment};
 use crate::host::journal::complain;
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
@@ -27,6 +27,16 @@ use crate::verbs::output::{print_json, report_errors};
 
 /// Bytes. All known files are shorter.
 const FILE_LIMIT: usize = 4 << 20;
+
+/// usb_modeswitch's names for the strings of a device. OpenWrt's usbmode has the same ones.
+pub(super) const STRINGS: [(DeviceString, &str); 6] = [
+    (DeviceString::Manufacturer, "uMa"),
+    (DeviceString::Product, "uPr"),
+    (DeviceString::Serial, "uSe"),
+    (DeviceString::ScsiVendor, "sVe"),
+    (DeviceString::ScsiModel, "sMo"),
+    (DeviceString::ScsiRevision, "sRe"),
+];
 
 /// Keys that select a method.
 pub const METHODS: [(&str, &str); 15] = [
@@ -419,15 +429,10 @@ impl<'a> Reader<'a> {
         };
         let mut matchers = Vec::new();
         for part in parts {
-            let key = match part.split_once('=') {
-                Some(("uMa", text)) => Some(("manufacturer", text)),
-                Some(("uPr", text)) => Some(("product", text)),
-                Some(("uSe", text)) => Some(("serial", text)),
-                Some(("sVe", text)) => Some(("scsi-vendor", text)),
-                Some(("sMo", text)) => Some(("scsi-model", text)),
-                Some(("sRe", text)) => Some(("scsi-revision", text)),
-                _ => None,
-            };
+            let key = part.split_once('=').and_then(|(short, text)| {
+                let (string, _) = STRINGS.iter().find(|(_, known)| *known == short)?;
+                Some((string, text))
+            });
             let Some((key, text)) = key else {
                 self.error(
                     0..0,

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op};
-use crate::database::quirks::{DeviceString, Model, Quirk, Select, Step, Switch};
+use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
+use crate::verbs::import::STRINGS;
 
 /// Modes of `usbmode`, and our methods for them.
 const MODES: [(&str, &str); 14] = [
@@ -47,16 +48,7 @@ pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
 /// The key of an entry: `*`, or the strings that it needs.
 fn strings(quirk: &Quirk) -> String {
     let strings = quirk.matchers.iter().filter_map(|(string, part)| {
-        let attribute = match string {
-            DeviceString::Manufacturer => "uMa",
-            DeviceString::Product => "uPr",
-            DeviceString::Serial => "uSe",
-            DeviceString::ScsiVendor => "sVe",
-            DeviceString::ScsiModel => "sMo",
-            DeviceString::ScsiRevision => "sRe",
-            // Only PCI devices have a subsystem, and usbmode knows no PCI devices.
-            DeviceString::Subsystem => return None,
-        };
+        let (_, attribute) = STRINGS.iter().find(|(known, _)| known == string)?;
         Some(format!(":{attribute}={part}"))
     });
     let strings: String = strings.collect();

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 
 use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
-use crate::database::quirks::{DeviceString, Model, Quirk, Select, Step, Switch};
+use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
-use crate::verbs::import::METHODS;
+use crate::verbs::import::{METHODS, STRINGS};
 
 /// The files by name, and the entries that have no file.
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
@@ -27,16 +27,7 @@ pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut
 fn name(quirk: &Quirk, model: &Model) -> String {
     let mut name = model.id.to_string();
     for (string, part) in &quirk.matchers {
-        let attribute = match string {
-            DeviceString::Manufacturer => "uMa",
-            DeviceString::Product => "uPr",
-            DeviceString::Serial => "uSe",
-            DeviceString::ScsiVendor => "sVe",
-            DeviceString::ScsiModel => "sMo",
-            DeviceString::ScsiRevision => "sRe",
-            // Only PCI devices have a subsystem, and usb_modeswitch knows no PCI devices.
-            DeviceString::Subsystem => continue,
-        };
+        let Some((_, attribute)) = STRINGS.iter().find(|(known, _)| known == string) else { continue };
         // Writing to a String does not fail. No file name has a slash.
         let _ = write!(name, ":{attribute}={}", part.replace('/', "_"));
     }
