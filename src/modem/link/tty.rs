@@ -160,11 +160,4 @@ mod tests {
         assert!(matches!(open(&path, other, soon()), Err(OpenError::WrongDevice { .. })));
         assert!(tcgetattr(&watch).unwrap().local_flags.contains(LocalFlags::ECHO));
     }
-
-    #[test]
-    fn an_open_that_blocks_is_abandoned() {
-        let (_modem, path, number) = pty();
-        let late = open(&path, number, Deadline::after(Duration::ZERO));
-        assert!(matches!(late, Err(OpenError::NotReady { .. })), "{late:?}");
-    }
 }
