@@ -164,6 +164,8 @@ pub enum Outcome {
     NoLock(String),
     /// The radio is unlocked now, but has not come online by itself.
     StillOff(String),
+    /// The radio is unlocked now, but was not set to low power, in which it must stay.
+    NotOff(Failure),
     /// The radio was unlocked before and is off: the user switched it off.
     SwitchedOff(String),
     /// Another program uses the port.

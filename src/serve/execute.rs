@@ -213,7 +213,7 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
         Outcome::Unchanged(_) | Outcome::NoLock(_) | Outcome::Online { unlocked: false, .. } => {
             record.switched_off = None;
         }
-        Outcome::Done(_) | Outcome::StillOff(_) | Outcome::Online { unlocked: true, .. } => {}
+        Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
         Outcome::Failed(_) => return record.judge_key(enumeration, false),
         Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
@@ -274,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_opened_the_lock_is_not_refused_if_the_radio_stays_on() {
+        let failure = || Failure::new("", "");
+        for (outcome, kept) in [(Outcome::NotOff(failure()), &[1][..]), (Outcome::Failed(failure()), &[1, 2])] {
+            let mut state = PortState::forgetful(&Port::new("1-1").unwrap());
+            for key in [1, 2] {
+                state.record().try_key(7, key);
+            }
+            remember(&outcome, Bus::Pci, 7, &mut state);
+            assert_eq!(state.record().tried_keys(7).0, kept, "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn an_unlock_that_gets_no_answer_counts_for_the_guard() {
         let failure = || Failure::new("", "");
         for (outcome, bus, counts) in [
@@ -284,6 +297,8 @@ mod tests {
             (Outcome::InUse(failure()), Bus::Usb, true),
             (Outcome::Done(String::new()), Bus::Usb, false),
             (Outcome::Done(String::new()), Bus::Pci, true),
+            (Outcome::NotOff(failure()), Bus::Usb, false),
+            (Outcome::NotOff(failure()), Bus::Pci, true),
             (Outcome::Online { text: String::new(), unlocked: true }, Bus::Pci, true),
             (Outcome::Online { text: String::new(), unlocked: false }, Bus::Pci, false),
             (Outcome::NoLock(String::new()), Bus::Usb, false),
@@ -301,7 +316,11 @@ mod tests {
             let is_unlocked = state.record().unlocked == Some(4);
             let answers = matches!(
                 outcome,
-                Outcome::Done(_) | Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { .. }
+                Outcome::Done(_)
+                    | Outcome::Unchanged(_)
+                    | Outcome::SwitchedOff(_)
+                    | Outcome::NotOff(_)
+                    | Outcome::Online { .. }
             );
             assert_eq!(is_unlocked, answers, "{outcome:?}");
         }

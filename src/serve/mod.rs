@@ -445,7 +445,7 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
             (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
         }
         Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
-        Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
+        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
         Outcome::Unfinished(failure) => match successor.name() {
             Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
             None => (StepResult::Unfinished, failure.to_string()),
@@ -469,6 +469,7 @@ mod tests {
         for (tried, reported) in [
             (vec![unfinished.clone(), Outcome::Done(String::new())], vec![Done]),
             (vec![in_use.clone(), Outcome::Left], vec![Unchanged]),
+            (vec![in_use.clone(), Outcome::NotOff(failure())], vec![Failed]),
             (vec![unfinished, no_lock.clone()], vec![Unfinished]),
             (vec![in_use.clone(), no_lock.clone()], vec![Suppressed]),
             (vec![in_use, failed.clone()], vec![Suppressed]),

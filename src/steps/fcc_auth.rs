@@ -216,7 +216,7 @@ fn conclude<S>(
 }
 
 fn not_off(how: &str, why: &str, problem: &str) -> Outcome {
-    Outcome::Failed(Failure::new(
+    Outcome::NotOff(Failure::new(
         format!("{how}; the radio was not set to low power ({why}): {problem}"),
         "set it to low power with `mmcli --modem=any --set-power-state-low`",
     ))
