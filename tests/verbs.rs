@@ -70,6 +70,29 @@ fn a_verified_configuration_is_recorded_for_the_guard() {
     assert!(until - now <= 10.1, "{until} {now}");
 }
 
+/// A refusal restores the earlier configuration, and so creates new ports. If the modem then needs a unit for the unlock,
+/// the unit does not start again.
+#[test]
+fn a_unit_does_not_repeat_a_refused_configuration() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    let value = format!("{device}/bConfigurationValue");
+    root.policy("[timeouts]\nhook = 30\nmodem-ready = 2\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    assert_eq!(root.read(&value).trim(), "2");
+    let state = root.read("run/wwan-quirks/state/1-1");
+    assert!(state.contains(r#""outcome":"done""#), "{state}");
+    root.write("run/wwan-quirks/state/1-1", state.replace(r#""outcome":"done""#, r#""outcome":"failed""#));
+    for (run, after) in [("unit", "1"), ("event", "2")] {
+        root.write(&value, "1\n");
+        match run {
+            "unit" => root.run(&["apply", "--unit", "1-1"]),
+            _ => root.hook(&device_event(PATH)),
+        };
+        assert_eq!(root.read(&value).trim(), after, "{run}");
+    }
+}
+
 #[test]
 fn an_administrators_entry_for_one_modem_comes_first() {
     let root = Root::new();

@@ -26,7 +26,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::state::{
-    ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, StateError, WINDOW, now, numbers_elsewhere,
+    ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, Results, StateError, WINDOW, now, numbers_elsewhere,
 };
 use crate::host::{sandbox, sys};
 use crate::modem::access::{self, Sharing};
@@ -358,6 +358,10 @@ impl Run<'_> {
         match attempt {
             // A drive whose driver is attached again has a new SCSI event.
             Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
+            // The refusal made the kernel set the earlier configuration again, and its port has a new event.
+            Attempt::Repeat { .. } if self.trigger == Trigger::Unit && was_refused(action, state.results()) => {
+                return None;
+            }
             Attempt::GiveUp { is_reported: true } => return None,
             Attempt::GiveUp { is_reported: false } => {
                 let text = format!(
@@ -393,6 +397,12 @@ impl Run<'_> {
         }
         missing.is_zero()
     }
+}
+
+/// Whether the modem refused this configuration in an earlier run.
+fn was_refused(action: &Action, results: &Results) -> bool {
+    let is_failure = |last: &LastResult| last.outcome == StepResult::Failed;
+    matches!(action, Action::Configure { .. }) && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
 }
 
 /// How a step ended.
