@@ -175,6 +175,21 @@ mdev_is_done() {
 	grep -q skb_wait "/proc/$pid/wchan" && awk -v pid="$pid" '$2 == 15 && $3 == pid { exit $5 != 0 }' /proc/net/netlink
 }
 
+# hold PATH: starts a program that holds a device node, and sets `holder` to its PID. release: ends it.
+hold() {
+	sleep infinity <>"$1" &
+	holder=$!
+	at_end release
+	wait_for 5 is_sleep $holder
+}
+is_sleep() { [ "$(cat "/proc/$1/comm")" = sleep ]; }
+release() {
+	[ -n "$holder" ] || return 0
+	kill "$holder" || true
+	wait "$holder" || true
+	holder=
+}
+
 # Invariants. ----------------------------------------------------------------
 
 # long: whether to try all cases instead of a sample (VM_LONG, see tests/vm/run).
@@ -210,6 +225,9 @@ still() {
 	wait_for 5 no_run_in_udev
 	settle
 }
+# no_run: whether no run of the program is left, units included. A unit reads the policy when it starts, so a scenario
+# that changes the policy of a modem waits for it.
+no_run() { ! pgrep -x wwan-quirks >/dev/null; }
 no_run_in_udev() {
 	local run
 	for run in $(pgrep -x wwan-quirks || true); do
