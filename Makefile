@@ -38,7 +38,8 @@ FRESH ?= demo test
 SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 
 # How many virtual machines run at once.
-JOBS ?= $(shell nproc)
+# Each machine has two processors.
+JOBS ?= $(shell echo $$(( ($$(nproc) + 1) / 2 )))
 
 # udev and systemd read /usr/lib and /usr/local/lib. For another PREFIX, either set UDEVDIR and UNITDIR to folders that they
 # read, or follow what `wwan-quirks doctor` prints.
