@@ -119,11 +119,13 @@ fn real_output_agrees_with_its_schema() {
     for (root, arguments, has) in [
         (&root, &["list"][..], "/quirks/0/models/0/id"),
         (&root, &["explain", "1-1"], "/devices/0/policy/fcc-auth/origin/device"),
-        (&root, &["explain", "1-1", "-v"], "/devices/0/plan/0"),
+        (&root, &["explain", "1199:9079", "-v"], "/devices/0/plan/0/decision"),
+        (&root, &["apply", "--dry-run", "1-2", "-v"], "/devices/0/plan/0/decision"),
         (&root, &["explain", "1-3"], "/devices/0/id"),
         (&root, &["explain", "1199:9079"], "/devices/0/quirk/layer"),
         (&root, &["explain", "05c6:1000"], "/devices/0/others/0/matchers"),
-        (&broken, &["explain", "1199:9079"], "/devices/0/plan/0"),
+        (&broken, &["explain", "1199:9079"], "/devices/0/complete"),
+        (&broken, &["apply", "--dry-run"], "/devices/0/complete"),
         (&root, &["check"], "/diagnostics"),
         (&broken, &["check"], "/diagnostics/2/column"),
         (&root, &["rules"], "/rules"),
@@ -138,7 +140,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["composition", "1-1"], "/result/text"),
         (&root, &["apply", "--dry-run"], "/devices/0/plan/0"),
         (&root, &["apply"], "/devices/0/results/0/outcome"),
-        (&broken, &["apply", "1-1"], "/devices/0/errors/0"),
+        (&broken, &["apply", "1-1"], "/devices/0/errors/0/line"),
     ] {
         let output = output(root, arguments);
         assert_eq!(differences(&schema(arguments[0]), &output, ""), [""; 0], "{arguments:?}: {output:#}");

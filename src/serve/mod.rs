@@ -80,23 +80,7 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     served
 }
 
-/// What `apply` would do to `device`, in words.
-pub fn preview(
-    root: &Root,
-    device: &Device,
-    scope: &Scope,
-    trigger: Trigger,
-    matched: &MatchedDevice,
-    verbose: bool,
-) -> Result<Vec<String>, DeviceError> {
-    if !matched.complete {
-        return Ok(vec![NO_ACTION.to_owned()]);
-    }
-    let planned = planned(root, device, scope, trigger, matched)?;
-    Ok(planned.iter().flat_map(|planned| planned.lines(verbose)).collect())
-}
-
-/// The plan of `apply` for `device`.
+/// The plan of `apply` for `device`. It is empty while a file that concerns the device is invalid.
 pub fn planned(
     root: &Root,
     device: &Device,
@@ -104,6 +88,9 @@ pub fn planned(
     trigger: Trigger,
     matched: &MatchedDevice,
 ) -> Result<Vec<PlanStep>, DeviceError> {
+    if !matched.complete {
+        return Ok(Vec::new());
+    }
     let snapshot = snapshot(root, device, &matched.quirk, scope, trigger)?;
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
 }

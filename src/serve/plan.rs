@@ -6,6 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::database::layers::Layer;
+use serde::Serialize;
+
 use crate::database::policy::Resolved;
 use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;
@@ -114,29 +116,72 @@ impl PlanStep {
         }
     }
 
-    /// One line; with `verbose`, also one line for each message of an unlock. The line of a switch contains its
-    /// messages.
-    pub fn lines(&self, verbose: bool) -> Vec<String> {
-        let mut lines = vec![self.to_string()];
-        if let (true, PlanStep::Run(Action::FccAuth { protocol, procedure, .. })) = (verbose, self) {
-            lines.extend(fcc_auth::messages(procedure, *protocol).into_iter().map(|line| format!("  {line}")));
-        }
-        lines
+    /// The step in words. With `verbose`, an unlock has its messages in hex; the text of a switch has them in any case.
+    pub fn describe(&self, verbose: bool) -> PlanLine {
+        let (decision, text) = match self {
+            PlanStep::Run(action) => (Decision::Run, action.to_string()),
+            PlanStep::Satisfied { reason, .. } => (Decision::Nothing, reason.clone()),
+            PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
+                (Decision::Suppressed, reason.clone())
+            }
+            PlanStep::NotAuthorized { .. } => (Decision::NotAuthorized, AUTHORIZE.to_owned()),
+            PlanStep::Infeasible { failure, .. } => (Decision::NotPossible, failure.to_string()),
+        };
+        let messages = match self {
+            PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
+                fcc_auth::messages(procedure, *protocol)
+            }
+            _ => Vec::new(),
+        };
+        PlanLine { step: self.step(), decision, text, messages }
     }
 }
 
-impl fmt::Display for PlanStep {
+/// A step of a plan, for people and for JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanLine {
+    pub step: StepKind,
+    pub decision: Decision,
+    /// The action, or the reason for the decision.
+    pub text: String,
+    /// Each message in hex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
+}
+
+impl PlanLine {
+    /// The line, and one more for each message.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let messages = self.messages.iter().map(|message| format!("  {message}"));
+        std::iter::once(self.to_string()).chain(messages)
+    }
+}
+
+impl fmt::Display for PlanLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PlanStep::Run(action) => write!(f, "{}: {action}", action.step()),
-            PlanStep::Satisfied { step, reason } => write!(f, "{step}: nothing to do: {reason}"),
-            PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
-                write!(f, "{step}: suppressed: {reason}")
-            }
-            PlanStep::NotAuthorized { step } => write!(f, "{step}: not authorized; {AUTHORIZE}"),
-            PlanStep::Infeasible { step, failure } => write!(f, "{step}: not possible: {failure}"),
+        let PlanLine { step, decision, text, .. } = self;
+        match decision {
+            Decision::Run => write!(f, "{step}: {text}"),
+            Decision::Nothing => write!(f, "{step}: nothing to do: {text}"),
+            Decision::Suppressed => write!(f, "{step}: suppressed: {text}"),
+            Decision::NotAuthorized => write!(f, "{step}: not authorized; {text}"),
+            Decision::NotPossible => write!(f, "{step}: not possible: {text}"),
+            Decision::WhenPluggedIn => write!(f, "{step}={text}, when the device is plugged in"),
         }
     }
+}
+
+/// Whether a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    Run,
+    Nothing,
+    Suppressed,
+    NotAuthorized,
+    NotPossible,
+    /// The device is not plugged in, so that its state is not known.
+    WhenPluggedIn,
 }
 
 /// Plans the steps of the quirk in this scope, in order.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
@@ -12,10 +12,11 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
+use crate::serve::plan::PlanLine;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, NO_ACTION, Served, preview};
+use crate::serve::{self, NO_ACTION, Served, planned};
 use crate::verbs::cli::Apply;
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{error_json, print_json, report_errors};
 use crate::verbs::select::devices;
 
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ struct DeviceReport {
     /// The name in the database; `None` if no quirk applies.
     name: Option<String>,
     results: Vec<StepLine>,
-    errors: Vec<String>,
+    errors: Vec<Value>,
 }
 
 #[derive(Serialize)]
@@ -87,7 +88,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         reports.push(DeviceReport {
             port: device.port.to_string(),
             id: device.id.to_string(),
-            errors: served.errors.iter().map(Error::chain).collect(),
+            errors: served.errors.iter().map(error_json).collect(),
             name: served.name,
             results: served
                 .steps
@@ -152,8 +153,8 @@ fn print_plans(
             }
             continue;
         };
-        let steps = match preview(root, &device, scope, trigger, &matched, verbose) {
-            Ok(steps) => steps,
+        let steps: Vec<PlanLine> = match planned(root, &device, scope, trigger, &matched) {
+            Ok(planned) => planned.iter().map(|step| step.describe(verbose)).collect(),
             Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {
                 all_errors.push(error.into());
@@ -164,11 +165,14 @@ fn print_plans(
         let name = matched.quirk.name_of(device.id);
         if json {
             let (port, id) = (device.port.as_str(), device.id.to_string());
-            plans.push(json!({ "port": port, "id": id, "name": name, "plan": steps }));
+            plans.push(json!({ "port": port, "id": id, "name": name, "complete": complete, "plan": steps }));
         } else {
             writeln!(out, "{} {} {}", device.port, device.id, printable(name))?;
-            for step in steps {
-                writeln!(out, "  {step}")?;
+            if !complete {
+                writeln!(out, "  {NO_ACTION}")?;
+            }
+            for line in steps.iter().flat_map(PlanLine::lines) {
+                writeln!(out, "  {line}")?;
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::host::root::{Root, read_limited};
 use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::serve::error::{Error, Exit};
 use crate::usb::Function;
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{load_error_json, print_json, report_errors};
 
 /// Prints all errors in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -39,7 +39,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
         }
     }
     if json {
-        let diagnostics: Vec<Value> = errors.iter().map(to_json).collect();
+        let diagnostics: Vec<Value> = errors.iter().map(load_error_json).collect();
         print_json(out, "check", &json!({ "diagnostics": diagnostics, "warnings": warned }))?;
     } else {
         for error in &errors {
@@ -149,16 +149,6 @@ fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     let mut hits = lower.match_indices(&id).map(|(at, _)| at).filter(|at| !is_target(*at));
     let at = entry + hits.next().unwrap_or_default();
     Diagnostic::at(path, text, at..at + id.len(), finding.message.clone())
-}
-
-/// A file that cannot be read has no line and no column.
-fn to_json(error: &LoadError) -> Value {
-    match error {
-        LoadError::Invalid(diagnostic) => json!(diagnostic),
-        LoadError::File(error) => {
-            json!({ "path": error.path(), "line": null, "column": null, "message": error.to_string() })
-        }
-    }
 }
 
 fn read(path: &Path) -> Result<String, FileError> {

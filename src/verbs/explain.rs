@@ -13,8 +13,9 @@ use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::plan::{Decision, PlanLine};
 use crate::serve::trigger::Trigger;
-use crate::serve::{NO_ACTION, preview};
+use crate::serve::{NO_ACTION, planned};
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
 
@@ -28,13 +29,14 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let complete = errors.is_empty();
                 all_errors.extend(errors);
                 let plan = match &matched {
-                    Some(matched) => preview(root, &device, &Scope::All, Trigger::Named, matched, verbose),
+                    Some(matched) => planned(root, &device, &Scope::All, Trigger::Named, matched),
                     None => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {
                     all_errors.push(error.into());
                     Vec::new()
                 });
+                let plan = plan.iter().map(|step| step.describe(verbose)).collect();
                 let port = Some(device.port.clone());
                 explained.push(Explained { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
@@ -67,13 +69,14 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     let (all, _) = quirks::all(root);
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
     let matched = found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
-    let plan = match &matched {
-        Some(matched) if complete => {
-            matched.quirk.steps.iter().map(|step| format!("{step}, when the device is plugged in")).collect()
-        }
-        Some(_) => vec![NO_ACTION.to_owned()],
-        None => Vec::new(),
-    };
+    let steps = matched.iter().filter(|_| complete).flat_map(|matched| &matched.quirk.steps);
+    let plan = steps.map(|step| PlanLine {
+        step: step.kind(),
+        decision: Decision::WhenPluggedIn,
+        text: step.value(),
+        messages: Vec::new(),
+    });
+    let plan = plan.collect();
     (Explained { port: None, id, matched, others, complete, plan }, errors)
 }
 
@@ -86,7 +89,7 @@ struct Explained {
     others: Vec<Quirk>,
     /// All files that concern the device were read.
     complete: bool,
-    plan: Vec<String>,
+    plan: Vec<PlanLine>,
 }
 
 impl Explained {
@@ -138,8 +141,11 @@ impl Explained {
         for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
             writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
         }
-        for step in &self.plan {
-            writeln!(out, "  plan    {step}")?;
+        if !self.complete {
+            writeln!(out, "  plan    {NO_ACTION}")?;
+        }
+        for line in self.plan.iter().flat_map(PlanLine::lines) {
+            writeln!(out, "  plan    {line}")?;
         }
         Ok(())
     }

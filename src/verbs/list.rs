@@ -27,7 +27,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
 }
 
 fn entry(quirk: &Quirk) -> Value {
-    let steps = quirk.steps.iter().map(|step| json!({ "step": step.name(), "value": step.value() }));
+    let steps = quirk.steps.iter().map(|step| json!({ "step": step.kind(), "value": step.value() }));
     json!({
         "models": quirk.models,
         "name": quirk.name,

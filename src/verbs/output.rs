@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::database::diagnostic::LoadError;
 use crate::host::journal::complain;
 use crate::serve::error::{Error, Exit};
 
@@ -47,6 +49,24 @@ pub(crate) fn print_json(out: &mut impl Write, verb: &str, body: &impl Serialize
     serde_json::to_writer_pretty(&mut *out, &Envelope { schema: SCHEMA, verb, body })?;
     writeln!(out)?;
     Ok(())
+}
+
+/// An error in the form of `check --json`. Without a line and a column, it does not concern a place in a file.
+pub(crate) fn error_json(error: &Error) -> Value {
+    match error {
+        Error::Database(error) => load_error_json(error),
+        error => json!({ "path": null, "line": null, "column": null, "message": error.chain() }),
+    }
+}
+
+/// A file that cannot be read has no line and no column.
+pub(crate) fn load_error_json(error: &LoadError) -> Value {
+    match error {
+        LoadError::Invalid(diagnostic) => json!(diagnostic),
+        LoadError::File(error) => {
+            json!({ "path": error.path(), "line": null, "column": null, "message": error.to_string() })
+        }
+    }
 }
 
 /// Prints every error to standard error, once. Returns the highest exit status.

@@ -542,12 +542,12 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         // A modem can have one of several locks.
         let kind = |step: &Step| match step {
             Step::FccAuth(procedure) => procedure.to_string(),
-            step => step.name().to_owned(),
+            step => step.kind().to_string(),
         };
         let twice =
             steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| kind(other) == kind(step)));
         if let Some((_, step)) = twice {
-            errors.push(invalid(span, format!("two {} steps: an entry can have only one", step.name())));
+            errors.push(invalid(span, format!("two {} steps: an entry can have only one", step.kind())));
             continue;
         }
         if let Err(message) = fits_bus(&models, &matchers, &steps) {

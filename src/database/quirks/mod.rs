@@ -18,6 +18,7 @@ use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::host::root::Root;
 use crate::modem::transport::Protocol;
 use crate::modem::wire::qmi::Service;
+use crate::outcome::StepKind;
 use crate::pci::Subsystem;
 use crate::usb::Function;
 pub use switch::Switch;
@@ -247,11 +248,11 @@ pub enum Step {
 }
 
 impl Step {
-    pub fn name(&self) -> &'static str {
+    pub fn kind(&self) -> StepKind {
         match self {
-            Step::Switch(_) => "switch",
-            Step::Configuration { .. } => "configuration",
-            Step::FccAuth(_) => "fcc-auth",
+            Step::Switch(_) => StepKind::Switch,
+            Step::Configuration { .. } => StepKind::Configuration,
+            Step::FccAuth(_) => StepKind::FccAuth,
         }
     }
 
@@ -267,7 +268,7 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.name(), self.value())
+        write!(f, "{}={}", self.kind(), self.value())
     }
 }
 
