@@ -409,7 +409,8 @@ enum Confidence {
 impl WantedDevices {
     /// The error in the entries that the database has for a device.
     fn complaint(&self, entries: &[&Quirk]) -> Option<&'static str> {
-        let has_step = |step: &String| entries.iter().any(|quirk| quirk.steps.iter().any(|own| own.kind().name() == step));
+        let has_step =
+            |step: &String| entries.iter().any(|quirk| quirk.steps.iter().any(|own| own.kind().name() == step));
         let ops: Vec<String> = entries
             .iter()
             .flat_map(|quirk| &quirk.steps)

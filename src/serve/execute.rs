@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
-use crate::host::root::Root;
 use crate::host::state::{Attempt, PortState, Switched, now};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
@@ -16,6 +15,7 @@ use crate::modem::link::OpenError;
 use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
+use crate::serve::Run;
 use crate::serve::plan::Action;
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::Keys;
@@ -37,20 +37,13 @@ const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
 
-/// Carries out `action` by `deadline`. `attempt` says how often earlier runs have done that.
-pub(crate) fn execute(
-    root: &Root,
-    device: &Device,
-    action: &Action,
-    trigger: Trigger,
-    attempt: Attempt,
-    state: &mut PortState,
-    deadline: Deadline,
-) -> Outcome {
+/// Carries out `action`. `attempt` says how often earlier runs have done that.
+pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut PortState) -> Outcome {
+    let Run { device, trigger, deadline, .. } = run;
     match action {
         Action::Switch { switch, target } => match too_long(switch, deadline).filter(|_| trigger.is_event()) {
             Some(reason) => Outcome::Unfinished(Failure::new(reason, "run `wwan-quirks apply`")),
-            None => leave_install_mode(root, device, switch, target, trigger, attempt, state, deadline),
+            None => leave_install_mode(run, switch, target, attempt, state),
         },
         Action::Configure { from, to, unconfigured } => {
             let outcome = configure::run(device, *from, *to, *unconfigured, deadline);
@@ -63,7 +56,7 @@ pub(crate) fn execute(
             // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
-            let outcome = unlock(root, device, port, *protocol, procedure, trigger, state, deadline);
+            let outcome = unlock(run, port, *protocol, procedure, state);
             remember(&outcome, device.id.bus, enumeration, state);
             match (outcome, reset) {
                 (Outcome::StillOff(text), Some((_, authorized))) => {
@@ -90,17 +83,8 @@ fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn leave_install_mode(
-    root: &Root,
-    device: &Device,
-    switch: &Switch,
-    target: &Target,
-    trigger: Trigger,
-    attempt: Attempt,
-    state: &mut PortState,
-    deadline: Deadline,
-) -> Outcome {
+fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attempt, state: &mut PortState) -> Outcome {
+    let Run { root, device, trigger, deadline, .. } = run;
     let left = || Outcome::Done(LEFT.to_owned());
     let mut node = match Node::open(root, device) {
         Ok(node) => node,
@@ -151,17 +135,8 @@ fn leave_install_mode(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn unlock(
-    root: &Root,
-    device: &Device,
-    port: &ControlPort,
-    protocol: Protocol,
-    procedure: &Procedure,
-    trigger: Trigger,
-    state: &mut PortState,
-    deadline: Deadline,
-) -> Outcome {
+fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedure, state: &mut PortState) -> Outcome {
+    let Run { root, device, trigger, deadline, .. } = run;
     // A signal must not prevent the cleanup of the modem.
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);

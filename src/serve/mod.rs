@@ -189,6 +189,7 @@ fn ask(
 }
 
 /// One run on one device.
+#[derive(Clone, Copy)]
 struct Run<'a> {
     root: &'a Root,
     device: &'a Device,
@@ -206,48 +207,78 @@ impl Run<'_> {
         successor: &Successor,
     ) -> Result<(), Error> {
         let identity = self.identity();
-        let holder = Holder { enumeration: identity.enumeration, scope: self.scope.name().to_owned() };
-        let mut state = match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
-            Ok(state) => state,
-            Err(error @ (StateError::Busy | StateError::Interrupted)) => {
-                let step = self.first_step(quirk);
-                recorder.report(None, step, Ended::new(StepResult::Busy, error.to_string()));
-                return Ok(());
-            }
-            Err(error) => {
-                log::warn!("{}: {error}; continuing without state", self.device.port);
-                PortState::forgetful(&self.device.port)
-            }
-        };
-        let id = self.device.id;
+        let Some(mut state) = self.lock(&identity, quirk, recorder) else { return Ok(()) };
         record::concern(self.device, state.results());
-        let is_new = |last: &LastResult| last.confirmed.is_none();
-        if state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
-            if let Some(before) = record::came_from(self.device, state.results()) {
-                let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
-                let result = state.results().came_back(execute::LEFT);
-                recorder.report(None, StepKind::Switch, Ended::new(result, text));
-            }
-        }
+        self.report_return(quirk, &mut state, recorder);
         // With another message from the policy, the device becomes something else.
         if policy.huawei.value.method().is_none() {
-            recorder.expect(quirk.becomes(id));
+            recorder.expect(quirk.becomes(self.device.id));
         }
         let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
         let planned = plan(self.scope, &snapshot, quirk, policy);
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
-        let mut is_abandoned = false;
-        let unlocks = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
-        let mut unlocks_left = planned.iter().filter(|planned| unlocks(planned)).count() as u32;
+        let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
+        state.keep();
+        if has_child {
+            state.leave_to_child();
+        }
+        Ok(())
+    }
+
+    /// Takes the lock of the port. `None` if another run has it, which is reported.
+    fn lock(&self, identity: &Identity, quirk: &Quirk, recorder: &mut Recorder) -> Option<PortState> {
+        let holder = Holder { enumeration: identity.enumeration, scope: self.scope.name().to_owned() };
+        match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
+            Ok(state) => Some(state),
+            Err(error @ (StateError::Busy | StateError::Interrupted)) => {
+                let step = self.first_step(quirk);
+                recorder.report(None, step, Ended::new(StepResult::Busy, error.to_string()));
+                None
+            }
+            Err(error) => {
+                log::warn!("{}: {error}; continuing without state", self.device.port);
+                Some(PortState::forgetful(&self.device.port))
+            }
+        }
+    }
+
+    /// Reports once that the device returned from a switch.
+    fn report_return(&self, quirk: &Quirk, state: &mut PortState, recorder: &mut Recorder) {
+        let is_new = |last: &LastResult| last.confirmed.is_none();
+        if !state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
+            return;
+        }
+        if let Some(before) = record::came_from(self.device, state.results()) {
+            let id = self.device.id;
+            let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
+            let result = state.results().came_back(execute::LEFT);
+            recorder.report(None, StepKind::Switch, Ended::new(result, text));
+        }
+    }
+
+    /// Carries out the plan, and reports each step. Returns whether a child process continues: it may still set the
+    /// configuration, or open a tty or a WWAN port.
+    fn carry_out(
+        &self,
+        planned: Vec<PlanStep>,
+        quirk: &Quirk,
+        identity: &Identity,
+        state: &mut PortState,
+        recorder: &mut Recorder,
+        successor: &Successor,
+    ) -> bool {
+        let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
+        let mut unlocks_left = planned.iter().filter(|planned| is_unlock(planned)).count() as u32;
         // For a modem with several procedures: whether its lock was found, and the results of the procedures that were
         // tried.
-        let (mut is_found, mut tried) = (self.is_unlocked(quirk, &identity, &mut state), Vec::new());
+        let (mut is_found, mut tried) = (self.is_unlocked(quirk, identity, state), Vec::new());
+        let mut has_child = false;
         for planned in planned {
             let step = planned.step();
             let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
-            let unlocks = unlocks(&planned);
+            let unlocks = is_unlock(&planned);
             if unlocks && is_found {
                 continue;
             }
@@ -257,41 +288,45 @@ impl Run<'_> {
                 deadline = deadline.at_most(deadline.remaining() / unlocks_left);
                 unlocks_left -= 1;
             }
-            let ended = match planned {
-                PlanStep::Satisfied { reason, .. } => {
-                    state.record().arrived(step);
-                    Ended::new(StepResult::Unchanged, reason)
-                }
-                PlanStep::NoPort { reason, .. } if self.trigger.is_named() => Ended::new(StepResult::Failed, reason),
-                PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
-                    Ended::new(StepResult::Suppressed, reason)
-                }
-                PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-                PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
-                PlanStep::Run(action) => match self.act(&action, &identity, &mut state, successor, deadline) {
-                    Some(ended) => ended,
-                    None => continue,
-                },
-            };
-            // A child process may still set the configuration, or open a tty or a WWAN port.
-            let has_child = configures || unlocks && self.trigger.is_event();
-            is_abandoned |= has_child && ended.result == StepResult::Unfinished;
+            let Some(ended) = self.end(planned, identity, state, successor, deadline) else { continue };
+            let may_have_child = configures || unlocks && self.trigger.is_event();
+            has_child |= may_have_child && ended.result == StepResult::Unfinished;
             if unlocks {
                 // After a stop signal, no other procedure starts.
                 is_found = !ended.may_be_another_lock || sys::stops() > 0;
                 tried.push(ended);
             } else {
-                recorder.report(Some(&mut state), step, ended);
+                recorder.report(Some(&mut *state), step, ended);
             }
         }
         for ended in to_report(tried) {
-            recorder.report(Some(&mut state), StepKind::FccAuth, ended);
+            recorder.report(Some(&mut *state), StepKind::FccAuth, ended);
         }
-        state.keep();
-        if is_abandoned {
-            state.leave_to_child();
-        }
-        Ok(())
+        has_child
+    }
+
+    /// How a planned step ends. `None` if this device was already reported.
+    fn end(
+        &self,
+        planned: PlanStep,
+        identity: &Identity,
+        state: &mut PortState,
+        successor: &Successor,
+        deadline: Deadline,
+    ) -> Option<Ended> {
+        Some(match planned {
+            PlanStep::Satisfied { step, reason } => {
+                state.record().arrived(step);
+                Ended::new(StepResult::Unchanged, reason)
+            }
+            PlanStep::NoPort { reason, .. } if self.trigger.is_named() => Ended::new(StepResult::Failed, reason),
+            PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
+                Ended::new(StepResult::Suppressed, reason)
+            }
+            PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
+            PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
+            PlanStep::Run(action) => return self.act(&action, identity, state, successor, deadline),
+        })
     }
 
     /// Whether this is a new port of a modem that was already unlocked over another port.
@@ -369,8 +404,7 @@ impl Run<'_> {
                 Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
             return Some(conclude(Outcome::Unfinished(failure), successor));
         }
-        let (root, device) = (self.root, self.device);
-        let outcome = execute::execute(root, device, action, self.trigger, attempt, state, deadline);
+        let outcome = execute::execute(Run { deadline, ..*self }, action, attempt, state);
         Some(conclude(outcome, successor))
     }
 
