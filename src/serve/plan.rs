@@ -8,18 +8,19 @@ use std::time::Duration;
 use crate::database::layers::Layer;
 use serde::Serialize;
 
-use crate::database::policy::Resolved;
+use crate::database::policy::{Resolved, Setting};
 use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;
 use crate::database::quirks::{Procedure, Quirk, Reset, Select, Step, Switch};
 use crate::modem::device::ControlPort;
-use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Configuration};
+use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Configuration, Interface};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, StepKind};
 use crate::serve::event::Scope;
 use crate::serve::snapshot::Snapshot;
 use crate::steps::fcc_auth;
 use crate::steps::switch::Target;
+use crate::usb::Function;
 
 /// An action on the modem.
 #[derive(Debug, Clone, PartialEq)]
@@ -222,37 +223,48 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if !policy.switch.value {
         return suppressed(step, format!("`switch = false` in {}", policy.switch.origin));
     }
-    let huawei = &policy.huawei;
-    let chosen = match huawei.value.method() {
-        Some(method) if Rewind::of(switch).is_some() => match switch.with_method(method) {
-            Ok(switch) => Some(switch),
-            Err(error) => return infeasible(step, &error, "report a bug"),
-        },
-        Some(_) if huawei.origin.is_device() => {
-            let reason = format!(
-                "`huawei = \"{}\"` in {}: this setting is only for devices that accept Huawei's command",
-                huawei.value, huawei.origin
-            );
-            return infeasible(step, &reason, "remove `huawei` from the `[[device]]` of this modem");
-        }
-        _ => None,
+    let chosen = match switch_of_policy(switch, policy) {
+        Ok(chosen) => chosen,
+        Err(failure) => return PlanStep::Infeasible { step, failure },
     };
-    let prefers_configuration = chosen.is_none();
+    // A message from the policy says what the device becomes. Then the preferred function does not count.
+    let function = policy.prefer.value.function().filter(|_| chosen.is_none());
     let switch = chosen.as_ref().unwrap_or(switch);
     if !switch.needs_interfaces() {
         return PlanStep::Run(Action::Switch { switch: switch.clone(), target: Target::default() });
     }
-    let configurations = match &snapshot.descriptors {
-        Some(Ok(descriptors)) => &descriptors.configurations,
-        Some(Err(why)) => {
-            return infeasible(
-                step,
-                why,
-                "plug the device in again; if that does not help, report a bug with the output of `wwan-quirks report`",
-            );
+    match &snapshot.descriptors {
+        Some(Ok(descriptors)) => plan_switch_of(&descriptors.configurations, switch, function, snapshot),
+        Some(Err(why)) => unreadable(step, why, "device"),
+        None => satisfied(step, "the interfaces of the device are unknown"),
+    }
+}
+
+/// The switch with the message that the policy chooses for a Huawei device, if it chooses one.
+fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>, Failure> {
+    let Setting { value, origin } = &policy.huawei;
+    match value.method() {
+        Some(method) if Rewind::of(switch).is_some() => {
+            switch.with_method(method).map(Some).map_err(|error| Failure::new(error, "report a bug"))
         }
-        None => return satisfied(step, "the interfaces of the device are unknown"),
-    };
+        Some(_) if origin.is_device() => Err(Failure::new(
+            format!(
+                "`huawei = \"{value}\"` in {origin}: this setting is only for devices that accept Huawei's command"
+            ),
+            "remove `huawei` from the `[[device]]` of this modem",
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// Plans a switch that depends on the interfaces of the device. `function` is the preferred one.
+fn plan_switch_of(
+    configurations: &[Configuration],
+    switch: &Switch,
+    function: Option<Function>,
+    snapshot: &Snapshot,
+) -> PlanStep {
+    let step = StepKind::Switch;
     let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
     if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
         return satisfied(step, &format!("the device has already switched: its first interface has class {class:02x}"));
@@ -262,15 +274,15 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if wanted.is_some() && wanted == snapshot.configuration {
         return satisfied(step, &format!("configuration {} is active", name(wanted)));
     }
-    let active = match (configurations.as_slice(), snapshot.configuration) {
+    let active = match (configurations, snapshot.configuration) {
         ([only], _) => Some(only),
         (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
     };
     let interfaces = active.map(|active| active.interfaces.as_slice()).unwrap_or_default();
     // A configuration that offers the preferred function makes a switch needless.
-    let function = policy.prefer.value.function().filter(|_| prefers_configuration && configurations.len() > 1);
     let offers = |configuration: &Configuration| {
-        function.is_some_and(|function| configuration.functions(&snapshot.qmi).contains(&function))
+        let offered = configuration.functions(&snapshot.qmi);
+        configurations.len() > 1 && function.is_some_and(|function| offered.contains(&function))
     };
     if let Some(active) = active.filter(|configuration| offers(configuration)) {
         return configure(active.value, None, snapshot);
@@ -292,6 +304,18 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if let Some(to) = configurations.iter().find(|configuration| offers(configuration)) {
         return configure(to.value, None, snapshot);
     }
+    match target(switch, interface, interfaces) {
+        Some(target) => PlanStep::Run(Action::Switch { switch: switch.clone(), target }),
+        None => infeasible(
+            step,
+            "the interface lacks the bulk endpoints that the switch needs",
+            "report a bug with the output of `wwan-quirks report`",
+        ),
+    }
+}
+
+/// Where the messages of `switch` go. `None` if `interface` lacks an endpoint for them.
+fn target(switch: &Switch, interface: &Interface, interfaces: &[Interface]) -> Option<Target> {
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
     numbers.dedup();
@@ -301,30 +325,18 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
         r#in: switch.r#in.or_else(|| bulk(true)),
         interfaces: numbers,
     };
+    let needs = |is_needed: fn(&Op) -> bool| switch.ops().iter().any(is_needed);
     // Only a CBW has an answer. Some devices take other messages on an OUT endpoint without an IN endpoint.
-    if (target.out.is_none() && ops.iter().any(|op| matches!(op, Op::Bulk(_))))
-        || (target.r#in.is_none() && ops.iter().any(Op::is_cbw))
-    {
-        return infeasible(
-            step,
-            "the interface lacks the bulk endpoints that the switch needs",
-            "report a bug with the output of `wwan-quirks report`",
-        );
-    }
-    PlanStep::Run(Action::Switch { switch: switch.clone(), target })
+    let lacks_out = target.out.is_none() && needs(|op| matches!(op, Op::Bulk(_)));
+    let lacks_in = target.r#in.is_none() && needs(Op::is_cbw);
+    (!lacks_out && !lacks_in).then_some(target)
 }
 
 fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
     let step = StepKind::Configuration;
     let descriptors = match &snapshot.descriptors {
         Some(Ok(descriptors)) => descriptors,
-        Some(Err(why)) => {
-            return infeasible(
-                step,
-                why,
-                "plug the modem in again; if that does not help, report a bug with the output of `wwan-quirks report`",
-            );
-        }
+        Some(Err(why)) => return unreadable(step, why, "modem"),
         None => return satisfied(step, "the configurations of the modem are unknown"),
     };
     let configurations = &descriptors.configurations;
@@ -444,6 +456,327 @@ fn infeasible(step: StepKind, reason: &str, remedy: &str) -> PlanStep {
     PlanStep::Infeasible { step, failure: Failure::new(reason, remedy) }
 }
 
+fn unreadable(step: StepKind, why: &str, what: &str) -> PlanStep {
+    let remedy = format!(
+        "plug the {what} in again; if that does not help, report a bug with the output of `wwan-quirks report`"
+    );
+    infeasible(step, why, &remedy)
+}
+
 fn name(configuration: Option<u8>) -> String {
     configuration.map_or("none".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::layers::ConfigFile;
+    use crate::database::policy::Policy;
+    use crate::database::quirks::fragment::parse as parse_quirks;
+    use crate::modem::device::descriptors::samples::*;
+    use crate::modem::device::descriptors::{Malformed, parse};
+    use crate::modem::device::qmi_wwan::QmiInterfaces;
+
+    const ID: &str = "1199:68a2";
+    /// A drive with a bulk endpoint in each direction.
+    const DRIVE: [u8; 3] = [8, 6, 0x50];
+    const BULK: &[(u8, u8)] = &[(0x81, 2), (0x02, 2)];
+    const VENDOR: [u8; 3] = [0xff, 0xff, 0xff];
+    const MBIM: [u8; 3] = [2, 0x0e, 0];
+
+    fn quirk(layer: Layer, steps: &str) -> Quirk {
+        let file = ConfigFile { layer, path: "1199-test.toml".into() };
+        let text = format!("schema = 1\n[[device]]\nid = \"{ID}\"\nname = \"Test\"\nsteps = [{steps}]\n");
+        let (mut quirks, errors) = parse_quirks(&file, &text);
+        assert_eq!(errors, []);
+        quirks.remove(0)
+    }
+
+    fn policy(layer: Layer, text: &str) -> Resolved {
+        let mut policy = Policy::default();
+        let errors = policy.add(&ConfigFile { layer, path: "config.toml".into() }, text);
+        assert_eq!(errors, []);
+        policy.resolve(ID.parse().unwrap(), None, || None)
+    }
+
+    fn snapshot(configuration: Option<u8>, configurations: &[Vec<u8>]) -> Snapshot {
+        Snapshot {
+            authorized: true,
+            descriptors: Some(Ok(parse(&device(configurations)).unwrap())),
+            qmi: QmiInterfaces::of(ID.parse().unwrap(), &[]),
+            configuration,
+            ..Snapshot::default()
+        }
+    }
+
+    fn modem(configuration: Option<u8>) -> Snapshot {
+        Snapshot { descriptors: Some(Ok(parse(&mc7710()).unwrap())), ..snapshot(configuration, &[]) }
+    }
+
+    fn port(name: &str, driver: &str) -> ControlPort {
+        let number = crate::modem::device::DeviceNumber { major: 180, minor: 0 };
+        ControlPort { name: name.to_owned(), driver: Some(driver.to_owned()), wwan_type: None, number }
+    }
+
+    /// The plan of a shipped quirk under the policy of an administrator, in words.
+    fn planned(scope: &Scope, steps: &str, policy_text: &str, snapshot: &Snapshot) -> Vec<String> {
+        let policy = policy(Layer::Administrator, policy_text);
+        let planned = plan(scope, snapshot, &quirk(Layer::Shipped, steps), &policy);
+        planned.iter().map(|step| step.describe(false).to_string()).collect()
+    }
+
+    /// The plan of a quirk with one step for the device.
+    fn only(steps: &str, policy_text: &str, snapshot: &Snapshot) -> String {
+        let planned = planned(&Scope::All, steps, policy_text, snapshot);
+        assert_eq!(planned.len(), 1, "{planned:?}");
+        planned.concat()
+    }
+
+    const HUAWEI: &str = "{ switch = \"huawei-new\" }";
+
+    fn drive() -> Snapshot {
+        snapshot(Some(1), &[configuration(1, &[interface(0, DRIVE, BULK)])])
+    }
+
+    #[test]
+    fn a_switch_runs_only_on_an_interface_that_can_take_its_messages() {
+        let text = |snapshot: &Snapshot| only(HUAWEI, "", snapshot);
+        assert!(text(&drive()).starts_with("switch: huawei-new: "), "{}", text(&drive()));
+        for (interfaces, reason) in [
+            (vec![interface(0, VENDOR, BULK)], "nothing to do: interface 0 is not mass storage"),
+            (vec![], "nothing to do: the device lacks the interface that the switch uses"),
+            (
+                vec![interface(0, DRIVE, &[(0x81, 2), (0x02, 3)])],
+                "not possible: the interface lacks the bulk endpoints",
+            ),
+            (
+                vec![interface(0, DRIVE, &[(0x81, 3), (0x02, 2)])],
+                "not possible: the interface lacks the bulk endpoints",
+            ),
+        ] {
+            let text = text(&snapshot(Some(1), &[configuration(1, &interfaces)]));
+            assert!(text.starts_with(&format!("switch: {reason}")), "{text}");
+        }
+        let unreadable = Snapshot { descriptors: Some(Err("no".to_owned())), ..drive() };
+        assert!(text(&unreadable).starts_with("switch: not possible: no; plug the device in again"));
+        let unknown = Snapshot { descriptors: None, ..drive() };
+        assert_eq!(text(&unknown), "switch: nothing to do: the interfaces of the device are unknown");
+        // A message that is no SCSI command needs no answer, and no drive.
+        let out = snapshot(Some(1), &[configuration(1, &[interface(0, VENDOR, &[(0x02, 2)])])]);
+        assert!(only("{ switch = { do = [{ bulk = \"0102\" }] } }", "", &out).starts_with("switch: bulk:0102: "));
+        let without = snapshot(Some(1), &[configuration(1, &[interface(0, VENDOR, &[(0x82, 2)])])]);
+        assert!(only("{ switch = { do = [{ bulk = \"0102\" }] } }", "", &without).contains("not possible"));
+    }
+
+    #[test]
+    fn a_switch_has_the_endpoints_and_the_interfaces_of_the_device() {
+        let target = |steps: &str, snapshot: &Snapshot| {
+            let planned = plan(&Scope::All, snapshot, &quirk(Layer::Shipped, steps), &Resolved::default());
+            match planned.as_slice() {
+                [PlanStep::Run(Action::Switch { target, .. })] => target.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let two = |active| {
+            let first = configuration(1, &[interface(0, DRIVE, BULK), interface(0, DRIVE, BULK)]);
+            snapshot(active, &[first, configuration(2, &[interface(3, DRIVE, &[(0x84, 2), (0x05, 2)])])])
+        };
+        let expect = |interface, out, r#in, interfaces: &[u8]| Target {
+            interface,
+            out: Some(out),
+            r#in: Some(r#in),
+            interfaces: interfaces.to_vec(),
+        };
+        assert_eq!(target(HUAWEI, &two(Some(1))), expect(0, 0x02, 0x81, &[0]));
+        assert_eq!(target(HUAWEI, &two(Some(2))), expect(3, 0x05, 0x84, &[3]));
+        // A device with one configuration may not be configured yet.
+        assert_eq!(target(HUAWEI, &Snapshot { configuration: None, ..drive() }), expect(0, 0x02, 0x81, &[0]));
+        let own = "{ switch = { do = [\"huawei-new\"], out = 0x0a, in = 0x8b } }";
+        assert_eq!(target(own, &two(Some(1))), expect(0, 0x0a, 0x8b, &[0]));
+        let second = snapshot(
+            Some(1),
+            &[configuration(1, &[interface(0, VENDOR, &[]), interface(5, DRIVE, &[(0x86, 2), (0x07, 2)])])],
+        );
+        let numbered = "{ switch = { do = [\"huawei-new\"], interface = 5 } }";
+        assert_eq!(target(numbered, &second), expect(5, 0x07, 0x86, &[0, 5]));
+    }
+
+    #[test]
+    fn a_device_that_has_left_install_mode_is_not_switched() {
+        let classes = "{ switch = { do = [\"huawei-new\"], target-class = 0xff } }";
+        let has_left = snapshot(Some(1), &[configuration(1, &[interface(0, VENDOR, BULK), interface(1, DRIVE, BULK)])]);
+        assert!(only(classes, "", &has_left).contains("nothing to do: the device has already switched"));
+        assert!(only(classes, "", &drive()).starts_with("switch: huawei-new"));
+        let vendor = "{ switch = { do = [\"huawei-new\"], interface-class = 0xff } }";
+        assert_eq!(only(vendor, "", &drive()), "switch: nothing to do: interface 0 is not of class ff");
+        let drive_only = "{ switch = { do = [\"huawei-new\"], interface-class = 8 } }";
+        assert!(only(drive_only, "", &drive()).starts_with("switch: huawei-new"));
+        // The last configuration that the switch sets.
+        let sets = "{ switch = { do = [{ set-configuration = 1 }, { set-configuration = 2 }] } }";
+        let two = |active| snapshot(active, &[configuration(1, &[interface(0, DRIVE, BULK)]), configuration(2, &[])]);
+        assert_eq!(only(sets, "prefer = \"keep\"", &two(Some(2))), "switch: nothing to do: configuration 2 is active");
+        assert!(only(sets, "prefer = \"keep\"", &two(Some(1))).starts_with("switch: set-configuration"));
+        // Without a configuration, no configuration of a switch is active.
+        let unconfigured = Snapshot { configuration: None, ..drive() };
+        assert!(only(HUAWEI, "", &unconfigured).starts_with("switch: huawei-new"));
+    }
+
+    #[test]
+    fn the_policy_decides_whether_and_how_to_switch() {
+        assert!(only(HUAWEI, "switch = false", &drive()).contains("suppressed: `switch = false` in "));
+        assert!(
+            only(HUAWEI, "huawei = \"serial\"", &drive()).contains("1106300000010000"),
+            "the message for serial ports"
+        );
+        let sierra = "{ switch = \"sierra\" }";
+        assert!(only(sierra, "huawei = \"serial\"", &drive()).starts_with("switch: sierra: "), "not for Huawei");
+        let of_device = format!("[[device]]\nmatch = {{ id = \"{ID}\" }}\nhuawei = \"serial\"\n");
+        let text = only(sierra, &of_device, &drive());
+        assert!(text.contains("not possible: `huawei = \"serial\"` in "), "{text}");
+        assert!(text.contains("remove `huawei` from"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_with_the_preferred_function_makes_a_switch_needless() {
+        let drive = || interface(0, DRIVE, BULK);
+        let mbim = || interface(1, MBIM, &[(0x83, 3)]);
+        let several = |active| snapshot(active, &[configuration(1, &[drive()]), configuration(2, &[mbim()])]);
+        let mbim_preferred = "prefer = \"mbim\"";
+        let text = only(HUAWEI, mbim_preferred, &several(Some(1)));
+        assert!(text.starts_with("configuration: write 2 to bConfigurationValue instead of 1"), "{text}");
+        let text = only(HUAWEI, mbim_preferred, &several(Some(2)));
+        assert_eq!(text, "configuration: nothing to do: configuration 2 is active");
+        for policy in ["prefer = \"keep\"", "prefer = \"qmi\"", "prefer = \"mbim\"\nhuawei = \"serial\""] {
+            assert!(only(HUAWEI, policy, &several(Some(1))).starts_with("switch: huawei-"), "{policy}");
+        }
+        // The only configuration says nothing: the device has to switch.
+        let one = snapshot(Some(1), &[configuration(1, &[drive(), mbim()])]);
+        assert!(only(HUAWEI, mbim_preferred, &one).starts_with("switch: huawei-new"));
+    }
+
+    #[test]
+    fn the_plan_has_no_configuration_that_the_kernel_cannot_or_need_not_set() {
+        let preferred = "{ configuration = \"preferred\" }";
+        let text = |policy: &str, snapshot: &Snapshot| only(preferred, policy, snapshot);
+        let wanted = "configuration: write 2 to bConfigurationValue instead of 1";
+        assert_eq!(text("prefer = \"mbim\"", &modem(Some(1))), wanted);
+        assert_eq!(text("prefer = \"mbim\"", &modem(None)), wanted.replace("of 1", "of none"));
+        assert_eq!(
+            text("prefer = \"qmi\"", &modem(Some(1))),
+            "configuration: nothing to do: configuration 1 is active"
+        );
+        let kept = "configuration: nothing to do: the kernel's choice, configuration 2, is kept";
+        assert_eq!(text("prefer = \"keep\"", &modem(Some(2))), kept);
+        let one = snapshot(Some(1), &[configuration(1, &[interface(0, MBIM, &[])])]);
+        assert_eq!(text("", &one), "configuration: nothing to do: the modem has only one configuration");
+        let unknown = Snapshot { descriptors: None, ..modem(Some(1)) };
+        assert_eq!(text("", &unknown), "configuration: nothing to do: the configurations of the modem are unknown");
+        let malformed = Snapshot { descriptors: Some(Err(Malformed::NoDevice.to_string())), ..modem(Some(1)) };
+        assert!(text("", &malformed).starts_with("configuration: not possible: no device descriptor"));
+        // 0 means "unconfigured".
+        let zero = snapshot(Some(1), &[configuration(1, &[]), configuration(0, &[interface(0, MBIM, &[])])]);
+        assert!(text("prefer = \"mbim\"", &zero).contains("nothing to do: the wanted configuration has the number 0"));
+        let used = |active| Snapshot { used_by: Some("sleep (7) holds it".to_owned()), ..modem(active) };
+        let suppressed = text("prefer = \"mbim\"", &used(Some(1)));
+        assert!(suppressed.starts_with("configuration: suppressed: the modem is in use: sleep (7)"), "{suppressed}");
+        assert!(text("prefer = \"mbim\"", &used(None)).starts_with("configuration: write 2"));
+        assert!(text("prefer = \"mbim\"", &used(Some(2))).contains("nothing to do"));
+    }
+
+    #[test]
+    fn a_modem_that_was_left_unconfigured_gets_a_configuration() {
+        let steps = "{ configuration = { select = \"preferred\", unconfigured = 0.1 } }";
+        let text = |active| only(steps, "prefer = \"keep\"", &modem(active));
+        assert_eq!(
+            text(None),
+            "configuration: write 1 to bConfigurationValue instead of none, after 0.1 s without a configuration"
+        );
+        assert!(text(Some(2)).contains("nothing to do: the kernel's choice"));
+        assert!(only("{ configuration = \"preferred\" }", "prefer = \"keep\"", &modem(None)).contains("is kept"));
+    }
+
+    #[test]
+    fn an_administrator_comes_before_a_quirk_and_a_quirk_before_the_shipped_policy() {
+        let without_mbim = snapshot(
+            None,
+            &[
+                configuration(1, &[interface(8, VENDOR, CONTROL_CHANNEL)]),
+                configuration(2, &[interface(0, DRIVE, BULK)]),
+            ],
+        );
+        let to = |snapshot: &Snapshot, layer, select: &str, policy_layer, prefer: &str| {
+            let quirk = quirk(layer, &format!("{{ configuration = {select} }}"));
+            let policy = policy(policy_layer, &format!("prefer = \"{prefer}\"\n"));
+            let planned = plan(&Scope::All, snapshot, &quirk, &policy);
+            match planned.as_slice() {
+                [PlanStep::Run(Action::Configure { to, .. })] => Some(*to),
+                _ => None,
+            }
+        };
+        use Layer::{Administrator, Shipped};
+        for (layer, select, policy_layer, prefer, expected) in [
+            (Shipped, "\"preferred\"", Shipped, "mbim", Some(2)),
+            (Shipped, "\"qmi\"", Shipped, "mbim", Some(1)),
+            (Shipped, "\"qmi\"", Administrator, "mbim", Some(2)),
+            (Shipped, "\"qmi\"", Administrator, "keep", None),
+            (Shipped, "1", Shipped, "mbim", Some(2)),
+            (Administrator, "1", Shipped, "mbim", Some(1)),
+            (Administrator, "1", Administrator, "mbim", Some(2)),
+            (Shipped, "7", Shipped, "keep", None),
+        ] {
+            let case = format!("{layer:?} {select}, {policy_layer:?} {prefer}");
+            assert_eq!(to(&modem(None), layer, select, policy_layer, prefer), expected, "{case}");
+        }
+        for select in ["\"qmi\"", "1"] {
+            assert_eq!(to(&without_mbim, Shipped, select, Administrator, "mbim"), Some(1), "{select}");
+        }
+    }
+
+    const UNLOCK: &str = "{ fcc-auth = \"sierra\" }";
+
+    #[test]
+    fn one_port_is_enough_for_an_unlock() {
+        let ports = vec![port("cdc-wdm0", "cdc_ether"), port("cdc-wdm1", "qmi_wwan"), port("cdc-wdm2", "cdc_mbim")];
+        let with = Snapshot { ports, ..modem(Some(1)) };
+        let on = |name: &str, protocol: &str| {
+            vec![format!("fcc-auth: sierra over {protocol} on /dev/{name}, if the radio is in low power")]
+        };
+        let of = |scope: &Scope| planned(scope, UNLOCK, "", &with);
+        assert_eq!(of(&Scope::All), on("cdc-wdm1", "QMI"));
+        assert_eq!(of(&Scope::Port("cdc-wdm2".to_owned())), on("cdc-wdm2", "MBIM"));
+        assert_eq!(of(&Scope::Port("ttyUSB0".to_owned())), [""; 0], "another port of the modem");
+        assert_eq!(of(&Scope::Device), [""; 0]);
+        assert!(of(&Scope::Port("cdc-wdm0".to_owned())).concat().contains("the modem has no QMI or MBIM port"));
+        assert!(planned(&Scope::All, UNLOCK, "fcc-auth = false", &with).concat().contains("suppressed: `fcc-auth"));
+        // A port for one of two procedures is enough. Without one, the reason is reported once.
+        let tty = "{ fcc-auth = { gtfcclock = { interface = 3, number = \"hex\", oem-strings = [\"A\"] } } }";
+        let two = format!("{tty}, {UNLOCK}");
+        assert_eq!(planned(&Scope::All, &two, "", &with), on("cdc-wdm1", "QMI"));
+        assert_eq!(planned(&Scope::All, &two, "", &modem(Some(1))).len(), 2);
+        let alike = format!("{UNLOCK}, {{ fcc-auth = \"quectel\" }}");
+        assert_eq!(planned(&Scope::All, &alike, "", &modem(Some(1))).len(), 1);
+    }
+
+    #[test]
+    fn an_unlock_waits_for_the_ports_of_a_new_configuration() {
+        let steps = format!("{{ configuration = \"preferred\" }}, {UNLOCK}");
+        let with = |active| Snapshot { ports: vec![port("cdc-wdm1", "qmi_wwan")], ..modem(active) };
+        let of = |scope: &Scope, active| planned(scope, &steps, "prefer = \"mbim\"", &with(active));
+        let starts = |lines: Vec<String>| lines.iter().map(|line| line[..17].to_owned()).collect::<Vec<_>>();
+        assert_eq!(starts(of(&Scope::All, Some(1))), ["configuration: wr"]);
+        assert_eq!(starts(of(&Scope::All, Some(2))), ["configuration: no", "fcc-auth: sierra "]);
+        assert_eq!(starts(of(&Scope::Device, Some(2))), ["configuration: no"]);
+        assert_eq!(starts(of(&Scope::Unlock, Some(1))), ["fcc-auth: sierra "]);
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_device_that_is_not_authorized() {
+        let steps = format!("{{ configuration = \"preferred\" }}, {UNLOCK}");
+        let blocked = Snapshot { authorized: false, ports: vec![port("cdc-wdm1", "qmi_wwan")], ..modem(Some(2)) };
+        let lines = planned(&Scope::All, &steps, "prefer = \"mbim\"", &blocked);
+        assert_eq!(lines, [format!("configuration: not authorized; {AUTHORIZE}")]);
+        // What the policy suppresses remains suppressed.
+        let lines = planned(&Scope::All, UNLOCK, "fcc-auth = false", &blocked);
+        assert!(lines.concat().contains("suppressed"), "{lines:?}");
+    }
 }
