@@ -656,6 +656,27 @@ fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_it_is_off() {
     assert_eq!(modem.count(0x9002), 1);
 }
 
+#[test]
+fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_its_state_is_unknown() {
+    let silence = || SessionError::NoAnswer { request: "Get Operating Mode" };
+    let conclude = |radio, stays_off| {
+        let mut set = 0;
+        let switch_off = |set: &mut u32| Ok(*set += 1);
+        let concluded = super::conclude(&mut set, "unlocked", radio, stays_off, switch_off, |_| Ok(Radio::Off));
+        (concluded, set)
+    };
+    let why = Some("rfkill0 is blocked");
+    let (concluded, set) = conclude(Err(silence()), why);
+    let text = "unlocked; the radio was set back to low power: rfkill0 is blocked";
+    assert_eq!((concluded.unwrap(), set), (Outcome::Done(text.to_owned()), 1));
+    let (concluded, set) = conclude(Err(silence()), None);
+    assert!(matches!(concluded, Ok(Outcome::Done(text)) if text.contains("is unknown")) && set == 0);
+    for is_over in [|| LinkError::Gone, || LinkError::Interrupted] {
+        let (concluded, set) = conclude(Err(is_over().into()), why);
+        assert!(matches!(concluded, Err(SessionError::Link(_))) && set == 0);
+    }
+}
+
 fn foxconn(version: u8, face: Face) -> Modem {
     let mut modem = Modem::locked(face);
     modem.foxconn = Some(version);
