@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wwan_quirks::database::quirks::{Quirk, Seen, Step};
+use wwan_quirks::database::quirks::{Quirk, Seen, Select, Step};
 
 const INTRO: &str = "wwan-quirks acts on these devices. `seen` says how well each entry is known.";
 const SEEN: &str = "**hardware**: the action worked on such a device. **capture**: its descriptors or messages were recorded. \
@@ -41,7 +41,14 @@ fn action(step: &Step) -> String {
     match step {
         Step::Switch(switch) if switch.to_string().contains(':') => "leaves install mode (own message)".to_owned(),
         Step::Switch(switch) => format!("leaves install mode ({switch})"),
-        Step::Configuration { select, .. } => format!("gets USB configuration {select}"),
+        Step::Configuration { select: Select::Preferred, .. } => {
+            "gets the USB configuration that the policy prefers".to_owned()
+        }
+        Step::Configuration { select: Select::Keep, .. } => "keeps the kernel's USB configuration".to_owned(),
+        Step::Configuration { select: Select::Function(function), .. } => {
+            format!("gets the USB configuration with {}", function.name().to_uppercase())
+        }
+        Step::Configuration { select: Select::Value(value), .. } => format!("gets USB configuration {value}"),
         Step::FccAuth(procedure) => format!("FCC unlock ({procedure})"),
     }
 }
