@@ -51,7 +51,7 @@ fn doctor_knows_the_device_managers_of_other_systems() {
         assert_eq!(root.run(&["doctor"]).stdout, "no problem found\n");
         root.write(&file[1..], wrong);
         assert!(
-            only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: no line of {file} does"))
+            only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: {file} has no line for it"))
         );
     }
 }
@@ -63,7 +63,7 @@ fn each_problem_is_found_with_its_remedy() {
         ("compositions.toml:1:10: expected schema = 1", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
         }),
-        ("usb_modeswitch switches 2 of the same IDs", |root| {
+        ("usb_modeswitch also switches 2 IDs of this database", |root| {
             root.write(
                 "lib/udev/rules.d/40-usb_modeswitch.rules",
                 "ATTR{idVendor}==\"1199\", ATTR{idProduct}==\"0fff\", RUN+=\"usb_modeswitch '%b/%k'\"\n\
@@ -97,7 +97,7 @@ fn each_problem_is_found_with_its_remedy() {
         ("users other than root can change /usr/sbin/wwan-quirks", |root| {
             fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();
         }),
-        ("the kernel is not authorized to use the modem on 1-1", |root| {
+        ("the modem on 1-1, Sierra Wireless MC7710, is not authorized", |root| {
             let device = root.plug("1-1", "1199:68a2", &mc7710());
             root.write(&format!("{device}/authorized"), "0\n");
         }),

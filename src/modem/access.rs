@@ -104,7 +104,7 @@ impl PortUnavailable {
         match self {
             PortUnavailable::Left => "plug the modem in again",
             PortUnavailable::Held { .. } => {
-                "stop it and run `wwan-quirks apply`, or let it use qmi-proxy or mbim-proxy"
+                "stop that program and run `wwan-quirks apply`, or let it use qmi-proxy or mbim-proxy"
             }
             PortUnavailable::Proxy { .. } | PortUnavailable::UntrustedProxy { .. } => {
                 "stop it, then run `wwan-quirks apply`"

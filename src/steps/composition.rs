@@ -120,7 +120,7 @@ impl Fault {
                 "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
             }
             Fault::Unavailable(PortUnavailable::Held { .. }) => {
-                "stop it, or keep ModemManager away with `mmcli --inhibit-device`, then try again".to_owned()
+                "stop that program, or keep ModemManager away with `mmcli --inhibit-device`, then try again".to_owned()
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
             Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
@@ -261,7 +261,7 @@ fn read_and_set(
 fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Failure> {
     match (restart, reset) {
         (_, false) if leads_on => Err(Failure::new(
-            "the modem lists this composition after another change and a restart",
+            "the modem offers this composition only after another change and a restart",
             "add --reset to allow both",
         )),
         (Restart::BySetting, false) => {

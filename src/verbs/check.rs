@@ -84,7 +84,7 @@ pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
         for model in &quirk.models {
             let id = model.id;
             if SHARED.contains(&id.vendor) && quirk.matchers.is_empty() {
-                let message = "other devices may use this ID, because its vendor ID is not assigned: add strings";
+                let message = "other devices may use this ID, because its vendor ID is not assigned: add a string that narrows the match, such as `product`";
                 warn(id, message.to_owned());
             }
             if model.becomes.iter().any(|target| target.id == id) {

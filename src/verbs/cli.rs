@@ -14,7 +14,7 @@ use crate::database::compositions::Wanted;
 #[derive(Debug, Parser)]
 #[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed, a request was not \
-                        carried out (busy, no quirk applies), or doctor found a problem; 2 wrong usage, or a named \
+                        carried out (busy, not finished, not authorized, no quirk applies), or doctor found a problem; 2 wrong usage, or a named \
                         device or file does not exist; 3 database or policy invalid.")]
 pub struct Cli {
     /// Use DIR instead of `/`, for tests and images
@@ -34,7 +34,7 @@ pub struct Cli {
 pub enum Verb {
     /// Handle one udev event, described by the environment
     Hook,
-    /// Do immediately what the hook would do; only a modem that is named changes its configuration while programs use it
+    /// Do immediately what the hook would do; a modem in use is reconfigured only if DEVICE names it
     Apply(Apply),
     /// Show each modem's identity, mode, configuration and last result
     Status {

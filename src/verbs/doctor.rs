@@ -132,15 +132,14 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         (true, true) => format!("the database is empty: no file in {} has a quirk", shipped.display()),
         (false, _) => format!("the database is missing: there is no {}", shipped.display()),
     };
-    diagnosis
-        .add(cause, format!("install the package again; this database belongs to {}", paths::program(root).display()));
+    diagnosis.add(cause, format!("install the package again; {} reads this database", paths::program(root).display()));
 }
 
 /// Checks that the udev rules run this program for every ID of the database.
 fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     if let Some((manager, file, remedy)) = without_udev(root) {
         if !diagnosis.read(root, file).is_some_and(|text| text.contains("wwan-quirks hook")) {
-            diagnosis.add(format!("{manager} does not run wwan-quirks: no line of {file} does"), remedy);
+            diagnosis.add(format!("{manager} does not run wwan-quirks: {file} has no line for it"), remedy);
         }
         return;
     }
@@ -239,7 +238,7 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {
             diagnosis.add(
-                format!("usb_modeswitch switches {shared} of the same IDs: {path}"),
+                format!("usb_modeswitch also switches {shared} IDs of this database: {path}"),
                 format!("ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && {RELOAD}"),
             );
         }
@@ -332,7 +331,7 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
             pci_modem(root, &device, &known.quirk, diagnosis);
         } else if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
             diagnosis.add(
-                format!("the kernel is not authorized to use the modem on {port}, {name} (USBGuard?)"),
+                format!("the modem on {port}, {name}, is not authorized (USBGuard?)"),
                 format!(
                     "echo 1 >/sys/bus/usb/devices/{port}/authorized, or `usbguard list-devices`, then \
                      `usbguard allow-device NUMBER`"

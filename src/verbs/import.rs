@@ -59,8 +59,8 @@ pub const METHODS: [(&str, &str); 15] = [
 
 /// Keys without an equivalent, with the reason.
 const NO_EQUIVALENT: [(&str, &str); 7] = [
-    ("CheckSuccess", "the program detects at once that a device leaves, and udev reports its return"),
-    ("NeedResponse", "the program always reads the answer to a CBW, and no other answer"),
+    ("CheckSuccess", "wwan-quirks detects at once that a device leaves, and udev reports its return"),
+    ("NeedResponse", "wwan-quirks always reads the answer to a CBW, and no other answer"),
     ("NoDriverLoading", "the kernel and udev load drivers"),
     (
         "InquireDevice",
@@ -515,7 +515,7 @@ impl<'a> Reader<'a> {
             [] => {}
             [(key, method)] => {
                 if self.flag("StandardEject") || !messages.is_empty() {
-                    self.ignore("MessageContent", "usb_modeswitch ignores it next to a mode");
+                    self.ignore("MessageContent", "usb_modeswitch ignores it if a mode is set");
                 }
                 let mode = if *key == "PantechMode" { self.number(key, 10, 0xffff) } else { None };
                 match mode {
@@ -706,7 +706,7 @@ mod tests {
         let text = import.ignored_keys.get("NeedResponse").unwrap().to_string();
         assert!(
             text.starts_with(
-                "in 1234:0001 and 2 more files: ignored, because the program always reads the answer to a CBW"
+                "in 1234:0001 and 2 more files: ignored, because wwan-quirks always reads the answer to a CBW"
             ),
             "{text}"
         );

@@ -277,7 +277,7 @@ impl<'c> Client<'c> {
         if message.id == ctl::ALLOCATE_CID.id {
             self.allocating = self.allocating.filter(|tid| *tid != message.tid);
             if let (Ok(Ok(())), Ok((service, cid))) = (message.result(), allocated(message.tlvs)) {
-                debug!("CID {cid} of {service} came too late and goes back");
+                debug!("CID {cid} of {service} arrived too late, and is released");
                 let by = self.deadline.minus(CLOSE_RESERVE);
                 if let Err(error) = uninterrupted(|| self.send_release(service, cid, by)) {
                     debug!("CID {cid} of {service} was not released: {error}");

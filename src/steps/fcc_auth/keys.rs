@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
 
     /// A message that no key was right.
     pub fn failure(&self) -> String {
-        let before = if self.used_before { " (and others before, since its power-up)" } else { "" };
+        let before = if self.used_before { " (and others in earlier runs since its power-up)" } else { "" };
         match self.used.as_slice() {
             [] => "the modem has refused every known key since its power-up".to_owned(),
             used => format!("the modem refused every known key: {}{before}", used.join(", ")),
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(sources, ["SMBIOS entry 133-0", "SMBIOS entry 133-0", "OEM string 3 of the quirk"]);
         assert!(keys.is_empty());
         let failure = keys.failure();
-        assert!(failure.ends_with("OEM string 3 of the quirk (and others before, since its power-up)"), "{failure}");
+        assert!(failure.ends_with("OEM string 3 of the quirk (and others in earlier runs since its power-up)"), "{failure}");
         drop(keys);
         assert_eq!(noted, [DW5931E, LENOVO, DW5823E].map(|text| Key::new(String::new(), NAME, text).id()));
         // An earlier success settles the verdict on the keys.
