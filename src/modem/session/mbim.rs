@@ -413,3 +413,187 @@ impl QmuxTransport for Session<'_> {
         self.framer.skipped() + self.garbage
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::{self, Port};
+    use std::time::Duration;
+
+    const BUDGET: Duration = Duration::from_secs(10);
+    /// A TID of an earlier host.
+    const STALE: u32 = 0xffff_fff0;
+    const QUERY: Command =
+        Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "radio state" };
+    const GARBAGE: &[u8] = &[0xee; 5];
+
+    /// A modem that replies to its Nth OPEN and to its Nth COMMAND as the test says. It always replies to CLOSE.
+    struct Modem<'a> {
+        port: Port,
+        opens: Vec<u32>,
+        commands: Vec<u32>,
+        on_open: &'a dyn Fn(usize, u32) -> Vec<Vec<u8>>,
+        on_command: &'a dyn Fn(usize, u32) -> Vec<Vec<u8>>,
+    }
+
+    impl fake::Modem for Modem<'_> {
+        fn port(&mut self) -> &mut Port {
+            &mut self.port
+        }
+
+        fn take(&mut self, message: &[u8]) {
+            let message = Message::parse(message).unwrap();
+            let replies = match message.body {
+                Body::Open { .. } => {
+                    self.opens.push(message.tid);
+                    (self.on_open)(self.opens.len(), message.tid)
+                }
+                Body::Command { .. } => {
+                    self.commands.push(message.tid);
+                    (self.on_command)(self.commands.len(), message.tid)
+                }
+                _ => vec![reply(message.tid, Body::CloseDone(Status::SUCCESS))],
+            };
+            for reply in replies {
+                self.port.say(&reply, usize::MAX);
+            }
+        }
+    }
+
+    fn reply(tid: u32, body: Body) -> Vec<u8> {
+        Message { tid, body }.emit()
+    }
+
+    fn opened(tid: u32) -> Vec<u8> {
+        reply(tid, Body::OpenDone(Status::SUCCESS))
+    }
+
+    fn done(tid: u32, status: Status) -> Vec<u8> {
+        reply(tid, Body::CommandDone { service: QUERY.service, cid: QUERY.cid, status, buffer: &[7] })
+    }
+
+    /// Opens a session and sends the query. Returns the result, the number of OPENs and of commands, and the time.
+    fn ask(
+        on_open: impl Fn(usize, u32) -> Vec<Vec<u8>>,
+        on_command: impl Fn(usize, u32) -> Vec<Vec<u8>>,
+    ) -> (Result<Vec<u8>, String>, usize, usize, Duration) {
+        let clock = StoppedClock::stop();
+        let mut modem = Modem {
+            port: Port::default(),
+            opens: Vec::new(),
+            commands: Vec::new(),
+            on_open: &on_open,
+            on_command: &on_command,
+        };
+        let result = Session::open(&mut modem, Deadline::after(BUDGET))
+            .and_then(|mut session| session.command(QUERY, &[]))
+            .map_err(|error| error.to_string());
+        (result, modem.opens.len(), modem.commands.len(), clock.elapsed())
+    }
+
+    fn answered(_: usize, tid: u32) -> Vec<Vec<u8>> {
+        vec![done(tid, Status::SUCCESS)]
+    }
+
+    #[test]
+    fn answers_to_the_open_of_an_earlier_host_do_not_count() {
+        let stale = || {
+            vec![
+                reply(STALE, Body::OpenDone(Status::FAILURE)),
+                reply(STALE, Body::FunctionError(ProtocolError::NOT_OPENED)),
+                opened(STALE),
+            ]
+        };
+        let (result, opens, ..) = ask(|_, tid| [stale(), vec![opened(tid)]].concat(), answered);
+        assert_eq!((result, opens), (Ok(vec![7]), 1));
+        // The modem answers only to the second OPEN.
+        let (result, opens, ..) = ask(|count, tid| if count == 1 { stale() } else { vec![opened(tid)] }, answered);
+        assert_eq!((result, opens), (Ok(vec![7]), 2));
+        // An answer to the first OPEN is one, too.
+        let first = std::cell::Cell::new(0);
+        let (result, opens, ..) = ask(
+            |count, tid| match count {
+                1 => {
+                    first.set(tid);
+                    Vec::new()
+                }
+                _ => vec![opened(first.get())],
+            },
+            answered,
+        );
+        assert_eq!((result, opens), (Ok(vec![7]), 2));
+    }
+
+    #[test]
+    fn a_refusal_of_the_open_is_reported_at_once() {
+        let refused = |body: fn() -> Body<'static>| ask(|_, tid| vec![reply(tid, body())], answered);
+        let (result, opens, commands, took) = refused(|| Body::OpenDone(Status::FAILURE));
+        assert_eq!(
+            (result.unwrap_err().as_str(), opens, commands),
+            ("MBIM open returned MBIM status Failure (2)", 1, 0)
+        );
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        let (result, opens, ..) = refused(|| Body::FunctionError(ProtocolError(7)));
+        assert_eq!((result.unwrap_err().as_str(), opens), ("MBIM open returned MBIM function error Cancel (7)", 1));
+    }
+
+    #[test]
+    fn half_a_reply_does_not_spoil_the_next_one() {
+        let half = |tid| opened(tid)[..8].to_vec();
+        let (result, opens, ..) = ask(|count, tid| vec![if count == 1 { half(tid) } else { opened(tid) }], answered);
+        assert_eq!((result, opens), (Ok(vec![7]), 2));
+        let cut = |count, tid| {
+            vec![if count == 1 { done(tid, Status::SUCCESS)[..20].to_vec() } else { done(tid, Status::SUCCESS) }]
+        };
+        let (result, _, commands, _) = ask(|_, tid| vec![opened(tid)], cut);
+        assert_eq!((result, commands), (Ok(vec![7]), 2));
+    }
+
+    #[test]
+    fn only_garbage_since_the_request_is_reported() {
+        let open = |_, tid| vec![opened(tid)];
+        let (result, ..) = ask(|_, tid| vec![GARBAGE.to_vec(), opened(tid)], |_, _| Vec::new());
+        assert_eq!(result.unwrap_err(), "no answer to radio state");
+        let noisy =
+            |count, _| if count == 1 { vec![GARBAGE.to_vec(), done(STALE, Status::SUCCESS)] } else { Vec::new() };
+        let (result, ..) = ask(open, noisy);
+        assert_eq!(result.unwrap_err(), "no answer to radio state, but 5 bytes that are not part of the protocol");
+        let (result, ..) = ask(|_, tid| vec![GARBAGE.to_vec(), opened(tid)], noisy);
+        assert_eq!(result.unwrap_err(), "no answer to radio state, but 5 bytes that are not part of the protocol");
+        let (result, ..) = ask(|_, _| vec![GARBAGE.to_vec(), opened(STALE)], answered);
+        assert!(result.unwrap_err().starts_with("no answer to MBIM open, but "));
+    }
+
+    #[test]
+    fn a_busy_modem_is_asked_again_after_a_pause() {
+        let busy = |count, tid| vec![done(tid, if count < 4 { Status::BUSY } else { Status::SUCCESS })];
+        let (result, _, commands, took) = ask(|_, tid| vec![opened(tid)], busy);
+        assert_eq!((result, commands), (Ok(vec![7]), 4));
+        // Three pauses, each twice as long as the one before.
+        assert!((Duration::from_millis(350)..Duration::from_millis(400)).contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn a_session_that_the_modem_closed_is_opened_again_once() {
+        let not_open = |_, tid| vec![reply(tid, Body::FunctionError(ProtocolError::NOT_OPENED))];
+        let open = |_, tid| vec![opened(tid)];
+        let (result, opens, commands, _) =
+            ask(open, |count, tid| if count == 1 { not_open(count, tid) } else { answered(count, tid) });
+        assert_eq!((result, opens, commands), (Ok(vec![7]), 2, 2));
+        let (result, opens, commands, _) = ask(open, not_open);
+        assert!(result.unwrap_err().starts_with("radio state returned MBIM function error"));
+        assert_eq!((opens, commands), (2, 2));
+        // Errors of other requests do not count.
+        let others = |_, tid| {
+            vec![
+                reply(STALE, Body::FunctionError(ProtocolError::NOT_OPENED)),
+                reply(STALE, Body::FunctionError(ProtocolError(7))),
+                reply(tid, Body::CommandDone { service: QUERY.service, cid: 9, status: Status::SUCCESS, buffer: &[1] }),
+                done(tid, Status::SUCCESS),
+            ]
+        };
+        let (result, opens, commands, _) = ask(open, others);
+        assert_eq!((result, opens, commands), (Ok(vec![7]), 1, 1));
+    }
+}

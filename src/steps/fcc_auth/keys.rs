@@ -221,7 +221,10 @@ mod tests {
         assert_eq!(sources, ["SMBIOS entry 133-0", "SMBIOS entry 133-0", "OEM string 3 of the quirk"]);
         assert!(keys.is_empty());
         let failure = keys.failure();
-        assert!(failure.ends_with("OEM string 3 of the quirk (and others in earlier runs since its power-up)"), "{failure}");
+        assert!(
+            failure.ends_with("OEM string 3 of the quirk (and others in earlier runs since its power-up)"),
+            "{failure}"
+        );
         drop(keys);
         assert_eq!(noted, [DW5931E, LENOVO, DW5823E].map(|text| Key::new(String::new(), NAME, text).id()));
         // An earlier success settles the verdict on the keys.
