@@ -661,7 +661,10 @@ fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_its_state_is_unknown()
     let silence = || SessionError::NoAnswer { request: "Get Operating Mode" };
     let conclude = |radio, stays_off| {
         let mut set = 0;
-        let switch_off = |set: &mut u32| Ok(*set += 1);
+        let switch_off = |set: &mut u32| {
+            *set += 1;
+            Ok(())
+        };
         let concluded = super::conclude(&mut set, "unlocked", radio, stays_off, switch_off, |_| Ok(Radio::Off));
         (concluded, set)
     };
