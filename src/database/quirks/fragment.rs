@@ -357,8 +357,8 @@ pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Q
     let whole = || Ok(parse(file, str::from_utf8(bytes)?));
     let text = |from, to| str::from_utf8(bytes.get(from..to).unwrap_or_default());
     let header_after = |from: usize| Some(from + memmem::find(bytes.get(from..)?, HEADER.as_bytes())?);
-    // The search would miss an ID in a string with escapes.
-    let (Some(first), None) = (header_after(0), memchr::memchr(b'\\', bytes)) else { return whole() };
+    // The search would miss an ID in a string with escapes, and cut a line end of two characters.
+    let (Some(first), None) = (header_after(0), memchr::memchr2(b'\\', b'\r', bytes)) else { return whole() };
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let mut read = 0;
     let forms = id.forms();
@@ -385,7 +385,9 @@ pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Q
         if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(so_far, *quotes).is_some()) {
             return whole();
         }
-        let (head, skipped, entry) = (text(0, first)?, bytes.get(first..start).unwrap_or_default(), text(start, end)?);
+        let (head, entry) = (text(0, first)?, text(start, end)?);
+        // The number of lines that are left out.
+        let skipped = memchr::memchr_iter(b'\n', bytes.get(first..start).unwrap_or_default()).count();
         let (mut more, mut wrong) = match parse_entry(file, head, skipped, &only_model(entry, &forms)) {
             (quirks, errors) if errors.is_empty() => (quirks, errors),
             _ => parse_entry(file, head, skipped, entry),
@@ -417,20 +419,28 @@ fn skip_to(hits: &mut Peekable<impl Iterator<Item = usize>>, from: usize) -> Opt
 /// Whether the text that follows `before` in an entry is an element of a list of targets.
 fn is_target(before: &str) -> bool {
     let Some(list) = memmem::rfind(before.as_bytes(), b"becomes = [") else { return false };
-    let (line, list) = before.split_at(list);
-    let is_comment = line.rsplit('\n').next().is_some_and(|line| line.contains('#'));
-    !is_comment && !list.contains(']')
+    let (before, list) = before.split_at(list);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    // In a comment or a string, the words mean nothing.
+    let is_in_string = line.contains('\'') || line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1;
+    !line.contains('#') && !is_in_string && !list.contains(']')
 }
 
 /// How the line of a model in a list begins and ends. The shipped files and `import` write it like this.
 const MODEL: (&str, &str) = ("    { id = \"", "},\n");
 
-/// The text of an entry, with empty lines in place of the models whose ID is not in `forms`.
+/// The text of an entry, with empty lines in place of the models whose ID is not in `forms`. If a target is indented
+/// like a model, the whole text.
 fn only_model(entry: &str, forms: &[String; 2]) -> String {
     let mut kept = String::with_capacity(entry.len());
-    let mut is_other = false;
+    let (mut is_other, mut lists_targets) = (false, false);
     for line in entry.split_inclusive('\n') {
         let begins = line.strip_prefix(MODEL.0);
+        if begins.is_some() && lists_targets {
+            return entry.to_owned();
+        }
+        let rest = line.split_once("becomes = [").map(|(_, rest)| rest).or(lists_targets.then_some(line));
+        lists_targets = rest.is_some_and(|rest| !rest.contains(']'));
         if let Some(rest) = begins {
             is_other = !forms.iter().any(|form| rest.starts_with(form.as_str()));
         }
@@ -440,16 +450,14 @@ fn only_model(entry: &str, forms: &[String; 2]) -> String {
     kept
 }
 
-/// Parses the text before the first header, and then `entry`, which follows `skipped`.
-fn parse_entry(file: &ConfigFile, head: &str, skipped: &[u8], entry: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
+/// Parses the text before the first header, and then `entry`. Between them, `skipped` lines are left out.
+fn parse_entry(file: &ConfigFile, head: &str, skipped: usize, entry: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     let (mut quirks, mut errors) = match parse_whole(file, &[head, entry].concat()) {
         Ok(parsed) => parsed,
         Err(error) => (Vec::new(), vec![*error]),
     };
-    // Count the lines that were left out.
-    let lines = memchr::memchr_iter(b'\n', skipped).count();
-    quirks.iter_mut().for_each(|quirk| quirk.location.line += lines);
-    errors.iter_mut().filter(|error| error.line > line_of(head, head.len())).for_each(|error| error.line += lines);
+    quirks.iter_mut().for_each(|quirk| quirk.location.line += skipped);
+    errors.iter_mut().filter(|error| error.line > line_of(head, head.len())).for_each(|error| error.line += skipped);
     (quirks, errors)
 }
 
@@ -460,22 +468,28 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
         Err(error) => *error,
     };
     // The TOML parser stops at the first error. Parse the entries one by one to find the others.
-    let starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
-    let (Some(first), false) = (starts.first(), text.contains("\"\"\"") || text.contains("'''")) else {
+    let mut starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
+    for start in &mut starts {
+        let ends_with_cr = text.get(..*start).is_some_and(|before| before.ends_with('\r'));
+        *start -= usize::from(ends_with_cr);
+    }
+    let head = starts.first().and_then(|first| text.get(..*first)).unwrap_or_default();
+    // Text in the form of a header may be part of a string, and a header may be indented.
+    let is_plain = !text.contains("\"\"\"") && !text.contains("'''") && !head.contains(HEADER.trim_start());
+    if starts.is_empty() || !is_plain {
         return (Vec::new(), vec![error]);
-    };
-    let (mut quirks, mut errors) = (Vec::new(), Vec::new());
+    }
+    let head_lines = line_of(head, head.len());
+    let (mut quirks, mut errors, mut skipped) = (Vec::new(), Vec::new(), 0);
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     for (start, end) in starts.iter().copied().zip(ends) {
-        let part = |from, to| text.get(from..to).unwrap_or_default();
-        let (mut more, wrong) = parse_entry(file, part(0, *first), part(*first, start).as_bytes(), part(start, end));
+        let entry = text.get(start..end).unwrap_or_default();
+        let (mut more, mut wrong) = parse_entry(file, head, skipped, entry);
+        // Every entry repeats an error before the first entry.
+        wrong.retain(|error| skipped == 0 || error.line > head_lines);
         quirks.append(&mut more);
-        for error in wrong {
-            // Every entry repeats an error before the first entry.
-            if !errors.contains(&error) {
-                errors.push(error);
-            }
-        }
+        errors.append(&mut wrong);
+        skipped += entry.matches('\n').count();
     }
     if errors.is_empty() {
         errors.push(error);
@@ -653,6 +667,48 @@ mod tests {
         let (_, errors) = parse_for(&file("1199-x.toml"), TEXT, "1199:0fff".parse().unwrap());
         assert_eq!(errors, parse(&file("1199-x.toml"), TEXT).1);
         assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn line_ends_of_two_characters_are_line_ends() {
+        let text = TEXT.replace('\n', "\r\n");
+        for id in ["1199:9071", "1199:68a2"] {
+            let (quirks, _) = parse_for(&file("1199-x.toml"), &text, id.parse().unwrap());
+            let names: Vec<_> = quirks.iter().map(|quirk| (quirk.name.as_str(), quirk.location.line)).collect();
+            assert_eq!(names, [("A", 3), ("B", 10)], "{id}");
+        }
+        let messages = |text: &str| {
+            let errors = parse(&file("1199-x.toml"), text).1;
+            errors.into_iter().map(|error| (error.line, error.column, error.message)).collect::<Vec<_>>()
+        };
+        let wrong = TEXT.replace("1199:9071", "1199:zzzz");
+        assert_eq!(messages(&wrong).len(), 2);
+        assert_eq!(messages(&wrong.replace('\n', "\r\n")), messages(&wrong));
+    }
+
+    #[test]
+    fn an_entry_is_found_although_a_string_looks_like_a_list_of_targets() {
+        for (quote, note) in [('"', "it becomes = [a modem"), ('\'', "it becomes = [a \" modem")] {
+            let text = format!(
+                "schema = 1\n[[device]]\nnote = {quote}{note}{quote}\nid = \"1199:9071\"\nname = \"A\"\nsteps = []\n"
+            );
+            assert_eq!(parse_for(&file("1199-x.toml"), &text, "1199:9071".parse().unwrap()).0.len(), 1, "{note}");
+        }
+    }
+
+    #[test]
+    fn targets_in_the_indentation_of_a_model_are_kept() {
+        let text = "schema = 1\n[[device]]\nid = { id = \"1199:2222\", becomes = [\n    { id = \"1199:3333\", name = \"net\" },\n] }\n\
+            name = \"B\"\nsteps = []\n";
+        let (quirks, errors) = parse_for(&file("1199-x.toml"), text, "1199:2222".parse().unwrap());
+        assert_eq!((quirks[0].models[0].becomes.len(), errors), (1, vec![]));
+    }
+
+    #[test]
+    fn an_indented_first_header_gives_no_false_error() {
+        let text = format!("schema = 1\n  {}", TEXT.split_once("\n\n").unwrap().1);
+        let errors = parse(&file("1199-x.toml"), &text).1;
+        assert_eq!(errors.len(), 1, "{errors:?}");
     }
 
     /// Models in tables of several lines. One of them has lines that look complete, but are not.
