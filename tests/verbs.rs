@@ -300,6 +300,30 @@ fn a_broken_file_is_reported_with_its_location_and_its_devices_are_left_alone() 
     assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }
 
+/// JSON is UTF-8, and file names need not be.
+#[test]
+fn file_names_that_are_not_text_can_be_reported() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = |bytes: &[u8]| std::ffi::OsStr::from_bytes(bytes).to_owned();
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    let folder = root.0.join("etc/wwan-quirks");
+    fs::create_dir_all(folder.join("config.d")).unwrap();
+    fs::write(folder.join("config.d").join(name(b"\xff.toml")), "prefer = \"qmi\"\n").unwrap();
+    let entry = "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"Own\"\nsteps = []\n";
+    fs::write(folder.join("quirks.d").join(name(b"\xfe.toml")), entry).unwrap();
+    for verb in [&["list"][..], &["explain", "1-1"], &["status"], &["check"], &["apply", "1-1"]] {
+        let ended = root.run(&[verb, &["--json"]].concat());
+        assert_eq!(ended.code, 0, "{verb:?} {ended:?}");
+    }
+    fs::write(folder.join("quirks.d").join(name(b"\xfe.toml")), "x = 1\n").unwrap();
+    for verb in [&["explain", "1-1"][..], &["status"], &["check"], &["apply", "1-1"]] {
+        let ended = root.run(&[verb, &["--json"]].concat());
+        assert_eq!(ended.code, 3, "{verb:?} {ended:?}");
+        assert!(serde_json::from_str::<serde_json::Value>(&ended.stdout).is_ok(), "{verb:?}");
+    }
+}
+
 #[test]
 fn the_shipped_files_are_valid_and_match_the_rules() {
     let root = Root::new();

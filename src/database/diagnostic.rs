@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::database::layers::{FileError, Layer};
 
@@ -12,6 +12,7 @@ use crate::database::layers::{FileError, Layer};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Location {
     pub layer: Layer,
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// Starts at 1.
     pub line: usize,
@@ -23,9 +24,15 @@ impl fmt::Display for Location {
     }
 }
 
+/// A file name need not be UTF-8, but JSON is.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
 /// An error in the text of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// Starts at 1.
     pub line: usize,

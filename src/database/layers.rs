@@ -100,8 +100,7 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool
     let mut files = BTreeMap::new();
     let mut errors = Vec::new();
     for layer in Layer::ALL {
-        let path = layer.directory(root).join(directory);
-        errors.extend(add_files(root, layer, &path, &wanted, &mut files).err());
+        errors.extend(add_files(root, layer, directory, &wanted, &mut files).err());
     }
     (files.into_values().collect(), errors)
 }
@@ -109,18 +108,20 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool
 fn add_files(
     root: &Root,
     layer: Layer,
-    path: &Path,
+    directory: &str,
     wanted: &impl Fn(Layer, &[u8]) -> bool,
     files: &mut BTreeMap<PathBuf, ConfigFile>,
 ) -> Result<(), FileError> {
-    let io = |source| FileError::Io { path: path.to_owned(), source };
+    let Some(base) = folder(root, layer.directory(root))? else { return Ok(()) };
+    let Some(path) = folder(root, base.join(directory))? else { return Ok(()) };
+    let io = |source| FileError::Io { path: path.clone(), source };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = match fcntl::open(&root.at(path), flags, Mode::empty()) {
+    let directory = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
         Ok(opened) => File::from(opened),
         Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(()),
         Err(error) => return Err(io(error.into())),
     };
-    check_owner(root, path, &directory.metadata().map_err(io)?)?;
+    check_owner(root, &path, &directory.metadata().map_err(io)?)?;
     let mut count = 0;
     // A lookup skips most names, so do not search each name for its end.
     let listed = sys::for_each_name(directory.as_fd(), |padded| {
@@ -135,13 +136,39 @@ fn add_files(
         }
     });
     listed.map_err(|error| io(error.into()))?;
-    if count > FILES_LIMIT { Err(FileError::TooMany { path: path.to_owned() }) } else { Ok(()) }
+    if count > FILES_LIMIT { Err(FileError::TooMany { path }) } else { Ok(()) }
 }
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
-pub fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
-    let files = Layer::ALL.into_iter().map(|layer| ConfigFile { layer, path: layer.directory(root).join(name) });
-    files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
+pub fn in_each_layer(root: &Root, name: &str) -> (Vec<ConfigFile>, Vec<FileError>) {
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
+    for layer in Layer::ALL {
+        match folder(root, layer.directory(root)) {
+            Ok(folder) => files.extend(folder.map(|folder| ConfigFile { layer, path: folder.join(name) })),
+            Err(error) => errors.push(error),
+        }
+    }
+    files.retain(|file| fs::symlink_metadata(root.at(&file.path)).is_ok());
+    (files, errors)
+}
+
+/// The folder at `path`, or the folder that a link at `path` leads to. `None` if there is none.
+///
+/// On the running system, only root can change its entries. The folders above it belong to the distribution.
+fn folder(root: &Root, path: PathBuf) -> Result<Option<PathBuf>, FileError> {
+    let metadata = match fs::symlink_metadata(root.at(&path)) {
+        Ok(metadata) => metadata,
+        Err(source) => return unless_missing(FileError::Io { path, source }),
+    };
+    if metadata.is_symlink() {
+        return follow(root, &path).or_else(unless_missing);
+    }
+    check_owner(root, &path, &metadata)?;
+    Ok(Some(path))
+}
+
+fn unless_missing(error: FileError) -> Result<Option<PathBuf>, FileError> {
+    if error.is_missing() { Ok(None) } else { Err(error) }
 }
 
 /// The text of a file. `None` if the file masks the files of its name in lower layers.
@@ -238,7 +265,7 @@ fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), File
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     struct Folder(PathBuf);
 
@@ -314,6 +341,28 @@ mod tests {
         ] {
             assert_eq!(protects_entries(uid, mode), expected, "{uid} {mode:o}");
         }
+    }
+
+    /// Uses the running system. If root does not run the test, its folders belong to another user.
+    #[test]
+    fn a_folder_that_others_can_replace_is_refused() {
+        let home = Folder::new("home");
+        let live = Root::new("/");
+        let target = home.0.join("target");
+        fs::create_dir(&target).unwrap();
+        let link = home.0.join("quirks.d");
+        symlink(&target, &link).unwrap();
+        let is_root = fs::metadata(&target).unwrap().uid() == 0;
+        for (above, itself, expected) in
+            [(0o755, 0o755, true), (0o1777, 0o755, true), (0o777, 0o755, false), (0o755, 0o777, false)]
+        {
+            fs::set_permissions(&home.0, fs::Permissions::from_mode(above)).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(itself)).unwrap();
+            let through_link = folder(&live, link.clone());
+            assert_eq!(through_link.is_ok(), expected && is_root, "{above:o} {itself:o} {through_link:?}");
+            assert_eq!(folder(&live, target.clone()).is_ok(), itself == 0o755 && is_root, "{itself:o}");
+        }
+        assert_eq!(folder(&live, home.0.join("missing")).unwrap(), None);
     }
 
     /// Uses the running system. If root does not run the test, its folders belong to another user.

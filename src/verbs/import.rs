@@ -88,7 +88,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
     }
     if json {
         let keys = import.ignored_keys.iter().map(
-            |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first, "files": uses.files }),
+            |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first.display().to_string(), "files": uses.files }),
         );
         let keys: Vec<Value> = keys.collect();
         let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "ignored-keys": keys });

@@ -64,7 +64,7 @@ pub(crate) fn load_error_json(error: &LoadError) -> Value {
     match error {
         LoadError::Invalid(diagnostic) => json!(diagnostic),
         LoadError::File(error) => {
-            json!({ "path": error.path(), "line": null, "column": null, "message": error.to_string() })
+            json!({ "path": error.path().display().to_string(), "line": null, "column": null, "message": error.to_string() })
         }
     }
 }
