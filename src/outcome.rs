@@ -170,6 +170,8 @@ pub enum Outcome {
     SwitchedOff(String),
     /// Another program uses the port.
     InUse(Failure),
+    /// Another run of this program uses the port.
+    Busy(String),
     /// The modem disconnected during the step. Its next event handles it.
     Left,
     /// The modem did not answer in time. A later attempt may succeed.

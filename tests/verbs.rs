@@ -527,6 +527,17 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
 }
 
 #[test]
+fn a_query_without_an_answer_is_a_failure_for_a_modem_that_was_named() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    for (arguments, code) in
+        [(&["status", "--query", "1-1"][..], 1), (&["status", "--query"], 0), (&["status", "1-1"], 0)]
+    {
+        assert_eq!(root.run(arguments).code, code, "{arguments:?}");
+    }
+}
+
+#[test]
 fn no_composition_is_set_while_a_file_is_invalid() {
     for file in ["compositions.toml", "config.toml", "quirks.d/1199-own.toml"] {
         let root = Root::new();

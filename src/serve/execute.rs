@@ -190,7 +190,7 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
         }
         Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
         Outcome::Failed(_) => return record.judge_key(enumeration, false),
-        Outcome::InUse(_) | Outcome::Left | Outcome::Unfinished(_) => return,
+        Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     record.arrived(StepKind::Configuration);
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.

@@ -54,6 +54,8 @@ pub const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-
 /// Carries out what the quirk and the policy say for `device` in this scope.
 pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
     let start = Deadline::after(Duration::ZERO);
+    // The budget of the policy is not known yet.
+    sandbox::watchdog(trigger.budget(&Resolved::default()), sandbox::GRACE);
     let (matched, errors) = lookup(root, device);
     if !errors.is_empty() {
         return record::invalid(journal, device, trigger, errors);
@@ -476,6 +478,7 @@ fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
             (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
         }
         Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
+        Outcome::Busy(text) => (StepResult::Busy, text),
         Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
         Outcome::Unfinished(failure) => match successor.name() {
             Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
@@ -537,6 +540,12 @@ mod tests {
         fs::remove_dir_all(top).unwrap();
         let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
+    }
+
+    #[test]
+    fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
+        let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
+        assert_eq!((ended.result, ended.text.as_str()), (StepResult::Busy, "another run"));
     }
 
     #[test]

@@ -203,6 +203,7 @@ pub(crate) fn run(
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
     let exchange = match reach.talk(device, TALK, |dialogue| read_and_set(dialogue, request, &waits)) {
         Ok(exchange) => exchange,
+        Err(Fault::Busy(error)) => return (None, Some(Outcome::Busy(error.to_string()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
     };
     let outcome = exchange.chosen.as_ref().map(|chosen| {

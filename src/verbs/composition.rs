@@ -26,7 +26,7 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
         _ => all.iter().try_for_each(|conversed| print(conversed, out))?,
     }
     let results = all.iter().filter_map(|conversed| conversed.report.as_ref());
-    let has_failed = results.into_iter().any(|report| report.result == StepResult::Failed);
+    let has_failed = results.into_iter().any(|report| matches!(report.result, StepResult::Failed | StepResult::Busy));
     Ok(if has_failed { exit.max(Exit::Failed) } else { exit })
 }
 

@@ -135,7 +135,12 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             continue;
         }
         match status(root, &device, matched.as_ref(), results, came_from, ask) {
-            Ok(status) => all.push(status),
+            Ok(status) => {
+                if !names.is_empty() && matches!(status.query, Some(Query::Error(_))) {
+                    exit = exit.max(Exit::Failed);
+                }
+                all.push(status);
+            }
             Err(DeviceError::Gone { .. }) if names.is_empty() => {}
             Err(error) => all_errors.push(error.into()),
         }
