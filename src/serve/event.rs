@@ -110,6 +110,12 @@ mod tests {
     }
 
     #[test]
+    fn each_scope_has_a_name_of_its_own() {
+        let scopes = [Scope::Device, Scope::Port("cdc-wdm0".to_owned()), Scope::All, Scope::Unlock];
+        assert_eq!(scopes.each_ref().map(Scope::name), ["device", "cdc-wdm0", "all", "unlock"]);
+    }
+
+    #[test]
     fn new_and_requested_devices_are_served() {
         assert_eq!(device("add", &[]).unwrap().unwrap().scope, Scope::Device);
         let trigger = |action, more: &[_]| device(action, more).unwrap().map(|event| event.trigger);

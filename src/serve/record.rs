@@ -207,4 +207,20 @@ mod tests {
         // A step that the policy suppresses is no failure of the command.
         assert_eq!(exit(StepResult::Suppressed, Trigger::Command), Exit::Fine);
     }
+
+    #[test]
+    fn a_step_that_another_process_continues_is_no_failure() {
+        let exit = |scope, trigger| {
+            let report = StepReport { step: StepKind::FccAuth, result: StepResult::Unfinished, text: String::new() };
+            Served { steps: vec![report], ..Served::default() }.exit(&scope, trigger)
+        };
+        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested] {
+            assert_eq!(exit(Scope::Device, trigger), Exit::Fine, "{trigger:?}");
+        }
+        // After sleep, a mute modem leaves no failed unit.
+        assert_eq!(exit(Scope::Unlock, Trigger::Unit), Exit::Fine);
+        for trigger in [Trigger::Unit, Trigger::Command, Trigger::Named] {
+            assert_eq!(exit(Scope::All, trigger), Exit::Failed, "{trigger:?}");
+        }
+    }
 }

@@ -89,3 +89,27 @@ impl Trigger {
         !self.is_event()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_modem_manager_overrides_the_policy() {
+        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested, Trigger::Command, Trigger::Named] {
+            assert!(!trigger.overrides_policy(), "{trigger:?}");
+        }
+        assert!(!Trigger::Unit.overrides_policy());
+        assert!(Trigger::ModemManager.overrides_policy());
+    }
+
+    #[test]
+    fn an_event_opens_a_port_once() {
+        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested] {
+            assert!(!trigger.may_reopen(), "{trigger:?}");
+        }
+        for trigger in [Trigger::Command, Trigger::Named, Trigger::Unit, Trigger::ModemManager] {
+            assert!(trigger.may_reopen(), "{trigger:?}");
+        }
+    }
+}
