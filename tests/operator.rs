@@ -7,6 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fake::{Root, mc7710};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// A root without a problem.
 fn healthy() -> Root {
@@ -117,6 +119,17 @@ fn each_problem_is_found_with_its_remedy() {
         let said = only_finding(&root);
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn a_pipe_in_place_of_the_rules_does_not_block() {
+    let root = healthy();
+    fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
+    mkfifo(&root.0.join("etc/udev/rules.d/85-wwan-quirks.rules"), Mode::S_IRUSR).unwrap();
+    let said = only_finding(&root);
+    let expected = "not checked: /etc/udev/rules.d/85-wwan-quirks.rules: not a regular file\n";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(root.run(&["check"]).code, 0);
 }
 
 #[test]
