@@ -175,6 +175,21 @@ fn a_report_has_what_the_software_modem_loads_and_no_identifiers() {
 }
 
 #[test]
+fn a_report_masks_short_and_odd_serial_numbers_and_names_of_network_interfaces() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write(&format!("{device}/1-1:1.8/net/wwx0a1b2c3d4e5f/flags"), "0x1003\n");
+    for (serial, masked) in [("LF\u{1}539-abc", "xxxxxxxxxx"), ("abc", "xxx"), ("1199", "xxxx")] {
+        root.write(&format!("{device}/serial"), format!("{serial}\n"));
+        let report = root.run(&["report", "1-1"]).stdout;
+        assert!(report.contains(&format!("\nserial = {masked}\n")), "{report}");
+        assert!(report.contains("\nid = 1199:68a2\n") && report.contains("/1199-sierra.toml:"), "{report}");
+        assert!(report.contains(" wwxxxxxxxxxxxxx") && !report.contains("0a1b2c3d4e5f"), "{report}");
+    }
+}
+
+#[test]
 fn status_shows_problems_until_they_are_solved() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
