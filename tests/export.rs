@@ -49,6 +49,7 @@ fn importing_the_exported_json_gives_the_database() {
     for (text, expected) in [
         ("{ \"schema\": 1, \"device\": 1 }", "1:1: expected a list `device`"),
         ("{ \"schema\": 99, \"device\": [] }", "1:1: expected \"schema\": 1"),
+        ("{ \"schema\": 1, \"device\": [] }", "1:1: the list `device` is empty"),
         ("{ \"schema\": 1,\n\"device\": [{\n  \"id\": \"1234:5678\", 7: 1 }] }", "3:22: key must be a string\n"),
         (
             "{ \"schema\": 1, \"device\": [{ \"a b\": 1, \"id\": \"zz\" }] }",
