@@ -19,7 +19,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::database::layers::FileError;
 use crate::database::quirks::{self, Quirk};
 use crate::host::journal::complain;
 use crate::host::root::Root;
@@ -88,16 +87,16 @@ fn retain<T>(list: &mut Vec<T>, kept: &[bool]) {
     list.retain(|_| kept.next() == Some(&true));
 }
 
-fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
-    let io = |path: &Path| {
+fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| FileError::Io { path, source }
+        move |source| Error::Write { path, source }
     };
-    fs::create_dir_all(dir).map_err(io(dir))?;
+    fs::create_dir_all(dir).map_err(failed(dir))?;
     let (files, left_out) = usb_modeswitch::export(quirks);
     for (name, text) in files {
         let path = dir.join(name);
-        fs::write(&path, text).map_err(io(&path))?;
+        fs::write(&path, text).map_err(failed(&path))?;
     }
     report(&left_out);
     Ok(())

@@ -16,7 +16,7 @@ use crate::verbs::import::{METHODS, STRINGS};
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
     let (mut files, mut left_out) = (BTreeMap::new(), Vec::new());
     for quirk in quirks {
-        match keys(quirk) {
+        match keys(quirk).and_then(|keys| fits_name(quirk).map(|()| keys)) {
             Ok(keys) => files.extend(quirk.models.iter().map(|model| (name(quirk, model), file(quirk, model, &keys)))),
             Err(reason) => left_out.push(LeftOut { quirk, reason }),
         }
@@ -25,6 +25,14 @@ pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut
 }
 
 fn name(quirk: &Quirk, model: &Model) -> String {
+/// Checks that the strings of an entry can be in a file name. usb_modeswitch splits the name at each colon.
+fn fits_name(quirk: &Quirk) -> Result<(), &'static str> {
+    match quirk.matchers.values().any(|part| part.contains([':', '\0'])) {
+        true => Err("a string with `:` or NUL cannot be in the name of a file for usb_modeswitch"),
+        false => Ok(()),
+    }
+}
+
     let mut name = model.id.to_string();
     for (string, part) in &quirk.matchers {
         let Some((_, attribute)) = STRINGS.iter().find(|(known, _)| known == string) else { continue };
