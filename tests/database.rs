@@ -190,6 +190,36 @@ fn the_list_names_every_step() {
     assert!(entries.iter().any(|entry| entry["matchers"]["scsi-model"] == "U209"), "{listed}");
 }
 
+/// Other programs read these lines, and a terminal shows them.
+#[test]
+fn an_entry_with_control_characters_is_one_line() {
+    let root = Root::new();
+    root.write(
+        OWN,
+        "schema = 1\n[[device]]\nid = { id = \"1234:7777\", becomes = [{ id = \"1234:7778\", name = \"C\\nD\" }] }\n\
+         name = \"A\\nB\\u001b[31m\"\nnote = \"\\u001b\\n\"\nsource = \"E\\nF\"\nsteps = [{ switch = \"eject\" }]\n\
+         [[device]]\nid = \"1234:7777\"\nname = \"G\\nH\"\nproduct = \"I\"\nsteps = []\n",
+    );
+    let lines = |arguments: &[&str], part: &str| {
+        let ended = root.run(arguments);
+        assert!(ended.code == 0 && !ended.stdout.contains('\u{1b}'), "{ended:?}");
+        ended.stdout.lines().filter(|line| line.contains(part)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&["list"], "1234:7777")[0], format!("1234:7777  A\\u{{a}}B\\u{{1b}}[31m  switch=eject  {OWN}:2"));
+    let names = ["1234:7777\tA\\u{a}B\\u{1b}[31m", "1234:7777\tG\\u{a}H"];
+    assert_eq!(lines(&["export", "ids"], "1234:7777"), names);
+    let explained = lines(&["explain", "1234:7777"], "");
+    for line in [
+        "1234:7777 (not plugged in): A\\u{a}B\\u{1b}[31m",
+        "  note    \\u{1b}\\u{a}",
+        "  source  E\\u{a}F",
+        "  becomes 1234:7778, C\\u{a}D",
+    ] {
+        assert!(explained.iter().any(|one| one == line), "{line:?} in {explained:#?}");
+    }
+    assert!(explained.iter().any(|line| line.starts_with("  other   G\\u{a}H (")), "{explained:#?}");
+}
+
 /// An entry for a device with certain strings.
 #[test]
 fn the_narrowest_entry_applies() {

@@ -20,7 +20,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::database::quirks::{self, Quirk};
-use crate::host::journal::complain;
+use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
@@ -59,7 +59,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
         Format::Ids => {
             for quirk in &quirks {
                 for id in quirk.ids() {
-                    writeln!(out, "{id}\t{}", quirk.name_of(id))?;
+                    writeln!(out, "{id}\t{}", printable(quirk.name_of(id)))?;
                 }
             }
         }
@@ -105,7 +105,7 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), Error> {
 /// Reports the entries that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
-        complain(format_args!("{}: {}: left out: {reason}", quirk.location, quirk.name));
+        complain(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
+use crate::host::journal::printable;
 use crate::usb::Function;
 use crate::verbs::import::{METHODS, STRINGS};
 
@@ -24,7 +25,6 @@ pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut
     (files, left_out)
 }
 
-fn name(quirk: &Quirk, model: &Model) -> String {
 /// Checks that the strings of an entry can be in a file name. usb_modeswitch splits the name at each colon.
 fn fits_name(quirk: &Quirk) -> Result<(), &'static str> {
     match quirk.matchers.values().any(|part| part.contains([':', '\0'])) {
@@ -33,6 +33,7 @@ fn fits_name(quirk: &Quirk) -> Result<(), &'static str> {
     }
 }
 
+fn name(quirk: &Quirk, model: &Model) -> String {
     let mut name = model.id.to_string();
     for (string, part) in &quirk.matchers {
         let Some((_, attribute)) = STRINGS.iter().find(|(known, _)| known == string) else { continue };
@@ -43,7 +44,7 @@ fn fits_name(quirk: &Quirk) -> Result<(), &'static str> {
 }
 
 fn file(quirk: &Quirk, model: &Model, keys: &str) -> String {
-    let mut text = format!("# {}\n", quirk.name_of(model.id));
+    let mut text = format!("# {}\n", printable(quirk.name_of(model.id)));
     if let Some(first) = model.becomes.first() {
         let products = model.becomes.iter().filter(|target| target.id.vendor == first.id.vendor);
         let products: Vec<String> = products.map(|target| format!("{:04x}", target.id.product)).collect();
