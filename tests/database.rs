@@ -167,6 +167,12 @@ fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     let ended = root.run(&["import", "/nowhere/1234:5678", &format!("{path}/1234:5678")]);
     assert!(ended.code == 2 && ended.stdout.contains("1234:5678"), "{ended:?}");
     assert!(ended.stderr.contains("/nowhere/1234:5678: cannot read: No such file"), "{}", ended.stderr);
+    // Files of editors and package managers do not count.
+    root.write("/empty/1234:5678~", "StandardEject=1\n");
+    let empty = root.0.join("empty").display().to_string();
+    let ended = root.run(&["import", &empty]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, "schema = 1\n"));
+    assert_eq!(ended.stderr, format!("wwan-quirks: {empty}: the folder has no configuration file\n"));
 }
 
 #[test]
@@ -182,6 +188,36 @@ fn the_list_names_every_step() {
     let listed: serde_json::Value = serde_json::from_str(&root.run(&["list", "--json"]).stdout).unwrap();
     let entries = listed["quirks"].as_array().unwrap();
     assert!(entries.iter().any(|entry| entry["matchers"]["scsi-model"] == "U209"), "{listed}");
+}
+
+/// Other programs read these lines, and a terminal shows them.
+#[test]
+fn an_entry_with_control_characters_is_one_line() {
+    let root = Root::new();
+    root.write(
+        OWN,
+        "schema = 1\n[[device]]\nid = { id = \"1234:7777\", becomes = [{ id = \"1234:7778\", name = \"C\\nD\" }] }\n\
+         name = \"A\\nB\\u001b[31m\"\nnote = \"\\u001b\\n\"\nsource = \"E\\nF\"\nsteps = [{ switch = \"eject\" }]\n\
+         [[device]]\nid = \"1234:7777\"\nname = \"G\\nH\"\nproduct = \"I\"\nsteps = []\n",
+    );
+    let lines = |arguments: &[&str], part: &str| {
+        let ended = root.run(arguments);
+        assert!(ended.code == 0 && !ended.stdout.contains('\u{1b}'), "{ended:?}");
+        ended.stdout.lines().filter(|line| line.contains(part)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&["list"], "1234:7777")[0], format!("1234:7777  A\\u{{a}}B\\u{{1b}}[31m  switch=eject  {OWN}:2"));
+    let names = ["1234:7777\tA\\u{a}B\\u{1b}[31m", "1234:7777\tG\\u{a}H"];
+    assert_eq!(lines(&["export", "ids"], "1234:7777"), names);
+    let explained = lines(&["explain", "1234:7777"], "");
+    for line in [
+        "1234:7777 (not plugged in): A\\u{a}B\\u{1b}[31m",
+        "  note    \\u{1b}\\u{a}",
+        "  source  E\\u{a}F",
+        "  becomes 1234:7778, C\\u{a}D",
+    ] {
+        assert!(explained.iter().any(|one| one == line), "{line:?} in {explained:#?}");
+    }
+    assert!(explained.iter().any(|line| line.starts_with("  other   G\\u{a}H (")), "{explained:#?}");
 }
 
 /// An entry for a device with certain strings.

@@ -49,6 +49,7 @@ fn importing_the_exported_json_gives_the_database() {
     for (text, expected) in [
         ("{ \"schema\": 1, \"device\": 1 }", "1:1: expected a list `device`"),
         ("{ \"schema\": 99, \"device\": [] }", "1:1: expected \"schema\": 1"),
+        ("{ \"schema\": 1, \"device\": [] }", "1:1: the list `device` is empty"),
         ("{ \"schema\": 1,\n\"device\": [{\n  \"id\": \"1234:5678\", 7: 1 }] }", "3:22: key must be a string\n"),
         (
             "{ \"schema\": 1, \"device\": [{ \"a b\": 1, \"id\": \"zz\" }] }",
@@ -212,6 +213,40 @@ fn an_entry_of_a_higher_layer_replaces_the_exported_one() {
     assert_eq!(named.iter().map(|quirk| quirk.name.as_str()).collect::<Vec<_>>(), ["Mine"]);
     fs::write(root.0.join("all.toml"), imported).unwrap();
     assert_eq!(root.run(&["check", root.0.join("all.toml").to_str().unwrap()]).code, 0);
+}
+
+#[test]
+fn a_string_that_no_file_name_can_hold_is_left_out() {
+    let root = Root::new();
+    let entry = |id: &str, product: &str| {
+        format!(
+            "[[device]]\nid = \"{id}\"\nname = \"A\"\nproduct = \"{product}\"\nsteps = [{{ switch = \"eject\" }}]\n"
+        )
+    };
+    let own = [entry("1234:0001", "x:y"), entry("1234:0002", "x\\u0000y"), entry("1234:0003", "x/y")].concat();
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", format!("schema = 1\n{own}"));
+    let folder = root.0.join("exported");
+    let ended = root.run(&["export", "usb-modeswitch", folder.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let reason = "A: left out: a string with `:` or NUL cannot be in the name of a file for usb_modeswitch";
+    for line in [2, 7] {
+        assert!(ended.stderr.contains(&format!("own.toml:{line}: {reason}\n")), "{}", ended.stderr);
+    }
+    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.filter(|name| name.starts_with("1234:")).collect();
+    assert_eq!(names, ["1234:0003:uPr=x_y"]);
+    assert_eq!(root.run(&["import", folder.to_str().unwrap()]).code, 0);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let root = Root::new();
+    root.write("file", "");
+    for path in ["file", "file/folder"] {
+        let path = root.0.join(path).display().to_string();
+        let ended = root.run(&["export", "usb-modeswitch", &path]);
+        assert!(ended.code == 1 && ended.stderr.contains(&format!("{path}: cannot write: ")), "{ended:?}");
+    }
 }
 
 #[test]

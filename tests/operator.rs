@@ -7,6 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fake::{Root, mc7710};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// A root without a problem.
 fn healthy() -> Root {
@@ -120,6 +122,17 @@ fn each_problem_is_found_with_its_remedy() {
 }
 
 #[test]
+fn a_pipe_in_place_of_the_rules_does_not_block() {
+    let root = healthy();
+    fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
+    mkfifo(&root.0.join("etc/udev/rules.d/85-wwan-quirks.rules"), Mode::S_IRUSR).unwrap();
+    let said = only_finding(&root);
+    let expected = "not checked: /etc/udev/rules.d/85-wwan-quirks.rules: not a regular file\n";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(root.run(&["check"]).code, 0);
+}
+
+#[test]
 fn an_invalid_policy_is_a_problem_in_json_too() {
     let root = healthy();
     root.policy("prefer = \"frob\"\n");
@@ -159,6 +172,21 @@ fn a_report_has_what_the_software_modem_loads_and_no_identifiers() {
         assert!(report.lines().any(|one| one == line), "{line} in {report}");
     }
     assert_eq!(root.run(&["report", "1-2"]).code, 2);
+}
+
+#[test]
+fn a_report_masks_short_and_odd_serial_numbers_and_names_of_network_interfaces() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write(&format!("{device}/1-1:1.8/net/wwx0a1b2c3d4e5f/flags"), "0x1003\n");
+    for (serial, masked) in [("LF\u{1}539-abc", "xxxxxxxxxx"), ("abc", "xxx"), ("1199", "xxxx")] {
+        root.write(&format!("{device}/serial"), format!("{serial}\n"));
+        let report = root.run(&["report", "1-1"]).stdout;
+        assert!(report.contains(&format!("\nserial = {masked}\n")), "{report}");
+        assert!(report.contains("\nid = 1199:68a2\n") && report.contains("/1199-sierra.toml:"), "{report}");
+        assert!(report.contains(" wwxxxxxxxxxxxxx") && !report.contains("0a1b2c3d4e5f"), "{report}");
+    }
 }
 
 #[test]

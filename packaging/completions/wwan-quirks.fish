@@ -26,7 +26,7 @@ end
 
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -s V -l version -d 'Print version'
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "hook" -d 'Handle one udev event, described by the environment'
@@ -43,7 +43,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "export" -d 
 complete -c wwan-quirks -n "__fish_wwan_quirks_needs_command" -f -a "import" -d 'Turn usb_modeswitch configuration files, or what `export json` prints, into quirks'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Only unlock radios'
@@ -52,18 +52,18 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unit -
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l before-sleep -d 'For the unit before sleep: look at the radios within a second, and change nothing'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l query -d 'Ask the modem for the state of its radio, through the proxy if one holds its port'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand status" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l password -d 'Password for AT!ENTERCND; default: the well-known one' -r
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
@@ -71,39 +71,39 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l 
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l reset -d 'Reset the modem and wait until it returns with the new composition'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand composition" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand report" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand list" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand check" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Print only errors'
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand import" -s h -l help -d 'Print help'

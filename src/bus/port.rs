@@ -40,7 +40,9 @@ impl Port {
 }
 
 fn is_usb_port(text: &str) -> bool {
-    let number = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    // Buses and ports are numbered from 1, and the kernel writes no leading zero.
+    let is_decimal = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && !part.starts_with('0');
+    let number = |part: &str| (1..=3).contains(&part.len()) && is_decimal(part);
     let is_path = |path: &str| path.split('.').count() <= 7 && path.split('.').all(number);
     text.split_once('-').is_some_and(|(bus, path)| number(bus) && is_path(path))
 }
@@ -86,6 +88,11 @@ mod tests {
             "1-",
             "-1",
             "1-0050",
+            "01-1",
+            "1-01",
+            "1-1.02",
+            "1-0",
+            "0-1",
             "1-1:1.0",
             "1-1/2",
             "1-1.2.3.4.5.6.7.8",

@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::Path;
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::quirks::{DeviceString, Quirk, Step};
-use crate::host::root::{Root, read_limited};
+use crate::host::root::Root;
 use crate::modem::transport::Protocol;
 use crate::pci::Subsystem;
 
@@ -184,10 +183,7 @@ impl RuledIds {
     /// Reads the rules that are installed below `root`. `None` if the package's rules are missing or masked: `doctor`
     /// reports that.
     pub(crate) fn installed(root: &Root) -> Option<RuledIds> {
-        let read = |name: &str| {
-            let file = File::open(root.at(root.layered(&DIRECTORIES, name)?)).ok()?;
-            String::from_utf8(read_limited(file, LIMIT).ok()?).ok()
-        };
+        let read = |name: &str| String::from_utf8(root.read(&root.layered(&DIRECTORIES, name)?, LIMIT).ok()?).ok();
         let [package, own] = FILES.map(|name| read(name).unwrap_or_default());
         (!package.is_empty()).then(|| RuledIds::read(&(package + &own)))
     }

@@ -1,9 +1,12 @@
 //! The root folder. Every function that reads or writes files takes a [`Root`], so that tests and images can use
 //! another one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 #[derive(Debug, Clone)]
 pub struct Root(PathBuf);
@@ -17,6 +20,16 @@ impl Root {
     pub fn at(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let path = absolute.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Reads a whole regular file of at most `limit` bytes. Does not block if a pipe has its name.
+    pub(crate) fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = File::options().read(true).custom_flags(flags.bits()).open(self.at(path))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        read_limited(file, limit)
     }
 
     /// The path of the file `name` in the first of `directories` that has it. `None` if it is masked: a link to

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
 
 use crate::database::diagnostic::LoadError;
 use crate::database::layers::FileError;
@@ -33,6 +34,9 @@ pub enum Error {
     /// An error in a file named on the command line.
     #[error(transparent)]
     NamedFile(#[from] FileError),
+    /// A file or a folder that a verb writes.
+    #[error("{path}: cannot write: {source}")]
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot write JSON: {0}")]
@@ -52,7 +56,9 @@ impl Error {
             ) => Exit::Usage,
             Error::NamedFile(error) if error.is_missing() => Exit::Usage,
             Error::Database(_) => Exit::Invalid,
-            Error::NamedFile(_) | Error::Device(_) | Error::Output(_) | Error::Json(_) => Exit::Failed,
+            Error::NamedFile(_) | Error::Device(_) | Error::Write { .. } | Error::Output(_) | Error::Json(_) => {
+                Exit::Failed
+            }
         }
     }
 

@@ -138,17 +138,14 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
 fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     let lines = text.split_inclusive('\n').take(finding.location.line.saturating_sub(1));
     let entry: usize = lines.map(str::len).sum();
-    let id = finding.id.to_string();
     let rest = text.get(entry..).unwrap_or_default();
-    let lower = rest.to_ascii_lowercase();
-    // The ID can also be a target of an earlier one.
-    let is_target = |at: usize| {
-        let before = lower.get(..at).unwrap_or_default().rsplit_once("becomes");
-        before.is_some_and(|(_, list)| list.trim_start().starts_with('=') && !list.contains(']'))
+    // A list `device = [{ … }]` has no headers.
+    let found = || {
+        let id = finding.id.to_string();
+        rest.find(&id).map(|at| at..at + id.len())
     };
-    let mut hits = lower.match_indices(&id).map(|(at, _)| at).filter(|at| !is_target(*at));
-    let at = entry + hits.next().unwrap_or_default();
-    Diagnostic::at(path, text, at..at + id.len(), finding.message.clone())
+    let place = fragment::place_of(rest, finding.id).or_else(found).unwrap_or_default();
+    Diagnostic::at(path, text, entry + place.start..entry + place.end, finding.message.clone())
 }
 
 fn read(path: &Path) -> Result<String, FileError> {

@@ -23,7 +23,7 @@ pub struct Cli {
     /// Print more messages to standard error; twice prints all
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Print only errors
+    /// Print fewer messages to standard error: no warnings
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     #[command(subcommand)]

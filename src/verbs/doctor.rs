@@ -1,7 +1,7 @@
 //! `doctor`: problems on this system that keep modems from working, each with its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
 use crate::host::journal::printable;
 use crate::host::paths;
-use crate::host::root::{Root, read_limited};
+use crate::host::root::Root;
 use crate::modem::device::{BoundInterface, Device};
 use crate::modem::transport::Protocol;
 use crate::serve::error::{Error, Exit};
@@ -59,8 +59,7 @@ impl Diagnosis {
 
     /// The text of a file. `None` if it does not exist or cannot be read.
     fn read(&mut self, root: &Root, path: &str) -> Option<String> {
-        let read = File::open(root.at(path)).and_then(|file| read_limited(file, LIMIT));
-        match read {
+        match root.read(path, LIMIT) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) => {
                 self.add_unreadable(path, &error);

@@ -9,6 +9,7 @@ use crate::bus::DeviceId;
 use crate::bus::Port;
 use crate::database::policy::{Policy, Resolved, Setting};
 use crate::database::quirks::{self, Quirk};
+use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -97,7 +98,7 @@ impl Explained {
         let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
         match &self.matched {
             Some(matched) => {
-                writeln!(out, "{} ({port}): {}", self.id, matched.quirk.name_of(self.id))?;
+                writeln!(out, "{} ({port}): {}", self.id, printable(matched.quirk.name_of(self.id)))?;
                 self.print_match(matched, out)?;
             }
             None if !self.others.is_empty() => writeln!(out, "{} ({port}): depends on the device's strings", self.id)?,
@@ -106,25 +107,26 @@ impl Explained {
         }
         for quirk in &self.others {
             let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
-            writeln!(out, "  other   {} ({}), for {}", quirk.name_of(self.id), quirk.location, strings.join(" and "))?;
+            let line = format!("{} ({}), for {}", quirk.name_of(self.id), quirk.location, strings.join(" and "));
+            writeln!(out, "  other   {}", printable(&line))?;
         }
         Ok(())
     }
 
     fn print_match(&self, matched: &MatchedDevice, out: &mut impl Write) -> Result<(), Error> {
         let quirk = &matched.quirk;
-        writeln!(out, "  quirk   {}", quirk.location)?;
+        writeln!(out, "  quirk   {}", printable(&quirk.location.to_string()))?;
         if let Some(note) = &quirk.note {
-            writeln!(out, "  note    {note}")?;
+            writeln!(out, "  note    {}", printable(note))?;
         }
         let seen = quirk.seen.map(|seen| format!("seen = {}; ", seen.name())).unwrap_or_default();
         if let Some(source) = &quirk.source {
-            writeln!(out, "  source  {seen}{source}")?;
+            writeln!(out, "  source  {seen}{}", printable(source))?;
         }
         let targets = quirk.model(self.id).into_iter().flat_map(|model| &model.becomes);
         let (named, others): (Vec<_>, Vec<_>) = targets.partition(|target| target.name.is_some());
         for target in named {
-            writeln!(out, "  becomes {target}")?;
+            writeln!(out, "  becomes {}", printable(&target.to_string()))?;
         }
         for targets in others.chunks(8) {
             let ids: Vec<String> = targets.iter().map(ToString::to_string).collect();

@@ -31,27 +31,37 @@ pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<S
 /// Unlocks the modem that has these ports, regardless of the policy: the administrator asked for it with the link.
 pub fn run(root: &Root, ports: &[String]) -> Exit {
     let journal = Journal::open(root);
-    let reason = match device(root, ports) {
-        Ok(device) if has_lock(root, &device) => {
-            let served = serve(root, &journal, &device, &Scope::Unlock, Trigger::ModemManager);
-            return served.exit(&Scope::Unlock, Trigger::ModemManager);
-        }
+    match locked(root, ports) {
         Ok(device) => {
-            format!("{} {}: no quirk unlocks this modem (see `wwan-quirks explain {0}`)", device.port, device.id)
+            let served = serve(root, &journal, &device, &Scope::Unlock, Trigger::ModemManager);
+            served.exit(&Scope::Unlock, Trigger::ModemManager)
         }
-        Err(error) => format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain()),
-    };
-    journal.send(StepResult::Failed, &format!("fcc-unlock.d: {reason}"), &[]);
-    Exit::Failed
+        Err(reason) => {
+            journal.send(StepResult::Failed, &format!("fcc-unlock.d: {reason}"), &[]);
+            Exit::Failed
+        }
+    }
 }
 
-/// The modem of the first port that this program knows.
-fn device(root: &Root, ports: &[String]) -> Result<Device, DeviceError> {
-    let mut last = DeviceError::NotFound(String::new());
+/// The modem that has these ports, if a quirk unlocks it. Otherwise the reason.
+fn locked(root: &Root, ports: &[String]) -> Result<Device, String> {
+    match device(root, ports) {
+        Ok(device) if has_lock(root, &device) => Ok(device),
+        Ok(device) => {
+            Err(format!("{} {}: no quirk unlocks this modem (see `wwan-quirks explain {0}`)", device.port, device.id))
+        }
+        Err(Some(error)) => Err(format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain())),
+        Err(None) => Err("ModemManager passed no ports, which would identify the modem".to_owned()),
+    }
+}
+
+/// The modem of the first port that this program knows. The error is the one of the last port, if there are ports.
+fn device(root: &Root, ports: &[String]) -> Result<Device, Option<DeviceError>> {
+    let mut last = None;
     for port in ports {
         match Device::one_named(root, &format!("/dev/{port}")) {
             Ok(device) => return Ok(device),
-            Err(error) => last = error,
+            Err(error) => last = Some(error),
         }
     }
     Err(last)
@@ -85,6 +95,19 @@ mod tests {
             assert_eq!(called(&[own, "hook", "cdc-wdm0"]), None, "{own}");
         }
         assert_eq!(called(&[]), None);
+    }
+
+    #[test]
+    fn a_call_without_a_modem_has_its_reason() {
+        let root = Root::new("/nowhere");
+        let reason = |ports: &[&str]| {
+            let ports: Vec<String> = ports.iter().map(|port| (*port).to_owned()).collect();
+            locked(&root, &ports).err().unwrap_or_default()
+        };
+        assert_eq!(reason(&[]), "ModemManager passed no ports, which would identify the modem");
+        let text = reason(&["cdc-wdm7", "cdc-wdm8"]);
+        assert!(text.starts_with("no modem for ModemManager's ports [\"cdc-wdm7\", \"cdc-wdm8\"]: "), "{text}");
+        assert!(text.contains("/dev/cdc-wdm8"), "{text}");
     }
 
     /// For a PCI modem, ModemManager also passes the network interface, and the ports in any order.

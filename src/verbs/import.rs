@@ -58,7 +58,7 @@ pub const METHODS: [(&str, &str); 15] = [
 ];
 
 /// Keys without an equivalent, with the reason.
-const NO_EQUIVALENT: [(&str, &str); 7] = [
+const NO_EQUIVALENT: [(&str, &str); 5] = [
     ("CheckSuccess", "wwan-quirks detects at once that a device leaves, and udev reports its return"),
     ("NeedResponse", "wwan-quirks always reads the answer to a CBW, and no other answer"),
     ("NoDriverLoading", "the kernel and udev load drivers"),
@@ -67,8 +67,6 @@ const NO_EQUIVALENT: [(&str, &str); 7] = [
         "the keys manufacturer, product, serial, scsi-vendor, scsi-model and scsi-revision narrow a match",
     ),
     ("NoMBIMCheck", "`prefer` in the policy selects the configuration"),
-    ("DefaultVendor", "the entry has an `id`"),
-    ("DefaultProduct", "the entry has an `id`"),
 ];
 
 /// Prints the quirks in `paths`, which are files and folders of files.
@@ -81,6 +79,11 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
             false => Ok(vec![path.clone()]),
         };
         let errors = match files {
+            Ok(files) if files.is_empty() => {
+                complain(format_args!("wwan-quirks: {}: the folder has no configuration file", path.display()));
+                exit = exit.max(Exit::Failed);
+                continue;
+            }
             Ok(files) => files.iter().filter_map(|file| import.file(file).err()).collect(),
             Err(source) => vec![FileError::Io { path: path.clone(), source }],
         };
@@ -253,6 +256,9 @@ fn exported(path: &Path, text: &str) -> Result<String, (usize, String)> {
     }
     let entries = file.get("device").and_then(toml::Value::as_array);
     let entries = entries.ok_or((0, "expected a list `device`".to_owned()))?;
+    if entries.is_empty() {
+        return Err((0, "the list `device` is empty".to_owned()));
+    }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let mut toml = String::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -346,6 +352,26 @@ fn first_comment(text: &str) -> Option<String> {
     Some(comment.chars().filter(|character| !character.is_control()).collect())
 }
 
+/// The matchers that the parts of a file name after the ID contain, as lines `key = "text"`.
+fn matchers<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
+    let mut matchers = BTreeMap::new();
+    for part in parts {
+        let split = part.split_once('=').and_then(|(short, text)| {
+            let (string, _) = STRINGS.iter().find(|(_, known)| *known == short)?;
+            Some((short, string, text))
+        });
+        let Some((short, string, text)) = split else {
+            return Err(format!(
+                "unknown part {part:?} in the file name: expected uMa=, uPr=, uSe=, sVe=, sMo= or sRe="
+            ));
+        };
+        if matchers.insert(string, format!("{string} = {}", quoted(text))).is_some() {
+            return Err(format!("a second {short}= in the file name"));
+        }
+    }
+    Ok(matchers.into_values().collect())
+}
+
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
@@ -368,6 +394,8 @@ impl<'a> Reader<'a> {
             "TargetVendor",
             "TargetProduct",
             "TargetProductList",
+            "DefaultVendor",
+            "DefaultProduct",
         ];
         let parameters = [
             "TargetClass",
@@ -427,22 +455,18 @@ impl<'a> Reader<'a> {
             }
             return Some((id?, Vec::new()));
         };
-        let mut matchers = Vec::new();
-        for part in parts {
-            let key = part.split_once('=').and_then(|(short, text)| {
-                let (string, _) = STRINGS.iter().find(|(_, known)| *known == short)?;
-                Some((string, text))
-            });
-            let Some((key, text)) = key else {
-                self.error(
-                    0..0,
-                    &format!("unknown part {part:?} in the file name: expected uMa=, uPr=, uSe=, sVe=, sMo= or sRe="),
-                );
-                return None;
-            };
-            matchers.push(format!("{key} = {}", quoted(text)));
+        for key in ["DefaultVendor", "DefaultProduct"] {
+            if self.has(key) {
+                self.ignore(key, "the name of the file has the ID");
+            }
         }
-        Some((id, matchers))
+        match matchers(parts) {
+            Ok(matchers) => Some((id, matchers)),
+            Err(message) => {
+                self.error(0..0, &message);
+                None
+            }
+        }
     }
 
     /// The steps in usb_modeswitch's order: the method or the messages, the configuration, the alternate setting, the
@@ -697,6 +721,15 @@ mod tests {
         assert_eq!(ignored_keys("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
     }
 
+    /// A file that is named after its device needs no other ID.
+    #[test]
+    fn an_id_in_the_file_is_ignored_only_if_its_name_has_one() {
+        let text = "DefaultVendor=0x1234\nDefaultProduct=0x5678\nStandardEject=1\n";
+        let ignored = |name| import(name, text).ignored_keys.into_keys().collect::<Vec<_>>();
+        assert_eq!(ignored("my.conf"), [""; 0]);
+        assert_eq!(ignored("1234:5678"), ["DefaultProduct", "DefaultVendor"]);
+    }
+
     #[test]
     fn an_ignored_key_is_reported_once() {
         let mut import = Import::default();
@@ -761,6 +794,7 @@ mod tests {
             ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),
             ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a number from 0 to ff"),
             ("1234:5678:uXx=1", "StandardEject=1", "1:1", "unknown part \"uXx=1\""),
+            ("1234:5678:uMa=a:sRe=1:uMa=b", "StandardEject=1", "1:1", "a second uMa= in the file name"),
             ("my.conf", "StandardEject=1", "1:1", "DefaultVendor"),
         ] {
             let import = import(name, text);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
 use crate::database::quirks::{self, Quirk};
+use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
@@ -20,7 +21,9 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
         for quirk in &quirks {
             let ids: Vec<DeviceId> = quirk.ids().collect();
             let (ids, steps) = (join(&ids, ","), join(&quirk.steps, " "));
-            writeln!(out, "{ids}  {}  {steps}  {}", quirk.name, quirk.location)?;
+            // A long list of IDs is not truncated.
+            let (name, location) = (printable(&quirk.name), printable(&quirk.location.to_string()));
+            writeln!(out, "{ids}  {name}  {steps}  {location}")?;
         }
     }
     Ok(report_errors(errors.into_iter().map(Error::from)))

@@ -4,6 +4,7 @@
 //! model. Everything that identifies a modem, its SIM or its owner is masked.
 
 use std::io::Write;
+use std::ops::Range;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -24,18 +25,17 @@ use crate::verbs::output::print_json;
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
 const DIGITS: usize = 10;
+/// Characters of a vendor ID.
+const VENDOR: usize = 4;
 const LINES: &str = "20";
 
 /// Prints the report on one device. The exit status is [`Exit::Invalid`] if a file that concerns the device is invalid.
 pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let device = Device::one_named(root, name)?;
-    let serial = device.serial().unwrap_or_default();
+    // Lines from the journal are already escaped.
+    let serial = printable(device.serial().unwrap_or_default().trim());
     let (lines, exit) = lines(root, &device)?;
-    let lines = lines.into_iter().map(|(key, value)| {
-        // Descriptors contain only the numbers of strings.
-        let value = if key == "descriptors" { value } else { masked(&printable(&value), serial.trim()) };
-        (key, value)
-    });
+    let lines = lines.into_iter().map(|(key, value)| (key, published(key, value, &serial)));
     if json {
         let lines: Vec<_> = lines.map(|(key, value)| json!({ "key": key, "value": value })).collect();
         print_json(out, "report", &json!({ "lines": lines }))?;
@@ -162,17 +162,31 @@ fn first_line(root: &Root, path: &str) -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
 }
 
+/// The value of a line as one line without identifiers. `serial` is escaped.
+fn published(key: &str, value: String, serial: &str) -> String {
+    match key {
+        // They identify a model. Descriptors contain only the numbers of strings.
+        "port" | "id" | "descriptors" => value,
+        "serial" => "x".repeat(value.trim().chars().count()),
+        _ => masked(&printable(&value), serial),
+    }
+}
+
 /// `text` without the serial number of the device, without long numbers, and without network addresses.
 fn masked(text: &str, serial: &str) -> String {
-    // A string of up to three characters is not a serial number, and would occur everywhere.
-    let text = if serial.len() > 3 { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
+    // A shorter string occurs everywhere: it can be a vendor ID, and identifies no modem.
+    let is_long = serial.chars().count() > VENDOR;
+    let text = if is_long { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
     let mut masked = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(first) = rest.chars().next() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let hidden = if digits >= DIGITS { digits } else { address(rest) };
-        // Copy a short number as a whole, so that no part of it is examined again.
-        let shown = if hidden > 0 { 0 } else { digits.max(first.len_utf8()) };
+        let (shown, hidden) = match address(rest) {
+            Some(address) => (address.start, address.len()),
+            None if digits >= DIGITS => (0, digits),
+            // Copy a short number as a whole, so that no part of it is examined again.
+            None => (digits.max(first.len_utf8()), 0),
+        };
         masked.push_str(rest.get(..shown).unwrap_or_default());
         masked.push_str(&"x".repeat(hidden));
         rest = rest.get(shown + hidden..).unwrap_or_default();
@@ -180,12 +194,19 @@ fn masked(text: &str, serial: &str) -> String {
     masked
 }
 
-/// The length of the network address (`02:00:5e:10:00:00`) at the beginning of `text`, or 0.
-fn address(text: &str) -> usize {
-    const LENGTH: usize = 17;
-    let shaped = |(at, byte): (usize, &u8)| if at % 3 == 2 { *byte == b':' } else { byte.is_ascii_hexdigit() };
-    let address = text.as_bytes().get(..LENGTH);
-    if address.is_some_and(|bytes| bytes.iter().enumerate().all(shaped)) { LENGTH } else { 0 }
+/// Where the network address is, if `text` begins with one (`02:00:5e:10:00:00`) or with the name of a network interface
+/// that contains one (`wwx02005e100000`, systemd.net-naming-scheme(7)).
+fn address(text: &str) -> Option<Range<usize>> {
+    let (address, has_colons) = match text.get(..3) {
+        Some("enx" | "wlx" | "wwx") => (3..15, false),
+        _ => (0..17, true),
+    };
+    let shaped = |(at, byte): (usize, &u8)| match has_colons && at % 3 == 2 {
+        true => *byte == b':',
+        false => byte.is_ascii_hexdigit(),
+    };
+    let bytes = text.as_bytes().get(address.clone())?;
+    bytes.iter().enumerate().all(shaped).then_some(address)
 }
 
 #[cfg(test)]
@@ -210,5 +231,32 @@ mod tests {
         {
             assert_eq!(masked(kept, "1"), kept);
         }
+    }
+
+    #[test]
+    fn the_name_of_a_network_interface_shows_no_address() {
+        for (name, expected) in [
+            ("cdc-wdm0 wwx0a1b2c3d4e5f", "cdc-wdm0 wwxxxxxxxxxxxxx"),
+            ("enx02005e100000: up", "enxxxxxxxxxxxxx: up"),
+            ("wwan0 wwx0a1b2c3d4e5 wwp0s20u1 enxü", "wwan0 wwx0a1b2c3d4e5 wwp0s20u1 enxü"),
+        ] {
+            assert_eq!(masked(name, ""), expected);
+        }
+    }
+
+    #[test]
+    fn a_serial_number_of_any_form_is_masked() {
+        let published = |key, value: &str, serial: &str| published(key, value.to_owned(), &printable(serial));
+        for serial in ["LF\u{1}539-abc", "abc", "1199", "ü\u{202e}"] {
+            assert_eq!(published("serial", serial, serial), "x".repeat(serial.chars().count()), "{serial:?}");
+        }
+        let (raw, escaped) = ("LF\u{1}539-abc", "LF\\u{1}539-abc");
+        for text in [raw, escaped] {
+            let masked = published("last", &format!("no answer from {text}"), raw);
+            assert_eq!(masked, format!("no answer from {}", "x".repeat(escaped.len())));
+        }
+        // The rest of the report is of use if the serial number equals the vendor ID or the whole ID.
+        assert_eq!(published("id", "1199:68a2", "1199:68a2"), "1199:68a2");
+        assert_eq!(published("quirk", "MC7710 (/x/1199-sierra.toml:27)", "1199"), "MC7710 (/x/1199-sierra.toml:27)");
     }
 }

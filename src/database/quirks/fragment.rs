@@ -213,17 +213,45 @@ impl<'de> Deserialize<'de> for TargetEntry {
 /// The span of an error in an entry, and its message.
 type InvalidValue = (Range<usize>, String);
 
+/// Where the model `id` is in `text`, which begins with the header of its entry.
+pub(crate) fn place_of(text: &str, id: DeviceId) -> Option<Range<usize>> {
+    #[derive(Deserialize)]
+    struct Entries {
+        device: Vec<Ids>,
+    }
+    #[derive(Deserialize)]
+    struct Ids {
+        id: Spanned<ModelEntries>,
+    }
+    // Inside a multi-line string, the text of a header is not a header.
+    let end = text.find(HEADER).map_or(text.len(), |newline| newline + 1);
+    let entries: Entries = toml::from_str(text.get(..end)?).or_else(|_| toml::from_str(text)).ok()?;
+    let models = ModelEntries::with_spans(entries.device.into_iter().next()?.id);
+    let mut places = models.into_iter().map(|(span, model)| match model {
+        ModelEntry::Id(text) => (span, text),
+        ModelEntry::Table(ModelTable { id, .. }) => (id.span(), id.into_inner()),
+    });
+    // A span includes the quotes.
+    places.find(|(_, text)| text.parse() == Ok(id)).map(|(span, _)| span.start + 1..span.end - 1)
+}
+
 impl ModelEntries {
+    /// The models with their spans.
+    fn with_spans(models: Spanned<ModelEntries>) -> Vec<(Range<usize>, ModelEntry)> {
+        let span = models.span();
+        match models.into_inner() {
+            ModelEntries::One(model) => vec![(span, model)],
+            ModelEntries::Many(models) => models.into_iter().map(|model| (model.span(), model.into_inner())).collect(),
+        }
+    }
+
     /// The models, or the first error. All must have the bus and vendor `vendor`, if it is given.
     fn read(models: Spanned<ModelEntries>, vendor: Option<(Bus, u16)>) -> Result<Vec<Model>, InvalidValue> {
         let span = models.span();
-        let models = match models.into_inner() {
-            ModelEntries::One(model) => vec![(span, model)],
-            ModelEntries::Many(models) if models.is_empty() => {
-                return Err((span, "an entry needs at least one ID".to_owned()));
-            }
-            ModelEntries::Many(models) => models.into_iter().map(|model| (model.span(), model.into_inner())).collect(),
-        };
+        let models = ModelEntries::with_spans(models);
+        if models.is_empty() {
+            return Err((span, "an entry needs at least one ID".to_owned()));
+        }
         models.into_iter().map(|(span, model)| model.read(span, vendor)).collect()
     }
 }

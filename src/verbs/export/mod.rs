@@ -19,9 +19,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::database::layers::FileError;
 use crate::database::quirks::{self, Quirk};
-use crate::host::journal::complain;
+use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
@@ -60,7 +59,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
         Format::Ids => {
             for quirk in &quirks {
                 for id in quirk.ids() {
-                    writeln!(out, "{id}\t{}", quirk.name_of(id))?;
+                    writeln!(out, "{id}\t{}", printable(quirk.name_of(id)))?;
                 }
             }
         }
@@ -88,16 +87,16 @@ fn retain<T>(list: &mut Vec<T>, kept: &[bool]) {
     list.retain(|_| kept.next() == Some(&true));
 }
 
-fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
-    let io = |path: &Path| {
+fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| FileError::Io { path, source }
+        move |source| Error::Write { path, source }
     };
-    fs::create_dir_all(dir).map_err(io(dir))?;
+    fs::create_dir_all(dir).map_err(failed(dir))?;
     let (files, left_out) = usb_modeswitch::export(quirks);
     for (name, text) in files {
         let path = dir.join(name);
-        fs::write(&path, text).map_err(io(&path))?;
+        fs::write(&path, text).map_err(failed(&path))?;
     }
     report(&left_out);
     Ok(())
@@ -106,7 +105,7 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), FileError> {
 /// Reports the entries that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
-        complain(format_args!("{}: {}: left out: {reason}", quirk.location, quirk.name));
+        complain(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
     }
 }
 

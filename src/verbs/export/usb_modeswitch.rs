@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
+use crate::host::journal::printable;
 use crate::usb::Function;
 use crate::verbs::import::{METHODS, STRINGS};
 
@@ -16,12 +17,20 @@ use crate::verbs::import::{METHODS, STRINGS};
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
     let (mut files, mut left_out) = (BTreeMap::new(), Vec::new());
     for quirk in quirks {
-        match keys(quirk) {
+        match keys(quirk).and_then(|keys| fits_name(quirk).map(|()| keys)) {
             Ok(keys) => files.extend(quirk.models.iter().map(|model| (name(quirk, model), file(quirk, model, &keys)))),
             Err(reason) => left_out.push(LeftOut { quirk, reason }),
         }
     }
     (files, left_out)
+}
+
+/// Checks that the strings of an entry can be in a file name. usb_modeswitch splits the name at each colon.
+fn fits_name(quirk: &Quirk) -> Result<(), &'static str> {
+    match quirk.matchers.values().any(|part| part.contains([':', '\0'])) {
+        true => Err("a string with `:` or NUL cannot be in the name of a file for usb_modeswitch"),
+        false => Ok(()),
+    }
 }
 
 fn name(quirk: &Quirk, model: &Model) -> String {
@@ -35,7 +44,7 @@ fn name(quirk: &Quirk, model: &Model) -> String {
 }
 
 fn file(quirk: &Quirk, model: &Model, keys: &str) -> String {
-    let mut text = format!("# {}\n", quirk.name_of(model.id));
+    let mut text = format!("# {}\n", printable(quirk.name_of(model.id)));
     if let Some(first) = model.becomes.first() {
         let products = model.becomes.iter().filter(|target| target.id.vendor == first.id.vendor);
         let products: Vec<String> = products.map(|target| format!("{:04x}", target.id.product)).collect();
