@@ -60,10 +60,12 @@ struct Shipped(PathBuf);
 impl Shipped {
     fn new(test: &str) -> Shipped {
         let root = std::env::temp_dir().join(format!("wwan-quirks-{}-{test}", std::process::id()));
-        let directory = root.join("usr/share/wwan-quirks");
+        let directory = root.join("usr/share/wwan-quirks/quirks.d");
         std::fs::create_dir_all(&directory).unwrap();
-        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/quirks.d");
-        std::os::unix::fs::symlink(database, directory.join("quirks.d")).unwrap();
+        for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/quirks.d")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), directory.join(file.file_name())).unwrap();
+        }
         Shipped(root)
     }
 

@@ -319,6 +319,11 @@ mod tests {
         for name in ["absolute.toml", "relative.toml", "twice.toml", "above.toml"] {
             assert_eq!(folder.read(name).unwrap().as_deref(), Some("text"), "{name}");
         }
+        // A folder, too.
+        symlink("/store/hash", path.join("quirks.d")).unwrap();
+        let (files, errors) = files(&Root::new(&folder.0), "quirks.d", |_, _| true);
+        let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
+        assert_eq!((paths, errors.len()), (vec!["/store/hash/x.toml"], 0));
         symlink("/dev/null", path.join("masked.toml")).unwrap();
         symlink("masked.toml", path.join("masked-twice.toml")).unwrap();
         fs::write(path.join("empty.toml"), "").unwrap();

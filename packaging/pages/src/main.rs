@@ -10,7 +10,6 @@ mod screens;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -260,8 +259,16 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("wwan-quirks-pages.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let root = std::env::temp_dir().join(name);
-    fs::create_dir_all(root.join("usr/share"))?;
-    symlink(fs::canonicalize(DATABASE)?, root.join("usr/share/wwan-quirks"))?;
+    let database = root.join("usr/share/wwan-quirks");
+    for folder in ["", "quirks.d"] {
+        fs::create_dir_all(database.join(folder))?;
+        for entry in fs::read_dir(Path::new(DATABASE).join(folder))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), database.join(folder).join(entry.file_name()))?;
+            }
+        }
+    }
     let result = read(&Root::new(&root));
     fs::remove_dir_all(&root)?;
     result
