@@ -136,8 +136,10 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
 
 /// A finding at its ID in `text`.
 fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
-    let lines = text.split_inclusive('\n').take(finding.location.line.saturating_sub(1));
-    let entry: usize = lines.map(str::len).sum();
+    // The line before the entry. A file may have thousands of findings.
+    let newline =
+        finding.location.line.checked_sub(2).map(|before| memchr::memchr_iter(b'\n', text.as_bytes()).nth(before));
+    let entry = newline.map_or(0, |newline| newline.map_or(text.len(), |at| at + 1));
     let rest = text.get(entry..).unwrap_or_default();
     // A list `device = [{ … }]` has no headers.
     let found = || {
