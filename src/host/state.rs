@@ -869,4 +869,31 @@ mod tests {
         assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_ok());
         fs::remove_dir_all(directory).unwrap();
     }
+
+    #[test]
+    fn only_a_regular_file_without_another_name_holds_state() {
+        let directory = std::env::temp_dir().join(format!("wwan-quirks-private-{}", std::process::id()));
+        let root = Root::new(&directory);
+        let port = Port::new("1-1").unwrap();
+        drop(PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap());
+        for folder in ["lock", "state"] {
+            let file = root.at(DIRECTORY).join(folder).join("1-1");
+            let other = directory.join("other");
+            fs::hard_link(&file, &other).unwrap();
+            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
+            assert!(matches!(refused, Err(StateError::Io { .. })), "{folder}: a file with two names");
+            fs::remove_file(&other).unwrap();
+            fs::remove_file(&file).unwrap();
+            nix::unistd::mkfifo(&file, Mode::from_bits_truncate(0o600)).unwrap();
+            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
+            assert!(matches!(refused, Err(StateError::Io { .. })), "{folder}: a pipe");
+            fs::remove_file(&file).unwrap();
+            assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_ok());
+        }
+        // A file in place of a folder.
+        fs::remove_dir_all(root.at(DIRECTORY)).unwrap();
+        fs::write(root.at(DIRECTORY), "").unwrap();
+        assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_err());
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
