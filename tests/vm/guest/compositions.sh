@@ -94,7 +94,7 @@ family() {
 	holder=$!
 	wait_for 5 holds $holder "/dev/${ttys[-1]##*/}"
 	asked=$(times_seen "$model" '^at>')
-	fails "is held by sleep \($holder\); stop it, or .*mmcli --inhibit-device" "$port" "$value" $reset
+	fails "is held by sleep \($holder\); stop that program, or .*mmcli --inhibit-device" "$port" "$value" $reset
 	expect is "$(times_seen "$model" '^at>')" "$asked"
 	kill $holder
 	wait $holder || true
