@@ -82,14 +82,16 @@ fn a_unit_does_not_repeat_a_refused_configuration() {
     assert_eq!(root.read(&value).trim(), "2");
     let state = root.read("run/wwan-quirks/state/1-1");
     assert!(state.contains(r#""outcome":"done""#), "{state}");
-    root.write("run/wwan-quirks/state/1-1", state.replace(r#""outcome":"done""#, r#""outcome":"failed""#));
-    for (run, after) in [("unit", "1"), ("event", "2")] {
-        root.write(&value, "1\n");
+    // Without a configuration, the modem has no port, and must get one.
+    for (run, before, after) in [("unit", "1\n", "1"), ("unit", "\n", "2"), ("unit", "1\n", "1"), ("event", "1\n", "2")]
+    {
+        root.write("run/wwan-quirks/state/1-1", state.replace(r#""outcome":"done""#, r#""outcome":"failed""#));
+        root.write(&value, before);
         match run {
             "unit" => root.run(&["apply", "--unit", "1-1"]),
             _ => root.hook(&device_event(PATH)),
         };
-        assert_eq!(root.read(&value).trim(), after, "{run}");
+        assert_eq!(root.read(&value).trim(), after, "{run} {before:?}");
     }
 }
 

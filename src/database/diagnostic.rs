@@ -56,6 +56,16 @@ pub enum LoadError {
     Invalid(#[from] Box<Diagnostic>),
 }
 
+/// Adds to `errors` those of `more` that it lacks: several kinds of files fail for the same folder.
+pub fn merge(errors: &mut Vec<LoadError>, more: Vec<LoadError>) {
+    for error in more {
+        let text = error.to_string();
+        if errors.iter().all(|known| known.to_string() != text) {
+            errors.push(error);
+        }
+    }
+}
+
 impl From<Diagnostic> for LoadError {
     fn from(diagnostic: Diagnostic) -> LoadError {
         Box::new(diagnostic).into()
@@ -94,6 +104,12 @@ pub fn line_of(text: &str, at: usize) -> usize {
     memchr::memchr_iter(b'\n', before).count() + 1
 }
 
+/// Where a line of `text` begins. The first line is 1.
+pub fn line_start(text: &str, line: usize) -> usize {
+    let after_newlines = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
+    std::iter::once(0).chain(after_newlines).nth(line.saturating_sub(1)).unwrap_or(text.len())
+}
+
 fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
@@ -113,6 +129,21 @@ impl fmt::Display for Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_several_kinds_of_files_have_is_merged() {
+        let insecure = |path: &str| LoadError::from(FileError::Insecure { path: path.into() });
+        let mut errors = vec![insecure("/etc/wwan-quirks")];
+        merge(&mut errors, vec![insecure("/etc/wwan-quirks"), insecure("/etc/wwan-quirks/config.toml")]);
+        assert_eq!(errors.len(), 2);
+    }
+
+    #[test]
+    fn a_line_begins_after_the_line_before_it() {
+        let starts = |text| [1, 2, 3, 4].map(|line| line_start(text, line));
+        assert_eq!(starts("ab\nc\n"), [0, 3, 5, 5]);
+        assert_eq!(starts(""), [0, 0, 0, 0]);
+    }
 
     #[test]
     fn an_error_is_printed_with_its_line_and_a_caret() {

@@ -140,16 +140,13 @@ fn add_files(
 }
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
-pub fn in_each_layer(root: &Root, name: &str) -> (Vec<ConfigFile>, Vec<FileError>) {
-    let (mut files, mut errors) = (Vec::new(), Vec::new());
-    for layer in Layer::ALL {
-        match folder(root, layer.directory(root)) {
-            Ok(folder) => files.extend(folder.map(|folder| ConfigFile { layer, path: folder.join(name) })),
-            Err(error) => errors.push(error),
-        }
-    }
-    files.retain(|file| fs::symlink_metadata(root.at(&file.path)).is_ok());
-    (files, errors)
+/// [`files`] reports a layer that cannot be read.
+pub fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
+    let files = Layer::ALL.into_iter().filter_map(|layer| {
+        let folder = folder(root, layer.directory(root)).ok()??;
+        Some(ConfigFile { layer, path: folder.join(name) })
+    });
+    files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
 }
 
 /// The folder at `path`, or the folder that a link at `path` leads to. `None` if there is none.

@@ -257,10 +257,9 @@ pub struct Policy(Vec<Table>);
 impl Policy {
     /// Reads all files. A file with an error is left out.
     pub fn load(root: &Root) -> (Policy, Vec<LoadError>) {
-        let (files, unreadable) = layers::in_each_layer(root, "config.toml");
-        let mut errors: Vec<LoadError> = unreadable.into_iter().map(LoadError::from).collect();
+        let mut errors: Vec<LoadError> = Vec::new();
         let mut texts: Vec<(ConfigFile, String)> = Vec::new();
-        for file in files {
+        for file in layers::in_each_layer(root, "config.toml") {
             match layers::read(root, &file) {
                 Ok(Some(text)) => texts.push((file, text)),
                 // An empty file masks lower layers, but never the values that the package ships.

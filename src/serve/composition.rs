@@ -64,10 +64,13 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<
     let journal = Journal::open(root);
     let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
     let holder = Holder { enumeration: device.enumeration_id(), scope: StepKind::Composition.name().to_owned() };
-    // The result of a run that did not get the lock is not recorded.
-    let is_busy = matches!(outcome, Outcome::Busy(_));
-    let state = (!is_busy).then(|| PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING)));
-    let mut state = state.and_then(|state| state.inspect_err(|error| log::debug!("{}: {error}", device.port)).ok());
+    let mut state = match outcome {
+        // The run did not get the lock, and would wait for it again.
+        Outcome::Busy(_) => None,
+        _ => PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING))
+            .inspect_err(|error| log::debug!("{}: {error}", device.port))
+            .ok(),
+    };
     recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, &Successor::None));
     if let Some(mut state) = state {
         state.keep();

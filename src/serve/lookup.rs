@@ -1,7 +1,8 @@
 //! Finds the quirk and the policy for a device.
 
+use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved};
-use crate::database::quirks::{self, DeviceString, Quirk};
+use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::Error;
@@ -17,13 +18,14 @@ pub struct MatchedDevice {
 /// The quirk and the policy for `device`, and the errors in files that concern it. There is no quirk if the database
 /// does not know the device.
 pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
-    let found = quirks::lookup(root, device.id, |wanted| text(device, wanted));
-    let mut errors: Vec<Error> = found.errors.into_iter().map(Error::from).collect();
-    let Some(quirk) = found.quirk else { return (None, errors) };
-    let (policy, policy_errors) = Policy::load(root);
-    errors.extend(policy_errors.into_iter().map(Error::from));
-    let policy = policy.resolve(device.id, Some(&device.port), || device.serial());
-    (Some(MatchedDevice { quirk, policy, complete: errors.is_empty() }), errors)
+    let Lookup { quirk, mut errors } = quirks::lookup(root, device.id, |wanted| text(device, wanted));
+    let matched = quirk.map(|quirk| {
+        let (policy, policy_errors) = Policy::load(root);
+        merge(&mut errors, policy_errors);
+        let policy = policy.resolve(device.id, Some(&device.port), || device.serial());
+        MatchedDevice { quirk, policy, complete: errors.is_empty() }
+    });
+    (matched, errors.into_iter().map(Error::from).collect())
 }
 
 fn text(device: &Device, text: DeviceString) -> Option<String> {

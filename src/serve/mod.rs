@@ -37,7 +37,7 @@ use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup};
-use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
+use crate::serve::plan::{AUTHORIZE, Action, PlanLine, PlanStep, plan};
 use crate::serve::record::Recorder;
 pub use crate::serve::record::{Served, StepReport};
 use crate::serve::snapshot::snapshot;
@@ -82,7 +82,28 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     served
 }
 
-/// The plan of `apply` for `device`. It is empty while a file that concerns the device is invalid.
+/// What `apply` would do to `device`, in words: nothing while a file that concerns the device is invalid.
+pub fn preview(
+    root: &Root,
+    device: &Device,
+    scope: &Scope,
+    trigger: Trigger,
+    matched: &MatchedDevice,
+    verbose: bool,
+) -> Result<Vec<PlanLine>, DeviceError> {
+    if !matched.complete {
+        return Ok(Vec::new());
+    }
+    let planned = planned(root, device, scope, trigger, matched)?;
+    Ok(planned.iter().map(|step| step.describe(verbose)).collect())
+}
+
+/// The lines of a preview for people. `complete`: all files that concern the device are valid.
+pub fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
+    if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![NO_ACTION.to_owned()] }
+}
+
+/// The plan of `apply` for `device`.
 pub fn planned(
     root: &Root,
     device: &Device,
@@ -90,9 +111,6 @@ pub fn planned(
     trigger: Trigger,
     matched: &MatchedDevice,
 ) -> Result<Vec<PlanStep>, DeviceError> {
-    if !matched.complete {
-        return Ok(Vec::new());
-    }
     let snapshot = snapshot(root, device, &matched.quirk, scope, trigger)?;
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
 }
@@ -422,10 +440,11 @@ impl Run<'_> {
     }
 }
 
-/// Whether the modem refused this configuration in an earlier run.
+/// Whether the modem refused this configuration in an earlier run. A modem without a configuration always gets one.
 fn was_refused(action: &Action, results: &Results) -> bool {
     let is_failure = |last: &LastResult| last.outcome == StepResult::Failed;
-    matches!(action, Action::Configure { .. }) && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
+    matches!(action, Action::Configure { from: Some(_), .. })
+        && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
 }
 
 /// How a step ended.

@@ -1,6 +1,5 @@
 //! Records the results of a run in the journal and in the state of the port, and returns them to the caller.
 
-use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bus::DeviceId;
@@ -150,12 +149,8 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
 /// Records that files that concern `device` are invalid. Nothing is done, because one of them may say to leave it
 /// alone.
 pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
-    let mut reported = BTreeSet::new();
     for error in &errors {
         let text = first_line(&error.chain()).to_owned();
-        if !reported.insert(text.clone()) {
-            continue;
-        }
         let message = format!("{} {}: {text}; no action: fix the database or policy first", device.port, device.id);
         send(journal, device, trigger, kind(error), &message, None);
     }

@@ -181,8 +181,8 @@ fn online_already() -> Outcome {
 
 /// The outcome of an unlock, after the query of the radio. `how` begins with "unlocked".
 ///
-/// If the radio must stay off, it is set to low power even if it is off: the modem may be about to go online. Nor does
-/// it matter whether the query failed. An unlock counts even then, unless the modem left or the process was stopped.
+/// If the radio must stay off, it is set to low power even if it is off, or if the query failed: the modem may be about to
+/// go online. An unlock counts even if the query failed, unless the modem left or the process was stopped.
 fn conclude<S>(
     session: &mut S,
     how: &str,
@@ -191,7 +191,6 @@ fn conclude<S>(
     switch_off: impl FnOnce(&mut S) -> Result<(), SessionError>,
     look: impl FnOnce(&mut S) -> Result<Radio, SessionError>,
 ) -> Result<Outcome, SessionError> {
-    let is_over = |error: &SessionError| matches!(error, SessionError::Link(LinkError::Gone | LinkError::Interrupted));
     let radio = match radio {
         Err(error) if stays_off.is_some() && !matches!(error, SessionError::Link(_)) => Ok(Radio::Off),
         radio => radio,
@@ -214,10 +213,9 @@ fn conclude<S>(
         }
     });
     match (concluded, stays_off) {
-        (Err(error), _) if is_over(&error) => Err(error),
+        (concluded @ (Ok(_) | Err(SessionError::Link(LinkError::Gone | LinkError::Interrupted))), _) => concluded,
         (Err(error), Some(why)) => Ok(not_off(how, why, &error.to_string())),
         (Err(error), None) => Ok(Outcome::Done(format!("{how}; the radio state is unknown: {error}"))),
-        (concluded, _) => concluded,
     }
 }
 

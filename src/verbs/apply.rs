@@ -12,9 +12,8 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
-use crate::serve::plan::PlanLine;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, NO_ACTION, Served, planned};
+use crate::serve::{self, NO_ACTION, Served, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
 use crate::verbs::select::devices;
@@ -153,8 +152,8 @@ fn print_plans(
             }
             continue;
         };
-        let steps: Vec<PlanLine> = match planned(root, &device, scope, trigger, &matched) {
-            Ok(planned) => planned.iter().map(|step| step.describe(verbose)).collect(),
+        let steps = match preview(root, &device, scope, trigger, &matched, verbose) {
+            Ok(steps) => steps,
             Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {
                 all_errors.push(error.into());
@@ -168,10 +167,7 @@ fn print_plans(
             plans.push(json!({ "port": port, "id": id, "name": name, "complete": complete, "plan": steps }));
         } else {
             writeln!(out, "{} {} {}", device.port, device.id, printable(name))?;
-            if !complete {
-                writeln!(out, "  {NO_ACTION}")?;
-            }
-            for line in steps.iter().flat_map(PlanLine::lines) {
+            for line in preview_lines(complete, &steps) {
                 writeln!(out, "  {line}")?;
             }
         }

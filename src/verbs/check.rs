@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
 use crate::database::compositions::{self, Compositions};
-use crate::database::diagnostic::{Diagnostic, LoadError, Location};
+use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::audit::{Finding, audit, without_rule};
@@ -68,8 +68,8 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     for finding in audit(&quirks) {
         errors.push(read(finding).map_or_else(LoadError::from, LoadError::from));
     }
-    errors.extend(Policy::load(root).1);
-    errors.extend(Compositions::load(root).1);
+    merge(&mut errors, Policy::load(root).1);
+    merge(&mut errors, Compositions::load(root).1);
     (errors, warned)
 }
 
@@ -136,10 +136,7 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
 
 /// A finding at its ID in `text`.
 fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
-    // The line before the entry. A file may have thousands of findings.
-    let newline =
-        finding.location.line.checked_sub(2).map(|before| memchr::memchr_iter(b'\n', text.as_bytes()).nth(before));
-    let entry = newline.map_or(0, |newline| newline.map_or(text.len(), |at| at + 1));
+    let entry = line_start(text, finding.location.line);
     let rest = text.get(entry..).unwrap_or_default();
     // A list `device = [{ … }]` has no headers.
     let found = || {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::compositions::Compositions;
+use crate::database::diagnostic::merge;
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
@@ -93,8 +94,8 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
-    errors.extend(Policy::load(root).1);
-    errors.extend(Compositions::load(root).1);
+    merge(&mut errors, Policy::load(root).1);
+    merge(&mut errors, Compositions::load(root).1);
     for error in errors.into_iter().map(Error::from) {
         diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
     }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
 use crate::bus::Port;
+use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved, Setting};
-use crate::database::quirks::{self, Quirk};
+use crate::database::quirks::{self, Lookup, Quirk};
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -16,7 +17,7 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::{Decision, PlanLine};
 use crate::serve::trigger::Trigger;
-use crate::serve::{NO_ACTION, planned};
+use crate::serve::{preview, preview_lines};
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
 
@@ -30,14 +31,13 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let complete = errors.is_empty();
                 all_errors.extend(errors);
                 let plan = match &matched {
-                    Some(matched) => planned(root, &device, &Scope::All, Trigger::Named, matched),
+                    Some(matched) => preview(root, &device, &Scope::All, Trigger::Named, matched, verbose),
                     None => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {
                     all_errors.push(error.into());
                     Vec::new()
                 });
-                let plan = plan.iter().map(|step| step.describe(verbose)).collect();
                 let port = Some(device.port.clone());
                 explained.push(Explained { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
@@ -63,13 +63,13 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
 
 /// Explains an ID without a device. The strings of the device are unknown.
 fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
-    let found = quirks::lookup(root, id, |_| None);
+    let Lookup { quirk, mut errors } = quirks::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
-    let errors: Vec<Error> = found.errors.into_iter().chain(policy_errors).map(Error::from).collect();
+    merge(&mut errors, policy_errors);
     let complete = errors.is_empty();
     let (all, _) = quirks::all(root);
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
-    let matched = found.quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
+    let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
     let steps = matched.iter().filter(|_| complete).flat_map(|matched| &matched.quirk.steps);
     let plan = steps.map(|step| PlanLine {
         step: step.kind(),
@@ -78,6 +78,7 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
         messages: Vec::new(),
     });
     let plan = plan.collect();
+    let errors = errors.into_iter().map(Error::from).collect();
     (Explained { port: None, id, matched, others, complete, plan }, errors)
 }
 
@@ -143,10 +144,7 @@ impl Explained {
         for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
             writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
         }
-        if !self.complete {
-            writeln!(out, "  plan    {NO_ACTION}")?;
-        }
-        for line in self.plan.iter().flat_map(PlanLine::lines) {
+        for line in preview_lines(self.complete, &self.plan) {
             writeln!(out, "  plan    {line}")?;
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::record::results;
 use crate::serve::trigger::Trigger;
-use crate::serve::{NO_ACTION, planned};
+use crate::serve::{preview, preview_lines};
 use crate::verbs::output::print_json;
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
@@ -78,11 +78,8 @@ fn lines(root: &Root, device: &Device) -> Result<(Vec<Line>, Exit), Error> {
         Some(known) => {
             let quirk = &known.quirk;
             lines.push(("quirk", format!("{} ({})", quirk.name_of(device.id), quirk.location)));
-            if !known.complete {
-                lines.push(("plan", NO_ACTION.to_owned()));
-            }
-            let planned = planned(root, device, &Scope::All, Trigger::Named, known)?;
-            lines.extend(planned.iter().map(|step| ("plan", step.describe(false).to_string())));
+            let plan = preview(root, device, &Scope::All, Trigger::Named, known, false)?;
+            lines.extend(preview_lines(known.complete, &plan).into_iter().map(|line| ("plan", line)));
         }
     }
     for (step, last) in results(root, device).last {

@@ -47,9 +47,8 @@ impl Compositions {
     /// Reads the files of all layers. A file with an error has no effect.
     pub fn load(root: &Root) -> (Compositions, Vec<LoadError>) {
         let mut all = Compositions::default();
-        let (files, unreadable) = layers::in_each_layer(root, FILE);
-        let mut errors: Vec<LoadError> = unreadable.into_iter().map(LoadError::from).collect();
-        for file in files.into_iter().rev() {
+        let mut errors = Vec::new();
+        for file in layers::in_each_layer(root, FILE).into_iter().rev() {
             let parsed = match layers::read(root, &file) {
                 Ok(text) => text.map(|text| parse(&file.path, &text)),
                 Err(error) => Some(Err(vec![error.into()])),

@@ -18,7 +18,6 @@ drivers_are() {
 	done | sort -u | paste -sd+)" "$2"
 }
 ttys() { compgen -G "$(sysfs_port "$1")/*/tty/ttyACM*" || compgen -G "$(sysfs_port "$1")/*/ttyUSB*"; }
-holds() { find "/proc/$1/fd" -lname "$2" | grep .; }
 
 # fails REGEX ARGUMENT…: `composition` fails, and its output matches.
 fails() {
@@ -96,8 +95,7 @@ family() {
 	asked=$(times_seen "$model" '^at>')
 	fails "is held by sleep \($holder\); stop that program, or .*mmcli --inhibit-device" "$port" "$value" $reset
 	expect is "$(times_seen "$model" '^at>')" "$asked"
-	kill $holder
-	wait $holder || true
+	release
 	expect not saw "$model" '^(reset|composition)'
 	expect is "$(modem "$model" get composition)" "$first"
 

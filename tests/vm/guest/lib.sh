@@ -175,6 +175,8 @@ mdev_is_done() {
 	grep -q skb_wait "/proc/$pid/wchan" && awk -v pid="$pid" '$2 == 15 && $3 == pid { exit $5 != 0 }' /proc/net/netlink
 }
 
+# holds PID PATH: whether a program has a device node open.
+holds() { find "/proc/$1/fd" -lname "$2" | grep .; }
 # hold PATH: starts a program that holds a device node, and sets `holder` to its PID. release: ends it.
 hold() {
 	sleep infinity <>"$1" &
