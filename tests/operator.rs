@@ -282,6 +282,26 @@ fn the_return_from_a_switch_is_reported_once() {
     assert!(!said.contains("switch:"), "{said}");
 }
 
+/// Most sticks become a device that needs nothing. It may be there before the unit that was to watch the switch.
+#[test]
+fn a_unit_that_finds_what_the_stick_has_become_reports_the_return_and_does_not_fail() {
+    let root = Root::new();
+    root.plug("1-1", "12d1:14dc", &mc7710());
+    let unit = || root.run(&["apply", "--unit", "1-1"]);
+    root.write("run/wwan-quirks/state/1-1", switched("12d1:1f01", 2).replace("done", "unfinished"));
+    let ended = unit();
+    let text = "1-1 12d1:14dc HiLink network card: switch: done: 12d1:1f01 came back as 12d1:14dc, HiLink network card";
+    assert!(ended.code == 0 && ended.stderr.contains(text), "{ended:?}");
+    assert!(root.run(&["status"]).stdout.contains("switch: done"));
+    let again = unit();
+    assert!(again.code == 0 && !again.stderr.contains("came back"), "{again:?}");
+    // Another device without a quirk is on the port.
+    root.write("run/wwan-quirks/state/1-1", "");
+    let other = unit();
+    assert!(other.code == 0 && other.stderr.is_empty(), "{other:?}");
+    assert_eq!(root.run(&["apply", "1-1"]).code, 1);
+}
+
 #[test]
 fn a_verbose_plan_has_every_message_in_hex() {
     let root = Root::new();

@@ -1,5 +1,6 @@
 //! Finds the quirk and the policy for a device.
 
+use crate::bus::DeviceId;
 use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved};
 use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
@@ -26,6 +27,13 @@ pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Ve
         MatchedDevice { quirk, policy, complete: errors.is_empty() }
     });
     (matched, errors.into_iter().map(Error::from).collect())
+}
+
+/// The name that an entry for `before` gives to `id`, which the device has after the switch.
+pub(crate) fn name_after_switch(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
+    let (quirks, _) = quirks::all(root);
+    let models = quirks.iter().filter_map(|quirk| quirk.model(before));
+    models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
 }
 
 fn text(device: &Device, text: DeviceString) -> Option<String> {

@@ -36,7 +36,7 @@ use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
-use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanLine, PlanStep, plan};
 use crate::serve::record::Recorder;
 pub use crate::serve::record::{Served, StepReport};
@@ -47,6 +47,9 @@ use crate::steps::fcc_auth::{self, Said};
 /// If no state can be kept, a run acts only on a device that has been connected for this long. This slows down a loop
 /// that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
+
+/// The name of a device that has none in the database and states none.
+pub(crate) const UNNAMED: &str = "unnamed device";
 
 /// The plan while a file that concerns the device is invalid.
 pub const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
@@ -60,7 +63,9 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
     if !errors.is_empty() {
         return record::invalid(journal, device, trigger, errors);
     }
-    let Some(MatchedDevice { quirk, mut policy, .. }) = matched else { return Served::default() };
+    let Some(MatchedDevice { quirk, mut policy, .. }) = matched else {
+        return if trigger == Trigger::Unit { returned(root, journal, device) } else { Served::default() };
+    };
     policy.fcc_auth.value |= trigger.overrides_policy();
     let budget = trigger.budget(&policy);
     sandbox::watchdog(budget, sandbox::GRACE);
@@ -80,6 +85,20 @@ pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, tri
         successor.go_on();
     }
     served
+}
+
+/// Reports a device without a quirk that returned from a switch before the unit started, which was to watch the switch.
+fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
+    let Some(before) = record::came_from(device, &record::results(root, device)) else { return Served::default() };
+    let holder = Holder { enumeration: device.enumeration_id(), scope: Scope::All.name().to_owned() };
+    let deadline = Deadline::after(Trigger::Unit.budget(&Resolved::default()));
+    let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return Served::default() };
+    record::concern(device, state.results());
+    let name = name_after_switch(root, before, device.id).or_else(|| device.attribute("product").ok());
+    let mut recorder = Recorder::new(journal, device, name.as_deref().unwrap_or(UNNAMED), Trigger::Unit);
+    recorder.report_return(&mut state);
+    state.keep();
+    recorder.finish()
 }
 
 /// What `apply` would do to `device`, in words: nothing while a file that concerns the device is invalid.
@@ -229,7 +248,7 @@ impl Run<'_> {
         let identity = self.identity();
         let Some(mut state) = self.lock(&identity, quirk, recorder) else { return Ok(()) };
         record::concern(self.device, state.results());
-        self.report_return(quirk, &mut state, recorder);
+        recorder.report_return(&mut state);
         // With another message from the policy, the device becomes something else.
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(self.device.id));
@@ -261,20 +280,6 @@ impl Run<'_> {
                 log::warn!("{}: {error}; continuing without state", self.device.port);
                 Some(PortState::forgetful(&self.device.port))
             }
-        }
-    }
-
-    /// Reports once that the device returned from a switch.
-    fn report_return(&self, quirk: &Quirk, state: &mut PortState, recorder: &mut Recorder) {
-        let is_new = |last: &LastResult| last.confirmed.is_none();
-        if !state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
-            return;
-        }
-        if let Some(before) = record::came_from(self.device, state.results()) {
-            let id = self.device.id;
-            let text = format!("{before} came back as {id}, {}", quirk.name_of(id));
-            let result = state.results().came_back(execute::LEFT);
-            recorder.report(None, StepKind::Switch, Ended::new(result, text));
         }
     }
 

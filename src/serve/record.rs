@@ -12,6 +12,7 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::Ended;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
+use crate::serve::execute::LEFT;
 use crate::serve::trigger::Trigger;
 
 /// How one step ended.
@@ -99,6 +100,19 @@ impl<'a> Recorder<'a> {
         self.served.steps.push(StepReport { step, result, text });
     }
 
+    /// Records once that the device returned from a switch.
+    pub(crate) fn report_return(&mut self, state: &mut PortState) {
+        let is_new = |last: &LastResult| last.confirmed.is_none();
+        if !state.results().last.get(&StepKind::Switch).is_some_and(is_new) {
+            return;
+        }
+        if let Some(before) = came_from(self.device, state.results()) {
+            let text = format!("{before} came back as {}, {}", self.device.id, self.name());
+            let result = state.results().came_back(LEFT);
+            self.report(None, StepKind::Switch, Ended::new(result, text));
+        }
+    }
+
     /// Records why the run ended early.
     pub(crate) fn error(&mut self, error: Error) {
         let message = format!("{} {}: {}", self.device.port, self.device.id, first_line(&error.chain()));
@@ -110,9 +124,13 @@ impl<'a> Recorder<'a> {
         self.served
     }
 
+    fn name(&self) -> &str {
+        self.served.name.as_deref().unwrap_or_default()
+    }
+
     fn write(&self, step: StepKind, result: StepResult, text: &str) {
-        let name = self.served.name.as_deref().unwrap_or_default();
-        let message = format!("{} {} {name}: {step}: {}: {text}", self.device.port, self.device.id, result.words());
+        let (port, id, name) = (&self.device.port, self.device.id, self.name());
+        let message = format!("{port} {id} {name}: {step}: {}: {text}", result.words());
         send(self.journal, self.device, self.trigger, result, &message, Some(step));
     }
 }

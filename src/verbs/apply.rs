@@ -13,7 +13,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, NO_ACTION, Served, preview, preview_lines};
+use crate::serve::{self, NO_ACTION, Served, StepReport, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
 use crate::verbs::select::devices;
@@ -27,6 +27,20 @@ struct DeviceReport {
     name: Option<String>,
     results: Vec<StepLine>,
     errors: Vec<Value>,
+}
+
+impl DeviceReport {
+    fn new(device: &Device, served: &Served) -> DeviceReport {
+        let line =
+            |report: &StepReport| StepLine { step: report.step, outcome: report.result, text: report.text.clone() };
+        DeviceReport {
+            port: device.port.to_string(),
+            id: device.id.to_string(),
+            name: served.name.clone(),
+            results: served.steps.iter().map(line).collect(),
+            errors: served.errors.iter().map(error_json).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -45,6 +59,11 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         serve::before_sleep(root, &journal, devices(root, names)?);
         return Ok(Exit::Fine);
     }
+    let trigger = match (options.unit, names.is_empty()) {
+        (true, _) => Trigger::Unit,
+        (false, true) => Trigger::Command,
+        (false, false) => Trigger::Named,
+    };
     let devices = match devices(root, names) {
         Err(Error::Device(DeviceError::NotFound(port))) if options.unit => {
             let text = format!(
@@ -55,53 +74,53 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         }
         found => found?,
     };
-    let trigger = match (options.unit, names.is_empty()) {
-        (true, _) => Trigger::Unit,
-        (false, true) => Trigger::Command,
-        (false, false) => Trigger::Named,
-    };
     if options.dry_run {
         return print_plans(root, devices, &scope, trigger, options.output.json, verbose, out);
     }
+    serve_all(devices, trigger, options.output.json, out, |device| {
+        let served = serve::serve(root, &journal, device, &scope, trigger);
+        let exit = served.exit(&scope, trigger);
+        (served, exit)
+    })
+}
+
+/// Serves the devices in turn with `serve`, and prints their results.
+fn serve_all(
+    devices: impl Iterator<Item = Device>,
+    trigger: Trigger,
+    json: bool,
+    out: &mut impl Write,
+    serve: impl Fn(&Device) -> (Served, Exit),
+) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
-        let served = serve::serve(root, &journal, &device, &scope, trigger);
-        exit = exit.max(served.exit(&scope, trigger));
+        let (served, ended) = serve(&device);
+        exit = exit.max(ended);
         if served.name.is_none() && served.errors.is_empty() {
             // Report a device without a quirk only if it was named.
-            if !names.is_empty() {
+            if trigger.is_named() {
                 exit = exit.max(Exit::Failed);
                 complain(no_quirk(&device));
             }
             continue;
         }
-        if !options.output.json {
+        if !json {
             // A full disk must not keep the next modem from being served.
             printed = printed.and(print_lines(&device, &served, out));
         }
         if served.errors.iter().any(|error| error.exit() == Exit::Invalid) {
             complain(format_args!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id));
         }
-        reports.push(DeviceReport {
-            port: device.port.to_string(),
-            id: device.id.to_string(),
-            errors: served.errors.iter().map(error_json).collect(),
-            name: served.name,
-            results: served
-                .steps
-                .into_iter()
-                .map(|report| StepLine { step: report.step, outcome: report.result, text: report.text })
-                .collect(),
-        });
+        reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);
     }
     report_errors(errors);
     printed?;
-    if options.output.json {
+    if json {
         print_json(out, "apply", &json!({ "devices": reports }))?;
-    } else if reports.is_empty() && names.is_empty() {
+    } else if reports.is_empty() && !trigger.is_named() {
         writeln!(out, "no known modem is plugged in")?;
     }
     Ok(exit)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::bus::{Bus, DeviceId};
-use crate::database::quirks::{self, Quirk, Seen};
+use crate::database::quirks::{Quirk, Seen};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
@@ -24,11 +24,11 @@ use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
 use crate::serve::plan::{Action, PlanStep};
 use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
-use crate::serve::{NO_ACTION, planned, query};
+use crate::serve::{NO_ACTION, UNNAMED, planned, query};
 use crate::steps::fcc_auth::Said;
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
@@ -191,23 +191,7 @@ fn status(
         .into_iter()
         .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
     let Results { last, radio, .. } = results;
-    let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
-    match matched {
-        Some(matched) if matched.complete => {
-            for planned in planned(root, device, &Scope::All, Trigger::Named, matched)? {
-                match &planned {
-                    PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
-                        suppressed.push(format!("{step}: {reason}"));
-                    }
-                    planned => problems.extend(problem(device, planned, &last)),
-                }
-            }
-        }
-        Some(_) => problems.push(NO_ACTION.to_owned()),
-        None => {}
-    }
-    // Print one line for all procedures of an unlock.
-    problems.dedup();
+    let (mut problems, suppressed) = attention(root, device, matched, &last)?;
     let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
         problems.push(format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port));
@@ -215,13 +199,13 @@ fn status(
     let product = device.attribute("product").ok();
     let name = match (quirk, came_from) {
         (Some(quirk), _) => Some(quirk.name_of(device.id).to_owned()),
-        (None, Some(before)) => name_after(root, before, device.id).or_else(|| product.clone()),
+        (None, Some(before)) => name_after_switch(root, before, device.id).or_else(|| product.clone()),
         (None, None) => None,
     };
     Ok(Status {
         port: device.port.to_string(),
         id: device.id.to_string(),
-        name: name.unwrap_or_else(|| "unnamed device".to_owned()),
+        name: name.unwrap_or_else(|| UNNAMED.to_owned()),
         came_from: came_from.map(|id| id.to_string()),
         manufacturer: device.attribute("manufacturer").ok(),
         product,
@@ -241,13 +225,6 @@ fn status(
     })
 }
 
-/// The name of the target `id` in an entry for `before`.
-fn name_after(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
-    let (quirks, _) = quirks::all(root);
-    let models = quirks.iter().filter_map(|quirk| quirk.model(before));
-    models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
-}
-
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let deadline = Deadline::after(QUERY);
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
@@ -262,6 +239,33 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         }
         Err(reason) => Query::Error(reason),
     }
+}
+
+/// What keeps the modem from working, and the steps that are suppressed.
+fn attention(
+    root: &Root,
+    device: &Device,
+    matched: Option<&MatchedDevice>,
+    last: &BTreeMap<StepKind, LastResult>,
+) -> Result<(Vec<String>, Vec<String>), DeviceError> {
+    let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
+    match matched {
+        Some(matched) if matched.complete => {
+            for planned in planned(root, device, &Scope::All, Trigger::Named, matched)? {
+                match &planned {
+                    PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
+                        suppressed.push(format!("{step}: {reason}"));
+                    }
+                    planned => problems.extend(problem(device, planned, last)),
+                }
+            }
+        }
+        Some(_) => problems.push(NO_ACTION.to_owned()),
+        None => {}
+    }
+    // Print one line for all procedures of an unlock.
+    problems.dedup();
+    Ok((problems, suppressed))
 }
 
 /// What keeps `planned` from being done, if that is known without a query.
