@@ -5,8 +5,13 @@ mod fake;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
+use std::time::Duration;
 
 use fake::{Root, install_mode, mc7710};
+use wwan_quirks::bus::Port;
+use wwan_quirks::host::deadline::Deadline;
+use wwan_quirks::host::root;
+use wwan_quirks::host::state::{Holder, PortState};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
 
@@ -616,5 +621,32 @@ fn a_modem_that_a_killed_run_left_unconfigured_is_always_configured() {
         root.write(&value_file, "\n");
         root.hook(&device_event(device.trim_start_matches("/sys")));
         assert_eq!(root.read(&value_file).trim(), value, "{policy}");
+    }
+}
+
+/// `status --query` and `composition` hold the lock of the port for seconds. The unit waits for it.
+#[test]
+fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
+    let root = Root::new();
+    let device = root.plug("1-1", "33f8:01a8", &mc7710());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    root.write("/dev/ttyUSB1", "no tty");
+    fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
+    root.policy("[timeouts]\nhook = 0.3\n");
+    let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
+    let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
+    for (scope, code, said) in
+        [("status", 0, "not finished: another run"), ("ttyUSB1", 1, "busy: another run"), ("", 1, "failed: ")]
+    {
+        let holder = Holder { enumeration, scope: scope.to_owned() };
+        let port = Port::new("1-1").unwrap();
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
+        let _lock = (!scope.is_empty()).then_some(lock);
+        let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
+        assert!(ended.code == code && ended.stderr.contains(said), "{scope}: {ended:?}");
+        let is_left = ended.stdout.contains("WWAN_QUIRKS=unfinished")
+            && ended.stderr.contains("using this port; wwan-quirks@1-1.service continues");
+        assert_eq!(is_left, scope == "status", "{ended:?}");
     }
 }

@@ -51,8 +51,9 @@ struct Folder {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    /// `same_task`: the other run has the same task on the same enumeration.
     #[error("another run of wwan-quirks is using this port")]
-    Busy,
+    Busy { same_task: bool },
     #[error("stopped by a signal while another run of wwan-quirks was using this port")]
     Interrupted,
     #[error("cannot save state in {path}: {source}")]
@@ -409,8 +410,9 @@ impl PortState {
                 Ok(lock) => break lock,
                 Err((file, nix::Error::EWOULDBLOCK)) => {
                     let Kept { value: Record { holder: other, .. }, .. } = Kept::read(&file);
-                    if deadline.has_passed() || other.as_ref() == Some(holder) {
-                        return Err(StateError::Busy);
+                    let same_task = other.as_ref() == Some(holder);
+                    if same_task || deadline.has_passed() {
+                        return Err(StateError::Busy { same_task });
                     }
                     opened = file;
                     (&opened).rewind().map_err(io(&LOCKS))?;
@@ -800,9 +802,10 @@ mod tests {
         let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
         let far = Deadline::after(Duration::from_secs(600));
         for _ in 0..19 {
-            assert!(matches!(PortState::lock(&root, &port, &ours, far), Err(StateError::Busy)));
+            assert!(matches!(PortState::lock(&root, &port, &ours, far), Err(StateError::Busy { same_task: true })));
         }
-        assert!(matches!(PortState::lock(&root, &port, &holder(7, "port"), soon()), Err(StateError::Busy)));
+        let other = PortState::lock(&root, &port, &holder(7, "port"), soon());
+        assert!(matches!(other, Err(StateError::Busy { same_task: false })));
         thread::scope(|scope| {
             let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, "device"), far).is_ok());
             drop(state);
@@ -821,7 +824,7 @@ mod tests {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
         let state = PortState::locked(&port, &ours, lock, results);
         assert!(!state.is_kept());
-        assert!(matches!(PortState::lock(&root, &port, &holder(8, "device"), soon()), Err(StateError::Busy)));
+        assert!(matches!(PortState::lock(&root, &port, &holder(8, "device"), soon()), Err(StateError::Busy { .. })));
         drop(state);
         assert!(PortState::lock(&root, &port, &ours, soon()).unwrap().is_kept());
         fs::remove_dir_all(path).unwrap();

@@ -246,7 +246,7 @@ impl Run<'_> {
         successor: &Successor,
     ) -> Result<(), Error> {
         let identity = self.identity();
-        let Some(mut state) = self.lock(&identity, quirk, recorder) else { return Ok(()) };
+        let Some(mut state) = self.lock(&identity, quirk, recorder, successor) else { return Ok(()) };
         record::concern(self.device, state.results());
         recorder.report_return(&mut state);
         // With another message from the policy, the device becomes something else.
@@ -266,14 +266,26 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes the lock of the port. `None` if another run has it, which is reported.
-    fn lock(&self, identity: &Identity, quirk: &Quirk, recorder: &mut Recorder) -> Option<PortState> {
+    /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
+    /// successor of an event waits for the lock.
+    fn lock(
+        &self,
+        identity: &Identity,
+        quirk: &Quirk,
+        recorder: &mut Recorder,
+        successor: &Successor,
+    ) -> Option<PortState> {
         let holder = Holder { enumeration: identity.enumeration, scope: self.scope.name().to_owned() };
         match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
             Ok(state) => Some(state),
-            Err(error @ (StateError::Busy | StateError::Interrupted)) => {
-                let step = self.first_step(quirk);
-                recorder.report(None, step, Ended::new(StepResult::Busy, error.to_string()));
+            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
+                // Only a run with the same task does the work of this event.
+                let is_left = self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
+                let outcome = match error.to_string() {
+                    text if is_left => Outcome::Unfinished(Failure::new(text, "run `wwan-quirks apply`")),
+                    text => Outcome::Busy(text),
+                };
+                recorder.report(None, self.first_step(quirk), conclude(outcome, successor));
                 None
             }
             Err(error) => {

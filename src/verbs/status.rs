@@ -230,7 +230,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
     // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
-        Err(error @ (StateError::Busy | StateError::Interrupted)) => return Query::Error(error.to_string()),
+        Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
     match query(root, device, &matched.quirk, Sharing::Possible, deadline) {

@@ -46,7 +46,7 @@ impl Reach<'_> {
         let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
-            Err(error @ (StateError::Busy | StateError::Interrupted)) => return Err(Fault::Busy(error)),
+            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Err(Fault::Busy(error)),
             Err(error) => {
                 warn!("{}: {error}", device.port);
                 PortState::forgetful(&device.port)
