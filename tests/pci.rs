@@ -4,6 +4,7 @@ mod fake;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use fake::{Root, mc7710};
 
@@ -310,6 +311,7 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
     root.write("/proc/812/comm", "quectel-CM\n");
     fs::create_dir(root.0.join("proc/812/fd")).unwrap();
     symlink(root.0.join("wwan0mbim0"), root.0.join("proc/812/fd/3")).unwrap();
+    root.policy("[timeouts]\nmodem-ready = 2\n");
 
     let coldplug = [&port_event(&devpath)[..], &[("SYNTH_UUID", "0")]].concat();
     for (ended, code, result) in [
@@ -321,6 +323,17 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
         let text = format!("fcc-auth: {result}: {} is held by quectel-CM (812)", node.display());
         assert!(ended.code == code && (ended.stdout.clone() + &ended.stderr).contains(&text), "{ended:?}");
     }
+
+    // The program lets go while the unit still has time. This root has no device node.
+    root.policy("[timeouts]\nmodem-ready = 60\n");
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            fs::remove_dir_all(root.0.join("proc/812")).unwrap();
+        });
+        root.run(&["apply", "--unit", "--unlock"])
+    });
+    assert!(ended.stderr.contains("fcc-auth: failed: ") && ended.stderr.contains("wwan0mbim0 is gone"), "{ended:?}");
 }
 
 #[test]

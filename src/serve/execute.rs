@@ -170,8 +170,14 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
             }
             Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
         };
-        // A proxy may be about to open the port, or another program may have opened it: try again.
-        let again = trigger.may_reopen() && matches!(outcome, Outcome::Unfinished(_)) && sys::stops() == 0;
+        // A proxy may be about to open the port, or another program may have opened it: try again. ModemManager closes
+        // the ports of a modem that it has probed.
+        let again = match outcome {
+            Outcome::Unfinished(_) => trigger.may_reopen(),
+            Outcome::InUse(_) => trigger == Trigger::Unit,
+            _ => false,
+        };
+        let again = again && sys::stops() == 0;
         if !again || deadline.remaining() < 2 * LOOK_AGAIN {
             return outcome;
         }
