@@ -439,6 +439,7 @@ fn a_modem_that_is_unlocked_on_a_tty_is_asked_only_there() {
 fn only_a_named_modem_is_reconfigured_while_it_is_in_use() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(&format!("{device}/1-1:1.0/bInterfaceNumber"), "00\n");
     root.write(&format!("{device}/1-1:1.0/net/wwan0/flags"), "0x1003\n");
     let reason = "in use: the network interface wwan0 is up; `wwan-quirks apply DEVICE` sets configuration 2";
     for arguments in [&["apply", "--dry-run"][..], &["apply"]] {
@@ -449,6 +450,29 @@ fn only_a_named_modem_is_reconfigured_while_it_is_in_use() {
     assert!(root.run(&["apply", "--dry-run", "1-1"]).stdout.contains("write 2 to bConfigurationValue"));
     assert_eq!(root.run(&["apply", "1-1"]).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
+}
+
+/// A connection of pppd uses only a tty.
+#[test]
+fn a_modem_whose_tty_is_in_use_is_not_reconfigured() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    // Only the number and the name of the node count.
+    root.write(&format!("{device}/1-1:1.3/ttyUSB1/tty/ttyUSB1/dev"), "1:3\n");
+    symlink("/dev/null", root.0.join("ttyUSB1")).unwrap();
+    root.write("/proc/812/comm", "pppd\n");
+    fs::create_dir(root.0.join("proc/812/fd")).unwrap();
+    symlink(root.0.join("ttyUSB1"), root.0.join("proc/812/fd/3")).unwrap();
+    let requested = [&device_event(PATH)[..], &[("SYNTH_UUID", "0")]].concat();
+    for configuration in ["1", "2"] {
+        let ended = root.hook(&requested);
+        let is_suppressed = ended.stderr.contains("suppressed: the modem is in use: pppd (812) holds /dev/ttyUSB1");
+        assert!(ended.code == 0 && is_suppressed == (configuration == "1"), "{ended:?}");
+        assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), configuration);
+        fs::remove_dir_all(root.0.join("proc/812/fd")).unwrap();
+        fs::create_dir(root.0.join("proc/812/fd")).unwrap();
+    }
 }
 
 /// A modem with one of two locks: each lock has its own port, and `apply` tries one after the other.

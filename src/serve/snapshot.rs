@@ -83,9 +83,9 @@ pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Ve
     }
 }
 
-/// What uses the modem: a program that holds a control port, or a network interface that is up.
+/// What uses the modem: a program that holds a control port or a tty, or a network interface that is up.
 fn used_by(root: &Root, device: &Device) -> Result<Option<String>, DeviceError> {
-    for port in device.control_ports()? {
+    for port in device.control_ports()?.into_iter().chain(device.ttys()?) {
         match access::users(root, &port) {
             Ok(users) if users.is_empty() => {}
             Ok(users) => return Ok(Some(format!("{} holds /dev/{}", access::names(&users), port.name))),

@@ -481,11 +481,22 @@ impl Device {
 
     /// The tty of interface `number`. `None` if no driver has created one.
     pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        Ok(self.ttys_of(|interface| interface == number)?.into_iter().next())
+    }
+
+    /// The ttys of all interfaces.
+    pub fn ttys(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        self.ttys_of(|_| true)
+    }
+
+    /// The ttys of the wanted interfaces, at most one of each.
+    fn ttys_of(&self, is_wanted: impl Fn(u8) -> bool) -> Result<Vec<ControlPort>, DeviceError> {
+        let mut ttys = Vec::new();
         let prefix = format!("{}:", self.port);
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let interface = Path::new(&name);
             let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
-            if u8::from_str_radix(&told, 16) != Ok(number) {
+            if !u8::from_str_radix(&told, 16).is_ok_and(&is_wanted) {
                 continue;
             }
             // usb-serial has a directory for the port between the interface and the class. cdc-acm does not.
@@ -495,10 +506,11 @@ impl Device {
                 let names = self.list(&class).unwrap_or_default();
                 let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
                 let number = self.number(&class.join(&name).join("dev").display().to_string())?;
-                return Ok(Some(ControlPort { driver: self.driver(interface), wwan_type: None, name, number }));
+                ttys.push(ControlPort { driver: self.driver(interface), wwan_type: None, name, number });
+                break;
             }
         }
-        Ok(None)
+        Ok(ttys)
     }
 
     fn driver(&self, directory: &Path) -> Option<String> {
