@@ -5,9 +5,11 @@ mod fake;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake::{Root, install_mode, mc7710};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use wwan_quirks::bus::Port;
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::root;
@@ -673,4 +675,29 @@ fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
             && ended.stderr.contains("using this port; wwan-quirks@1-1.service continues");
         assert_eq!(is_left, scope == "status", "{ended:?}");
     }
+}
+
+/// The kernel holds the device while it looks for drivers. A read of `serial` then waits.
+#[test]
+fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
+    let root = Root::new();
+    let device = root.plug("1-1", "33f8:01a8", &mc7710());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    root.write("/dev/ttyUSB1", "no tty");
+    fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
+    root.policy("[timeouts]\nhook = 0.3\n");
+    // The open of a FIFO does not return without a writer.
+    let serial = root.0.join(&device[1..]).join("serial");
+    fs::remove_file(&serial).unwrap();
+    mkfifo(&serial, Mode::S_IRUSR).unwrap();
+    let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
+    let began = Instant::now();
+    let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
+    // The watchdog ends a run after 20 s.
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("its serial number could not be read; wwan-quirks@1-1.service continues"),
+        "{ended:?}"
+    );
 }

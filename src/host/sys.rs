@@ -12,7 +12,7 @@ use nix::sys::socket::{
     socketpair,
 };
 use nix::sys::time::TimeSpec;
-use nix::sys::timer::Timer;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 mod ioctl {
     // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.
@@ -259,6 +260,9 @@ pub fn catch_stop_signals() -> nix::Result<()> {
     Ok(())
 }
 
+/// The interval of the signals after a deadline.
+const AGAIN: Duration = Duration::from_millis(10);
+
 extern "C" fn pass_over(_signal: i32) {}
 
 /// A timer whose signal interrupts the process, from when it is set until it is dropped. The signal ends a close that
@@ -269,6 +273,19 @@ pub fn interrupter() -> nix::Result<Timer> {
     unsafe { sigaction(Signal::SIGUSR1, &action) }?;
     let notify = SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 };
     Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
+}
+
+/// Makes one call that waits until a signal comes, and interrupts it from the deadline on.
+///
+/// # Errors
+/// `EINTR` after the deadline. The call must not repeat itself after `EINTR`, as most methods of `std` do.
+pub fn interrupted_at<T>(deadline: Deadline, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    let mut timer = interrupter()?;
+    let first = deadline.remaining().max(AGAIN);
+    // A single signal could come before the call.
+    let times = Expiration::IntervalDelayed(TimeSpec::from_duration(first), TimeSpec::from_duration(AGAIN));
+    timer.set(times, TimerSetTimeFlags::empty())?;
+    call()
 }
 
 /// The number of stop requests so far.

@@ -15,9 +15,9 @@ use crate::modem::link::OpenError;
 use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
-use crate::serve::Run;
 use crate::serve::plan::Action;
 use crate::serve::trigger::Trigger;
+use crate::serve::{APPLY, Run};
 use crate::steps::fcc_auth::Keys;
 use crate::steps::switch::{Reaction, Target};
 use crate::steps::{configure, fcc_auth, switch};
@@ -42,7 +42,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
     let Run { device, trigger, deadline, .. } = run;
     match action {
         Action::Switch { switch, target } => match too_long(switch, deadline).filter(|_| trigger.is_event()) {
-            Some(reason) => Outcome::Unfinished(Failure::new(reason, "run `wwan-quirks apply`")),
+            Some(reason) => Outcome::Unfinished(Failure::new(reason, APPLY)),
             None => leave_install_mode(run, switch, target, attempt, state),
         },
         Action::Configure { from, to, unconfigured } => {

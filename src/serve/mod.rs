@@ -48,6 +48,9 @@ use crate::steps::fcc_auth::{self, Said};
 /// that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// The remedy if no other process continues.
+const APPLY: &str = "run `wwan-quirks apply`";
+
 /// The name of a device that has none in the database and states none.
 pub(crate) const UNNAMED: &str = "unnamed device";
 
@@ -245,7 +248,7 @@ impl Run<'_> {
         recorder: &mut Recorder,
         successor: &Successor,
     ) -> Result<(), Error> {
-        let identity = self.identity();
+        let mut identity = self.identity();
         let Some(mut state) = self.lock(&identity, quirk, recorder, successor) else { return Ok(()) };
         record::concern(self.device, state.results());
         recorder.report_return(&mut state);
@@ -257,6 +260,15 @@ impl Run<'_> {
         let planned = plan(self.scope, &snapshot, quirk, policy);
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
+        }
+        if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) {
+            let Ok(serial) = self.device.serial_by(self.deadline) else {
+                let reason = "a driver has held the device, so that its serial number could not be read";
+                let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
+                recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
+                return Ok(());
+            };
+            identity.serial = serial;
         }
         let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
         state.keep();
@@ -282,7 +294,7 @@ impl Run<'_> {
                 // Only a run with the same task does the work of this event.
                 let is_left = self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
                 let outcome = match error.to_string() {
-                    text if is_left => Outcome::Unfinished(Failure::new(text, "run `wwan-quirks apply`")),
+                    text if is_left => Outcome::Unfinished(Failure::new(text, APPLY)),
                     text => Outcome::Busy(text),
                 };
                 recorder.report(None, self.first_step(quirk), conclude(outcome, successor));
@@ -372,10 +384,11 @@ impl Run<'_> {
         is_new_port && state.record().unlocked == Some(identity.enumeration)
     }
 
+    /// The identity without the serial number, whose attribute may block.
     fn identity(&self) -> Identity {
         Identity {
             id: self.device.id.to_string(),
-            serial: self.device.serial(),
+            serial: None,
             enumeration: self.device.enumeration_id(),
             number: self.device.bus_number(),
         }

@@ -23,6 +23,7 @@ use nix::fcntl::{self, OFlag};
 use nix::sys::stat::{self, Mode, fstat};
 
 use crate::bus::{Bus, DeviceId, Port};
+use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 use crate::pci::Subsystem;
@@ -262,6 +263,31 @@ impl Device {
         let controller = self.mhi_controller()?;
         let text = self.attribute(&format!("{controller}/serial_number")).ok()?;
         Some(text.strip_prefix("Serial Number:").unwrap_or(&text).trim().to_owned())
+    }
+
+    /// Like [`serial`](Self::serial), but does not wait beyond the deadline.
+    ///
+    /// # Errors
+    /// `EINTR` if a driver has held the device's lock until the deadline.
+    pub fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
+        if self.id.bus == Bus::Pci {
+            return Ok(self.serial());
+        }
+        // A string descriptor has up to 126 characters, and the kernel writes up to three bytes for each.
+        let mut text = [0; 512];
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let read = sys::interrupted_at(deadline, || {
+            let file = fcntl::openat(&self.directory, "serial", flags, Mode::empty())?;
+            nix::unistd::read(file, &mut text)
+        });
+        match read {
+            Ok(length) => {
+                Ok(text.get(..length).map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()))
+            }
+            Err(nix::Error::EINTR) => Err(nix::Error::EINTR),
+            // Many devices have no serial number.
+            Err(_) => Ok(None),
+        }
     }
 
     /// The subsystem IDs of a PCI device.
