@@ -55,5 +55,12 @@ fn a_signal_ends_one_wait_and_not_the_process() {
     let held = lock("all").unwrap();
     signalled(&|| assert!(matches!(lock("device"), Err(StateError::Interrupted))));
     drop(held);
+
+    // The open of a port takes long, and continues in a child.
+    let opened = sys::open_abandonable(Deadline::after(Duration::from_secs(60)), || {
+        std::thread::sleep(Duration::from_secs(2));
+        std::fs::File::open("/dev/null")
+    });
+    assert!(matches!(opened, Some(Err(Errno::EINTR))), "{opened:?}");
     std::fs::remove_dir_all(path).unwrap();
 }

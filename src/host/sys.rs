@@ -180,7 +180,8 @@ pub struct Opened {
 ///
 /// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
-/// Returns `None` if the open has not ended by the deadline. The child then closes the file as soon as it is open.
+/// Returns `None` if the open has not ended by the deadline, and `EINTR` after a stop request. The child then closes the
+/// file as soon as it is open.
 pub fn open_abandonable<T: AsRawFd>(
     deadline: Deadline,
     open: impl FnOnce() -> io::Result<T>,
@@ -210,8 +211,7 @@ pub fn open_abandonable<T: AsRawFd>(
         (Err(errno), _) => return Some(Err(errno)),
         (Ok(()), None) => return Some(Err(Errno::EBADF)),
     };
-    // A stop request does not shorten the wait, because the kernel continues the operation anyway.
-    match wait(ours.as_fd(), PollFlags::POLLIN, deadline, usize::MAX) {
+    match wait(ours.as_fd(), PollFlags::POLLIN, deadline, 0) {
         Err(errno) => Some(Err(errno)),
         Ok(events) if events.is_empty() => None,
         Ok(_) => Some(receive_file(ours.as_fd()).map(|file| Opened { file, keeper: ours })),

@@ -114,6 +114,7 @@ impl PortUnavailable {
             PortUnavailable::Open(OpenError::NotReady { .. }) => {
                 "if the problem persists, shut the machine down and turn it on again"
             }
+            PortUnavailable::Open(OpenError::Interrupted { .. }) => "try again",
             PortUnavailable::Open(OpenError::InUse { .. }) => {
                 "stop the program that uses it, then run `wwan-quirks apply`"
             }

@@ -165,7 +165,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
             Err(error @ PortUnavailable::Held { .. }) if !trigger.is_explicit() => {
                 Outcome::InUse(Failure::new(error.to_string(), error.remedy()))
             }
-            Err(error @ PortUnavailable::Open(OpenError::NotReady { .. })) => {
+            Err(error @ PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. })) => {
                 Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
             }
             Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),

@@ -338,7 +338,7 @@ impl Run<'_> {
                 unlocks_left -= 1;
             }
             let Some(ended) = self.end(planned, identity, state, successor, deadline) else { continue };
-            let may_have_child = configures || unlocks && self.trigger.is_event();
+            let may_have_child = configures || unlocks;
             has_child |= may_have_child && ended.result == StepResult::Unfinished;
             if unlocks {
                 // After a stop signal, no other procedure starts.

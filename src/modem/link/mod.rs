@@ -104,6 +104,9 @@ pub enum OpenError {
     /// The modem's firmware does not run, or does not reply. A later attempt may succeed.
     #[error("{path} cannot be opened yet: the modem is not ready ({source})")]
     NotReady { path: PathBuf, source: io::Error },
+    /// The process received a termination signal.
+    #[error("stopped by a signal while {path} was opened")]
+    Interrupted { path: PathBuf },
     #[error("cannot open {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is not the character device {major}:{minor} that sysfs names")]
@@ -129,6 +132,7 @@ fn open_error(path: &Path, source: io::Error) -> OpenError {
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
         Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
+        Some(Errno::EINTR) => OpenError::Interrupted { path: path.to_owned() },
         _ => OpenError::Io { path: path.to_owned(), source },
     }
 }
