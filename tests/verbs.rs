@@ -701,3 +701,30 @@ fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
         "{ended:?}"
     );
 }
+
+/// The first modem is held until the end of `modem-ready`. Before sleep, another task holds its lock.
+#[test]
+fn a_modem_does_not_delay_another_before_and_after_sleep() {
+    let root = Root::new();
+    for (port, tty) in [("1-1", "ttyUSB1"), ("1-2", "ttyUSB2")] {
+        let device = root.plug(port, "33f8:01a8", &mc7710());
+        root.tty(port, "1.3", tty);
+        root.write(&format!("{device}/{port}:1.3/{tty}/tty/{tty}/dev"), "1:3\n");
+    }
+    symlink("/dev/null", root.0.join("ttyUSB1")).unwrap();
+    root.write("/proc/812/comm", "minicom\n");
+    fs::create_dir(root.0.join("proc/812/fd")).unwrap();
+    symlink(root.0.join("ttyUSB1"), root.0.join("proc/812/fd/3")).unwrap();
+    root.policy("[timeouts]\nmodem-ready = 5\n");
+    let ended = root.run(&["apply", "--unit", "--unlock"]);
+    let [held, gone] = ["1-1 33f8:01a8 Rolling", "1-2 33f8:01a8 Rolling"].map(|line| ended.stderr.find(line));
+    assert!(ended.code == 1 && gone.is_some() && gone < held, "{ended:?}");
+
+    let enumeration = |port: &str| fs::metadata(root.0.join("sys/bus/usb/devices").join(port)).unwrap().ino();
+    root.write("/run/wwan-quirks/lock/1-2", format!("{{\"unlocked\":{}}}", enumeration("1-2")));
+    let holder = Holder { enumeration: enumeration("1-1"), scope: "status".to_owned() };
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let _lock = PortState::lock(&root::Root::new(&root.0), &Port::new("1-1").unwrap(), &holder, deadline).unwrap();
+    let ended = root.run(&["apply", "--unit", "--before-sleep"]);
+    assert!(ended.code == 0 && ended.stderr.contains("could not be read before sleep"), "{ended:?}");
+}

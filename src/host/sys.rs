@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::ClockId;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
@@ -136,6 +137,32 @@ pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
             unsafe { libc::_exit(0) }
         }
     }
+}
+
+/// Runs `work` on each item in a child process of its own, all at the same time. Returns whether all have succeeded.
+///
+/// The process must have one thread.
+pub fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) -> bool {
+    let (mut children, mut are_fine) = (Vec::new(), true);
+    for item in items {
+        // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => children.push(child),
+            // SAFETY: exits at once, without running destructors for resources that the parent still uses.
+            Ok(ForkResult::Child) => unsafe { libc::_exit(i32::from(!work(item))) },
+            Err(_) => are_fine &= work(item),
+        }
+    }
+    for child in children {
+        let ended = loop {
+            match waitpid(child, None) {
+                Err(Errno::EINTR) => {}
+                ended => break ended,
+            }
+        };
+        are_fine &= matches!(ended, Ok(WaitStatus::Exited(_, 0)));
+    }
+    are_fine
 }
 
 /// Runs `work` in a child process and waits for its result, but not beyond the deadline. For calls that no signal

@@ -137,41 +137,35 @@ pub fn planned(
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
 }
 
-/// Records which unlocked radios are off, so that they stay off after sleep. Sends no unlock.
+/// Records whether the unlocked radio is off, so that it stays off after sleep. Sends no unlock.
 ///
 /// Asks a modem on PCI only through a proxy. The kernel may not return from another open for many seconds, which would
 /// delay sleep and block the freezer.
-pub fn before_sleep(root: &Root, journal: &Journal, devices: impl Iterator<Item = Device>) {
+pub fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
-    for device in devices {
-        if deadline.has_passed() {
-            break;
+    // While a file that concerns the modem is invalid, nothing is done to it.
+    let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, device) else { return };
+    if matched.quirk.procedure().is_none() {
+        return;
+    }
+    let is_pci = device.id.bus == Bus::Pci;
+    let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
+    let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), Trigger::Unit);
+    let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
+    let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return };
+    if state.record().unlocked != Some(device.enumeration_id()) {
+        return;
+    }
+    match query(root, device, &matched.quirk, sharing, deadline) {
+        Ok(said) if said.operating_mode.is_low_power() => {
+            state.record().switched_off = Some(device.enumeration_id());
         }
-        // While a file that concerns the modem is invalid, nothing is done to it.
-        let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, &device) else { continue };
-        if matched.quirk.procedure().is_none() {
-            continue;
-        }
-        let is_pci = device.id.bus == Bus::Pci;
-        let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
-        let name = matched.quirk.name_of(device.id);
-        let mut recorder = Recorder::new(journal, &device, name, Trigger::Unit);
-        let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
-        let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { continue };
-        if state.record().unlocked != Some(device.enumeration_id()) {
-            continue;
-        }
-        match query(root, &device, &matched.quirk, sharing, deadline) {
-            Ok(said) if said.operating_mode.is_low_power() => {
-                state.record().switched_off = Some(device.enumeration_id())
-            }
-            Ok(_) => state.record().switched_off = None,
-            Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
-            Err(reason) => {
-                let text = format!("the radio state could not be read before sleep: {reason}");
-                recorder.report(None, StepKind::FccAuth, Ended::new(StepResult::Unfinished, text));
-            }
+        Ok(_) => state.record().switched_off = None,
+        Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
+        Err(reason) => {
+            let text = format!("the radio state could not be read before sleep: {reason}");
+            recorder.report(None, StepKind::FccAuth, Ended::new(StepResult::Unfinished, text));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::modem::access::Sharing;
 
 /// The part of ModemManager's 5 s that remains after the start and the exit of a process.
 const MODEM_MANAGER: Duration = Duration::from_millis(4500);
-/// The time limit of the run before sleep, for all modems together.
+/// The time limit of the run before sleep. Each modem has a run of its own.
 pub(crate) const BEFORE_SLEEP: Duration = Duration::from_millis(700);
 
 /// Who triggered a run.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
+use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::error::{Error, Exit};
@@ -56,7 +57,10 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
     let journal = Journal::open(root);
     if options.before_sleep {
-        serve::before_sleep(root, &journal, devices(root, names)?);
+        serve_apart(root, devices(root, names)?, |device| {
+            serve::before_sleep(root, &journal, device);
+            Exit::Fine
+        });
         return Ok(Exit::Fine);
     }
     let trigger = match (options.unit, names.is_empty()) {
@@ -77,11 +81,25 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     if options.dry_run {
         return print_plans(root, devices, &scope, trigger, options.output.json, verbose, out);
     }
-    serve_all(devices, trigger, options.output.json, out, |device| {
+    let serve = |device: &Device| {
         let served = serve::serve(root, &journal, device, &scope, trigger);
         let exit = served.exit(&scope, trigger);
         (served, exit)
-    })
+    };
+    if options.unit && names.is_empty() {
+        return Ok(serve_apart(root, devices, |device| serve(device).1));
+    }
+    serve_all(devices, trigger, options.output.json, out, serve)
+}
+
+/// Serves the devices that the database knows at the same time, so that a mute modem does not delay the others. Prints
+/// nothing: the journal has the results.
+fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl Fn(&Device) -> Exit) -> Exit {
+    let known = devices.filter(|device| {
+        let (matched, errors) = lookup(root, device);
+        matched.is_some() || !errors.is_empty()
+    });
+    if sys::in_parallel(known, |device| serve(&device) == Exit::Fine) { Exit::Fine } else { Exit::Failed }
 }
 
 /// Serves the devices in turn with `serve`, and prints their results.
