@@ -728,3 +728,25 @@ fn a_modem_does_not_delay_another_before_and_after_sleep() {
     let ended = root.run(&["apply", "--unit", "--before-sleep"]);
     assert!(ended.code == 0 && ended.stderr.contains("could not be read before sleep"), "{ended:?}");
 }
+
+/// NetworkManager may say that the radio must stay off. The unit starts after the file systems are mounted.
+#[test]
+fn an_event_before_var_is_mounted_leaves_the_unlock_to_the_unit() {
+    let root = Root::new();
+    root.plug("1-1", "33f8:01a8", &mc7710());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    root.write("/dev/ttyUSB1", "no tty");
+    root.write("/usr/sbin/NetworkManager", "");
+    fs::create_dir(root.0.join("proc")).unwrap();
+    fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
+    let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
+    let hook = || root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
+    let ended = hook();
+    assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
+    assert!(ended.stderr.contains("NetworkManager is not mounted yet; wwan-quirks@1-1.service"), "{ended:?}");
+    let acted = "fcc-auth: failed: ";
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert!(ended.stdout.contains(acted), "{ended:?}");
+    fs::create_dir_all(root.0.join("var/lib/NetworkManager")).unwrap();
+    assert!(hook().stderr.contains(acted));
+}

@@ -2,6 +2,7 @@
 
 use crate::host::root::{Root, read_limited};
 use std::fs::{self, File};
+use std::path::Path;
 
 /// The file in which NetworkManager stores the state of `nmcli radio` and of the desktop's switches, even while
 /// NetworkManager does not run. USB modems have no rfkill switch of their own.
@@ -14,6 +15,12 @@ pub fn wwan_is_blocked(root: &Root) -> Option<String> {
         let reason = || format!("mobile broadband is off in {NETWORK_MANAGER} (`nmcli radio wwan on` turns it on)");
         network_manager_blocks(root).then(reason)
     })
+}
+
+/// Whether NetworkManager is installed, but the file system with its state is not mounted yet.
+pub(crate) fn is_unknown_yet(root: &Root) -> bool {
+    let directory = Path::new(NETWORK_MANAGER).parent().unwrap_or(Path::new("/"));
+    root.at("/usr/sbin/NetworkManager").exists() && !root.at(directory).exists()
 }
 
 fn blocked_switch(root: &Root) -> Option<String> {

@@ -137,6 +137,9 @@ fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attem
 
 fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedure, state: &mut PortState) -> Outcome {
     let Run { root, device, trigger, deadline, .. } = run;
+    if trigger.is_event() && rfkill::is_unknown_yet(root) {
+        return Outcome::Unfinished(Failure::new("the state of NetworkManager is not mounted yet", APPLY));
+    }
     // A signal must not prevent the cleanup of the modem.
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
