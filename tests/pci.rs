@@ -324,6 +324,16 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
         assert!(ended.code == code && (ended.stdout.clone() + &ended.stderr).contains(&text), "{ended:?}");
     }
 
+    // A proxy that accepts no connection.
+    root.write("/proc/812/comm", "mbim-proxy\n");
+    for (arguments, code, result) in
+        [(&["apply", "--unit", "--unlock"][..], 0, "suppressed"), (&["apply", ADDRESS], 1, "failed")]
+    {
+        let ended = root.run(arguments);
+        let said = (ended.stdout.clone() + &ended.stderr).contains(&format!("fcc-auth: {result}: mbim-proxy holds "));
+        assert!(ended.code == code && said, "{ended:?}");
+    }
+
     // The program lets go while the unit still has time. This root has no device node.
     root.policy("[timeouts]\nmodem-ready = 60\n");
     let ended = std::thread::scope(|scope| {

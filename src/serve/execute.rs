@@ -165,9 +165,11 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
             Err(PortUnavailable::Left) => Outcome::Left,
-            Err(error @ PortUnavailable::Held { .. }) if !trigger.is_explicit() => {
-                Outcome::InUse(Failure::new(error.to_string(), error.remedy()))
-            }
+            Err(
+                error @ (PortUnavailable::Held { .. }
+                | PortUnavailable::Proxy { .. }
+                | PortUnavailable::UntrustedProxy { .. }),
+            ) if !trigger.is_explicit() => Outcome::InUse(Failure::new(error.to_string(), error.remedy())),
             Err(error @ PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. })) => {
                 Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
             }
