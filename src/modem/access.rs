@@ -188,11 +188,9 @@ pub fn open(
 /// Whether the port is still part of the device. A PCI function outlives its WWAN ports, and a USB device outlives the
 /// ports of a configuration.
 fn has_port(device: &Device, port: &ControlPort) -> bool {
-    if is_tty(&port.name) {
-        return device.is_present();
-    }
     let is_same = |other: &ControlPort| (&other.name, other.number) == (&port.name, port.number);
-    device.control_ports().is_ok_and(|ports| ports.iter().any(is_same))
+    let ports = if is_tty(&port.name) { device.ttys() } else { device.control_ports() };
+    ports.is_ok_and(|ports| ports.iter().any(is_same))
 }
 
 fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
@@ -516,5 +514,35 @@ mod tests {
         fs::remove_dir_all(device.path().join("wwan")).unwrap();
         assert!(device.is_present() && matches!(open(), PortUnavailable::Left));
         fs::remove_dir_all(&top).unwrap();
+    }
+
+    #[test]
+    fn a_tty_that_another_modem_has_now_is_not_used() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-rebound-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = top.join("sys/devices/usb1/1-1").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("idVendor", "33f8\n");
+        write("idProduct", "01a8\n");
+        write("1-1:1.3/bInterfaceNumber", "03\n");
+        write("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n");
+        let root = Root::new(&top);
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let port = device.tty(3).unwrap().unwrap();
+        let open = || {
+            let soon = Deadline::after(Duration::from_secs(60));
+            super::open(&root, &device, &port, Protocol::At, Sharing::New, soon).err().unwrap()
+        };
+        // The port has no node.
+        let before = open();
+        // The driver bound the interface again.
+        write("1-1:1.3/ttyUSB2/tty/ttyUSB2/dev", "188:2\n");
+        fs::remove_dir_all(device.path().join("1-1:1.3/ttyUSB1")).unwrap();
+        let after = open();
+        fs::remove_dir_all(&top).unwrap();
+        assert!(matches!(before, PortUnavailable::Open(OpenError::Gone { .. })), "{before}");
+        assert!(matches!(after, PortUnavailable::Left), "{after}");
     }
 }
