@@ -656,11 +656,13 @@ fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
     let root = Root::new();
     let device = root.plug("1-1", "33f8:01a8", &mc7710());
     root.tty("1-1", "1.3", "ttyUSB1");
+    root.tty("1-1", "1.2", "ttyUSB0");
     root.write("/dev/ttyUSB1", "no tty");
     fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
     root.policy("[timeouts]\nhook = 0.3\n");
     let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
     let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
+    let of_other = format!("{PATH}/1-1:1.2/ttyUSB0/tty/ttyUSB0");
     for (scope, code, said) in
         [("status", 0, "not finished: another run"), ("ttyUSB1", 1, "busy: another run"), ("", 1, "failed: ")]
     {
@@ -671,6 +673,9 @@ fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
         let _lock = (!scope.is_empty()).then_some(lock);
         let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
         assert!(ended.code == code && ended.stderr.contains(said), "{scope}: {ended:?}");
+        // The events of the other ports end at once.
+        let other = root.hook(&[("ACTION", "add"), ("DEVPATH", &of_other), ("SUBSYSTEM", "tty")]);
+        assert_eq!((other.code, other.stdout.as_str(), other.stderr.as_str()), (0, "", ""), "{scope}");
         let is_left = ended.stdout.contains("WWAN_QUIRKS=unfinished")
             && ended.stderr.contains("using this port; wwan-quirks@1-1.service continues");
         assert_eq!(is_left, scope == "status", "{ended:?}");

@@ -242,6 +242,15 @@ impl Run<'_> {
         recorder: &mut Recorder,
         successor: &Successor,
     ) -> Result<(), Error> {
+        let planned = || -> Result<Vec<PlanStep>, DeviceError> {
+            let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
+            Ok(plan(self.scope, &snapshot, quirk, policy))
+        };
+        // Most ports of a modem carry no unlock. Their events do not wait for the lock.
+        let of_port = matches!(self.scope, Scope::Port(_)).then(planned).transpose()?;
+        if of_port.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
         let mut identity = self.identity();
         let Some(mut state) = self.lock(&identity, quirk, recorder, successor) else { return Ok(()) };
         record::concern(self.device, state.results());
@@ -250,8 +259,7 @@ impl Run<'_> {
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(self.device.id));
         }
-        let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
-        let planned = plan(self.scope, &snapshot, quirk, policy);
+        let planned = of_port.map_or_else(planned, Ok)?;
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
