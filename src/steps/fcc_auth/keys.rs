@@ -26,7 +26,9 @@ pub struct Key {
 }
 
 impl Key {
-    /// Creates a key for the lock of `procedure`.
+    /// Creates a key for the lock of `procedure`. The key has another ID for another procedure, although both send the
+    /// same response: it is not known whether the procedures of the L860-GL open the same lock. Lenovo unlocks it over
+    /// AT and Dell over MBIM, so a refusal of one procedure does not say that the other one refuses the key, too.
     pub fn new(source: String, procedure: &str, oem_string: &str) -> Key {
         let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(oem_string).into();
         let [e, f, g, h, ..]: [u8; 32] =
