@@ -2,7 +2,7 @@
 //!
 //! Laptop vendors store the OEM string of their FCC lock in such a record. The string has 14 characters. Two formats
 //! are known: a record with a string, and a record of 44 bytes with the characters in its body. A computer can have
-//! both, in any order.
+//! both, in any order, even in one record.
 
 use std::fs::{self, File};
 
@@ -15,6 +15,8 @@ const HEADER: usize = 4;
 const LENGTH: usize = 14;
 /// The maximum number of bytes that are read from a record.
 const LIMIT: usize = 4096;
+/// The maximum number of OEM strings. A modem may count wrong keys permanently.
+const MOST: usize = 8;
 
 /// An OEM string, and the name of its record in sysfs (`133-0`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct FccType {
     pub oem_string: String,
 }
 
-/// The OEM strings of this computer, in the order of their records. Only root can read the records.
+/// The first OEM strings of this computer, in the order of their records. Only root can read the records.
 pub fn fcc_types(root: &Root) -> Vec<FccType> {
     let directory = root.at(ENTRIES);
     let names = fs::read_dir(&directory).into_iter().flatten().flatten();
@@ -36,20 +38,25 @@ pub fn fcc_types(root: &Root) -> Vec<FccType> {
     let read = |entry: String| {
         let path = directory.join(&entry).join("raw");
         let bytes = File::open(&path).and_then(|file| read_limited(file, LIMIT));
-        let bytes = bytes.inspect_err(|error| log::debug!("{}: {error}", path.display())).ok()?;
-        Some(FccType { oem_string: oem_string(&bytes)?, entry })
+        bytes
+            .inspect_err(|error| log::debug!("{}: {error}", path.display()))
+            .map_or(Vec::new(), |bytes| found(entry, &bytes))
     };
-    entries.into_iter().filter_map(|(_, entry)| read(entry)).collect()
+    entries.into_iter().flat_map(|(_, entry)| read(entry)).take(MOST).collect()
 }
 
-/// The first string of the right length. Otherwise the first run of printable characters in the body that has this
-/// length.
-fn oem_string(record: &[u8]) -> Option<String> {
-    let (body, strings) = record.split_at_checked(usize::from(*record.get(1)?))?;
-    let printable = |text: &[u8]| text.len() == LENGTH && text.iter().all(u8::is_ascii_graphic);
-    let of_strings = strings.split(|byte| *byte == 0).map(<[u8]>::trim_ascii).find(|text| printable(text));
-    let of_body = || body.get(HEADER..)?.split(|byte| !byte.is_ascii_graphic()).find(|run| printable(run));
-    of_strings.or_else(of_body).map(|text| String::from_utf8_lossy(text).into_owned())
+fn found(entry: String, record: &[u8]) -> Vec<FccType> {
+    oem_strings(record).into_iter().map(|oem_string| FccType { entry: entry.clone(), oem_string }).collect()
+}
+
+/// The strings of the right length, and then the runs of printable characters in the body that have this length.
+fn oem_strings(record: &[u8]) -> Vec<String> {
+    let length = record.get(1).map_or(0, |length| usize::from(*length));
+    let Some((body, strings)) = record.split_at_checked(length) else { return Vec::new() };
+    let strings = strings.split(|byte| *byte == 0).map(<[u8]>::trim_ascii);
+    let runs = body.get(HEADER..).unwrap_or_default().split(|byte| !byte.is_ascii_graphic());
+    let candidates = strings.chain(runs).filter(|text| text.len() == LENGTH && text.iter().all(u8::is_ascii_graphic));
+    candidates.map(|text| String::from_utf8_lossy(text).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -68,10 +75,16 @@ mod tests {
 
     #[test]
     fn both_formats_of_a_record_are_read() {
-        assert_eq!(oem_string(&with_string("KHOIHGIUCCHHII")).as_deref(), Some("KHOIHGIUCCHHII"));
-        assert_eq!(oem_string(&with_string("other\0DW5931EFCCLOCK")).as_deref(), Some("DW5931EFCCLOCK"));
-        assert_eq!(oem_string(&with_string(" KHOIHGIUCCHHII ")).as_deref(), Some("KHOIHGIUCCHHII"));
-        assert_eq!(oem_string(&in_body("DW5823EFCCLOCK")).as_deref(), Some("DW5823EFCCLOCK"));
+        assert_eq!(oem_strings(&with_string("KHOIHGIUCCHHII")), ["KHOIHGIUCCHHII"]);
+        assert_eq!(oem_strings(&with_string("other\0DW5931EFCCLOCK")), ["DW5931EFCCLOCK"]);
+        assert_eq!(oem_strings(&with_string(" KHOIHGIUCCHHII ")), ["KHOIHGIUCCHHII"]);
+        assert_eq!(oem_strings(&in_body("DW5823EFCCLOCK")), ["DW5823EFCCLOCK"]);
+    }
+
+    #[test]
+    fn a_record_can_have_several_strings() {
+        let both = [&in_body("DW5823EFCCLOCK")[..0x2c], b"SERIAL12345678\0KHOIHGIUCCHHII\0\0"].concat();
+        assert_eq!(oem_strings(&both), ["SERIAL12345678", "KHOIHGIUCCHHII", "DW5823EFCCLOCK"]);
     }
 
     #[test]
@@ -87,7 +100,7 @@ mod tests {
             &in_body("DW5823EFCCLOCKX"),
             &with_string("\u{1b}HOIHGIUCCHHII"),
         ] {
-            assert_eq!(oem_string(record), None, "{record:02x?}");
+            assert!(oem_strings(record).is_empty(), "{record:02x?}");
         }
     }
 
@@ -99,7 +112,7 @@ mod tests {
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("raw"), record).unwrap();
         };
-        write("133-10", &with_string("WNCHPCEFCCLOCK"));
+        write("133-10", &with_string(&["WNCHPCEFCCLOCK"; 20].join("\0")));
         write("133-2", &in_body("DW5931EFCCLOCK"));
         write("133-0", &with_string("too short"));
         write("133-1", &vec![0; LIMIT + 1]);
@@ -107,7 +120,8 @@ mod tests {
         let found = fcc_types(&Root::new(&path));
         fs::remove_dir_all(&path).unwrap();
         let found: Vec<_> = found.iter().map(|found| (found.entry.as_str(), found.oem_string.as_str())).collect();
-        assert_eq!(found, [("133-2", "DW5931EFCCLOCK"), ("133-10", "WNCHPCEFCCLOCK")]);
+        assert_eq!(found[0], ("133-2", "DW5931EFCCLOCK"));
+        assert_eq!(found[1..], [("133-10", "WNCHPCEFCCLOCK"); MOST - 1]);
         assert_eq!(fcc_types(&Root::new("/nonexistent")), []);
     }
 }
