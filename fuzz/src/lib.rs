@@ -18,6 +18,7 @@ use wwan_quirks::database::quirks::{ByteOrder, Gtfcclock, Number, Procedure, Qui
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
+use wwan_quirks::host::smbios::{FccType, in_table};
 use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
 use wwan_quirks::modem::device::{Device, descriptors};
 use wwan_quirks::modem::link::usb::{Usb, UsbError};
@@ -41,6 +42,7 @@ pub const TARGETS: &[(&str, Fuzz)] = &[
     ("scsi", scsi),
     ("at", at),
     ("xmm", xmm),
+    ("smbios", smbios),
     ("session", session),
     ("quirks", quirks),
     ("policy", policy),
@@ -267,6 +269,14 @@ pub fn xmm(data: &[u8]) {
             assert_eq!(again.answer_to(call), Some(integers));
         }
     });
+}
+
+/// The SMBIOS table of a computer.
+pub fn smbios(data: &[u8]) {
+    let found = within(64 * 1024, || in_table(data));
+    for FccType { oem_string, .. } in found {
+        assert!(data.windows(14).any(|window| window == oem_string.as_bytes()));
+    }
 }
 
 /// A modem whose answers are `data`: a length, and that many bytes. It is gone after the last answer. Length 255 is no

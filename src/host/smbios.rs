@@ -4,49 +4,56 @@
 //! are known: a record with a string, and a record of 44 bytes with the characters in its body. A computer can have
 //! both, in any order, even in one record.
 
-use std::fs::{self, File};
+use std::iter;
 
-use crate::host::root::{Root, read_limited};
+use crate::host::root::Root;
 
-const ENTRIES: &str = "/sys/firmware/dmi/entries";
-const TYPE: &str = "133-";
+/// Every kernel with SMBIOS has this file. `/sys/firmware/dmi/entries` needs the module dmi-sysfs.
+const TABLE: &str = "/sys/firmware/dmi/tables/DMI";
+/// The maximum number of bytes of the table.
+const LIMIT: usize = 1 << 20;
+const FCC_TYPE: u8 = 133;
+const END_OF_TABLE: u8 = 127;
 /// Type, length and handle.
 const HEADER: usize = 4;
 const LENGTH: usize = 14;
-/// The maximum number of bytes that are read from a record.
-const LIMIT: usize = 4096;
 /// The maximum number of OEM strings. A modem may count wrong keys permanently.
 const MOST: usize = 8;
 
-/// An OEM string, and the name of its record in sysfs (`133-0`).
+/// An OEM string, and the name that dmi-sysfs gives its record (`133-0`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FccType {
     pub entry: String,
     pub oem_string: String,
 }
 
-/// The first OEM strings of this computer, in the order of their records. Only root can read the records.
+/// The first OEM strings of this computer, in the order of their records. Only root can read the table.
 pub fn fcc_types(root: &Root) -> Vec<FccType> {
-    let directory = root.at(ENTRIES);
-    let names = fs::read_dir(&directory).into_iter().flatten().flatten();
-    let instance = |name: &str| name.strip_prefix(TYPE)?.parse::<u16>().ok();
-    let mut entries: Vec<(u16, String)> = names
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter_map(|name| Some((instance(&name)?, name)))
-        .collect();
-    entries.sort_unstable();
-    let read = |entry: String| {
-        let path = directory.join(&entry).join("raw");
-        let bytes = File::open(&path).and_then(|file| read_limited(file, LIMIT));
-        bytes
-            .inspect_err(|error| log::debug!("{}: {error}", path.display()))
-            .map_or(Vec::new(), |bytes| found(entry, &bytes))
-    };
-    entries.into_iter().flat_map(|(_, entry)| read(entry)).take(MOST).collect()
+    let table = root.read(TABLE, LIMIT).inspect_err(|error| log::debug!("{TABLE}: {error}"));
+    table.map_or(Vec::new(), |table| in_table(&table))
 }
 
-fn found(entry: String, record: &[u8]) -> Vec<FccType> {
-    oem_strings(record).into_iter().map(|oem_string| FccType { entry: entry.clone(), oem_string }).collect()
+/// The first OEM strings in an SMBIOS table.
+pub fn in_table(table: &[u8]) -> Vec<FccType> {
+    let records = records(table).filter(|record| record.first() == Some(&FCC_TYPE));
+    let found = records.enumerate().flat_map(|(number, record)| {
+        let entry = format!("{FCC_TYPE}-{number}");
+        oem_strings(record).into_iter().map(move |oem_string| FccType { entry: entry.clone(), oem_string })
+    });
+    found.take(MOST).collect()
+}
+
+/// The records before the end of the table, or before the first malformed one. A record is a header, a body, and strings
+/// that end with two NULs.
+fn records(table: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = table;
+    iter::from_fn(move || {
+        let length = usize::from(*rest.get(1)?);
+        let end = length + rest.get(length..)?.windows(2).position(|pair| pair == [0, 0])? + 2;
+        let (record, after) = rest.split_at_checked(end)?;
+        rest = after;
+        (length >= HEADER && record.first() != Some(&END_OF_TABLE)).then_some(record)
+    })
 }
 
 /// The strings of the right length, and then the runs of printable characters in the body that have this length.
@@ -105,23 +112,47 @@ mod tests {
     }
 
     #[test]
-    fn all_entries_are_read_in_their_order() {
+    fn all_records_of_the_type_are_read_in_their_order() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-smbios-{}", std::process::id()));
-        let write = |entry: &str, record: &[u8]| {
-            let directory = path.join("sys/firmware/dmi/entries").join(entry);
-            fs::create_dir_all(&directory).unwrap();
-            fs::write(directory.join("raw"), record).unwrap();
-        };
-        write("133-10", &with_string(&["WNCHPCEFCCLOCK"; 20].join("\0")));
-        write("133-2", &in_body("DW5931EFCCLOCK"));
-        write("133-0", &with_string("too short"));
-        write("133-1", &vec![0; LIMIT + 1]);
-        write("134-0", &with_string("KHOIHGIUCCHHII"));
-        let found = fcc_types(&Root::new(&path));
-        fs::remove_dir_all(&path).unwrap();
+        let root = Root::new(&path);
+        let bios = [&[0, 24, 1, 0][..], &[0x20; 20], b"maker\0version\0\0"].concat();
+        let other = with_string("KHOIHGIUCCHHII");
+        let table = [
+            &bios[..],
+            &with_string("too short"),
+            &[&[134][..], &other[1..]].concat(),
+            &in_body("DW5931EFCCLOCK"),
+            // A record without strings.
+            &[133, 4, 9, 0, 0, 0],
+            &with_string(&["WNCHPCEFCCLOCK"; 20].join("\0")),
+        ]
+        .concat();
+        std::fs::create_dir_all(root.at(TABLE).parent().unwrap()).unwrap();
+        std::fs::write(root.at(TABLE), table).unwrap();
+        let found = fcc_types(&root);
+        std::fs::remove_dir_all(&path).unwrap();
         let found: Vec<_> = found.iter().map(|found| (found.entry.as_str(), found.oem_string.as_str())).collect();
-        assert_eq!(found[0], ("133-2", "DW5931EFCCLOCK"));
-        assert_eq!(found[1..], [("133-10", "WNCHPCEFCCLOCK"); MOST - 1]);
-        assert_eq!(fcc_types(&Root::new("/nonexistent")), []);
+        assert_eq!(found[0], ("133-1", "DW5931EFCCLOCK"));
+        assert_eq!(found[1..], [("133-3", "WNCHPCEFCCLOCK"); MOST - 1]);
+        assert_eq!(fcc_types(&root), []);
+    }
+
+    #[test]
+    fn a_table_ends_at_its_end_and_at_a_malformed_record() {
+        let record = with_string("KHOIHGIUCCHHII");
+        let count = |rest: &[u8]| in_table(&[&record, rest].concat()).len();
+        assert_eq!(count(&record), 2);
+        for (what, rest) in [
+            ("end of table", [&[127, 4, 0, 0, 0, 0], &record[..]].concat()),
+            ("length of three", [&[1, 3, 0, 0, 0], &record[..]].concat()),
+            ("length of zero", [&[0; 4], &record[..]].concat()),
+            ("longer than the table", [&[133, 255, 0, 0], &record[..]].concat()),
+            ("one NUL", record[..record.len() - 1].to_vec()),
+            ("only a type", vec![133]),
+            ("only a header", vec![133, 4, 0, 0]),
+        ] {
+            assert_eq!(count(&rest), 1, "{what}");
+        }
+        assert_eq!(in_table(&[]), []);
     }
 }
