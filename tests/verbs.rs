@@ -398,6 +398,11 @@ fn a_modem_is_served_without_state() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.write("/run/wwan-quirks/state", "in the way");
+    root.write("/run/systemd/system/unit", "");
+    // The kernel does not count how long the modem has been connected. A process that can wait continues.
+    let ended = root.hook(&device_event(PATH));
+    assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
+    root.write(&format!("{device}/power/connected_duration"), "6000\n");
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
 }

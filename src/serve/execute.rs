@@ -149,6 +149,8 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
     let enumeration = device.enumeration_id();
     // Read them now: the process cannot do so in the sandbox.
     let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
+    // Without state, the next run cannot know which keys this run has sent.
+    let only_laptop = !state.is_kept() && !trigger.is_verb();
     loop {
         let outcome = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
             Ok(mut opened) => {
@@ -162,6 +164,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
                     state.keep();
                 });
                 let keys = if is_settled { keys.settled() } else { keys };
+                let keys = if only_laptop { keys.only_of_laptop() } else { keys };
                 fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
             }
             Err(PortUnavailable::Left) => Outcome::Left,

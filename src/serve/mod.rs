@@ -44,8 +44,8 @@ use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, Said};
 
-/// If no state can be kept, a run acts only on a device that has been connected for this long. This slows down a loop
-/// that the guard cannot count.
+/// If no state can be kept, a run that the guard applies to acts only on a device that has been connected for this long.
+/// This slows down a loop that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// The remedy if no other process continues.
@@ -451,24 +451,27 @@ impl Run<'_> {
         state.keep();
         // Without state, the process that continues cannot know that the event has sent the switch message.
         let is_left = step == StepKind::Switch && self.trigger.is_event();
-        if !state.is_kept() && (is_left || !self.is_settled()) {
-            let failure =
-                Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
-            return Some(conclude(Outcome::Unfinished(failure), successor));
+        if !state.is_kept() {
+            let Some(wait) = settling(self.trigger, self.device.connected_for()).filter(|_| !is_left) else {
+                let failure =
+                    Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
+                return Some(conclude(Outcome::Unfinished(failure), successor));
+            };
+            std::thread::sleep(wait.min(deadline.remaining()));
         }
         let outcome = execute::execute(Run { deadline, ..*self }, action, attempt, state);
         Some(conclude(outcome, successor))
     }
+}
 
-    /// Whether the device has been connected for [`SETTLED`]. Runs outside of events wait until it has.
-    fn is_settled(&self) -> bool {
-        let Some(connected) = self.device.connected_for() else { return true };
-        let missing = SETTLED.saturating_sub(connected);
-        if !missing.is_zero() && !self.trigger.is_event() {
-            std::thread::sleep(missing);
-            return true;
-        }
-        missing.is_zero()
+/// How long a run without state waits before it acts. `None` if it leaves the device to the unit. `connected`: how long
+/// the device has been connected. If the kernel does not count that, as on PCI, only the unit acts, and always waits.
+fn settling(trigger: Trigger, connected: Option<Duration>) -> Option<Duration> {
+    let missing = SETTLED.saturating_sub(connected.unwrap_or_default());
+    match trigger {
+        Trigger::Unit => Some(missing),
+        _ if trigger.is_event() && !missing.is_zero() => None,
+        _ => Some(Duration::ZERO),
     }
 }
 
@@ -591,6 +594,26 @@ mod tests {
         fs::remove_dir_all(top).unwrap();
         let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
+    }
+
+    #[test]
+    fn without_state_a_run_waits_or_leaves_the_device_to_the_unit() {
+        let seconds = Duration::from_secs;
+        for (trigger, connected, wait) in [
+            (Trigger::Uevent, Some(seconds(1)), None),
+            (Trigger::Coldplug, Some(seconds(9)), Some(0)),
+            (Trigger::Unit, Some(seconds(1)), Some(4)),
+            (Trigger::Unit, Some(seconds(9)), Some(0)),
+            // On PCI, the time is not known.
+            (Trigger::Uevent, None, None),
+            (Trigger::Coldplug, None, None),
+            (Trigger::Unit, None, Some(5)),
+            // No guard applies.
+            (Trigger::Named, None, Some(0)),
+            (Trigger::ModemManager, Some(seconds(1)), Some(0)),
+        ] {
+            assert_eq!(settling(trigger, connected), wait.map(seconds), "{trigger:?} {connected:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,10 @@ impl Key {
 /// The keys to try on one modem.
 pub struct Keys<'a> {
     left: VecDeque<Key>,
+    /// How many of them come from the laptop. They are the first ones.
+    of_laptop: usize,
+    /// Whether keys of the procedure were left out.
+    withheld: bool,
     /// The sources of the keys that this run has used.
     used: Vec<String>,
     /// Whether an earlier run has used keys since the power-up, and the modem has stayed locked as far as is known.
@@ -78,13 +82,22 @@ impl<'a> Keys<'a> {
         let of_laptop = laptop.iter().map(|found| key(format!("SMBIOS entry {}", found.entry), &found.oem_string));
         let of_quirk =
             (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
-        let mut left: VecDeque<Key> = VecDeque::new();
-        for key in of_laptop.chain(of_quirk) {
+        let (mut left, mut of_laptop_left) = (VecDeque::<Key>::new(), 0);
+        for (key, is_of_laptop) in of_laptop.map(|key| (key, true)).chain(of_quirk.map(|key| (key, false))) {
             if !tried.contains(&key.id) && !left.iter().any(|other| other.id == key.id) {
                 left.push_back(key);
+                of_laptop_left += usize::from(is_of_laptop);
             }
         }
-        Keys { left, used: Vec::new(), used_before: !tried.is_empty(), note: Box::new(note) }
+        let used_before = !tried.is_empty();
+        Keys { left, of_laptop: of_laptop_left, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
+    }
+
+    /// Only the laptop's keys.
+    pub fn only_of_laptop(mut self) -> Keys<'a> {
+        self.withheld = self.left.len() > self.of_laptop;
+        self.left.truncate(self.of_laptop);
+        self
     }
 
     /// These keys for a modem that was unlocked after the tried keys: none of them awaits a verdict.
@@ -126,6 +139,11 @@ impl<'a> Keys<'a> {
 
     /// A message that no key was right.
     pub fn failure(&self) -> String {
+        if self.withheld {
+            return "no key of this laptop opens the lock; other keys are only sent by a person, because the state of the \
+                    port cannot be saved"
+                .to_owned();
+        }
         let before = if self.used_before { " (and others in earlier runs since its power-up)" } else { "" };
         match self.used.as_slice() {
             [] => "the modem has refused every known key since its power-up".to_owned(),
@@ -159,10 +177,12 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
             return Ok(None);
         }
     }
-    Ok(Some(Outcome::Failed(Failure::new(
-        keys.failure(),
-        "report a bug with the output of `wwan-quirks report`; to try every key again, power the modem off and on",
-    ))))
+    let remedy = if keys.withheld {
+        APPLY
+    } else {
+        "report a bug with the output of `wwan-quirks report`; to try every key again, power the modem off and on"
+    };
+    Ok(Some(Outcome::Failed(Failure::new(keys.failure(), remedy))))
 }
 
 #[cfg(test)]
@@ -235,6 +255,20 @@ mod tests {
         let keys = Keys::new(&laptop, &quirk, &[noted, tried.to_vec()].concat(), |_| {});
         assert!(keys.is_empty());
         assert_eq!(keys.failure(), "the modem has refused every known key since its power-up");
+    }
+
+    #[test]
+    fn the_keys_of_the_quirk_can_be_left_out() {
+        let laptop = [FccType { entry: "133-0".to_owned(), oem_string: LENOVO.to_owned() }];
+        let (quirk, tried) = (procedure(&[LENOVO, HP]), [Key::new(String::new(), NAME, LENOVO).id()]);
+        let mut keys = Keys::new(&laptop, &quirk, &[], |_| {}).only_of_laptop();
+        assert_eq!(keys.use_next().map(|key| key.source).as_deref(), Some("SMBIOS entry 133-0"));
+        assert!(keys.is_empty());
+        assert!(keys.failure().contains("cannot be saved"), "{}", keys.failure());
+        assert!(Keys::new(&laptop, &quirk, &tried, |_| {}).only_of_laptop().is_empty());
+        // No key is missing if the quirk has no other.
+        let keys = Keys::new(&laptop, &procedure(&[LENOVO]), &[], |_| {}).only_of_laptop();
+        assert!(!keys.failure().contains("cannot be saved"), "{}", keys.failure());
     }
 
     #[test]
