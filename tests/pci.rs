@@ -246,15 +246,37 @@ fn doctor_explains_a_missing_port() {
             expected => assert!(said.contains(expected), "{expected}: {said}"),
         }
     }
-    let root = Root::new();
-    root.write("/proc/sys/kernel/osrelease", format!("{RELEASE}\n"));
-    root.write(&format!("/lib/modules/{RELEASE}/modules.alias"), alias);
-    root.pci(ADDRESS, "1eac:1004 1eac:1004", "");
-    let said = root.run(&["doctor"]).stdout;
-    assert!(
-        said.contains("no driver is bound to the modem at 0000:08:00.0") && said.contains("modprobe mhi_pci_generic"),
-        "{said}"
-    );
+}
+
+/// The drivers that this kernel has as modules, and those that it contains.
+#[test]
+fn doctor_finds_the_driver_of_a_modem() {
+    const RELEASE: &str = "6.1.0";
+    let (none, unbound) = ("this kernel (6.1.0) has no driver", "no driver is bound to the modem at 0000:08:00.0");
+    let module = "remedy: modprobe mhi_pci_generic";
+    let contained = "remedy: this kernel contains the driver mhi_pci_generic";
+    for (alias, is_built_in, problem, remedy) in [
+        ("v00001EACd00001004sv*sd*", false, unbound, module),
+        ("v00001EACd00001004sv*sd*", true, unbound, contained),
+        ("v00001EACd00001004sv00001EACsd00002001", false, unbound, module),
+        ("v00001EACd00001004sv00001EACsd*", true, unbound, contained),
+        ("v00001EACd00001004sv00001EACsd00002002", false, none, "remedy: use a kernel whose driver"),
+        ("v00001EACd00001004sv000018D7sd*", false, none, "mhi_pci_generic, iosm or mtk_t7xx knows pci:1eac:1004"),
+        ("v00001EACd00001001sv*sd*", true, none, ""),
+        ("v00001EACd00001004sv*", true, none, ""),
+    ] {
+        let root = Root::new();
+        root.write("/proc/sys/kernel/osrelease", format!("{RELEASE}\n"));
+        let (modules, kernel) = match is_built_in {
+            false => (format!("alias pci:{alias}bc*sc*i* mhi_pci_generic\n"), String::new()),
+            true => (String::new(), format!("iosm.license=GPL\0mhi_pci_generic.alias=pci:{alias}bc*sc*i*\0")),
+        };
+        root.write(&format!("/lib/modules/{RELEASE}/modules.alias"), modules);
+        root.write(&format!("/lib/modules/{RELEASE}/modules.builtin.modinfo"), kernel);
+        root.pci(ADDRESS, "1eac:1004 1eac:2001", "");
+        let said = root.run(&["doctor"]).stdout;
+        assert!(said.contains(problem) && said.contains(remedy), "{alias}: {said}");
+    }
 }
 
 /// ModemManager passes the names of all ports of the modem.

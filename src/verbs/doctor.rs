@@ -369,7 +369,7 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
     let Ok(ports) = device.control_ports() else { return };
     let types: Vec<&str> = ports.iter().filter_map(|port| port.wwan_type.as_deref()).collect();
     let (problem, remedy) = match (device.bound_driver(), types.as_slice()) {
-        (None, _) => return no_pci_driver(root, device.id, &modem, diagnosis),
+        (None, _) => return no_pci_driver(root, device, &modem, diagnosis),
         (Some(_), types) if types.contains(&wanted) => return,
         // mhi_wwan_ctrl binds the channels of the firmware in operation.
         (Some(_), []) if device.mhi_channels().iter().any(|channel| channel == wanted) => {
@@ -394,28 +394,47 @@ fn pci_modem(root: &Root, device: &Device, quirk: &Quirk, diagnosis: &mut Diagno
 /// Port types that a modem has only while its firmware is being written.
 const FLASH_MODE: [&str; 2] = ["FIREHOSE", "FASTBOOT"];
 
+/// The drivers of all PCI modems.
+const PCI_DRIVERS: [&str; 3] = ["mhi_pci_generic", "iosm", "mtk_t7xx"];
+
 /// Checks whether this kernel has a driver for a modem that has none bound.
-fn no_pci_driver(root: &Root, id: DeviceId, modem: &str, diagnosis: &mut Diagnosis) {
+fn no_pci_driver(root: &Root, device: &Device, modem: &str, diagnosis: &mut Diagnosis) {
     let release = diagnosis.read(root, "/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
-    let aliases = diagnosis.read(root, &format!("/lib/modules/{release}/modules.alias"));
-    let prefix = format!("alias pci:v{:08X}d{:08X}sv", id.vendor, id.product);
-    let modules = ["mhi_pci_generic", "iosm", "mtk_t7xx"];
-    let module = |text: &str| {
-        let line = text.lines().find(|line| line.starts_with(&prefix))?;
-        let name = line.rsplit(' ').next()?.to_owned();
-        Some(name)
+    let mut read = |list: &str| diagnosis.read(root, &format!("/lib/modules/{release}/{list}"));
+    let (of_modules, built_in) = (read("modules.alias"), read("modules.builtin.modinfo"));
+    let is_known = of_modules.is_some();
+    // alias pci:v… NAME
+    let of_modules = of_modules.unwrap_or_default();
+    let mut of_modules = of_modules.lines().filter_map(|line| line.strip_prefix("alias ")?.split_once(' '));
+    // NAME.alias=pci:v…, which ends with NUL
+    let built_in = built_in.unwrap_or_default();
+    let mut built_in = built_in.split('\0').filter_map(|entry| entry.split_once(".alias="));
+    let unbound = format!("no driver is bound to {modem}");
+    let (problem, remedy) = if let Some((driver, _)) = built_in.find(|(_, alias)| is_alias_of(alias, device)) {
+        (unbound, format!("this kernel contains the driver {driver}; the kernel log says why it did not start"))
+    } else if let Some((_, module)) = of_modules.find(|(alias, _)| is_alias_of(alias, device)) {
+        (unbound, format!("modprobe {module}"))
+    } else if is_known {
+        let drivers = PCI_DRIVERS.join(", ").replace(", mtk", " or mtk");
+        let problem = format!("this kernel ({release}) has no driver for {modem}");
+        (problem, format!("use a kernel whose driver {drivers} knows {}", device.id))
+    } else {
+        (unbound, format!("modprobe -a {}", PCI_DRIVERS.join(" ")))
     };
-    match aliases.as_deref().map(module) {
-        Some(None) => diagnosis.add(
-            format!("this kernel ({release}) has no driver for {modem}"),
-            format!("use a kernel whose driver {} knows {id}", modules.join(", ").replace(", mtk", " or mtk")),
-        ),
-        Some(Some(module)) => {
-            diagnosis.add(format!("no driver is bound to {modem}"), format!("modprobe {module}"));
-        }
-        None => diagnosis.add(format!("no driver is bound to {modem}"), format!("modprobe -a {}", modules.join(" "))),
-    }
+    diagnosis.add(problem, remedy);
+}
+
+/// Whether a driver's alias (`pci:v000017CBd00000306sv000018D7sd*bc*sc*i*`) matches this PCI device.
+fn is_alias_of(alias: &str, device: &Device) -> bool {
+    let id = format!("pci:v{:08X}d{:08X}sv", device.id.vendor, device.id.product);
+    let Some((vendor, rest)) = alias.strip_prefix(&id).and_then(|rest| rest.split_once("sd")) else { return false };
+    let subsystem = device.subsystem();
+    let is = |pattern: &str, number: Option<u16>| {
+        pattern == "*" || number.is_some_and(|number| pattern == format!("{number:08X}"))
+    };
+    is(vendor, subsystem.map(|it| it.vendor))
+        && rest.split_once("bc").is_some_and(|(card, _)| is(card, subsystem.and_then(|it| it.device)))
 }
 
 /// Finds calls that SELinux denied.
