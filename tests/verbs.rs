@@ -194,6 +194,26 @@ fn a_node_of_another_device_is_refused() {
     assert!(ended.stderr.contains("that sysfs names"), "{}", ended.stderr);
 }
 
+/// Without udev, a device that is authorized later only has events of its interfaces.
+#[test]
+fn a_new_interface_serves_a_device_that_was_blocked() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    let interface = format!("{PATH}/1-1:1.0");
+    let mut event = device_event(&interface);
+    event[3].1 = "usb_interface";
+    let configuration = || root.read(&format!("{device}/bConfigurationValue"));
+    root.write(&format!("{device}/authorized"), "0\n");
+    assert_eq!(root.hook(&event).stdout, "");
+    assert!(root.hook(&device_event(PATH)).stdout.contains("WWAN_QUIRKS=not-authorized"));
+    root.write(&format!("{device}/authorized"), "1\n");
+    assert!(root.hook(&event).stdout.contains("WWAN_QUIRKS=done"));
+    assert_eq!(configuration(), "2\n");
+    // The other interfaces of the device start no second run.
+    root.write(&format!("{device}/bConfigurationValue"), "1\n");
+    assert_eq!((root.hook(&event).stdout.as_str(), configuration().as_str()), ("", "1\n"));
+}
+
 #[test]
 fn a_starved_event_sends_no_switch_message_and_the_unit_sends_it() {
     let root = Root::new();

@@ -133,6 +133,11 @@ impl Results {
         }
     }
 
+    /// Whether a step waits for the authorization of the device.
+    pub fn is_blocked(&self) -> bool {
+        self.last.values().any(|last| last.outcome == StepResult::NotAuthorized)
+    }
+
     /// Records that the device of the last switch came back as another device. `left` describes that. Returns the
     /// result to report: `Done` if the run that sent the message had ended before the device left.
     pub fn came_back(&mut self, left: &str) -> StepResult {

@@ -49,6 +49,8 @@ pub struct Event {
     pub devpath: String,
     pub scope: Scope,
     pub trigger: Trigger,
+    /// Whether the event only concerns a device that the kernel was not authorized to use before.
+    pub if_blocked: bool,
 }
 
 impl Event {
@@ -59,7 +61,8 @@ impl Event {
 
     /// Returns the events to act on: a new device (`add`), a request (`SYNTH_UUID`), and the kernel's `change` of a
     /// device that it was not authorized to use before. All other `change` events follow from our own writes. If the
-    /// kernel has no such event, the rules request one.
+    /// kernel has no such event, the rules request one. mdev and procd have no such rules: there, the new interfaces of
+    /// such a device count.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Event>, EventError> {
         let text = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
             None => Ok(None),
@@ -79,9 +82,11 @@ impl Event {
             ("change" | "remove" | "move" | "online" | "offline" | "bind" | "unbind", _) => return Ok(None),
             _ => return Err(EventError::UnknownAction(action)),
         };
+        let is_interface = subsystem == "usb" && text("DEVTYPE")?.as_deref() == Some("usb_interface");
+        let trigger = if is_interface { Trigger::Coldplug } else { trigger };
         let name = devpath.rsplit('/').next().unwrap_or_default();
         let scope = match subsystem.as_str() {
-            "usb" if text("DEVTYPE")?.as_deref() == Some("usb_device") => Scope::Device,
+            "usb" if is_interface || text("DEVTYPE")?.as_deref() == Some("usb_device") => Scope::Device,
             // From these events on, the answer to SCSI INQUIRY is known. procd passes on no SCSI events.
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
             "block" if text("DEVTYPE")?.as_deref() == Some("disk") => Scope::Device,
@@ -90,7 +95,7 @@ impl Event {
             "wwan" if is_wwan_port(name) => Scope::Port(name.to_owned()),
             _ => return Ok(None),
         };
-        Ok(Some(Event { devpath, scope, trigger }))
+        Ok(Some(Event { devpath, scope, trigger, if_blocked: is_interface }))
     }
 }
 
@@ -129,6 +134,19 @@ mod tests {
         for action in ["change", "remove", "bind", "unbind"] {
             assert_eq!(device(action, &[]), Ok(None), "{action}");
         }
+        assert!(!device("add", &[]).unwrap().unwrap().if_blocked);
+    }
+
+    #[test]
+    fn an_interface_concerns_its_device_if_that_was_blocked() {
+        let path = "/devices/pci0/usb1/1-1/1-1:1.0";
+        let interface = |action| {
+            read(&[("ACTION", action), ("DEVPATH", path), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_interface")]).unwrap()
+        };
+        let event =
+            Event { devpath: path.to_owned(), scope: Scope::Device, trigger: Trigger::Coldplug, if_blocked: true };
+        assert_eq!(interface("add"), Some(event));
+        assert_eq!((interface("bind"), interface("remove")), (None, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::modem::device::{Device, DeviceError};
 use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Event;
-use crate::serve::serve;
+use crate::serve::{record, serve};
 
 /// Serves the event. Prints the properties that the udev rules import, `WWAN_QUIRKS` and `WWAN_QUIRKS_PORT`, if there
 /// is a result. Errors before the modem is known also go to the journal, because udev discards standard error.
@@ -40,5 +40,6 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
 fn find(root: &Root) -> Result<Option<(Event, Device)>, Error> {
     let Some(event) = Event::from_environment()? else { return Ok(None) };
     let device = Device::at_devpath(root, &event.devpath)?;
-    Ok(Some((event, device)))
+    let is_ours = !event.if_blocked || record::results(root, &device).is_blocked();
+    Ok(is_ours.then_some((event, device)))
 }
