@@ -8,7 +8,7 @@ use crate::host::sandbox;
 
 /// Who reads the program's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// No person reads standard error, as with udev and ModemManager. Messages go to the journal.
     Journal,
     /// A person at a terminal sees messages up to this level.
@@ -18,7 +18,7 @@ pub enum Audience {
 /// Sets the limits of the process, and directs its messages to the audience.
 ///
 /// A verb that starts other programs or writes long files passes `is_bounded = false`.
-pub fn init(root: &Root, audience: Audience, is_bounded: bool) {
+pub(crate) fn init(root: &Root, audience: Audience, is_bounded: bool) {
     if is_bounded {
         sandbox::limit(audience == Audience::Journal);
     }

@@ -1,10 +1,10 @@
 //! The machine that the program runs on: files, clock, journal and kernel interfaces.
 
 pub mod deadline;
-pub mod init;
+pub(crate) mod init;
 pub mod journal;
-pub mod paths;
-pub mod rfkill;
+pub(crate) mod paths;
+pub(crate) mod rfkill;
 pub mod root;
 pub mod sandbox;
 pub mod smbios;

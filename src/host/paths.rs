@@ -14,12 +14,12 @@ const PROGRAM: &str = "/usr/sbin/wwan-quirks";
 const DATA: &str = "/usr/share/wwan-quirks";
 
 /// The path of the installed program, for udev rules.
-pub fn program(root: &Root) -> PathBuf {
+pub(crate) fn program(root: &Root) -> PathBuf {
     running(root).map_or_else(|| PROGRAM.into(), |(program, _)| program)
 }
 
 /// The folder of the shipped database and policy.
-pub fn data(root: &Root) -> PathBuf {
+pub(crate) fn data(root: &Root) -> PathBuf {
     running(root).map_or_else(|| DATA.into(), |(_, data)| data)
 }
 

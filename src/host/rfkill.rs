@@ -10,7 +10,7 @@ const NETWORK_MANAGER: &str = "/var/lib/NetworkManager/NetworkManager.state";
 const LIMIT: usize = 4096;
 
 /// The reason why the mobile radios must stay off. `None` if there is none.
-pub fn wwan_is_blocked(root: &Root) -> Option<String> {
+pub(crate) fn wwan_is_blocked(root: &Root) -> Option<String> {
     blocked_switch(root).or_else(|| {
         let reason = || format!("mobile broadband is off in {NETWORK_MANAGER} (`nmcli radio wwan on` turns it on)");
         network_manager_blocks(root).then(reason)

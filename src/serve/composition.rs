@@ -10,12 +10,13 @@ use crate::host::root::Root;
 use crate::host::state::{Holder, PortState};
 use crate::modem::device::Device;
 use crate::outcome::{Outcome, StepKind, StepResult};
+use crate::serve::ended::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
 use crate::serve::record::Recorder;
+use crate::serve::record::StepReport;
 use crate::serve::trigger::Trigger;
-use crate::serve::{StepReport, conclude};
 use crate::steps::composition::{self, Exchange, Request};
 
 /// How long a finished run waits for the lock of the port to record its result.

@@ -16,6 +16,7 @@ use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::plan::Action;
+use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
 use crate::serve::{APPLY, Run};
 use crate::steps::fcc_auth::Keys;

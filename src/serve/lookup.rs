@@ -9,7 +9,7 @@ use crate::modem::device::Device;
 use crate::serve::error::Error;
 
 /// The quirk and the policy for a known device.
-pub struct MatchedDevice {
+pub(crate) struct MatchedDevice {
     pub quirk: Quirk,
     pub policy: Resolved,
     /// All files that concern the device were read. If one was not, it might have said to leave the device alone.

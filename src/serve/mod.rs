@@ -4,9 +4,11 @@
 //! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 //!
-//! [`serve`] runs the stages for one device. [`hand_off`] passes on the work that an event has no time for.
+//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. [`hand_off`] passes on the work that an event has no time for.
 
+pub(crate) mod ask;
 pub(crate) mod composition;
+pub(crate) mod ended;
 pub(crate) mod error;
 pub mod event;
 pub(crate) mod execute;
@@ -14,14 +16,14 @@ pub(crate) mod hand_off;
 pub(crate) mod lookup;
 pub(crate) mod plan;
 pub(crate) mod record;
+pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod trigger;
 
 use std::time::Duration;
 
-use crate::bus::Bus;
 use crate::database::policy::Resolved;
-use crate::database::quirks::{Procedure, Quirk};
+use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
@@ -29,36 +31,32 @@ use crate::host::state::{
     ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, Results, StateError, WINDOW, now, numbers_elsewhere,
 };
 use crate::host::{sandbox, sys};
-use crate::modem::access::{self, Sharing};
 use crate::modem::device::{Device, DeviceError};
-use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
+use crate::serve::ended::{Ended, conclude, to_report};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanLine, PlanStep, plan};
 use crate::serve::record::Recorder;
-pub use crate::serve::record::{Served, StepReport};
+pub(crate) use crate::serve::record::{Served, StepReport};
+use crate::serve::run::{APPLY, Run};
 use crate::serve::snapshot::snapshot;
-use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
-use crate::steps::fcc_auth::{self, Said};
+use crate::serve::trigger::Trigger;
 
 /// If no state can be kept, a run that the guard applies to acts only on a device that has been connected for this long.
 /// This slows down a loop that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The remedy if no other process continues.
-const APPLY: &str = "run `wwan-quirks apply`";
-
 /// The name of a device that has none in the database and states none.
 pub(crate) const UNNAMED: &str = "unnamed device";
 
 /// The plan while a file that concerns the device is invalid.
-pub const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
+pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
 
 /// Carries out what the quirk and the policy say for `device` in this scope.
-pub fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
+pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
     let start = Deadline::after(Duration::ZERO);
     // The budget of the policy is not known yet.
     sandbox::watchdog(trigger.budget(&Resolved::default()), sandbox::GRACE);
@@ -105,7 +103,7 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
 }
 
 /// What `apply` would do to `device`, in words: nothing while a file that concerns the device is invalid.
-pub fn preview(
+pub(crate) fn preview(
     root: &Root,
     device: &Device,
     scope: &Scope,
@@ -121,12 +119,12 @@ pub fn preview(
 }
 
 /// The lines of a preview for people. `complete`: all files that concern the device are valid.
-pub fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
+pub(crate) fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
     if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![NO_ACTION.to_owned()] }
 }
 
 /// The plan of `apply` for `device`.
-pub fn planned(
+pub(crate) fn planned(
     root: &Root,
     device: &Device,
     scope: &Scope,
@@ -135,103 +133,6 @@ pub fn planned(
 ) -> Result<Vec<PlanStep>, DeviceError> {
     let snapshot = snapshot(root, device, &matched.quirk, scope, trigger)?;
     Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
-}
-
-/// Records whether the unlocked radio is off, so that it stays off after sleep. Sends no unlock.
-///
-/// Asks a modem on PCI only through a proxy. The kernel may not return from another open for many seconds, which would
-/// delay sleep and block the freezer.
-pub fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
-    let deadline = Deadline::after(BEFORE_SLEEP);
-    sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
-    // While a file that concerns the modem is invalid, nothing is done to it.
-    let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, device) else { return };
-    if matched.quirk.procedure().is_none() {
-        return;
-    }
-    let is_pci = device.id.bus == Bus::Pci;
-    let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
-    let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), Trigger::Unit);
-    let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
-    let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return };
-    if state.record().unlocked != Some(device.enumeration_id()) {
-        return;
-    }
-    match query(root, device, &matched.quirk, sharing, deadline) {
-        Ok(said) if said.operating_mode.is_low_power() => {
-            state.record().switched_off = Some(device.enumeration_id());
-        }
-        Ok(_) => state.record().switched_off = None,
-        Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
-        Err(reason) => {
-            let text = format!("the radio state could not be read before sleep: {reason}");
-            recorder.report(None, StepKind::FccAuth, Ended::new(StepResult::Unfinished, text));
-        }
-    }
-}
-
-/// Asks the modem for the state of its radio, and changes nothing. The caller holds the lock of the port.
-///
-/// A modem with several procedures has one of these locks. The procedures are tried in turn until an answer says
-/// whether the modem is locked. If no answer does, the first success counts, or else the first error.
-///
-/// # Errors
-/// Why the modem was not asked, or did not answer.
-pub fn query(
-    root: &Root,
-    device: &Device,
-    quirk: &Quirk,
-    sharing: Sharing,
-    deadline: Deadline,
-) -> Result<Said, String> {
-    let mut procedures: Vec<Option<&Procedure>> = quirk.procedures().map(Some).collect();
-    if procedures.is_empty() {
-        procedures.push(None);
-    }
-    // Divide the remaining time equally among the remaining procedures.
-    let left = (1..=procedures.len() as u32).rev();
-    let in_turn = procedures.into_iter().zip(left);
-    best_answer(in_turn.map(|(procedure, left)| {
-        let deadline = deadline.at_most(deadline.remaining() / left);
-        ask(root, device, procedure, sharing, deadline)
-    }))
-}
-
-fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said, String> {
-    let mut best: Option<Result<Said, String>> = None;
-    for answer in asked {
-        match (&answer, &best) {
-            (Ok(Said { locked: Some(_), .. }), _) => return answer,
-            (_, None) | (Ok(_), Some(Err(_))) => best = Some(answer),
-            _ => {}
-        }
-    }
-    best.unwrap_or_else(|| Err("the modem has no port that can be queried".to_owned()))
-}
-
-fn ask(
-    root: &Root,
-    device: &Device,
-    procedure: Option<&Procedure>,
-    sharing: Sharing,
-    deadline: Deadline,
-) -> Result<Said, String> {
-    let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
-    let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
-    let (port, protocol) = port.ok_or("the modem has no port that can be queried")?;
-    let opened = access::open(root, device, port, protocol, sharing, deadline);
-    let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
-    fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())
-}
-
-/// One run on one device.
-#[derive(Clone, Copy)]
-struct Run<'a> {
-    root: &'a Root,
-    device: &'a Device,
-    scope: &'a Scope,
-    trigger: Trigger,
-    deadline: Deadline,
 }
 
 impl Run<'_> {
@@ -482,94 +383,10 @@ fn was_refused(action: &Action, results: &Results) -> bool {
         && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
 }
 
-/// How a step ended.
-pub(crate) struct Ended {
-    result: StepResult,
-    text: String,
-    /// The modem may have a lock of another kind.
-    may_be_another_lock: bool,
-    /// The modem disconnected, so that nothing is known about its state.
-    has_left: bool,
-    /// The radio is known to be online.
-    is_online: bool,
-}
-
-impl Ended {
-    fn new(result: StepResult, text: String) -> Ended {
-        Ended { result, text, may_be_another_lock: false, has_left: false, is_online: false }
-    }
-}
-
-/// The results of the procedures that were tried, without those that say less than others: the lock is behind one of the
-/// procedures, and a procedure without an answer says more than one that found no lock.
-fn to_report(tried: Vec<Ended>) -> impl Iterator<Item = Ended> {
-    let weight = |ended: &Ended| match ended.result {
-        _ if !ended.may_be_another_lock => 4,
-        StepResult::Unfinished => 3,
-        StepResult::Suppressed => 2,
-        StepResult::Failed => 1,
-        _ => 0,
-    };
-    let most = tried.iter().map(weight).max();
-    tried.into_iter().filter(move |ended| Some(weight(ended)) == most)
-}
-
-/// The result of an action, and who continues if it is not finished.
-fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
-    let may_be_another_lock =
-        matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
-    let has_left = outcome == Outcome::Left;
-    let is_online = matches!(outcome, Outcome::Online { .. });
-    let (result, text) = match outcome {
-        Outcome::Done(text) | Outcome::StillOff(text) | Outcome::Online { text, unlocked: true } => {
-            (StepResult::Done, text)
-        }
-        Outcome::Unchanged(text)
-        | Outcome::NoLock(text)
-        | Outcome::SwitchedOff(text)
-        | Outcome::Online { text, unlocked: false } => (StepResult::Unchanged, text),
-        Outcome::Left => {
-            (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
-        }
-        Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
-        Outcome::Busy(text) => (StepResult::Busy, text),
-        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
-        Outcome::Unfinished(failure) => match successor.name() {
-            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
-            None => (StepResult::Unfinished, failure.to_string()),
-        },
-    };
-    Ended { may_be_another_lock, has_left, is_online, ..Ended::new(result, text) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modem::wire::qmi::OperatingMode;
     use std::fs;
-
-    #[test]
-    fn a_modem_with_several_locks_has_one_clear_result() {
-        let failure = || Failure::new("a", "b");
-        let (no_lock, in_use) = (Outcome::NoLock(String::new()), Outcome::InUse(failure()));
-        let (failed, unfinished) = (Outcome::Failed(failure()), Outcome::Unfinished(failure()));
-        use StepResult::{Done, Failed, Suppressed, Unchanged, Unfinished};
-        for (tried, reported) in [
-            (vec![unfinished.clone(), Outcome::Done(String::new())], vec![Done]),
-            (vec![in_use.clone(), Outcome::Left], vec![Unchanged]),
-            (vec![in_use.clone(), Outcome::NotOff(failure())], vec![Failed]),
-            (vec![unfinished, no_lock.clone()], vec![Unfinished]),
-            (vec![in_use.clone(), no_lock.clone()], vec![Suppressed]),
-            (vec![in_use, failed.clone()], vec![Suppressed]),
-            (vec![failed.clone(), no_lock.clone()], vec![Failed]),
-            (vec![failed.clone(), failed], vec![Failed, Failed]),
-            (vec![no_lock], vec![Unchanged]),
-        ] {
-            let ended = tried.iter().map(|outcome| conclude(outcome.clone(), &Successor::None)).collect();
-            let found: Vec<StepResult> = to_report(ended).map(|ended| ended.result).collect();
-            assert_eq!(found, reported, "{tried:?}");
-        }
-    }
 
     #[test]
     fn a_person_who_named_a_modem_learns_that_it_disconnected() {
@@ -613,32 +430,6 @@ mod tests {
             (Trigger::ModemManager, Some(seconds(1)), Some(0)),
         ] {
             assert_eq!(settling(trigger, connected), wait.map(seconds), "{trigger:?} {connected:?}");
-        }
-    }
-
-    #[test]
-    fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
-        let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
-        assert_eq!((ended.result, ended.text.as_str()), (StepResult::Busy, "another run"));
-    }
-
-    #[test]
-    fn a_modem_is_asked_until_an_answer_states_its_lock() {
-        let said = |locked| Ok(Said { operating_mode: OperatingMode::LowPower, locked });
-        let mute = |port: &str| Err(format!("no answer on {port}"));
-        // The answers to the procedures, how many are asked, and the answer that is returned.
-        for (answers, asked, counts) in [
-            (vec![said(Some(true)), said(Some(false))], 1, said(Some(true))),
-            (vec![said(Some(false)), mute("mbim")], 1, said(Some(false))),
-            (vec![said(None), said(Some(true))], 2, said(Some(true))),
-            (vec![mute("at"), said(Some(true))], 2, said(Some(true))),
-            (vec![said(None), mute("mbim")], 2, said(None)),
-            (vec![mute("at"), said(None)], 2, said(None)),
-            (vec![mute("at"), mute("mbim")], 2, mute("at")),
-        ] {
-            let mut count = 0;
-            assert_eq!(best_answer(answers.clone().into_iter().inspect(|_| count += 1)), counts, "{answers:?}");
-            assert_eq!(count, asked, "{answers:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::usb::Function;
 
 /// An action on the modem.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     Switch {
         switch: Switch,
         target: Target,
@@ -44,7 +44,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub fn step(&self) -> StepKind {
+    pub(crate) fn step(&self) -> StepKind {
         match self {
             Action::Switch { .. } => StepKind::Switch,
             Action::Configure { .. } => StepKind::Configuration,
@@ -74,7 +74,7 @@ impl fmt::Display for Action {
 
 /// One step of the quirk, as it applies to this modem now.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PlanStep {
+pub(crate) enum PlanStep {
     Run(Action),
     /// The modem is already in the wanted state, or the step does not apply to it.
     Satisfied {
@@ -106,7 +106,7 @@ pub enum PlanStep {
 pub(crate) const AUTHORIZE: &str = "allow it (`usbguard list-devices`, then `usbguard allow-device NUMBER`; or write 1 to the file `authorized` of the device)";
 
 impl PlanStep {
-    pub fn step(&self) -> StepKind {
+    pub(crate) fn step(&self) -> StepKind {
         match self {
             PlanStep::Run(action) => action.step(),
             PlanStep::Satisfied { step, .. }
@@ -118,7 +118,7 @@ impl PlanStep {
     }
 
     /// The step in words. With `verbose`, an unlock has its messages in hex; the text of a switch has them in any case.
-    pub fn describe(&self, verbose: bool) -> PlanLine {
+    pub(crate) fn describe(&self, verbose: bool) -> PlanLine {
         let (decision, text) = match self {
             PlanStep::Run(action) => (Decision::Run, action.to_string()),
             PlanStep::Satisfied { reason, .. } => (Decision::Nothing, reason.clone()),
@@ -140,7 +140,7 @@ impl PlanStep {
 
 /// A step of a plan, for people and for JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PlanLine {
+pub(crate) struct PlanLine {
     pub step: StepKind,
     pub decision: Decision,
     /// The action, or the reason for the decision.
@@ -152,7 +152,7 @@ pub struct PlanLine {
 
 impl PlanLine {
     /// The line, and one more for each message.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         let messages = self.messages.iter().map(|message| format!("  {message}"));
         std::iter::once(self.to_string()).chain(messages)
     }
@@ -175,7 +175,7 @@ impl fmt::Display for PlanLine {
 /// Whether a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Decision {
+pub(crate) enum Decision {
     Run,
     Nothing,
     Suppressed,

@@ -9,7 +9,7 @@ use crate::host::sandbox;
 use crate::host::state::{self, LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
-use crate::serve::Ended;
+use crate::serve::ended::Ended;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::execute::LEFT;
@@ -17,7 +17,7 @@ use crate::serve::trigger::Trigger;
 
 /// How one step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepReport {
+pub(crate) struct StepReport {
     pub step: StepKind,
     pub result: StepResult,
     /// The reason, and the remedy if there is one.
@@ -26,7 +26,7 @@ pub struct StepReport {
 
 /// How a run on one device ended.
 #[derive(Debug, Default)]
-pub struct Served {
+pub(crate) struct Served {
     /// The name in the database; `None` if no quirk applies.
     pub name: Option<String>,
     pub steps: Vec<StepReport>,
@@ -36,7 +36,7 @@ pub struct Served {
 
 impl Served {
     /// The exit status for this result.
-    pub fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
+    pub(crate) fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
         let of_step = |report: &StepReport| match report.result {
             StepResult::Failed | StepResult::Busy => Exit::Failed,
             StepResult::Invalid => Exit::Invalid,
@@ -56,7 +56,7 @@ impl Served {
     }
 
     /// The result for the udev rules. A step that another process must continue comes first.
-    pub fn result(&self) -> Option<StepResult> {
+    pub(crate) fn result(&self) -> Option<StepResult> {
         [StepResult::Unfinished, StepResult::NotAuthorized, StepResult::LeftAlone, StepResult::Suppressed]
             .into_iter()
             .chain([StepResult::Done, StepResult::Unchanged])

@@ -10,6 +10,7 @@ use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
+use crate::serve::ask::before_sleep;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
@@ -58,7 +59,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     let journal = Journal::open(root);
     if options.before_sleep {
         serve_apart(root, devices(root, names)?, |device| {
-            serve::before_sleep(root, &journal, device);
+            before_sleep(root, &journal, device);
             Exit::Fine
         });
         return Ok(Exit::Fine);

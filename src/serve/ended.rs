@@ -1,0 +1,99 @@
+//! The result of a planned step, before it is recorded.
+
+use crate::outcome::{Outcome, StepResult};
+use crate::serve::hand_off::Successor;
+
+/// How a step ended.
+pub(crate) struct Ended {
+    pub(crate) result: StepResult,
+    pub(crate) text: String,
+    /// The modem may have a lock of another kind.
+    pub(crate) may_be_another_lock: bool,
+    /// The modem disconnected, so that nothing is known about its state.
+    pub(crate) has_left: bool,
+    /// The radio is known to be online.
+    pub(crate) is_online: bool,
+}
+
+impl Ended {
+    pub(crate) fn new(result: StepResult, text: String) -> Ended {
+        Ended { result, text, may_be_another_lock: false, has_left: false, is_online: false }
+    }
+}
+
+/// The results of the procedures that were tried, without those that say less than others: the lock is behind one of the
+/// procedures, and a procedure without an answer says more than one that found no lock.
+pub(crate) fn to_report(tried: Vec<Ended>) -> impl Iterator<Item = Ended> {
+    let weight = |ended: &Ended| match ended.result {
+        _ if !ended.may_be_another_lock => 4,
+        StepResult::Unfinished => 3,
+        StepResult::Suppressed => 2,
+        StepResult::Failed => 1,
+        _ => 0,
+    };
+    let most = tried.iter().map(weight).max();
+    tried.into_iter().filter(move |ended| Some(weight(ended)) == most)
+}
+
+/// The result of an action, and who continues if it is not finished.
+pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
+    let may_be_another_lock =
+        matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
+    let has_left = outcome == Outcome::Left;
+    let is_online = matches!(outcome, Outcome::Online { .. });
+    let (result, text) = match outcome {
+        Outcome::Done(text) | Outcome::StillOff(text) | Outcome::Online { text, unlocked: true } => {
+            (StepResult::Done, text)
+        }
+        Outcome::Unchanged(text)
+        | Outcome::NoLock(text)
+        | Outcome::SwitchedOff(text)
+        | Outcome::Online { text, unlocked: false } => (StepResult::Unchanged, text),
+        Outcome::Left => {
+            (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
+        }
+        Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
+        Outcome::Busy(text) => (StepResult::Busy, text),
+        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
+        Outcome::Unfinished(failure) => match successor.name() {
+            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
+            None => (StepResult::Unfinished, failure.to_string()),
+        },
+    };
+    Ended { may_be_another_lock, has_left, is_online, ..Ended::new(result, text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Failure;
+
+    #[test]
+    fn a_modem_with_several_locks_has_one_clear_result() {
+        let failure = || Failure::new("a", "b");
+        let (no_lock, in_use) = (Outcome::NoLock(String::new()), Outcome::InUse(failure()));
+        let (failed, unfinished) = (Outcome::Failed(failure()), Outcome::Unfinished(failure()));
+        use StepResult::{Done, Failed, Suppressed, Unchanged, Unfinished};
+        for (tried, reported) in [
+            (vec![unfinished.clone(), Outcome::Done(String::new())], vec![Done]),
+            (vec![in_use.clone(), Outcome::Left], vec![Unchanged]),
+            (vec![in_use.clone(), Outcome::NotOff(failure())], vec![Failed]),
+            (vec![unfinished, no_lock.clone()], vec![Unfinished]),
+            (vec![in_use.clone(), no_lock.clone()], vec![Suppressed]),
+            (vec![in_use, failed.clone()], vec![Suppressed]),
+            (vec![failed.clone(), no_lock.clone()], vec![Failed]),
+            (vec![failed.clone(), failed], vec![Failed, Failed]),
+            (vec![no_lock], vec![Unchanged]),
+        ] {
+            let ended = tried.iter().map(|outcome| conclude(outcome.clone(), &Successor::None)).collect();
+            let found: Vec<StepResult> = to_report(ended).map(|ended| ended.result).collect();
+            assert_eq!(found, reported, "{tried:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
+        let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
+        assert_eq!((ended.result, ended.text.as_str()), (StepResult::Busy, "another run"));
+    }
+}

@@ -1,0 +1,20 @@
+//! What all stages of a run know.
+
+use crate::host::deadline::Deadline;
+use crate::host::root::Root;
+use crate::modem::device::Device;
+use crate::serve::event::Scope;
+use crate::serve::trigger::Trigger;
+
+/// The remedy if no other process continues.
+pub(crate) const APPLY: &str = "run `wwan-quirks apply`";
+
+/// One run on one device.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) device: &'a Device,
+    pub(crate) scope: &'a Scope,
+    pub(crate) trigger: Trigger,
+    pub(crate) deadline: Deadline,
+}
