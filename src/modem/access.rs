@@ -16,6 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
+use crate::host::sys;
 use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;
@@ -218,8 +219,8 @@ fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, Por
 /// All processes that have `port` open, in the order of their PIDs. Excludes this process and its children, which keep
 /// a WWAN port open for it.
 ///
-/// Checks every descriptor of every process, which takes milliseconds. Compares device numbers, not paths: in its own
-/// mount namespace, a process can give any file the name `/dev/cdc-wdm0`.
+/// Checks every descriptor of every process, which takes milliseconds. Compares device numbers, not paths: a container
+/// can have the node under another name, and can give any file the name `/dev/cdc-wdm0`.
 ///
 /// # Errors
 /// If `/proc` does not list this process, because other processes are then hidden, too.
@@ -250,16 +251,13 @@ fn parent(process: &Path) -> Option<u32> {
 
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    // `stat` can block on a dead network mount. Reading a link cannot.
-    let is_named = |path: &Path| {
-        let target = fs::read_link(path).unwrap_or_default();
-        target.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(port.name.as_bytes()))
+    let number = (port.number.major, port.number.minor);
+    let is_port = |path: &Path| {
+        sys::character_device(path).is_ok_and(|(major, minor)| (u64::from(major), u64::from(minor)) == number)
     };
-    let is_port = |path: &Path| fs::metadata(path).is_ok_and(|found| DeviceNumber::of(&found) == Some(port.number));
-    descriptors.into_iter().any(|entry| {
-        let path = entry.path();
-        is_named(&path) && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name()))
-    })
+    descriptors
+        .into_iter()
+        .any(|entry| is_port(&entry.path()) && !is_reference(&process.join("fdinfo").join(entry.file_name())))
 }
 
 /// Whether the descriptor is an `O_PATH` one. Every user can have such a descriptor of a node without permission for the
@@ -395,6 +393,15 @@ mod tests {
         fs::write(&file, "").unwrap();
         fake.process(813, "qmi-proxy", &[file.to_str().unwrap()]);
         assert_eq!(fake.users(), []);
+    }
+
+    #[test]
+    fn a_node_of_another_name_is_the_port() {
+        let fake = Fake::new("renamed");
+        let node = fake.0.join("modem");
+        symlink("/dev/null", &node).unwrap();
+        fake.process(7, "gpsd", &[node.to_str().unwrap(), "pipe:[1]", "/proc/self/status"]);
+        assert_eq!(names(&fake.users()), "gpsd (7)");
     }
 
     #[test]
