@@ -2,9 +2,9 @@
 #
 #   make            the program
 #   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
-#   make check      clippy, unit and integration tests, packages: everything except the virtual machine
-#   make test       `make check`, then `make vm`
-#   make unit       unit and integration tests
+#   make check      formatting, clippy, unit and integration tests, packages, fleets
+#   make test       `make check`, then `make vm`; `fresh`, `targets`, `minimal`, `fuzz`, `page` and `peers` are separate
+#   make unit       unit and integration tests; as root, also those with libqmi's and libmbim's proxies
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
@@ -118,6 +118,7 @@ demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
 check: deps unit
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages fleets
@@ -125,9 +126,10 @@ check: deps unit
 test: check
 	$(MAKE) --no-print-directory vm
 
+# libqmi's and libmbim's proxies serve only root.
 unit:
 	$(CARGO) test --workspace --locked
-	$(CARGO) test --locked --test security -- --ignored
+	$(CARGO) test --locked --test security $(if $(filter 0,$(shell id -u)),--test proxies) -- --ignored
 
 lint:
 	$(CARGO) fmt --all --check
