@@ -65,17 +65,18 @@ UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 BUILT = $(or $(CARGO_TARGET_DIR),target)
 # CARGO_BUILD_TARGET names Cargo's folder for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
-MODEM = $(BUILT)/release/modem
+MODEM = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/modem
 STAGE = target/stage
 # Static programs, for the busybox machines: with musl, or with glibc if this Rust has no musl.
-STATIC_TARGET = x86_64-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl),musl,gnu)
+STATIC_CPU = $(shell rustc -vV | sed -n 's/^host: \([^-]*\).*/\1/p')
+STATIC_TARGET = $(STATIC_CPU)-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(STATIC_CPU)-unknown-linux-musl),musl,gnu)
 STATIC = $(BUILT)/$(STATIC_TARGET)/release
 
 # The program contains no path of the machine that built it. RUSTFLAGS separates flags by spaces, so a path that contains a
 # space stays.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = $(if $(word 3,$(CURDIR) $(CARGO_HOME)),,--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo)
-# Cargo reads only one of the two variables.
+# Cargo reads only one of the three variables: CARGO_ENCODED_RUSTFLAGS before RUSTFLAGS before this one.
 RUSTFLAGS ?= $(CARGO_BUILD_RUSTFLAGS)
 # Distributions pass their linker flags in LDFLAGS. FEATURES=vendored links in the libusb that its crate contains.
 FEATURES ?=
@@ -89,7 +90,16 @@ LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 all: build
 
-build: export RUSTFLAGS += $(REMAP) $(LINK)
+# `override`: the builder may set the variables on the command line.
+build: FLAGS = $(REMAP) $(LINK)
+static: FLAGS = $(REMAP) $(LINK) -Ctarget-feature=+crt-static
+build static: override export RUSTFLAGS += $(FLAGS)
+ifdef CARGO_ENCODED_RUSTFLAGS
+ENCODED := $(CARGO_ENCODED_RUSTFLAGS)
+SEPARATOR := $(shell printf '\037')
+build static: override export CARGO_ENCODED_RUSTFLAGS = $(ENCODED)$(subst $() ,,$(addprefix $(SEPARATOR),$(FLAGS)))
+endif
+
 build:
 	@$(if $(FEATURES),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || \
 		echo "warning: pkg-config does not find libusb-1.0: the program gets a libusb of its own, as with FEATURES=vendored" >&2
@@ -105,12 +115,12 @@ testbed: deps build
 	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
 	$(STRIP) $(STAGE)/usr/sbin/wwan-quirks
 
-static: export RUSTFLAGS += $(REMAP) $(LINK) -Ctarget-feature=+crt-static
 # Only for the kernel's headers: musl's own headers come first.
-static: export CFLAGS_x86_64_unknown_linux_musl ?= -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
+static: export TARGET_CFLAGS ?= -idirafter /usr/include -idirafter /usr/include/$(STATIC_CPU)-linux-gnu
 # The libusb of a static program needs no libudev, and must not use the one of this machine.
 static: export LIBUDEV_NO_PKG_CONFIG = 1
 static: deps
+	@$(if $(STATIC_TARGET:%gnu=),true,echo "warning: this Rust has no musl: the static programs use glibc" >&2)
 	$(CARGO) build --release --locked --features vendored --target $(STATIC_TARGET)
 	$(CARGO) build --release --locked -p modem --target $(STATIC_TARGET)
 
@@ -277,8 +287,10 @@ reproducible:
 pages:
 	$(CARGO) run --quiet --locked -p pages
 
-rules: testbed
-	$(BIN) --root $(STAGE) rules > udev-rules/85-wwan-quirks.rules.new
+rules: build
+	rm -rf target/rules
+	$(MAKE) --no-print-directory install-program DESTDIR=target/rules PREFIX=/usr
+	$(BIN) --root target/rules rules > udev-rules/85-wwan-quirks.rules.new
 	mv udev-rules/85-wwan-quirks.rules.new udev-rules/85-wwan-quirks.rules
 
 clean:
