@@ -173,6 +173,20 @@ fn values_are_typed() {
 }
 
 #[test]
+fn a_run_and_a_dry_run_have_different_members() {
+    let with = |members: Value| {
+        let mut device = json!({ "port": "1-1", "id": "1199:68a2", "name": null });
+        device.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let output = json!({ "schema": 1, "verb": "apply", "devices": [device] });
+        differences(&schema("apply"), &output, "").is_empty()
+    };
+    assert!(with(json!({ "results": [], "errors": [] })));
+    assert!(with(json!({ "complete": true, "plan": [] })));
+    assert!(!with(json!({})));
+    assert!(!with(json!({ "results": [], "plan": [] })));
+}
+
+#[test]
 fn output_that_differs_from_its_schema_is_found() {
     let schema = schema("explain");
     let good = output(&root(), &["explain", "1-1"]);
