@@ -159,7 +159,12 @@ fn man_page() -> Result<String> {
     let command = command_line();
     let about_exits = command.get_after_help().ok_or("the command line tells its exit status")?.to_string();
     let version = command.get_version().unwrap_or_default();
-    let man = Man::new(command.clone().subcommand_help_heading("VERB"));
+    let about = command.get_long_about().ok_or("the command line says what the program does")?.to_string();
+    // The first paragraph is the text of NAME.
+    let (_, about) = about.split_once("\n\n").ok_or("the description has two paragraphs")?;
+    let help = |arg: Arg| arg.long_help("Print a summary (-h) or the whole help (--help)");
+    let shown = command.clone().subcommand_help_heading("VERB").long_about(about.to_owned()).mut_arg("help", help);
+    let man = Man::new(shown);
     let mut page =
         format!(".TH wwan\\-quirks 8 \"\" \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
     man.render_name_section(&mut page)?;
