@@ -73,10 +73,6 @@ impl Endpoint {
     pub fn is_bulk(self) -> bool {
         self.attributes & 0x03 == 0x02
     }
-
-    pub fn is_interrupt(self) -> bool {
-        self.attributes & 0x03 == 0x03
-    }
 }
 
 /// Parses the contents of the `descriptors` file of a USB device.

@@ -102,10 +102,11 @@ pub struct Status(pub u32);
 impl Status {
     pub const SUCCESS: Status = Status(0);
     pub const BUSY: Status = Status(1);
+    #[cfg(test)]
     pub const FAILURE: Status = Status(2);
     pub const NO_DEVICE_SUPPORT: Status = Status(9);
     pub const NOT_INITIALIZED: Status = Status(14);
-    pub const INVALID_PARAMETERS: Status = Status(21);
+    #[cfg(test)]
     pub const OPERATION_NOT_ALLOWED: Status = Status(28);
 
     /// Whether the modem asks the host to try again later.

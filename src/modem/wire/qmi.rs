@@ -123,8 +123,8 @@ pub mod ctl {
     pub const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
     /// Only for qmi-proxy. TLV 0x01: path of the port that the connection is for.
     pub const PROXY_OPEN: Call = call(0xff00, "qmi-proxy open");
-    /// Drops the CIDs of all clients of the modem. Never sent, only recognised: modems send it as an indication when
-    /// they start.
+    /// Drops the CIDs of all clients of the modem. Never sent: modems send it as an indication when they start.
+    #[cfg(test)]
     pub const SYNC: Call = call(0x0027, "CTL Sync");
 }
 
