@@ -61,7 +61,7 @@ fn doctor_knows_the_device_managers_of_other_systems() {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let troubles: [Failure; 13] = [
+    let failures: [Failure; 13] = [
         ("compositions.toml:1:10: expected schema = 1", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
         }),
@@ -113,7 +113,7 @@ fn each_problem_is_found_with_its_remedy() {
             root.write("var/log/audit/audit.log", log);
         }),
     ];
-    for (expected, make) in troubles {
+    for (expected, make) in failures {
         let root = healthy();
         make(&root);
         let said = only_finding(&root);

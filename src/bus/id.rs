@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::Bus;
 
-/// What stands before the ID of a PCI device.
+/// The prefix of the ID of a PCI device.
 const PCI: &str = "pci:";
 
 /// The vendor and product IDs of a device, written as four hex digits each: `1199:0fff` on USB, `pci:1eac:1001` on PCI.

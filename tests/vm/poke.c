@@ -47,7 +47,7 @@ static long call(const struct user_regs_struct *saved, long number, long a, long
 	return regs.rax;
 }
 
-static void told(const char *what, long result)
+static void report(const char *what, long result)
 {
 	if (result >= -4095 && result < 0)
 		printf("%s: %s\n", what, strerrorname_np(-result));
@@ -74,21 +74,21 @@ int main(int argc, char **argv)
 	check(process_vm_writev(pid, &from, 1, &to, 1, 0) == sizeof(names), "process_vm_writev");
 #define NAME(n) (at + 32 * (n))
 
-	told("getpid", call(&saved, SYS_getpid, 0, 0, 0, 0));
-	told("openat file", call(&saved, SYS_openat, AT_FDCWD, NAME(0), O_RDONLY, 0));
-	told("openat disk", call(&saved, SYS_openat, AT_FDCWD, NAME(1), O_RDWR, 0));
-	told("openat device", call(&saved, SYS_openat, AT_FDCWD, NAME(2), O_RDWR, 0));
-	told("openat new", call(&saved, SYS_openat, AT_FDCWD, NAME(3), O_RDWR | O_CREAT, 0600));
-	told("mkdirat", call(&saved, SYS_mkdirat, AT_FDCWD, NAME(3), 0700, 0));
-	told("socket unix", call(&saved, SYS_socket, AF_UNIX, SOCK_STREAM, 0, 0));
-	told("socket inet", call(&saved, SYS_socket, AF_INET, SOCK_DGRAM, 0, 0));
-	told("socket netlink", call(&saved, SYS_socket, AF_NETLINK, SOCK_RAW, 0, 0));
-	told("fork", call(&saved, SYS_clone, 0, 0, 0, 0));
-	told("kill", call(&saved, SYS_kill, 1, 0, 0, 0));
-	told("ptrace", call(&saved, SYS_ptrace, PTRACE_SEIZE, 1, 0, 0));
-	told("mmap exec", call(&saved, SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS));
-	told("dup", call(&saved, SYS_dup, 0, 0, 0, 0));
-	told("execve", call(&saved, SYS_execve, NAME(4), 0, 0, 0));
+	report("getpid", call(&saved, SYS_getpid, 0, 0, 0, 0));
+	report("openat file", call(&saved, SYS_openat, AT_FDCWD, NAME(0), O_RDONLY, 0));
+	report("openat disk", call(&saved, SYS_openat, AT_FDCWD, NAME(1), O_RDWR, 0));
+	report("openat device", call(&saved, SYS_openat, AT_FDCWD, NAME(2), O_RDWR, 0));
+	report("openat new", call(&saved, SYS_openat, AT_FDCWD, NAME(3), O_RDWR | O_CREAT, 0600));
+	report("mkdirat", call(&saved, SYS_mkdirat, AT_FDCWD, NAME(3), 0700, 0));
+	report("socket unix", call(&saved, SYS_socket, AF_UNIX, SOCK_STREAM, 0, 0));
+	report("socket inet", call(&saved, SYS_socket, AF_INET, SOCK_DGRAM, 0, 0));
+	report("socket netlink", call(&saved, SYS_socket, AF_NETLINK, SOCK_RAW, 0, 0));
+	report("fork", call(&saved, SYS_clone, 0, 0, 0, 0));
+	report("kill", call(&saved, SYS_kill, 1, 0, 0, 0));
+	report("ptrace", call(&saved, SYS_ptrace, PTRACE_SEIZE, 1, 0, 0));
+	report("mmap exec", call(&saved, SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS));
+	report("dup", call(&saved, SYS_dup, 0, 0, 0, 0));
+	report("execve", call(&saved, SYS_execve, NAME(4), 0, 0, 0));
 
 	check(!ptrace(PTRACE_SETREGS, pid, 0, &saved), "PTRACE_SETREGS");
 	check(!ptrace(PTRACE_DETACH, pid, 0, 0), "PTRACE_DETACH");

@@ -521,8 +521,8 @@ impl Device {
         let prefix = format!("{}:", self.port);
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let interface = Path::new(&name);
-            let told = self.attribute(&format!("{name}/bInterfaceNumber"))?;
-            if !u8::from_str_radix(&told, 16).is_ok_and(&is_wanted) {
+            let found = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if !u8::from_str_radix(&found, 16).is_ok_and(&is_wanted) {
                 continue;
             }
             // usb-serial has a directory for the port between the interface and the class. cdc-acm does not.

@@ -138,9 +138,9 @@ mod tests {
                 let _clock = StoppedClock::stop();
                 run(transport, &procedure, Keys::none(), None, Deadline::after(Duration::from_secs(2)));
                 modem.seen.dedup();
-                let told = messages(&procedure, protocol);
+                let described = messages(&procedure, protocol);
                 let names: Vec<&str> =
-                    told.iter().filter_map(|line| line.split(':').next()?.split(" in ").next()).collect();
+                    described.iter().filter_map(|line| line.split(':').next()?.split(" in ").next()).collect();
                 let calls = [
                     ctl::GET_VERSION_INFO,
                     ctl::ALLOCATE_CID,
@@ -163,18 +163,21 @@ mod tests {
                     })
                     .collect();
                 ids.dedup();
-                assert_eq!(ids, modem.seen, "{procedure} {told:#?}");
+                assert_eq!(ids, modem.seen, "{procedure} {described:#?}");
             }
         }
     }
 
     #[test]
     fn displayed_bytes_are_those_on_the_wire() {
-        let told = messages(&Procedure::Sierra, Protocol::Qmi);
-        assert_eq!(told[3], "DMS Set FCC Authentication: 010c000002000000005f550000");
-        let told = messages(&Procedure::Quectel, Protocol::Mbim);
-        assert_eq!(told[0], "MBIM open: 01000000100000000000000000000000");
-        assert_eq!(told[4], "MBIM close: 020000000c00000000000000");
-        assert!(told[3].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"), "{told:?}");
+        let described = messages(&Procedure::Sierra, Protocol::Qmi);
+        assert_eq!(described[3], "DMS Set FCC Authentication: 010c000002000000005f550000");
+        let described = messages(&Procedure::Quectel, Protocol::Mbim);
+        assert_eq!(described[0], "MBIM open: 01000000100000000000000000000000");
+        assert_eq!(described[4], "MBIM close: 020000000c00000000000000");
+        assert!(
+            described[3].ends_with("112233445566778899aabbccddeeff1101000000010000000400000001000000"),
+            "{described:?}"
+        );
     }
 }
