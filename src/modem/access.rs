@@ -17,7 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::sys;
-use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
+use crate::modem::device::{ControlPort, Device, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;
 use crate::modem::link::{Link, LinkError, OpenError, tty, wwan};
@@ -269,7 +269,8 @@ fn is_reference(fdinfo: &Path) -> bool {
 }
 
 /// A port that no other process had open. If another process opens it later, the next `send` fails once with
-/// [`LinkError::Contended`]; later sends succeed, so that cleanup can finish.
+/// [`LinkError::Contended`]; later sends succeed, so that cleanup can finish. A later open of another node of the port, as
+/// in a container, is not noticed.
 struct ExclusivePort {
     link: Box<dyn Link>,
     opens: Option<Inotify>,
@@ -327,6 +328,7 @@ impl Link for ExclusivePort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modem::device::DeviceNumber;
     use nix::sys::stat::Mode;
     use std::io::BufRead;
     use std::os::unix::fs::symlink;
