@@ -287,6 +287,25 @@ fn a_function_is_set_whatever_number_its_configuration_has() {
         let plan = root.run(&["apply", "--dry-run", "1-1"]).stdout;
         assert!(plan.ends_with(&format!("write {number} to bConfigurationValue instead of 1\n")), "{plan}");
     }
+    // In this order: the preferred function, the function of the entry, its number.
+    let vendor = [fake::interface(0, [0xff, 0xff, 0xff], &[(0x81, 2), (0x02, 2)])];
+    let mbim =
+        [fake::interface(0, [2, 0x0e, 0], &[(0x81, 3)]), fake::interface(1, [10, 0, 2], &[(0x82, 2), (0x02, 2)])];
+    for (third, policy, expected) in [
+        (&mbim[..], "", "write 3 to bConfigurationValue instead of 1\n"),
+        (&ecm, "", "write 3 to bConfigurationValue instead of 1\n"),
+        (&vendor, "", "write 4 to bConfigurationValue instead of 1\n"),
+        (&vendor, "prefer = \"qmi\"\n", "write 4 to bConfigurationValue instead of 1\n"),
+        (&mbim, "prefer = \"keep\"\n", "the kernel's choice, configuration 1, is kept\n"),
+    ] {
+        let root = Root::new();
+        root.policy(policy);
+        let others = [fake::configuration(3, third), fake::configuration(4, &vendor)];
+        let configurations = [&[fake::configuration(1, &storage)], &others[..]].concat();
+        root.plug("1-1", "1410:9020", &fake::device(&configurations));
+        let plan = root.run(&["apply", "--dry-run", "1-1"]).stdout;
+        assert!(plan.ends_with(expected), "{policy}: {plan}");
+    }
 }
 
 #[test]

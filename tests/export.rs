@@ -70,10 +70,11 @@ fn expressible(steps: &[Step]) -> Vec<Step> {
         Step::FccAuth(_) => None,
         // usb_modeswitch has no key for a pause without a configuration, and looks for MBIM.
         Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
-            Some(Step::Configuration { select: Select::Preferred, unconfigured: None })
+            Some(Step::Configuration { select: Select::Preferred, fallback: None, unconfigured: None })
         }
-        Step::Configuration { select: Select::Value(value), .. } => {
-            Some(Step::Configuration { select: Select::Value(*value), unconfigured: None })
+        Step::Configuration { select: Select::Value(value), .. }
+        | Step::Configuration { fallback: Some(value), .. } => {
+            Some(Step::Configuration { select: Select::Value(*value), fallback: None, unconfigured: None })
         }
         Step::Configuration { .. } => None,
         Step::Switch(switch) => {

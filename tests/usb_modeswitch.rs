@@ -227,7 +227,7 @@ fn the_transfers_are_those_of_usb_modeswitch() {
                 let [Transfer::Configuration { value: 0 }, Transfer::Configuration { value }] = *trace.ops else {
                     panic!("{key}: {:?}", trace.ops);
                 };
-                let step = Step::Configuration { select: Select::Value(value), unconfigured: None };
+                let step = Step::Configuration { select: Select::Value(value), fallback: None, unconfigured: None };
                 assert_eq!(quirk.steps, [step], "{key}");
             }
             Some(Wanted::ByFunction) => {

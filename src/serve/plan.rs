@@ -193,8 +193,9 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
             (Step::Switch(_) | Step::Configuration { .. }, Scope::Port(_) | Scope::Unlock)
             | (Step::FccAuth(_), Scope::Device) => {}
             (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
-            (Step::Configuration { select, unconfigured }, _) => {
-                planned.push(plan_configuration(&candidates(*select, quirk, policy), *unconfigured, snapshot));
+            (Step::Configuration { select, fallback, unconfigured }, _) => {
+                let candidates = candidates(*select, *fallback, quirk, policy);
+                planned.push(plan_configuration(&candidates, *unconfigured, snapshot));
             }
             // A new configuration creates new ports, and these have events of their own.
             (Step::FccAuth(_), _) if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) => {}
@@ -379,16 +380,19 @@ fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> Pla
 }
 
 /// In order of precedence: the administrator's preference, the quirk, the shipped default. If the modem does not offer
-/// the function that the administrator prefers, the quirk applies. The number of a shipped quirk does not state a
-/// function: it applies to a modem that does not offer the preferred one.
-fn candidates(select: Select, quirk: &Quirk, policy: &Resolved) -> Vec<Select> {
+/// the function that the administrator prefers, the quirk applies. A number in a shipped quirk says that the function of
+/// its configuration may differ: the preferred function comes first.
+fn candidates(select: Select, fallback: Option<u8>, quirk: &Quirk, policy: &Resolved) -> Vec<Select> {
     let preferred = policy.prefer.value.function().map_or(Select::Keep, Select::Function);
-    match (policy.prefer.origin.is_administrator(), preferred, select) {
-        (true, Select::Keep, _) | (_, _, Select::Preferred) => vec![preferred],
-        (true, _, _) => vec![preferred, select],
-        (false, _, Select::Value(_)) if quirk.location.layer == Layer::Shipped => vec![preferred, select],
-        (false, _, _) => vec![select],
+    let is_administrator = policy.prefer.origin.is_administrator();
+    if is_administrator && preferred == Select::Keep {
+        return Vec::new();
     }
+    let number = fallback.map(Select::Value);
+    let has_number = number.is_some() || matches!(select, Select::Value(_));
+    let is_first =
+        is_administrator || select == Select::Preferred || (has_number && quirk.location.layer == Layer::Shipped);
+    is_first.then_some(preferred).into_iter().chain([select]).chain(number).collect()
 }
 
 fn plan_unlock(

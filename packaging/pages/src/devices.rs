@@ -45,8 +45,9 @@ fn action(step: &Step) -> String {
             "gets the USB configuration that the policy prefers".to_owned()
         }
         Step::Configuration { select: Select::Keep, .. } => "keeps the kernel's USB configuration".to_owned(),
-        Step::Configuration { select: Select::Function(function), .. } => {
-            format!("gets the USB configuration with {}", function.name().to_uppercase())
+        Step::Configuration { select: Select::Function(function), fallback, .. } => {
+            let otherwise = fallback.map_or(String::new(), |value| format!(", or configuration {value}"));
+            format!("gets the USB configuration with {}{otherwise}", function.name().to_uppercase())
         }
         Step::Configuration { select: Select::Value(value), .. } => format!("gets USB configuration {value}"),
         Step::FccAuth(procedure) => format!("FCC unlock ({procedure})"),

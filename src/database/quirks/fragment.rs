@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::iter::Peekable;
+use std::num::NonZeroU8;
 use std::ops::Range;
 use std::str::{self, Utf8Error};
 use std::time::Duration;
@@ -295,6 +296,7 @@ fn read_id(span: Range<usize>, text: &str) -> Result<DeviceId, InvalidValue> {
 /// A selection, or a table with `select` and how to set the configuration.
 struct ConfigurationEntry {
     select: SelectEntry,
+    fallback: Option<NonZeroU8>,
     unconfigured: Option<Seconds>,
 }
 
@@ -304,6 +306,7 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
         #[serde(deny_unknown_fields)]
         struct Table {
             select: SelectEntry,
+            fallback: Option<NonZeroU8>,
             unconfigured: Option<Seconds>,
         }
         struct ConfigurationVisitor;
@@ -316,19 +319,22 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigurationEntry, E> {
-                Ok(ConfigurationEntry { select: SelectVisitor.visit_str(text)?, unconfigured: None })
+                Ok(ConfigurationEntry { select: SelectVisitor.visit_str(text)?, fallback: None, unconfigured: None })
             }
 
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<ConfigurationEntry, E> {
-                Ok(ConfigurationEntry { select: SelectVisitor.visit_i64(value)?, unconfigured: None })
+                Ok(ConfigurationEntry { select: SelectVisitor.visit_i64(value)?, fallback: None, unconfigured: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
-                let Table { select, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let Table { select, fallback, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
                 if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
                     return Err(de::Error::custom("unconfigured can be at most 1 second"));
                 }
-                Ok(ConfigurationEntry { select, unconfigured })
+                if fallback.is_some() && !matches!(select, SelectEntry(Select::Preferred | Select::Function(_))) {
+                    return Err(de::Error::custom("only a function can have a `fallback`"));
+                }
+                Ok(ConfigurationEntry { select, fallback, unconfigured })
             }
         }
         deserializer.deserialize_any(ConfigurationVisitor)
@@ -651,8 +657,12 @@ fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(),
 fn step(entry: StepEntry) -> Step {
     match entry {
         StepEntry::Switch(SwitchEntry(switch)) => Step::Switch(switch),
-        StepEntry::Configuration(ConfigurationEntry { select: SelectEntry(select), unconfigured }) => {
-            Step::Configuration { select, unconfigured: unconfigured.map(|Seconds(pause)| pause) }
+        StepEntry::Configuration(ConfigurationEntry { select: SelectEntry(select), fallback, unconfigured }) => {
+            Step::Configuration {
+                select,
+                fallback: fallback.map(NonZeroU8::get),
+                unconfigured: unconfigured.map(|Seconds(pause)| pause),
+            }
         }
         StepEntry::FccAuth(procedure) => Step::FccAuth(match procedure {
             ProcedureEntry::Sierra => Procedure::Sierra,
@@ -875,6 +885,11 @@ mod tests {
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 1, unconfigured = 2 } }]",
                 "3:28",
                 "at most 1 second",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 1, fallback = 2 } }]",
+                "3:28",
+                "only a function can have a `fallback`",
             ),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 0 } }]",

@@ -241,6 +241,8 @@ pub enum Step {
     Switch(Switch),
     Configuration {
         select: Select,
+        /// The `bConfigurationValue` for a modem without that function.
+        fallback: Option<u8>,
         /// How long the device stays unconfigured before it gets this configuration. `None`: it changes directly.
         unconfigured: Option<Duration>,
     },
@@ -260,6 +262,7 @@ impl Step {
     pub fn value(&self) -> String {
         match self {
             Step::Switch(switch) => switch.to_string(),
+            Step::Configuration { select, fallback: Some(value), .. } => format!("{select} or {value}"),
             Step::Configuration { select, .. } => select.to_string(),
             Step::FccAuth(procedure) => procedure.to_string(),
         }

@@ -59,6 +59,7 @@ fn keys(quirk: &Quirk) -> Result<String, &'static str> {
     for step in &quirk.steps {
         match step {
             Step::Switch(switch) => switch_keys(switch, &mut text)?,
+            Step::Configuration { fallback: Some(value), .. } => text.push_str(&format!("Configuration={value:x}\n")),
             Step::Configuration { select, .. } => match select {
                 Select::Preferred | Select::Function(Function::Mbim) => text.push_str("Configuration=0\n"),
                 Select::Value(value) => text.push_str(&format!("Configuration={value:x}\n")),
