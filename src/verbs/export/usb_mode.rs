@@ -1,6 +1,8 @@
 //! `usb-mode.json` of OpenWrt's `usbmode`.
 //!
-//! Numbers are decimal. `msg` refers to the list `messages`. The mode `MBIM` looks for an MBIM configuration.
+//! Numbers are decimal. `msg` refers to the list `messages`. The mode `MBIM` looks for an MBIM configuration. usbmode
+//! takes the first entry of an ID whatever its strings, and does not compare the class of an interface. For this reason
+//! entries that need either are left out.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +10,6 @@ use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
-use crate::verbs::import::STRINGS;
 
 /// Modes of `usbmode`, and our methods for them.
 const MODES: [(&str, &str); 14] = [
@@ -35,24 +36,13 @@ pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
         match entry(quirk, &mut messages) {
             Ok(entry) => {
                 for model in &quirk.models {
-                    let device = devices.entry(model.id.to_string()).or_insert_with(|| json!({}));
-                    device[strings(quirk)] = with_targets(&entry, model);
+                    devices.insert(model.id.to_string(), json!({ "*": with_targets(&entry, model) }));
                 }
             }
             Err(reason) => left_out.push(LeftOut { quirk, reason }),
         }
     }
     (json!({ "messages": messages, "devices": devices }), left_out)
-}
-
-/// The key of an entry: `*`, or the strings that it needs.
-fn strings(quirk: &Quirk) -> String {
-    let strings = quirk.matchers.iter().filter_map(|(string, part)| {
-        let (_, attribute) = STRINGS.iter().find(|(known, _)| known == string)?;
-        Some(format!(":{attribute}={part}"))
-    });
-    let strings: String = strings.collect();
-    if strings.is_empty() { "*".to_owned() } else { strings }
 }
 
 fn with_targets(entry: &Map<String, Value>, model: &Model) -> Value {
@@ -67,15 +57,22 @@ fn with_targets(entry: &Map<String, Value>, model: &Model) -> Value {
 }
 
 fn entry(quirk: &Quirk, messages: &mut Vec<String>) -> Result<Map<String, Value>, &'static str> {
+    if !quirk.matchers.is_empty() {
+        return Err("usbmode does not compare strings reliably");
+    }
     let mut entry = Map::new();
     for step in &quirk.steps {
         match step {
-            Step::Switch(switch) => switch_keys(switch, &mut entry, messages)?,
-            Step::Configuration { select: Select::Value(value), .. } => {
-                entry.insert("config".to_owned(), json!(value));
+            Step::Switch(Switch { interface_class: Some(_), .. }) => {
+                return Err("usbmode does not compare the class of an interface");
             }
+            Step::Switch(switch) => switch_keys(switch, &mut entry, messages)?,
             Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
                 entry.insert("mode".to_owned(), json!("MBIM"));
+            }
+            Step::Configuration { select: Select::Value(value), .. }
+            | Step::Configuration { fallback: Some(value), .. } => {
+                entry.insert("config".to_owned(), json!(value));
             }
             Step::Configuration { .. } | Step::FccAuth(_) => {}
         }
