@@ -18,7 +18,6 @@ use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::plan::Action;
 use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
-use crate::serve::{APPLY, Run};
 use crate::steps::fcc_auth::Keys;
 use crate::steps::switch::{Reaction, Target};
 use crate::steps::{configure, fcc_auth, switch};
