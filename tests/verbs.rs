@@ -736,10 +736,11 @@ fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
 #[test]
 fn a_modem_does_not_delay_another_before_and_after_sleep() {
     let root = Root::new();
-    for (port, tty) in [("1-1", "ttyUSB1"), ("1-2", "ttyUSB2")] {
+    // The numbers of /dev/null and /dev/zero.
+    for (port, tty, number) in [("1-1", "ttyUSB1", "1:3\n"), ("1-2", "ttyUSB2", "1:5\n")] {
         let device = root.plug(port, "33f8:01a8", &mc7710());
         root.tty(port, "1.3", tty);
-        root.write(&format!("{device}/{port}:1.3/{tty}/tty/{tty}/dev"), "1:3\n");
+        root.write(&format!("{device}/{port}:1.3/{tty}/tty/{tty}/dev"), number);
     }
     symlink("/dev/null", root.0.join("ttyUSB1")).unwrap();
     root.write("/proc/812/comm", "minicom\n");
