@@ -68,7 +68,7 @@ impl CapturedConfiguration {
                 "qmi_wwan" => Function::Qmi,
                 "cdc_mbim" => Function::Mbim,
                 "cdc_ether" => Function::Ecm,
-                "cdc_ncm" => Function::Ncm,
+                "cdc_ncm" | "huawei_cdc_ncm" => Function::Ncm,
                 "rndis_host" => Function::Rndis,
                 "usb-storage" => Function::Storage,
                 "option" | "qcserial" | "sierra" if *class == 0xff => Function::Serial,

@@ -30,7 +30,7 @@ impl Configuration {
         if communications(SUBCLASS_ECM) {
             functions.push(Function::Ecm);
         }
-        if communications(SUBCLASS_NCM) {
+        if communications(SUBCLASS_NCM) || first.iter().any(|interface| qmi.is_ncm(interface)) {
             functions.push(Function::Ncm);
         }
         if first.iter().any(|i| RNDIS.contains(&[i.class, i.subclass, i.protocol])) {
@@ -39,7 +39,8 @@ impl Configuration {
         if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
             functions.push(Function::Storage);
         }
-        if first.iter().any(|interface| interface.class == CLASS_VENDOR && !qmi.includes(interface)) {
+        let is_serial = |i: &&Interface| i.class == CLASS_VENDOR && !qmi.includes(i) && !qmi.is_ncm(i);
+        if first.iter().any(is_serial) {
             functions.push(Function::Serial);
         }
         functions
@@ -65,6 +66,15 @@ mod tests {
         assert_eq!(functions(0, "1234:5678", &[8]), [Function::Qmi, Function::Serial]);
         assert_eq!(functions(0, "1234:5678", &[]), [Function::Serial]);
         assert_eq!(functions(1, "1199:68a2", &[]), [Function::Mbim]);
+    }
+
+    #[test]
+    fn ncm_of_huawei_is_vendor_specific() {
+        let ncm = interface(1, [0xff, 0x03, 0x16], &[(0x82, 3), (0x83, 2), (0x02, 2)]);
+        let bytes = device(&[configuration(1, &[ncm])]);
+        let functions = |id| parse(&bytes).unwrap().configurations[0].functions(&of(id, &[]));
+        assert_eq!(functions("12d1:1506"), [Function::Ncm]);
+        assert_eq!(functions("1234:1506"), [Function::Serial]);
     }
 
     #[test]

@@ -1,39 +1,46 @@
-//! Which interfaces of a modem the kernel's driver qmi_wwan binds. These interfaces have QMI.
+//! Which vendor-specific interfaces of a modem the kernel's network drivers bind: QMI with qmi_wwan, NCM with
+//! huawei_cdc_ncm.
 
 use super::descriptors::{CLASS_VENDOR, Interface};
 use crate::bus::DeviceId;
 
-/// Facts about the driver, generated from the aliases of its module. The file is TOML, but is read line by line:
+/// Facts about the drivers, generated from the aliases of their modules. The file is TOML, but is read line by line:
 /// parsing all of it takes as long as the rest of a hook.
 const TABLE: &str = include_str!("../../../config/qmi-wwan.toml");
 
-/// The interfaces of one modem that have QMI.
+/// The interfaces of one modem that have QMI, and the vendor-specific ones that have NCM.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct QmiInterfaces {
     /// `bInterfaceNumber`s of vendor-specific interfaces.
     numbers: Vec<u8>,
     /// `bInterfaceClass`, `bInterfaceSubClass`, `bInterfaceProtocol`.
     classes: Vec<[u8; 3]>,
+    ncm_classes: Vec<[u8; 3]>,
 }
 
 impl QmiInterfaces {
     /// The numbers in the modem's quirk. Without such numbers, the interfaces that the driver binds for this ID.
     pub fn of(id: DeviceId, quirk: &[u8]) -> QmiInterfaces {
+        let of_driver = QmiInterfaces::of_driver(id);
         match quirk {
-            [] => QmiInterfaces::of_driver(id),
-            numbers => QmiInterfaces { numbers: numbers.to_vec(), classes: Vec::new() },
+            [] => of_driver,
+            numbers => QmiInterfaces { numbers: numbers.to_vec(), classes: Vec::new(), ..of_driver },
         }
     }
 
     fn of_driver(id: DeviceId) -> QmiInterfaces {
         let (numbers, classes) = TABLE.split_once("[classes]").unwrap_or((TABLE, ""));
+        let (classes, ncm_classes) = classes.split_once("[ncm-classes]").unwrap_or((classes, ""));
         let (device, vendor) = (id.to_string(), format!("{:04x}:*", id.vendor));
+        let triples = |section| values(section, &device).chain(values(section, &vendor)).filter_map(triple).collect();
         QmiInterfaces {
             numbers: values(numbers, &device).filter_map(|number| number.parse().ok()).collect(),
-            classes: values(classes, &device).chain(values(classes, &vendor)).filter_map(triple).collect(),
+            classes: triples(classes),
+            ncm_classes: triples(ncm_classes),
         }
     }
 
+    /// Whether the kernel binds no interface for QMI.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty() && self.classes.is_empty()
     }
@@ -43,6 +50,11 @@ impl QmiInterfaces {
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);
         // The driver treats an interface with two endpoints as a diagnostic port.
         interface.endpoints.len() != 2 && (is_number || self.classes.contains(&class))
+    }
+
+    /// Whether the interface has NCM, although its class is vendor-specific.
+    pub fn is_ncm(&self, interface: &Interface) -> bool {
+        self.ncm_classes.contains(&[interface.class, interface.subclass, interface.protocol])
     }
 }
 
@@ -68,6 +80,8 @@ mod tests {
         kernel: String,
         numbers: BTreeMap<String, Vec<u8>>,
         classes: BTreeMap<String, Vec<String>>,
+        #[serde(rename = "ncm-classes")]
+        ncm_classes: BTreeMap<String, Vec<String>>,
     }
 
     #[test]
@@ -77,8 +91,10 @@ mod tests {
         for (id, numbers) in &table.numbers {
             assert_eq!(QmiInterfaces::of_driver(id.parse().unwrap()).numbers, *numbers, "{id}");
         }
-        for (key, classes) in &table.classes {
-            let found = QmiInterfaces::of_driver(key.replace('*', "0000").parse().unwrap()).classes;
+        let of = |key: &str| QmiInterfaces::of_driver(key.replace('*', "0000").parse().unwrap());
+        let qmi = table.classes.iter().map(|(key, classes)| (key, of(key).classes, classes));
+        let ncm = table.ncm_classes.iter().map(|(key, classes)| (key, of(key).ncm_classes, classes));
+        for (key, found, classes) in qmi.chain(ncm) {
             let found: Vec<_> =
                 found.iter().map(|[class, sub, protocol]| format!("{class:02x}/{sub:02x}/{protocol:02x}")).collect();
             assert_eq!(found, *classes, "{key}");
@@ -89,7 +105,7 @@ mod tests {
     fn a_quirk_overrides_the_table() {
         let of = |id: &str, quirk: &[u8]| QmiInterfaces::of(id.parse().unwrap(), quirk);
         assert_eq!(of("1199:68a2", &[]).numbers, [8, 19]);
-        assert_eq!(of("1199:68a2", &[10]), QmiInterfaces { numbers: vec![10], classes: Vec::new() });
+        assert_eq!(of("1199:68a2", &[10]), QmiInterfaces { numbers: vec![10], ..QmiInterfaces::default() });
         assert!(of("12d1:15c1", &[]).numbers.is_empty());
         assert!(of("12d1:15c1", &[]).classes.contains(&[0xff, 1, 7]));
         assert_eq!(of("1234:5678", &[]), QmiInterfaces::default());

@@ -176,13 +176,18 @@ impl Configuration {
     }
 
     /// CDC NCM, with the same layout.
-    pub fn ncm(mut self, number: u8) -> Configuration {
+    pub fn ncm(self, number: u8) -> Configuration {
+        self.ncm_of(number, (0x02, 0x0d, 0x00))
+    }
+
+    /// The same with another class: that of Huawei is vendor-specific.
+    pub fn ncm_of(mut self, number: u8, class: (u8, u8, u8)) -> Configuration {
         let header = [5, 0x24, 0x00, 0x10, 0x01];
         let union = [5, 0x24, 0x06, number, number + 1];
         let ethernet = [13, 0x24, 0x0f, MAC_ADDRESS, 0, 0, 0, 0, 0xea, 0x05, 0, 0, 0];
         let ncm = [6, 0x24, 0x1a, 0x00, 0x01, 0x00];
         let functional = [&header[..], &union, &ethernet, &ncm].concat();
-        self.append(number, 0, (0x02, 0x0d, 0x00), &functional, &[INPUT | INTERRUPT]);
+        self.append(number, 0, class, &functional, &[INPUT | INTERRUPT]);
         self.append(number + 1, 0, (0x0a, 0x00, 0x01), &[], &[]);
         self.append(number + 1, 1, (0x0a, 0x00, 0x01), &[], &[INPUT | BULK, BULK]);
         self.roles.extend([(number, Role::Network), (number + 1, Role::Silent)]);

@@ -282,11 +282,13 @@ pub(crate) const FAMILIES: &[Family] = &[
             form("A1,A2;12,10,16,A1,A2", 0x12d1, 0x155e, |one| {
                 one.serial_of(0, Role::Silent, (0xff, 2, 0x10))
                     .serial_of(1, Role::At, (0xff, 2, 0x12))
-                    .ncm(2)
+                    .ncm_of(2, (0xff, 3, 0x16))
                     .storage(4)
             }),
             form("FF;10,12,16", 0x12d1, 0x155e, |one| {
-                one.serial_of(0, Role::Silent, (0xff, 2, 0x10)).serial_of(1, Role::At, (0xff, 2, 0x12)).ncm(2)
+                one.serial_of(0, Role::Silent, (0xff, 2, 0x10))
+                    .serial_of(1, Role::At, (0xff, 2, 0x12))
+                    .ncm_of(2, (0xff, 3, 0x16))
             }),
         ],
         ..BLANK

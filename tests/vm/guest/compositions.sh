@@ -3,7 +3,7 @@
 
 # The network drivers must bind before option, which takes every interface of an ID in new_id.
 modprobe -r option || true
-modprobe -a qmi_wwan cdc_mbim cdc_ether cdc_ncm rndis_host cdc_acm usb-storage
+modprobe -a qmi_wwan cdc_mbim cdc_ether cdc_ncm huawei_cdc_ncm rndis_host cdc_acm usb-storage
 modprobe option
 # Not every kernel version knows these IDs.
 for id in '05c6 90d5' '05c6 9025' '0e8d 7126' '0e8d 7127' '2c7c 0900' '2cb7 0111' '2dee 4d57' '2dee 4d58' '305a 1404'; do
