@@ -38,9 +38,6 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
     let by = Deadline::after(RETURNING);
     let mut seen = "it has not come back".to_owned();
     let mut speaks_by: Option<Deadline> = None;
-    // A composition number of QMI cannot be compared with a product ID. A modem without an AT port may be unable to
-    // reply.
-    let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
     while !by.has_passed() {
         rest()?;
         let Ok(back) = Device::at_port(reach.root, device.port.clone()) else {
@@ -52,43 +49,76 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
         if !reach.compositions.knows(back.id) || !matches!(back.configuration(), Ok(Some(_))) {
             continue;
         }
-        let is_on_bus = is_on_bus(reach.compositions, &back, chosen);
         // While udev processes events, the port belongs to the events that unlock the modem.
         let Some(speaks_by) = speaks_by.filter(|_| !reach.root.at(UDEV_IS_AT_WORK).exists()) else {
             speaks_by = speaks_by.or_else(|| Some(Deadline::after(SPEAKING)));
             continue;
         };
-        let current = reach.talk(&back, QUESTION, |dialogue| Ok(dialogue.read(None)?.current));
-        match current.map(|current| chosen.is(&current)) {
-            Ok(Some(false)) => {
-                let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
-                return Err(Failure::new(reason, "its firmware may not support this composition; choose another one"));
-            }
-            Ok(_) if is_on_bus => return Ok(format!("the modem came back with this composition as {}", back.id)),
-            Err(fault) if is_on_bus && speaks_by.has_passed() && !needs_answer => {
-                log::info!("{}: {fault}", back.port);
-                return Ok(format!("the modem came back as {}, and its descriptors match", back.id));
-            }
-            Ok(_) => seen = format!("it came back as {}, but its descriptors do not match", back.id),
-            Err(Fault::NoPort) => {
-                seen = format!("it came back as {} without an AT port", back.id);
+        match judge(reach, &back, chosen, speaks_by.has_passed()) {
+            Return::Final(result) => return result,
+            Return::Seen(what) => seen = what,
+            Return::WithoutPort(what) => {
+                seen = what;
                 if speaks_by.has_passed() {
                     break;
                 }
-            }
-            Err(fault @ Fault::Unavailable(_)) if speaks_by.has_passed() => {
-                let failure = fault.failure();
-                let reason = format!("composition {} is set, and {seen}: {}", chosen.value, failure.reason);
-                return Err(Failure::new(reason, failure.remedy));
-            }
-            Err(fault) => {
-                seen = format!("it came back as {} and does not answer", back.id);
-                log::debug!("{}: {fault}", back.port);
             }
         }
     }
     let reason = format!("composition {} is set, but the modem does not report it: {seen}", chosen.value);
     Err(Failure::new(reason, "see `wwan-quirks status`; power it off and on"))
+}
+
+/// What a modem that is back on the bus shows.
+enum Return {
+    Final(Result<String, Failure>),
+    /// It may still change.
+    Seen(String),
+    WithoutPort(String),
+}
+
+/// Compares the modem on the bus with `chosen`, and asks it for its composition. `is_late`: it has had time to start.
+fn judge(reach: &Reach, back: &Device, chosen: &Composition, is_late: bool) -> Return {
+    let seen = format!("it came back as {}", back.id);
+    // A composition number of QMI cannot be compared with a product ID. A modem without an AT port may be unable to
+    // reply.
+    let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
+    let is_on_bus = is_on_bus(reach.compositions, back, chosen);
+    let current = reach.talk(back, QUESTION, |dialogue| Ok(dialogue.read(None)?.current));
+    match current.map(|current| chosen.is(&current)) {
+        Ok(Some(false)) => {
+            let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
+            let remedy = "its firmware may not support this composition; choose another one";
+            Return::Final(Err(Failure::new(reason, remedy)))
+        }
+        Ok(_) if is_on_bus => {
+            let hint = if lacks_driver(back, chosen) { ", which the kernel's qmi_wwan does not know" } else { "" };
+            Return::Final(Ok(format!("the modem came back with this composition as {}{hint}", back.id)))
+        }
+        Err(fault) if is_on_bus && is_late && !needs_answer => {
+            log::info!("{}: {fault}", back.port);
+            Return::Final(Ok(format!("the modem came back as {}, and its descriptors match", back.id)))
+        }
+        Ok(_) => Return::Seen(format!("{seen}, but its descriptors do not match")),
+        Err(Fault::NoPort) => Return::WithoutPort(format!("{seen} without an AT port")),
+        Err(fault @ Fault::Unavailable(_)) if is_late => {
+            let failure = fault.failure();
+            let reason = format!("composition {} is set, and {seen}: {}", chosen.value, failure.reason);
+            Return::Final(Err(Failure::new(reason, failure.remedy)))
+        }
+        Err(fault) => {
+            log::debug!("{}: {fault}", back.port);
+            Return::Seen(format!("{seen} and does not answer"))
+        }
+    }
+}
+
+/// Whether this is a composition with QMI of a family, and the kernel's qmi_wwan does not know the modem's ID.
+fn lacks_driver(device: &Device, composition: &Composition) -> bool {
+    matches!(composition.value, Value::Text(_))
+        && composition.functions().contains(&Function::Qmi)
+        && device.id.bus == Bus::Usb
+        && QmiInterfaces::of(device.id, &[]).is_empty()
 }
 
 fn rest() -> Result<(), Failure> {
@@ -126,14 +156,43 @@ pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, compositio
             let all = &composition.configurations;
             all.len() == found.len() && all.iter().zip(found).all(same)
         }
-        None => {
-            let is_network = |function: &Function| function.is_network();
-            let wanted: Functions = composition.functions().into_iter().filter(is_network).collect();
-            let qmi = QmiInterfaces::of(device.id, &[]);
-            let has = |found: &Configuration| {
-                found.functions(&qmi).into_iter().filter(is_network).collect::<Functions>() == wanted
-            };
-            wanted.is_empty() || found.iter().any(has)
+        None => has_network(found, &composition.functions(), &QmiInterfaces::of(device.id, &[])),
+    }
+}
+
+/// Whether a configuration has the network functions of `wanted` and no others. QMI is compared only if the kernel's
+/// qmi_wwan knows the modem's ID: without it, a QMI interface cannot be distinguished from a serial port.
+fn has_network(configurations: &[Configuration], wanted: &Functions, qmi: &QmiInterfaces) -> bool {
+    let network = |functions: &mut dyn Iterator<Item = Function>| -> Functions {
+        functions.filter(|it| it.is_network() && (*it != Function::Qmi || !qmi.is_empty())).collect()
+    };
+    let compared = network(&mut wanted.iter().copied());
+    let has = |found: &Configuration| network(&mut found.functions(qmi).into_iter()) == compared;
+    !wanted.iter().any(|it| it.is_network()) || configurations.iter().any(has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modem::device::descriptors::parse;
+    use crate::modem::device::descriptors::samples::{configuration, device, interface};
+
+    #[test]
+    fn network_functions_are_those_of_the_kernels_drivers() {
+        let has = |id: &str, class: [u8; 3], wanted: &[Function]| {
+            let bytes = device(&[configuration(1, &[interface(4, class, &[(0x82, 3), (0x83, 2), (0x02, 2)])])]);
+            let qmi = QmiInterfaces::of(id.parse().unwrap(), &[]);
+            has_network(&parse(&bytes).unwrap().configurations, &wanted.iter().copied().collect(), &qmi)
+        };
+        let [qmi, ecm] = [[0xff, 0xff, 0xff], [0x02, 0x06, 0x00]];
+        assert!(has("2c7c:0125", qmi, &[Function::Qmi, Function::Serial]));
+        assert!(!has("2c7c:0125", ecm, &[Function::Qmi]) && has("2c7c:0125", ecm, &[Function::Ecm]));
+        assert!(has("2c7c:0125", ecm, &[Function::Serial]));
+        // The kernel does not know the QMI interface of these modems.
+        for id in ["305a:1403", "2c7c:030c"] {
+            assert!(has(id, qmi, &[Function::Qmi, Function::Serial]), "{id}");
+            assert!(!has(id, ecm, &[Function::Qmi]) && !has(id, qmi, &[Function::Ecm]), "{id}");
         }
+        assert!(has("12d1:1506", [0xff, 0x03, 0x16], &[Function::Ncm]));
     }
 }
