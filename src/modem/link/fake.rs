@@ -104,14 +104,16 @@ pub(crate) struct AtModem<'a> {
     answers: Vec<(&'a str, &'a str)>,
     password: &'a str,
     is_open: bool,
+    /// Refuses this many commands because the SIM is busy.
+    pub busy: usize,
     pub seen: Vec<String>,
-    port: Port,
+    pub port: Port,
 }
 
 impl<'a> AtModem<'a> {
     pub(crate) fn new(password: &'a str, answers: &[(&'a str, &'a str)]) -> AtModem<'a> {
         let is_open = password.is_empty();
-        AtModem { answers: answers.to_vec(), password, is_open, seen: Vec::new(), port: Port::default() }
+        AtModem { answers: answers.to_vec(), password, is_open, busy: 0, seen: Vec::new(), port: Port::default() }
     }
 }
 
@@ -126,7 +128,12 @@ impl Modem for AtModem<'_> {
         self.is_open |= is_password;
         let answer = self.answers.iter().find(|(asked, _)| *asked == command).map(|(_, answer)| *answer);
         let text = match answer {
-            _ if is_password || command == "ate0" => "OK".to_owned(),
+            _ if is_password || ["ate0", "ATE0Q0V1"].contains(&command.as_str()) => "OK".to_owned(),
+            _ if self.busy > 0 => {
+                self.busy -= 1;
+                "+CME ERROR: 14".to_owned()
+            }
+            Some(error) if error.starts_with("+CME ERROR:") => error.to_owned(),
             Some(answer) if self.is_open => format!("{answer}\r\n\r\nOK"),
             _ => "ERROR".to_owned(),
         };

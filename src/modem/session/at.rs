@@ -1,6 +1,6 @@
 //! A session of AT commands. The modem answers each command with lines and a final result code.
 
-use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
+use super::{CLEANUP_RESERVE, LONGEST_WAIT, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::Framer;
@@ -8,7 +8,7 @@ use crate::modem::wire::at;
 use log::debug;
 use std::time::Duration;
 
-/// How long late answers are discarded after a command was repeated.
+/// How long late answers are discarded after a command was repeated, or was refused.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
 pub(crate) struct Conversation<'p> {
@@ -18,13 +18,15 @@ pub(crate) struct Conversation<'p> {
 }
 
 impl<'p> Conversation<'p> {
-    /// Repeats `ATE0` until the modem answers. This also turns the echo off.
+    /// Repeats `ATE0` until the modem answers. This also turns the echo off. The profile of a modem may turn results off
+    /// (`ATQ1`) or into numbers (`ATV0`), so every second attempt restores them. Not every modem knows combined commands.
     pub(crate) fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
         let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(CLEANUP_RESERVE) };
         let (by, mut tries) = (conversation.deadline, 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
             tries += 1;
-            let mut answer = conversation.exchange("ATE0", "ate0", until);
+            let command = if tries % 2 == 0 { "ATE0Q0V1" } else { "ate0" };
+            let mut answer = conversation.exchange("ATE0", command, until);
             // The tty may have echoed late answers to an earlier run, which the modem takes for commands.
             while let Err(SessionError::At { .. }) = answer {
                 answer = conversation.receive_answer("ATE0", until);
@@ -50,27 +52,65 @@ impl<'p> Conversation<'p> {
         self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
     }
 
-    /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values. Results without a line of this name may be those of
-    /// earlier commands, whose answers came late.
+    /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values.
     pub(crate) fn read(&mut self, name: &'static str) -> Result<Vec<String>, SessionError> {
-        let mut answer = self.exchange(name, &format!("AT{name}?"), self.deadline);
-        let (mut until, mut refused) = (self.deadline, None);
+        let find = |lines: &[String]| {
+            let values = lines.iter().find_map(|line| at::values(line, name))?;
+            Some(values.into_iter().map(str::to_owned).collect())
+        };
+        self.query_once(name, &format!("AT{name}?"), &find)?.ok_or_else(|| no_answer(name, self.framer.skipped()))
+    }
+
+    /// Sends a query, and returns what `find` takes from the lines of its answer. `None` if it takes nothing. A busy modem
+    /// is asked again.
+    pub(crate) fn query<T>(
+        &mut self,
+        name: &'static str,
+        command: &str,
+        find: impl Fn(&[String]) -> Option<T>,
+    ) -> Result<Option<T>, SessionError> {
+        let by = self.deadline;
+        let attempt = |conversation: &mut Self, _| conversation.query_once(name, command, &find).map(Some);
+        retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(name, self.framer.skipped()))
+    }
+
+    /// Results from which `find` takes nothing may be those of earlier commands, whose answers came late. The last result
+    /// counts.
+    fn query_once<T>(
+        &mut self,
+        name: &'static str,
+        command: &str,
+        find: &impl Fn(&[String]) -> Option<T>,
+    ) -> Result<Option<T>, SessionError> {
+        let mut answer = self.exchange(name, command, self.deadline);
+        let (mut until, mut last) = (self.deadline, None);
         loop {
             match answer {
                 Ok(Some(lines)) => {
-                    if let Some(values) = lines.iter().find_map(|line| at::values(line, name)) {
-                        return Ok(values.into_iter().map(str::to_owned).collect());
+                    if let Some(found) = find(&lines) {
+                        return Ok(Some(found));
                     }
+                    until = self.deadline.at_most(LONGEST_WAIT);
+                    last = Some(Ok(None));
                 }
-                Ok(None) => return Err(refused.unwrap_or_else(|| no_answer(name, self.framer.skipped()))),
                 Err(error @ SessionError::At { .. }) => {
                     until = until.at_most(AFTERMATH);
-                    refused = Some(error);
+                    last = Some(Err(error));
                 }
+                Ok(None) => return last.unwrap_or_else(|| Err(no_answer(name, self.framer.skipped()))),
                 Err(error) => return Err(error),
             }
             answer = self.receive_answer(name, until);
         }
+    }
+
+    /// Runs `talk` with less time.
+    pub(crate) fn within<T>(&mut self, limit: Duration, talk: impl FnOnce(&mut Self) -> T) -> T {
+        let deadline = self.deadline;
+        self.deadline = deadline.at_most(limit);
+        let result = talk(self);
+        self.deadline = deadline;
+        result
     }
 
     /// What is left for commands.
@@ -125,6 +165,71 @@ impl<'p> Conversation<'p> {
                 Err(LinkError::Overrun) => self.framer.clear(),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::deadline::clock::StoppedClock;
+    use crate::modem::link::fake::{AtModem, Modem, Port};
+
+    #[test]
+    fn a_modem_that_answers_late_is_not_misread() {
+        for late in [0, 300, 450, 600, 1000, 1500, 2500] {
+            let _clock = StoppedClock::stop();
+            let mut modem = AtModem::new("", &[("AT+CFUN?", "+CFUN: 4"), ("AT+X?", "+X: 1")]);
+            modem.port = Port::late(Duration::from_millis(late));
+            let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(20))).unwrap();
+            assert_eq!(at.query("x", "AT+X?", |lines| lines.first().cloned()), Ok(Some("+X: 1".to_owned())), "{late}");
+            assert_eq!(at.read("+CFUN"), Ok(vec!["4".to_owned()]), "{late}");
+        }
+    }
+
+    #[test]
+    fn a_busy_modem_is_asked_again() {
+        let _clock = StoppedClock::stop();
+        let mut modem = AtModem::new("", &[("AT+X?", "+X: 1")]);
+        modem.busy = 3;
+        let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(5))).unwrap();
+        assert_eq!(at.query("x", "AT+X?", |lines| lines.first().cloned()), Ok(Some("+X: 1".to_owned())));
+        let refused = SessionError::At { request: "x", error: "ERROR".to_owned() };
+        assert_eq!(at.query("x", "AT+Y?", |lines| lines.first().cloned()), Err(refused));
+        assert_eq!(modem.seen, ["ate0", "AT+X?", "AT+X?", "AT+X?", "AT+X?", "AT+Y?"]);
+    }
+
+    /// A modem with a profile of its own: no results, or numbers.
+    struct Profile {
+        quiet: bool,
+        numbers: bool,
+        port: Port,
+    }
+
+    impl Modem for Profile {
+        fn port(&mut self) -> &mut Port {
+            &mut self.port
+        }
+
+        fn take(&mut self, message: &[u8]) {
+            if message == b"ATE0Q0V1\r" {
+                (self.quiet, self.numbers) = (false, false);
+            }
+            match (self.quiet, self.numbers) {
+                (true, _) => {}
+                (_, true) => self.port.say(b"0\r", usize::MAX),
+                _ => self.port.say(b"\r\nok\r\n", usize::MAX),
+            }
+        }
+    }
+
+    #[test]
+    fn results_are_turned_on_as_words() {
+        for (quiet, numbers) in [(false, false), (true, false), (false, true), (true, true)] {
+            let _clock = StoppedClock::stop();
+            let mut modem = Profile { quiet, numbers, port: Port::default() };
+            let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(2))).unwrap();
+            assert_eq!(at.command("x", "AT"), Ok(Vec::new()), "{quiet} {numbers}");
         }
     }
 }

@@ -62,6 +62,7 @@ impl SessionError {
         match self {
             SessionError::Qmi { error, .. } => error.is_transient(),
             SessionError::Mbim { status, .. } => status.is_transient(),
+            SessionError::At { error, .. } => wire::at::is_busy(error),
             _ => false,
         }
     }

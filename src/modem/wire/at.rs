@@ -20,12 +20,12 @@ fn head(bytes: &[u8]) -> Head {
 }
 
 /// Parses the final result of a reply: success, or the error text of the modem. `None` for other lines: the reply
-/// itself, the echo, or unsolicited messages.
+/// itself, the echo, or unsolicited messages. Some modems use small letters.
 pub fn final_result(line: &str) -> Option<Result<(), &str>> {
-    match line {
+    match line.to_ascii_uppercase().as_str() {
         "OK" => Some(Ok(())),
         "ERROR" | "COMMAND NOT SUPPORT" => Some(Err(line)),
-        _ if line.starts_with("+CME ERROR:") || line.starts_with("+CMS ERROR:") => Some(Err(line)),
+        upper if upper.starts_with("+CME ERROR:") || upper.starts_with("+CMS ERROR:") => Some(Err(line)),
         _ => None,
     }
 }
@@ -33,11 +33,22 @@ pub fn final_result(line: &str) -> Option<Result<(), &str>> {
 /// Whether a final error means that the modem does not know the command: ERROR of V.250, or the errors 4 (operation not
 /// supported) and 100 (unknown) of 3GPP TS 27.007, as a number or as text.
 pub fn is_unsupported(error: &str) -> bool {
-    let of_equipment = error.strip_prefix("+CME ERROR:").map(|error| error.trim().to_ascii_lowercase());
-    match of_equipment.as_deref() {
+    let error = error.to_ascii_lowercase();
+    match of_equipment(&error) {
         Some(error) => matches!(error, "4" | "100" | "operation not supported" | "unknown"),
-        None => matches!(error, "ERROR" | "COMMAND NOT SUPPORT"),
+        None => matches!(error.as_str(), "error" | "command not support"),
     }
+}
+
+/// Whether a final error means that the modem may know the command later: error 14 of 3GPP TS 27.007, as a number or as
+/// text.
+pub fn is_busy(error: &str) -> bool {
+    matches!(of_equipment(&error.to_ascii_lowercase()), Some("14" | "sim busy"))
+}
+
+/// The error in a line in small letters: `14` in `+cme error: 14`.
+fn of_equipment(error: &str) -> Option<&str> {
+    error.strip_prefix("+cme error:").map(str::trim)
 }
 
 /// The values in a line with this name: `+CFUN: 1,0` has the values `1` and `0` of `+CFUN`. An EM7305 omits the `!` of
@@ -93,6 +104,9 @@ mod tests {
         assert_eq!(final_result("OK"), Some(Ok(())));
         assert_eq!(final_result("+CME ERROR: 3"), Some(Err("+CME ERROR: 3")));
         assert_eq!(final_result("+CFUN: 1"), None);
+        assert_eq!(final_result("ok"), Some(Ok(())));
+        assert_eq!(final_result("Error"), Some(Err("Error")));
+        assert!(is_busy("+CME ERROR: 14") && is_busy("+CME ERROR: SIM busy") && !is_busy("+CME ERROR: 4"));
         for (error, is_unsupported) in [
             ("ERROR", true),
             ("COMMAND NOT SUPPORT", true),

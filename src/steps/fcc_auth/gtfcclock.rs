@@ -203,7 +203,7 @@ mod tests {
                 false => format!("+{name}: {value}\r\n\r\nOK"),
             };
             match command.to_ascii_uppercase().as_str() {
-                "ATE0" => {
+                "ATE0" | "ATE0Q0V1" => {
                     self.echoes = false;
                     "OK".to_owned()
                 }

@@ -115,7 +115,7 @@ impl At {
         let identity = modem.identity.clone();
         match (name.as_str(), argument) {
             ("", _) | ("Z" | "&F" | "V1" | "&F0" | "+CMEE" | "X4" | "&C1" | "&D2" | "S0", _) => Ok(Vec::new()),
-            ("E0", _) => {
+            ("E0" | "E0Q0V1", _) => {
                 self.echo = false;
                 Ok(Vec::new())
             }
