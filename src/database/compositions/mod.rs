@@ -292,10 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn letter_case_matters_only_between_values_that_differ_in_nothing_else() {
+        for (text, known, expected) in [
+            ("e", &["E", "e"][..], Some("e")),
+            ("E", &["e", "E"], Some("E")),
+            ("901e", &["9001", "901E", "901E"], Some("901E")),
+            ("aB", &["Ab", "AB"], None),
+            ("x", &["y"], None),
+        ] {
+            assert_eq!(spelling(text, known.iter().copied()), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn errors_have_their_location() {
         let family = "[[family]]\nname = \"x\"\nids = [\"1234:*\"]\nconfidence = \"sure\"\nseen = \"no\"\n\
                       read = { command = \"AT+X?\", answer = [\"+X: {value}\"] }\n\
-                      test = { command = \"AT+X=?\", answer = [\"+X: ({values})\"] }\n\
+                      test = { command = \"AT+X=?\", answer = [\"+X: {values}\"] }\n\
                       set = \"AT+X={value}\"\nat-interfaces = [2]\n";
         let values = "values = [{ value = \"1\", functions = [\"qmi\", \"serial\"] }]\n";
         let whole = format!("schema = 1\n{family}{values}");
@@ -312,7 +325,7 @@ mod tests {
             ("\"qmi\", ", "\"gps\", ", "f:11:39: unknown variant `gps`"),
             ("at-interfaces = [2]\n", "", "f:2:1: "),
             ("test = ", "tset = ", "f:8:1: unknown field `tset`"),
-            ("test = { command = \"AT+X=?\", answer = [\"+X: ({values})\"] }\n", "", "f:2:1: without `test`"),
+            ("test = { command = \"AT+X=?\", answer = [\"+X: {values}\"] }\n", "", "f:2:1: without `test`"),
             (values, "values = []\n", "f:2:1: "),
         ] {
             let text = whole.replace(from, to);
@@ -323,9 +336,9 @@ mod tests {
             }
         }
         for (from, to, expected) in [
-            ("\n9 = ", "\nx9 = ", "f:82:1: "),
-            ("\n9 = ", "\n900 = ", "f:82:1: "),
-            ("\n9 = [\"mbim\"]", "\n9 = [\"mbimm\"]", "f:29:1: composition 9 has the unknown interface \"mbimm\""),
+            ("\n9 = ", "\nx9 = ", "f:84:1: "),
+            ("\n9 = ", "\n900 = ", "f:84:1: "),
+            ("\n9 = [\"mbim\"]", "\n9 = [\"mbimm\"]", "f:31:1: composition 9 has the unknown interface \"mbimm\""),
         ] {
             let errors: Vec<String> =
                 check(Path::new("f"), &SHIPPED.replace(from, to)).iter().map(ToString::to_string).collect();

@@ -1,8 +1,9 @@
 //! The patterns for AT answers in `compositions.toml`.
 //!
 //! A pattern is the text of a line with placeholders: `{value}` takes one value, `{values}` takes a list of values and
-//! ranges (`0-3,5`), `{*}` takes anything. Blanks and letter case are ignored, because they differ between firmware
-//! versions.
+//! ranges (`0-3,5` or `(0-3,5)`) and ignores what follows the list, `{*}` takes anything. Blanks, quotation marks around
+//! values and letter case are ignored, because they differ between firmware versions. A value or list without text
+//! before it must begin with a digit: other words may be messages of the modem.
 
 use serde::Deserialize;
 
@@ -30,6 +31,8 @@ pub enum BadPattern {
     Unknown(String),
     #[error("two placeholders need text between them")]
     Adjacent,
+    #[error("{{values}} must be at the end")]
+    NotLast,
 }
 
 impl TryFrom<String> for Pattern {
@@ -59,6 +62,9 @@ impl TryFrom<String> for Pattern {
             };
             if tokens.last().is_some_and(|last| !matches!(last, Token::Text(_))) {
                 return Err(BadPattern::Adjacent);
+            }
+            if token == Token::Values && !after.is_empty() {
+                return Err(BadPattern::NotLast);
             }
             tokens.push(token);
             rest = after;
@@ -90,25 +96,28 @@ impl Pattern {
     pub fn read(&self, line: &str) -> Option<Vec<String>> {
         let line = squeeze(line);
         let mut rest = line.as_str();
+        let is_word = |text: &str| !text.trim_start_matches(['(', '"']).starts_with(|c: char| c.is_ascii_digit());
+        if matches!(self.0.first(), Some(Token::Value | Token::Values)) && is_word(rest) {
+            return None;
+        }
         let mut read = Vec::new();
         let mut tokens = self.0.iter().peekable();
         while let Some(token) = tokens.next() {
-            if let Token::Text(text) = token {
-                rest = strip(rest, text)?;
-                continue;
-            }
             // Read up to the next fixed text of the pattern.
-            let end = match tokens.peek() {
-                Some(Token::Text(text)) => find(rest, text)?,
+            let end = match (token, tokens.peek()) {
+                (Token::Text(text), _) => {
+                    rest = strip(rest, text)?;
+                    continue;
+                }
+                (_, Some(Token::Text(text))) => find(rest, text)?,
                 _ => rest.len(),
             };
             let (taken, after) = rest.split_at_checked(end)?;
             rest = after;
             match token {
-                Token::Value if is_value(taken) => read.push(taken.to_owned()),
-                Token::Values => read.extend(expand(taken)?),
+                Token::Value => read.push(value(taken)?),
+                Token::Values => read.extend(expand(first_list(taken)?)?),
                 Token::Anything | Token::Text(_) => {}
-                Token::Value => return None,
             }
         }
         rest.is_empty().then_some(read)
@@ -136,22 +145,48 @@ pub(crate) fn is_value(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b',' | b';'))
 }
 
+/// The value in `text`, without quotation marks.
+fn value(text: &str) -> Option<String> {
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    is_value(text).then(|| text.to_owned())
+}
+
+/// The list at the start of `text`, without parentheses.
+fn first_list(text: &str) -> Option<&str> {
+    match text.strip_prefix('(') {
+        Some(list) => Some(list.split_once(')')?.0),
+        None => Some(text),
+    }
+}
+
 /// Expands `0-3,5` to 0, 1, 2, 3, 5. `None` if it is not a list.
 fn expand(list: &str) -> Option<Vec<String>> {
     let mut values = Vec::new();
     for item in list.split(',') {
-        match item.split_once('-').map(|(first, last)| (first.parse::<u32>(), last.parse::<u32>())) {
-            Some((Ok(first), Ok(last))) if first <= last && ((last - first) as usize) < LONGEST_LIST => {
-                values.extend((first..=last).map(|value| value.to_string()));
-            }
-            None if is_value(item) => values.push(item.to_owned()),
-            _ => return None,
+        match item.split_once('-') {
+            Some((first, last)) => values.extend(range(first, last)?),
+            None => values.push(value(item)?),
         }
         if values.len() > LONGEST_LIST {
             return None;
         }
     }
     Some(values)
+}
+
+/// Expands `0-3`, or `9000-900F` as hex digits.
+fn range(first: &str, last: &str) -> Option<Vec<String>> {
+    let numbers = |radix| Some((u32::from_str_radix(first, radix).ok()?, u32::from_str_radix(last, radix).ok()?));
+    let decimal = numbers(10);
+    let (start, end) = decimal.or_else(|| numbers(16))?;
+    if start > end || (end - start) as usize >= LONGEST_LIST {
+        return None;
+    }
+    let text = |number: u32| match decimal {
+        Some(_) => number.to_string(),
+        None => format!("{number:0width$X}", width = first.len()),
+    };
+    Some((start..=end).map(text).collect())
 }
 
 #[cfg(test)]
@@ -169,15 +204,30 @@ mod tests {
             ("+QCFG: \"usbnet\",{value}", "+qcfg:\"usbnet\", 0", Some(&["0"])),
             ("+QCFG: \"usbnet\",{value}", "+QCFG: \"usbnet\",", None),
             ("+QCFG: \"usbnet\",{value}", "+QCFG: \"usbspeed\",0", None),
-            ("+QCFG: \"usbnet\",({values})", "+QCFG: \"usbnet\",(0-3,5)", Some(&["0", "1", "2", "3", "5"])),
-            ("+GTUSBMODE: ({values})", "+GTUSBMODE: (17-18,20)", Some(&["17", "18", "20"])),
-            ("+CUSBPIDSWITCH: ({values}),{*}", "+CUSBPIDSWITCH: (9001,901E),(0-1),(0-1)", Some(&["9001", "901E"])),
+            ("+QCFG: \"usbnet\",{values}", "+QCFG: \"usbnet\",(0-3,5)", Some(&["0", "1", "2", "3", "5"])),
+            ("+QCFG: \"usbnet\",{values}", "+QCFG: \"usbnet\",(0-3),(0,1)", Some(&["0", "1", "2", "3"])),
+            ("+GTUSBMODE: {values}", "+GTUSBMODE: (17-18,20)", Some(&["17", "18", "20"])),
+            ("+GTUSBMODE: {values}", "+GTUSBMODE: 0,7,9", Some(&["0", "7", "9"])),
+            ("+GTUSBMODE: {values}", "+GTUSBMODE: 0-2", Some(&["0", "1", "2"])),
+            ("+GTUSBMODE: {values}", "+GTUSBMODE: (0),(1)", Some(&["0"])),
+            ("+CUSBPIDSWITCH: {values}", "+CUSBPIDSWITCH: (9001,901E),(0-1),(0-1)", Some(&["9001", "901E"])),
+            (
+                "+CUSBPIDSWITCH: {values}",
+                "+CUSBPIDSWITCH: (\"9001\",9009-900B)",
+                Some(&["9001", "9009", "900A", "900B"]),
+            ),
+            ("+ZSWITCH: {values}", "+ZSWITCH: (\"l\",\"r\",\"x\")", Some(&["l", "r", "x"])),
+            ("+ZSWITCH: {value}", "+ZSWITCH: \"x\"", Some(&["x"])),
+            ("+ZSWITCH: {value}", "+ZSWITCH: \"", None),
             ("+UUSBCONF: {value},{*}", "+UUSBCONF: 2,\"ECM\",,\"0x1104\"", Some(&["2"])),
             ("result(0:NO 1:YES):{value}", "result(0:NO 1:YES):1", Some(&["1"])),
             ("^SETPORT:{value}:{*}", "^SETPORT:A1: CDROM", Some(&["A1"])),
             ("^SETPORT:{value}", "^SETPORT:A1,A2;10,12", Some(&["A1,A2;10,12"])),
             ("{value}", "4", Some(&["4"])),
             ("{value}", "+CREG: 2", None),
+            ("{value}", "RING", None),
+            ("{values}", "RDY", None),
+            ("{values}", "(0-2)", Some(&["0", "1", "2"])),
             ("SUCCESS):1", "SUCCESS):1", Some(&[])),
             ("SUCCESS):1", "SUCCESS):0", None),
         ] {
@@ -188,15 +238,15 @@ mod tests {
 
     #[test]
     fn a_list_that_is_too_long_or_malformed_is_refused() {
-        let list = pattern("({values})");
-        for line in ["(0-4294967295)", "(3-1)", "(1-x)", "(,)", "()", "(0-1000,0-1000)"] {
+        let list = pattern("X{values}");
+        for line in ["X(0-4294967295)", "X(3-1)", "X(1-x)", "X(,)", "X()", "X(0-1000,0-1000)", "X(0", "X1-2-3", "X-"] {
             assert_eq!(list.read(line), None, "{line}");
         }
     }
 
     #[test]
     fn an_ambiguous_or_malformed_pattern_is_refused() {
-        for text in ["{value}{*}", "{value},{value}", "{value},{values}", "{nothing}", "{value", "{"] {
+        for text in ["{value}{*}", "{value},{value}", "{value},{values}", "({values})", "{nothing}", "{value", "{"] {
             assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
