@@ -239,8 +239,10 @@ fn read_and_set(
     let wanted = request.wanted.as_ref();
     let reading = dialogue.read(wanted)?;
     let Some(wanted) = wanted else {
-        return Ok(Exchange { reading, chosen: None, resets: false, leads_on: false });
+        return Ok(Exchange { reading, chosen: None, resets: false, leads_on: false, failure: None });
     };
+    let known = [&reading.current].into_iter().chain(&reading.supported);
+    let wanted = &wanted.spelled(known.chain(reading.other.iter().flatten()));
     let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
     let leads_on = !wanted.fits(&chosen);
     let is_set = chosen.is(&reading.current) == Some(true);

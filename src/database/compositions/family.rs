@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Deserializer};
 
 use super::pattern::{Pattern, is_value};
-use super::{Composition, Confidence, Functions, Provenance, Value};
+use super::{Composition, Confidence, Functions, Provenance, Value, spelling};
 use crate::bus::{Bus, DeviceId};
 
 /// One `[[family]]` table of `compositions.toml`. The file explains each key.
@@ -35,7 +35,7 @@ pub struct Family {
     pub also: Vec<Fact>,
     /// Values that are never set, with the reason.
     #[serde(default)]
-    pub refused: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
     parts: Option<Parts>,
     values: Vec<ValueEntry>,
 }
@@ -153,8 +153,9 @@ impl Family {
     pub fn composition(&self, value: &str) -> Composition {
         let entry = self.entry(value);
         let known = entry.map(|entry| entry.functions.clone()).or_else(|| self.functions_of_parts(value));
+        let other = if self.has_parts() { value.to_ascii_uppercase() } else { value.to_owned() };
         Composition {
-            value: Value::Text(entry.map_or(value, |entry| &entry.value).to_owned()),
+            value: Value::Text(entry.map_or(other, |entry| entry.value.clone())),
             number: None,
             layout: entry.and_then(|entry| entry.note.clone()).unwrap_or_default(),
             configurations: known.into_iter().collect(),
@@ -167,10 +168,11 @@ impl Family {
 
     /// Whether a modem that lists these values, or parts of values, supports `value`.
     pub fn is_listed(&self, value: &str, listed: &[String]) -> bool {
-        let has = |wanted: &str| listed.iter().any(|known| known.eq_ignore_ascii_case(wanted));
+        let has = |wanted: &str| spelling(wanted, listed.iter().map(String::as_str)).is_some();
         match &self.parts {
             None => has(value),
-            Some(parts) => split(value).all(|part| parts.unlisted.iter().any(|known| known == part) || has(part)),
+            Some(parts) => split(value)
+                .all(|part| parts.unlisted.iter().any(|known| known.eq_ignore_ascii_case(part)) || has(part)),
         }
     }
 
@@ -179,9 +181,10 @@ impl Family {
         self.parts.is_some()
     }
 
-    /// Whether `value` is a list of known parts, which need not be in the table.
-    pub fn accepts(&self, value: &str) -> bool {
-        is_value(value) && self.functions_of_parts(value).is_some()
+    /// Why `value` is never set, if it is not.
+    pub fn refusal(&self, value: &str) -> Option<&str> {
+        let (_, reason) = self.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(value))?;
+        Some(reason)
     }
 
     /// The command that sets `value`.
@@ -191,7 +194,8 @@ impl Family {
     }
 
     fn entry(&self, value: &str) -> Option<&ValueEntry> {
-        self.values.iter().find(|entry| entry.value.eq_ignore_ascii_case(value))
+        let value = spelling(value, self.values())?;
+        self.values.iter().find(|entry| entry.value == value)
     }
 
     /// A list has two halves: before and after the modem leaves install mode. The second half is the composition.
@@ -199,7 +203,7 @@ impl Family {
         let Parts { functions, .. } = self.parts.as_ref()?;
         let (_, composition) = value.rsplit_once(';')?;
         split(composition).try_fold(Functions::new(), |mut all, part| {
-            all.extend(functions.get(part)?);
+            all.extend(functions.get(&part.to_ascii_uppercase())?);
             Some(all)
         })
     }
@@ -244,7 +248,7 @@ impl Family {
             self.values().all(|value| self.refused.keys().all(|refused| !refused.eq_ignore_ascii_case(value))),
             "a value is in `values` and in `refused`",
         );
-        let mut values: Vec<String> = self.values().map(str::to_ascii_lowercase).collect();
+        let mut values: Vec<&str> = self.values().collect();
         values.sort_unstable();
         values.dedup();
         expect(values.len() == self.values.len(), "`values` contains a value twice");
@@ -279,7 +283,9 @@ mod tests {
             assert_eq!(composition.has_at_port(), has_at_port, "{value}");
             assert_eq!(huawei.is_listed(value, &listed), is_listed, "{value}");
         }
-        assert!(huawei.accepts("FF;12") && !huawei.accepts("12") && !huawei.accepts("FF;99"));
+        let known = |value| huawei.composition(value).is_known();
+        assert!(known("FF;12") && known("ff;a1") && !known("12") && !known("FF;99"));
+        assert_eq!(huawei.composition("ff;10,12,16"), huawei.composition("FF;10,12,16"));
     }
 
     #[test]

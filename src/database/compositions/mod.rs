@@ -183,9 +183,13 @@ impl Composition {
             (Value::Mask(_), Value::Number(number)) => self.number.map(|known| known == *number),
             (Value::Number(number), Value::Mask(_)) => current.number.map(|known| known == *number),
             (Value::Product(_), Value::Number(_) | Value::Mask(_)) => None,
-            (Value::Text(wanted), Value::Text(has)) => Some(wanted.eq_ignore_ascii_case(has)),
             (wanted, has) => Some(wanted == has),
         }
+    }
+
+    /// Whether it is known what the composition consists of.
+    pub fn is_known(&self) -> bool {
+        !self.configurations.is_empty()
     }
 
     /// The functions of all configurations, without the AT port.
@@ -239,16 +243,31 @@ impl fmt::Display for Wanted {
 }
 
 impl Wanted {
+    /// The request as one of these compositions spells it.
+    pub fn spelled<'c>(&self, known: impl Iterator<Item = &'c Composition>) -> Wanted {
+        let Wanted::Value(text) = self else { return self.clone() };
+        let known: Vec<String> = known.map(|composition| composition.value.to_string()).collect();
+        let spelled = spelling(text, known.iter().map(String::as_str)).unwrap_or(text);
+        Wanted::Value(spelled.to_owned())
+    }
+
     /// Whether the request matches `composition`.
     pub fn fits(&self, composition: &Composition) -> bool {
         match self {
             Wanted::Value(text) => {
-                text.eq_ignore_ascii_case(&composition.value.to_string())
+                *text == composition.value.to_string()
                     || composition.number.is_some_and(|number| number.to_string() == *text)
             }
             Wanted::Functions(functions) => composition.functions() == *functions,
         }
     }
+}
+
+/// The one of `known` that `text` means. Letter case matters only if several of them differ in nothing else.
+pub fn spelling<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let alike: Vec<&str> = known.into_iter().filter(|known| known.eq_ignore_ascii_case(text)).collect();
+    let same = alike.iter().copied().find(|known| *known == text);
+    same.or_else(|| alike.first().copied().filter(|first| alike.iter().all(|other| other == first)))
 }
 
 /// `mbim+qmi`, or `-` for none.

@@ -98,6 +98,9 @@ impl<M: Modem> Link for M {
     }
 }
 
+/// Instead of a reply to an AT command: no reply.
+pub(crate) const MUTE: &str = "no reply";
+
 /// A modem that knows some AT commands and their replies, which are given without `OK`. It requires the password of
 /// `AT!ENTERCND` first.
 pub(crate) struct AtModem<'a> {
@@ -128,6 +131,7 @@ impl Modem for AtModem<'_> {
         self.is_open |= is_password;
         let answer = self.answers.iter().find(|(asked, _)| *asked == command).map(|(_, answer)| *answer);
         let text = match answer {
+            Some(MUTE) => String::new(),
             _ if is_password || ["ate0", "ATE0Q0V1"].contains(&command.as_str()) => "OK".to_owned(),
             _ if self.busy > 0 => {
                 self.busy -= 1;

@@ -58,9 +58,11 @@ impl<'c, 'p> Console<'c, 'p> {
     fn list(&mut self) -> Result<(&'static str, Vec<String>), Fault> {
         loop {
             for command in self.commands.0 {
-                match self.at.command(command, &format!("{command}=?")) {
-                    Err(SessionError::At { .. }) => {}
-                    listed => return Ok((command, listed?)),
+                // Lines that begin with + are unsolicited.
+                let list = |lines: &[String]| lines.iter().any(|line| !line.starts_with('+')).then(|| lines.to_vec());
+                match self.at.query(command, &format!("{command}=?"), list) {
+                    Err(error @ SessionError::At { .. }) if !error.is_transient() => {}
+                    listed => return Ok((command, listed?.unwrap_or_default())),
                 }
             }
             if self.is_open {
@@ -73,7 +75,7 @@ impl<'c, 'p> Console<'c, 'p> {
     /// Sends a command. If the modem refuses it, sends the password and the command once more.
     fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, Fault> {
         match self.at.command(name, command) {
-            Err(SessionError::At { .. }) if !self.is_open => {
+            Err(error @ SessionError::At { .. }) if !self.is_open && !error.is_transient() => {
                 self.enter()?;
                 Ok(self.at.command(name, command)?)
             }

@@ -1,15 +1,20 @@
 //! Compositions by the AT commands of a [`Family`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Dialogue, Fault, Reading, Restart};
 use crate::bus::Bus;
-use crate::database::compositions::{Composition, Family, Wanted};
+use crate::database::compositions::family::Query;
+use crate::database::compositions::{Composition, Family, Wanted, spelling};
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::Malformed;
 use crate::outcome::Failure;
+
+/// How long a modem may take to answer a query for another setting.
+const FACT: Duration = Duration::from_secs(2);
 
 /// The AT port of a modem that belongs to one of these families.
 pub(super) struct FamilyConsole<'c, 'p> {
@@ -25,12 +30,19 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
         FamilyConsole { at, families, bus, found: None }
     }
 
-    /// Finds the family whose read command the modem knows. Also returns the reply.
-    fn find(&mut self) -> Result<(&'c Family, Vec<String>), Fault> {
+    /// Finds the family whose read command the modem knows. Also returns the current value.
+    fn find(&mut self) -> Result<(&'c Family, String), Fault> {
         for family in &self.families {
-            match self.at.command("composition", &family.read.command) {
-                Err(SessionError::At { .. }) => {}
-                answer => return Ok((family, answer?)),
+            let values = |lines: &[String]| Some(family.read.read(lines)).filter(|values| !values.is_empty());
+            match self.at.query("composition", &family.read.command, values) {
+                Err(error) if error.is_unsupported() => {}
+                answer => {
+                    let malformed = Malformed::Missing { field: "composition" };
+                    return match answer?.as_deref() {
+                        Some([current]) => Ok((family, current.clone())),
+                        _ => Err(SessionError::Malformed { request: "composition", malformed }.into()),
+                    };
+                }
             }
         }
         let commands: Vec<&str> = self.families.iter().map(|family| family.read.command.as_str()).collect();
@@ -41,75 +53,97 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
         self.found.ok_or_else(|| Fault::NoCommand("read first".to_owned()))
     }
 
-    /// Sends a command. Returns `None` if the modem refuses it.
-    fn ask(&mut self, command: &str) -> Result<Option<Vec<String>>, Fault> {
-        match self.at.command("composition", command) {
-            Err(SessionError::At { .. }) => Ok(None),
-            answer => Ok(Some(answer?)),
+    /// The values that the modem lists. Empty if it does not answer with a list.
+    fn list(&mut self, test: &Query) -> Result<Vec<String>, Fault> {
+        let values = |lines: &[String]| Some(test.read(lines)).filter(|values| !values.is_empty());
+        match self.at.query("composition", &test.command, values) {
+            Err(SessionError::At { .. }) => Ok(Vec::new()),
+            answer => Ok(answer?.unwrap_or_default()),
         }
     }
+
+    /// The other settings. The error names a command whose answer did not come in time: it may come later, and be taken
+    /// for the answer to another command.
+    fn facts(&mut self, family: &Family) -> Result<(BTreeMap<String, String>, Option<String>), Fault> {
+        let mut facts = BTreeMap::new();
+        for fact in &family.also {
+            let value = |lines: &[String]| {
+                lines.iter().find_map(|line| fact.answer.iter().find_map(|pattern| pattern.read(line)))
+            };
+            match self.at.within(FACT, |at| at.query("setting", &fact.command, value)) {
+                Ok(value) => facts.extend(value.map(|value| (fact.name.clone(), value.join(",")))),
+                Err(SessionError::At { .. }) => {}
+                Err(SessionError::NoAnswer { .. } | SessionError::Garbage { .. }) => {
+                    return Ok((facts, Some(format!("the modem does not answer {}", fact.command))));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((facts, None))
+    }
+}
+
+/// The compositions that a modem with this value can get, and why none may be set. `listed` are the values of its test
+/// command.
+fn offer(
+    family: &Family,
+    current: &str,
+    listed: &[String],
+    wanted: Option<&Wanted>,
+) -> (Vec<Composition>, Option<String>) {
+    let mut values: Vec<String> = family.values().map(str::to_owned).collect();
+    if family.test.is_some() {
+        // Values that the table does not know are shown. They are set only if a composition without an AT port is
+        // allowed.
+        match family.has_parts() {
+            true => values.extend([wanted_value(wanted), Some(current.to_owned())].into_iter().flatten()),
+            false => values.extend_from_slice(listed),
+        }
+        values.retain(|value| {
+            family.is_listed(value, listed) && (!family.has_parts() || family.composition(value).is_known())
+        });
+    }
+    let mut supported: Vec<Composition> = Vec::new();
+    values.retain(|value| family.refusal(value).is_none() && family.set(value).is_some());
+    for composition in values.iter().map(|value| family.composition(value)) {
+        if !supported.iter().any(|known| known.value == composition.value) {
+            supported.push(composition);
+        }
+    }
+    let current = family.composition(current);
+    let reason = match &family.test {
+        _ if supported.iter().any(|known| known.value == current.value) => return (supported, None),
+        Some(test) if listed.is_empty() => format!("the modem does not answer {} with a list", test.command),
+        Some(_) if !family.is_listed(&current.value.to_string(), listed) => {
+            format!("the modem does not list its current value {}, so the change could not be reverted", current.value)
+        }
+        _ => format!("wwan-quirks cannot set the current value {}, so the change could not be reverted", current.value),
+    };
+    (supported, Some(reason))
 }
 
 impl Dialogue for FamilyConsole<'_, '_> {
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault> {
-        let (family, answer) = self.find()?;
+        let (family, current) = self.find()?;
         self.found = Some(family);
-        let malformed = Malformed::Missing { field: "composition" };
-        let values = family.read.read(&answer);
-        let [current] = values.as_slice() else {
-            return Err(SessionError::Malformed { request: "composition", malformed }.into());
+        let listed = match &family.test {
+            Some(test) => self.list(test)?,
+            None => Vec::new(),
         };
-        let mut read_only = family.read_only(self.bus);
-        let mut offered: Vec<String> = Vec::new();
-        match &family.test {
-            Some(test) => {
-                let listed = self.ask(&test.command)?.map(|lines| test.read(&lines)).unwrap_or_default();
-                let is_listed = |value: &str| family.is_listed(value, &listed);
-                if listed.is_empty() {
-                    read_only = read_only.or(Some(format!("the modem does not answer {} with a list", test.command)));
-                } else if !is_listed(current) {
-                    let reason = format!(
-                        "the modem does not list its current value {current}, so the change could not be reverted"
-                    );
-                    read_only = read_only.or(Some(reason));
-                }
-                offered.extend(family.values().filter(|value| is_listed(value)).map(str::to_owned));
-                // Values that the table does not know are shown. They are set only if a composition without an AT port
-                // is allowed.
-                let is_new = |value: &&String| !offered.iter().any(|known| known.eq_ignore_ascii_case(value));
-                let unknown: Vec<String> = match family.has_parts() {
-                    true => [wanted_value(wanted), Some(current.clone())].into_iter().flatten().collect(),
-                    false => listed.clone(),
-                };
-                let may_be = |value: &&String| is_listed(value) && (!family.has_parts() || family.accepts(value));
-                offered.extend(unknown.iter().filter(is_new).filter(may_be).cloned().collect::<Vec<_>>());
-            }
-            None => offered.extend(family.values().map(str::to_owned)),
-        }
-        let mut seen = Vec::new();
-        offered.retain(|value| {
-            let refused = family.refused.keys().any(|refused| refused.eq_ignore_ascii_case(value));
-            let is_new = !seen.contains(&value.to_ascii_uppercase());
-            seen.push(value.to_ascii_uppercase());
-            is_new && !refused
-        });
+        let current = spelling(&current, listed.iter().map(String::as_str)).unwrap_or(&current);
+        let (supported, reason) = offer(family, current, &listed, wanted);
+        let (facts, late) = self.facts(family)?;
         let refused = wanted_value(wanted).and_then(|wanted| {
-            let (_, reason) = family.refused.iter().find(|(value, _)| value.eq_ignore_ascii_case(&wanted))?;
+            let reason = family.refusal(&wanted)?;
             Some(Err(Failure::new(format!("{wanted} is never set: {reason}"), "choose another composition")))
         });
-        let mut facts = BTreeMap::new();
-        for fact in &family.also {
-            let lines = self.ask(&fact.command)?.unwrap_or_default();
-            let value = lines.iter().find_map(|line| fact.answer.iter().find_map(|pattern| pattern.read(line)));
-            facts.extend(value.map(|value| (fact.name.clone(), value.join(","))));
-        }
         Ok(Reading {
             by: family.read.command.clone(),
             family: family.provenance(),
             current: family.composition(current),
-            supported: offered.iter().map(|value| family.composition(value)).collect(),
+            supported,
             other: refused,
-            read_only,
+            read_only: family.read_only(self.bus).or(reason).or(late),
             restart: match (family.set_restarts, &family.restart) {
                 (true, _) => Restart::BySetting,
                 (false, Some(_)) => Restart::OnRequest,
@@ -161,7 +195,7 @@ mod tests {
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::AtModem;
+    use crate::modem::link::fake::{AtModem, MUTE};
     use std::collections::BTreeSet;
     use std::time::Duration;
 
@@ -250,6 +284,71 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_cannot_be_set_again_is_not_replaced() {
+        const LISTED: &str = "^SETPORT:10: MODEM\r\n^SETPORT:12: PCUI\r\n^SETPORT:16: NCM\r\n^SETPORT:44: OTHER";
+        for (id, answers, wanted, value) in [
+            ("1546:1146", &[("AT+UUSBCONF?", "+UUSBCONF: 3,\"RNDIS\",,\"0x1146\"")][..], "ecm", "3"),
+            ("1546:1141", &[("AT+UUSBCONF?", "+UUSBCONF: 5,\"\",,\"0x1141\"")], "ecm", "5"),
+            ("1e0e:9001", &[("AT+CUSBCFG?", "USBID: 0X1E0E,0X9024")], "qmi", "9024"),
+            ("05c6:90d5", &[("AT^USBSWITCH?", "^USBSWITCH: 0x90d6")], "qmi", "90d6"),
+            ("12d1:1506", &[("AT^SETPORT?", "^SETPORT:FF;12,44"), ("AT^SETPORT=?", LISTED)], "ncm", "FF;12,44"),
+        ] {
+            let (seen, result) = ask(id, answers, wanted, false);
+            let reason = format!("cannot set the current value {value}, so the change could not be reverted");
+            assert!(result.as_ref().unwrap_err().contains(&reason), "{result:?}");
+            assert!(seen.iter().all(|command| command.ends_with('?')), "{seen:?}");
+            assert_eq!(ask(id, answers, "", false).1.as_deref(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn an_error_other_than_an_unknown_command_is_reported() {
+        let sim82xx = [("AT+CUSBPIDSWITCH?", "+CME ERROR: 50"), ("AT+CUSBCFG?", "USBID: 0X1E0E,0X9001")];
+        let (seen, result) = ask("1e0e:9001", &sim82xx, "", false);
+        assert!(result.unwrap_err().contains("+CME ERROR: 50"));
+        assert_eq!(seen, ["AT+CUSBPIDSWITCH?"]);
+        let sim82xx = [("AT+CUSBPIDSWITCH?", "+CME ERROR: 100"), sim82xx[1]];
+        assert_eq!(ask("1e0e:9001", &sim82xx, "", false).1.as_deref(), Ok("9001"));
+    }
+
+    #[test]
+    fn values_that_differ_in_letter_case_are_distinguished() {
+        let gosuncn = [
+            ("AT+ZSWITCH?", "+ZSWITCH: e"),
+            ("AT+ZSWITCH=?", "+ZSWITCH: (e,E,l,r,x)"),
+            ("AT+ZSWITCH=E", ""),
+            ("AT+ZSWITCH=x", ""),
+        ];
+        for (wanted, set) in [("e", "e"), ("E", "E"), ("X", "x")] {
+            let (seen, result) = ask("305a:1406", &gosuncn, wanted, false);
+            assert_eq!(result.as_deref(), Ok(set), "{wanted}");
+            assert_eq!(seen.len(), 2 + usize::from(set != "e"), "{seen:?}");
+        }
+        let e3372 = [
+            ("AT^SETPORT?", "^SETPORT:a1,a2;10,12,16,a1,a2"),
+            ("AT^SETPORT=?", "^SETPORT:10:\r\n^SETPORT:12:\r\n^SETPORT:16:\r\n^SETPORT:a1:\r\n^SETPORT:a2:"),
+            ("AT^SETPORT=\"FF;10,12,16\"", ""),
+        ];
+        assert_eq!(ask("12d1:1506", &e3372, "ff;10,12,16", false).1.as_deref(), Ok("FF;10,12,16"));
+    }
+
+    #[test]
+    fn a_word_is_not_the_value_of_a_line_without_name() {
+        let setmode = [("AT^SETMODE?", "RING\r\n4"), ("AT^SETMODE=?", "CONNECT\r\n(0-8)")];
+        assert_eq!(ask("3466:3301", &setmode, "", false).1.as_deref(), Ok("4"));
+    }
+
+    #[test]
+    fn a_setting_that_is_not_answered_prevents_only_changes() {
+        let mut answers = QUECTEL.to_vec();
+        answers.push(("AT+QCFG=\"data_interface\"", MUTE));
+        assert_eq!(ask("2c7c:0125", &answers, "", true).1.as_deref(), Ok("0"));
+        let (seen, result) = ask("2c7c:0125", &answers, "ecm", true);
+        assert!(result.unwrap_err().contains("does not answer AT+QCFG=\"data_interface\""));
+        assert_eq!(seen.len(), 3, "{seen:?}");
+    }
+
+    #[test]
     fn a_refusal_followed_by_ok_is_a_failure() {
         let read = ("AT+ZCDRUN=4", "Inquiry autorun open state result(0:NO 1:YES):1");
         for (answer, is_success) in [(":1", true), (":0", false)] {
@@ -304,7 +403,7 @@ mod tests {
     #[test]
     fn every_family_takes_each_of_its_values_and_its_previous_one() {
         for family in shipped().families.iter().filter(|family| family.read_only(Bus::Usb).is_none()) {
-            let values: Vec<&str> = family.values().collect();
+            let values: Vec<&str> = family.values().filter(|value| family.set(value).is_some()).collect();
             let commands: BTreeSet<_> = values.iter().map(|value| family.set(value)).collect();
             assert_eq!(commands.len(), values.len(), "{}: {commands:?}", family.name);
             for (had, wanted) in values.iter().flat_map(|had| values.iter().map(move |wanted| (*had, *wanted))) {

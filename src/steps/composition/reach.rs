@@ -100,7 +100,11 @@ impl Reach<'_> {
             let answers = deadline.at_most(PROBE);
             let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
             match self.over_at(device, &port, [answers, deadline], console) {
-                Err(fault @ Fault::Session(SessionError::NoAnswer { request: "ATE0" })) => {
+                Err(
+                    fault @ Fault::Session(
+                        SessionError::NoAnswer { request: "ATE0" } | SessionError::Garbage { request: "ATE0", .. },
+                    ),
+                ) => {
                     debug!("{}: {} answers no AT command", device.port, port.name);
                     last = fault;
                 }
