@@ -98,6 +98,8 @@ pub(crate) enum Fault {
     NotAccepted { value: String, answer: String },
     #[error("composition {value} is set, but the modem does not restart: {fault}")]
     NotReset { value: String, fault: Box<Fault> },
+    #[error("composition {value} may be set: {fault}")]
+    Unconfirmed { value: String, fault: Box<Fault> },
 }
 
 impl Fault {
@@ -110,11 +112,21 @@ impl Fault {
         }
     }
 
+    /// Whether a request was sent, and its answer is not known.
+    fn is_lost_answer(&self) -> bool {
+        match self {
+            Fault::Session(SessionError::Link(error)) => *error != LinkError::Contended,
+            Fault::Session(error) => matches!(error, SessionError::NoAnswer { .. } | SessionError::Garbage { .. }),
+            _ => false,
+        }
+    }
+
     /// The fault as text, with a remedy.
     pub(crate) fn failure(self) -> Failure {
         let remedy = match &self {
             Fault::Refused(failure) => failure.remedy.clone(),
             Fault::NotReset { .. } => "power it off and on".to_owned(),
+            Fault::Unconfirmed { .. } => "run `wwan-quirks composition` to see which one is set".to_owned(),
             Fault::Password => "pass the correct password with --password".to_owned(),
             Fault::NoPort => {
                 "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
@@ -151,22 +163,25 @@ pub(crate) struct Exchange {
     pub resets: bool,
     /// Whether `chosen` is only a step towards the requested composition, which the modem lists later.
     pub leads_on: bool,
+    /// What failed after `chosen` was sent to the modem.
+    pub failure: Option<Failure>,
 }
 
 impl Exchange {
-    /// The command that restores the previous composition of the modem at `device`'s port.
-    pub(crate) fn way_back(&self, device: &Device) -> Option<String> {
+    /// The command that restores the previous composition of the modem at `device`'s port, or why there is none. `None`
+    /// if nothing was changed.
+    pub(crate) fn way_back(&self, device: &Device) -> Option<Result<String, &'static str>> {
         let had = &self.reading.current;
         self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
         // A modem that was DirectIP lists other values afterwards.
         if matches!(had.value, Value::Product(_)) {
-            return Some("not possible: wwan-quirks cannot set a DirectIP composition".to_owned());
+            return Some(Err("wwan-quirks cannot set a DirectIP composition"));
         }
         let value = had.value.to_string();
         let quote = if value.contains(';') { "'" } else { "" };
         let no_at_port = if had.has_at_port() { "" } else { " --no-at-port" };
         let reset = if self.reading.restart == Restart::Unknown { "" } else { " --reset" };
-        Some(format!("wwan-quirks composition {} {quote}{value}{quote}{no_at_port}{reset}", device.port))
+        Some(Ok(format!("wwan-quirks composition {} {quote}{value}{quote}{no_at_port}{reset}", device.port)))
     }
 }
 
@@ -206,6 +221,9 @@ pub(crate) fn run(
         Err(Fault::Busy(error)) => return (None, Some(Outcome::Busy(error.to_string()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
     };
+    if let Some(failure) = exchange.failure.clone() {
+        return (Some(exchange), Some(Outcome::Failed(failure)));
+    }
     let outcome = exchange.chosen.as_ref().map(|chosen| {
         let had = &exchange.reading.current.value;
         let what = match *had == chosen.value {
@@ -249,15 +267,29 @@ fn read_and_set(
     if !is_set {
         check_restart(reading.restart, leads_on, request.reset).map_err(Fault::Refused)?;
         check_table(&reading, waits).map_err(Fault::Refused)?;
-        dialogue.set(&chosen)?;
     }
     let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));
-    if by_request {
-        let value = chosen.value.to_string();
-        dialogue.reset().map_err(|fault| Fault::NotReset { value, fault: Box::new(fault) })?;
+    let failure = send(dialogue, &chosen, !is_set, by_request)?.map(Fault::failure);
+    let resets = failure.is_none() && (by_request || (!is_set && reading.restart == Restart::BySetting));
+    Ok(Exchange { reading, chosen: Some(chosen), resets, leads_on, failure })
+}
+
+/// Sets `chosen`, and restarts the modem. An error means that nothing was changed. The fault is one after which the modem
+/// has, or may have, the new value.
+fn send(dialogue: &mut dyn Dialogue, chosen: &Composition, sets: bool, resets: bool) -> Result<Option<Fault>, Fault> {
+    let value = chosen.value.to_string();
+    if sets {
+        match dialogue.set(chosen) {
+            Err(fault) if fault.is_lost_answer() => {
+                return Ok(Some(Fault::Unconfirmed { value, fault: Box::new(fault) }));
+            }
+            result => result?,
+        }
     }
-    let resets = by_request || (!is_set && reading.restart == Restart::BySetting);
-    Ok(Exchange { reading, chosen: Some(chosen), resets, leads_on })
+    match if resets { dialogue.reset() } else { Ok(()) } {
+        Ok(()) => Ok(None),
+        Err(fault) => Ok(Some(Fault::NotReset { value, fault: Box::new(fault) })),
+    }
 }
 
 /// Checks, before anything is written, that the modem restarts if and only if the request allows it.
@@ -366,6 +398,16 @@ mod tests {
     struct Modem {
         reading: Reading,
         seen: Vec<String>,
+        /// The command that fails, and how.
+        fails: Option<(&'static str, SessionError)>,
+    }
+
+    impl Modem {
+        fn take(&mut self, command: String) -> Result<(), Fault> {
+            let fails = self.fails.clone().filter(|(failing, _)| command.starts_with(failing));
+            self.seen.push(command);
+            fails.map_or(Ok(()), |(_, error)| Err(error.into()))
+        }
     }
 
     impl Dialogue for Modem {
@@ -374,13 +416,11 @@ mod tests {
         }
 
         fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
-            self.seen.push(format!("set {}", composition.value));
-            Ok(())
+            self.take(format!("set {}", composition.value))
         }
 
         fn reset(&mut self) -> Result<(), Fault> {
-            self.seen.push("reset".to_owned());
-            Ok(())
+            self.take("reset".to_owned())
         }
     }
 
@@ -400,7 +440,32 @@ mod tests {
     }
 
     fn modem() -> Modem {
-        Modem { reading: reading(8, &[1, 6, 7, 8, 9, 10, 14, 19]), seen: Vec::new() }
+        Modem { reading: reading(8, &[1, 6, 7, 8, 9, 10, 14, 19]), seen: Vec::new(), fails: None }
+    }
+
+    #[test]
+    fn what_may_be_set_is_reported_with_the_failure() {
+        let no_answer = || SessionError::NoAnswer { request: "x" };
+        let refused = || SessionError::At { request: "x", error: "ERROR".to_owned() };
+        let contended = || SessionError::Link(LinkError::Contended);
+        for (command, error, expected) in [
+            ("set", no_answer(), Some("composition 6 may be set: no answer to x")),
+            ("set", SessionError::Link(LinkError::Gone), Some("composition 6 may be set: ")),
+            ("set", refused(), None),
+            ("set", contended(), None),
+            ("reset", no_answer(), Some("composition 6 is set, but the modem does not restart: no answer to x")),
+            ("reset", refused(), Some("composition 6 is set, but the modem does not restart: ")),
+        ] {
+            let mut modem = Modem { fails: Some((command, error)), ..modem() };
+            let request = Request { wanted: "qmi".parse().ok(), reset: true, ..Request::default() };
+            match (read_and_set(&mut modem, &request, &|_| false), expected) {
+                (Ok(exchange), Some(expected)) => {
+                    assert!(exchange.failure.unwrap().reason.starts_with(expected), "{expected}");
+                    assert_eq!((exchange.chosen.unwrap().value, exchange.resets), (Value::Number(6), false));
+                }
+                (result, expected) => assert!(result.is_err() && expected.is_none(), "{command}: {result:?}"),
+            }
+        }
     }
 
     #[test]

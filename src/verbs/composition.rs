@@ -22,7 +22,7 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
     let (all, errors) = serve_composition(root, Device::one_named(root, name)?, &request);
     let exit = report_errors(errors);
     match all.last() {
-        Some(last) if json => print_json(out, "composition", &to_json(last))?,
+        Some(last) if json => print_json(out, "composition", &to_json(last, &all))?,
         _ => all.iter().try_for_each(|conversed| print(conversed, out))?,
     }
     let results = all.iter().filter_map(|conversed| conversed.report.as_ref());
@@ -40,7 +40,10 @@ fn print(conversed: &Conversed, out: &mut impl Write) -> Result<(), Error> {
         print_reading(&head, &exchange.reading, out)?;
     }
     if let Some(way_back) = exchange.as_ref().and_then(|exchange| exchange.way_back(device)) {
-        writeln!(out, "to revert: {way_back}")?;
+        match way_back {
+            Ok(command) => writeln!(out, "to revert: {command}")?,
+            Err(reason) => writeln!(out, "to revert: not possible: {reason}")?,
+        }
     }
     Ok(())
 }
@@ -70,8 +73,10 @@ fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<
     Ok(())
 }
 
-fn to_json(conversed: &Conversed) -> Json {
-    let Conversed { device, name, exchange, report } = conversed;
+/// `last` as JSON. `all` also has the steps that led to it.
+fn to_json(last: &Conversed, all: &[Conversed]) -> Json {
+    let Conversed { device, name, exchange, report } = last;
+    let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.way_back(&step.device));
     let composition = |composition: &Composition| {
         json!({
             "value": composition.value.to_string(),
@@ -91,7 +96,8 @@ fn to_json(conversed: &Conversed) -> Json {
         "supported": reading.map(|reading| reading.supported.iter().map(composition).collect::<Vec<_>>()),
         "read-only": reading.and_then(|reading| reading.read_only.as_ref()),
         "settings": reading.map(|reading| &reading.facts),
-        "revert": exchange.as_ref().and_then(|exchange| exchange.way_back(device)),
+        "revert": ways_back().filter_map(Result::ok).last(),
+        "irreversible": ways_back().find_map(Result::err),
         "result": report.as_ref().map(|report| json!({ "outcome": report.result.name(), "text": report.text })),
     })
 }

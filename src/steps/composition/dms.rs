@@ -117,7 +117,7 @@ mod tests {
     fn a_modem_that_refuses_to_restart_keeps_its_mode() {
         let mut modem = modem(Face::Qmi);
         modem.refuses_reset = true;
-        let failure = set(&mut modem).unwrap_err().failure().to_string();
+        let failure = set(&mut modem).unwrap().failure.unwrap().to_string();
         assert!(failure.starts_with("composition 8 is set, but the modem does not restart"), "{failure}");
         assert_eq!((modem.composition, modem.mode), (Some((8, LISTED)), 1));
     }
