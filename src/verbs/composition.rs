@@ -96,7 +96,7 @@ fn to_json(last: &Conversed, all: &[Conversed]) -> Json {
         "supported": reading.map(|reading| reading.supported.iter().map(composition).collect::<Vec<_>>()),
         "read-only": reading.and_then(|reading| reading.read_only.as_ref()),
         "settings": reading.map(|reading| &reading.facts),
-        "revert": ways_back().filter_map(Result::ok).last(),
+        "revert": ways_back().filter_map(Result::ok).next_back(),
         "irreversible": ways_back().find_map(Result::err),
         "result": report.as_ref().map(|report| json!({ "outcome": report.result.name(), "text": report.text })),
     })

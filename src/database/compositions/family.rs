@@ -182,7 +182,7 @@ impl Family {
     }
 
     /// Why `value` is never set, if it is not.
-    pub fn refusal(&self, value: &str) -> Option<&str> {
+    pub(crate) fn refusal(&self, value: &str) -> Option<&str> {
         let (_, reason) = self.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(value))?;
         Some(reason)
     }

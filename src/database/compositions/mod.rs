@@ -188,7 +188,7 @@ impl Composition {
     }
 
     /// Whether it is known what the composition consists of.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         !self.configurations.is_empty()
     }
 
@@ -244,7 +244,7 @@ impl fmt::Display for Wanted {
 
 impl Wanted {
     /// The request as one of these compositions spells it.
-    pub fn spelled<'c>(&self, known: impl Iterator<Item = &'c Composition>) -> Wanted {
+    pub(crate) fn spelled<'c>(&self, known: impl Iterator<Item = &'c Composition>) -> Wanted {
         let Wanted::Value(text) = self else { return self.clone() };
         let known: Vec<String> = known.map(|composition| composition.value.to_string()).collect();
         let spelled = spelling(text, known.iter().map(String::as_str)).unwrap_or(text);
@@ -264,7 +264,7 @@ impl Wanted {
 }
 
 /// The one of `known` that `text` means. Letter case matters only if several of them differ in nothing else.
-pub fn spelling<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn spelling<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let alike: Vec<&str> = known.into_iter().filter(|known| known.eq_ignore_ascii_case(text)).collect();
     let same = alike.iter().copied().find(|known| *known == text);
     same.or_else(|| alike.first().copied().filter(|first| alike.iter().all(|other| other == first)))

@@ -53,7 +53,7 @@ impl QmiInterfaces {
     }
 
     /// Whether the interface has NCM, although its class is vendor-specific.
-    pub fn is_ncm(&self, interface: &Interface) -> bool {
+    pub(crate) fn is_ncm(&self, interface: &Interface) -> bool {
         self.ncm_classes.contains(&[interface.class, interface.subclass, interface.protocol])
     }
 }

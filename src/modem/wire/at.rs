@@ -42,7 +42,7 @@ pub fn is_unsupported(error: &str) -> bool {
 
 /// Whether a final error means that the modem may know the command later: error 14 of 3GPP TS 27.007, as a number or as
 /// text.
-pub fn is_busy(error: &str) -> bool {
+pub(crate) fn is_busy(error: &str) -> bool {
     matches!(of_equipment(&error.to_ascii_lowercase()), Some("14" | "sim busy"))
 }
 

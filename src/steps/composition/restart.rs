@@ -45,8 +45,12 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
             speaks_by = None;
             continue;
         };
+        if !reach.compositions.knows(back.id) {
+            seen = format!("it came back as {}, an ID that no family of compositions.toml has", back.id);
+            continue;
+        }
         seen = format!("it came back as {}", back.id);
-        if !reach.compositions.knows(back.id) || !matches!(back.configuration(), Ok(Some(_))) {
+        if !matches!(back.configuration(), Ok(Some(_))) {
             continue;
         }
         // While udev processes events, the port belongs to the events that unlock the modem.
