@@ -60,7 +60,8 @@ pub enum StepResult {
 }
 
 impl StepResult {
-    pub const ALL: [StepResult; 9] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [StepResult; 9] = [
         StepResult::Done,
         StepResult::Unchanged,
         StepResult::Suppressed,
@@ -73,7 +74,7 @@ impl StepResult {
     ];
 
     /// `MESSAGE_ID` of the journal entry.
-    pub fn message_id(self) -> &'static str {
+    pub(crate) fn message_id(self) -> &'static str {
         match self {
             StepResult::Done => "5be2f10a6e254bd1a3e1b6ad1f4a6c01",
             StepResult::Unchanged => "5be2f10a6e254bd1a3e1b6ad1f4a6c02",
@@ -124,7 +125,7 @@ impl StepResult {
     }
 
     /// Whether the modem is in the state that the step wants.
-    pub fn is_success(self) -> bool {
+    pub(crate) fn is_success(self) -> bool {
         matches!(self, StepResult::Done | StepResult::Unchanged)
     }
 }

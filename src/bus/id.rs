@@ -27,7 +27,7 @@ pub struct NoDeviceId(pub String);
 
 impl DeviceId {
     /// The ID in lower case and in upper case. The name of the bus is in lower case in both.
-    pub fn forms(self) -> [String; 2] {
+    pub(crate) fn forms(self) -> [String; 2] {
         let DeviceId { bus, vendor, product } = self;
         let prefix = if bus == Bus::Pci { PCI } else { "" };
         [format!("{prefix}{vendor:04x}:{product:04x}"), format!("{prefix}{vendor:04X}:{product:04X}")]

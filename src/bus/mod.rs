@@ -3,8 +3,9 @@
 mod id;
 mod port;
 
+pub use id::DeviceId;
+pub(crate) use id::NoDeviceId;
 pub(crate) use id::hex;
-pub use id::{DeviceId, NoDeviceId};
 pub use port::Port;
 
 use serde::Serialize;

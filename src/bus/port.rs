@@ -29,7 +29,7 @@ impl Port {
     }
 
     /// Whether `other` is on the same USB bus, which numbers its devices in sequence.
-    pub fn shares_bus(&self, other: &Port) -> bool {
+    pub(crate) fn shares_bus(&self, other: &Port) -> bool {
         let number = |port: &Port| port.name.split_once('-').map(|(number, _)| number.to_owned());
         self.bus == Bus::Usb && number(self) == number(other)
     }

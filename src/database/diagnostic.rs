@@ -57,7 +57,7 @@ pub enum LoadError {
 }
 
 /// Adds to `errors` those of `more` that it lacks: several kinds of files fail for the same folder.
-pub fn merge(errors: &mut Vec<LoadError>, more: Vec<LoadError>) {
+pub(crate) fn merge(errors: &mut Vec<LoadError>, more: Vec<LoadError>) {
     for error in more {
         let text = error.to_string();
         if errors.iter().all(|known| known.to_string() != text) {
@@ -91,7 +91,7 @@ impl Diagnostic {
         }
     }
 
-    pub fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
+    pub(crate) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
         // A message can span several lines.
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
@@ -99,13 +99,13 @@ impl Diagnostic {
 }
 
 /// The number of the line that contains the byte `at`. The first line is 1.
-pub fn line_of(text: &str, at: usize) -> usize {
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
     memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 /// Where a line of `text` begins. The first line is 1.
-pub fn line_start(text: &str, line: usize) -> usize {
+pub(crate) fn line_start(text: &str, line: usize) -> usize {
     let after_newlines = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
     std::iter::once(0).chain(after_newlines).nth(line.saturating_sub(1)).unwrap_or(text.len())
 }

@@ -23,7 +23,7 @@ use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 
 /// Longer than any real file.
-pub const FILE_LIMIT: usize = 1 << 20;
+pub(crate) const FILE_LIMIT: usize = 1 << 20;
 const FILES_LIMIT: usize = 10_000;
 const LINKS_LIMIT: usize = 8;
 
@@ -77,7 +77,7 @@ pub enum FileError {
 
 impl FileError {
     /// Whether the file does not exist.
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         let FileError::Io { source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
     }
@@ -141,7 +141,7 @@ fn add_files(
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
 /// [`files`] reports a layer that cannot be read.
-pub fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
+pub(crate) fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
     let files = Layer::ALL.into_iter().filter_map(|layer| {
         let folder = folder(root, layer.directory(root)).ok()??;
         Some(ConfigFile { layer, path: folder.join(name) })
@@ -175,7 +175,7 @@ pub fn read(root: &Root, file: &ConfigFile) -> Result<Option<String>, FileError>
 }
 
 /// Like [`read`], but accepts any bytes.
-pub fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8>>, FileError> {
+pub(crate) fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8>>, FileError> {
     let io = |source| FileError::Io { path: file.path.clone(), source };
     let opened = match open(&root.at(&file.path)) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {

@@ -106,12 +106,12 @@ pub enum Origin {
 
 impl Origin {
     /// Whether an administrator, rather than the package, set the value.
-    pub fn is_administrator(&self) -> bool {
+    pub(crate) fn is_administrator(&self) -> bool {
         matches!(self, Origin::File { location, .. } if location.layer != Layer::Shipped)
     }
 
     /// Whether the value is set for certain modems only.
-    pub fn is_device(&self) -> bool {
+    pub(crate) fn is_device(&self) -> bool {
         matches!(self, Origin::File { device: true, .. })
     }
 }

@@ -12,22 +12,22 @@ impl Deadline {
     }
 
     /// This deadline plus `budget`.
-    pub fn plus(self, budget: Duration) -> Deadline {
+    pub(crate) fn plus(self, budget: Duration) -> Deadline {
         Deadline(self.0 + budget)
     }
 
     /// This deadline minus `reserve`, which remains for cleanup.
-    pub fn minus(self, reserve: Duration) -> Deadline {
+    pub(crate) fn minus(self, reserve: Duration) -> Deadline {
         self.0.checked_sub(reserve).map_or(self, Deadline)
     }
 
     /// The earlier of this deadline and `budget` from now.
-    pub fn at_most(self, budget: Duration) -> Deadline {
+    pub(crate) fn at_most(self, budget: Duration) -> Deadline {
         self.min(Deadline::after(budget))
     }
 
     /// The time left. Zero after the deadline.
-    pub fn remaining(self) -> Duration {
+    pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
 
@@ -47,7 +47,7 @@ use clock::now;
 /// A clock for unit tests. Once a test has stopped it, time passes only in [`wait`]: no test sleeps or depends on the
 /// speed of the machine.
 #[cfg(test)]
-pub mod clock {
+pub(crate) mod clock {
     use std::cell::Cell;
     use std::time::{Duration, Instant};
 
@@ -57,20 +57,20 @@ pub mod clock {
     }
 
     /// Keeps this thread's clock stopped until it is dropped. Stops can be nested: the first one ends the stop.
-    pub struct StoppedClock {
+    pub(crate) struct StoppedClock {
         began: Instant,
         is_first: bool,
     }
 
     impl StoppedClock {
-        pub fn stop() -> StoppedClock {
+        pub(crate) fn stop() -> StoppedClock {
             let (began, is_first) = (now(), STOPPED_AT.get().is_none());
             STOPPED_AT.set(Some(began));
             StoppedClock { began, is_first }
         }
 
         /// The time that has passed since the clock was stopped.
-        pub fn elapsed(&self) -> Duration {
+        pub(crate) fn elapsed(&self) -> Duration {
             now() - self.began
         }
     }
@@ -83,12 +83,12 @@ pub mod clock {
         }
     }
 
-    pub fn now() -> Instant {
+    pub(crate) fn now() -> Instant {
         STOPPED_AT.get().unwrap_or_else(Instant::now)
     }
 
     /// Lets `time` pass. On a stopped clock, this returns at once.
-    pub fn wait(time: Duration) {
+    pub(crate) fn wait(time: Duration) {
         match STOPPED_AT.get() {
             Some(stopped) => STOPPED_AT.set(Some(stopped + time)),
             None => std::thread::sleep(time),

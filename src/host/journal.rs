@@ -15,7 +15,7 @@ use nix::unistd::write;
 use crate::host::root::Root;
 use crate::outcome::StepResult;
 
-pub const IDENTIFIER: &str = "wwan-quirks";
+pub(crate) const IDENTIFIER: &str = "wwan-quirks";
 /// Longer messages are truncated. A modem's strings have at most 126 characters, and there is no other external input.
 const MESSAGE_LIMIT: usize = 1500;
 
@@ -31,7 +31,7 @@ fn priority(level: Level) -> u8 {
 
 /// The destination of lines.
 #[derive(Debug)]
-pub enum Journal {
+pub(crate) enum Journal {
     Native(UnixDatagram),
     Syslog(UnixDatagram),
     Stderr,
@@ -40,7 +40,7 @@ pub enum Journal {
 impl Journal {
     /// Opens the first of the journal, syslog and standard error that exists. Sockets are looked up below `root`: no
     /// process listens below a root that is not the running system.
-    pub fn open(root: &Root) -> Journal {
+    pub(crate) fn open(root: &Root) -> Journal {
         let connect = |path: &str| {
             let socket = UnixDatagram::unbound().ok()?;
             socket.connect(root.at(path)).ok()?;
@@ -55,13 +55,13 @@ impl Journal {
     }
 
     /// Whether lines go to standard error because neither the journal nor syslog exists.
-    pub fn is_stderr(&self) -> bool {
+    pub(crate) fn is_stderr(&self) -> bool {
         matches!(self, Journal::Stderr)
     }
 
     /// Writes one result. `fields` have upper-case names of journal fields. Their values, and `message`, may contain
     /// any text.
-    pub fn send(&self, result: StepResult, message: &str, fields: &[(&str, &str)]) {
+    pub(crate) fn send(&self, result: StepResult, message: &str, fields: &[(&str, &str)]) {
         let own = [("MESSAGE_ID", result.message_id()), ("WWAN_QUIRKS_OUTCOME", result.name())];
         self.write(result.level(), message, &[&own[..], fields].concat());
     }
@@ -118,7 +118,7 @@ fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// Prints a line to standard error. `eprintln!` panics if standard error is closed or full. No modem may stay unserved
 /// because of a message.
-pub fn complain(line: impl Display) {
+pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

@@ -42,13 +42,13 @@ impl Root {
     }
 
     /// Whether this is the `/` of the running system.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.0 == Path::new("/")
     }
 }
 
 /// Reads a whole file of at most `limit` bytes. A longer file is an error of kind `FileTooLarge`.
-pub fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(limit.min(4096) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {

@@ -38,7 +38,7 @@ pub fn limit(files: bool) {
 
 /// How long a run may exceed its budget before the kernel ends it. The kernel gives a modem 5 s to accept a
 /// configuration. A run may set two: the new one, and the old one if the new one fails.
-pub const GRACE: Duration = Duration::from_secs(20);
+pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
 /// Arms a watchdog: the kernel ends this process with SIGALRM after `budget` plus `grace`. A call that does not return
 /// checks no deadline.
@@ -97,12 +97,12 @@ pub fn enter() {
 mod time64 {
     use nix::libc::c_long;
 
-    pub const SYS_CLOCK_GETTIME64: c_long = 403;
-    pub const SYS_CLOCK_NANOSLEEP_TIME64: c_long = 407;
-    pub const SYS_TIMER_SETTIME64: c_long = 409;
-    pub const SYS_TIMERFD_SETTIME64: c_long = 411;
-    pub const SYS_PPOLL_TIME64: c_long = 414;
-    pub const SYS_FUTEX_TIME64: c_long = 422;
+    pub(crate) const SYS_CLOCK_GETTIME64: c_long = 403;
+    pub(crate) const SYS_CLOCK_NANOSLEEP_TIME64: c_long = 407;
+    pub(crate) const SYS_TIMER_SETTIME64: c_long = 409;
+    pub(crate) const SYS_TIMERFD_SETTIME64: c_long = 411;
+    pub(crate) const SYS_PPOLL_TIME64: c_long = 414;
+    pub(crate) const SYS_FUTEX_TIME64: c_long = 422;
 }
 #[cfg(target_pointer_width = "32")]
 use time64::*;

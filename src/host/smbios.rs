@@ -28,7 +28,7 @@ pub struct FccType {
 }
 
 /// The first OEM strings of this computer, in the order of their records. Only root can read the table.
-pub fn fcc_types(root: &Root) -> Vec<FccType> {
+pub(crate) fn fcc_types(root: &Root) -> Vec<FccType> {
     let table = root.read(TABLE, LIMIT).inspect_err(|error| log::debug!("{TABLE}: {error}"));
     table.map_or(Vec::new(), |table| in_table(&table))
 }

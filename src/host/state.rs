@@ -34,12 +34,12 @@ const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
 const RESULTS: Folder = Folder { name: "state", directory: 0o755, file: 0o644 };
 const LIMIT: usize = 64 * 1024;
 /// How often a step may act on a device that repeatedly comes back in the same state.
-pub const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 /// In seconds. A device that comes back later than this after an action was plugged in again.
-pub const WINDOW: f64 = 60.0;
+pub(crate) const WINDOW: f64 = 60.0;
 /// In seconds. A device that comes back later than this after an action that was verified was plugged in again: a modem
 /// that crashes returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
-pub const CRASH: f64 = 10.0;
+pub(crate) const CRASH: f64 = 10.0;
 /// The interval at which a waiting run tries to take the lock.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -72,7 +72,7 @@ pub struct LastResult {
     pub id: Option<String>,
     /// When a later run found the modem still in the state of this result, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirmed: Option<u64>,
+    pub(crate) confirmed: Option<u64>,
 }
 
 /// What a run found out about the radio.
@@ -134,13 +134,13 @@ impl Results {
     }
 
     /// Whether a step waits for the authorization of the device.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.last.values().any(|last| last.outcome == StepResult::NotAuthorized)
     }
 
     /// Records that the device of the last switch came back as another device. `left` describes that. Returns the
     /// result to report: `Done` if the run that sent the message had ended before the device left.
-    pub fn came_back(&mut self, left: &str) -> StepResult {
+    pub(crate) fn came_back(&mut self, left: &str) -> StepResult {
         let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
         switch.confirmed = Some(since_the_epoch());
         if switch.outcome == StepResult::Done {
@@ -239,7 +239,7 @@ pub struct Record {
     /// The device that last received a switch message. The unit does not send a second one.
     pub switched: Option<Switched>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
-    pub switched_off: Option<u64>,
+    pub(crate) switched_off: Option<u64>,
     /// The enumeration that was last seen unlocked.
     pub unlocked: Option<u64>,
     /// The enumeration that was not online after a reset.
@@ -320,13 +320,13 @@ impl Record {
     }
 
     /// The keys that this enumeration must not receive again, and whether a later key opened its lock.
-    pub fn tried_keys(&self, enumeration: u64) -> (&[u32], bool) {
+    pub(crate) fn tried_keys(&self, enumeration: u64) -> (&[u32], bool) {
         let tried = self.tried_keys.as_ref().filter(|tried| tried.enumeration == enumeration);
         tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == Verdict::Accepted))
     }
 
     /// Records that `enumeration` is about to receive `key`.
-    pub fn try_key(&mut self, enumeration: u64, key: u32) {
+    pub(crate) fn try_key(&mut self, enumeration: u64, key: u32) {
         let mut keys = self
             .tried_keys
             .take()
@@ -338,7 +338,7 @@ impl Record {
 
     /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
     /// refused keys are not sent again until the next power-up.
-    pub fn judge_key(&mut self, enumeration: u64, is_unlocked: bool) {
+    pub(crate) fn judge_key(&mut self, enumeration: u64, is_unlocked: bool) {
         let Some(tried) = self.tried_keys.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
         match (is_unlocked, tried.verdict) {
             (true, Verdict::Pending) => {
@@ -359,7 +359,7 @@ impl Record {
     }
 
     /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
-    pub fn arrived(&mut self, step: StepKind) {
+    pub(crate) fn arrived(&mut self, step: StepKind) {
         self.acted.remove(&step);
     }
 }
@@ -444,14 +444,14 @@ impl PortState {
     }
 
     /// A state in memory, for use if no state can be kept.
-    pub fn forgetful(port: &Port) -> PortState {
+    pub(crate) fn forgetful(port: &Port) -> PortState {
         let record = Kept { value: Record::default(), saved: Record::default() };
         let results = Kept { value: Results::default(), saved: Results::default() };
         PortState { record, results, files: None, port: port.clone(), is_failing: false }
     }
 
     /// Whether later runs know this state.
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.files.is_some() && !self.is_failing
     }
 
@@ -464,7 +464,7 @@ impl PortState {
     }
 
     /// Writes the changes since the last call.
-    pub fn save(&mut self) -> io::Result<()> {
+    pub(crate) fn save(&mut self) -> io::Result<()> {
         let Some((lock, results)) = &mut self.files else { return Ok(()) };
         let recorded = self.record.save(lock);
         recorded.and(self.results.save(results))
@@ -479,7 +479,7 @@ impl PortState {
     }
 
     /// Leaves the port locked after this process has ended, as long as a child process has the lock file open.
-    pub fn leave_to_child(mut self) {
+    pub(crate) fn leave_to_child(mut self) {
         if let Some((lock, _)) = self.files.take() {
             std::mem::forget(lock);
         }
@@ -494,7 +494,7 @@ impl Drop for PortState {
 }
 
 /// The results of `port`, read without its lock.
-pub fn peek(root: &Root, port: &Port) -> Results {
+pub(crate) fn peek(root: &Root, port: &Port) -> Results {
     reads(root, &RESULTS, port.as_str()).map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
 }
 
@@ -506,7 +506,7 @@ fn reads(root: &Root, folder: &Folder, name: &str) -> io::Result<File> {
 
 /// The device numbers that the last actions on the other ports of the bus met. Such a device may be away at present. Reads
 /// the files without their locks: a file that is being written counts as empty.
-pub fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
+pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     let is_elsewhere = |name: &str| Port::new(name).is_some_and(|other| other.shares_bus(port) && other != *port);
     let Ok(entries) = fs::read_dir(root.at(DIRECTORY).join(LOCKS.name)) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -38,7 +38,7 @@ const STATX_TYPE: u32 = 1;
 ///
 /// # Errors
 /// `ENOTTY` if the port is not a cdc-wdm port.
-pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
+pub(crate) fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
     let mut bytes = 0_u16;
     // SAFETY: the request writes one u16 through the pointer, and `bytes` has room for it. The descriptor is borrowed
     // and therefore open.
@@ -48,7 +48,7 @@ pub fn wdm_max_command(port: BorrowedFd) -> nix::Result<u16> {
 
 /// Passes an open usbfs node to libusb. The caller keeps `node` open as long as the handle exists: libusb neither
 /// duplicates nor closes it (`libusb_wrap_sys_device`).
-pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
+pub(crate) fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<DeviceHandle<Context>> {
     // SAFETY: `node` is an open descriptor, and `link::usb::Node` drops the handle before it closes the descriptor.
     unsafe { context.open_device_with_fd(node.as_raw_fd()) }
 }
@@ -56,7 +56,7 @@ pub fn wrap_usb_node(context: &Context, node: BorrowedFd<'_>) -> rusb::Result<De
 /// Calls `each` with every name in a directory, including `.` and `..`, in no particular order. A name is followed by
 /// one or more NULs, and by the padding of its record. This avoids an allocation, and a search for the end, for each
 /// name.
-pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
+pub(crate) fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix::Result<()> {
     let mut buffer = [0_u8; 4096];
     loop {
         let (fd, start, length) = (directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
@@ -82,7 +82,7 @@ pub fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) -> nix:
 ///
 /// # Errors
 /// Those of statx(2). `ENODEV` if the file is no character device.
-pub fn character_device(path: &Path) -> nix::Result<(u32, u32)> {
+pub(crate) fn character_device(path: &Path) -> nix::Result<(u32, u32)> {
     // struct statx of linux/stat.h: the mode (u16) is at 28, the numbers of the device (u32) are at 128 and 132.
     let mut found = [0_u8; 256];
     let (flags, start) = (libc::AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, found.as_mut_ptr());
@@ -106,7 +106,7 @@ pub fn no_new_privileges() -> nix::Result<()> {
 }
 
 /// Drops all capabilities of this thread, which is the only thread.
-pub fn drop_capabilities() -> nix::Result<()> {
+pub(crate) fn drop_capabilities() -> nix::Result<()> {
     // `_LINUX_CAPABILITY_VERSION_3` and this process. Then the effective, permitted and inheritable sets, in two
     // halves.
     let header = [0x2008_0522_u32, 0];
@@ -135,7 +135,7 @@ pub fn forbid_files() -> nix::Result<()> {
 }
 
 /// Installs this classic BPF program as a filter for all later system calls (seccomp(2), `SECCOMP_MODE_FILTER`).
-pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
+pub(crate) fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
         filter: filter.as_ptr().cast_mut(),
@@ -148,7 +148,7 @@ pub fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
 /// streams and a session of its own, so it does not end with the caller. The child exits when `work` returns.
 ///
 /// The process must have one thread. Locks that the child inherits stay held until both processes have closed them.
-pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
+pub(crate) fn detached(work: impl FnOnce()) -> nix::Result<()> {
     // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
@@ -170,7 +170,7 @@ pub fn detached(work: impl FnOnce()) -> nix::Result<()> {
 /// Runs `work` on each item in a child process of its own, all at the same time. Returns whether all have succeeded.
 ///
 /// The process must have one thread.
-pub fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) -> bool {
+pub(crate) fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) -> bool {
     let (mut children, mut are_fine) = (Vec::new(), true);
     for item in items {
         // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
@@ -197,7 +197,7 @@ pub fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) 
 /// interrupts, such as a write to sysfs that waits for a modem.
 ///
 /// Returns `None` if `work` has not ended by the deadline. It then continues in the child.
-pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -> Option<nix::Result<()>> {
+pub(crate) fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -> Option<nix::Result<()>> {
     let (result, sender) = match pipe2(OFlag::O_CLOEXEC) {
         Ok((result, sender)) => (File::from(result), File::from(sender)),
         Err(errno) => return Some(Err(errno)),
@@ -227,7 +227,7 @@ pub fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
-    pub keeper: OwnedFd,
+    pub(crate) keeper: OwnedFd,
 }
 
 /// Runs `open` in a child process and takes over the file, but does not wait beyond the deadline. For devices whose
@@ -334,7 +334,7 @@ pub fn interrupter() -> nix::Result<Timer> {
 ///
 /// # Errors
 /// `EINTR` after the deadline. The call must not repeat itself after `EINTR`, as most methods of `std` do.
-pub fn interrupted_at<T>(deadline: Deadline, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+pub(crate) fn interrupted_at<T>(deadline: Deadline, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
     let mut timer = interrupter()?;
     let first = deadline.remaining().max(AGAIN);
     // A single signal could come before the call.

@@ -26,7 +26,7 @@ use crate::modem::transport::{Protocol, Transport};
 /// A process that has the port open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortUser {
-    pub pid: u32,
+    pub(crate) pid: u32,
     pub uid: u32,
     /// `/proc/PID/comm`, which the process may change.
     pub name: String,

@@ -32,7 +32,7 @@ impl Protocol {
     }
 
     /// By the type of a WWAN port, or by the driver that made the port. `None`: the port is left alone.
-    pub fn of_port(port: &ControlPort) -> Option<Protocol> {
+    pub(crate) fn of_port(port: &ControlPort) -> Option<Protocol> {
         match (port.wwan_type.as_deref(), port.driver.as_deref()) {
             (Some("QMI"), _) | (None, Some("qmi_wwan")) => Some(Protocol::Qmi),
             (Some("MBIM"), _) | (None, Some("cdc_mbim")) => Some(Protocol::Mbim),
@@ -63,7 +63,7 @@ pub struct Transport<'p> {
 }
 
 /// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
-pub fn over_qmi<T>(
+pub(crate) fn over_qmi<T>(
     transport: Transport,
     deadline: Deadline,
     procedure: impl FnOnce(&mut dyn QmuxTransport) -> Result<T, SessionError>,
@@ -79,7 +79,7 @@ pub fn over_qmi<T>(
 }
 
 /// Opens an MBIM session on the port itself, or a session of our own at mbim-proxy.
-pub fn open_mbim(transport: Transport<'_>, deadline: Deadline) -> Result<Session<'_>, SessionError> {
+pub(crate) fn open_mbim(transport: Transport<'_>, deadline: Deadline) -> Result<Session<'_>, SessionError> {
     match transport.proxied {
         Some(port) => Session::open_through_proxy(transport.port, port, deadline),
         None => Session::open(transport.port, deadline),

@@ -28,7 +28,7 @@ pub(crate) struct Conversed {
     /// The name in the database, or the modem's `product` string.
     pub name: String,
     /// `None` if it failed.
-    pub exchange: Option<Exchange>,
+    pub(crate) exchange: Option<Exchange>,
     /// `None` if the composition was only read.
     pub report: Option<StepReport>,
 }

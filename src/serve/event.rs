@@ -50,12 +50,12 @@ pub struct Event {
     pub scope: Scope,
     pub trigger: Trigger,
     /// Whether the event only concerns a device that the kernel was not authorized to use before.
-    pub if_blocked: bool,
+    pub(crate) if_blocked: bool,
 }
 
 impl Event {
     /// The event in this process's environment. `None` if there is nothing to do for it.
-    pub fn from_environment() -> Result<Option<Event>, EventError> {
+    pub(crate) fn from_environment() -> Result<Option<Event>, EventError> {
         Event::read(|name| env::var_os(name))
     }
 

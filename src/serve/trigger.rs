@@ -31,12 +31,12 @@ pub enum Trigger {
 
 impl Trigger {
     /// Whether this is a udev event, or its equivalent on other systems. It holds up other events.
-    pub fn is_event(self) -> bool {
+    pub(crate) fn is_event(self) -> bool {
         matches!(self, Trigger::Uevent | Trigger::Coldplug | Trigger::Requested)
     }
 
     /// The time limit of the whole run.
-    pub fn budget(self, policy: &Resolved) -> Duration {
+    pub(crate) fn budget(self, policy: &Resolved) -> Duration {
         match self {
             Trigger::Uevent | Trigger::Coldplug | Trigger::Requested => policy.hook.value,
             Trigger::Command | Trigger::Named | Trigger::Unit => policy.modem_ready.value,
@@ -45,47 +45,47 @@ impl Trigger {
     }
 
     /// Whether other programs may already use the modem's ports.
-    pub fn sharing(self) -> Sharing {
+    pub(crate) fn sharing(self) -> Sharing {
         if self == Trigger::Uevent { Sharing::New } else { Sharing::Possible }
     }
 
     /// Whether a person ran a verb.
-    pub fn is_verb(self) -> bool {
+    pub(crate) fn is_verb(self) -> bool {
         matches!(self, Trigger::Command | Trigger::Named)
     }
 
     /// Whether the caller named this modem.
-    pub fn is_named(self) -> bool {
+    pub(crate) fn is_named(self) -> bool {
         matches!(self, Trigger::Named | Trigger::ModemManager)
     }
 
     /// Whether the caller expects a message and an exit status.
-    pub fn is_explicit(self) -> bool {
+    pub(crate) fn is_explicit(self) -> bool {
         self.is_verb() || self.is_named()
     }
 
     /// Whether the administrator asked for the unlock regardless of the policy. For ModemManager, a link asks for it.
-    pub fn overrides_policy(self) -> bool {
+    pub(crate) fn overrides_policy(self) -> bool {
         self == Trigger::ModemManager
     }
 
     /// Whether the run may reconfigure a modem that other programs use.
-    pub fn may_interrupt_users(self) -> bool {
+    pub(crate) fn may_interrupt_users(self) -> bool {
         self == Trigger::Named
     }
 
     /// Whether the guard against loops applies. A process that continues after an event is part of the same loop.
-    pub fn is_guarded(self) -> bool {
+    pub(crate) fn is_guarded(self) -> bool {
         self.is_event() || self == Trigger::Unit
     }
 
     /// Whether the process may serve other modems after this one. The sandbox would not allow that.
-    pub fn serves_more(self) -> bool {
+    pub(crate) fn serves_more(self) -> bool {
         self.is_verb()
     }
 
     /// Whether the run may reopen the port if other programs open it. The sandbox would not allow that.
-    pub fn may_reopen(self) -> bool {
+    pub(crate) fn may_reopen(self) -> bool {
         !self.is_event()
     }
 }

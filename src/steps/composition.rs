@@ -46,8 +46,8 @@ pub(crate) struct Reading {
     /// it may not be set.
     pub other: Option<Result<Composition, Failure>>,
     /// The reason if no composition may be set.
-    pub read_only: Option<String>,
-    pub restart: Restart,
+    pub(crate) read_only: Option<String>,
+    pub(crate) restart: Restart,
     /// Other settings, by name.
     pub facts: BTreeMap<String, String>,
 }
@@ -158,13 +158,13 @@ impl Fault {
 pub(crate) struct Exchange {
     pub reading: Reading,
     /// The composition that was chosen for the request, if there was one.
-    pub chosen: Option<Composition>,
+    pub(crate) chosen: Option<Composition>,
     /// Whether the modem restarts now.
-    pub resets: bool,
+    pub(crate) resets: bool,
     /// Whether `chosen` is only a step towards the requested composition, which the modem lists later.
-    pub leads_on: bool,
+    pub(crate) leads_on: bool,
     /// What failed after `chosen` was sent to the modem.
-    pub failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
 }
 
 impl Exchange {
@@ -190,7 +190,7 @@ impl Exchange {
 pub(crate) struct Request {
     pub wanted: Option<Wanted>,
     /// Whether a composition without an AT port is allowed.
-    pub no_at_port: bool,
+    pub(crate) no_at_port: bool,
     pub reset: bool,
     /// The password for AT!ENTERCND, instead of the well-known one.
     pub password: Option<String>,

@@ -111,7 +111,7 @@ fn over_dms(
 /// What a modem reports about its radio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    pub operating_mode: OperatingMode,
+    pub(crate) operating_mode: OperatingMode,
     /// Whether the radio is locked. `None` if only an unlock would show that, as for a Sierra modem in low power.
     pub locked: Option<bool>,
 }

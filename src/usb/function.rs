@@ -16,7 +16,7 @@ pub enum Function {
 }
 
 impl Function {
-    pub const ALL: [Function; 7] = [
+    pub(crate) const ALL: [Function; 7] = [
         Function::Mbim,
         Function::Qmi,
         Function::Ecm,
@@ -27,7 +27,7 @@ impl Function {
     ];
 
     /// Whether it carries a data connection.
-    pub fn is_network(self) -> bool {
+    pub(crate) fn is_network(self) -> bool {
         !matches!(self, Function::Storage | Function::Serial)
     }
 

@@ -128,13 +128,13 @@ pub struct Apply {
     pub unlock: bool,
     /// Print the plan and send nothing; with -v, also the messages in hex
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// For the systemd units: do not disturb programs that use the modem
     #[arg(long, hide = true)]
     pub unit: bool,
     /// For the unit before sleep: look at the radios within a second, and change nothing
     #[arg(long, hide = true, conflicts_with_all = ["unlock", "dry_run"])]
-    pub before_sleep: bool,
+    pub(crate) before_sleep: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -153,7 +153,7 @@ pub struct Setting {
     pub value: Option<Wanted>,
     /// Allow a composition that has no AT port, or that is not known
     #[arg(long, requires = "value")]
-    pub no_at_port: bool,
+    pub(crate) no_at_port: bool,
     /// Reset the modem and wait until it returns with the new composition
     #[arg(long, requires = "value")]
     pub reset: bool,

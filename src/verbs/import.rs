@@ -140,7 +140,7 @@ pub struct Import {
     /// Messages about files that a later file with the same ID and the same strings replaces.
     replaced: Vec<String>,
     /// Keys without an equivalent.
-    pub ignored_keys: BTreeMap<String, Uses>,
+    pub(crate) ignored_keys: BTreeMap<String, Uses>,
 }
 
 /// The files with a key that has no equivalent, and why it has none.

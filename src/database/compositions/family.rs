@@ -18,19 +18,19 @@ pub struct Family {
     confidence: Confidence,
     seen: String,
     #[serde(default)]
-    pub at_classes: Vec<InterfaceClass>,
+    pub(crate) at_classes: Vec<InterfaceClass>,
     #[serde(default)]
     #[doc(alias = "bInterfaceNumber")]
-    pub at_interfaces: Vec<u8>,
+    pub(crate) at_interfaces: Vec<u8>,
     pub read: Query,
     pub test: Option<Query>,
-    pub without_test: Option<String>,
+    pub(crate) without_test: Option<String>,
     set: Option<String>,
     /// A line of the answer to `set`. Without it, the modem has refused the value.
-    pub accepted: Option<Pattern>,
-    pub restart: Option<String>,
+    pub(crate) accepted: Option<Pattern>,
+    pub(crate) restart: Option<String>,
     #[serde(default)]
-    pub set_restarts: bool,
+    pub(crate) set_restarts: bool,
     #[serde(default)]
     pub also: Vec<Fact>,
     /// Values that are never set, with the reason.
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for IdPattern {
 
 /// `ff/ff/40`: class, subclass and protocol of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InterfaceClass(pub [u8; 3]);
+pub(crate) struct InterfaceClass(pub [u8; 3]);
 
 impl<'de> Deserialize<'de> for InterfaceClass {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<InterfaceClass, D::Error> {
@@ -133,7 +133,7 @@ impl Family {
     }
 
     /// The reason why compositions of this family are only read on this bus, if there is one.
-    pub fn read_only(&self, bus: Bus) -> Option<String> {
+    pub(crate) fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
             _ if bus == Bus::Pci => Some("the setting affects only USB, but the modem is on PCI".to_owned()),
             (Confidence::Weak, _) => Some("too little is known about this family to set its composition".to_owned()),
@@ -167,7 +167,7 @@ impl Family {
     }
 
     /// Whether a modem that lists these values, or parts of values, supports `value`.
-    pub fn is_listed(&self, value: &str, listed: &[String]) -> bool {
+    pub(crate) fn is_listed(&self, value: &str, listed: &[String]) -> bool {
         let has = |wanted: &str| spelling(wanted, listed.iter().map(String::as_str)).is_some();
         match &self.parts {
             None => has(value),
@@ -177,7 +177,7 @@ impl Family {
     }
 
     /// Whether values are lists of parts.
-    pub fn has_parts(&self) -> bool {
+    pub(crate) fn has_parts(&self) -> bool {
         self.parts.is_some()
     }
 

@@ -20,11 +20,11 @@ use crate::database::diagnostic::{Diagnostic, LoadError};
 use crate::database::layers;
 use crate::host::root::Root;
 use crate::usb::Function;
-pub use family::Family;
+pub(crate) use family::Family;
 pub use sierra::Sierra;
 
 /// The name of the file.
-pub const FILE: &str = "compositions.toml";
+pub(crate) const FILE: &str = "compositions.toml";
 const SCHEMA: u32 = 1;
 
 /// All families, those of the highest layer first.
@@ -71,7 +71,7 @@ impl Compositions {
     }
 
     /// The families that a modem with this ID may belong to, in the order in which to ask the modem.
-    pub fn families_of(&self, id: DeviceId) -> impl Iterator<Item = &Family> {
+    pub(crate) fn families_of(&self, id: DeviceId) -> impl Iterator<Item = &Family> {
         self.families.iter().filter(move |family| family.includes(id))
     }
 }
@@ -160,7 +160,7 @@ impl fmt::Display for Value {
 }
 
 /// What a configuration offers. [`Function::Serial`] stands for the AT port.
-pub type Functions = BTreeSet<Function>;
+pub(crate) type Functions = BTreeSet<Function>;
 
 /// A composition, and what it consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,7 +252,7 @@ impl Wanted {
     }
 
     /// Whether the request matches `composition`.
-    pub fn fits(&self, composition: &Composition) -> bool {
+    pub(crate) fn fits(&self, composition: &Composition) -> bool {
         match self {
             Wanted::Value(text) => {
                 *text == composition.value.to_string()

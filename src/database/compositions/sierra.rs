@@ -23,7 +23,7 @@ pub struct Sierra {
     mask_ids: Vec<DeviceId>,
     pub password: String,
     #[doc(alias = "bInterfaceNumber")]
-    pub at_interface: u8,
+    pub(crate) at_interface: u8,
     #[doc(alias = "bInterfaceNumber")]
     pub qmi_interfaces: Vec<u8>,
     config_types: Vec<String>,
@@ -61,7 +61,7 @@ impl Sierra {
     }
 
     /// Whether a modem with this ID identifies its composition by bitmask only.
-    pub fn has_only_masks(&self, id: DeviceId) -> bool {
+    pub(crate) fn has_only_masks(&self, id: DeviceId) -> bool {
         self.mask_ids.contains(&id)
     }
 
@@ -70,29 +70,29 @@ impl Sierra {
     }
 
     /// Whether a modem with this ID has neither QMI nor MBIM, and gets them with another product ID.
-    pub fn is_direct_ip(&self, id: DeviceId) -> bool {
+    pub(crate) fn is_direct_ip(&self, id: DeviceId) -> bool {
         let product = Value::Product(id.product).to_string();
         self.products.contains_key(&product) && self.of_product(id.product).functions().is_empty()
     }
 
     /// Whether configuration types with this name keep the product ID and the AT port.
-    pub fn keeps_ports(&self, config_type: &str) -> bool {
+    pub(crate) fn keeps_ports(&self, config_type: &str) -> bool {
         let name = config_type.trim().to_ascii_lowercase();
         self.config_types.iter().any(|known| name.ends_with(known))
     }
 
-    pub fn of_number(&self, number: u8) -> Composition {
+    pub(crate) fn of_number(&self, number: u8) -> Composition {
         self.composition(Value::Number(number), self.numbers.get(&number))
     }
 
-    pub fn of_product(&self, product: u16) -> Composition {
+    pub(crate) fn of_product(&self, product: u16) -> Composition {
         let value = Value::Product(product);
         let layout = self.products.get(&value.to_string());
         self.composition(value, layout)
     }
 
     /// The composition of `mask` on a modem that lists these bits.
-    pub fn of_mask(&self, mask: u32, listed: &Bits) -> Composition {
+    pub(crate) fn of_mask(&self, mask: u32, listed: &Bits) -> Composition {
         let mut bits: Vec<(u32, &String)> = listed.iter().map(|(name, bit)| (*bit, name)).collect();
         bits.sort_unstable();
         let has = bits.iter().filter(|(bit, _)| mask & bit != 0);
@@ -108,7 +108,7 @@ impl Sierra {
 
     /// The numbered compositions of a modem that lists these bits. Bits of `current` with unknown meaning are kept,
     /// because a modem does not start with every combination of bits (osmocom.org, Sierra_Wireless_Modems).
-    pub fn of_bits(&self, listed: &Bits, current: u32) -> Vec<Composition> {
+    pub(crate) fn of_bits(&self, listed: &Bits, current: u32) -> Vec<Composition> {
         let unknown = current & !self.known(listed);
         let masks = (0..=u8::MAX).filter_map(|number| self.mask_of(number, listed));
         masks.map(|mask| self.of_mask(mask | unknown, listed)).collect()

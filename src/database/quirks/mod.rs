@@ -41,7 +41,7 @@ pub struct Quirk {
     /// The `bInterfaceNumber`s to which qmi_wwan binds. If empty, QMI is guessed from the descriptors.
     pub qmi_interfaces: Vec<u8>,
     /// What to do if the unlocked radio may need a reset to come online.
-    pub online_after_reset: Option<Reset>,
+    pub(crate) online_after_reset: Option<Reset>,
     /// How to bind the serial driver of a kernel that does not know the modem.
     pub new_id: Option<NewId>,
     pub steps: Vec<Step>,
@@ -124,7 +124,7 @@ impl Seen {
     }
 
     /// What the facts are based on, if not on a report from hardware.
-    pub fn instead_of_hardware(self) -> Option<&'static str> {
+    pub(crate) fn instead_of_hardware(self) -> Option<&'static str> {
         match self {
             Seen::Hardware => None,
             Seen::Capture => Some("from a recording of its descriptors or messages"),
@@ -175,7 +175,7 @@ impl Quirk {
     }
 
     /// Whether the device is in install mode.
-    pub fn is_install_mode(&self) -> bool {
+    pub(crate) fn is_install_mode(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Switch(_)))
     }
 }
@@ -217,7 +217,7 @@ impl DeviceString {
 }
 
 /// For each string, the text that it must contain. `_` matches itself and a blank.
-pub type Matchers = BTreeMap<DeviceString, String>;
+pub(crate) type Matchers = BTreeMap<DeviceString, String>;
 
 fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
     if string == DeviceString::Subsystem {
@@ -499,7 +499,7 @@ fn load(
 }
 
 /// Bus and vendor of a shipped file with this name (`1199-sierra.toml`, `pci-1eac-quectel.toml`).
-pub fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
+pub(crate) fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
     let (bus, name) = name.strip_prefix(b"pci-").map_or((Bus::Usb, name), |name| (Bus::Pci, name));
     let &[a, b, c, d, b'-', ..] = name else { return None };
     let vendor = [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))?;

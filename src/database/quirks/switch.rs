@@ -57,12 +57,12 @@ pub struct Switch {
     pub r#in: Option<u8>,
     /// Pause before the first transfer, for devices that are not ready when they appear.
     #[serde(default)]
-    pub wait_before: Seconds,
+    pub(crate) wait_before: Seconds,
     /// Pause between the last transfer and the release of the interface.
     #[serde(default)]
-    pub release_delay: Seconds,
+    pub(crate) release_delay: Seconds,
     /// `bInterfaceClass` of the first interface of a device that has already left install mode.
-    pub target_class: Option<u8>,
+    pub(crate) target_class: Option<u8>,
     /// `bInterfaceClass` that the interface must have. A CBW needs mass storage in any case.
     pub interface_class: Option<u8>,
 }
@@ -111,7 +111,7 @@ pub struct Control {
     #[serde(default)]
     pub length: u16,
     #[serde(default = "Control::timeout")]
-    pub timeout: Seconds,
+    pub(crate) timeout: Seconds,
 }
 
 /// `wIndex` of a control transfer.
@@ -167,7 +167,7 @@ impl Switch {
     }
 
     /// This switch with the operations of the method `name`. Endpoints and pauses stay.
-    pub fn with_method(&self, name: &str) -> Result<Switch, String> {
+    pub(crate) fn with_method(&self, name: &str) -> Result<Switch, String> {
         Ok(Switch { operations: Operations::named(name)?, ..self.clone() })
     }
 
@@ -192,12 +192,12 @@ impl Switch {
     }
 
     /// Whether the plan depends on the interfaces of the device.
-    pub fn needs_interfaces(&self) -> bool {
+    pub(crate) fn needs_interfaces(&self) -> bool {
         let plain = |op: &Op| matches!(op, Op::Sleep(_) | Op::Control(Control { index: Index::Number(_), .. }));
         self.target_class.is_some() || self.interface_class.is_some() || !self.ops().iter().all(plain)
     }
 
-    pub fn sets_configuration(&self) -> bool {
+    pub(crate) fn sets_configuration(&self) -> bool {
         self.ops().iter().any(|op| matches!(op, Op::SetConfiguration(_)))
     }
 }
@@ -252,14 +252,14 @@ fn method_names(methods: &str) -> impl Iterator<Item = &str> {
 
 impl Op {
     /// Whether this is a SCSI command to a mass storage device.
-    pub fn is_cbw(&self) -> bool {
+    pub(crate) fn is_cbw(&self) -> bool {
         matches!(self, Op::Bulk(message) if message.is_cbw())
     }
 }
 
 impl Bytes {
     /// Whether this has the signature of a command block wrapper.
-    pub fn is_cbw(&self) -> bool {
+    pub(crate) fn is_cbw(&self) -> bool {
         self.0.starts_with(&CBW_SIGNATURE)
     }
 
@@ -538,7 +538,7 @@ impl<'de> Deserialize<'de> for Operations {
 }
 
 /// A [`Switch`] in an entry: a name, a list, or a table.
-pub struct SwitchEntry(pub Switch);
+pub(crate) struct SwitchEntry(pub Switch);
 
 impl<'de> Deserialize<'de> for SwitchEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SwitchEntry, D::Error> {

@@ -9,8 +9,8 @@ const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
 const ENDPOINT: u8 = 5;
 
-pub const CLASS_MASS_STORAGE: u8 = 0x08;
-pub const CLASS_VENDOR: u8 = 0xff;
+pub(crate) const CLASS_MASS_STORAGE: u8 = 0x08;
+pub(crate) const CLASS_VENDOR: u8 = 0xff;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -29,7 +29,7 @@ pub struct Descriptors {
     #[doc(alias = "bDeviceClass")]
     pub class: u8,
     #[doc(alias = "bNumConfigurations")]
-    pub announced: u8,
+    pub(crate) announced: u8,
     pub configurations: Vec<Configuration>,
 }
 
@@ -70,7 +70,7 @@ impl Endpoint {
         self.address & 0x80 != 0
     }
 
-    pub fn is_bulk(self) -> bool {
+    pub(crate) fn is_bulk(self) -> bool {
         self.attributes & 0x03 == 0x02
     }
 }
@@ -121,16 +121,16 @@ pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
 }
 
 #[cfg(test)]
-pub mod samples {
+pub(crate) mod samples {
     /// Builds a `descriptors` file from configurations, for tests.
-    pub fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn device(configurations: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes =
             vec![18, 1, 0, 2, 0, 0, 0, 64, 0x99, 0x11, 0xa2, 0x68, 6, 0, 1, 2, 3, configurations.len() as u8];
         bytes.extend(configurations.concat());
         bytes
     }
 
-    pub fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn configuration(value: u8, interfaces: &[Vec<u8>]) -> Vec<u8> {
         let body = interfaces.concat();
         let total = (9 + body.len()) as u16;
         let mut bytes = vec![9, 2, total as u8, (total >> 8) as u8, interfaces.len() as u8, value, 0, 0xe0, 0];
@@ -139,7 +139,7 @@ pub mod samples {
     }
 
     /// `endpoints` are pairs of `bEndpointAddress` and `bmAttributes`.
-    pub fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
+    pub(crate) fn interface(number: u8, class: [u8; 3], endpoints: &[(u8, u8)]) -> Vec<u8> {
         let mut bytes = vec![9, 4, number, 0, endpoints.len() as u8, class[0], class[1], class[2], 0];
         for (address, attributes) in endpoints {
             bytes.extend([7, 5, *address, *attributes, 0, 2, 0]);
@@ -147,10 +147,10 @@ pub mod samples {
         bytes
     }
 
-    pub const CONTROL_CHANNEL: &[(u8, u8)] = &[(0x81, 3), (0x82, 2), (0x02, 2)];
+    pub(crate) const CONTROL_CHANNEL: &[(u8, u8)] = &[(0x81, 3), (0x82, 2), (0x02, 2)];
 
     /// The descriptors of an MC7710. Configuration 1 has DM, NMEA, AT and QMI. Configuration 2 has MBIM.
-    pub fn mc7710() -> Vec<u8> {
+    pub(crate) fn mc7710() -> Vec<u8> {
         let vendor = [0xff, 0xff, 0xff];
         device(&[
             configuration(

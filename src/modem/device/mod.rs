@@ -62,8 +62,8 @@ pub enum DeviceError {
 /// The number of a device node, major and minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceNumber {
-    pub major: u64,
-    pub minor: u64,
+    pub(crate) major: u64,
+    pub(crate) minor: u64,
 }
 
 impl DeviceNumber {
@@ -103,16 +103,16 @@ pub struct ControlPort {
 
 /// An open `bConfigurationValue`, for use where no file can be opened any more.
 #[derive(Debug)]
-pub struct ConfigurationValue(File);
+pub(crate) struct ConfigurationValue(File);
 
 impl ConfigurationValue {
     /// Like [`Device::set_configuration`].
-    pub fn set(&self, value: u8) -> io::Result<()> {
+    pub(crate) fn set(&self, value: u8) -> io::Result<()> {
         self.0.write_all_at(format!("{value}\n").as_bytes(), 0)
     }
 
     /// `None` if the device is unconfigured.
-    pub fn get(&self) -> io::Result<Option<u8>> {
+    pub(crate) fn get(&self) -> io::Result<Option<u8>> {
         let mut text = [0; 8];
         // sysfs generates the text again for each read at offset 0.
         let length = self.0.read_at(&mut text, 0)?;
@@ -228,7 +228,7 @@ impl Device {
     }
 
     /// The only device that `text` names.
-    pub fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
+    pub(crate) fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
         match Device::named(root, text)?.as_slice() {
             [port] => Device::at_port(root, port.clone()),
             ports => {
@@ -243,7 +243,7 @@ impl Device {
     }
 
     /// Whether this device is still on the bus.
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         self.attribute(self.vendor_attribute()).is_ok()
     }
 
@@ -269,7 +269,7 @@ impl Device {
     ///
     /// # Errors
     /// `EINTR` if a driver has held the device's lock until the deadline.
-    pub fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
+    pub(crate) fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
         if self.id.bus == Bus::Pci {
             return Ok(self.serial());
         }
@@ -307,7 +307,7 @@ impl Device {
     }
 
     /// A text attribute of the first SCSI device on this device. `None` if there is no SCSI device, or not yet.
-    pub fn scsi_attribute(&self, name: &str) -> Option<String> {
+    pub(crate) fn scsi_attribute(&self, name: &str) -> Option<String> {
         // 1-1:1.0/host0/target0:0:0/0:0:0:0
         let mut directory = PathBuf::new();
         for prefix in [&format!("{}:", self.port), "host", "target", ""] {
@@ -326,7 +326,7 @@ impl Device {
             .map_err(|source| DeviceError::Descriptors { path: self.path.join("descriptors"), source })
     }
 
-    pub fn raw_descriptors(&self) -> Result<Vec<u8>, DeviceError> {
+    pub(crate) fn raw_descriptors(&self) -> Result<Vec<u8>, DeviceError> {
         self.read(Path::new("descriptors"), DESCRIPTORS_LIMIT)
     }
 
@@ -345,14 +345,14 @@ impl Device {
 
     /// Writes `bConfigurationValue`. The write returns after the kernel has unbound the drivers, sent SET_CONFIGURATION
     /// (up to 5 s), and bound the new drivers.
-    pub fn set_configuration(&self, value: u8) -> nix::Result<()> {
+    pub(crate) fn set_configuration(&self, value: u8) -> nix::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         nix::unistd::write(file, format!("{value}\n").as_bytes()).map(drop)
     }
 
     /// Opens `bConfigurationValue` for later reads and writes.
-    pub fn configuration_value(&self) -> io::Result<ConfigurationValue> {
+    pub(crate) fn configuration_value(&self) -> io::Result<ConfigurationValue> {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
         Ok(ConfigurationValue(File::from(file)))
@@ -369,7 +369,7 @@ impl Device {
     /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN device again. For this
     /// reason the WWAN device identifies a PCI modem.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
-    pub fn enumeration_id(&self) -> u64 {
+    pub(crate) fn enumeration_id(&self) -> u64 {
         let status = match self.wwan_directory() {
             Some(wwan) => self.open_directory(&wwan).and_then(fstat),
             None => fstat(&self.directory),
@@ -378,22 +378,22 @@ impl Device {
     }
 
     /// Whether the kernel may use the device. USBGuard or `usbcore.authorized_default=0` can forbid that.
-    pub fn is_authorized(&self) -> bool {
+    pub(crate) fn is_authorized(&self) -> bool {
         !self.attribute("authorized").is_ok_and(|value| value == "0")
     }
 
     /// How long the device has been connected. `None` if the kernel does not count the time (`CONFIG_PM`).
-    pub fn connected_for(&self) -> Option<Duration> {
+    pub(crate) fn connected_for(&self) -> Option<Duration> {
         self.attribute("power/connected_duration").ok()?.parse().ok().map(Duration::from_millis)
     }
 
     /// `devnum`: the number of the device on its bus, from 1 to 127.
-    pub fn bus_number(&self) -> Option<u16> {
+    pub(crate) fn bus_number(&self) -> Option<u16> {
         self.decimal("devnum").ok()
     }
 
     /// A network interface of the modem that is up (`IFF_UP` of linux/if.h).
-    pub fn network_interface_up(&self) -> Result<Option<String>, DeviceError> {
+    pub(crate) fn network_interface_up(&self) -> Result<Option<String>, DeviceError> {
         let prefix = format!("{}:", self.port);
         for interface in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             for name in self.list(&Path::new(&interface).join("net")).unwrap_or_default() {
@@ -437,7 +437,7 @@ impl Device {
     }
 
     /// The `cdc-wdm` ports of a USB device, or the WWAN ports of a PCI device, in the order of their names.
-    pub fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+    pub(crate) fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
         if self.id.bus == Bus::Pci {
             return self.wwan_ports();
         }
@@ -483,14 +483,14 @@ impl Device {
     }
 
     /// The MHI controller of a PCI modem, `mhi0`.
-    pub fn mhi_controller(&self) -> Option<String> {
+    pub(crate) fn mhi_controller(&self) -> Option<String> {
         let names = self.list(Path::new("")).ok()?;
         names.into_iter().find(|name| name.strip_prefix("mhi").is_some_and(is_number))
     }
 
     /// The MHI channels that the modem offers: `MBIM`, `DUN`, `IP_HW0_MBIM`. Until the firmware runs, there are only
     /// the channels of its loader, or none.
-    pub fn mhi_channels(&self) -> Vec<String> {
+    pub(crate) fn mhi_channels(&self) -> Vec<String> {
         let Some(controller) = self.mhi_controller() else { return Vec::new() };
         let prefix = format!("{controller}_");
         let names = self.list(Path::new(&controller)).unwrap_or_default();
@@ -501,7 +501,7 @@ impl Device {
     }
 
     /// The driver that is bound to the device itself, not to an interface.
-    pub fn bound_driver(&self) -> Option<String> {
+    pub(crate) fn bound_driver(&self) -> Option<String> {
         self.driver(Path::new(""))
     }
 
@@ -511,7 +511,7 @@ impl Device {
     }
 
     /// The ttys of all interfaces.
-    pub fn ttys(&self) -> Result<Vec<ControlPort>, DeviceError> {
+    pub(crate) fn ttys(&self) -> Result<Vec<ControlPort>, DeviceError> {
         self.ttys_of(|_| true)
     }
 
@@ -606,12 +606,12 @@ impl Device {
 }
 
 /// `cdc-wdm` and a number, such as `cdc-wdm0`.
-pub fn is_control_port(name: &str) -> bool {
+pub(crate) fn is_control_port(name: &str) -> bool {
     name.strip_prefix("cdc-wdm").is_some_and(is_number)
 }
 
 /// `wwan`, a number, the type in lower case, and a number, such as `wwan0mbim0`.
-pub fn is_wwan_port(name: &str) -> bool {
+pub(crate) fn is_wwan_port(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("wwan") else { return false };
     let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };
     let (device, port) = rest.split_at(start);
@@ -638,7 +638,7 @@ fn devices_of(bus: Bus) -> &'static str {
 }
 
 /// `ttyUSB` or `ttyACM` and a number.
-pub fn is_tty(name: &str) -> bool {
+pub(crate) fn is_tty(name: &str) -> bool {
     name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
 }
 

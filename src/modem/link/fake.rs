@@ -29,22 +29,22 @@ pub struct Port {
 
 impl Port {
     /// Each reply is this late.
-    pub fn late(late: Duration) -> Port {
+    pub(crate) fn late(late: Duration) -> Port {
         Port { late, ..Port::default() }
     }
 
     /// The modem sends these bytes endlessly.
-    pub fn flooded(bytes: Vec<u8>) -> Port {
+    pub(crate) fn flooded(bytes: Vec<u8>) -> Port {
         Port { flood: Some(bytes), ..Port::default() }
     }
 
     /// The modem leaves at this transfer.
-    pub fn gone_at(transfer: usize) -> Port {
+    pub(crate) fn gone_at(transfer: usize) -> Port {
         Port { gone_at: Some(transfer), ..Port::default() }
     }
 
     /// The process receives a stop request at this transfer.
-    pub fn interrupted_at(transfer: usize) -> Port {
+    pub(crate) fn interrupted_at(transfer: usize) -> Port {
         Port { interrupted_at: Some(transfer), ..Port::default() }
     }
 

@@ -117,7 +117,7 @@ pub enum OpenError {
 ///
 /// # Errors
 /// `WrongDevice` if the node is not the character device `number`. Symbolic links are not followed.
-pub fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
+pub(crate) fn open_node(path: &Path, number: DeviceNumber) -> Result<File, OpenError> {
     let file = open_path(path).map_err(|source| open_error(path, source))?;
     check_number(&file, path, number)?;
     Ok(file)

@@ -30,87 +30,87 @@ const FDE1_DIGEST: &str = "1ae2556ec73aea8b79413f46485ced65";
 const FDE2_DIGEST: &str = "2aba8cbeefd971eeb8a422e91f872e64";
 
 pub(crate) struct Modem {
-    pub face: Face,
+    pub(crate) face: Face,
     // What it is.
     pub mode: u8,
-    pub switched_off: bool,
+    pub(crate) switched_off: bool,
     /// Why the modem cannot go online. 0 if the modem does not report a reason.
-    pub offline_reason: u16,
+    pub(crate) offline_reason: u16,
     /// Hardware and software radio state in Basic Connect, for a modem without a lock.
-    pub mbim_radio: Option<[u8; 2]>,
+    pub(crate) mbim_radio: Option<[u8; 2]>,
     /// The error in the reply to an unlock. 0 unlocks.
-    pub auth_error: u16,
+    pub(crate) auth_error: u16,
     /// The error in the reply to DMS Set Operating Mode.
-    pub mode_error: u16,
+    pub(crate) mode_error: u16,
     /// How often the mode must be read after the unlock until the modem is online.
-    pub looks_until_online: usize,
+    pub(crate) looks_until_online: usize,
     /// The version of Foxconn's authentication that the modem accepts, with [`FIRMWARE`], [`APPS`] and [`IMEI`].
     pub foxconn: Option<u8>,
     /// The Foxconn service that has the lock, and the state that it reports.
-    pub fox: Option<(Service, u8)>,
+    pub(crate) fox: Option<(Service, u8)>,
     /// Quectel's radio state.
     pub quectel: Option<u32>,
     /// Mode and state of the lock in Intel's MBIM service. The modem accepts the response to [`CHALLENGE`] with
     /// Lenovo's key.
     pub intel: Option<[u32; 2]>,
     /// The modem accepts the unlock by Quectel's or Foxconn's service, and stays locked.
-    pub stays_locked: bool,
+    pub(crate) stays_locked: bool,
     /// Sierra's USB composition, and the compositions that the modem lists. A modem that has one can be reset.
     pub composition: Option<(u8, &'static [u8])>,
-    pub refuses_reset: bool,
+    pub(crate) refuses_reset: bool,
     /// The modem is behind a proxy, which requires this path in the first request.
-    pub behind_proxy: Option<&'static str>,
+    pub(crate) behind_proxy: Option<&'static str>,
     /// `wMaxControlMessage`, in both directions.
     pub longest: usize,
     // Its faults. Message IDs 1 and 2 are MBIM open and close.
     /// Ignores this many requests of any kind first.
-    pub deaf_to: usize,
+    pub(crate) deaf_to: usize,
     /// Ignores these messages.
-    pub mute_to: Vec<u16>,
+    pub(crate) mute_to: Vec<u16>,
     /// Obeys these messages, but does not reply.
-    pub quiet_on: Vec<u16>,
+    pub(crate) quiet_on: Vec<u16>,
     /// Obeys this message, but its reply is lost, once.
-    pub loses: Option<u16>,
-    pub answers_after: Duration,
+    pub(crate) loses: Option<u16>,
+    pub(crate) answers_after: Duration,
     /// An additional delay for the reply to CTL Allocate CID.
-    pub allocates_after: Duration,
+    pub(crate) allocates_after: Duration,
     /// Replies to this many DMS requests with DeviceNotReady.
-    pub busy_for: usize,
+    pub(crate) busy_for: usize,
     /// Replies to this many QMI commands with MBIM status Busy.
-    pub mbim_busy_for: usize,
-    pub has_no_cid: bool,
+    pub(crate) mbim_busy_for: usize,
+    pub(crate) has_no_cid: bool,
     /// Replies to this many commands that the session is not open.
-    pub not_opened: usize,
+    pub(crate) not_opened: usize,
     /// An earlier host left the session open. Until the session is closed, the modem replies to OPEN with a CLOSE_DONE
     /// that has this TID, or the TID of the OPEN.
-    pub left_open: Option<Option<u32>>,
+    pub(crate) left_open: Option<Option<u32>>,
     /// It does so even after a CLOSE.
-    pub stays_left_open: bool,
-    pub has_no_qmi: bool,
+    pub(crate) stays_left_open: bool,
+    pub(crate) has_no_qmi: bool,
     /// Sends indications and unrelated replies before each reply.
-    pub chatters: bool,
+    pub(crate) chatters: bool,
     /// Returns this many bytes for each read.
-    pub reads_of: Option<usize>,
+    pub(crate) reads_of: Option<usize>,
     /// Returns all available bytes in one read.
-    pub reads_all: bool,
+    pub(crate) reads_all: bool,
     /// Sends these bytes before each reply, or only before the reply to `noise_at`.
     pub noise: Vec<u8>,
-    pub noise_at: Option<u16>,
+    pub(crate) noise_at: Option<u16>,
     /// Forgets its clients at this DMS request.
-    pub forgets_at: Option<usize>,
-    pub gone_at: Option<usize>,
-    pub interrupted_at: Option<usize>,
-    pub jammed: bool,
+    pub(crate) forgets_at: Option<usize>,
+    pub(crate) gone_at: Option<usize>,
+    pub(crate) interrupted_at: Option<usize>,
+    pub(crate) jammed: bool,
     /// Replies to an earlier host that did not read them. Each new reply releases the oldest one, and is queued behind
     /// the others.
     pub held: VecDeque<Vec<u8>>,
     /// Sends CTL Sync indications endlessly, and nothing else.
-    pub floods: bool,
+    pub(crate) floods: bool,
     // What it recorded.
     pub seen: Vec<u16>,
-    pub allocations: usize,
-    pub cids: BTreeSet<u8>,
-    pub is_open: bool,
+    pub(crate) allocations: usize,
+    pub(crate) cids: BTreeSet<u8>,
+    pub(crate) is_open: bool,
     pub transfers: usize,
     next_cid: u8,
     owners: BTreeMap<u8, Service>,

@@ -15,8 +15,8 @@ const LONGEST: usize = 4096;
 
 /// The process at the other end of a socket, as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    pub pid: u32,
+pub(crate) struct Peer {
+    pub(crate) pid: u32,
     pub uid: u32,
 }
 
@@ -54,7 +54,7 @@ impl Stream {
     }
 
     /// The process that listens on the socket.
-    pub fn peer(&self) -> nix::Result<Peer> {
+    pub(crate) fn peer(&self) -> nix::Result<Peer> {
         let credentials = getsockopt(&self.file, PeerCredentials)?;
         Ok(Peer { pid: credentials.pid().unsigned_abs(), uid: credentials.uid() })
     }

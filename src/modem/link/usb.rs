@@ -74,7 +74,7 @@ pub trait Usb {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub(crate) enum NodeError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -84,7 +84,7 @@ pub enum NodeError {
 }
 
 /// The usbfs node of one device, opened for transfers.
-pub struct Node {
+pub(crate) struct Node {
     // Fields drop in this order. libusb must release the node before the node is closed.
     handle: DeviceHandle<Context>,
     node: File,
@@ -92,7 +92,7 @@ pub struct Node {
 
 impl Node {
     /// Opens the node of `device` below `root`.
-    pub fn open(root: &Root, device: &Device) -> Result<Node, NodeError> {
+    pub(crate) fn open(root: &Root, device: &Device) -> Result<Node, NodeError> {
         let (path, number) = device.node(root)?;
         let node = open_node(&path, number)?;
         // If the device is still present after the open, the node belongs to this device.

@@ -19,7 +19,7 @@ pub(crate) const PROXY: &str = "mbim-proxy configuration";
 
 /// A command of a service, and its name in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Command {
+pub(crate) struct Command {
     pub service: Uuid,
     pub cid: u32,
     pub kind: CommandType,
@@ -36,7 +36,7 @@ const PROXY_CONFIGURATION: Command =
 const PROXY_OPENS_WITHIN: u32 = 5;
 
 /// An open session. It is closed when it is dropped.
-pub struct Session<'p> {
+pub(crate) struct Session<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
     reassembly: Reassembly,
@@ -82,14 +82,14 @@ impl<'p> Session<'p> {
     /// Opens the session. OPEN is repeated until the modem answers, because some modems are still starting.
     ///
     /// The session, including CLOSE, ends by `deadline`.
-    pub fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Session<'p>, SessionError> {
+    pub(crate) fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Session<'p>, SessionError> {
         let mut session = Session::over(port, deadline);
         session.open_function()?;
         Ok(session)
     }
 
     /// Opens a session through mbim-proxy, on a new connection.
-    pub fn open_through_proxy(
+    pub(crate) fn open_through_proxy(
         proxy: &'p mut dyn Link,
         port: &Path,
         deadline: Deadline,
@@ -119,12 +119,12 @@ impl<'p> Session<'p> {
     ///
     /// A query is repeated while no answer comes. A set command is not: instead, queries flush stale replies that may
     /// hold back its answer. It is repeated only if its answer is lost.
-    pub fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
+    pub(crate) fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
         self.exchange(command, buffer, true)
     }
 
     /// Like [`Session::command`], but does not repeat a set command whose answer is lost.
-    pub fn command_once(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
+    pub(crate) fn command_once(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
         self.exchange(command, buffer, false)
     }
 
@@ -175,13 +175,13 @@ impl<'p> Session<'p> {
     }
 
     /// Reads and discards what the modem sends until the deadline.
-    pub fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+    pub(crate) fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while self.receive_message(until)?.is_some() {}
         Ok(())
     }
 
     /// The deadline for commands. The rest of the time is for CLOSE.
-    pub fn work_deadline(&self) -> Deadline {
+    pub(crate) fn work_deadline(&self) -> Deadline {
         self.deadline.minus(CLEANUP_RESERVE)
     }
 

@@ -58,7 +58,7 @@ pub enum SessionError {
 
 impl SessionError {
     /// Whether the request may succeed later.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             SessionError::Qmi { error, .. } => error.is_transient(),
             SessionError::Mbim { status, .. } => status.is_transient(),
@@ -68,7 +68,7 @@ impl SessionError {
     }
 
     /// Whether the modem does not know the request or its service.
-    pub fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         match self {
             SessionError::Qmi { error, .. } => error.is_unsupported(),
             SessionError::Mbim { status, .. } => *status == Status::NO_DEVICE_SUPPORT,

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A transport for QMUX frames.
-pub trait QmuxTransport {
+pub(crate) trait QmuxTransport {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError>;
 
     /// The next frame; `None` if the deadline passes first.

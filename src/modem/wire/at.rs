@@ -32,7 +32,7 @@ pub fn final_result(line: &str) -> Option<Result<(), &str>> {
 
 /// Whether a final error means that the modem does not know the command: ERROR of V.250, or the errors 4 (operation not
 /// supported) and 100 (unknown) of 3GPP TS 27.007, as a number or as text.
-pub fn is_unsupported(error: &str) -> bool {
+pub(crate) fn is_unsupported(error: &str) -> bool {
     let error = error.to_ascii_lowercase();
     match of_equipment(&error) {
         Some(error) => matches!(error, "4" | "100" | "operation not supported" | "unknown"),

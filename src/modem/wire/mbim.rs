@@ -29,7 +29,7 @@ const HEADER: usize = 12;
 const FRAGMENT_HEADER: usize = 20;
 
 /// The longest message that is accepted, in one piece or reassembled: the maximum of `wMaxControlMessage`.
-pub const LONGEST: usize = 64 * 1024;
+pub(crate) const LONGEST: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Uuid(pub [u8; 16]);
@@ -38,15 +38,16 @@ impl Uuid {
     /// QMI over MBIM. CID 1, always SET. The buffer is one QMUX frame.
     pub const QMI: Uuid = Uuid(0xd1a30bc2_f97a_6e43_bf65_c7e24fb0f0d3_u128.to_be_bytes());
     /// Quectel. CID 1 is the radio state, a u32: 0 off, 1 on, 4 FCC locked.
-    pub const QUECTEL: Uuid = Uuid(0x11223344_5566_7788_99aa_bbccddeeff11_u128.to_be_bytes());
+    pub(crate) const QUECTEL: Uuid = Uuid(0x11223344_5566_7788_99aa_bbccddeeff11_u128.to_be_bytes());
     /// Intel Mutual Authentication. CID 1 is the FCC lock. The reply to QUERY has two u32: mode (0 no lock) and state
     /// (0 locked), each in its low byte. SET has two u32: `0, 0` requests a challenge, and `1` with the response
     /// answers it. The reply to SET has two u32: whether there is a challenge, and the challenge.
-    pub const INTEL_MUTUAL_AUTHENTICATION: Uuid = Uuid(0xf85d46ef_ab26_4081_9868_4d183c0a3aec_u128.to_be_bytes());
+    pub(crate) const INTEL_MUTUAL_AUTHENTICATION: Uuid =
+        Uuid(0xf85d46ef_ab26_4081_9868_4d183c0a3aec_u128.to_be_bytes());
     /// Basic Connect. CID 3 is the radio state. The reply has two u32: hardware switch, software switch.
     pub const BASIC_CONNECT: Uuid = Uuid(0xa289cc33_bcbb_8b4f_b6b0_133ec2aae6df_u128.to_be_bytes());
     /// The service of mbim-proxy. CID 1 takes the path of the port.
-    pub const PROXY_CONTROL: Uuid = Uuid(0x838cf7fb_8d0d_4d7f_871e_d71dbefbb39b_u128.to_be_bytes());
+    pub(crate) const PROXY_CONTROL: Uuid = Uuid(0x838cf7fb_8d0d_4d7f_871e_d71dbefbb39b_u128.to_be_bytes());
 }
 
 impl fmt::Display for Uuid {
@@ -101,16 +102,16 @@ pub struct Status(pub u32);
 
 impl Status {
     pub const SUCCESS: Status = Status(0);
-    pub const BUSY: Status = Status(1);
+    pub(crate) const BUSY: Status = Status(1);
     #[cfg(test)]
-    pub const FAILURE: Status = Status(2);
+    pub(crate) const FAILURE: Status = Status(2);
     pub const NO_DEVICE_SUPPORT: Status = Status(9);
-    pub const NOT_INITIALIZED: Status = Status(14);
+    pub(crate) const NOT_INITIALIZED: Status = Status(14);
     #[cfg(test)]
-    pub const OPERATION_NOT_ALLOWED: Status = Status(28);
+    pub(crate) const OPERATION_NOT_ALLOWED: Status = Status(28);
 
     /// Whether the modem asks the host to try again later.
-    pub fn is_transient(self) -> bool {
+    pub(crate) fn is_transient(self) -> bool {
         matches!(self, Status::BUSY | Status::NOT_INITIALIZED)
     }
 }
@@ -137,7 +138,7 @@ impl fmt::Display for Status {
 pub struct ProtocolError(pub u32);
 
 impl ProtocolError {
-    pub const NOT_OPENED: ProtocolError = ProtocolError(5);
+    pub(crate) const NOT_OPENED: ProtocolError = ProtocolError(5);
 }
 
 impl fmt::Display for ProtocolError {
@@ -283,7 +284,7 @@ impl<'a> Header<'a> {
 }
 
 /// The TID of a COMMAND_DONE, or of one of its fragments.
-pub fn tid_of_answer(message: &[u8]) -> Option<u32> {
+pub(crate) fn tid_of_answer(message: &[u8]) -> Option<u32> {
     Header::parse(message).ok().filter(|header| header.kind == COMMAND_DONE).map(|header| header.tid)
 }
 
@@ -334,7 +335,7 @@ pub fn fragments(message: &[u8], longest: usize) -> Vec<Vec<u8>> {
 
 /// The buffer that configures mbim-proxy: the port's path in UTF-16, and the time limit in seconds for the proxy to
 /// open it.
-pub fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
+pub(crate) fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
     let path: Vec<u8> = port.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let mut buffer = Vec::new();
     // Offset and size of the path, which follows these three fields.

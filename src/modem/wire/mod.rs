@@ -112,7 +112,7 @@ impl Framer {
     }
 
     /// Discards all bytes, after bytes of the stream were lost.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.skipped += self.bytes.len() - self.start;
         self.bytes.clear();
         self.start = 0;

@@ -23,7 +23,7 @@ const QMUX_HEAD: usize = 6;
 const SHORTEST: usize = 12;
 
 /// The longest frame that is accepted: the maximum of cdc-wdm (`wMaxCommand` of qmi_wwan), with room to spare.
-pub const LONGEST: usize = 16 * 1024;
+pub(crate) const LONGEST: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service(pub u8);
@@ -93,7 +93,7 @@ pub struct Call {
 impl Call {
     /// Whether the request changes the modem, or allocates something on it. Such a request must not be repeated without
     /// need.
-    pub fn is_change(self) -> bool {
+    pub(crate) fn is_change(self) -> bool {
         [
             ctl::ALLOCATE_CID,
             ctl::RELEASE_CID,
@@ -116,16 +116,16 @@ pub mod ctl {
         Call { service: Service::CTL, id, name }
     }
 
-    pub const GET_VERSION_INFO: Call = call(0x0021, "CTL Get Version Info");
+    pub(crate) const GET_VERSION_INFO: Call = call(0x0021, "CTL Get Version Info");
     /// TLV 0x01: service. Reply, TLV 0x01: service, CID. A modem has only about ten CIDs for each service.
     pub const ALLOCATE_CID: Call = call(0x0022, "CTL Allocate CID");
     /// TLV 0x01: service, CID. The reply has the same.
-    pub const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
+    pub(crate) const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
     /// Only for qmi-proxy. TLV 0x01: path of the port that the connection is for.
     pub const PROXY_OPEN: Call = call(0xff00, "qmi-proxy open");
     /// Drops the CIDs of all clients of the modem. Never sent: modems send it as an indication when they start.
     #[cfg(test)]
-    pub const SYNC: Call = call(0x0027, "CTL Sync");
+    pub(crate) const SYNC: Call = call(0x0027, "CTL Sync");
 }
 
 pub mod dms {
@@ -141,33 +141,34 @@ pub mod dms {
     /// TLV 0x01: [`super::OperatingMode`].
     pub const SET_OPERATING_MODE: Call = call(0x002e, "DMS Set Operating Mode");
     /// Reply, strings: TLV 0x10 ESN, 0x11 IMEI, 0x12 MEID, 0x13 IMEISV.
-    pub const GET_IDS: Call = call(0x0025, "DMS Get IDs");
+    pub(crate) const GET_IDS: Call = call(0x0025, "DMS Get IDs");
     /// Sierra. Reply, TLV 0x10: u8, current; 0x11: u8 count, then that many u8, supported.
     pub const SWI_GET_USB_COMPOSITION: Call = call(0x555b, "DMS SWI Get USB Composition");
     /// Sierra. TLV 0x01: u8. Permanent. Takes effect at the next start of the modem.
-    pub const SWI_SET_USB_COMPOSITION: Call = call(0x555c, "DMS SWI Set USB Composition");
+    pub(crate) const SWI_SET_USB_COMPOSITION: Call = call(0x555c, "DMS SWI Set USB Composition");
     /// Foxconn. TLV 0x01: u8, 0 mcfg, 1 mcfg and apps, 2 apps. Reply, TLV 0x01: string.
-    pub const FOXCONN_GET_FIRMWARE_VERSION: Call = call(0x555e, "DMS Foxconn Get Firmware Version");
+    pub(crate) const FOXCONN_GET_FIRMWARE_VERSION: Call = call(0x555e, "DMS Foxconn Get Firmware Version");
     /// Sierra, and vendors that resell its modems. No TLV.
     pub const SET_FCC_AUTHENTICATION: Call = call(0x555f, "DMS Set FCC Authentication");
     /// Foxconn. Version 1, TLV 0x01: u8 0. Version 2, in this order, TLV 0x01: string, TLV 0x02: u8 `'0'`.
-    pub const FOXCONN_SET_FCC_AUTHENTICATION: Call = call(0x5571, "DMS Foxconn Set FCC Authentication");
+    pub(crate) const FOXCONN_SET_FCC_AUTHENTICATION: Call = call(0x5571, "DMS Foxconn Set FCC Authentication");
 }
 
-pub mod fox {
+pub(crate) mod fox {
     use super::{Call, Service};
 
     /// Sent to [`Service::FOX`], for both services. TLV 0x01: u8, 0 mcfg, 2 apps. Reply, TLV 0x01: string.
-    pub const GET_FIRMWARE_VERSION: Call = Call { service: Service::FOX, id: 0x555e, name: "FOX Get Firmware Version" };
+    pub(crate) const GET_FIRMWARE_VERSION: Call =
+        Call { service: Service::FOX, id: 0x555e, name: "FOX Get Firmware Version" };
 
     /// Reply, TLV 0x01: u8, 0 unlocked, 1 locked.
-    pub const fn get_fcc_lock(service: Service) -> Call {
+    pub(crate) const fn get_fcc_lock(service: Service) -> Call {
         let name = if service.0 == Service::FOX.0 { "FOX Get FCC Lock" } else { "FOXAP Get FCC Lock" };
         Call { service, id: 0x5570, name }
     }
 
     /// In this order, TLV 0x01: string, TLV 0x02: u8 `'0'`, as in [`super::dms::FOXCONN_SET_FCC_AUTHENTICATION`].
-    pub const fn set_fcc_authentication(service: Service) -> Call {
+    pub(crate) const fn set_fcc_authentication(service: Service) -> Call {
         let is_fox = service.0 == Service::FOX.0;
         let name = if is_fox { "FOX Set FCC Authentication" } else { "FOXAP Set FCC Authentication" };
         Call { service, id: 0x5571, name }
@@ -341,7 +342,7 @@ impl OperatingMode {
     pub const UNKNOWN: OperatingMode = OperatingMode::Other(0xff);
 
     /// Whether the radio is off and the rest of the modem works, as under an FCC lock.
-    pub fn is_low_power(self) -> bool {
+    pub(crate) fn is_low_power(self) -> bool {
         matches!(self, OperatingMode::LowPower | OperatingMode::PersistentLowPower | OperatingMode::ModeOnlyLowPower)
     }
 }
@@ -397,7 +398,7 @@ impl fmt::Display for OperatingMode {
 
 /// Why a modem cannot go online, as a bit mask. 0 if the modem gives no reason (libqmi, `QmiDmsOfflineReason`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OfflineReason(pub u16);
+pub(crate) struct OfflineReason(pub u16);
 
 impl fmt::Display for OfflineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -421,17 +422,17 @@ impl fmt::Display for OfflineReason {
 pub struct ErrorCode(pub u16);
 
 impl ErrorCode {
-    pub const CLIENT_IDS_EXHAUSTED: ErrorCode = ErrorCode(5);
-    pub const INVALID_CLIENT_ID: ErrorCode = ErrorCode(7);
-    pub const DEVICE_UNSUPPORTED: ErrorCode = ErrorCode(25);
-    pub const NO_EFFECT: ErrorCode = ErrorCode(26);
-    pub const INVALID_SERVICE_TYPE: ErrorCode = ErrorCode(31);
-    pub const DEVICE_NOT_READY: ErrorCode = ErrorCode(52);
-    pub const INVALID_MESSAGE_ID: ErrorCode = ErrorCode(57);
-    pub const INVALID_QMI_COMMAND: ErrorCode = ErrorCode(71);
-    pub const HARDWARE_RESTRICTED: ErrorCode = ErrorCode(83);
-    pub const NOT_SUPPORTED: ErrorCode = ErrorCode(94);
-    pub const OPERATION_IN_PROGRESS: ErrorCode = ErrorCode(118);
+    pub(crate) const CLIENT_IDS_EXHAUSTED: ErrorCode = ErrorCode(5);
+    pub(crate) const INVALID_CLIENT_ID: ErrorCode = ErrorCode(7);
+    pub(crate) const DEVICE_UNSUPPORTED: ErrorCode = ErrorCode(25);
+    pub(crate) const NO_EFFECT: ErrorCode = ErrorCode(26);
+    pub(crate) const INVALID_SERVICE_TYPE: ErrorCode = ErrorCode(31);
+    pub(crate) const DEVICE_NOT_READY: ErrorCode = ErrorCode(52);
+    pub(crate) const INVALID_MESSAGE_ID: ErrorCode = ErrorCode(57);
+    pub(crate) const INVALID_QMI_COMMAND: ErrorCode = ErrorCode(71);
+    pub(crate) const HARDWARE_RESTRICTED: ErrorCode = ErrorCode(83);
+    pub(crate) const NOT_SUPPORTED: ErrorCode = ErrorCode(94);
+    pub(crate) const OPERATION_IN_PROGRESS: ErrorCode = ErrorCode(118);
 
     /// The name in libqmi, for the errors that matter here.
     pub fn name(self) -> Option<&'static str> {
@@ -468,12 +469,12 @@ impl ErrorCode {
     }
 
     /// Whether the modem asks the host to try again later.
-    pub fn is_transient(self) -> bool {
+    pub(crate) fn is_transient(self) -> bool {
         matches!(self, ErrorCode::DEVICE_NOT_READY | ErrorCode::OPERATION_IN_PROGRESS)
     }
 
     /// Whether the error means that the modem does not know the message or the service.
-    pub fn is_unsupported(self) -> bool {
+    pub(crate) fn is_unsupported(self) -> bool {
         matches!(
             self,
             ErrorCode::DEVICE_UNSUPPORTED

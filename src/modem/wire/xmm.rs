@@ -22,7 +22,7 @@ const ACKNOWLEDGES_FROM: u32 = 2000;
 const INTEGER: u8 = 0x02;
 const HEAD: usize = 20;
 /// The longest frame: the kernel's buffers are 32 KiB.
-pub const LONGEST: usize = 32 * 1024;
+pub(crate) const LONGEST: usize = 32 * 1024;
 
 /// A request, identified by its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::modem::wire::qmi::{OperatingMode, dms};
 use log::debug;
 
 pub(super) struct Dms<'d, 'c> {
-    pub client: &'d mut Client<'c>,
+    pub(crate) client: &'d mut Client<'c>,
     pub table: &'d Sierra,
     pub by: &'static str,
 }

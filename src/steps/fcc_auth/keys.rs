@@ -94,14 +94,14 @@ impl<'a> Keys<'a> {
     }
 
     /// Only the laptop's keys.
-    pub fn only_of_laptop(mut self) -> Keys<'a> {
+    pub(crate) fn only_of_laptop(mut self) -> Keys<'a> {
         self.withheld = self.left.len() > self.of_laptop;
         self.left.truncate(self.of_laptop);
         self
     }
 
     /// These keys for a modem that was unlocked after the tried keys: none of them awaits a verdict.
-    pub fn settled(self) -> Keys<'a> {
+    pub(crate) fn settled(self) -> Keys<'a> {
         Keys { used_before: false, ..self }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns the next key, and marks it as used.
-    pub fn use_next(&mut self) -> Option<Key> {
+    pub(crate) fn use_next(&mut self) -> Option<Key> {
         let key = self.left.pop_front()?;
         (self.note)(key.id);
         self.used.push(key.source.clone());
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
-    pub fn were_used(&self) -> bool {
+    pub(crate) fn were_used(&self) -> bool {
         self.used_before || !self.used.is_empty()
     }
 
@@ -138,7 +138,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A message that no key was right.
-    pub fn failure(&self) -> String {
+    pub(crate) fn failure(&self) -> String {
         if self.withheld {
             return "no key of this laptop opens the lock; other keys are only sent by a person, because the state of the \
                     port cannot be saved"
