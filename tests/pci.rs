@@ -333,7 +333,7 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
     root.write("/proc/812/comm", "quectel-CM\n");
     fs::create_dir(root.0.join("proc/812/fd")).unwrap();
     symlink(root.0.join("wwan0mbim0"), root.0.join("proc/812/fd/3")).unwrap();
-    root.policy("[timeouts]\nmodem-ready = 2\n");
+    root.policy("[timeouts]\nmodem-ready = 1\n");
 
     let coldplug = [&port_event(&devpath)[..], &[("SYNTH_UUID", "0")]].concat();
     for (ended, code, result) in [

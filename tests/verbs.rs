@@ -746,7 +746,7 @@ fn a_modem_does_not_delay_another_before_and_after_sleep() {
     root.write("/proc/812/comm", "minicom\n");
     fs::create_dir(root.0.join("proc/812/fd")).unwrap();
     symlink(root.0.join("ttyUSB1"), root.0.join("proc/812/fd/3")).unwrap();
-    root.policy("[timeouts]\nmodem-ready = 5\n");
+    root.policy("[timeouts]\nmodem-ready = 2\n");
     let ended = root.run(&["apply", "--unit", "--unlock"]);
     let [held, gone] = ["1-1 33f8:01a8 Rolling", "1-2 33f8:01a8 Rolling"].map(|line| ended.stderr.find(line));
     assert!(ended.code == 1 && gone.is_some() && gone < held, "{ended:?}");

@@ -84,11 +84,11 @@ mod tests {
     #[test]
     fn a_line_without_end_is_not_kept() {
         let mut framer = framer();
-        for _ in 0..100 {
+        for _ in 0..20 {
             framer.push(&[b'x'; 1000]);
             assert_eq!(framer.next_message(), None);
         }
-        assert!(framer.skipped() > 97_000);
+        assert!(framer.skipped() > 17_000);
         framer.push(b"\r\nOK\r\n");
         let mut last = Vec::new();
         while let Some(line) = framer.next_message() {
