@@ -47,6 +47,21 @@ pub fn watchdog(budget: Duration, grace: Duration) {
     alarm::set(u32::try_from(seconds).unwrap_or(u32::MAX));
 }
 
+/// Arms a watchdog for one conversation with a modem, until the value is dropped.
+pub(crate) fn watch(budget: Duration) -> Watch {
+    watchdog(budget, GRACE);
+    Watch
+}
+
+#[must_use]
+pub(crate) struct Watch;
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        alarm::cancel();
+    }
+}
+
 const CAPABILITIES: u8 = 1;
 const LANDLOCK: u8 = 2;
 const SECCOMP: u8 = 4;

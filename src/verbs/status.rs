@@ -17,7 +17,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError};
-use crate::host::sys;
+use crate::host::{sandbox, sys};
 use crate::modem::access::Sharing;
 use crate::modem::device::qmi_wwan::QmiInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
@@ -228,6 +228,7 @@ fn status(
 
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let deadline = Deadline::after(QUERY);
+    let _watch = sandbox::watch(QUERY);
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
     // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
