@@ -96,4 +96,16 @@ mod tests {
         let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
         assert_eq!((ended.result, ended.text.as_str()), (StepResult::Busy, "another run"));
     }
+
+    #[test]
+    fn the_state_keeps_what_is_known_of_the_modem() {
+        let online = |unlocked| Outcome::Online { text: String::new(), unlocked };
+        let of = |outcome| {
+            let ended = conclude(outcome, &Successor::None);
+            (ended.has_left, ended.is_online)
+        };
+        assert_eq!(of(Outcome::Left), (true, false));
+        assert_eq!((of(online(true)), of(online(false))), ((false, true), (false, true)));
+        assert_eq!(of(Outcome::Done(String::new())), (false, false));
+    }
 }
