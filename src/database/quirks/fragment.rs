@@ -544,87 +544,84 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     let mut quirks = Vec::new();
     let mut errors = Vec::new();
     for entry in fragment.device {
-        let line = line_of(text, entry.span().start);
-        let entry = entry.into_inner();
-        let id_span = entry.id.span();
-        let models = match ModelEntries::read(entry.id, vendor) {
-            Ok(models) => models,
-            Err((span, message)) => {
-                errors.push(invalid(span, message));
-                continue;
-            }
-        };
-        let mut matchers = Matchers::new();
-        for (string, part) in [
-            (DeviceString::Manufacturer, entry.manufacturer),
-            (DeviceString::Product, entry.product),
-            (DeviceString::Serial, entry.serial),
-            (DeviceString::ScsiVendor, entry.scsi_vendor),
-            (DeviceString::ScsiModel, entry.scsi_model),
-            (DeviceString::ScsiRevision, entry.scsi_revision),
-        ] {
-            matchers.extend(part.map(|part| (string, part)));
+        let location = Location { layer: file.layer, path: file.path.clone(), line: line_of(text, entry.span().start) };
+        match quirk(entry.into_inner(), vendor, location) {
+            Ok(quirk) => quirks.push(quirk),
+            Err((span, message)) => errors.push(invalid(span, message)),
         }
-        match entry.subsystem.map(|subsystem| (subsystem.span(), subsystem.into_inner().parse::<Subsystem>())) {
-            Some((span, Err(error))) => {
-                errors.push(invalid(span, error.to_string()));
-                continue;
-            }
-            Some((_, Ok(subsystem))) => drop(matchers.insert(DeviceString::Subsystem, subsystem.to_string())),
-            None => {}
-        }
-        // The names become part of a command.
-        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-        if let Some(new_id) = entry.new_id.as_ref().filter(|new_id| {
-            let NewId { module, driver, .. } = new_id.get_ref();
-            !is_plain(module) || !is_plain(driver)
-        }) {
-            errors.push(invalid(
-                new_id.span(),
-                "the name of a module or driver may contain only letters, digits, `_` and `-`".to_owned(),
-            ));
-            continue;
-        }
-        let span = entry.steps.span();
-        let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
-        // A modem can have one of several locks.
-        let kind = |step: &Step| match step {
-            Step::FccAuth(procedure) => procedure.to_string(),
-            step => step.kind().to_string(),
-        };
-        let twice =
-            steps.iter().enumerate().find(|(at, step)| steps.iter().take(*at).any(|other| kind(other) == kind(step)));
-        if let Some((_, step)) = twice {
-            errors.push(invalid(span, format!("two {} steps: an entry can have only one", step.kind())));
-            continue;
-        }
-        if let Err(message) = fits_bus(&models, &matchers, &steps) {
-            errors.push(invalid(id_span, message));
-            continue;
-        }
-        let lacks_oem_string = |step: &Step| match step {
-            Step::FccAuth(procedure) => procedure.oem_strings().is_some_and(<[String]>::is_empty),
-            _ => false,
-        };
-        if steps.iter().any(lacks_oem_string) {
-            errors.push(invalid(span, "oem-strings needs at least one string".to_owned()));
-            continue;
-        }
-        quirks.push(Quirk {
-            models,
-            name: entry.name.into_inner(),
-            note: entry.note,
-            source: entry.source,
-            seen: entry.seen,
-            matchers,
-            qmi_interfaces: entry.qmi_interfaces,
-            online_after_reset: entry.online_after_reset,
-            new_id: entry.new_id.map(Spanned::into_inner),
-            steps,
-            location: Location { layer: file.layer, path: file.path.clone(), line },
-        });
     }
     Ok((quirks, errors))
+}
+
+/// The quirk of an entry. `vendor`: the only one that the file may contain. Returns the first error, and its place.
+fn quirk(entry: Entry, vendor: Option<(Bus, u16)>, location: Location) -> Result<Quirk, InvalidValue> {
+    let id_span = entry.id.span();
+    let models = ModelEntries::read(entry.id, vendor)?;
+    let mut matchers = Matchers::new();
+    for (string, part) in [
+        (DeviceString::Manufacturer, entry.manufacturer),
+        (DeviceString::Product, entry.product),
+        (DeviceString::Serial, entry.serial),
+        (DeviceString::ScsiVendor, entry.scsi_vendor),
+        (DeviceString::ScsiModel, entry.scsi_model),
+        (DeviceString::ScsiRevision, entry.scsi_revision),
+    ] {
+        matchers.extend(part.map(|part| (string, part)));
+    }
+    if let Some(subsystem) = entry.subsystem {
+        let span = subsystem.span();
+        let subsystem = subsystem.into_inner().parse::<Subsystem>().map_err(|error| (span, error.to_string()))?;
+        matchers.insert(DeviceString::Subsystem, subsystem.to_string());
+    }
+    if let Some(new_id) = &entry.new_id {
+        check_names(new_id.get_ref()).map_err(|message| (new_id.span(), message))?;
+    }
+    let span = entry.steps.span();
+    let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
+    check_steps(&steps).map_err(|message| (span, message))?;
+    fits_bus(&models, &matchers, &steps).map_err(|message| (id_span, message))?;
+    Ok(Quirk {
+        models,
+        name: entry.name.into_inner(),
+        note: entry.note,
+        source: entry.source,
+        seen: entry.seen,
+        matchers,
+        qmi_interfaces: entry.qmi_interfaces,
+        online_after_reset: entry.online_after_reset,
+        new_id: entry.new_id.map(Spanned::into_inner),
+        steps,
+        location,
+    })
+}
+
+/// Checks the names, which become part of a command.
+fn check_names(NewId { module, driver, .. }: &NewId) -> Result<(), String> {
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_plain(module) && is_plain(driver) {
+        return Ok(());
+    }
+    Err("the name of a module or driver may contain only letters, digits, `_` and `-`".to_owned())
+}
+
+/// Checks that no step is there twice, and that each has what it needs.
+fn check_steps(steps: &[Step]) -> Result<(), String> {
+    // A modem can have one of several locks.
+    let kind = |step: &Step| match step {
+        Step::FccAuth(procedure) => procedure.to_string(),
+        step => step.kind().to_string(),
+    };
+    for (at, step) in steps.iter().enumerate() {
+        if steps.iter().take(at).any(|other| kind(other) == kind(step)) {
+            return Err(format!("two {} steps: an entry can have only one", step.kind()));
+        }
+        if let Step::FccAuth(procedure) = step {
+            if procedure.oem_strings().is_some_and(<[String]>::is_empty) {
+                return Err("oem-strings needs at least one string".to_owned());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Several makers use Qualcomm's own PCI IDs.

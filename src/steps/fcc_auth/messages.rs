@@ -21,32 +21,16 @@ pub fn messages(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
 }
 
 fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
-    let own: Vec<(Call, Vec<u8>)> = match (procedure, protocol) {
-        (Procedure::Sierra, _) => vec![(dms::SET_FCC_AUTHENTICATION, Vec::new())],
-        (Procedure::Foxconn { service: Service::DMS, .. }, _) => vec![
-            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![0]),
-            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![2]),
-            (dms::GET_IDS, Vec::new()),
-            (dms::FOXCONN_SET_FCC_AUTHENTICATION, Vec::new()),
-        ],
-        (Procedure::Foxconn { service, .. }, _) => {
-            let lock = fox::get_fcc_lock(*service);
-            let allocate = |service: Service| (ctl::ALLOCATE_CID, vec![service.0]);
-            let versions = [(fox::GET_FIRMWARE_VERSION, vec![0]), (fox::GET_FIRMWARE_VERSION, vec![2])];
-            let mut own = vec![allocate(*service), (lock, Vec::new())];
-            own.extend((*service != Service::FOX).then(|| allocate(Service::FOX)));
-            own.extend(versions);
-            own.push((dms::GET_IDS, Vec::new()));
-            own.push((fox::set_fcc_authentication(*service), Vec::new()));
-            own.push((lock, Vec::new()));
-            own
-        }
+    let hashed = |name| format!("{name}: with the answer to the challenge");
+    match (procedure, protocol) {
+        (Procedure::Sierra, _) => over_qmi(vec![(dms::SET_FCC_AUTHENTICATION, Vec::new())], protocol),
+        (Procedure::Foxconn { service, .. }, _) => over_qmi(foxconn(*service), protocol),
         (Procedure::Quectel, Protocol::Mbim) => {
-            return vec![
+            vec![
                 mbim(mbim_radio::QUERY, &[]),
                 mbim(quectel::QUERY, &[]),
                 mbim(quectel::SET, &quectel::ON.to_le_bytes()),
-            ];
+            ]
         }
         (Procedure::Gtfcclock(gtfcclock), Protocol::At) => {
             let state = match gtfcclock.state {
@@ -54,24 +38,49 @@ fn requests(procedure: &Procedure, protocol: Protocol) -> Vec<String> {
                 StateCommand::Gtfcclockstate => gtfcclock::GET_LOCK_STATE,
             };
             let commands = ["ATE0", "AT+CFUN?", state, "at+gtfcclockgen", "at+gtfcclockver=…"];
-            return commands.map(str::to_owned).into();
+            commands.map(str::to_owned).into()
         }
-        (Procedure::Intel { .. }, Protocol::Mbim) => {
-            return vec![
-                mbim(mbim_radio::QUERY, &[]),
-                mbim(intel::QUERY, &[]),
-                mbim(intel::CHALLENGE, &intel::NO_RESPONSE),
-                format!("{}: with the answer to the challenge", intel::RESPONSE.name),
-                mbim(intel::QUERY, &[]),
-            ];
-        }
+        (Procedure::Intel { .. }, Protocol::Mbim) => vec![
+            mbim(mbim_radio::QUERY, &[]),
+            mbim(intel::QUERY, &[]),
+            mbim(intel::CHALLENGE, &intel::NO_RESPONSE),
+            hashed(intel::RESPONSE.name),
+            mbim(intel::QUERY, &[]),
+        ],
         (Procedure::Xmm { .. }, Protocol::XmmRpc) => {
             let line = |call: xmm::Call| format!("{}: {}", call.name, hex(&xmm::request(call, 0)));
-            let answer = format!("{}: with the answer to the challenge", xmm::FCC_LOCK_RESPONSE.name);
-            return vec![line(xmm::FCC_LOCK_QUERY), line(xmm::FCC_LOCK_CHALLENGE), answer];
+            vec![line(xmm::FCC_LOCK_QUERY), line(xmm::FCC_LOCK_CHALLENGE), hashed(xmm::FCC_LOCK_RESPONSE.name)]
         }
-        _ => return Vec::new(),
-    };
+        _ => Vec::new(),
+    }
+}
+
+/// A QMI request, and the value of its only TLV.
+type Request = (Call, Vec<u8>);
+
+fn foxconn(service: Service) -> Vec<Request> {
+    if service == Service::DMS {
+        return vec![
+            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![0]),
+            (dms::FOXCONN_GET_FIRMWARE_VERSION, vec![2]),
+            (dms::GET_IDS, Vec::new()),
+            (dms::FOXCONN_SET_FCC_AUTHENTICATION, Vec::new()),
+        ];
+    }
+    let lock = fox::get_fcc_lock(service);
+    let allocate = |service: Service| (ctl::ALLOCATE_CID, vec![service.0]);
+    let mut own = vec![allocate(service), (lock, Vec::new())];
+    own.extend((service != Service::FOX).then(|| allocate(Service::FOX)));
+    own.extend([(fox::GET_FIRMWARE_VERSION, vec![0]), (fox::GET_FIRMWARE_VERSION, vec![2])]);
+    own.push((dms::GET_IDS, Vec::new()));
+    own.push((fox::set_fcc_authentication(service), Vec::new()));
+    own.push((lock, Vec::new()));
+    own
+}
+
+/// The requests `own` of a procedure, and those that surround them: clients are allocated and released, and the radio is
+/// looked at before and after.
+fn over_qmi(own: Vec<Request>, protocol: Protocol) -> Vec<String> {
     let dms = Service::DMS.0;
     let look = (dms::GET_OPERATING_MODE, Vec::new());
     let mut all = vec![(ctl::GET_VERSION_INFO, Vec::new()), (ctl::ALLOCATE_CID, vec![dms]), look.clone()];
