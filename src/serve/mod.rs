@@ -160,7 +160,16 @@ impl Run<'_> {
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(self.device.id));
         }
-        let planned = of_port.map_or_else(planned, Ok)?;
+        let planned = match of_port.map_or_else(planned, Ok) {
+            // The event sent the message, and the device left before this process could watch it.
+            Err(DeviceError::Gone { .. }) if self.continues_switch(&identity, &mut state) => {
+                let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
+                recorder.report(Some(&mut state), StepKind::Switch, left);
+                state.keep();
+                return Ok(());
+            }
+            planned => planned?,
+        };
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
@@ -179,6 +188,12 @@ impl Run<'_> {
             state.leave_to_child();
         }
         Ok(())
+    }
+
+    /// Whether an event left the end of a switch of this device to this process.
+    fn continues_switch(&self, identity: &Identity, state: &mut PortState) -> bool {
+        let sent = state.record().switched.as_ref();
+        self.trigger == Trigger::Unit && sent.is_some_and(|sent| sent.enumeration == identity.enumeration)
     }
 
     /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
@@ -411,6 +426,36 @@ mod tests {
         fs::remove_dir_all(top).unwrap();
         let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
+    }
+
+    #[test]
+    fn a_process_that_continues_after_an_event_reports_a_device_that_left_meanwhile() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-left-{}", std::process::id()));
+        let root = Root::new(&top);
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
+            fs::write(root.at(path), text).unwrap();
+        };
+        // The list of interfaces is needed to detach their drivers.
+        let quirks = "schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\n\
+                      steps = [{ switch = [\"detach\", { control = { request-type = 0x40, request = 0x70, value = 4 } }] }]\n";
+        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        let reports = [true, false].map(|is_sent| {
+            write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+            write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
+            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+            let sent = device.enumeration_id() + u64::from(!is_sent);
+            write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{{"enumeration":{sent},"answer":""}}}}"#));
+            fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
+            serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps
+        });
+        // The watchdog is not for the tests.
+        nix::unistd::alarm::cancel();
+        fs::remove_dir_all(top).unwrap();
+        let [sent, not_sent] =
+            reports.map(|steps| steps.into_iter().map(|step| (step.result, step.text)).collect::<Vec<_>>());
+        assert_eq!(sent, [(StepResult::Done, execute::LEFT.to_owned())]);
+        assert_eq!(not_sent, []);
     }
 
     #[test]
