@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use crate::host::deadline::Deadline;
-use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -21,7 +20,6 @@ use rusb::{Context, DeviceHandle, UsbContext};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -29,10 +27,6 @@ mod ioctl {
     // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.
     nix::ioctl_read!(wdm_max_command, b'H', 0xA0, u16);
 }
-
-// linux/fcntl.h and linux/stat.h. The libc crate lacks them for musl.
-const AT_STATX_DONT_SYNC: i32 = 0x4000;
-const STATX_TYPE: u32 = 1;
 
 /// The longest message that a cdc-wdm port takes, in bytes: `wMaxCommand`.
 ///
@@ -74,28 +68,6 @@ pub(crate) fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) 
             each(name);
             records = rest;
         }
-    }
-}
-
-/// The major and minor number of the character device at `path`, after all links. Unlike stat(2), asks no server: a dead
-/// network mount does not block it.
-///
-/// # Errors
-/// Those of statx(2). `ENODEV` if the file is no character device.
-pub(crate) fn character_device(path: &Path) -> nix::Result<(u32, u32)> {
-    // struct statx of linux/stat.h: the mode (u16) is at 28, the numbers of the device (u32) are at 128 and 132.
-    let mut found = [0_u8; 256];
-    let (flags, start) = (libc::AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, found.as_mut_ptr());
-    // SAFETY: `path` ends with NUL, and the kernel writes one struct statx to `start`, for which `found` has room.
-    let done = path.with_nix_path(|path| unsafe {
-        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), flags, STATX_TYPE, start)
-    })?;
-    Errno::result(done)?;
-    let number = |at: usize| found.get(at..).and_then(<[u8]>::first_chunk).copied().map(u32::from_ne_bytes);
-    let mode = found.get(28..).and_then(<[u8]>::first_chunk).copied().map_or(0, u16::from_ne_bytes);
-    match (number(128), number(132)) {
-        (Some(major), Some(minor)) if libc::mode_t::from(mode) & libc::S_IFMT == libc::S_IFCHR => Ok((major, minor)),
-        _ => Err(Errno::ENODEV),
     }
 }
 

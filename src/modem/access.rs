@@ -16,8 +16,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::sys;
-use crate::modem::device::{ControlPort, Device, is_tty};
+
+use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;
 use crate::modem::link::{Link, LinkError, OpenError, tty, wwan};
@@ -219,7 +219,7 @@ fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, Por
 /// All processes that have `port` open, in the order of their PIDs. Excludes this process and its children, which keep
 /// a WWAN port open for it.
 ///
-/// Checks every descriptor of every process, which takes milliseconds. Compares device numbers, not paths: a container
+/// Looks at every descriptor of every process, which takes milliseconds. Compares device numbers, not names: a container
 /// can have the node under another name, and can give any file the name `/dev/cdc-wdm0`.
 ///
 /// # Errors
@@ -249,15 +249,19 @@ fn parent(process: &Path) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
+/// Only nodes in a folder `dev` count, also that of a container. Asking for the others would be slow, could wait for a dead
+/// network mount, and SELinux would report it.
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    let number = (port.number.major, port.number.minor);
-    let is_port = |path: &Path| {
-        sys::character_device(path).is_ok_and(|(major, minor)| (u64::from(major), u64::from(minor)) == number)
+    let is_node = |path: &Path| {
+        let target = fs::read_link(path).unwrap_or_default();
+        target.iter().any(|name| name == "dev") && !target.starts_with("/dev/pts")
     };
-    descriptors
-        .into_iter()
-        .any(|entry| is_port(&entry.path()) && !is_reference(&process.join("fdinfo").join(entry.file_name())))
+    let is_port = |path: &Path| fs::metadata(path).is_ok_and(|node| DeviceNumber::of(&node) == Some(port.number));
+    descriptors.into_iter().any(|entry| {
+        let path = entry.path();
+        is_node(&path) && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name()))
+    })
 }
 
 /// Whether the descriptor is an `O_PATH` one. Every user can have such a descriptor of a node without permission for the
@@ -328,7 +332,6 @@ impl Link for ExclusivePort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modem::device::DeviceNumber;
     use nix::sys::stat::Mode;
     use std::io::BufRead;
     use std::os::unix::fs::symlink;
@@ -400,7 +403,8 @@ mod tests {
     #[test]
     fn a_node_of_another_name_is_the_port() {
         let fake = Fake::new("renamed");
-        let node = fake.0.join("modem");
+        let node = fake.0.join("container/dev/modem");
+        fs::create_dir_all(node.parent().unwrap()).unwrap();
         symlink("/dev/null", &node).unwrap();
         fake.process(7, "gpsd", &[node.to_str().unwrap(), "pipe:[1]", "/proc/self/status"]);
         assert_eq!(names(&fake.users()), "gpsd (7)");
