@@ -22,6 +22,8 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::database::policy::Resolved;
 use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
@@ -161,12 +163,8 @@ impl Run<'_> {
             recorder.expect(quirk.becomes(self.device.id));
         }
         let planned = match of_port.map_or_else(planned, Ok) {
-            // The event sent the message, and the device left before this process could watch it.
-            Err(DeviceError::Gone { .. }) if self.continues_switch(&identity, &mut state) => {
-                let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
-                recorder.report(Some(&mut state), StepKind::Switch, left);
-                state.keep();
-                return Ok(());
+            Err(gone @ DeviceError::Gone { .. }) => {
+                return self.end_without_device(gone, &identity, &mut state, recorder);
             }
             planned => planned?,
         };
@@ -174,13 +172,20 @@ impl Run<'_> {
             state.record().arrived(StepKind::Switch);
         }
         if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) {
-            let Ok(serial) = self.device.serial_by(self.deadline) else {
-                let reason = "a driver has held the device, so that its serial number could not be read";
-                let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
-                recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
-                return Ok(());
+            identity.serial = match self.device.serial_by(self.deadline) {
+                Ok(serial) => serial,
+                // Without its serial number, the guard would take the device for another one.
+                Err(Errno::ENODEV) => {
+                    let gone = DeviceError::Gone { port: self.device.port.to_string() };
+                    return self.end_without_device(gone, &identity, &mut state, recorder);
+                }
+                Err(_) => {
+                    let reason = "a driver has held the device, so that its serial number could not be read";
+                    let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
+                    recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
+                    return Ok(());
+                }
             };
-            identity.serial = serial;
         }
         let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
         state.keep();
@@ -190,10 +195,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether an event left the end of a switch of this device to this process.
-    fn continues_switch(&self, identity: &Identity, state: &mut PortState) -> bool {
-        let sent = state.record().switched.as_ref();
-        self.trigger == Trigger::Unit && sent.is_some_and(|sent| sent.enumeration == identity.enumeration)
+    /// Ends the run on a device that has left. If an event sent the switch message, and this process was to watch the
+    /// device, the switch is done.
+    fn end_without_device(
+        &self,
+        gone: DeviceError,
+        identity: &Identity,
+        state: &mut PortState,
+        recorder: &mut Recorder,
+    ) -> Result<(), Error> {
+        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == identity.enumeration);
+        if self.trigger != Trigger::Unit || !is_sent {
+            return Err(gone.into());
+        }
+        let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
+        recorder.report(Some(&mut *state), StepKind::Switch, left);
+        state.keep();
+        Ok(())
     }
 
     /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
@@ -436,26 +454,36 @@ mod tests {
             fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
             fs::write(root.at(path), text).unwrap();
         };
-        // The list of interfaces is needed to detach their drivers.
-        let quirks = "schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\n\
-                      steps = [{ switch = [\"detach\", { control = { request-type = 0x40, request = 0x70, value = 4 } }] }]\n";
-        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
-        let reports = [true, false].map(|is_sent| {
+        // Only one of the two switches needs the list of interfaces.
+        let control = "{ control = { request-type = 0x40, request = 0x70, value = 4 } }";
+        for (switch, is_sent) in [("\"detach\", ", true), ("\"detach\", ", false), ("", true), ("", false)] {
+            let steps = format!("steps = [{{ switch = [{switch}{control}] }}]\n");
+            let quirk = format!("schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\n{steps}");
+            write("/etc/wwan-quirks/quirks.d/own.toml", &quirk);
             write("/sys/devices/usb1/1-1/idVendor", "1199\n");
             write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
             let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-            let sent = device.enumeration_id() + u64::from(!is_sent);
-            write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{{"enumeration":{sent},"answer":""}}}}"#));
+            let enumeration = device.enumeration_id();
+            let sent = enumeration + u64::from(!is_sent);
+            let acted = format!(
+                r#"{{"identity":{{"id":"1199:0fff","serial":"S","enumeration":{enumeration},"number":null}},
+                   "until":{},"count":3,"returned":false,"gave_up":false}}"#,
+                now() + WINDOW
+            );
+            let switched = format!(r#"{{"enumeration":{sent},"answer":""}}"#);
+            write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#));
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
-            serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps
-        });
+            let steps = serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps;
+            let steps: Vec<_> = steps.into_iter().map(|step| (step.result, step.text)).collect();
+            let left = (StepResult::Done, execute::LEFT.to_owned());
+            assert_eq!(steps, is_sent.then_some(left).into_iter().collect::<Vec<_>>(), "{switch:?} {is_sent}");
+            // The guard still counts this device.
+            let record = fs::read_to_string(root.at("/run/wwan-quirks/lock/1-1")).unwrap();
+            assert!(record.contains(r#""count":3"#) && record.contains(r#""serial":"S""#), "{record}");
+        }
         // The watchdog is not for the tests.
         nix::unistd::alarm::cancel();
         fs::remove_dir_all(top).unwrap();
-        let [sent, not_sent] =
-            reports.map(|steps| steps.into_iter().map(|step| (step.result, step.text)).collect::<Vec<_>>());
-        assert_eq!(sent, [(StepResult::Done, execute::LEFT.to_owned())]);
-        assert_eq!(not_sent, []);
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Device {
     /// Like [`serial`](Self::serial), but does not wait beyond the deadline.
     ///
     /// # Errors
-    /// `EINTR` if a driver has held the device's lock until the deadline.
+    /// `EINTR` if a driver has held the device's lock until the deadline. `ENODEV` if the device has left.
     pub(crate) fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
         if self.id.bus == Bus::Pci {
             return Ok(self.serial());
@@ -285,6 +285,7 @@ impl Device {
                 Ok(text.get(..length).map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()))
             }
             Err(nix::Error::EINTR) => Err(nix::Error::EINTR),
+            Err(_) if !self.is_present() => Err(nix::Error::ENODEV),
             // Many devices have no serial number.
             Err(_) => Ok(None),
         }
