@@ -141,7 +141,7 @@ pub(crate) fn detached(work: impl FnOnce()) -> nix::Result<()> {
 
 /// Runs `work` on each item in a child process of its own, all at the same time. Returns whether all have succeeded.
 ///
-/// The process must have one thread.
+/// Waits for all children, so `work` must have a deadline. The process must have one thread.
 pub(crate) fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) -> bool {
     let (mut children, mut are_fine) = (Vec::new(), true);
     for item in items {

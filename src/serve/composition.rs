@@ -14,8 +14,7 @@ use crate::serve::ended::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
-use crate::serve::record::Recorder;
-use crate::serve::record::StepReport;
+use crate::serve::record::{Recorder, StepReport};
 use crate::serve::trigger::Trigger;
 use crate::steps::composition::{self, Exchange, Request};
 

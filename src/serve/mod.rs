@@ -66,18 +66,18 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     if !errors.is_empty() {
         return record::invalid(journal, device, trigger, errors);
     }
-    let Some(MatchedDevice { quirk, mut policy, .. }) = matched else {
+    let Some(mut matched) = matched else {
         return if trigger == Trigger::Unit { returned(root, journal, device) } else { Served::default() };
     };
-    policy.fcc_auth.value |= trigger.overrides_policy();
-    let budget = trigger.budget(&policy);
+    matched.policy.fcc_auth.value |= trigger.overrides_policy();
+    let budget = trigger.budget(&matched.policy);
     sandbox::watchdog(budget, sandbox::GRACE);
-    let mut recorder = Recorder::new(journal, device, quirk.name_of(device.id), trigger);
+    let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), trigger);
     let successor = Successor::prepare(root, device, trigger, || {
         serve(root, &Journal::open(root), device, &Scope::All, Trigger::Unit);
     });
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
-    match run.serve(&quirk, &policy, &mut recorder, &successor) {
+    match run.serve(&matched, &mut recorder, &successor) {
         Ok(()) => {}
         // A modem that left is served when it comes back. Only a person who named it waits for a result.
         Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
@@ -100,7 +100,6 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
     let name = name_after_switch(root, before, device.id).or_else(|| device.attribute("product").ok());
     let mut recorder = Recorder::new(journal, device, name.as_deref().unwrap_or(UNNAMED), Trigger::Unit);
     recorder.report_return(&mut state);
-    state.keep();
     recorder.finish()
 }
 
@@ -138,24 +137,15 @@ pub(crate) fn planned(
 }
 
 impl Run<'_> {
-    fn serve(
-        &self,
-        quirk: &Quirk,
-        policy: &Resolved,
-        recorder: &mut Recorder,
-        successor: &Successor,
-    ) -> Result<(), Error> {
-        let planned = || -> Result<Vec<PlanStep>, DeviceError> {
-            let snapshot = snapshot(self.root, self.device, quirk, self.scope, self.trigger)?;
-            Ok(plan(self.scope, &snapshot, quirk, policy))
-        };
+    fn serve(&self, matched: &MatchedDevice, recorder: &mut Recorder, successor: &Successor) -> Result<(), Error> {
+        let MatchedDevice { quirk, policy, .. } = matched;
+        let planned = || planned(self.root, self.device, self.scope, self.trigger, matched);
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
         let of_port = matches!(self.scope, Scope::Port(_)).then(planned).transpose()?;
         if of_port.as_ref().is_some_and(Vec::is_empty) {
             return Ok(());
         }
-        let mut identity = self.identity();
-        let Some(mut state) = self.lock(&identity, quirk, recorder, successor) else { return Ok(()) };
+        let Some(mut state) = self.lock(quirk, recorder, successor) else { return Ok(()) };
         record::concern(self.device, state.results());
         recorder.report_return(&mut state);
         // With another message from the policy, the device becomes something else.
@@ -163,30 +153,26 @@ impl Run<'_> {
             recorder.expect(quirk.becomes(self.device.id));
         }
         let planned = match of_port.map_or_else(planned, Ok) {
-            Err(gone @ DeviceError::Gone { .. }) => {
-                return self.end_without_device(gone, &identity, &mut state, recorder);
-            }
+            Err(gone @ DeviceError::Gone { .. }) => return self.end_without_device(gone, &mut state, recorder),
             planned => planned?,
         };
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
-        if planned.iter().any(|planned| matches!(planned, PlanStep::Run(_))) {
-            identity.serial = match self.device.serial_by(self.deadline) {
-                Ok(serial) => serial,
-                // Without its serial number, the guard would take the device for another one.
-                Err(Errno::ENODEV) => {
-                    let gone = DeviceError::Gone { port: self.device.port.to_string() };
-                    return self.end_without_device(gone, &identity, &mut state, recorder);
-                }
-                Err(_) => {
-                    let reason = "a driver has held the device, so that its serial number could not be read";
-                    let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
-                    recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
-                    return Ok(());
-                }
-            };
-        }
+        let identity = match self.identity(&planned) {
+            Ok(identity) => identity,
+            // Without its serial number, the guard would take the device for another one.
+            Err(Errno::ENODEV) => {
+                let gone = DeviceError::Gone { port: self.device.port.to_string() };
+                return self.end_without_device(gone, &mut state, recorder);
+            }
+            Err(_) => {
+                let reason = "a driver has held the device, so that its serial number could not be read";
+                let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
+                recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
+                return Ok(());
+            }
+        };
         let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
         state.keep();
         if has_child {
@@ -200,30 +186,23 @@ impl Run<'_> {
     fn end_without_device(
         &self,
         gone: DeviceError,
-        identity: &Identity,
         state: &mut PortState,
         recorder: &mut Recorder,
     ) -> Result<(), Error> {
-        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == identity.enumeration);
+        let enumeration = self.device.enumeration_id();
+        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == enumeration);
         if self.trigger != Trigger::Unit || !is_sent {
             return Err(gone.into());
         }
         let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
-        recorder.report(Some(&mut *state), StepKind::Switch, left);
-        state.keep();
+        recorder.report(Some(state), StepKind::Switch, left);
         Ok(())
     }
 
     /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
     /// successor of an event waits for the lock.
-    fn lock(
-        &self,
-        identity: &Identity,
-        quirk: &Quirk,
-        recorder: &mut Recorder,
-        successor: &Successor,
-    ) -> Option<PortState> {
-        let holder = Holder { enumeration: identity.enumeration, scope: self.scope.name().to_owned() };
+    fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: &Successor) -> Option<PortState> {
+        let holder = Holder { enumeration: self.device.enumeration_id(), scope: self.scope.name().to_owned() };
         match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
             Ok(state) => Some(state),
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
@@ -320,14 +299,15 @@ impl Run<'_> {
         is_new_port && state.record().unlocked == Some(identity.enumeration)
     }
 
-    /// The identity without the serial number, whose attribute may block.
-    fn identity(&self) -> Identity {
-        Identity {
+    /// Identifies the device for the guard. Reads the serial number, whose attribute may block, only if the plan acts.
+    fn identity(&self, planned: &[PlanStep]) -> nix::Result<Identity> {
+        let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
+        Ok(Identity {
             id: self.device.id.to_string(),
-            serial: None,
+            serial: if acts { self.device.serial_by(self.deadline)? } else { None },
             enumeration: self.device.enumeration_id(),
             number: self.device.bus_number(),
-        }
+        })
     }
 
     /// The numbers of the devices on other ports of the bus. A device that keeps coming back there may be away.
@@ -421,14 +401,16 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn write(root: &Root, path: &str, text: &str) {
+        fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
+        fs::write(root.at(path), text).unwrap();
+    }
+
     #[test]
     fn a_person_who_named_a_modem_learns_that_it_disconnected() {
         let top = std::env::temp_dir().join(format!("wwan-quirks-gone-{}", std::process::id()));
         let root = Root::new(&top);
-        let write = |path: &str, text: &str| {
-            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
-            fs::write(root.at(path), text).unwrap();
-        };
+        let write = |path: &str, text: &str| write(&root, path, text);
         let quirks = "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"A\"\nsteps = [{ configuration = 2 }]\n";
         write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
         let served = [Trigger::Named, Trigger::Command, Trigger::Unit].map(|trigger| {
@@ -450,10 +432,7 @@ mod tests {
     fn a_process_that_continues_after_an_event_reports_a_device_that_left_meanwhile() {
         let top = std::env::temp_dir().join(format!("wwan-quirks-left-{}", std::process::id()));
         let root = Root::new(&top);
-        let write = |path: &str, text: &str| {
-            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
-            fs::write(root.at(path), text).unwrap();
-        };
+        let write = |path: &str, text: &str| write(&root, path, text);
         // Only one of the two switches needs the list of interfaces.
         let control = "{ control = { request-type = 0x40, request = 0x70, value = 4 } }";
         for (switch, is_sent) in [("\"detach\", ", true), ("\"detach\", ", false), ("", true), ("", false)] {

@@ -479,7 +479,7 @@ mod tests {
     use crate::database::quirks::fragment::parse as parse_quirks;
     use crate::modem::device::descriptors::samples::*;
     use crate::modem::device::descriptors::{Malformed, parse};
-    use crate::modem::device::qmi_wwan::QmiInterfaces;
+    use crate::modem::device::vendor_interfaces::VendorInterfaces;
 
     const ID: &str = "1199:68a2";
     /// A drive with a bulk endpoint in each direction.
@@ -507,7 +507,7 @@ mod tests {
         Snapshot {
             authorized: true,
             descriptors: Some(Ok(parse(&device(configurations)).unwrap())),
-            qmi: QmiInterfaces::of(ID.parse().unwrap(), &[]),
+            qmi: VendorInterfaces::of(ID.parse().unwrap(), &[]),
             configuration,
             ..Snapshot::default()
         }

@@ -5,7 +5,7 @@ use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::root::Root;
 use crate::modem::access;
 use crate::modem::device::descriptors::Descriptors;
-use crate::modem::device::qmi_wwan::QmiInterfaces;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
     /// The descriptors, or why they cannot be read. `None` if no step needs them.
     pub descriptors: Option<Result<Descriptors, String>>,
     /// The interfaces that have QMI.
-    pub qmi: QmiInterfaces,
+    pub qmi: VendorInterfaces,
     /// The active configuration; `None` if the device is unconfigured.
     pub configuration: Option<u8>,
     /// Ports that may carry an unlock.
@@ -50,7 +50,7 @@ pub(crate) fn snapshot(
         let is_new = matches!(trigger, Trigger::Uevent);
         // Only a device with several configurations can change its configuration.
         if matches!(&snapshot.descriptors, Some(Ok(descriptors)) if descriptors.configurations.len() > 1) {
-            snapshot.qmi = QmiInterfaces::of(device.id, &quirk.qmi_interfaces);
+            snapshot.qmi = VendorInterfaces::of(device.id, &quirk.qmi_interfaces);
             if !is_new && !trigger.may_interrupt_users() {
                 snapshot.used_by = used_by(root, device)?;
             }
