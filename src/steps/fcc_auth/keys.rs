@@ -82,15 +82,17 @@ impl<'a> Keys<'a> {
         let of_laptop = laptop.iter().map(|found| key(format!("SMBIOS entry {}", found.entry), &found.oem_string));
         let of_quirk =
             (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
-        let (mut left, mut of_laptop_left) = (VecDeque::<Key>::new(), 0);
-        for (key, is_of_laptop) in of_laptop.map(|key| (key, true)).chain(of_quirk.map(|key| (key, false))) {
+        let mut left: VecDeque<Key> = VecDeque::new();
+        let add = |left: &mut VecDeque<Key>, key: Key| {
             if !tried.contains(&key.id) && !left.iter().any(|other| other.id == key.id) {
                 left.push_back(key);
-                of_laptop_left += usize::from(is_of_laptop);
             }
-        }
+        };
+        of_laptop.for_each(|key| add(&mut left, key));
+        let of_laptop = left.len();
+        of_quirk.for_each(|key| add(&mut left, key));
         let used_before = !tried.is_empty();
-        Keys { left, of_laptop: of_laptop_left, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
+        Keys { left, of_laptop, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
     }
 
     /// Only the laptop's keys.
