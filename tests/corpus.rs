@@ -9,7 +9,7 @@ use wwan_quirks::bus::DeviceId;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::quirks::{Quirk, Seen, Select, Step, fragment};
 use wwan_quirks::modem::device::descriptors::{Configuration, Endpoint, Interface};
-use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
+use wwan_quirks::modem::device::vendor_interfaces::VendorInterfaces;
 use wwan_quirks::modem::wire::mbim::{self, Body, CommandType, Status, Uuid};
 use wwan_quirks::modem::wire::qmi::{self, Call, Kind, OperatingMode, Service, ctl, dms};
 use wwan_quirks::usb::Function;
@@ -98,7 +98,7 @@ fn functions_are_what_the_kernels_drivers_bind() {
     let captures = captures();
     let (mut seen, mut different) = (0, Vec::new());
     for CapturedDevice { id, modem, configurations } in &captures {
-        let qmi = QmiInterfaces::of(id.parse::<DeviceId>().unwrap(), &[]);
+        let qmi = VendorInterfaces::of(id.parse::<DeviceId>().unwrap(), &[]);
         for configuration in configurations {
             let Some(expected) = configuration.functions() else { continue };
             seen += 1;
@@ -146,7 +146,7 @@ fn captures_agree_with_their_quirks() {
                 let listed = quirk.qmi_interfaces.is_empty() || quirk.qmi_interfaces.contains(&interface.number);
                 assert!(listed, "{modem}, {id}: {} has QMI on interface {}", quirk.location, interface.number);
             }
-            let qmi = QmiInterfaces::of(id, &quirk.qmi_interfaces);
+            let qmi = VendorInterfaces::of(id, &quirk.qmi_interfaces);
             for step in &quirk.steps {
                 let Step::Configuration { select: Select::Function(wanted), .. } = step else { continue };
                 functions += 1;

@@ -19,7 +19,7 @@ use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::journal::printable;
 use wwan_quirks::host::root::Root;
 use wwan_quirks::host::smbios::{FccType, in_table};
-use wwan_quirks::modem::device::qmi_wwan::QmiInterfaces;
+use wwan_quirks::modem::device::vendor_interfaces::VendorInterfaces;
 use wwan_quirks::modem::device::{Device, descriptors};
 use wwan_quirks::modem::link::usb::{Usb, UsbError};
 use wwan_quirks::modem::link::{self, LinkError};
@@ -95,7 +95,7 @@ pub fn descriptors(data: &[u8]) {
     for configuration in &parsed.configurations {
         for quirk in [&[][..], &[0, 8]] {
             let id = DeviceId { bus: Bus::Usb, vendor: 0x12d1, product: 0x15c1 };
-            let _ = configuration.functions(&QmiInterfaces::of(id, quirk));
+            let _ = configuration.functions(&VendorInterfaces::of(id, quirk));
         }
     }
     assert_eq!(descriptors::parse(data), Ok(parsed));

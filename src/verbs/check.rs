@@ -15,7 +15,7 @@ use crate::database::quirks::audit::{Finding, audit, without_rule};
 use crate::database::quirks::{self, Quirk, Select, Step, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
-use crate::modem::device::qmi_wwan::QmiInterfaces;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::serve::error::{Error, Exit};
 use crate::usb::Function;
 use crate::verbs::output::{load_error_json, print_json, report_errors};
@@ -92,7 +92,7 @@ pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
             }
             for step in &quirk.steps {
                 let Step::Configuration { select, .. } = step else { continue };
-                let qmi = QmiInterfaces::of(id, &quirk.qmi_interfaces);
+                let qmi = VendorInterfaces::of(id, &quirk.qmi_interfaces);
                 match select {
                     Select::Value(value) if quirk.source.is_none() => warn(
                         id,
@@ -100,7 +100,7 @@ pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
                             "configuration {value} may have other functions in other firmware: add a `source`, or select a function"
                         ),
                     ),
-                    Select::Function(Function::Qmi) | Select::Preferred if qmi.is_empty() => {
+                    Select::Function(Function::Qmi) | Select::Preferred if qmi.lacks_qmi() => {
                         warn(id, format!("no QMI interface is known for {id}: add `qmi-interfaces`"));
                     }
                     _ => {}

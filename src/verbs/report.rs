@@ -14,7 +14,7 @@ use crate::host::journal::{IDENTIFIER, printable};
 use crate::host::root::{Root, read_limited};
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::Descriptors;
-use crate::modem::device::qmi_wwan::QmiInterfaces;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
@@ -95,7 +95,7 @@ fn of_usb(device: &Device, qmi_of_quirk: &[u8]) -> Result<Vec<Line>, Error> {
     let raw = device.raw_descriptors()?;
     let mut lines = vec![("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect())];
     match device.descriptors() {
-        Ok(descriptors) => lines.extend(shape(&descriptors, &QmiInterfaces::of(device.id, qmi_of_quirk))),
+        Ok(descriptors) => lines.extend(shape(&descriptors, &VendorInterfaces::of(device.id, qmi_of_quirk))),
         Err(error) => lines.push(("error", Error::from(error).chain())),
     }
     for interface in device.interfaces()? {
@@ -120,7 +120,7 @@ fn of_pci(device: &Device) -> Result<Vec<Line>, Error> {
 }
 
 /// The functions and interfaces of each configuration.
-fn shape(descriptors: &Descriptors, qmi: &QmiInterfaces) -> Vec<Line> {
+fn shape(descriptors: &Descriptors, qmi: &VendorInterfaces) -> Vec<Line> {
     let mut lines = Vec::new();
     for configuration in &descriptors.configurations {
         let functions: Vec<_> = configuration.functions(qmi).into_iter().map(|f| f.name()).collect();

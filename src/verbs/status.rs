@@ -19,7 +19,7 @@ use crate::host::root::Root;
 use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError};
 use crate::host::{sandbox, sys};
 use crate::modem::access::Sharing;
-use crate::modem::device::qmi_wwan::QmiInterfaces;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::ask::query;
@@ -176,7 +176,7 @@ fn status(
     let quirk = matched.map(|matched| &matched.quirk);
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
-    let qmi = QmiInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
+    let qmi = VendorInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
     let configurations = descriptors.iter().map(|configuration| Configuration {
         value: configuration.value,
         functions: configuration.functions(&qmi).into_iter().map(|function| function.name()).collect(),

@@ -1,7 +1,7 @@
 //! The functions that the kernel's drivers find in a configuration.
 
 use super::descriptors::{CLASS_MASS_STORAGE, CLASS_VENDOR, Configuration, Interface};
-use super::qmi_wwan::QmiInterfaces;
+use super::vendor_interfaces::VendorInterfaces;
 use crate::usb::Function;
 
 /// Linux drivers/net/usb/rndis_host.c.
@@ -13,24 +13,24 @@ const SUBCLASS_MBIM: u8 = 0x0e;
 
 impl Configuration {
     /// The functions that the kernel's drivers provide in this configuration.
-    pub fn functions(&self, qmi: &QmiInterfaces) -> Vec<Function> {
+    pub fn functions(&self, vendor: &VendorInterfaces) -> Vec<Function> {
         let mut functions = Vec::new();
         let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
         // The drivers for the communications class require protocol 0.
         let communications = |subclass| {
             let class = [CLASS_COMMUNICATIONS, subclass, 0];
-            first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !qmi.includes(i))
+            first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !vendor.is_qmi(i))
         };
         if communications(SUBCLASS_MBIM) {
             functions.push(Function::Mbim);
         }
-        if first.iter().any(|interface| qmi.includes(interface)) {
+        if first.iter().any(|interface| vendor.is_qmi(interface)) {
             functions.push(Function::Qmi);
         }
         if communications(SUBCLASS_ECM) {
             functions.push(Function::Ecm);
         }
-        if communications(SUBCLASS_NCM) || first.iter().any(|interface| qmi.is_ncm(interface)) {
+        if communications(SUBCLASS_NCM) || first.iter().any(|interface| vendor.is_ncm(interface)) {
             functions.push(Function::Ncm);
         }
         if first.iter().any(|i| RNDIS.contains(&[i.class, i.subclass, i.protocol])) {
@@ -39,7 +39,7 @@ impl Configuration {
         if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {
             functions.push(Function::Storage);
         }
-        let is_serial = |i: &&Interface| i.class == CLASS_VENDOR && !qmi.includes(i) && !qmi.is_ncm(i);
+        let is_serial = |i: &&Interface| i.class == CLASS_VENDOR && !vendor.is_qmi(i) && !vendor.is_ncm(i);
         if first.iter().any(is_serial) {
             functions.push(Function::Serial);
         }
@@ -53,8 +53,8 @@ mod tests {
     use crate::modem::device::descriptors::parse;
     use crate::modem::device::descriptors::samples::*;
 
-    fn of(id: &str, quirk: &[u8]) -> QmiInterfaces {
-        QmiInterfaces::of(id.parse().unwrap(), quirk)
+    fn of(id: &str, quirk: &[u8]) -> VendorInterfaces {
+        VendorInterfaces::of(id.parse().unwrap(), quirk)
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 pub mod descriptors;
 mod functions;
-pub mod qmi_wwan;
+pub mod vendor_interfaces;
 
 use std::ffi::CStr;
 use std::fs::{File, Metadata};
@@ -270,9 +270,15 @@ impl Device {
     /// # Errors
     /// `EINTR` if a driver has held the device's lock until the deadline. `ENODEV` if the device has left.
     pub(crate) fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
-        if self.id.bus == Bus::Pci {
-            return Ok(self.serial());
-        }
+        let serial = match self.id.bus {
+            Bus::Usb => self.usb_serial_by(deadline)?,
+            Bus::Pci => self.serial(),
+        };
+        // Many devices have no serial number. A device that has left has none either.
+        if serial.is_none() && !self.is_present() { Err(nix::Error::ENODEV) } else { Ok(serial) }
+    }
+
+    fn usb_serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
         // A string descriptor has up to 126 characters, and the kernel writes up to three bytes for each.
         let mut text = [0; 512];
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -285,8 +291,6 @@ impl Device {
                 Ok(text.get(..length).map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()))
             }
             Err(nix::Error::EINTR) => Err(nix::Error::EINTR),
-            Err(_) if !self.is_present() => Err(nix::Error::ENODEV),
-            // Many devices have no serial number.
             Err(_) => Ok(None),
         }
     }

@@ -10,7 +10,7 @@ const TABLE: &str = include_str!("../../../config/qmi-wwan.toml");
 
 /// The interfaces of one modem that have QMI, and the vendor-specific ones that have NCM.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct QmiInterfaces {
+pub struct VendorInterfaces {
     /// `bInterfaceNumber`s of vendor-specific interfaces.
     numbers: Vec<u8>,
     /// `bInterfaceClass`, `bInterfaceSubClass`, `bInterfaceProtocol`.
@@ -18,34 +18,34 @@ pub struct QmiInterfaces {
     ncm_classes: Vec<[u8; 3]>,
 }
 
-impl QmiInterfaces {
+impl VendorInterfaces {
     /// The numbers in the modem's quirk. Without such numbers, the interfaces that the driver binds for this ID.
-    pub fn of(id: DeviceId, quirk: &[u8]) -> QmiInterfaces {
-        let of_driver = QmiInterfaces::of_driver(id);
+    pub fn of(id: DeviceId, quirk: &[u8]) -> VendorInterfaces {
+        let of_driver = VendorInterfaces::of_driver(id);
         match quirk {
             [] => of_driver,
-            numbers => QmiInterfaces { numbers: numbers.to_vec(), classes: Vec::new(), ..of_driver },
+            numbers => VendorInterfaces { numbers: numbers.to_vec(), classes: Vec::new(), ..of_driver },
         }
     }
 
-    fn of_driver(id: DeviceId) -> QmiInterfaces {
+    fn of_driver(id: DeviceId) -> VendorInterfaces {
         let (numbers, classes) = TABLE.split_once("[classes]").unwrap_or((TABLE, ""));
         let (classes, ncm_classes) = classes.split_once("[ncm-classes]").unwrap_or((classes, ""));
         let (device, vendor) = (id.to_string(), format!("{:04x}:*", id.vendor));
         let triples = |section| values(section, &device).chain(values(section, &vendor)).filter_map(triple).collect();
-        QmiInterfaces {
+        VendorInterfaces {
             numbers: values(numbers, &device).filter_map(|number| number.parse().ok()).collect(),
             classes: triples(classes),
             ncm_classes: triples(ncm_classes),
         }
     }
 
-    /// Whether the kernel binds no interface for QMI.
-    pub fn is_empty(&self) -> bool {
+    /// Whether the kernel has QMI on no interface.
+    pub fn lacks_qmi(&self) -> bool {
         self.numbers.is_empty() && self.classes.is_empty()
     }
 
-    pub fn includes(&self, interface: &Interface) -> bool {
+    pub(crate) fn is_qmi(&self, interface: &Interface) -> bool {
         let class = [interface.class, interface.subclass, interface.protocol];
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);
         // The driver treats an interface with two endpoints as a diagnostic port.
@@ -89,9 +89,9 @@ mod tests {
         let table: Table = toml::from_str(TABLE).unwrap();
         assert!(table.numbers.len() > 300 && !table.kernel.is_empty());
         for (id, numbers) in &table.numbers {
-            assert_eq!(QmiInterfaces::of_driver(id.parse().unwrap()).numbers, *numbers, "{id}");
+            assert_eq!(VendorInterfaces::of_driver(id.parse().unwrap()).numbers, *numbers, "{id}");
         }
-        let of = |key: &str| QmiInterfaces::of_driver(key.replace('*', "0000").parse().unwrap());
+        let of = |key: &str| VendorInterfaces::of_driver(key.replace('*', "0000").parse().unwrap());
         let qmi = table.classes.iter().map(|(key, classes)| (key, of(key).classes, classes));
         let ncm = table.ncm_classes.iter().map(|(key, classes)| (key, of(key).ncm_classes, classes));
         for (key, found, classes) in qmi.chain(ncm) {
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn a_quirk_overrides_the_table() {
-        let of = |id: &str, quirk: &[u8]| QmiInterfaces::of(id.parse().unwrap(), quirk);
+        let of = |id: &str, quirk: &[u8]| VendorInterfaces::of(id.parse().unwrap(), quirk);
         assert_eq!(of("1199:68a2", &[]).numbers, [8, 19]);
-        assert_eq!(of("1199:68a2", &[10]), QmiInterfaces { numbers: vec![10], ..QmiInterfaces::default() });
+        assert_eq!(of("1199:68a2", &[10]), VendorInterfaces { numbers: vec![10], ..VendorInterfaces::default() });
         assert!(of("12d1:15c1", &[]).numbers.is_empty());
         assert!(of("12d1:15c1", &[]).classes.contains(&[0xff, 1, 7]));
-        assert_eq!(of("1234:5678", &[]), QmiInterfaces::default());
+        assert_eq!(of("1234:5678", &[]), VendorInterfaces::default());
     }
 }

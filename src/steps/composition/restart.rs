@@ -12,7 +12,7 @@ use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::Device;
 use crate::modem::device::descriptors::Configuration;
-use crate::modem::device::qmi_wwan::QmiInterfaces;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::outcome::Failure;
 use crate::usb::Function;
 
@@ -122,7 +122,7 @@ fn lacks_driver(device: &Device, composition: &Composition) -> bool {
     matches!(composition.value, Value::Text(_))
         && composition.functions().contains(&Function::Qmi)
         && device.id.bus == Bus::Usb
-        && QmiInterfaces::of(device.id, &[]).is_empty()
+        && VendorInterfaces::of(device.id, &[]).lacks_qmi()
 }
 
 fn rest() -> Result<(), Failure> {
@@ -146,7 +146,7 @@ pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, compositio
     let found = &descriptors.configurations;
     match compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
         Some(sierra) => {
-            let qmi = QmiInterfaces::of(device.id, &sierra.qmi_interfaces);
+            let qmi = VendorInterfaces::of(device.id, &sierra.qmi_interfaces);
             // The QMI interfaces of EM919x and EM929x are not known.
             let known: &[Function] = match sierra.has_only_masks(device.id) {
                 true => &[Function::Mbim],
@@ -160,15 +160,15 @@ pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, compositio
             let all = &composition.configurations;
             all.len() == found.len() && all.iter().zip(found).all(same)
         }
-        None => has_network(found, &composition.functions(), &QmiInterfaces::of(device.id, &[])),
+        None => has_network(found, &composition.functions(), &VendorInterfaces::of(device.id, &[])),
     }
 }
 
 /// Whether a configuration has the network functions of `wanted` and no others. QMI is compared only if the kernel's
 /// qmi_wwan knows the modem's ID: without it, a QMI interface cannot be distinguished from a serial port.
-fn has_network(configurations: &[Configuration], wanted: &Functions, qmi: &QmiInterfaces) -> bool {
+fn has_network(configurations: &[Configuration], wanted: &Functions, qmi: &VendorInterfaces) -> bool {
     let network = |functions: &mut dyn Iterator<Item = Function>| -> Functions {
-        functions.filter(|it| it.is_network() && (*it != Function::Qmi || !qmi.is_empty())).collect()
+        functions.filter(|it| it.is_network() && (*it != Function::Qmi || !qmi.lacks_qmi())).collect()
     };
     let compared = network(&mut wanted.iter().copied());
     let has = |found: &Configuration| network(&mut found.functions(qmi).into_iter()) == compared;
@@ -185,7 +185,7 @@ mod tests {
     fn network_functions_are_those_of_the_kernels_drivers() {
         let has = |id: &str, class: [u8; 3], wanted: &[Function]| {
             let bytes = device(&[configuration(1, &[interface(4, class, &[(0x82, 3), (0x83, 2), (0x02, 2)])])]);
-            let qmi = QmiInterfaces::of(id.parse().unwrap(), &[]);
+            let qmi = VendorInterfaces::of(id.parse().unwrap(), &[]);
             has_network(&parse(&bytes).unwrap().configurations, &wanted.iter().copied().collect(), &qmi)
         };
         let [qmi, ecm] = [[0xff, 0xff, 0xff], [0x02, 0x06, 0x00]];
