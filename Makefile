@@ -2,8 +2,8 @@
 #
 #   make            the program
 #   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
-#   make check      formatting, clippy, unit and integration tests, packages, fleets
-#   make test       `make check`, then `make vm`; `fresh`, `targets`, `minimal`, `fuzz`, `page` and `peers` are separate
+#   make check      clippy, unit and integration tests, packages, fleets
+#   make test       `make check`, then `make vm`; `lint`, `fresh`, `targets`, `minimal`, `fuzz`, `page` and `peers` are separate
 #   make unit       unit and integration tests; as root, also those with libqmi's and libmbim's proxies
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
@@ -128,7 +128,6 @@ demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
 
 check: deps unit
-	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages fleets
