@@ -253,10 +253,7 @@ fn parent(process: &Path) -> Option<u32> {
 /// network mount, and SELinux would report it.
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    let is_node = |path: &Path| {
-        let target = fs::read_link(path).unwrap_or_default();
-        target.iter().any(|name| name == "dev") && !target.starts_with("/dev/pts")
-    };
+    let is_node = |path: &Path| fs::read_link(path).is_ok_and(|target| target.iter().any(|name| name == "dev"));
     let is_port = |path: &Path| fs::metadata(path).is_ok_and(|node| DeviceNumber::of(&node) == Some(port.number));
     descriptors.into_iter().any(|entry| {
         let path = entry.path();
