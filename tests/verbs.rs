@@ -710,7 +710,8 @@ fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
     }
 }
 
-/// The kernel holds the device while it looks for drivers. A read of `serial` then waits.
+/// The kernel holds the device while it looks for drivers. A read of `serial` then waits, for the guard and for a policy
+/// that names a serial number, and so does a read of `bConfigurationValue`.
 #[test]
 fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
     let root = Root::new();
@@ -718,21 +719,33 @@ fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
     root.tty("1-1", "1.3", "ttyUSB1");
     root.write("/dev/ttyUSB1", "no tty");
     fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
-    root.policy("[timeouts]\nhook = 0.3\n");
     // The open of a FIFO does not return without a writer.
     let serial = root.0.join(&device[1..]).join("serial");
     fs::remove_file(&serial).unwrap();
     mkfifo(&serial, Mode::S_IRUSR).unwrap();
     let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
+    for of_device in ["", "[[device]]\nmatch = { serial = \"7\" }\nswitch = false\n"] {
+        root.policy(&format!("[timeouts]\nhook = 0.3\n{of_device}"));
+        let began = Instant::now();
+        let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
+        // The watchdog ends a run after 20 s.
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
+        let said = "its attribute serial could not be read; wwan-quirks@1-1.service continues";
+        assert!(ended.stderr.contains(said), "{ended:?}");
+    }
+
+    let device = root.plug("1-2", "1199:68a2", &mc7710());
+    let active = root.0.join(&device[1..]).join("bConfigurationValue");
+    fs::remove_file(&active).unwrap();
+    mkfifo(&active, Mode::S_IRUSR).unwrap();
+    let path = device.strip_prefix("/sys").unwrap();
     let began = Instant::now();
-    let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
-    // The watchdog ends a run after 20 s.
+    let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", path), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]);
     assert!(began.elapsed() < Duration::from_secs(20));
     assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
-    assert!(
-        ended.stderr.contains("its serial number could not be read; wwan-quirks@1-1.service continues"),
-        "{ended:?}"
-    );
+    let said = "configuration: not finished: a driver has held the device, so that its attribute bConfigurationValue";
+    assert!(ended.stderr.contains(said), "{ended:?}");
 }
 
 /// The first modem is held until the end of `modem-ready`. Before sleep, another task holds its lock.

@@ -42,6 +42,10 @@ impl Scope {
             Scope::Unlock => "unlock",
         }
     }
+
+    pub(crate) fn is_unlock(&self) -> bool {
+        matches!(self, Scope::Port(_) | Scope::Unlock)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,16 @@
 //! Finds the quirk and the policy for a device.
 
+use std::cell::Cell;
+
 use crate::bus::DeviceId;
 use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved};
 use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
+use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::modem::device::Device;
+use crate::modem::device::{Device, DeviceError};
 use crate::serve::error::Error;
+use crate::serve::run::LONGEST_PROBE;
 
 /// The quirk and the policy for a known device.
 pub(crate) struct MatchedDevice {
@@ -19,14 +23,28 @@ pub(crate) struct MatchedDevice {
 /// The quirk and the policy for `device`, and the errors in files that concern it. There is no quirk if the database
 /// does not know the device.
 pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
-    let Lookup { quirk, mut errors } = quirks::lookup(root, device.id, |wanted| text(device, wanted));
+    lookup_by(root, device, Deadline::after(LONGEST_PROBE))
+}
+
+/// Like [`lookup`], but does not wait beyond the deadline for strings of the device that an entry or the policy names.
+/// [`DeviceError::Held`] is then among the errors.
+pub(crate) fn lookup_by(root: &Root, device: &Device, deadline: Deadline) -> (Option<MatchedDevice>, Vec<Error>) {
+    let held = Cell::new(None);
+    let read = |string| {
+        text(device, string, deadline).unwrap_or_else(|error| {
+            held.set(Some(error));
+            None
+        })
+    };
+    let Lookup { quirk, mut errors } = quirks::lookup(root, device.id, read);
     let matched = quirk.map(|quirk| {
         let (policy, policy_errors) = Policy::load(root);
         merge(&mut errors, policy_errors);
-        let policy = policy.resolve(device.id, Some(&device.port), || device.serial());
-        MatchedDevice { quirk, policy, complete: errors.is_empty() }
+        let policy = policy.resolve(device.id, Some(&device.port), || read(DeviceString::Serial));
+        (quirk, policy)
     });
-    (matched, errors.into_iter().map(Error::from).collect())
+    let errors: Vec<_> = errors.into_iter().map(Error::from).chain(held.take().map(Error::from)).collect();
+    (matched.map(|(quirk, policy)| MatchedDevice { quirk, policy, complete: errors.is_empty() }), errors)
 }
 
 /// The name that an entry for `before` gives to `id`, which the device has after the switch.
@@ -36,14 +54,14 @@ pub(crate) fn name_after_switch(root: &Root, before: DeviceId, id: DeviceId) -> 
     models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
 }
 
-fn text(device: &Device, text: DeviceString) -> Option<String> {
-    match text {
-        DeviceString::Manufacturer => device.attribute("manufacturer").ok(),
-        DeviceString::Product => device.attribute("product").ok(),
-        DeviceString::Serial => device.serial(),
+fn text(device: &Device, text: DeviceString, deadline: Deadline) -> Result<Option<String>, DeviceError> {
+    Ok(match text {
+        DeviceString::Manufacturer => device.attribute_by("manufacturer", deadline)?,
+        DeviceString::Product => device.attribute_by("product", deadline)?,
+        DeviceString::Serial => device.serial_by(deadline)?,
         DeviceString::ScsiVendor => device.scsi_attribute("vendor"),
         DeviceString::ScsiModel => device.scsi_attribute("model"),
         DeviceString::ScsiRevision => device.scsi_attribute("rev"),
         DeviceString::Subsystem => device.subsystem().map(|subsystem| subsystem.to_string()),
-    }
+    })
 }

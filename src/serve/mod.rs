@@ -22,8 +22,6 @@ pub(crate) mod trigger;
 
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use crate::database::policy::Resolved;
 use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
@@ -39,11 +37,11 @@ use crate::serve::ended::{Ended, conclude, to_report};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
-use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
+use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanLine, PlanStep, plan};
 use crate::serve::record::Recorder;
 pub(crate) use crate::serve::record::{Served, StepReport};
-use crate::serve::run::{APPLY, Run};
+use crate::serve::run::{APPLY, LONGEST_PROBE, Run};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::Trigger;
 
@@ -61,8 +59,21 @@ pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first 
 pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
     let start = Deadline::after(Duration::ZERO);
     // The budget of the policy is not known yet.
-    sandbox::watchdog(trigger.budget(&Resolved::default()), sandbox::GRACE);
-    let (matched, errors) = lookup(root, device);
+    let budget = trigger.budget(&Resolved::default());
+    sandbox::watchdog(budget, sandbox::GRACE);
+    let prepare = || {
+        Successor::prepare(root, device, trigger, || {
+            serve(root, &Journal::open(root), device, &Scope::All, Trigger::Unit);
+        })
+    };
+    let (matched, errors) = lookup_by(root, device, start.plus(budget));
+    if let (true, [Error::Device(held @ DeviceError::Held { .. })]) = (trigger.is_event(), errors.as_slice()) {
+        let (mut recorder, successor) = (Recorder::new(journal, device, UNNAMED, trigger), prepare());
+        let step = if scope.is_unlock() { StepKind::FccAuth } else { StepKind::Switch };
+        recorder.report(None, step, conclude(unfinished(held), &successor));
+        successor.go_on();
+        return recorder.finish();
+    }
     if !errors.is_empty() {
         return record::invalid(journal, device, trigger, errors);
     }
@@ -73,9 +84,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     let budget = trigger.budget(&matched.policy);
     sandbox::watchdog(budget, sandbox::GRACE);
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), trigger);
-    let successor = Successor::prepare(root, device, trigger, || {
-        serve(root, &Journal::open(root), device, &Scope::All, Trigger::Unit);
-    });
+    let successor = prepare();
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
     match run.serve(&matched, &mut recorder, &successor) {
         Ok(()) => {}
@@ -88,6 +97,10 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
         successor.go_on();
     }
     served
+}
+
+fn unfinished(held: &DeviceError) -> Outcome {
+    Outcome::Unfinished(Failure::new(held.to_string(), APPLY))
 }
 
 /// Reports a device without a quirk that returned from a switch before the unit started, which was to watch the switch.
@@ -132,16 +145,18 @@ pub(crate) fn planned(
     trigger: Trigger,
     matched: &MatchedDevice,
 ) -> Result<Vec<PlanStep>, DeviceError> {
-    let snapshot = snapshot(root, device, &matched.quirk, scope, trigger)?;
-    Ok(plan(scope, &snapshot, &matched.quirk, &matched.policy))
+    Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }.planned(matched)
 }
 
 impl Run<'_> {
+    fn planned(&self, MatchedDevice { quirk, policy, .. }: &MatchedDevice) -> Result<Vec<PlanStep>, DeviceError> {
+        Ok(plan(self.scope, &snapshot(self, quirk)?, quirk, policy))
+    }
+
     fn serve(&self, matched: &MatchedDevice, recorder: &mut Recorder, successor: &Successor) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
-        let planned = || planned(self.root, self.device, self.scope, self.trigger, matched);
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
-        let of_port = matches!(self.scope, Scope::Port(_)).then(planned).transpose()?;
+        let of_port = matches!(self.scope, Scope::Port(_)).then(|| self.planned(matched)).transpose()?;
         if of_port.as_ref().is_some_and(Vec::is_empty) {
             return Ok(());
         }
@@ -152,26 +167,19 @@ impl Run<'_> {
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(self.device.id));
         }
-        let planned = match of_port.map_or_else(planned, Ok) {
-            Err(gone @ DeviceError::Gone { .. }) => return self.end_without_device(gone, &mut state, recorder),
-            planned => planned?,
-        };
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
-        let identity = match self.identity(&planned) {
-            Ok(identity) => identity,
-            // Without its serial number, the guard would take the device for another one.
-            Err(Errno::ENODEV) => {
-                let gone = DeviceError::Gone { port: self.device.port.to_string() };
-                return self.end_without_device(gone, &mut state, recorder);
-            }
-            Err(_) => {
-                let reason = "a driver has held the device, so that its serial number could not be read";
-                let outcome = Outcome::Unfinished(Failure::new(reason, APPLY));
-                recorder.report(Some(&mut state), self.first_step(quirk), conclude(outcome, successor));
+        let planned = of_port.map_or_else(|| self.planned(matched), Ok);
+        // Without its serial number, the guard would take the device for another one.
+        let (identity, planned) = match planned.and_then(|planned| Ok((self.identity(&planned)?, planned))) {
+            Ok(found) => found,
+            Err(gone @ DeviceError::Gone { .. }) => return self.end_without_device(gone, &mut state, recorder),
+            Err(held @ DeviceError::Held { .. }) => {
+                recorder.report(Some(&mut state), self.first_step(quirk), conclude(unfinished(&held), successor));
                 return Ok(());
             }
+            Err(error) => return Err(error.into()),
         };
         let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
         state.keep();
@@ -300,7 +308,7 @@ impl Run<'_> {
     }
 
     /// Identifies the device for the guard. Reads the serial number, whose attribute may block, only if the plan acts.
-    fn identity(&self, planned: &[PlanStep]) -> nix::Result<Identity> {
+    fn identity(&self, planned: &[PlanStep]) -> Result<Identity, DeviceError> {
         let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
         Ok(Identity {
             id: self.device.id.to_string(),
@@ -321,8 +329,7 @@ impl Run<'_> {
     }
 
     fn first_step(&self, quirk: &Quirk) -> StepKind {
-        let is_port = matches!(self.scope, Scope::Port(_) | Scope::Unlock);
-        if is_port {
+        if self.scope.is_unlock() {
             StepKind::FccAuth
         } else if quirk.is_install_mode() {
             StepKind::Switch

@@ -13,6 +13,7 @@ use crate::serve::ended::Ended;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::execute::LEFT;
+use crate::serve::run::APPLY;
 use crate::serve::trigger::Trigger;
 
 /// How one step ended.
@@ -164,12 +165,13 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
     (!is_another).then_some(id)
 }
 
-/// Records that files that concern `device` are invalid. Nothing is done, because one of them may say to leave it
-/// alone.
+/// Records that files that concern `device` are invalid, or that a string which they name could not be read. Nothing is
+/// done, because one of them may say to leave the device alone.
 pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
     for error in &errors {
         let text = first_line(&error.chain()).to_owned();
-        let message = format!("{} {}: {text}; no action: fix the database or policy first", device.port, device.id);
+        let remedy = if matches!(error, Error::Device(_)) { APPLY } else { "fix the database or policy first" };
+        let message = format!("{} {}: {text}; no action: {remedy}", device.port, device.id);
         send(journal, device, trigger, kind(error), &message, None);
     }
     Served { errors, ..Served::default() }

@@ -1,5 +1,7 @@
 //! What all stages of a run know.
 
+use std::time::Duration;
+
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::modem::device::Device;
@@ -8,6 +10,9 @@ use crate::serve::trigger::Trigger;
 
 /// The remedy if no other process continues.
 pub(crate) const APPLY: &str = "run `wwan-quirks apply`";
+
+/// Longer than drivers may hold a device while they look whether it fits.
+pub(crate) const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// One run on one device.
 #[derive(Clone, Copy)]

@@ -9,6 +9,7 @@ use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
+use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 
 /// What the steps of the quirk need in this scope.
@@ -28,13 +29,8 @@ pub(crate) struct Snapshot {
     pub(crate) used_by: Option<String>,
 }
 
-pub(crate) fn snapshot(
-    root: &Root,
-    device: &Device,
-    quirk: &Quirk,
-    scope: &Scope,
-    trigger: Trigger,
-) -> Result<Snapshot, DeviceError> {
+pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError> {
+    let Run { root, device, scope, trigger, deadline } = *run;
     let mut snapshot = Snapshot { authorized: device.is_authorized(), ..Snapshot::default() };
     let has = |step: fn(&Step) -> bool| quirk.steps.iter().any(step);
     let needs_descriptors = |step: &Step| match step {
@@ -46,7 +42,7 @@ pub(crate) fn snapshot(
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
             read => Some(read.map_err(|error| error.to_string())),
         };
-        snapshot.configuration = device.configuration()?;
+        snapshot.configuration = device.configuration_by(deadline)?;
         let is_new = matches!(trigger, Trigger::Uevent);
         // Only a device with several configurations can change its configuration.
         if matches!(&snapshot.descriptors, Some(Ok(descriptors)) if descriptors.configurations.len() > 1) {

@@ -42,6 +42,8 @@ pub enum DeviceError {
     NoDevice(String),
     #[error("the device at {port} is gone")]
     Gone { port: String },
+    #[error("a driver has held the device, so that its attribute {name} could not be read")]
+    Held { name: String },
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("unexpected contents of {path}: {text:?}")]
@@ -268,31 +270,40 @@ impl Device {
     /// Like [`serial`](Self::serial), but does not wait beyond the deadline.
     ///
     /// # Errors
-    /// `EINTR` if a driver has held the device's lock until the deadline. `ENODEV` if the device has left.
-    pub(crate) fn serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
+    /// [`DeviceError::Held`]. [`DeviceError::Gone`] if the device has left.
+    pub(crate) fn serial_by(&self, deadline: Deadline) -> Result<Option<String>, DeviceError> {
         let serial = match self.id.bus {
-            Bus::Usb => self.usb_serial_by(deadline)?,
+            Bus::Usb => self.attribute_by("serial", deadline)?,
             Bus::Pci => self.serial(),
         };
         // Many devices have no serial number. A device that has left has none either.
-        if serial.is_none() && !self.is_present() { Err(nix::Error::ENODEV) } else { Ok(serial) }
+        if serial.is_none() && !self.is_present() { Err(self.gone()) } else { Ok(serial) }
     }
 
-    fn usb_serial_by(&self, deadline: Deadline) -> nix::Result<Option<String>> {
+    /// Like [`attribute`](Self::attribute), but does not wait beyond the deadline. `None` if the device has no such
+    /// attribute, or has left.
+    ///
+    /// # Errors
+    /// [`DeviceError::Held`] if a driver has held the device's lock until the deadline.
+    pub(crate) fn attribute_by(&self, name: &str, deadline: Deadline) -> Result<Option<String>, DeviceError> {
         // A string descriptor has up to 126 characters, and the kernel writes up to three bytes for each.
         let mut text = [0; 512];
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let read = sys::interrupted_at(deadline, || {
-            let file = fcntl::openat(&self.directory, "serial", flags, Mode::empty())?;
+            let file = fcntl::openat(&self.directory, name, flags, Mode::empty())?;
             nix::unistd::read(file, &mut text)
         });
         match read {
             Ok(length) => {
                 Ok(text.get(..length).map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()))
             }
-            Err(nix::Error::EINTR) => Err(nix::Error::EINTR),
+            Err(nix::Error::EINTR) => Err(DeviceError::Held { name: name.to_owned() }),
             Err(_) => Ok(None),
         }
+    }
+
+    fn gone(&self) -> DeviceError {
+        DeviceError::Gone { port: self.port.to_string() }
     }
 
     /// The subsystem IDs of a PCI device.
@@ -341,7 +352,22 @@ impl Device {
         if self.id.bus == Bus::Pci {
             return Ok(None);
         }
-        let text = self.attribute("bConfigurationValue")?;
+        self.parse_configuration(&self.attribute("bConfigurationValue")?)
+    }
+
+    /// Like [`configuration`](Self::configuration), but does not wait beyond the deadline.
+    ///
+    /// # Errors
+    /// [`DeviceError::Held`] too.
+    pub(crate) fn configuration_by(&self, deadline: Deadline) -> Result<Option<u8>, DeviceError> {
+        if self.id.bus == Bus::Pci {
+            return Ok(None);
+        }
+        let text = self.attribute_by("bConfigurationValue", deadline)?.ok_or_else(|| self.gone())?;
+        self.parse_configuration(&text)
+    }
+
+    fn parse_configuration(&self, text: &str) -> Result<Option<u8>, DeviceError> {
         match text.trim() {
             "" | "0" => Ok(None),
             value => value.parse().map(Some).map_err(|_| self.unparsable("bConfigurationValue", value)),
@@ -580,11 +606,9 @@ impl Device {
 
     fn error(&self, name: &Path, source: io::Error) -> DeviceError {
         match source.raw_os_error().map(nix::Error::from_raw) {
-            Some(nix::Error::ENODEV) => DeviceError::Gone { port: self.port.to_string() },
+            Some(nix::Error::ENODEV) => self.gone(),
             // A removed directory has no entries. If the ID still exists, only this attribute is missing.
-            Some(nix::Error::ENOENT) if name == Path::new(self.vendor_attribute()) || !self.is_present() => {
-                DeviceError::Gone { port: self.port.to_string() }
-            }
+            Some(nix::Error::ENOENT) if name == Path::new(self.vendor_attribute()) || !self.is_present() => self.gone(),
             _ => DeviceError::Io { path: self.path.join(name), source },
         }
     }
