@@ -45,6 +45,11 @@ impl VendorInterfaces {
         self.numbers.is_empty() && self.classes.is_empty()
     }
 
+    /// Whether the kernel knows interfaces with QMI by their numbers.
+    pub(crate) fn has_numbers(&self) -> bool {
+        !self.numbers.is_empty()
+    }
+
     pub(crate) fn is_qmi(&self, interface: &Interface) -> bool {
         let class = [interface.class, interface.subclass, interface.protocol];
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);

@@ -37,7 +37,8 @@ pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Res
 struct RawTty {
     file: File,
     /// The settings before. `None` if the file is not the named device, whose settings are not changed.
-    before: Option<Termios>,
+    /// The settings before, and those that the kernel has kept of ours.
+    settings: Option<(Termios, Termios)>,
     closing: PromptClose,
 }
 
@@ -45,13 +46,13 @@ impl RawTty {
     fn open(path: &Path, number: DeviceNumber) -> io::Result<RawTty> {
         let file = open_path(path)?;
         let is_named = check_number(&file, path, number).is_ok();
-        let before = is_named.then(|| make_raw(&file)).transpose()?;
-        Ok(RawTty { file, before, closing: PromptClose::new()? })
+        let settings = is_named.then(|| make_raw(&file)).transpose()?;
+        Ok(RawTty { file, settings, closing: PromptClose::new()? })
     }
 }
 
-/// Returns the settings before.
-fn make_raw(file: &File) -> nix::Result<Termios> {
+/// Returns the settings before, and those after.
+fn make_raw(file: &File) -> nix::Result<(Termios, Termios)> {
     let before = tcgetattr(file)?;
     let mut raw = before.clone();
     cfmakeraw(&mut raw);
@@ -61,7 +62,17 @@ fn make_raw(file: &File) -> nix::Result<Termios> {
     cfsetspeed(&mut raw, BaudRate::B115200)?;
     tcsetattr(file, SetArg::TCSANOW, &raw)?;
     tcflush(file, FlushArg::TCIOFLUSH)?;
-    Ok(before)
+    Ok((before, tcgetattr(file)?))
+}
+
+/// The number of control characters that the kernel sets (asm-generic/termbits.h). musl leaves the others unchanged.
+const KERNEL_NCCS: usize = 19;
+
+fn are_same(one: &Termios, other: &Termios) -> bool {
+    let flags =
+        |termios: &Termios| (termios.input_flags, termios.output_flags, termios.control_flags, termios.local_flags);
+    flags(one) == flags(other)
+        && one.control_chars.iter().zip(&other.control_chars).take(KERNEL_NCCS).all(|(a, b)| a == b)
 }
 
 impl AsRawFd for RawTty {
@@ -72,7 +83,11 @@ impl AsRawFd for RawTty {
 
 impl Drop for RawTty {
     fn drop(&mut self) {
-        let restored = self.before.as_ref().map_or(Ok(()), |before| tcsetattr(&self.file, SetArg::TCSANOW, before));
+        // The settings belong to the tty. Another program may have opened it, and changed them.
+        let restored = self.settings.as_ref().map_or(Ok(()), |(before, ours)| match tcgetattr(&self.file)? {
+            now if are_same(&now, ours) => tcsetattr(&self.file, SetArg::TCSANOW, before),
+            _ => Ok(()),
+        });
         if let Err(errno) = restored {
             log::debug!("the settings of the tty were not restored: {errno}");
         }
@@ -90,10 +105,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::path::PathBuf;
     use std::time::Duration;
-
-    /// The number of control characters that the kernel sets (asm-generic/termbits.h). musl leaves the others
-    /// unchanged.
-    const KERNEL_NCCS: usize = 19;
 
     /// A modem and its tty.
     fn pty() -> (PtyMaster, PathBuf, DeviceNumber) {
@@ -114,8 +125,6 @@ mod tests {
         let (mut modem, path, number) = pty();
         let watch = open_path(&path).unwrap();
         let before = tcgetattr(&watch).unwrap();
-        let flags =
-            |termios: &Termios| (termios.input_flags, termios.output_flags, termios.control_flags, termios.local_flags);
         assert!(before.local_flags.contains(LocalFlags::ECHO));
         let mut tty = open(&path, number, soon()).unwrap();
         tty.send(b"at\r", soon()).unwrap();
@@ -133,13 +142,25 @@ mod tests {
         let by = soon();
         let after = loop {
             let after = tcgetattr(&watch).unwrap();
-            if flags(&after) == flags(&before) || by.has_passed() {
+            if are_same(&after, &before) || by.has_passed() {
                 break after;
             }
             std::thread::yield_now();
         };
-        assert_eq!(flags(&after), flags(&before));
-        assert_eq!(after.control_chars[..KERNEL_NCCS], before.control_chars[..KERNEL_NCCS]);
+        assert!(are_same(&after, &before), "{after:?}");
+    }
+
+    #[test]
+    fn settings_of_another_program_are_kept() {
+        let (_modem, path, number) = pty();
+        let other = open_path(&path).unwrap();
+        // Without a child, which would restore the settings later.
+        let tty = RawTty::open(&path, number).unwrap();
+        let mut own = tcgetattr(&other).unwrap();
+        own.control_flags |= ControlFlags::CSTOPB;
+        tcsetattr(&other, SetArg::TCSANOW, &own).unwrap();
+        drop(tty);
+        assert!(are_same(&tcgetattr(&other).unwrap(), &own));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How long late answers are discarded after a command was repeated, or was refused.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
+/// How many lines of an answer are kept. The longest known answer has about a hundred.
+const LINES: usize = 1000;
+
 pub(crate) struct Conversation<'p> {
     port: &'p mut dyn Link,
     framer: Framer,
@@ -128,14 +131,15 @@ impl<'p> Conversation<'p> {
         self.receive_answer(name, until)
     }
 
-    /// The lines before the next result; `None` if it does not come in time.
+    /// The lines before the next result, at most [`LINES`]; `None` if it does not come in time.
     fn receive_answer(&mut self, name: &'static str, until: Deadline) -> Result<Option<Vec<String>>, SessionError> {
         let mut lines = Vec::new();
         while let Some(line) = self.receive_line(until)? {
             match at::final_result(&line) {
                 Some(Ok(())) => return Ok(Some(lines)),
                 Some(Err(error)) => return Err(SessionError::At { request: name, error: error.to_owned() }),
-                None => lines.push(line),
+                None if lines.len() < LINES => lines.push(line),
+                None => debug!("ignored {line:?}"),
             }
         }
         Ok(None)
@@ -197,6 +201,15 @@ mod tests {
         let refused = SessionError::At { request: "x", error: "ERROR".to_owned() };
         assert_eq!(at.query("x", "AT+Y?", |lines| lines.first().cloned()), Err(refused));
         assert_eq!(modem.seen, ["ate0", "AT+X?", "AT+X?", "AT+X?", "AT+X?", "AT+Y?"]);
+    }
+
+    #[test]
+    fn a_modem_that_never_ends_its_answer_does_not_fill_the_memory() {
+        let _clock = StoppedClock::stop();
+        let endless = "x\r\n".repeat(3 * LINES);
+        let mut modem = AtModem::new("", &[("AT+X?", endless.as_str())]);
+        let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(5))).unwrap();
+        assert_eq!(at.command("x", "AT+X?").unwrap().len(), LINES);
     }
 
     /// A modem with a profile of its own: no results, or numbers.

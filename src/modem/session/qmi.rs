@@ -164,6 +164,15 @@ impl<'c> Client<'c> {
         Ok(true)
     }
 
+    /// Sends a request, and waits for half of the remaining time.
+    pub(crate) fn request_in_half(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
+        let deadline = self.deadline;
+        self.deadline = Deadline::after(self.work_deadline().remaining() / 2).plus(CLEANUP_RESERVE);
+        let reply = self.request(call, tlvs);
+        self.deadline = deadline;
+        reply
+    }
+
     /// The deadline for requests. The rest of the time is for the release of the CID.
     pub(crate) fn work_deadline(&self) -> Deadline {
         self.deadline.minus(CLEANUP_RESERVE)

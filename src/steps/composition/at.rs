@@ -101,7 +101,7 @@ impl Dialogue for Console<'_, '_> {
         let current = self.command(by, &format!("{by}?"))?;
         let table = self.table;
         let missing = |field| SessionError::Malformed { request: by, malformed: Malformed::Missing { field } };
-        let mut other = None;
+        let (mut other, mut read_only) = (None, None);
         let (current, supported) = match by {
             PRODUCT => {
                 let current = products(&current).next().ok_or(missing("product ID"))?;
@@ -124,7 +124,12 @@ impl Dialogue for Console<'_, '_> {
             }
             _ => {
                 let bits = bits(&listed);
-                self.config_type = config_type(table, &current, &listed).ok_or(missing("usable configuration type"))?;
+                let (config_type, name) =
+                    config_type(table, &current, &listed).ok_or(missing("usable configuration type"))?;
+                self.config_type = config_type;
+                if !table.keeps_ports(name) {
+                    read_only = Some(format!("in configuration type {name}, the modem has other IDs and ports"));
+                }
                 let current = current.iter().find_map(|line| mask(line)).ok_or(missing("interface bitmask"))?;
                 if let Some(wanted) = wanted.and_then(wanted_mask) {
                     other = Some(table.checked(wanted, &bits, current));
@@ -138,7 +143,7 @@ impl Dialogue for Console<'_, '_> {
             current,
             supported,
             other,
-            read_only: None,
+            read_only,
             restart: Restart::OnRequest,
             facts: Default::default(),
         })
@@ -186,11 +191,12 @@ fn supported(line: &str) -> Option<u8> {
     number.trim().parse().ok().filter(|_| supported)
 }
 
-/// The configuration type to set: the current one if it keeps the ports, otherwise the first listed type that does.
-pub(super) fn config_type(table: &Sierra, current: &[String], listed: &[String]) -> Option<u8> {
-    let present = current.iter().find_map(|line| current_type(line)).filter(|(_, name)| table.keeps_ports(name));
+/// The configuration type to set: the current one. If the modem does not report it, the first listed type that keeps the
+/// ports.
+pub(super) fn config_type<'a>(table: &Sierra, current: &'a [String], listed: &'a [String]) -> Option<(u8, &'a str)> {
+    let present = current.iter().find_map(|line| current_type(line));
     let listed = || listed.iter().flat_map(|line| listed_types(line)).find(|(_, name)| table.keeps_ports(name));
-    present.or_else(listed).map(|(number, _)| number)
+    present.or_else(listed)
 }
 
 /// Parses `Config Type:  4 (MBIM V2)`.
@@ -331,6 +337,22 @@ mod tests {
         });
         assert_eq!(modem.seen.last().unwrap(), "AT!USBCOMP=1,4,20010D");
         assert!(!modem.seen.iter().any(|seen| seen.contains("UDUSBCOMP")), "{:?}", modem.seen);
+    }
+
+    /// In type 1, an EM7565 has the ID 1199:90b1.
+    #[test]
+    fn a_modem_in_another_configuration_type_is_only_read() {
+        for (name, expected) in [("1 (MBIM USBIF)", false), ("3 (Legacy-Generic)", true)] {
+            let current = format!(
+                "Config Index: 1\r\nConfig Type:  {name}\r\nInterface bitmask: 0000100D (diag,nmea,modem,mbim)"
+            );
+            let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", &current), ("AT!USBCOMP=1,3,10D", "")];
+            let mut modem = AtModem::new("", &answers);
+            let request = Request { wanted: "qmi".parse().ok(), ..Request::default() };
+            let result = talk(&mut modem, "A710", "1199:90b1", |console| read_and_set(console, &request, &|_| false));
+            let is_set = modem.seen.iter().any(|seen| seen.starts_with("AT!USBCOMP=1"));
+            assert!(result.is_ok() == expected && is_set == expected, "{result:?}");
+        }
     }
 
     #[test]

@@ -51,8 +51,15 @@ impl Dialogue for Dms<'_, '_> {
     /// Resets the modem, which is possible only in offline mode. If the modem refuses, restores its previous mode.
     fn reset(&mut self) -> Result<(), Fault> {
         let before = self.client.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| tlvs.u8(0x01, "operating mode"))?;
+        let is_offline =
+            match self.client.request_in_half(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::Offline.into()])]) {
+                // If only the answer is lost, the modem can be reset.
+                Ok(_) | Err(SessionError::NoAnswer { .. }) => Ok(()),
+                Err(error) => Err(error),
+            };
         let mut set = |mode: u8| self.client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
-        match set(OperatingMode::Offline.into()).and_then(|_| set(OperatingMode::Reset.into())) {
+        match is_offline.and_then(|()| set(OperatingMode::Reset.into())) {
+            // The modem that restarts may not answer.
             Ok(_) | Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) => Ok(()),
             Err(refused) => {
                 if let Err(error) = set(before) {
@@ -120,6 +127,14 @@ mod tests {
         let failure = set(&mut modem).unwrap().failure.unwrap().to_string();
         assert!(failure.starts_with("composition 8 is set, but the modem does not restart"), "{failure}");
         assert_eq!((modem.composition, modem.mode), (Some((8, LISTED)), 1));
+    }
+
+    #[test]
+    fn a_modem_whose_answer_is_lost_restarts() {
+        let mut modem = modem(Face::Qmi);
+        modem.loses = Some(dms::SET_OPERATING_MODE.id);
+        let exchange = set(&mut modem).unwrap();
+        assert_eq!((exchange.failure, modem.mode), (None, 4));
     }
 
     #[test]

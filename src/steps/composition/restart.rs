@@ -165,10 +165,12 @@ pub(super) fn is_on_bus(compositions: &Compositions, device: &Device, compositio
 }
 
 /// Whether a configuration has the network functions of `wanted` and no others. QMI is compared only if the kernel's
-/// qmi_wwan knows the modem's ID: without it, a QMI interface cannot be distinguished from a serial port.
+/// qmi_wwan knows the modem's ID: without it, a QMI interface cannot be distinguished from a serial port. Nor can it if
+/// the driver knows only its number, and `wanted` has no QMI.
 fn has_network(configurations: &[Configuration], wanted: &Functions, qmi: &VendorInterfaces) -> bool {
+    let compares_qmi = !qmi.lacks_qmi() && (wanted.contains(&Function::Qmi) || !qmi.has_numbers());
     let network = |functions: &mut dyn Iterator<Item = Function>| -> Functions {
-        functions.filter(|it| it.is_network() && (*it != Function::Qmi || !qmi.lacks_qmi())).collect()
+        functions.filter(|it| it.is_network() && (*it != Function::Qmi || compares_qmi)).collect()
     };
     let compared = network(&mut wanted.iter().copied());
     let has = |found: &Configuration| network(&mut found.functions(qmi).into_iter()) == compared;
@@ -198,5 +200,21 @@ mod tests {
             assert!(!has(id, ecm, &[Function::Qmi]) && !has(id, qmi, &[Function::Ecm]), "{id}");
         }
         assert!(has("12d1:1506", [0xff, 0x03, 0x16], &[Function::Ncm]));
+    }
+
+    /// The AT port of an EC21 with RNDIS has the number that QMI has in other compositions.
+    #[test]
+    fn an_interface_with_the_number_of_qmi_may_be_a_serial_port() {
+        let interfaces = [
+            interface(0, [0xe0, 0x01, 0x03], &[(0x81, 3)]),
+            interface(1, [0x0a, 0x00, 0x00], &[(0x82, 2), (0x01, 2)]),
+            interface(4, [0xff, 0x00, 0x00], &[(0x85, 3), (0x86, 2), (0x03, 2)]),
+        ];
+        let all = parse(&device(&[configuration(1, &interfaces)])).unwrap().configurations;
+        let has = |id: &str, wanted: Function| {
+            has_network(&all, &[wanted].into_iter().collect(), &VendorInterfaces::of(id.parse().unwrap(), &[]))
+        };
+        assert!(has("2c7c:0121", Function::Rndis) && has("2c7c:0125", Function::Rndis));
+        assert!(!has("2c7c:0121", Function::Qmi) && !has("2c7c:0121", Function::Ecm));
     }
 }

@@ -176,8 +176,14 @@ pub(crate) const FAMILIES: &[Family] = &[
         restart: Some("+CFUN=15"),
         forms: &[
             form("32", 0x2cb7, 0x0104, |one| quectel(Configuration::qmi)(one)),
-            form("30", 0x2cb7, 0x0111, |one| one.mbim(0).serial_of(2, Role::At, (0xff, 0xff, 0x40)).diag(3)),
-            form("18", 0x2cb7, 0x0104, |one| quectel(Configuration::ecm)(one)),
+            form("30", 0x2cb7, 0x0111, |one| {
+                one.mbim(0).serial_of(2, Role::Silent, (0xff, 0xff, 0x40)).diag(3).serial_of(
+                    4,
+                    Role::At,
+                    (0xff, 0xff, 0x40),
+                )
+            }),
+            form("18", 0x2cb7, 0x0105, |one| quectel(Configuration::ecm)(one)),
         ],
         ..BLANK
     },
