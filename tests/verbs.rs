@@ -102,6 +102,29 @@ fn a_unit_does_not_repeat_a_refused_configuration() {
     }
 }
 
+/// Its port has had its event, which has left the unlock to the unit.
+#[test]
+fn a_unit_that_does_not_repeat_a_configuration_unlocks_the_modem() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.control_port("1-1", "1.8", "qmi_wwan", "cdc-wdm0");
+    root.write("/dev/cdc-wdm0", "no port");
+    fs::create_dir(root.0.join("proc")).unwrap();
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"X\"\n\
+         steps = [{ configuration = \"preferred\" }, { fcc-auth = \"sierra\" }]\n",
+    );
+    root.policy("[timeouts]\nhook = 30\nmodem-ready = 2\n");
+    assert_eq!(root.hook(&device_event(PATH)).code, 0);
+    let state = root.read("run/wwan-quirks/state/1-1");
+    root.write("run/wwan-quirks/state/1-1", state.replace(r#""outcome":"done""#, r#""outcome":"failed""#));
+    root.write(&format!("{device}/bConfigurationValue"), "1\n");
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert!(ended.code == 1 && ended.stdout.contains("/dev/cdc-wdm0 is not the character device"), "{ended:?}");
+    assert!(!ended.stdout.contains("configuration"), "{ended:?}");
+}
+
 #[test]
 fn an_administrators_entry_for_one_modem_comes_first() {
     let root = Root::new();

@@ -336,6 +336,15 @@ impl Record {
         self.tried_keys = Some(TriedKeys { enumeration, keys, verdict: Verdict::Pending });
     }
 
+    /// Records that `enumeration` has not received `key` after all.
+    pub(crate) fn take_back_key(&mut self, enumeration: u64, key: u32) {
+        let Some(tried) = self.tried_keys.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
+        if tried.keys.last() == Some(&key) {
+            tried.keys.pop();
+            tried.verdict = Verdict::Refused;
+        }
+    }
+
     /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
     /// refused keys are not sent again until the next power-up.
     pub(crate) fn judge_key(&mut self, enumeration: u64, is_unlocked: bool) {
@@ -738,6 +747,12 @@ mod tests {
         assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
         // A refused key stays refused if another program unlocks the modem.
         record.judge_key(7, false);
+        record.judge_key(7, true);
+        assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
+        // A key that was not sent after all.
+        record.try_key(7, 3);
+        record.take_back_key(7, 3);
+        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
         record.judge_key(7, true);
         assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
         // A power-up is another enumeration.

@@ -15,10 +15,11 @@ use crate::modem::link::OpenError;
 use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
+use crate::serve::hand_off::has_systemd;
 use crate::serve::plan::Action;
 use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
-use crate::steps::fcc_auth::Keys;
+use crate::steps::fcc_auth::{Keys, Note};
 use crate::steps::switch::{Reaction, Target};
 use crate::steps::{configure, fcc_auth, switch};
 
@@ -35,6 +36,8 @@ pub(crate) const LEFT: &str = "the device left install mode";
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How long to wait before another attempt to open a port that other programs use.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The time that an unlock needs.
+const UNLOCK: Duration = Duration::from_secs(10);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
 
 /// Carries out `action`. `attempt` says how often earlier runs have done that.
@@ -121,62 +124,43 @@ fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attem
             switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
         }
     };
+    // The unit sends a message that the device has not taken in the short time of an event.
+    let is_taken = !matches!(reaction, Reaction::NotTaken(_));
     match reaction {
         Reaction::Left => left(),
         Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
-        Reaction::Stays(answer) if trigger.is_event() => {
+        Reaction::Stays(answer) | Reaction::NotTaken(answer) if trigger.is_event() => {
             let reason = format!("{answer}, and the device has not left install mode yet");
-            state.record().switched = Some(Switched { enumeration, answer });
+            state.record().switched = is_taken.then_some(Switched { enumeration, answer });
             Outcome::Unfinished(Failure::new(reason, PLUG_AGAIN))
         }
-        Reaction::Stays(answer) => {
+        Reaction::Stays(answer) | Reaction::NotTaken(answer) => {
             Outcome::Failed(Failure::new(format!("{answer}, and the device is still in install mode"), PLUG_AGAIN))
         }
     }
 }
 
+/// Unlocks the modem over `port`. Tries again until the deadline if another program uses the port.
 fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedure, state: &mut PortState) -> Outcome {
     let Run { root, device, trigger, deadline, .. } = run;
-    if trigger.is_event() && rfkill::is_unknown_yet(root) {
-        return Outcome::Unfinished(Failure::new("the state of NetworkManager is not mounted yet", APPLY));
+    // Another procedure has used the port, and this process can no longer open it.
+    if trigger.is_event() && sandbox::level().is_some() {
+        return Outcome::Unfinished(Failure::new("the modem may have another lock", APPLY));
     }
     // A signal must not prevent the cleanup of the modem.
     if let Err(error) = sys::catch_stop_signals() {
         log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
     }
-    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(device.enumeration_id());
-    let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
-    let enumeration = device.enumeration_id();
-    // Read them now: the process cannot do so in the sandbox.
-    let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
-    // Without state, the next run cannot know which keys this run has sent.
-    let only_laptop = !state.is_kept() && !trigger.is_verb();
+    // systemd starts the unit after the file systems are mounted.
+    let waits_for_var = |deadline: Deadline| match trigger {
+        Trigger::Unit => !has_systemd(root) && deadline.remaining() > UNLOCK,
+        trigger => trigger.is_event(),
+    };
     loop {
-        let outcome = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
-            Ok(mut opened) => {
-                if !trigger.may_reopen() {
-                    sandbox::enter();
-                }
-                let (tried, is_settled) = state.record().tried_keys(enumeration);
-                let tried = tried.to_vec();
-                let keys = Keys::new(&laptop, procedure, &tried, |key| {
-                    state.record().try_key(enumeration, key);
-                    state.keep();
-                });
-                let keys = if is_settled { keys.settled() } else { keys };
-                let keys = if only_laptop { keys.only_of_laptop() } else { keys };
-                fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
-            }
-            Err(PortUnavailable::Left) => Outcome::Left,
-            Err(
-                error @ (PortUnavailable::Held { .. }
-                | PortUnavailable::Proxy { .. }
-                | PortUnavailable::UntrustedProxy { .. }),
-            ) if !trigger.is_explicit() => Outcome::InUse(Failure::new(error.to_string(), error.remedy())),
-            Err(error @ PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. })) => {
-                Outcome::Unfinished(Failure::new(error.to_string(), error.remedy()))
-            }
-            Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
+        let outcome = if waits_for_var(deadline) && rfkill::is_unknown_yet(root) {
+            Outcome::Unfinished(Failure::new("the state of NetworkManager is not mounted yet", APPLY))
+        } else {
+            unlock_once(run, port, protocol, procedure, state)
         };
         // A proxy may be about to open the port, or another program may have opened it: try again. ModemManager closes
         // the ports of a modem that it has probed.
@@ -192,6 +176,58 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
         log::debug!("{}: {outcome:?}", device.port);
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+fn unlock_once(
+    run: Run,
+    port: &ControlPort,
+    protocol: Protocol,
+    procedure: &Procedure,
+    state: &mut PortState,
+) -> Outcome {
+    let Run { root, device, trigger, deadline, .. } = run;
+    // Read all of this now: the process cannot do so in the sandbox.
+    let enumeration = device.enumeration_id();
+    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(enumeration);
+    let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
+    let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
+    let mut opened = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
+        Ok(opened) => opened,
+        Err(PortUnavailable::Left) => return Outcome::Left,
+        Err(error) => {
+            let failure = Failure::new(error.to_string(), error.remedy());
+            return match error {
+                PortUnavailable::Held { .. }
+                | PortUnavailable::Proxy { .. }
+                | PortUnavailable::UntrustedProxy { .. }
+                    if !trigger.is_explicit() =>
+                {
+                    Outcome::InUse(failure)
+                }
+                PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. }) => {
+                    Outcome::Unfinished(failure)
+                }
+                _ => Outcome::Failed(failure),
+            };
+        }
+    };
+    if !trigger.may_reopen() {
+        sandbox::enter();
+    }
+    // Without state, the next run cannot know which keys this run has sent.
+    let only_laptop = !state.is_kept() && !trigger.is_verb();
+    let (tried, is_settled) = state.record().tried_keys(enumeration);
+    let tried = tried.to_vec();
+    let keys = Keys::new(&laptop, procedure, &tried, |note| {
+        match note {
+            Note::Sending(key) => state.record().try_key(enumeration, key),
+            Note::NotSent(key) => state.record().take_back_key(enumeration, key),
+        }
+        state.keep();
+    });
+    let keys = if is_settled { keys.settled() } else { keys };
+    let keys = if only_laptop { keys.only_of_laptop() } else { keys };
+    fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
 }
 
 /// Records what later runs need to know about the radio of this enumeration.

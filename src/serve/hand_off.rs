@@ -29,8 +29,7 @@ impl Successor {
         if !trigger.is_event() {
             return Successor::None;
         }
-        // As sd_booted(3) does.
-        if root.at("/run/systemd/system").is_dir() {
+        if has_systemd(root) {
             return Successor::Unit(format!("wwan-quirks@{}.service", device.port));
         }
         start_process(work).unwrap_or_else(|errno| {
@@ -55,6 +54,11 @@ impl Successor {
             }
         }
     }
+}
+
+/// As sd_booted(3) does.
+pub(crate) fn has_systemd(root: &Root) -> bool {
+    root.at("/run/systemd/system").is_dir()
 }
 
 fn start_process(work: impl FnOnce()) -> nix::Result<Successor> {

@@ -148,6 +148,15 @@ pub(crate) fn planned(
     Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }.planned(matched)
 }
 
+/// What is left of a plan that was carried out.
+#[derive(Default)]
+struct Carried {
+    /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
+    has_child: bool,
+    /// The configuration was planned, and not set because of an earlier attempt.
+    keeps_configuration: bool,
+}
+
 impl Run<'_> {
     fn planned(&self, MatchedDevice { quirk, policy, .. }: &MatchedDevice) -> Result<Vec<PlanStep>, DeviceError> {
         Ok(plan(self.scope, &snapshot(self, quirk)?, quirk, policy))
@@ -181,9 +190,15 @@ impl Run<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let has_child = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
+        let mut carried = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
+        if carried.keeps_configuration && *self.scope == Scope::All {
+            // The modem keeps its ports, which have no new events.
+            let unlock = Run { scope: &Scope::Unlock, ..*self };
+            let planned = unlock.planned(matched)?;
+            carried = unlock.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
+        }
         state.keep();
-        if has_child {
+        if carried.has_child {
             state.leave_to_child();
         }
         Ok(())
@@ -230,8 +245,7 @@ impl Run<'_> {
         }
     }
 
-    /// Carries out the plan, and reports each step. Returns whether a child process continues: it may still set the
-    /// configuration, or open a tty or a WWAN port.
+    /// Carries out the plan, and reports each step.
     fn carry_out(
         &self,
         planned: Vec<PlanStep>,
@@ -240,13 +254,13 @@ impl Run<'_> {
         state: &mut PortState,
         recorder: &mut Recorder,
         successor: &Successor,
-    ) -> bool {
+    ) -> Carried {
         let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
         let mut unlocks_left = planned.iter().filter(|planned| is_unlock(planned)).count() as u32;
         // For a modem with several procedures: whether its lock was found, and the results of the procedures that were
         // tried.
         let (mut is_found, mut tried) = (self.is_unlocked(quirk, identity, state), Vec::new());
-        let mut has_child = false;
+        let mut carried = Carried::default();
         for planned in planned {
             let step = planned.step();
             let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
@@ -260,9 +274,12 @@ impl Run<'_> {
                 deadline = deadline.at_most(deadline.remaining() / unlocks_left);
                 unlocks_left -= 1;
             }
-            let Some(ended) = self.end(planned, identity, state, successor, deadline) else { continue };
+            let ended = self.end(planned, identity, state, successor, deadline);
+            let is_left = ended.as_ref().is_none_or(|ended| ended.result == StepResult::LeftAlone);
+            carried.keeps_configuration |= configures && is_left;
+            let Some(ended) = ended else { continue };
             let may_have_child = configures || unlocks;
-            has_child |= may_have_child && ended.result == StepResult::Unfinished;
+            carried.has_child |= may_have_child && ended.result == StepResult::Unfinished;
             if unlocks {
                 // After a stop signal, no other procedure starts.
                 is_found = !ended.may_be_another_lock || sys::stops() > 0;
@@ -274,7 +291,7 @@ impl Run<'_> {
         for ended in to_report(tried) {
             recorder.report(Some(&mut *state), StepKind::FccAuth, ended);
         }
-        has_child
+        carried
     }
 
     /// How a planned step ends. `None` if this device was already reported.

@@ -15,15 +15,15 @@ mod quectel;
 mod tests;
 mod xmm;
 
-pub use keys::{Key, Keys};
+pub use keys::{Key, Keys, Note};
 pub use messages::messages;
 
 use crate::database::quirks::{Procedure, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
-use crate::modem::session::SessionError;
 use crate::modem::session::mbim;
 use crate::modem::session::qmi::QmuxTransport;
+use crate::modem::session::{SessionError, uninterrupted};
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service};
@@ -182,22 +182,23 @@ fn online_already() -> Outcome {
 /// The outcome of an unlock, after the query of the radio. `how` begins with "unlocked".
 ///
 /// If the radio must stay off, it is set to low power even if it is off, or if the query failed: the modem may be about to
-/// go online. An unlock counts even if the query failed, unless the modem left or the process was stopped.
+/// go online. That is part of the cleanup: it is done even if another program has opened the port, or the process was
+/// stopped. An unlock counts even if the query failed, unless the modem left.
 fn conclude<S>(
     session: &mut S,
     how: &str,
     radio: Result<Radio, SessionError>,
     stays_off: Option<&str>,
-    switch_off: impl FnOnce(&mut S) -> Result<(), SessionError>,
+    mut switch_off: impl FnMut(&mut S) -> Result<(), SessionError>,
     look: impl FnOnce(&mut S) -> Result<Radio, SessionError>,
 ) -> Result<Outcome, SessionError> {
     let radio = match radio {
-        Err(error) if stays_off.is_some() && !matches!(error, SessionError::Link(_)) => Ok(Radio::Off),
+        Err(error) if stays_off.is_some() && error != SessionError::Link(LinkError::Gone) => Ok(Radio::Off),
         radio => radio,
     };
     let concluded = radio.and_then(|radio| match stays_off {
         Some(why) if matches!(radio, Radio::On | Radio::Off) => {
-            switch_off(session)?;
+            uninterrupted(|| switch_off(session))?;
             Ok(match look(session)? {
                 Radio::On => not_off(how, why, "the modem stays online"),
                 _ => Outcome::Done(format!("{how}; the radio was set back to low power: {why}")),

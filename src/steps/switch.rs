@@ -40,6 +40,8 @@ pub enum Reaction {
     Changed,
     /// The device is still in install mode. Contains its reply, or the first error.
     Stays(String),
+    /// So it is, and it has not taken all messages: they can be sent again.
+    NotTaken(String),
 }
 
 /// Makes the device switch, then waits up to `leaving` for it to leave. `returned` means that the device has left and
@@ -54,7 +56,7 @@ pub fn run(
     leaving: Duration,
     deadline: Deadline,
 ) -> Reaction {
-    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None };
+    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None, is_taken: true };
     thread::sleep(switch.wait_before.0.min(deadline.remaining()));
     let ops = switch.part(returned);
     let mut changed = false;
@@ -96,6 +98,9 @@ struct Run<'a> {
     claimed: bool,
     /// The first error.
     trouble: Option<UsbError>,
+    /// Whether the device has taken all messages for an endpoint other than 0. Whether it has taken a control transfer
+    /// that failed is not known.
+    is_taken: bool,
 }
 
 impl Run<'_> {
@@ -119,7 +124,9 @@ impl Run<'_> {
             }
             Op::InterruptOut(transfer) => {
                 self.claim()?;
-                self.usb.interrupt_out(transfer.endpoint, &transfer.data.0, timeout(deadline)).map(drop)
+                let sent = self.usb.interrupt_out(transfer.endpoint, &transfer.data.0, timeout(deadline));
+                self.is_taken &= sent != Err(UsbError::TimedOut);
+                sent.map(drop)
             }
             Op::InterruptIn(transfer) => {
                 self.claim()?;
@@ -148,9 +155,10 @@ impl Run<'_> {
 
     fn claim(&mut self) -> Result<(), UsbError> {
         if !self.claimed {
-            self.detach()?;
-            self.usb.claim(self.target.interface)?;
-            self.claimed = true;
+            let claimed = self.detach().and_then(|()| self.usb.claim(self.target.interface));
+            self.claimed = claimed.is_ok();
+            self.is_taken &= self.claimed;
+            claimed?;
         }
         Ok(())
     }
@@ -159,7 +167,9 @@ impl Run<'_> {
     fn bulk(&mut self, message: &[u8], deadline: Deadline) -> Result<(), UsbError> {
         let missing = UsbError::Other(rusb::Error::NotFound);
         let out = self.target.out.ok_or(missing)?;
-        match self.usb.bulk_out(out, message, timeout(deadline)) {
+        let sent = self.usb.bulk_out(out, message, timeout(deadline));
+        self.is_taken &= sent != Err(UsbError::TimedOut);
+        match sent {
             // The reply shows whether the command failed.
             Err(UsbError::Stall) => self.usb.clear_halt(out)?,
             sent => drop(sent?),
@@ -208,6 +218,7 @@ impl Run<'_> {
         self.give_back();
         match self.trouble {
             _ if changed => Reaction::Changed,
+            Some(error) if !self.is_taken => Reaction::NotTaken(error.to_string()),
             Some(error) => Reaction::Stays(error.to_string()),
             None => Reaction::Stays("the device accepted the message".to_owned()),
         }
@@ -402,6 +413,17 @@ mod tests {
         assert_eq!(seen.iter().filter(|what| what.starts_with("out")).count(), 4, "{seen:?}");
         assert_eq!(seen.iter().filter(|what| *what == "clear 01").count(), 1);
         assert_eq!(seen.iter().filter(|what| *what == "clear 81").count(), 1);
+    }
+
+    #[test]
+    fn a_message_that_the_device_has_taken_is_not_lost_with_its_answer() {
+        for (answers, expected) in [
+            (vec![Err(UsbError::TimedOut)], Reaction::NotTaken(UsbError::TimedOut.to_string())),
+            (vec![Ok(vec![]), Err(UsbError::TimedOut)], Reaction::Stays(UsbError::TimedOut.to_string())),
+            (vec![Err(UsbError::Stall), Ok(CSW_GOOD.to_vec())], took_it()),
+        ] {
+            assert_eq!(go("huawei-new", answers, false).0, expected);
+        }
     }
 
     #[test]

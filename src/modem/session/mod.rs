@@ -136,7 +136,7 @@ fn retry_until<S, T>(
 
 /// Repeats an operation of the cleanup that a signal or another program interrupts. The cleanup is short, and must be
 /// complete.
-fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
+pub(crate) fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
     loop {
         match what() {
             Err(SessionError::Link(LinkError::Interrupted | LinkError::Contended)) => {}

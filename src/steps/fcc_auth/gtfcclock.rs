@@ -80,7 +80,7 @@ impl ChallengeLock for Lock<'_, '_> {
         value(&lines, CHALLENGE).ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
     }
 
-    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         let answer = key.answer(challenge, self.gtfcclock.byte_order);
         let answer = match self.gtfcclock.number {
             Number::Decimal => answer.to_string(),
@@ -90,7 +90,11 @@ impl ChallengeLock for Lock<'_, '_> {
             Err(SessionError::At { .. }) => return Ok(false),
             answered => answered?,
         };
-        Ok(value(&lines, VERDICT) == Some(1) || is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
+        Ok(value(&lines, VERDICT) == Some(1))
+    }
+
+    fn is_open(&mut self) -> Result<bool, SessionError> {
+        Ok(is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
     }
 }
 
@@ -273,7 +277,7 @@ mod tests {
         }
         let before = tried.clone();
         let procedure = Procedure::Gtfcclock(gtfcclock);
-        let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
+        let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
         let transport = Transport { port: modem, protocol: Protocol::At, proxied: None };
         let clock = StoppedClock::stop();
         let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(BUDGET));

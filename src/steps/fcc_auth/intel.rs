@@ -73,14 +73,18 @@ impl ChallengeLock for Lock<'_, '_> {
         word("challenge")
     }
 
-    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         // The byte order of the challenge on the wire, in which the digest is computed and sent.
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
         match self.0.command_once(RESPONSE, &buffer) {
-            Ok(_) | Err(SessionError::Mbim { .. }) => {}
-            Err(error) => return Err(error),
+            // Only the state of the lock counts.
+            Ok(_) | Err(SessionError::Mbim { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    fn is_open(&mut self) -> Result<bool, SessionError> {
         Ok(!is_locked(self.0)?)
     }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::APPLY;
 use crate::database::quirks::{ByteOrder, Procedure};
 use crate::host::smbios::FccType;
+use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::outcome::{Failure, Outcome};
 
@@ -57,6 +58,16 @@ impl Key {
     }
 }
 
+#[cfg(test)]
+impl Note {
+    pub(super) fn apply(self, tried: &mut Vec<u32>) {
+        match self {
+            Note::Sending(id) => tried.push(id),
+            Note::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
+        }
+    }
+}
+
 /// The keys to try on one modem.
 pub struct Keys<'a> {
     left: VecDeque<Key>,
@@ -68,14 +79,22 @@ pub struct Keys<'a> {
     used: Vec<String>,
     /// Whether an earlier run has used keys since the power-up, and the modem has stayed locked as far as is known.
     used_before: bool,
-    /// Called with the key's [`Key::id`] before the modem receives the key.
-    note: Box<dyn FnMut(u32) + 'a>,
+    note: Box<dyn FnMut(Note) + 'a>,
+}
+
+/// What happens to a key, with its [`Key::id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// The modem is about to receive it.
+    Sending(u32),
+    /// The modem has not received it after all.
+    NotSent(u32),
 }
 
 impl<'a> Keys<'a> {
     /// The laptop's keys, then those of the procedure, without duplicates. `tried` has the IDs of the keys that the
-    /// modem has received since its power-up, and `note` adds an ID to them.
-    pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(u32) + 'a) -> Keys<'a> {
+    /// modem has received since its power-up, and `note` keeps them up to date.
+    pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(Note) + 'a) -> Keys<'a> {
         let name = procedure.to_string();
         let oem_strings = procedure.oem_strings().unwrap_or_default();
         let key = |source, oem_string: &str| Key::new(source, &name, oem_string);
@@ -120,9 +139,16 @@ impl<'a> Keys<'a> {
     /// Returns the next key, and marks it as used.
     pub(crate) fn use_next(&mut self) -> Option<Key> {
         let key = self.left.pop_front()?;
-        (self.note)(key.id);
+        (self.note)(Note::Sending(key.id));
         self.used.push(key.source.clone());
         Some(key)
+    }
+
+    /// Takes back the key that was used last: the modem has not received it.
+    fn take_back(&mut self, key: Key) {
+        (self.note)(Note::NotSent(key.id));
+        self.used.pop();
+        self.left.push_front(key);
     }
 
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
@@ -162,8 +188,16 @@ pub(super) trait ChallengeLock {
     /// Requests a challenge from the modem.
     fn challenge(&mut self) -> Result<u32, SessionError>;
 
-    /// Sends the response to the challenge, computed with `key`. Returns whether the lock is open.
-    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
+    /// Sends the response to the challenge, computed with `key`. Returns whether the modem accepts it.
+    ///
+    /// # Errors
+    /// [`LinkError::Contended`] only if nothing was sent.
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
+
+    /// Whether the lock is open after a response that the modem did not accept.
+    fn is_open(&mut self) -> Result<bool, SessionError> {
+        Ok(false)
+    }
 }
 
 /// Responds to challenges with one key after the other. Returns `None` if the lock is open.
@@ -175,8 +209,16 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
             return Ok(Some(Outcome::Unfinished(Failure::new(reason, APPLY))));
         }
         let Some(key) = keys.use_next() else { break };
-        if lock.answer(challenge, &key)? {
-            return Ok(None);
+        match lock.respond(challenge, &key) {
+            Err(error @ SessionError::Link(LinkError::Contended)) => {
+                keys.take_back(key);
+                return Err(error);
+            }
+            is_accepted => {
+                if is_accepted? || lock.is_open()? {
+                    return Ok(None);
+                }
+            }
         }
     }
     let remedy = if keys.withheld {
@@ -239,7 +281,7 @@ mod tests {
         let quirk = procedure(&[LENOVO, HP, DW5823E]);
         let mut noted = Vec::new();
         let tried = [Key::new(String::new(), NAME, HP).id()];
-        let mut keys = Keys::new(&laptop, &quirk, &tried, |id| noted.push(id));
+        let mut keys = Keys::new(&laptop, &quirk, &tried, |note| note.apply(&mut noted));
         assert!(keys.were_used());
         let sources: Vec<String> = std::iter::from_fn(|| keys.use_next()).map(|key| key.source).collect();
         assert_eq!(sources, ["SMBIOS entry 133-0", "SMBIOS entry 133-0", "OEM string 3 of the quirk"]);
@@ -257,6 +299,47 @@ mod tests {
         let keys = Keys::new(&laptop, &quirk, &[noted, tried.to_vec()].concat(), |_| {});
         assert!(keys.is_empty());
         assert_eq!(keys.failure(), "the modem has refused every known key since its power-up");
+    }
+
+    /// Accepts HP's key. Another program opens the port before the second response, once.
+    struct Contended {
+        sent: usize,
+        is_alone: bool,
+    }
+
+    impl ChallengeLock for Contended {
+        fn remaining(&self) -> Duration {
+            JUDGEMENT
+        }
+
+        fn challenge(&mut self) -> Result<u32, SessionError> {
+            Ok(7)
+        }
+
+        fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+            if self.sent == 1 && !std::mem::replace(&mut self.is_alone, true) {
+                return Err(LinkError::Contended.into());
+            }
+            self.sent += 1;
+            let right = Key::new(String::new(), NAME, HP);
+            Ok(key.answer(challenge, BigEndian) == right.answer(challenge, BigEndian))
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_not_sent_can_be_used_by_the_next_run() {
+        let quirk = procedure(&[LENOVO, HP]);
+        let ids = [LENOVO, HP].map(|text| Key::new(String::new(), NAME, text).id());
+        let (mut tried, mut lock) = (Vec::new(), Contended { sent: 0, is_alone: false });
+        let mut run = || {
+            let before = tried.clone();
+            let mut keys = Keys::new(&[], &quirk, &before, |note| note.apply(&mut tried));
+            let ended = unlock(&mut lock, &mut keys);
+            drop(keys);
+            (ended, tried.clone())
+        };
+        assert_eq!(run(), (Err(LinkError::Contended.into()), ids[..1].to_vec()));
+        assert_eq!(run(), (Ok(None), ids.to_vec()));
     }
 
     #[test]

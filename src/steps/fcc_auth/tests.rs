@@ -669,15 +669,15 @@ fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_its_state_is_unknown()
         (concluded, set)
     };
     let why = Some("rfkill0 is blocked");
-    let (concluded, set) = conclude(Err(silence()), why);
     let text = "unlocked; the radio was set back to low power: rfkill0 is blocked";
-    assert_eq!((concluded.unwrap(), set), (Outcome::Done(text.to_owned()), 1));
+    for error in [silence(), LinkError::Contended.into(), LinkError::Interrupted.into()] {
+        let (concluded, set) = conclude(Err(error), why);
+        assert_eq!((concluded.unwrap(), set), (Outcome::Done(text.to_owned()), 1));
+    }
     let (concluded, set) = conclude(Err(silence()), None);
     assert!(matches!(concluded, Ok(Outcome::Done(text)) if text.contains("is unknown")) && set == 0);
-    for is_over in [|| LinkError::Gone, || LinkError::Interrupted] {
-        let (concluded, set) = conclude(Err(is_over().into()), why);
-        assert!(matches!(concluded, Err(SessionError::Link(_))) && set == 0);
-    }
+    let (concluded, set) = conclude(Err(LinkError::Gone.into()), why);
+    assert!(matches!(concluded, Err(SessionError::Link(_))) && set == 0);
 }
 
 fn foxconn(version: u8, face: Face) -> Modem {
@@ -878,7 +878,7 @@ fn unlock_intel_by(
     let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
     let before = tried.clone();
     let procedure = Procedure::Intel { oem_strings };
-    let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
+    let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
     let clock = StoppedClock::stop();
     let transport = Transport { port: modem, protocol: Protocol::Mbim, proxied: None };
     let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(budget));

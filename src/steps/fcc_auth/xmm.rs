@@ -46,7 +46,7 @@ impl ChallengeLock for Lock<'_> {
         answer.first().copied().ok_or_else(|| missing(FCC_LOCK_CHALLENGE, "challenge"))
     }
 
-    fn answer(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         let answer = self.0.request(FCC_LOCK_RESPONSE, key.answer(challenge, ByteOrder::LittleEndian))?;
         Ok(answer.last() == Some(&1))
     }
@@ -151,7 +151,7 @@ mod tests {
         let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
         let before = tried.clone();
         let procedure = Procedure::Xmm { oem_strings };
-        let keys = Keys::new(&[], &procedure, &before, |id| tried.push(id));
+        let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
         let clock = StoppedClock::stop();
         let transport = Transport { port: modem, protocol: Protocol::XmmRpc, proxied: None };
         let outcome = run(transport, &procedure, keys, None, Deadline::after(BUDGET));
