@@ -5,6 +5,7 @@ mod fake;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fake::{Root, install_mode, mc7710};
@@ -819,4 +820,23 @@ fn an_event_before_var_is_mounted_leaves_the_unlock_to_the_unit() {
     assert!(ended.stdout.contains(acted), "{ended:?}");
     fs::create_dir_all(root.0.join("var/lib/NetworkManager")).unwrap();
     assert!(hook().stderr.contains(acted));
+
+    // Without systemd, a background process waits for the file system.
+    for directory in ["var", "run"] {
+        fs::remove_dir_all(root.0.join(directory)).unwrap();
+    }
+    let outcome = || {
+        let state: serde_json::Value = serde_json::from_str(&root.read("run/wwan-quirks/state/1-1")).unwrap();
+        state["last"]["fcc-auth"]["outcome"].as_str().unwrap().to_owned()
+    };
+    let ended = hook();
+    assert!(ended.stderr.contains("NetworkManager is not mounted yet; a background process continues"), "{ended:?}");
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(outcome(), "unfinished");
+    fs::create_dir_all(root.0.join("var/lib/NetworkManager")).unwrap();
+    let by = Instant::now() + Duration::from_secs(20);
+    while outcome() != "failed" {
+        assert!(Instant::now() < by);
+        thread::sleep(Duration::from_millis(50));
+    }
 }
