@@ -71,13 +71,20 @@ impl At {
             return Vec::new();
         }
         modem.transcript.event("at>", line);
-        modem.replies += 1;
+        modem.hears(line);
         if modem.is_mute() {
             return Vec::new();
         }
         let echo = if self.echo { format!("{line}\r") } else { String::new() };
+        let given = modem.answers.iter().find(|(command, _)| command == line).map(|(_, answer)| answer.clone());
+        let is_open = self.protected_open || modem.faults.has("no-password") || !line.starts_with("AT!");
         let answer = match line.get(..2) {
-            _ if modem.faults.take("busy") => Err("+CME ERROR: 14".into()),
+            _ if modem.is_busy() => Err("+CME ERROR: 14".into()),
+            _ if given.is_some() && is_open => match given.unwrap_or_default() {
+                answer if answer.is_empty() => Ok(Vec::new()),
+                answer if answer.contains("ERROR") => Err(answer),
+                answer => Ok(answer.split("\r\n").map(str::to_owned).collect()),
+            },
             Some(at) if at.eq_ignore_ascii_case("AT") => self.command(modem, &line[2..]),
             _ => error(),
         };
@@ -85,8 +92,8 @@ impl At {
             Ok(lines) => (lines, "OK".to_owned()),
             Err(error) => (Vec::new(), error),
         };
-        let own = usize::from(modem.faults.has("indications"))
-            + modem.faults.number_or("flood", 1000).map_or(0, |count| count as usize);
+        let flood = modem.faults.number_or("flood", 1000).filter(|_| modem.reply_is_hit());
+        let own = usize::from(modem.is_hit_by("indications")) + flood.map_or(0, |count| count as usize);
         lines.splice(..0, std::iter::repeat_n("+CREG: 2".to_owned(), own));
         lines.push(last);
         for line in &lines {
@@ -94,13 +101,13 @@ impl At {
         }
         let body: String = lines.iter().map(|line| format!("\r\n{line}\r\n")).collect();
         let mut output = (echo + &body).into_bytes();
-        if modem.faults.has("garbage") {
+        if modem.is_hit_by("garbage") {
             output.splice(..0, [0xff, 0x00, 0x7e, 0x80]);
         }
-        if modem.faults.has("short") {
+        if modem.is_hit_by("short") {
             output.truncate(output.len() / 2);
         }
-        output
+        if modem.loses_reply() { Vec::new() } else { output }
     }
 
     fn command(&mut self, modem: &mut Modem, command: &str) -> Lines {
@@ -278,7 +285,12 @@ impl At {
 /// The FCC lock of Fibocom, Intel, MediaTek and Rolling modems.
 fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
     let Lock::Gtfcclock { order, number, is_xmm } = modem.lock else { return error() };
-    let value = |value: String| one(if is_xmm { value } else { format!("{name}: {value}") });
+    let is_bare = modem.is_hit_by("no-values");
+    let value = |value: String| match (is_bare, is_xmm) {
+        (true, _) => Ok(Vec::new()),
+        (false, true) => one(value),
+        (false, false) => one(format!("{name}: {value}")),
+    };
     match (name, argument) {
         ("+GTFCCLOCKGEN", "") => value(format!("{:#x}", modem.ask_challenge())),
         ("+GTFCCLOCKVER", given) => {

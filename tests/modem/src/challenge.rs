@@ -2,7 +2,7 @@
 //! string of a laptop vendor.
 
 use crate::digest;
-use crate::radio::Modem;
+use crate::radio::{Modem, ONLINE};
 
 /// The OEM string of Lenovo, for all its modules.
 pub(crate) const LENOVO: &str = "KHOIHGIUCCHHII";
@@ -59,7 +59,10 @@ impl Modem {
             self.refuse_unlock("wrong answer to the challenge");
         } else if self.locked {
             // The radio stays off until the host switches it on.
-            self.locked = false;
+            self.locked = self.faults.has("stays-locked");
+            if self.faults.has("goes-online") {
+                self.set_mode(ONLINE);
+            }
             self.unlocks.0 += 1;
             self.transcript.event("unlocked", "");
         }

@@ -19,10 +19,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A test without a bus uses [`port::Port`]: bytes in, replies out.
 
 mod at;
-mod challenge;
-mod composition;
+pub mod challenge;
+pub mod composition;
 mod descriptors;
 pub mod device;
 mod digest;
@@ -32,7 +34,8 @@ pub mod install;
 mod mbim;
 pub mod models;
 pub mod pci;
-mod qmi;
+pub mod port;
+pub mod qmi;
 pub mod radio;
 mod rndis;
 mod storage;

@@ -39,6 +39,8 @@ type Uuid = [u8; 16];
 const BASIC_CONNECT: Uuid = *b"\xa2\x89\xcc\x33\xbc\xbb\x8b\x4f\xb6\xb0\x13\x3e\xc2\xaa\xe6\xdf";
 const QMI: Uuid = *b"\xd1\xa3\x0b\xc2\xf9\x7a\x6e\x43\xbf\x65\xc7\xe2\x4f\xb0\xf0\xd3";
 const INTEL: Uuid = *b"\xf8\x5d\x46\xef\xab\x26\x40\x81\x98\x68\x4d\x18\x3c\x0a\x3a\xec";
+/// The service of mbim-proxy.
+const PROXY: Uuid = *b"\x83\x8c\xf7\xfb\x8d\x0d\x4d\x7f\x87\x1e\xd7\x1d\xbe\xfb\xb3\x9b";
 const QUECTEL: Uuid = *b"\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff\x11";
 
 /// The Basic Connect commands that are supported.
@@ -110,6 +112,7 @@ pub(crate) fn name(bytes: &[u8]) -> String {
     let service = match bytes.get(20..36) {
         Some(uuid) if uuid == BASIC_CONNECT => "basic-connect",
         Some(uuid) if uuid == QMI => "qmi",
+        Some(uuid) if uuid == PROXY => "proxy",
         Some(uuid) if uuid == QUECTEL => "quectel",
         Some(uuid) if uuid == INTEL => "intel-mutual-authentication",
         _ => "service",
@@ -155,8 +158,17 @@ impl Mbim {
         if bytes.len() > self.max_message {
             return function_error(transaction, protocol::MAX_TRANSFER);
         }
+        let is_left_open = modem.faults.has("left-open") && (!self.closed || modem.faults.has("stays-left-open"));
         match kind {
-            OPEN if modem.faults.has("left-open") && !self.closed => {
+            // A host uses no transaction 0.
+            _ if transaction == 0 => Vec::new(),
+            COMMAND if modem.faults.has("proxy") => match bytes.get(FRAGMENT_HEADER..) {
+                Some(command) if bytes.get(20..36) == Some(&PROXY) => self.command(modem, transaction, command),
+                _ => Vec::new(),
+            },
+            OPEN if modem.faults.has("proxy") => Vec::new(),
+            OPEN if is_left_open => {
+                let transaction = modem.faults.number("left-open").map_or(transaction, |tid| tid as u32);
                 vec![message(DONE | CLOSE, transaction, &words(&[status::NONE]))]
             }
             OPEN => {
@@ -171,7 +183,10 @@ impl Mbim {
                 self.closed = true;
                 vec![message(DONE | CLOSE, transaction, &words(&[status::NONE]))]
             }
-            COMMAND if !self.open => function_error(transaction, protocol::NOT_OPENED),
+            COMMAND if !self.open || modem.faults.take("closes") => {
+                self.open = false;
+                function_error(transaction, protocol::NOT_OPENED)
+            }
             COMMAND => match self.assemble(transaction, bytes) {
                 Ok(Some(command)) => self.command(modem, transaction, &command),
                 Ok(None) => Vec::new(),
@@ -211,9 +226,13 @@ impl Mbim {
             return function_error(transaction, protocol::LENGTH_MISMATCH);
         };
         let set = kind == 1;
-        let answer = if uuid == QMI {
+        let answer = if modem.faults.take("mbim-busy") {
+            Err(status::BUSY)
+        } else if uuid == PROXY {
+            proxy(modem, cid, buffer)
+        } else if uuid == QMI {
             qmi_command(modem, cid, buffer)
-        } else if modem.faults.take("busy") {
+        } else if modem.is_busy() {
             Err(status::BUSY)
         } else if uuid == BASIC_CONNECT {
             basic_connect(modem, cid, set, buffer)
@@ -251,14 +270,25 @@ pub(crate) fn qmi_indication(frame: &[u8]) -> Vec<u8> {
     indication(&QMI, 1, frame)
 }
 
-/// A failing reply to the transaction before that of `reply`.
-pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
-    let (kind, transaction) = (u32_at(reply, 0)?, u32_at(reply, 8)?.wrapping_sub(1));
-    if kind == DONE | COMMAND {
-        let head = [reply.get(20..40)?, &words(&[status::FAILURE, 0])].concat();
-        return fragments(kind, transaction, &head, 4096).pop();
-    }
-    Some(message(kind, transaction, &words(&[status::FAILURE])))
+/// The QMI frame in a command or in its reply.
+pub(crate) fn qmi_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let is_qmi = u32_at(bytes, 0).is_some_and(|kind| kind & !DONE == COMMAND) && bytes.get(20..36) == Some(&QMI);
+    bytes.get(48..).filter(|_| is_qmi)
+}
+
+/// Failing replies to the transaction before that of `reply`, and stale QMI frames in replies to it.
+pub(crate) fn stale(reply: &[u8]) -> Vec<Vec<u8>> {
+    let (Some(kind), Some(transaction)) = (u32_at(reply, 0), u32_at(reply, 8)) else { return Vec::new() };
+    let transaction = transaction.wrapping_sub(1);
+    let Some(head) = reply.get(20..40).filter(|_| kind == DONE | COMMAND) else {
+        return vec![message(kind, transaction, &words(&[status::FAILURE]))];
+    };
+    let done = |status, buffer: &[u8]| {
+        let data = [head, &words(&[status, buffer.len() as u32]), buffer].concat();
+        fragments(kind, transaction, &data, 4096)
+    };
+    let frames = qmi_frame(reply).map(qmi::stale).unwrap_or_default();
+    frames.iter().fold(done(status::FAILURE, &[]), |stale, frame| [stale, done(status::NONE, frame)].concat())
 }
 
 /// The last `count` fragments of the message before `reply`.
@@ -276,14 +306,12 @@ fn has_intel(modem: &Modem) -> bool {
 /// response, and the response. The reply to SET: whether there is a challenge, and the challenge.
 fn intel(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<u8>, u32> {
     match (cid, set, u32_at(buffer, 0), u32_at(buffer, 4)) {
-        (1, false, ..) => {
-            let mode = u32::from(!modem.faults.has("unlocked-for-good"));
-            Ok(words(&[mode, u32::from(!modem.locked)]))
-        }
+        (1, false, ..) => Ok(words(&[modem.lock_mode(), modem.lock_state((!modem.locked).into())])),
         (1, true, Some(0), Some(_)) => Ok(words(&[1, modem.ask_challenge()])),
-        (1, true, Some(1), response) => match modem.judge(response, Order::Little) {
-            Some(right) => Ok(words(&[u32::from(!right), 0])),
-            None => Err(status::INVALID_PARAMETERS),
+        (1, true, Some(1), response) => match (modem.judge(response, Order::Little), modem.faults.number("refuse")) {
+            (Some(_), Some(status)) => Err(status as u32),
+            (Some(right), None) => Ok(words(&[u32::from(!right), 0])),
+            (None, _) => Err(status::INVALID_PARAMETERS),
         },
         (1, ..) => Err(status::INVALID_PARAMETERS),
         _ => Err(status::NO_DEVICE_SUPPORT),
@@ -326,7 +354,24 @@ fn quectel(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<
         (true, _) => 4,
         (false, on) => u32::from(on),
     };
-    Ok(words(&[state]))
+    Ok(words(&[modem.lock_state(state)]))
+}
+
+/// The buffer is offset and length of a path, a time limit, and the path.
+fn proxy(modem: &mut Modem, cid: u32, buffer: &[u8]) -> Result<Vec<u8>, u32> {
+    let range = |at: u32, length: u32| buffer.get(at as usize..at as usize + length as usize);
+    let path = u32_at(buffer, 0).zip(u32_at(buffer, 4)).and_then(|(at, length)| range(at, length));
+    let expected = modem.faults.text("proxy").map(utf16);
+    let is_limited = u32_at(buffer, 8).is_some_and(|seconds| seconds > 0);
+    if cid != 1 || path.is_none() || path != expected.as_deref() || !is_limited {
+        return Err(status::INVALID_PARAMETERS);
+    }
+    modem.faults.clear_one("proxy");
+    Ok(Vec::new())
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
 /// Fixed fields, followed by the data that (offset, size) pairs among them refer to.
@@ -356,8 +401,7 @@ impl Fields {
     }
 
     fn string(self, text: &str) -> Fields {
-        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        self.bytes(&utf16)
+        self.bytes(&utf16(text))
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -391,6 +435,7 @@ fn signal_state() -> Vec<u8> {
 fn basic_connect(modem: &mut Modem, cid: u32, set: bool, buffer: &[u8]) -> Result<Vec<u8>, u32> {
     let on = modem.radio_on();
     match (cid, set) {
+        (RADIO_STATE, _) if modem.faults.has("no-radio-state") => Err(status::OPERATION_NOT_ALLOWED),
         // Device caps: embedded, 3GPP, no voice, removable SIM, data classes, SMS, control, one session.
         (1, false) => Ok(Fields::default()
             .words(&[1, 1, 1, 2, 0x3f, 3, 1, 1])

@@ -3,7 +3,7 @@
 use crate::composition::{Composition, SUPPORTED};
 use crate::digest;
 use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish, mode_name};
-use crate::transcript::hex;
+use crate::transcript::{from_hex, hex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -48,6 +48,12 @@ pub(crate) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Parses a request. A host uses no transaction 0.
+    fn request(frame: &'a [u8]) -> Option<Message<'a>> {
+        let is_request = frame.get(3) == Some(&0) && frame.get(6) == Some(&0);
+        Message::parse(frame).filter(|request| is_request && request.transaction != 0)
+    }
+
     pub(crate) fn parse(frame: &'a [u8]) -> Option<Message<'a>> {
         let [1, low, high, _, service, client, _, rest @ ..] = frame else { return None };
         if usize::from(u16::from_le_bytes([*low, *high])) + 1 != frame.len() {
@@ -100,6 +106,7 @@ impl<'a> Message<'a> {
             (CTL, 0x0023) => "CTL Release CID",
             (CTL, 0x0026) => "CTL Set Data Format",
             (CTL, 0x0027) => "CTL Sync",
+            (CTL, 0xff00) => "proxy open",
             (DMS, 0x0001) => "DMS Set Event Report",
             (DMS, 0x0020) => "DMS Get Capabilities",
             (DMS, 0x0021) => "DMS Get Manufacturer",
@@ -172,6 +179,11 @@ fn result(error: u16) -> Vec<u8> {
     tlv(2, &[status, error.to_le_bytes()].concat())
 }
 
+/// The name of a frame.
+pub(crate) fn name(frame: &[u8]) -> String {
+    Message::parse(frame).map_or("malformed".to_owned(), |message| message.name())
+}
+
 /// The allocated client IDs.
 #[derive(Default)]
 pub struct Clients {
@@ -225,17 +237,27 @@ fn services(modem: &Modem) -> Vec<(u8, u16, u16)> {
     services
 }
 
+impl Modem {
+    /// Answers one frame from any host. A frame that is not a request gets no reply.
+    pub fn answer_qmi(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        answer(self, frame)
+    }
+}
+
 /// Answers one frame from the host. A frame that is not a request gets no reply.
 pub(crate) fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
-    let Some(request) = Message::parse(frame) else {
+    let Some(request) = Message::request(frame) else {
         modem.transcript.event("qmi>", &format!("{} malformed", hex(frame)));
         return None;
     };
     modem.transcript.event("qmi>", &format!("{} {}", hex(frame), request.name()));
+    if modem.faults.has("proxy") && request.id != 0xff00 {
+        return None;
+    }
     let answer = match request.service {
         CTL => control(modem, &request),
         _ if !modem.clients.holds(request.service, request.client) => Err(error::INVALID_CLIENT_ID),
-        _ if modem.faults.take("busy") => Err(error::DEVICE_NOT_READY),
+        _ if modem.is_busy() => Err(error::DEVICE_NOT_READY),
         DMS => device_management(modem, &request),
         NAS => network_access(modem, &request),
         FOX | FOXAP => foxconn_service(modem, &request),
@@ -252,13 +274,19 @@ pub(crate) fn answer(modem: &mut Modem, frame: &[u8]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// A failing reply to the transaction before that of `reply`.
-pub(crate) fn stale(reply: &[u8]) -> Option<Vec<u8>> {
-    let m = Message::parse(reply)?;
+/// Failing replies to the transaction before that of `reply`, and to another client; and an indication.
+pub(crate) fn stale(reply: &[u8]) -> Vec<Vec<u8>> {
+    let Some(m) = Message::parse(reply) else { return Vec::new() };
     // There is no transaction 0: the last one comes before the first.
     let last = if m.service == CTL { u16::from(u8::MAX) } else { u16::MAX };
     let transaction = if m.transaction > 1 { m.transaction - 1 } else { last };
-    Some(emit(m.service, m.client, Kind::Response, transaction, m.id, &result(error::INTERNAL)))
+    let failed = result(error::INTERNAL);
+    let mut stale = vec![emit(m.service, m.client, Kind::Response, transaction, m.id, &failed)];
+    if m.service != CTL {
+        stale.push(emit(m.service, m.client ^ 0x40, Kind::Response, m.transaction, m.id, &failed));
+        stale.push(emit(m.service, m.client, Kind::Indication, m.transaction, m.id, &failed));
+    }
+    stale
 }
 
 /// CTL sync, as a modem sends it after its start.
@@ -307,6 +335,10 @@ fn control(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16> {
             _ => Err(error::MISSING_ARGUMENT),
         },
         0x0026 => Ok(tlv(0x10, &[0, 0])),
+        0xff00 if request.tlv(1).is_some() && request.tlv(1) == modem.faults.text("proxy").map(str::as_bytes) => {
+            modem.faults.clear_one("proxy");
+            Ok(Vec::new())
+        }
         0x0027 => {
             if !modem.faults.has("keep-cids") {
                 modem.clients = Clients::default();
@@ -342,8 +374,9 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x002d => {
             let restricted = u8::from(modem.hardware_switch_off());
             let mode = modem.reported_mode();
-            // No offline reason (TLV 0x10): it has no value for a lock.
-            Ok([tlv(1, &[mode]), tlv(0x11, &[restricted])].concat())
+            // The offline reason has no value for a lock.
+            let reason = modem.faults.number("offline-reason").map(|reason| tlv(0x10, &(reason as u16).to_le_bytes()));
+            Ok([tlv(1, &[mode]), reason.unwrap_or_default(), tlv(0x11, &[restricted])].concat())
         }
         0x002e => set_operating_mode(modem, request.byte(1)?).map(|()| Vec::new()),
         0x003c => text("8900100000000000001"),
@@ -351,13 +384,14 @@ fn device_management(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u1
         0x0051 => text(&identity.revision),
         0x555b | 0x555c => usb_composition(modem, request),
         0x555e | 0x555f | 0x5571 if modem.faults.has("generic") => Err(error::INVALID_COMMAND),
-        0x555e if foxconn(modem) => match request.byte(1)? {
+        0x555e if foxconn(modem) && !modem.faults.has("no-firmware-version") => match request.byte(1)? {
             0 => text(FOXCONN_MCFG),
             1 => text(&format!("{FOXCONN_MCFG}_{FOXCONN_APPS}")),
             2 => text(FOXCONN_APPS),
             _ => Err(error::INVALID_ARGUMENT),
         },
-        0x555f if modem.lock == Lock::Sierra => authenticate(modem, Ok(())),
+        0x555f if modem.lock == Lock::Sierra && request.tlvs.is_empty() => authenticate(modem, Ok(())),
+        0x555f if modem.lock == Lock::Sierra => Err(error::MALFORMED),
         0x5571 if foxconn(modem) => {
             let proof = check_foxconn(modem, request);
             authenticate(modem, proof)
@@ -371,6 +405,7 @@ fn usb_composition(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16>
     let Some(composition) = &modem.next_composition else { return Err(error::INVALID_COMMAND) };
     if request.id == 0x555b {
         let list = [&[SUPPORTED.len() as u8], SUPPORTED.as_slice()].concat();
+        let list = modem.faults.text("composition-list").and_then(from_hex).unwrap_or(list);
         return Ok([tlv(0x10, &[composition.number]), tlv(0x11, &list)].concat());
     }
     let value = request.byte(1)?;
@@ -401,19 +436,21 @@ fn network_access(modem: &Modem, request: &Message) -> Result<Vec<u8>, u16> {
 }
 
 fn set_operating_mode(modem: &mut Modem, mode: u8) -> Result<(), u16> {
-    match mode {
-        ONLINE if modem.locked => {
+    let low_power_error = modem.faults.number("low-power-error");
+    match (mode, low_power_error) {
+        (LOW_POWER, Some(error)) => Err(error as u16),
+        (ONLINE, _) if modem.locked => {
             Err(modem.faults.number("online-error").map_or(modem.online_error, |error| error as u16))
         }
-        ONLINE if modem.hardware_switch_off() => Err(error::HARDWARE_RESTRICTED),
+        (ONLINE, _) if modem.hardware_switch_off() => Err(error::HARDWARE_RESTRICTED),
         // A reset is allowed only from offline.
-        4 if modem.mode != 3 => Err(error::INVALID_TRANSITION),
-        4 => {
+        (4, _) if modem.mode != 3 || modem.faults.has("refuse-reset") => Err(error::INVALID_TRANSITION),
+        (4, _) => {
             modem.transcript.event("mode", mode_name(4));
             modem.wishes.push((Duration::from_millis(20), Wish::Reset));
             Ok(())
         }
-        ONLINE | LOW_POWER | 3 | 6 | 7 => {
+        (ONLINE | LOW_POWER | 3 | 6 | 7, _) => {
             modem.set_mode(mode);
             Ok(())
         }
@@ -450,7 +487,7 @@ fn foxconn_service(modem: &mut Modem, request: &Message) -> Result<Vec<u8>, u16>
             2 => Ok(tlv(1, FOX_APPS.as_bytes())),
             _ => Err(error::INVALID_ARGUMENT),
         },
-        (0x5570, true) => Ok(tlv(1, &[u8::from(modem.locked)])),
+        (0x5570, true) => Ok(tlv(1, &[modem.lock_state(modem.locked.into()) as u8])),
         (0x5571, true) => {
             let proof = check_proof(request, &fox_secret(FOX_MCFG, FOX_APPS, &modem.identity.imei), magic);
             authenticate(modem, proof)
@@ -506,7 +543,6 @@ fn fox_secret(firmware: &str, apps: &str, imei: &str) -> String {
 mod tests {
     use super::*;
     use crate::models;
-    use crate::transcript::from_hex;
 
     fn modem(lock: Lock) -> Modem {
         let mut model = models::row("mc7710-modem").unwrap().model();
@@ -659,8 +695,8 @@ mod tests {
     fn stale_replies_differ_in_their_transaction() {
         let mut modem = modem(Lock::Sierra);
         let reply = answer(&mut modem, &from_hex(ALLOCATE.replace("00 01 22", "00 05 22").as_str()).unwrap()).unwrap();
-        assert_eq!(Message::parse(&stale(&reply).unwrap()).unwrap().transaction, 4);
+        assert_eq!(Message::parse(&stale(&reply)[0]).unwrap().transaction, 4);
         let first = answer(&mut modem, &from_hex(ALLOCATE).unwrap()).unwrap();
-        assert_eq!(Message::parse(&stale(&first).unwrap()).unwrap().transaction, 255);
+        assert_eq!(Message::parse(&stale(&first)[0]).unwrap().transaction, 255);
     }
 }

@@ -103,6 +103,12 @@ pub struct Modem {
     pub plugged: Instant,
     /// The number of requests on all ports since the plug.
     pub replies: u64,
+    /// The names of all requests. A QMI message in MBIM has the name of the QMI message.
+    pub seen: Vec<String>,
+    /// Replies to AT commands that go before those of the model: lines, or an error.
+    pub answers: Vec<(String, String)>,
+    /// Whether the faults of replies apply to the current reply.
+    is_hit: bool,
 }
 
 impl Modem {
@@ -131,6 +137,9 @@ impl Modem {
             clock: Instant::now,
             plugged: Instant::now(),
             replies: 0,
+            seen: Vec::new(),
+            answers: Vec::new(),
+            is_hit: true,
         }
     }
 
@@ -155,9 +164,37 @@ impl Modem {
         }
     }
 
+    /// Records a request, and selects the faults of replies for it.
+    pub(crate) fn hears(&mut self, name: &str) {
+        self.replies += 1;
+        let (faults, number) = (&self.faults, self.replies);
+        let is_counted = |range: &str| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.parse().unwrap_or(0)..=last.parse().unwrap_or(u64::MAX)).contains(&number)
+        };
+        let is_named = |names: &str| names.split('|').any(|part| name.contains(part));
+        self.is_hit = faults.text("at-reply").is_none_or(is_counted) && faults.text("at-message").is_none_or(is_named);
+        self.seen.push(name.to_owned());
+    }
+
     /// Whether the faults of replies apply to the current reply.
     pub fn reply_is_hit(&self) -> bool {
-        self.faults.number("at-reply").is_none_or(|which| which == self.replies)
+        self.is_hit
+    }
+
+    /// Whether this fault of replies applies to the current reply.
+    pub(crate) fn is_hit_by(&self, fault: &str) -> bool {
+        self.is_hit && self.faults.has(fault)
+    }
+
+    /// Whether the modem is busy for the current request.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        self.is_hit && self.faults.take("busy")
+    }
+
+    /// Whether the reply to the current request is lost.
+    pub(crate) fn loses_reply(&mut self) -> bool {
+        self.is_hit && self.faults.take("lost")
     }
 
     /// The power was off, which resets the lock and the client IDs.
@@ -202,7 +239,7 @@ impl Modem {
 
     /// The unlock is correct: the lock opens, and the radio goes online after a delay.
     pub fn unlock(&mut self) {
-        self.locked = false;
+        self.locked = self.faults.has("stays-locked");
         self.unlocks.0 += 1;
         self.transcript.event("unlocked", "");
         if !self.faults.has("stays-low") && !self.faults.has("reset-needed") {
@@ -216,6 +253,17 @@ impl Modem {
         if self.goes_online && !self.hardware_switch_off() && !self.locked {
             self.set_mode(ONLINE);
         }
+    }
+
+    /// The state that the lock reports, instead of `state` with a fault.
+    pub(crate) fn lock_state(&self, state: u32) -> u32 {
+        self.faults.number("lock-state").map_or(state, |state| state as u32)
+    }
+
+    /// The mode that a lock with a challenge reports: 0 if it is unlocked for good.
+    pub(crate) fn lock_mode(&self) -> u32 {
+        let mode = u32::from(!self.faults.has("unlocked-for-good"));
+        self.faults.number("lock-mode").map_or(mode, |mode| mode as u32)
     }
 
     pub fn refuse_unlock(&mut self, why: &str) {

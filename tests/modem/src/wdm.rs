@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::mbim::{self, Mbim};
-use crate::qmi;
+use crate::qmi::{self, Clients};
 use crate::radio::Modem;
+use crate::transcript::hex;
 use crate::xmm;
 
 pub(crate) enum Protocol {
@@ -31,28 +32,27 @@ impl Wdm {
 
     /// Takes one message from the host. Returns the reads that answer it, and their delay.
     pub(crate) fn receive(&mut self, modem: &mut Modem, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
-        modem.replies += 1;
-        let dumb = self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr;
+        let (kind, name) = match &self.protocol {
+            Protocol::Qmi => ("qmi>", qmi::name(message)),
+            Protocol::Mbim(_) => ("mbim>", mbim::qmi_frame(message).map_or_else(|| mbim::name(message), qmi::name)),
+            Protocol::Xmm => ("xmm>", xmm::name(message)),
+        };
+        modem.hears(&name);
+        if self.deaf || modem.is_mute() || modem.faults.has("dtr") && !self.dtr {
+            modem.transcript.event(kind, &format!("{} not heard", hex(message)));
+            return (Duration::ZERO, Vec::new());
+        }
+        if modem.faults.number("forget-cids") == Some(modem.replies) {
+            modem.clients = Clients::default();
+        }
         let replies = match &mut self.protocol {
-            Protocol::Qmi if dumb => {
-                let text = format!("{} not heard", crate::transcript::hex(message));
-                modem.transcript.event("qmi>", &text);
-                Vec::new()
-            }
-            Protocol::Mbim(_) if dumb => {
-                let text = format!("{} not heard", crate::transcript::hex(message));
-                modem.transcript.event("mbim>", &text);
-                Vec::new()
-            }
-            Protocol::Xmm if dumb => {
-                let text = format!("{} not heard", crate::transcript::hex(message));
-                modem.transcript.event("xmm>", &text);
-                Vec::new()
-            }
             Protocol::Xmm => xmm::answer(modem, message),
             Protocol::Qmi => qmi::answer(modem, message).into_iter().collect(),
             Protocol::Mbim(mbim) => mbim.receive(modem, message),
         };
+        if modem.loses_reply() {
+            return (Duration::ZERO, Vec::new());
+        }
         if !modem.reply_is_hit() {
             return (Duration::ZERO, replies);
         }
@@ -81,15 +81,15 @@ impl Wdm {
         if let Some(count) = faults.number_or("flood", 1000) {
             reads.extend((0..count).map(|_| self.indications(modem).swap_remove(0)));
         }
-        if faults.has("indications") {
+        if faults.has("indications") || faults.has("merged") {
             reads.extend(self.indications(modem));
         }
         if faults.has("stale") {
-            reads.extend(replies.first().and_then(|reply| match self.protocol {
-                Protocol::Qmi => qmi::stale(reply),
-                Protocol::Mbim(_) => mbim::stale(reply),
-                Protocol::Xmm => None,
-            }));
+            reads.extend(match self.protocol {
+                Protocol::Qmi => qmi::stale(&replies[0]),
+                Protocol::Mbim(_) => mbim::stale(&replies[0]),
+                Protocol::Xmm => Vec::new(),
+            });
         }
         if let (Protocol::Mbim(_), Some(count)) = (&self.protocol, faults.number_or("stale-fragments", 3)) {
             let fragments = replies.first().and_then(|reply| mbim::stale_fragments(reply, count as usize));
@@ -110,20 +110,18 @@ impl Wdm {
             if faults.has("overlong") {
                 reply.extend([0xee; 9]);
             }
-            if faults.has("merged") {
-                let mut merged = self.indications(modem).concat();
-                merged.extend(reply);
-                reply = merged;
-            }
             if faults.has("duplicate") {
                 reads.push(reply.clone());
             }
-            match faults.number_or("split", 7) {
-                Some(size) => reads.extend(reply.chunks(size.max(1) as usize).map(<[u8]>::to_vec)),
-                None => reads.push(reply),
-            }
+            reads.push(reply);
         }
-        reads
+        if faults.has("merged") {
+            reads = vec![reads.concat()];
+        }
+        match faults.number_or("split", 7) {
+            Some(size) => reads.iter().flat_map(|read| read.chunks(size.max(1) as usize)).map(<[u8]>::to_vec).collect(),
+            None => reads,
+        }
     }
 
     fn indications(&self, modem: &Modem) -> Vec<Vec<u8>> {
@@ -174,6 +172,7 @@ mod tests {
         assert_eq!(reads("short"), [reply[..9].to_vec()]);
         assert_eq!(reads("overlong")[0].len(), reply.len() + 9);
         assert_eq!(reads("duplicate").len(), 2);
+        assert!(reads("lost").is_empty());
     }
 
     #[test]
@@ -183,7 +182,13 @@ mod tests {
         modem.faults.set("at-reply=2").unwrap();
         let sync = from_hex("01 0B 00 00 00 00 00 05 27 00 00 00").unwrap();
         let mut wdm = Wdm::new(Protocol::Qmi);
-        let mut reads = || wdm.receive(&mut modem, &sync).1.len();
-        assert_eq!([reads(), reads(), reads()], [1, 2, 1]);
+        let mut reads = |modem: &mut Modem| [(); 3].map(|()| wdm.receive(modem, &sync).1.len());
+        assert_eq!(reads(&mut modem), [1, 2, 1]);
+        modem.faults.set("at-reply=5-").unwrap();
+        assert_eq!(reads(&mut modem), [1, 2, 2]);
+        modem.faults.set("at-message=Allocate CID").unwrap();
+        assert_eq!(reads(&mut modem), [1, 1, 1]);
+        modem.faults.set("at-message=Allocate CID|Sync").unwrap();
+        assert_eq!(reads(&mut modem), [2, 2, 2]);
     }
 }

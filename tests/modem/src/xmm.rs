@@ -12,6 +12,8 @@ const QUERY: u32 = 0x18e;
 const CHALLENGE: u32 = 0x190;
 const RESPONSE: u32 = 0x192;
 const ACKNOWLEDGED: u32 = 2000;
+/// The TID of all requests about the lock.
+const TID: u32 = 0x1100_0101;
 
 fn frame(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
     let integer = |value: u32| [&[2, 4], value.to_be_bytes().as_slice()].concat();
@@ -33,34 +35,40 @@ fn parse(bytes: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
     is_whole.then_some((integer(10)?, big(bytes.get(16..20)?)?, integers))
 }
 
+/// The name of a request.
+pub(crate) fn name(bytes: &[u8]) -> String {
+    let name = match parse(bytes) {
+        Some((QUERY, ..)) => "FCC lock query",
+        Some((CHALLENGE, ..)) => "FCC lock challenge",
+        Some((RESPONSE, ..)) => "FCC lock response",
+        Some(_) => "unknown",
+        None => "malformed",
+    };
+    name.to_owned()
+}
+
 /// Takes a frame from the host. Returns the reads that answer it.
 pub(crate) fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
-    let name = |code| match code {
-        QUERY => "FCC lock query",
-        CHALLENGE => "FCC lock challenge",
-        RESPONSE => "FCC lock response",
-        _ => "unknown",
-    };
-    let Some((code, tid, integers)) = parse(bytes) else {
-        modem.transcript.event("xmm>", &format!("{} malformed", hex(bytes)));
-        return Vec::new();
-    };
-    modem.transcript.event("xmm>", &format!("{} {}", hex(bytes), name(code)));
+    modem.transcript.event("xmm>", &format!("{} {}", hex(bytes), name(bytes)));
+    let Some((code, tid @ TID, integers)) = parse(bytes) else { return Vec::new() };
     // A locked modem answers no other request.
     let has_lock = modem.lock == Lock::Xmm;
-    let values = match (code, integers.as_slice()) {
-        (QUERY, [again, ..]) if *again == tid => {
-            let mode = u32::from(has_lock && !modem.faults.has("unlocked-for-good"));
-            vec![u32::from(!modem.locked), mode]
+    let mut values = match (code, integers.as_slice()) {
+        (QUERY, [again, _]) if *again == tid => {
+            let mode = if has_lock { modem.lock_mode() } else { 0 };
+            vec![modem.lock_state((!modem.locked).into()), mode]
         }
-        (CHALLENGE, [again, ..]) if *again == tid && has_lock => vec![modem.ask_challenge()],
+        (CHALLENGE, [again, _]) if *again == tid && has_lock => vec![modem.ask_challenge()],
         (RESPONSE, [again, answer]) if *again == tid && has_lock => {
             vec![u32::from(modem.judge(Some(*answer), Order::Little) == Some(true))]
         }
         _ => return Vec::new(),
     };
+    if modem.is_hit_by("no-values") {
+        values.clear();
+    }
     let answer = frame(code + 1, tid, &[&[tid], values.as_slice()].concat());
-    modem.transcript.event("xmm<", &format!("{} {}", hex(&answer), name(code)));
+    modem.transcript.event("xmm<", &format!("{} {}", hex(&answer), name(bytes)));
     vec![frame(ACKNOWLEDGED + 1, tid, &[tid]), answer]
 }
 
