@@ -1,147 +1,219 @@
-//! A port in memory for unit tests. It has the faults that every port can have. The modem behind it belongs to the
-//! test.
+//! A port in memory for unit tests, with the faults that every port can have. Behind it is a modem of the simulator in
+//! `tests/modem`, or the replies of a test.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use ::modem::models::{self, Dialect};
+use ::modem::port::Port as Simulated;
+use ::modem::radio::{Lock, Modem as Radio};
 
 use super::{Link, LinkError};
 use crate::host::deadline::{Deadline, clock};
+use crate::modem::transport::Protocol;
 
-/// The behaviour of a test's modem. Every `Modem` is a [`Link`].
-pub trait Modem {
-    fn port(&mut self) -> &mut Port;
+/// The time that a transfer takes, so that time passes even if the host never waits.
+const TRANSFER: Duration = Duration::from_micros(20);
 
-    /// Receives one message, and replies with [`Port::say`].
-    fn take(&mut self, message: &[u8]);
+/// What replies to the host.
+pub(crate) trait Replies {
+    /// Takes a message. Returns the reads that answer it, and their delay.
+    fn receive(&mut self, message: &[u8]) -> (Duration, Vec<Vec<u8>>);
 }
 
-#[derive(Default)]
-pub struct Port {
-    late: Duration,
-    flood: Option<Vec<u8>>,
-    gone_at: Option<usize>,
-    interrupted_at: Option<usize>,
-    pub transfers: usize,
-    /// Each part, with the time from which it can be read.
-    waiting: VecDeque<(Deadline, Vec<u8>)>,
+impl Replies for Simulated {
+    fn receive(&mut self, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+        Simulated::receive(self, message)
+    }
+}
+
+impl<F: FnMut(&[u8]) -> Vec<Vec<u8>>> Replies for F {
+    fn receive(&mut self, message: &[u8]) -> (Duration, Vec<Vec<u8>>) {
+        (Duration::ZERO, self(message))
+    }
+}
+
+pub(crate) struct Port<R> {
+    replies: R,
+    pub(crate) protocol: Protocol,
+    /// `wMaxControlMessage`, in both directions.
+    longest: usize,
+    /// The modem leaves at this transfer.
+    pub(crate) gone_at: Option<usize>,
+    /// The process receives a stop request at this transfer.
+    pub(crate) interrupted_at: Option<usize>,
+    /// The port accepts no message.
+    pub(crate) jammed: bool,
+    /// The modem sends these bytes endlessly, and nothing else.
+    pub(crate) flood: Vec<u8>,
+    /// Replies to an earlier host that did not read them. Each new reply releases the oldest one, and is queued behind
+    /// the others.
+    pub(crate) held: VecDeque<Vec<u8>>,
+    pub(crate) transfers: usize,
+    /// Each read, with the time from which it is available.
+    waiting: VecDeque<(Instant, Vec<u8>)>,
     read: Vec<u8>,
 }
 
-impl Port {
-    /// Each reply is this late.
-    pub(crate) fn late(late: Duration) -> Port {
-        Port { late, ..Port::default() }
+/// A modem of the simulator that has this lock, and is locked. `longest` is for MBIM.
+pub(crate) fn simulated(protocol: Protocol, lock: Lock, longest: u16) -> Simulated {
+    let mut model = models::row("em7455").unwrap().model();
+    model.lock = lock;
+    let mut radio = Radio::of(&model);
+    radio.clock = clock::now;
+    match protocol {
+        Protocol::Qmi => Simulated::qmi(radio),
+        Protocol::Mbim => Simulated::mbim(radio, longest),
+        Protocol::XmmRpc => Simulated::xmm(radio),
+        Protocol::At => Simulated::at(radio, Dialect::Sierra75),
+    }
+}
+
+/// A simulated modem behind a port.
+pub(crate) type Modem = Port<Simulated>;
+
+impl Port<Simulated> {
+    /// A modem that has this lock, and is locked.
+    pub(crate) fn with_lock(protocol: Protocol, lock: Lock) -> Modem {
+        Modem::with_longest(protocol, lock, 4096)
     }
 
-    /// The modem sends these bytes endlessly.
-    pub(crate) fn flooded(bytes: Vec<u8>) -> Port {
-        Port { flood: Some(bytes), ..Port::default() }
+    pub(crate) fn with_longest(protocol: Protocol, lock: Lock, longest: u16) -> Modem {
+        Port { longest: longest.into(), ..Port::replying(protocol, simulated(protocol, lock, longest)) }
     }
 
-    /// The modem leaves at this transfer.
-    pub(crate) fn gone_at(transfer: usize) -> Port {
-        Port { gone_at: Some(transfer), ..Port::default() }
+    /// An AT port that knows these commands and replies: lines, or an error. It requires the password of `AT!ENTERCND`
+    /// for `AT!` commands, if there is one.
+    pub(crate) fn at(password: &str, answers: &[(&str, &str)]) -> Modem {
+        let mut modem = Modem::with_lock(Protocol::At, Lock::Free);
+        let password = if password.is_empty() { "no-password".to_owned() } else { format!("password={password}") };
+        modem.fault(&password);
+        modem.next_composition = None;
+        modem.answers = answers.iter().map(|(command, answer)| ((*command).to_owned(), (*answer).to_owned())).collect();
+        modem
     }
 
-    /// The process receives a stop request at this transfer.
-    pub(crate) fn interrupted_at(transfer: usize) -> Port {
-        Port { interrupted_at: Some(transfer), ..Port::default() }
+    /// Sets a fault of the simulator.
+    pub(crate) fn fault(&mut self, fault: &str) {
+        self.faults.set(fault).unwrap();
     }
 
-    /// Queues `bytes`, which the host reads in parts of this length.
-    pub fn say(&mut self, bytes: &[u8], length: usize) {
-        let from = Deadline::after(self.late);
-        self.waiting.extend(bytes.chunks(length).map(|part| (from, part.to_vec())));
+    /// The same modem with these faults, separated by spaces.
+    pub(crate) fn with(mut self, faults: &str) -> Modem {
+        faults.split(' ').filter(|fault| !fault.is_empty()).for_each(|fault| self.fault(fault));
+        self
     }
 
+    /// The number of requests whose name in the simulator's transcript contains `name`.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.seen.iter().filter(|seen| seen.contains(name)).count()
+    }
+
+    /// Whether the host has left an MBIM session open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.replies.is_open()
+    }
+}
+
+impl Deref for Port<Simulated> {
+    type Target = Radio;
+
+    fn deref(&self) -> &Radio {
+        &self.replies.modem
+    }
+}
+
+impl DerefMut for Port<Simulated> {
+    fn deref_mut(&mut self) -> &mut Radio {
+        &mut self.replies.modem
+    }
+}
+
+impl<R: Replies> Port<R> {
+    pub(crate) fn replying(protocol: Protocol, replies: R) -> Port<R> {
+        Port {
+            replies,
+            protocol,
+            longest: 4096,
+            gone_at: None,
+            interrupted_at: None,
+            jammed: false,
+            flood: Vec::new(),
+            held: VecDeque::new(),
+            transfers: 0,
+            waiting: VecDeque::new(),
+            read: Vec::new(),
+        }
+    }
+
+    /// Queues bytes for an earlier host. They can be read now.
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
+        self.waiting.push_back((clock::now(), bytes.to_vec()));
+    }
+
+    /// The common part of every transfer: the modem may have left, or the process may have been asked to stop.
     fn transfer(&mut self) -> Result<(), LinkError> {
         let number = self.transfers;
         self.transfers += 1;
+        clock::wait(TRANSFER);
         match self.gone_at {
             Some(at) if number >= at => Err(LinkError::Gone),
             _ if self.interrupted_at == Some(number) => Err(LinkError::Interrupted),
             _ => Ok(()),
         }
     }
-
-    fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        self.transfer()?;
-        if let Some(flood) = &self.flood {
-            clock::wait(Duration::from_millis(1).min(by.remaining()));
-            return Ok((!by.has_passed()).then_some(flood));
-        }
-        match self.waiting.front().map(|(from, _)| from.remaining()) {
-            Some(wait) if wait <= by.remaining() => clock::wait(wait),
-            _ => {
-                clock::wait(by.remaining());
-                return Ok(None);
-            }
-        }
-        self.read = self.waiting.pop_front().map_or_else(Vec::new, |(_, part)| part);
-        Ok(Some(&self.read))
-    }
 }
 
-impl<M: Modem> Link for M {
-    fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
-        self.port().transfer()?;
-        self.take(message);
+impl<R: Replies> Link for Port<R> {
+    fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
+        const ONLINE: [u8; 8] = [0x2e, 0x00, 0x04, 0x00, 0x01, 0x01, 0x00, 0x00];
+        self.transfer()?;
+        assert!(message.len() <= self.longest);
+        assert!(!message.ends_with(&ONLINE), "the host must never switch the radio on");
+        if self.protocol == Protocol::Mbim && message.starts_with(&[1, 0, 0, 0]) {
+            assert_eq!(message[12..], (self.longest as u32).to_le_bytes(), "the limit in OPEN");
+        }
+        if self.jammed {
+            clock::wait(by.remaining());
+            return Err(LinkError::WriteTimeout);
+        }
+        let (delay, reads) = self.replies.receive(message);
+        // Messages with a TID are answered one after another.
+        let now = clock::now();
+        let last = self.waiting.back().map_or(now, |(last, _)| now.max(*last));
+        let due = match self.protocol {
+            Protocol::Qmi | Protocol::Mbim => last + delay,
+            Protocol::At | Protocol::XmmRpc => last.max(now + delay),
+        };
+        for mut read in reads {
+            if let Some(held) = self.held.pop_front() {
+                self.held.push_back(std::mem::replace(&mut read, held));
+            }
+            self.waiting.push_back((due, read));
+        }
         Ok(())
     }
 
     fn receive(&mut self, by: Deadline) -> Result<Option<&[u8]>, LinkError> {
-        self.port().receive(by)
+        self.transfer()?;
+        if !self.flood.is_empty() {
+            clock::wait(Duration::from_millis(1).min(by.remaining()));
+            return Ok((!by.has_passed()).then_some(&self.flood));
+        }
+        if by.has_passed() {
+            return Ok(None);
+        }
+        let wait = self.waiting.front().map_or(Duration::MAX, |(due, _)| due.saturating_duration_since(clock::now()));
+        clock::wait(wait.min(by.remaining()));
+        if by.has_passed() && !wait.is_zero() {
+            return Ok(None);
+        }
+        self.read = self.waiting.pop_front().map_or_else(Vec::new, |(_, read)| read);
+        Ok(Some(&self.read))
     }
 
     fn longest(&self) -> usize {
-        4096
-    }
-}
-
-/// Instead of a reply to an AT command: no reply.
-pub(crate) const MUTE: &str = "no reply";
-
-/// A modem that knows some AT commands and their replies, which are given without `OK`. It requires the password of
-/// `AT!ENTERCND` first.
-pub(crate) struct AtModem<'a> {
-    answers: Vec<(&'a str, &'a str)>,
-    password: &'a str,
-    is_open: bool,
-    /// Refuses this many commands because the SIM is busy.
-    pub busy: usize,
-    pub seen: Vec<String>,
-    pub port: Port,
-}
-
-impl<'a> AtModem<'a> {
-    pub(crate) fn new(password: &'a str, answers: &[(&'a str, &'a str)]) -> AtModem<'a> {
-        let is_open = password.is_empty();
-        AtModem { answers: answers.to_vec(), password, is_open, busy: 0, seen: Vec::new(), port: Port::default() }
-    }
-}
-
-impl Modem for AtModem<'_> {
-    fn port(&mut self) -> &mut Port {
-        &mut self.port
-    }
-
-    fn take(&mut self, message: &[u8]) {
-        let command = std::str::from_utf8(message).unwrap().trim_end().to_owned();
-        let is_password = command == format!("AT!ENTERCND=\"{}\"", self.password);
-        self.is_open |= is_password;
-        let answer = self.answers.iter().find(|(asked, _)| *asked == command).map(|(_, answer)| *answer);
-        let text = match answer {
-            Some(MUTE) => String::new(),
-            _ if is_password || ["ate0", "ATE0Q0V1"].contains(&command.as_str()) => "OK".to_owned(),
-            _ if self.busy > 0 => {
-                self.busy -= 1;
-                "+CME ERROR: 14".to_owned()
-            }
-            Some(error) if error.starts_with("+CME ERROR:") => error.to_owned(),
-            Some(answer) if self.is_open => format!("{answer}\r\n\r\nOK"),
-            _ => "ERROR".to_owned(),
-        };
-        self.seen.push(command);
-        self.port.say(format!("\r\n{text}\r\n").as_bytes(), usize::MAX);
+        self.longest
     }
 }

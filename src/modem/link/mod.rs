@@ -4,8 +4,6 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(test)]
-pub(crate) mod scripted;
 pub mod stream;
 pub(crate) mod tty;
 pub mod usb;

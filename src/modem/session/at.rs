@@ -177,14 +177,15 @@ impl<'p> Conversation<'p> {
 mod tests {
     use super::*;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{AtModem, Modem, Port};
+    use crate::modem::link::fake::{Modem, Port};
+    use crate::modem::transport::Protocol;
 
     #[test]
     fn a_modem_that_answers_late_is_not_misread() {
         for late in [0, 300, 450, 600, 1000, 1500, 2500] {
             let _clock = StoppedClock::stop();
-            let mut modem = AtModem::new("", &[("AT+CFUN?", "+CFUN: 4"), ("AT+X?", "+X: 1")]);
-            modem.port = Port::late(Duration::from_millis(late));
+            let mut modem =
+                Modem::at("", &[("AT+CFUN?", "+CFUN: 4"), ("AT+X?", "+X: 1")]).with(&format!("late={late}"));
             let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(20))).unwrap();
             assert_eq!(at.query("x", "AT+X?", |lines| lines.first().cloned()), Ok(Some("+X: 1".to_owned())), "{late}");
             assert_eq!(at.read("+CFUN"), Ok(vec!["4".to_owned()]), "{late}");
@@ -194,8 +195,7 @@ mod tests {
     #[test]
     fn a_busy_modem_is_asked_again() {
         let _clock = StoppedClock::stop();
-        let mut modem = AtModem::new("", &[("AT+X?", "+X: 1")]);
-        modem.busy = 3;
+        let mut modem = Modem::at("", &[("AT+X?", "+X: 1")]).with("busy=3 at-message=X?");
         let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(5))).unwrap();
         assert_eq!(at.query("x", "AT+X?", |lines| lines.first().cloned()), Ok(Some("+X: 1".to_owned())));
         let refused = SessionError::At { request: "x", error: "ERROR".to_owned() };
@@ -207,40 +207,27 @@ mod tests {
     fn a_modem_that_never_ends_its_answer_does_not_fill_the_memory() {
         let _clock = StoppedClock::stop();
         let endless = "x\r\n".repeat(3 * LINES);
-        let mut modem = AtModem::new("", &[("AT+X?", endless.as_str())]);
+        let mut modem = Modem::at("", &[("AT+X?", endless.as_str())]);
         let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(5))).unwrap();
         assert_eq!(at.command("x", "AT+X?").unwrap().len(), LINES);
-    }
-
-    /// A modem with a profile of its own: no results, or numbers.
-    struct Profile {
-        quiet: bool,
-        numbers: bool,
-        port: Port,
-    }
-
-    impl Modem for Profile {
-        fn port(&mut self) -> &mut Port {
-            &mut self.port
-        }
-
-        fn take(&mut self, message: &[u8]) {
-            if message == b"ATE0Q0V1\r" {
-                (self.quiet, self.numbers) = (false, false);
-            }
-            match (self.quiet, self.numbers) {
-                (true, _) => {}
-                (_, true) => self.port.say(b"0\r", usize::MAX),
-                _ => self.port.say(b"\r\nok\r\n", usize::MAX),
-            }
-        }
     }
 
     #[test]
     fn results_are_turned_on_as_words() {
         for (quiet, numbers) in [(false, false), (true, false), (false, true), (true, true)] {
             let _clock = StoppedClock::stop();
-            let mut modem = Profile { quiet, numbers, port: Port::default() };
+            let mut profile = (quiet, numbers);
+            // A modem with a profile of its own: no results, or numbers.
+            let mut modem = Port::replying(Protocol::At, |message: &[u8]| {
+                if message == b"ATE0Q0V1\r" {
+                    profile = (false, false);
+                }
+                match profile {
+                    (true, _) => Vec::new(),
+                    (_, true) => vec![b"0\r".to_vec()],
+                    _ => vec![b"\r\nok\r\n".to_vec()],
+                }
+            });
             let mut at = Conversation::open(&mut modem, Deadline::after(Duration::from_secs(2))).unwrap();
             assert_eq!(at.command("x", "AT"), Ok(Vec::new()), "{quiet} {numbers}");
         }

@@ -418,7 +418,8 @@ impl QmuxTransport for Session<'_> {
 mod tests {
     use super::*;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{self, Port};
+    use crate::modem::link::fake::Port;
+    use crate::modem::transport::Protocol;
     use std::time::Duration;
 
     const BUDGET: Duration = Duration::from_secs(10);
@@ -427,39 +428,6 @@ mod tests {
     const QUERY: Command =
         Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "radio state" };
     const GARBAGE: &[u8] = &[0xee; 5];
-
-    /// A modem that replies to its Nth OPEN and to its Nth COMMAND as the test says. It always replies to CLOSE.
-    struct Modem<'a> {
-        port: Port,
-        opens: Vec<u32>,
-        commands: Vec<u32>,
-        on_open: &'a dyn Fn(usize, u32) -> Vec<Vec<u8>>,
-        on_command: &'a dyn Fn(usize, u32) -> Vec<Vec<u8>>,
-    }
-
-    impl fake::Modem for Modem<'_> {
-        fn port(&mut self) -> &mut Port {
-            &mut self.port
-        }
-
-        fn take(&mut self, message: &[u8]) {
-            let message = Message::parse(message).unwrap();
-            let replies = match message.body {
-                Body::Open { .. } => {
-                    self.opens.push(message.tid);
-                    (self.on_open)(self.opens.len(), message.tid)
-                }
-                Body::Command { .. } => {
-                    self.commands.push(message.tid);
-                    (self.on_command)(self.commands.len(), message.tid)
-                }
-                _ => vec![reply(message.tid, Body::CloseDone(Status::SUCCESS))],
-            };
-            for reply in replies {
-                self.port.say(&reply, usize::MAX);
-            }
-        }
-    }
 
     fn reply(tid: u32, body: Body) -> Vec<u8> {
         Message { tid, body }.emit()
@@ -473,23 +441,32 @@ mod tests {
         reply(tid, Body::CommandDone { service: QUERY.service, cid: QUERY.cid, status, buffer: &[7] })
     }
 
-    /// Opens a session and sends the query. Returns the result, the number of OPENs and of commands, and the time.
+    /// Opens a session and sends the query. The replies to the Nth OPEN and to the Nth command are those of the test.
+    /// Returns the result, the number of OPENs and of commands, and the time.
     fn ask(
         on_open: impl Fn(usize, u32) -> Vec<Vec<u8>>,
         on_command: impl Fn(usize, u32) -> Vec<Vec<u8>>,
     ) -> (Result<Vec<u8>, String>, usize, usize, Duration) {
         let clock = StoppedClock::stop();
-        let mut modem = Modem {
-            port: Port::default(),
-            opens: Vec::new(),
-            commands: Vec::new(),
-            on_open: &on_open,
-            on_command: &on_command,
+        let (mut opens, mut commands) = (0, 0);
+        let replies = |message: &[u8]| {
+            let Message { tid, body } = Message::parse(message).unwrap();
+            match body {
+                Body::Open { .. } => {
+                    opens += 1;
+                    on_open(opens, tid)
+                }
+                Body::Command { .. } => {
+                    commands += 1;
+                    on_command(commands, tid)
+                }
+                _ => vec![reply(tid, Body::CloseDone(Status::SUCCESS))],
+            }
         };
-        let result = Session::open(&mut modem, Deadline::after(BUDGET))
+        let result = Session::open(&mut Port::replying(Protocol::Mbim, replies), Deadline::after(BUDGET))
             .and_then(|mut session| session.command(QUERY, &[]))
             .map_err(|error| error.to_string());
-        (result, modem.opens.len(), modem.commands.len(), clock.elapsed())
+        (result, opens, commands, clock.elapsed())
     }
 
     fn answered(_: usize, tid: u32) -> Vec<Vec<u8>> {

@@ -107,8 +107,6 @@ impl Status {
     pub(crate) const FAILURE: Status = Status(2);
     pub const NO_DEVICE_SUPPORT: Status = Status(9);
     pub(crate) const NOT_INITIALIZED: Status = Status(14);
-    #[cfg(test)]
-    pub(crate) const OPERATION_NOT_ALLOWED: Status = Status(28);
 
     /// Whether the modem asks the host to try again later.
     pub(crate) fn is_transient(self) -> bool {

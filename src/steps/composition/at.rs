@@ -252,7 +252,7 @@ mod tests {
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::AtModem;
+    use crate::modem::link::fake::Modem;
     use std::time::Duration;
 
     /// The reply of an EM7565.
@@ -270,7 +270,7 @@ mod tests {
         13 - Config1: comp6    Config2: comp8                      NOT SUPPORTED\r\n\
         14 - Config1: comp6    Config2: comp9                      SUPPORTED\r\n";
 
-    fn talk<T>(modem: &mut AtModem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
+    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
         let table = shipped().sierra.unwrap();
         let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
@@ -287,7 +287,7 @@ mod tests {
     fn numbers_are_read_and_set_with_the_password_if_required() {
         let answers = [("AT!UDUSBCOMP=?", NUMBERS), ("AT!UDUSBCOMP?", "!UDUSBCOMP: 14"), ("AT!UDUSBCOMP=8", "")];
         for (password, asked) in [("", 0), ("A710", 1)] {
-            let mut modem = AtModem::new(password, &answers);
+            let mut modem = Modem::at(password, &answers);
             let reading = talk(&mut modem, "A710", "1199:9071", |console| {
                 let reading = console.read(None).unwrap();
                 console.set(&console.table.of_number(8)).unwrap();
@@ -310,7 +310,7 @@ mod tests {
             ),
             ("AT!USBCOMP=1,3,100D", ""),
         ];
-        let mut modem = AtModem::new("A710", &answers);
+        let mut modem = Modem::at("A710", &answers);
         let (reading, odd) = talk(&mut modem, "A710", "1199:9071", |console| {
             let reading = console.read(None).unwrap();
             let mbim = reading.supported.iter().find(|known| known.number == Some(8)).unwrap();
@@ -329,7 +329,7 @@ mod tests {
         let current =
             "Config Index: 1\r\nConfig Type:  4 (MBIM V2)\r\nInterface bitmask: 00201009 (diag,modem,mbim,ubist)";
         let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", current), ("AT!USBCOMP=1,4,20010D", "")];
-        let mut modem = AtModem::new("A710", &answers);
+        let mut modem = Modem::at("A710", &answers);
         talk(&mut modem, "A710", "1199:90e3", |console| {
             let reading = console.read(None).unwrap();
             assert_eq!(reading.current.value.to_string(), "0x201009");
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_direct_ip_modem_is_queried_only_for_its_product_id() {
         let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", "")];
-        let mut modem = AtModem::new("", &answers);
+        let mut modem = Modem::at("", &answers);
         let reading = talk(&mut modem, "A710", "1199:68a3", |console| {
             let reading = console.read(None).unwrap();
             console.set(&console.table.of_product(0x68a2)).unwrap();
@@ -380,7 +380,7 @@ mod tests {
             ("mbim", true, Err("does not list mbim")),
             ("14", true, Err("does not list 14")),
         ] {
-            let mut modem = AtModem::new("", &answers);
+            let mut modem = Modem::at("", &answers);
             let request = Request { wanted: wanted.parse().ok(), reset, ..Request::default() };
             let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| false));
             match (result, expected) {
@@ -396,11 +396,11 @@ mod tests {
 
     #[test]
     fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
-        let mut locked = AtModem::new("OTHER", &[("AT!USBCOMP=?", MASKS)]);
+        let mut locked = Modem::at("OTHER", &[("AT!USBCOMP=?", MASKS)]);
         let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::Password), "{fault}");
         assert_eq!(locked.seen.len(), 4, "{:?}", locked.seen);
-        let mut other = AtModem::new("A710", &[]);
+        let mut other = Modem::at("A710", &[]);
         let fault = talk(&mut other, "A710", "1199:9071", |console| console.read(None).unwrap_err());
         assert!(matches!(fault, Fault::NoCommand(_)), "{fault}");
     }

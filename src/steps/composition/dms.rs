@@ -77,30 +77,36 @@ mod tests {
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::scripted::{Face, Modem};
+    use crate::modem::link::fake::Modem;
     use crate::modem::transport::{Protocol, Transport, over_qmi};
     use crate::modem::wire::qmi::Service;
     use crate::steps::composition::{Exchange, Request, read_and_set};
+    use ::modem::composition::Composition as Simulated;
+    use ::modem::radio::{LOW_POWER, Lock, Wish};
     use std::time::Duration;
 
-    const LISTED: &[u8] = &[10, 1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
+    const PROTOCOLS: [Protocol; 2] = [Protocol::Qmi, Protocol::Mbim];
+    const LISTED: [u8; 10] = [1, 6, 7, 8, 9, 10, 11, 12, 14, 19];
 
-    fn modem(face: Face) -> Modem {
-        let mut modem = Modem::locked(face);
-        modem.composition = Some((14, LISTED));
+    fn modem(protocol: Protocol) -> Modem {
+        let mut modem = Modem::with_lock(protocol, Lock::Sierra);
+        modem.next_composition = Some(Simulated::numbered(14));
         modem
+    }
+
+    fn number(modem: &Modem) -> Option<u8> {
+        modem.next_composition.as_ref().map(|composition| composition.number)
     }
 
     /// Sets composition 8 and restarts the modem.
     fn set(modem: &mut Modem) -> Result<Exchange, Fault> {
         let _clock = StoppedClock::stop();
         let deadline = Deadline::after(Duration::from_millis(1500));
-        let protocol = if modem.face == Face::Mbim { Protocol::Mbim } else { Protocol::Qmi };
         let wanted = Wanted::Value("8".to_owned());
         let waits = |_: &Composition| true;
         let request = Request { wanted: Some(wanted), reset: true, ..Request::default() };
         let table = shipped().sierra.unwrap();
-        let exchange = over_qmi(Transport { port: modem, protocol, proxied: None }, deadline, |qmux| {
+        let exchange = over_qmi(Transport { protocol: modem.protocol, port: modem, proxied: None }, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
             Ok(read_and_set(&mut Dms { client: &mut client, table: &table, by: "QMI" }, &request, &waits))
         });
@@ -109,24 +115,24 @@ mod tests {
 
     #[test]
     fn a_composition_is_read_and_set_and_nothing_is_left_behind() {
-        for face in [Face::Qmi, Face::Mbim] {
-            let mut modem = modem(face);
+        for protocol in PROTOCOLS {
+            let mut modem = modem(protocol);
             let exchange = set(&mut modem).unwrap();
             assert_eq!(exchange.reading.current.value, Value::Number(14));
             let listed: Vec<_> = exchange.reading.supported.iter().map(|known| known.value.clone()).collect();
-            assert_eq!(listed, LISTED[1..].iter().map(|number| Value::Number(*number)).collect::<Vec<_>>());
-            assert_eq!((modem.composition, modem.mode, exchange.resets), (Some((8, LISTED)), 4, true));
-            assert!(modem.cids.is_empty() && !modem.is_open);
+            assert_eq!(listed, LISTED.map(Value::Number));
+            assert_eq!((number(&modem), exchange.resets), (Some(8), true));
+            assert!(matches!(modem.wishes[..], [(_, Wish::Reset)]));
+            assert!(modem.clients.count() == 0 && !modem.is_open());
         }
     }
 
     #[test]
     fn a_modem_that_refuses_to_restart_keeps_its_mode() {
-        let mut modem = modem(Face::Qmi);
-        modem.refuses_reset = true;
+        let mut modem = modem(Protocol::Qmi).with("refuse-reset");
         let failure = set(&mut modem).unwrap().failure.unwrap().to_string();
         assert!(failure.starts_with("composition 8 is set, but the modem does not restart"), "{failure}");
-        assert_eq!((modem.composition, modem.mode), (Some((8, LISTED)), 1));
+        assert_eq!((number(&modem), modem.mode), (Some(8), LOW_POWER));
     }
 
     #[test]
@@ -139,35 +145,35 @@ mod tests {
 
     #[test]
     fn other_modems_and_malformed_lists_are_distinguished() {
-        for face in [Face::Qmi, Face::Mbim] {
-            assert!(set(&mut Modem::locked(face)).unwrap_err().is_unsupported());
-            let mut bare = modem(face);
-            bare.has_no_qmi = true;
-            assert_eq!(set(&mut bare).is_err_and(|fault| fault.is_unsupported()), face == Face::Mbim);
-            for listed in [&[][..], &[1], &[11, 1, 6]] {
-                let mut odd = modem(face);
-                odd.composition = Some((14, listed));
+        for protocol in PROTOCOLS {
+            let mut other = modem(protocol);
+            other.next_composition = None;
+            assert!(set(&mut other).unwrap_err().is_unsupported());
+            let mut bare = modem(protocol).with("no-qmi-service");
+            assert_eq!(set(&mut bare).is_err_and(|fault| fault.is_unsupported()), protocol == Protocol::Mbim);
+            for listed in ["", "01", "0b0106"] {
+                let mut odd = modem(protocol).with(&format!("composition-list={listed}"));
                 let fault = set(&mut odd).unwrap_err();
                 assert!(fault.to_string().contains("malformed"), "{fault}");
-                assert_eq!((odd.composition, odd.cids.len()), (Some((14, listed)), 0));
+                assert_eq!((number(&odd), odd.clients.count()), (Some(14), 0));
             }
         }
     }
 
     #[test]
     fn the_modem_may_leave_and_the_run_may_be_stopped_at_any_transfer() {
-        for face in [Face::Qmi, Face::Mbim] {
-            let mut whole = modem(face);
+        for protocol in PROTOCOLS {
+            let mut whole = modem(protocol);
             set(&mut whole).unwrap();
             for at in 0..whole.transfers {
-                let mut stopped = modem(face);
+                let mut stopped = modem(protocol);
                 stopped.interrupted_at = Some(at);
                 let _ = set(&mut stopped);
-                assert!(stopped.cids.is_empty() && !stopped.is_open, "stopped at {at}");
-                let mut gone = modem(face);
+                assert!(stopped.clients.count() == 0 && !stopped.is_open(), "stopped at {at}");
+                let mut gone = modem(protocol);
                 gone.gone_at = Some(at);
                 let exchange = set(&mut gone);
-                assert!(exchange.is_ok() || gone.mode == 1, "gone at {at}: {exchange:?}");
+                assert!(exchange.is_ok() || gone.mode == LOW_POWER, "gone at {at}: {exchange:?}");
             }
         }
     }

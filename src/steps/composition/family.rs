@@ -195,9 +195,12 @@ mod tests {
     use crate::database::compositions::shipped;
     use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{AtModem, MUTE};
+    use crate::modem::link::fake::Modem;
     use std::collections::BTreeSet;
     use std::time::Duration;
+
+    /// Instead of a reply: no reply.
+    const MUTE: &str = "no reply";
 
     /// Runs a request on a modem with this ID and these replies. Returns the commands that the modem received, and the
     /// value or the failure.
@@ -214,20 +217,21 @@ mod tests {
     fn ask_families(
         families: Vec<&Family>,
         bus: Bus,
-        answers: &[(&'static str, &'static str)],
+        answers: &[(&str, &str)],
         wanted: &str,
         reset: bool,
     ) -> (Vec<String>, Result<String, String>) {
         let _clock = StoppedClock::stop();
-        let mut port = AtModem::new("", answers);
+        let mute = answers.iter().find(|(_, answer)| *answer == MUTE).map_or("no command", |(command, _)| command);
+        let mut port = Modem::at("", answers).with("mute");
+        port.fault(&format!("at-message={mute}"));
         let mut at = Conversation::open(&mut port, Deadline::after(Duration::from_secs(2))).unwrap();
         let mut console = FamilyConsole::new(&mut at, families, bus);
         let request = Request { wanted: wanted.parse().ok(), no_at_port: true, reset, password: None };
         let result = read_and_set(&mut console, &request, &|_| false)
             .map(|exchange| exchange.chosen.unwrap_or(exchange.reading.current).value.to_string())
             .map_err(|fault| fault.failure().to_string());
-        port.seen.remove(0);
-        (port.seen, result)
+        (port.seen.split_off(1), result)
     }
 
     const USBNET: &str = "AT+QCFG=\"usbnet\"";

@@ -149,118 +149,45 @@ mod tests {
     use super::*;
     use crate::database::quirks::{ByteOrder, Procedure};
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{self, AtModem, Port};
+    use crate::modem::link::fake::Modem;
     use crate::modem::transport::{Protocol, Transport};
     use crate::steps::fcc_auth::run;
+    use ::modem::challenge::{Number as SimulatedNumber, Order};
+    use ::modem::radio::{Lock as SimulatedLock, ONLINE};
 
     const LENOVO: &str = "KHOIHGIUCCHHII";
     const DW5931E: &str = "DW5931EFCCLOCK";
     const BUDGET: Duration = Duration::from_millis(1500);
 
-    /// The AT port of a modem that accepts Lenovo's key.
-    #[derive(Default)]
-    struct Modem {
-        /// An RW101R-GL or an L860-GL if set, otherwise an FM350-GL.
-        is_rolling: bool,
-        is_l860: bool,
-        echoes: bool,
-        online: bool,
-        unlocked: bool,
-        goes_online: bool,
-        /// Does not report the effective state, or the verdict.
-        state_unknown: bool,
-        verdict_unknown: bool,
-        no_such_lock: bool,
-        /// Locks itself again at once.
-        relocks: bool,
-        /// The reply to a challenge request instead of a number, and the reply to a response.
-        challenge: Option<&'static str>,
-        verdict: Option<&'static str>,
-        /// Ignores this many commands at first. Does not reply from command `mute_from` on.
-        deaf_to: usize,
-        mute_from: Option<usize>,
-        /// Sends only half of the reply to this command.
-        truncates: Option<usize>,
-        port: Port,
-        seen: Vec<String>,
+    fn modem(lock: SimulatedLock) -> Modem {
+        Modem::with_lock(Protocol::At, lock).with("indications split=7")
     }
 
+    /// The AT port of an FM350-GL that accepts Lenovo's key. Its own lines come in between.
     fn locked() -> Modem {
-        Modem { echoes: true, ..Modem::default() }
+        modem(SimulatedLock::Gtfcclock { order: Order::Big, number: SimulatedNumber::Decimal, is_xmm: false })
     }
 
-    fn locked_behind(port: Port) -> Modem {
-        Modem { port, ..locked() }
+    fn unlocked() -> Modem {
+        let mut modem = locked();
+        modem.locked = false;
+        modem
     }
 
-    impl Modem {
-        fn answer(&mut self, command: &str) -> String {
-            let flag = |set: bool| u8::from(set);
-            // From the test vectors of the fact sheet, and computed with sha256sum.
-            let (challenge, answer) = match (self.is_rolling, self.is_l860) {
-                (true, _) => ("0x1234abcd", "0xe7a19fc0"),
-                (_, true) => ("0x12345678", "1075640449"),
-                _ => ("0x12345678", "1787294009"),
-            };
-            let named = |name: &str, value: String| match self.is_l860 {
-                true => format!("{value}\r\n\r\nOK"),
-                false => format!("+{name}: {value}\r\n\r\nOK"),
-            };
-            match command.to_ascii_uppercase().as_str() {
-                "ATE0" | "ATE0Q0V1" => {
-                    self.echoes = false;
-                    "OK".to_owned()
-                }
-                "AT+CFUN?" => format!("+CFUN: {},0\r\n\r\nOK", if self.online { 1 } else { 4 }),
-                "AT+CFUN=4" => {
-                    self.online = false;
-                    "OK".to_owned()
-                }
-                _ if self.no_such_lock => "ERROR".to_owned(),
-                "AT+GTFCCEFFSTATUS?" if self.state_unknown => "+CME ERROR: 100".to_owned(),
-                "AT+GTFCCEFFSTATUS?" if !self.is_l860 => {
-                    format!("+GTFCCEFFSTATUS: 2,{}\r\n\r\nOK", flag(self.unlocked))
-                }
-                "AT+GTFCCLOCKSTATE" if self.state_unknown => "ERROR".to_owned(),
-                "AT+GTFCCLOCKSTATE" if self.is_l860 => named("GTFCCLOCKSTATE", flag(self.unlocked).to_string()),
-                "AT+GTFCCLOCKGEN" => match self.challenge {
-                    Some(text) => text.to_owned(),
-                    None => named("GTFCCLOCKGEN", challenge.to_owned()),
-                },
-                given if given.starts_with("AT+GTFCCLOCKVER=") => {
-                    let right = command == format!("at+gtfcclockver={answer}");
-                    self.unlocked = right && !self.relocks;
-                    self.online = self.unlocked && self.goes_online;
-                    match (self.verdict, self.verdict_unknown) {
-                        (Some(text), _) => text.to_owned(),
-                        (None, true) => "OK".to_owned(),
-                        (None, false) => named("GTFCCLOCKVER", flag(right).to_string()),
-                    }
-                }
-                other => panic!("{other}"),
-            }
-        }
+    /// An RW101R-GL.
+    fn rolling() -> Modem {
+        modem(SimulatedLock::Gtfcclock { order: Order::Big, number: SimulatedNumber::Hex, is_xmm: false })
     }
 
-    impl fake::Modem for Modem {
-        fn port(&mut self) -> &mut Port {
-            &mut self.port
-        }
+    /// An L860-GL.
+    fn l860() -> Modem {
+        modem(SimulatedLock::Gtfcclock { order: Order::Little, number: SimulatedNumber::Decimal, is_xmm: true })
+    }
 
-        fn take(&mut self, message: &[u8]) {
-            let command = std::str::from_utf8(message).unwrap().strip_suffix('\r').unwrap();
-            self.seen.push(command.to_owned());
-            let number = self.seen.len();
-            if number <= self.deaf_to || self.mute_from.is_some_and(|from| number >= from) {
-                return;
-            }
-            let mut answer = if self.echoes { format!("{command}\r") } else { String::new() };
-            answer += &format!("\r\n+CREG: 0\r\n\r\n{}\r\n", self.answer(command));
-            if self.truncates == Some(number) {
-                answer.truncate(answer.len() / 2);
-            }
-            self.port.say(answer.as_bytes(), 7);
-        }
+    /// The same modem with these replies.
+    fn saying(mut modem: Modem, answers: &[(&str, &str)]) -> Modem {
+        modem.answers = answers.iter().map(|(command, answer)| ((*command).to_owned(), (*answer).to_owned())).collect();
+        modem
     }
 
     fn fm350(oem_strings: &[&str]) -> Gtfcclock {
@@ -270,9 +197,11 @@ mod tests {
     }
 
     fn run_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, stays_off: Option<&str>) -> Outcome {
-        let number = if modem.is_rolling { Number::Hex } else { Number::Decimal };
-        let mut gtfcclock = Gtfcclock { number, ..fm350(oem_strings) };
-        if modem.is_l860 {
+        let mut gtfcclock = fm350(oem_strings);
+        if let SimulatedLock::Gtfcclock { number: SimulatedNumber::Hex, .. } = modem.lock {
+            gtfcclock.number = Number::Hex;
+        }
+        if let SimulatedLock::Gtfcclock { is_xmm: true, .. } = modem.lock {
             (gtfcclock.byte_order, gtfcclock.state) = (ByteOrder::LittleEndian, StateCommand::Gtfcclockstate);
         }
         let before = tried.clone();
@@ -303,41 +232,41 @@ mod tests {
 
     #[test]
     fn the_challenge_is_answered() {
-        for (is_rolling, answer) in [(true, "at+gtfcclockver=0xe7a19fc0"), (false, "at+gtfcclockver=1787294009")] {
-            let mut modem = Modem { is_rolling, ..locked() };
+        for (mut modem, answer) in [(rolling(), "at+gtfcclockver=0x6a87f139"), (locked(), "at+gtfcclockver=1787294009")]
+        {
             assert_contains(unlock(&mut modem), UNLOCKED);
-            assert!(modem.unlocked);
+            assert!(!modem.locked);
             assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "AT+GTFCCEFFSTATUS?", "at+gtfcclockgen", answer, "AT+CFUN?"]);
         }
     }
 
     #[test]
     fn an_xmm7560_replies_with_bare_numbers() {
-        let l860 = || Modem { is_l860: true, ..locked() };
-        for state_unknown in [false, true] {
-            let mut modem = Modem { state_unknown, ..l860() };
+        let stateless = || saying(l860(), &[("at+gtfcclockstate", "ERROR")]);
+        for (mut modem, second) in [(l860(), None), (stateless(), Some("AT+GTFCCEFFSTATUS?"))] {
             assert_contains(unlock(&mut modem), UNLOCKED);
             let mut expected = vec!["ate0", "AT+CFUN?", "at+gtfcclockstate"];
-            expected.extend(state_unknown.then_some("AT+GTFCCEFFSTATUS?"));
+            expected.extend(second);
             expected.extend(["at+gtfcclockgen", "at+gtfcclockver=1075640449", "AT+CFUN?"]);
             assert_eq!(modem.seen, expected);
         }
         assert_contains(unlock_with(&mut l860(), &["WRONG", LENOVO], None), "(refused: OEM string 1 of the quirk)");
         assert_contains(unlock_with(&mut l860(), &["WRONG"], None), "refused every known key");
         // The state decides if there is no verdict.
-        assert_contains(unlock(&mut Modem { verdict_unknown: true, ..l860() }), UNLOCKED);
-        let mut modem = Modem { unlocked: true, ..l860() };
+        assert_contains(unlock(&mut l860().with(NO_VERDICT)), UNLOCKED);
+        let mut modem = l860();
+        modem.locked = false;
         assert_contains(unlock(&mut modem), "SwitchedOff(\"the modem was already unlocked");
         assert_eq!(modem.seen, ["ate0", "AT+CFUN?", "at+gtfcclockstate"]);
         // Firmware may reply with the name, or lack the lock.
-        let named = "+GTFCCLOCKVER: 1\r\n\r\nOK";
-        assert_contains(unlock(&mut Modem { verdict: Some(named), ..l860() }), UNLOCKED);
-        assert_contains(unlock(&mut Modem { no_such_lock: true, ..l860() }), "NoLock(");
-        for (unlocked, state_unknown, expected) in
-            [(false, false, Some(true)), (true, false, Some(false)), (false, true, None)]
+        let named = [("at+gtfcclockver=1075640449", "+GTFCCLOCKVER: 1")];
+        assert_contains(unlock(&mut saying(l860(), &named)), UNLOCKED);
+        assert_contains(unlock(&mut l860().with("generic")), "NoLock(");
+        for (mut modem, locked, expected) in
+            [(l860(), true, Some(true)), (l860(), false, Some(false)), (stateless(), true, None)]
         {
             let _clock = StoppedClock::stop();
-            let mut modem = Modem { unlocked, state_unknown, ..l860() };
+            modem.locked = locked;
             let said = ask(&mut modem, StateCommand::Gtfcclockstate, Deadline::after(BUDGET)).unwrap();
             assert_eq!(said.locked, expected);
         }
@@ -357,29 +286,32 @@ mod tests {
         ] {
             assert_eq!(number(text), expected, "{text}");
         }
+        let asking = |challenge: &str| {
+            let mut modem = saying(locked(), &[("at+gtfcclockgen", challenge)]);
+            modem.challenge = Some(0x1234_5678);
+            modem
+        };
         // Unsolicited lines are not taken for a challenge.
-        let chatty = "+CTZV: 0x99\r\n\r\n+GTFCCLOCKGEN: 0x12345678\r\n\r\nOK";
-        assert_contains(unlock(&mut Modem { challenge: Some(chatty), ..locked() }), UNLOCKED);
-        let bare = "0x12345678\r\n\r\nOK";
-        assert_contains(unlock(&mut Modem { challenge: Some(bare), ..locked() }), UNLOCKED);
-        let malformed = "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed: challenge is missing";
-        for challenge in ["OK", "+GTFCCLOCKGEN: 0xnonsense\r\nOK", "+GTFCCLOCKGEN: 0x123456789\r\nOK"] {
-            let mut modem = Modem { challenge: Some(challenge), ..locked() };
-            assert_contains(unlock(&mut modem), malformed);
-            assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
+        for challenge in ["+CTZV: 0x99\r\n+GTFCCLOCKGEN: 0x12345678", "0x12345678"] {
+            assert_contains(unlock(&mut asking(challenge)), UNLOCKED);
         }
-        let mut modem = Modem { challenge: Some("+CME ERROR: 3"), ..locked() };
-        assert_contains(unlock(&mut modem), "the modem refused the request");
+        let malformed = "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed: challenge is missing";
+        for challenge in ["", "+GTFCCLOCKGEN: 0xnonsense", "+GTFCCLOCKGEN: 0x123456789"] {
+            let mut modem = asking(challenge);
+            assert_contains(unlock(&mut modem), malformed);
+            assert_eq!(modem.count("ver="), 0);
+        }
+        assert_contains(unlock(&mut asking("+CME ERROR: 3")), "the modem refused the request");
     }
+
+    const NO_VERDICT: &str = "no-values at-message=ver=";
 
     #[test]
     fn the_effective_state_decides_if_there_is_no_verdict() {
-        let mut modem = Modem { verdict_unknown: true, ..locked() };
-        assert_contains(unlock(&mut modem), UNLOCKED);
-        let mut modem = Modem { state_unknown: true, ..locked() };
-        assert_contains(unlock(&mut modem), UNLOCKED);
-        let mut modem = Modem { state_unknown: true, verdict_unknown: true, ..locked() };
-        assert_contains(unlock(&mut modem), "Failed");
+        let stateless = || saying(locked(), &[("AT+GTFCCEFFSTATUS?", "+CME ERROR: 100")]);
+        assert_contains(unlock(&mut locked().with(NO_VERDICT)), UNLOCKED);
+        assert_contains(unlock(&mut stateless()), UNLOCKED);
+        assert_contains(unlock(&mut stateless().with(NO_VERDICT)), "Failed");
     }
 
     #[test]
@@ -395,7 +327,7 @@ mod tests {
             run_with(&mut modem, &["WRONG", DW5931E], &mut tried, None),
             "every known key since its power-up",
         );
-        assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")), "{:?}", modem.seen);
+        assert_eq!(modem.count("gtfcclock"), 0, "{:?}", modem.seen);
         // A key that the administrator adds counts as not tried.
         assert_contains(
             run_with(&mut locked(), &["WRONG", LENOVO], &mut tried, None),
@@ -405,26 +337,27 @@ mod tests {
 
     #[test]
     fn a_refusal_is_the_verdict_or_an_error() {
-        for verdict in ["+GTFCCLOCKVER: 0\r\n\r\nOK", "+CME ERROR: 0", "ERROR", "OK"] {
-            let mut modem = Modem { verdict: Some(verdict), relocks: true, ..locked() };
+        for verdict in ["+GTFCCLOCKVER: 0", "+CME ERROR: 0", "ERROR", ""] {
+            let mut modem = saying(locked(), &[("at+gtfcclockver=1787294009", verdict)]);
             assert_contains(unlock(&mut modem), "refused every known key: OEM string 1");
         }
         // The modem accepts the response, and locks itself again.
-        let mut modem = Modem { relocks: true, ..locked() };
+        let mut modem = locked().with("stays-locked");
         assert_contains(unlock(&mut modem), UNLOCKED);
+        modem.challenges = 0;
         assert_contains(unlock(&mut modem), UNLOCKED);
     }
 
     #[test]
     fn a_modem_that_is_not_locked_is_left_alone() {
-        let mut modem = Modem { online: true, ..locked() };
+        let mut modem = locked();
+        modem.mode = ONLINE;
         assert_contains(unlock(&mut modem), "Online { text: \"the radio is already online");
-        let mut modem = Modem { unlocked: true, ..locked() };
+        let mut modem = unlocked();
         assert_contains(unlock(&mut modem), "SwitchedOff(\"the modem was already unlocked");
-        assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
+        assert_eq!(modem.count("gtfcclock"), 0);
         // If this program unlocked the modem without hearing the verdict, the result is an unlock.
-        let mut modem = Modem { unlocked: true, ..locked() };
-        assert_contains(run_with(&mut modem, &[LENOVO], &mut vec![1], None), "StillOff(\"unlocked;");
+        assert_contains(run_with(&mut unlocked(), &[LENOVO], &mut vec![1], None), "StillOff(\"unlocked;");
     }
 
     #[test]
@@ -432,63 +365,59 @@ mod tests {
         let ask = |mut modem: Modem| {
             let _clock = StoppedClock::stop();
             let said = super::ask(&mut modem, StateCommand::default(), Deadline::after(BUDGET)).unwrap();
-            assert!(!modem.seen.iter().any(|command| command.contains("gtfcclock")));
+            assert_eq!(modem.count("gtfcclock"), 0);
             said.locked
         };
         assert_eq!(ask(locked()), Some(true));
-        assert_eq!(ask(Modem { unlocked: true, ..locked() }), Some(false));
-        assert_eq!(ask(Modem { online: true, ..locked() }), Some(false));
-        assert_eq!(ask(Modem { state_unknown: true, ..locked() }), None);
+        assert_eq!(ask(unlocked()), Some(false));
+        let mut online = locked();
+        online.mode = ONLINE;
+        assert_eq!(ask(online), Some(false));
+        assert_eq!(ask(saying(locked(), &[("AT+GTFCCEFFSTATUS?", "+CME ERROR: 100")])), None);
     }
 
     #[test]
     fn a_radio_that_the_user_switched_off_goes_off_again() {
-        let mut modem = Modem { goes_online: true, ..locked() };
-        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
-        assert!(modem.unlocked && !modem.online);
+        let why = Some("rfkill0 is blocked");
         // A modem that is off gets the command, too: it may be about to go online.
-        let mut modem = locked();
-        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), "rfkill0 is blocked");
-        assert!(modem.seen.iter().any(|command| command == "AT+CFUN=4"), "{:?}", modem.seen);
-        let mut modem = Modem { mute_from: Some(7), ..locked() };
+        for mut modem in [locked().with("goes-online"), locked()] {
+            assert_contains(unlock_with(&mut modem, &[LENOVO], why), "rfkill0 is blocked");
+            assert!(!modem.locked && modem.mode != ONLINE);
+            assert_eq!(modem.count("AT+CFUN=4"), 1, "{:?}", modem.seen);
+        }
         let failed = "the radio was not set to low power (rfkill0 is blocked): no answer to +CFUN=4";
-        assert_contains(unlock_with(&mut modem, &[LENOVO], Some("rfkill0 is blocked")), failed);
-        let mut modem = Modem { goes_online: true, ..locked() };
+        assert_contains(unlock_with(&mut locked().with("mute at-reply=7-"), &[LENOVO], why), failed);
         assert_contains(
-            unlock(&mut modem),
+            unlock(&mut locked().with("goes-online")),
             "Online { text: \"unlocked with the key of OEM string 1 of the quirk; the radio is online",
         );
     }
 
     #[test]
     fn modems_without_the_lock_and_mute_ones_are_distinguished() {
-        assert_contains(
-            unlock(&mut Modem { no_such_lock: true, ..locked() }),
-            "NoLock(\"the modem's firmware has no lock",
-        );
+        assert_contains(unlock(&mut locked().with("generic")), "NoLock(\"the modem's firmware has no lock");
         let mute = |reason: &str| format!("Unfinished(Failure {{ reason: \"no answer to {reason}");
-        assert_contains(unlock(&mut Modem { deaf_to: usize::MAX, ..locked() }), &mute("ATE0"));
-        assert_contains(unlock(&mut Modem { deaf_to: 1, ..locked() }), UNLOCKED);
+        assert_contains(unlock(&mut locked().with("mute")), &mute("ATE0"));
+        assert_contains(unlock(&mut locked().with("mute at-reply=1")), UNLOCKED);
         for (from, request) in [(2, "+CFUN"), (3, "+GTFCCEFFSTATUS"), (4, "+GTFCCLOCKGEN"), (5, "+GTFCCLOCKVER")] {
-            assert_contains(unlock(&mut Modem { mute_from: Some(from), ..locked() }), &mute(request));
-            assert_contains(unlock(&mut Modem { truncates: Some(from), ..locked() }), &mute(request));
+            assert_contains(unlock(&mut locked().with(&format!("mute at-reply={from}-"))), &mute(request));
+            assert_contains(unlock(&mut locked().with(&format!("short at-reply={from}"))), &mute(request));
         }
     }
 
     #[test]
     fn no_key_is_used_without_time_for_the_verdict() {
         let mut tried = Vec::new();
-        let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
         assert_contains(
-            run_with(&mut modem, &[LENOVO], &mut tried, None),
+            run_with(&mut locked().with("late=300"), &[LENOVO], &mut tried, None),
             "Unfinished(Failure { reason: \"too little time",
         );
         assert!(tried.is_empty());
-        assert_contains(unlock(&mut locked_behind(Port::late(Duration::from_millis(200)))), "unlocked");
+        assert_contains(unlock(&mut locked().with("late=200")), "unlocked");
         // The first replies arrive after the command was repeated.
-        let mut modem = locked_behind(Port::late(Duration::from_millis(450)));
+        let mut modem = locked().with("late=450");
         assert_contains(unlock(&mut modem), "Unfinished");
-        assert!(!modem.seen.iter().any(|command| command.contains("ver=")));
+        assert_eq!(modem.count("ver="), 0);
     }
 
     #[test]
@@ -500,7 +429,7 @@ mod tests {
             "\r\n+GTFCCLOCKVER: 0\r\n\r\nOK\r\n",
             "\r\nERROR\r\n",
         ] {
-            modem.port.say(stale.as_bytes(), usize::MAX);
+            modem.queue(stale.as_bytes());
         }
         assert_contains(unlock(&mut modem), UNLOCKED);
     }
@@ -509,9 +438,13 @@ mod tests {
     fn the_modem_may_leave_and_the_run_may_be_stopped_at_any_transfer() {
         let mut modem = locked();
         unlock(&mut modem);
-        for at in 0..modem.port.transfers {
-            assert_eq!(unlock(&mut locked_behind(Port::gone_at(at))), Outcome::Left);
-            assert_contains(unlock(&mut locked_behind(Port::interrupted_at(at))), "stopped by a signal");
+        for at in 0..modem.transfers {
+            let mut modem = locked();
+            modem.gone_at = Some(at);
+            assert_eq!(unlock(&mut modem), Outcome::Left);
+            let mut modem = locked();
+            modem.interrupted_at = Some(at);
+            assert_contains(unlock(&mut modem), "stopped by a signal");
         }
     }
 
@@ -526,7 +459,7 @@ mod tests {
         let captures: Vec<Capture> = serde_json::from_str(include_str!("../../../tests/corpus/at.json")).unwrap();
         let ask_modem = |answers: &[(&str, &str)]| {
             let _clock = StoppedClock::stop();
-            ask(&mut AtModem::new("", answers), StateCommand::default(), Deadline::after(BUDGET)).unwrap()
+            ask(&mut Modem::at("", answers), StateCommand::default(), Deadline::after(BUDGET)).unwrap()
         };
         let mut seen = Vec::new();
         for capture in captures.iter().filter(|capture| capture.modem.contains("FM350")) {

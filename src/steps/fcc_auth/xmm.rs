@@ -69,82 +69,26 @@ mod tests {
     use super::*;
     use crate::database::quirks::Procedure;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::{self, Port};
+    use crate::modem::link::fake::Modem;
     use crate::modem::transport::{Protocol, Transport};
-    use crate::modem::wire::xmm::{self, Message};
+    use crate::modem::wire::xmm;
     use crate::steps::fcc_auth::run;
+    use ::modem::radio::Lock;
 
     const LENOVO: &str = "KHOIHGIUCCHHII";
     const BUDGET: Duration = Duration::from_millis(1500);
-    const TID: u32 = 0x1100_0101;
+    /// The names of the requests.
+    const ALL: [&str; 3] = ["FCC lock query", "FCC lock challenge", "FCC lock response"];
 
-    /// The RPC port of an L850-GL that accepts Lenovo's key.
-    struct Modem {
-        state: u32,
-        mode: u32,
-        /// Does not reply from this request on.
-        mute_from: usize,
-        /// Sends only half of each reply from this request on.
-        truncates: usize,
-        /// Replies without values from this request on.
-        empties: usize,
-        port: Port,
-        seen: Vec<u32>,
-    }
-
+    /// An L850-GL that accepts Lenovo's key. Its own messages come in between.
     fn locked() -> Modem {
-        Modem {
-            state: 0,
-            mode: 1,
-            mute_from: usize::MAX,
-            truncates: usize::MAX,
-            empties: usize::MAX,
-            port: Port::default(),
-            seen: Vec::new(),
-        }
+        Modem::with_lock(Protocol::XmmRpc, Lock::Xmm).with("indications garbage split=5")
     }
 
-    fn locked_behind(port: Port) -> Modem {
-        Modem { port, ..locked() }
-    }
-
-    impl fake::Modem for Modem {
-        fn port(&mut self) -> &mut Port {
-            &mut self.port
-        }
-
-        fn take(&mut self, message: &[u8]) {
-            let request = Message::parse(message).unwrap();
-            assert_eq!((request.tid, request.body.len()), (TID, 12));
-            let argument = request.body[8..].iter().fold(0, |value, byte| (value << 8) | u32::from(*byte));
-            self.seen.push(request.code);
-            let number = self.seen.len();
-            let mut answer = vec![TID];
-            match request.code {
-                0x18e => answer.extend([self.state, self.mode]),
-                0x190 => answer.push(0x1234_5678),
-                0x192 => {
-                    // From the test vectors.
-                    self.state = u32::from(argument == 1_075_640_449);
-                    answer.push(self.state);
-                }
-                other => panic!("{other:#x}"),
-            }
-            if number >= self.empties {
-                answer.truncate(1);
-            }
-            if number >= self.mute_from {
-                return;
-            }
-            let mut frame = xmm::emit(request.code + 1, TID, &answer);
-            if number >= self.truncates {
-                frame.truncate(frame.len() / 2);
-            }
-            for own in [xmm::emit(0x5e, 3, &[1, 2]), xmm::emit(2001, TID, &[TID]), vec![0xff; 3]] {
-                self.port.say(&own, 5);
-            }
-            self.port.say(&frame, 11);
-        }
+    fn unlocked() -> Modem {
+        let mut modem = locked();
+        modem.locked = false;
+        modem
     }
 
     fn unlock_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>) -> Outcome {
@@ -169,14 +113,12 @@ mod tests {
         let mut modem = locked();
         let done = "Done(\"unlocked with the key of OEM string 1 of the quirk; ModemManager switches the radio on\")";
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), done);
-        assert_eq!(modem.seen, [0x18e, 0x190, 0x192]);
-        for (state, mode) in [(1, 1), (0, 0), (1, 0)] {
-            let mut modem = Modem { state, mode, ..locked() };
+        assert_eq!(modem.seen, ALL);
+        for mut modem in [unlocked(), locked().with("unlocked-for-good"), unlocked().with("unlocked-for-good")] {
             assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), "Unchanged(\"the modem is not locked");
-            assert_eq!(modem.seen, [0x18e]);
+            assert_eq!(modem.seen, ALL[..1]);
         }
-        let mut modem = Modem { state: 1, ..locked() };
-        assert_contains(unlock_with(&mut modem, &[LENOVO], &mut vec![1]), "Done(\"unlocked; ModemManager");
+        assert_contains(unlock_with(&mut unlocked(), &[LENOVO], &mut vec![1]), "Done(\"unlocked; ModemManager");
     }
 
     #[test]
@@ -192,41 +134,43 @@ mod tests {
         );
         let mut modem = locked();
         assert_contains(unlock_with(&mut modem, &["WRONG", LENOVO], &mut tried), "every known key since its power-up");
-        assert_eq!(modem.seen, [0x18e]);
+        assert_eq!(modem.seen, ALL[..1]);
     }
 
     #[test]
     fn missing_replies_are_reported_with_their_requests() {
+        let from = |number: usize, fault: &str| locked().with(fault).with(&format!("at-reply={number}-"));
         for (number, request) in [(1, "query"), (2, "challenge"), (3, "response")] {
             let mute = format!("Unfinished(Failure {{ reason: \"no answer to XMM FCC lock {request}");
-            let mut modem = Modem { mute_from: number, ..locked() };
+            let mut modem = from(number, "mute");
             assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), &mute);
             // A query is repeated, other requests are not.
             assert_eq!(modem.seen.len() > number, number == 1, "{:?}", modem.seen);
-            let mut modem = Modem { truncates: number, ..locked() };
-            assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), &mute[..20]);
+            assert_contains(unlock_with(&mut from(number, "short"), &[LENOVO], &mut Vec::new()), &mute[..20]);
         }
-        let missing = "is malformed: lock state and mode is missing";
-        assert_contains(unlock_with(&mut Modem { empties: 1, ..locked() }, &[LENOVO], &mut Vec::new()), missing);
-        let missing = "is malformed: challenge is missing";
-        assert_contains(unlock_with(&mut Modem { empties: 2, ..locked() }, &[LENOVO], &mut Vec::new()), missing);
-        let refused = "the modem refused every known key";
-        assert_contains(unlock_with(&mut Modem { empties: 3, ..locked() }, &[LENOVO], &mut Vec::new()), refused);
+        for (number, outcome) in [
+            (1, "is malformed: lock state and mode is missing"),
+            (2, "is malformed: challenge is missing"),
+            (3, "the modem refused every known key"),
+        ] {
+            assert_contains(unlock_with(&mut from(number, "no-values"), &[LENOVO], &mut Vec::new()), outcome);
+        }
     }
 
     #[test]
     fn a_flood_of_other_messages_ends_with_the_deadline() {
-        let mut modem = locked_behind(Port::flooded(xmm::emit(0x5e, 3, &[0; 100])));
+        let mut modem = locked();
+        modem.flood = xmm::emit(0x5e, 3, &[0; 100]);
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut Vec::new()), "no answer to XMM FCC lock query");
     }
 
     #[test]
     fn no_key_is_used_without_time_for_the_verdict() {
         let mut tried = Vec::new();
-        let mut modem = locked_behind(Port::late(Duration::from_millis(600)));
+        let mut modem = locked().with("late=600");
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut tried), "Unfinished");
         assert!(tried.is_empty());
-        let mut modem = locked_behind(Port::late(Duration::from_millis(300)));
+        let mut modem = locked().with("late=300");
         assert_contains(unlock_with(&mut modem, &[LENOVO], &mut tried), "Done(\"unlocked with");
     }
 
@@ -234,8 +178,9 @@ mod tests {
     fn the_modem_may_leave_at_any_transfer() {
         let mut modem = locked();
         unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new());
-        for at in 0..modem.port.transfers {
-            let mut modem = locked_behind(Port::gone_at(at));
+        for at in 0..modem.transfers {
+            let mut modem = locked();
+            modem.gone_at = Some(at);
             assert_eq!(unlock_with(&mut modem, &["WRONG", LENOVO], &mut Vec::new()), Outcome::Left);
         }
     }
@@ -245,7 +190,7 @@ mod tests {
         let _clock = StoppedClock::stop();
         let said = ask(&mut locked(), Deadline::after(BUDGET)).unwrap();
         assert_eq!((said.locked, said.operating_mode), (Some(true), OperatingMode::LowPower));
-        let said = ask(&mut Modem { state: 1, ..locked() }, Deadline::after(BUDGET)).unwrap();
+        let said = ask(&mut unlocked(), Deadline::after(BUDGET)).unwrap();
         assert_eq!((said.locked, said.operating_mode.to_string().as_str()), (Some(false), "unknown"));
     }
 }
