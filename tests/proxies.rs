@@ -1,6 +1,7 @@
 //! Unlocks a modem through libqmi's and libmbim's own proxies, which hold the port of the modem. The modem is the other
 //! end of a pty. These tests need root and the proxies, which `make deps` installs. `make unit` runs them as root.
 
+use modem::{models, port, radio::Modem};
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, killpg};
@@ -20,81 +21,32 @@ use wwan_quirks::modem::access::{Proxy, users};
 use wwan_quirks::modem::device::{ControlPort, DeviceNumber};
 use wwan_quirks::modem::link::stream::Stream;
 use wwan_quirks::modem::transport::Transport;
-use wwan_quirks::modem::wire::mbim::{Body, Status, Uuid};
-use wwan_quirks::modem::wire::qmi::Service;
 use wwan_quirks::modem::wire::{mbim, qmi};
 use wwan_quirks::outcome::Outcome;
 use wwan_quirks::steps::fcc_auth::{Keys, run};
 
-/// A locked Sierra modem behind a pty, which reports the messages that it gets.
-struct Modem {
-    pty: PtyMaster,
-    proxy: Proxy,
-    seen: Sender<u16>,
-    online: bool,
-}
-
-impl Modem {
-    fn serve(mut self) {
-        let mut framer = match self.proxy {
-            Proxy::Qmi => qmi::framer(),
-            Proxy::Mbim => mbim::framer(),
-        };
-        let mut read = [0; 4096];
-        // Reading fails when the proxy closes the port at the end of the test.
-        while let Ok(length) = self.pty.read(&mut read) {
-            framer.push(&read[..length]);
-            while let Some(message) = framer.next_message() {
-                let answer = match self.proxy {
-                    Proxy::Qmi => self.answer_qmi(message),
-                    Proxy::Mbim => self.answer_mbim(message),
-                };
-                self.pty.write_all(&answer).unwrap();
+/// Answers what the proxy writes to the pty, and reports the names of the QMI messages. Reading fails when the proxy
+/// closes the port at the end of the test.
+fn serve(mut pty: PtyMaster, proxy: Proxy, seen: Sender<String>) {
+    let mut modem = Modem::of(&models::row("em7455").unwrap().model());
+    modem.faults.set("auth-delay=0").unwrap();
+    let (mut framer, mut port) = match proxy {
+        Proxy::Qmi => (qmi::framer(), port::Port::qmi(modem)),
+        Proxy::Mbim => (mbim::framer(), port::Port::mbim(modem, 4096)),
+    };
+    let mut read = [0; 4096];
+    while let Ok(length) = pty.read(&mut read) {
+        framer.push(&read[..length]);
+        while let Some(message) = framer.next_message() {
+            for reply in port.receive(message).1 {
+                pty.write_all(&reply).unwrap();
             }
+            port.modem.seen.drain(..).for_each(|name| seen.send(name).unwrap());
         }
     }
-
-    fn answer_mbim(&mut self, message: &[u8]) -> Vec<u8> {
-        let mbim::Message { tid, body } = mbim::Message::parse(message).unwrap();
-        let answer;
-        let body = match body {
-            Body::Open { .. } => Body::OpenDone(Status::SUCCESS),
-            Body::Close => Body::CloseDone(Status::SUCCESS),
-            Body::Command { service: Uuid::QMI, cid, buffer, .. } => {
-                answer = self.answer_qmi(buffer);
-                Body::CommandDone { service: Uuid::QMI, cid, status: Status::SUCCESS, buffer: &answer }
-            }
-            Body::Command { service, cid, .. } => {
-                Body::CommandDone { service, cid, status: Status::NO_DEVICE_SUPPORT, buffer: &[] }
-            }
-            other => panic!("{other:?}"),
-        };
-        mbim::Message { tid, body }.emit()
-    }
-
-    fn answer_qmi(&mut self, frame: &[u8]) -> Vec<u8> {
-        let request = qmi::Message::parse(frame).unwrap();
-        self.seen.send(request.id).unwrap();
-        let value: &[u8] = match (request.service, request.id) {
-            (Service::CTL, 0x21) => &[1, 2, 1, 0, 14, 0],
-            (Service::CTL, 0x22 | 0x23) => &[2, 0x14],
-            (Service::DMS, 0x2d) => &[u8::from(!self.online)],
-            (Service::DMS, 0x555f) => {
-                self.online = true;
-                &[]
-            }
-            other => panic!("{other:?}"),
-        };
-        let call = qmi::Call { service: request.service, id: request.id, name: "" };
-        let mut answer = qmi::request(call, request.cid, request.tid, &[(2, &[0; 4]), (1, value)]);
-        // Mark it as sent by the modem, and as a response.
-        answer[3] = 0x80;
-        answer[6] = if request.service == Service::CTL { 1 } else { 2 };
-        answer
-    }
 }
 
-fn plug_in(proxy: Proxy) -> (PathBuf, Receiver<u16>) {
+fn plug_in(proxy: Proxy) -> (PathBuf, Receiver<String>) {
     let pty = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
     grantpt(&pty).unwrap();
     unlockpt(&pty).unwrap();
@@ -107,7 +59,7 @@ fn plug_in(proxy: Proxy) -> (PathBuf, Receiver<u16>) {
     std::thread::spawn(move || {
         // Keep the tty open, so that the pty always has another end until the proxy opens it.
         let _tty = tty;
-        Modem { pty, proxy, seen, online: false }.serve();
+        serve(pty, proxy, seen);
     });
     (path, messages)
 }
@@ -155,8 +107,10 @@ fn unlock_through(proxy: Proxy) {
         run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(Duration::from_secs(20)))
     };
     assert_eq!(unlock(), Outcome::Online { text: "unlocked; the radio is online".to_owned(), unlocked: true });
-    let seen: Vec<u16> = messages.try_iter().collect();
-    assert_eq!(seen, [0x21, 0x22, 0x2d, 0x555f, 0x2d, 0x23]);
+    let seen: Vec<String> = messages.try_iter().filter(|name| name.contains("CTL") || name.contains("DMS")).collect();
+    let [version, allocate, release] = ["CTL Get Version Info", "CTL Allocate CID", "CTL Release CID"];
+    let look = "DMS Get Operating Mode";
+    assert_eq!(seen, [version, allocate, look, "DMS Set FCC Authentication", look, release]);
     assert_eq!(unlock(), Outcome::Online { text: "the radio is already online".to_owned(), unlocked: false });
 
     // While another program uses the proxy, the proxy holds the port.
