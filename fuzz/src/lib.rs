@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use modem::challenge::{self, Order};
+use modem::models::{self, Dialect};
+use modem::port::Port as Simulated;
+use modem::radio::{Lock, Modem};
 use wwan_quirks::bus::Port;
 use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::layers::{ConfigFile, Layer};
@@ -280,9 +284,12 @@ pub fn smbios(data: &[u8]) {
 }
 
 /// A modem whose answers are `data`: a length, and that many bytes. It is gone after the last answer. Length 255 is no
-/// answer.
+/// answer. Length 254 is the next answer of a simulated modem, and length 253 the same with a changed byte: its place, and
+/// the change.
 struct Answers<'a> {
     data: &'a [u8],
+    modem: Simulated,
+    waiting: VecDeque<Vec<u8>>,
     read: Vec<u8>,
     /// The last request, from which a transaction ID can be copied into an answer.
     sent: VecDeque<u8>,
@@ -291,12 +298,26 @@ struct Answers<'a> {
 impl link::Link for Answers<'_> {
     fn send(&mut self, message: &[u8], _: Deadline) -> Result<(), LinkError> {
         self.sent = message.iter().copied().collect();
+        self.waiting.extend(self.modem.receive(message).1);
+        // The names of all requests are not bounded by the size of the input.
+        self.modem.modem.seen.clear();
         Ok(())
     }
 
     fn receive(&mut self, _: Deadline) -> Result<Option<&[u8]>, LinkError> {
         let (length, rest) = self.data.split_first().ok_or(LinkError::Gone)?;
         let length = match length {
+            253 | 254 => {
+                let (change, rest) =
+                    rest.split_at_checked(if *length == 253 { 2 } else { 0 }).ok_or(LinkError::Gone)?;
+                self.data = rest;
+                self.read = self.waiting.pop_front().unwrap_or_default();
+                if let ([at, change], false) = (change, self.read.is_empty()) {
+                    let at = usize::from(*at) % self.read.len();
+                    self.read[at] ^= change;
+                }
+                return Ok(if self.read.is_empty() { None } else { Some(&self.read) });
+            }
             255 => {
                 self.data = rest;
                 return Ok(None);
@@ -320,26 +341,44 @@ impl link::Link for Answers<'_> {
     }
 }
 
+fn simulated(protocol: Protocol, lock: Lock, proxied: Option<&Path>) -> Simulated {
+    let mut model = models::row("em7455").unwrap().model();
+    model.lock = lock;
+    let mut modem = Modem::of(&model);
+    modem.faults.set("auth-delay=0").unwrap();
+    if let Some(path) = proxied {
+        modem.faults.set(&format!("proxy={}", path.display())).unwrap();
+    }
+    match protocol {
+        Protocol::Qmi => Simulated::qmi(modem),
+        Protocol::Mbim => Simulated::mbim(modem, 4096),
+        Protocol::At => Simulated::at(modem, Dialect::Plain),
+        Protocol::XmmRpc => Simulated::xmm(modem),
+    }
+}
+
 /// A whole unlock of a modem that answers anything.
 pub fn session(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At, Protocol::XmmRpc][usize::from(first % 4)];
     let oem_strings = vec!["KHOIHGIUCCHHII".to_owned(), "DW5931EFCCLOCK".to_owned()];
     let foxconn = |service, magic: &str| Procedure::Foxconn { service, magic: magic.to_owned() };
-    let procedure = match (protocol, first / 4 % 8) {
+    let fox = |service: Service, magic| (foxconn(service, magic), Lock::Fox { service: service.0, magic });
+    let (procedure, lock) = match (protocol, first / 4 % 8) {
         (Protocol::At, number) => {
             let byte_order = if number & 1 == 0 { ByteOrder::BigEndian } else { ByteOrder::LittleEndian };
             let state = if number & 4 == 0 { StateCommand::Gtfcceffstatus } else { StateCommand::Gtfcclockstate };
             let number = if number & 2 == 0 { Number::Decimal } else { Number::Hex };
-            Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, state, oem_strings })
+            let procedure = Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, state, oem_strings });
+            (procedure, Lock::Gtfcclock { order: Order::Big, number: challenge::Number::Decimal, is_xmm: false })
         }
-        (Protocol::XmmRpc, _) => Procedure::Xmm { oem_strings },
-        (_, 0) => Procedure::Sierra,
-        (_, 1) => Procedure::Quectel,
-        (_, 2) => foxconn(Service::DMS, "foxc"),
-        (_, 3) => foxconn(Service::FOX, "FDE1"),
-        (_, 4) => foxconn(Service::FOXAP, "FDE2"),
-        (_, 5) => Procedure::Intel { oem_strings },
+        (Protocol::XmmRpc, _) => (Procedure::Xmm { oem_strings }, Lock::Xmm),
+        (_, 0) => (Procedure::Sierra, Lock::Sierra),
+        (_, 1) => (Procedure::Quectel, Lock::Quectel),
+        (_, 2) => (foxconn(Service::DMS, "foxc"), Lock::FoxconnV2),
+        (_, 3) => fox(Service::FOX, "FDE1"),
+        (_, 4) => fox(Service::FOXAP, "FDE2"),
+        (_, 5) => (Procedure::Intel { oem_strings }, Lock::Intel),
         _ => return,
     };
     let stays_off = (first & 0x20 != 0).then_some("switched off");
@@ -347,8 +386,9 @@ pub fn session(data: &[u8]) {
     let of = |oem_string: &String| Key::new(String::new(), &procedure.to_string(), oem_string).id();
     let tried: Vec<u32> = oem_strings.iter().take(usize::from(first & 0x40 != 0)).map(of).collect();
     let mut used = 0;
-    let mut port = Answers { data, read: Vec::new(), sent: VecDeque::new() };
     let proxied = (first & 0x80 != 0).then(|| Path::new("/dev/cdc-wdm0"));
+    let modem = simulated(protocol, lock, proxied);
+    let mut port = Answers { data, modem, waiting: VecDeque::new(), read: Vec::new(), sent: VecDeque::new() };
     within(256 * 1024 + 4 * data.len(), || {
         let transport = Transport { port: &mut port, protocol, proxied };
         let keys = Keys::new(&[], &procedure, &tried, |_| used += 1);
