@@ -347,7 +347,7 @@ mod tests {
                 "Config Index: 1\r\nConfig Type:  {name}\r\nInterface bitmask: 0000100D (diag,nmea,modem,mbim)"
             );
             let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", &current), ("AT!USBCOMP=1,3,10D", "")];
-            let mut modem = AtModem::new("", &answers);
+            let mut modem = Modem::at("", &answers);
             let request = Request { wanted: "qmi".parse().ok(), ..Request::default() };
             let result = talk(&mut modem, "A710", "1199:90b1", |console| read_and_set(console, &request, &|_| false));
             let is_set = modem.seen.iter().any(|seen| seen.starts_with("AT!USBCOMP=1"));

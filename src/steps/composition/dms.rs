@@ -137,10 +137,11 @@ mod tests {
 
     #[test]
     fn a_modem_whose_answer_is_lost_restarts() {
-        let mut modem = modem(Face::Qmi);
-        modem.loses = Some(dms::SET_OPERATING_MODE.id);
-        let exchange = set(&mut modem).unwrap();
-        assert_eq!((exchange.failure, modem.mode), (None, 4));
+        let mut modem = modem(Protocol::Qmi);
+        modem.fault("lost=1");
+        modem.fault("at-message=DMS Set Operating Mode");
+        assert_eq!(set(&mut modem).unwrap().failure, None);
+        assert!(matches!(modem.wishes[..], [(_, Wish::Reset)]));
     }
 
     #[test]
