@@ -399,7 +399,12 @@ impl Device {
             self.on_link(|link| link.halt(urb.endpoint));
             return self.on_link(|link| link.stall(urb.seqnum));
         }
-        if self.modem.faults.has("takes-nothing") && matches!(self.function_at(urb.endpoint), Some(Function::At(_))) {
+        let is_refused = match self.function_at(urb.endpoint) {
+            Some(Function::At(_)) => self.modem.faults.has("takes-nothing"),
+            Some(Function::Storage(_)) => storage::is_eject(&urb.data) && self.modem.faults.take("eject-naks"),
+            _ => false,
+        };
+        if is_refused {
             return self.on_link(|link| link.wait(urb.endpoint, urb.seqnum, 0));
         }
         self.on_link(|link| link.done(urb.seqnum, urb.data.len(), &[]));

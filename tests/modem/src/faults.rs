@@ -91,6 +91,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("stall-swoc", "stalls the SWoC query"),
     ("iface9", "the only interface of install mode has number 9"),
     ("stall-csw", "stalls instead of sending a CSW, until the halt is cleared"),
+    ("eject-naks=N", "the next N commands that eject the medium get NAK"),
     ("no-csw", "never sends a CSW"),
     ("short-csw", "CSWs of 4 bytes"),
     ("failed-csw", "every CSW reports that the command failed"),

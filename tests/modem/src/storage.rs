@@ -52,6 +52,11 @@ const BLOCKS: u32 = 512;
 /// A host that requests more at once is broken.
 const MAX_DATA: usize = 1 << 20;
 
+/// Whether this CBW ejects the medium: START STOP UNIT with LoEj.
+pub(crate) fn is_eject(bytes: &[u8]) -> bool {
+    Cbw::parse(bytes).is_some_and(|cbw| matches!(cbw.cdb, [0x1b, _, _, _, 2, ..]))
+}
+
 pub(crate) struct Storage {
     scsi: Scsi,
     sense: Sense,
