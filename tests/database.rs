@@ -365,6 +365,31 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
     );
 }
 
+#[test]
+fn the_plan_for_an_id_follows_the_policy() {
+    let root = Root::new();
+    let huawei = "12d1:1f01";
+    for (policy, id, expected) in [
+        ("", huawei, "switch=huawei-new, when the device is plugged in"),
+        ("huawei = \"modem\"", huawei, "switch=huawei-alternative, when the device is plugged in"),
+        ("switch = false", huawei, "switch: suppressed: `switch = false` in /etc/wwan-quirks/config.toml:1"),
+        ("", "1199:68a2", "configuration=mbim, when the device is plugged in"),
+        ("prefer = \"qmi\"", "1199:68a2", "configuration=qmi, when the device is plugged in"),
+        ("prefer = \"qmi\"", "1410:9020", "configuration=qmi or ecm or 4, when the device is plugged in"),
+        ("prefer = \"keep\"", "1199:68a2", "configuration: nothing to do: the kernel's choice is kept"),
+        ("", "1199:9079", "fcc-auth=sierra, when the device is plugged in"),
+        ("fcc-auth = false", "1199:9079", "fcc-auth: suppressed: `fcc-auth = false` in /etc/wwan-quirks/config.toml:1"),
+    ] {
+        root.policy(policy);
+        let explained = root.run(&["explain", id]).stdout;
+        assert!(explained.contains(&format!("\n  plan    {expected}\n")), "{policy}: {explained}");
+    }
+    let explained: serde_json::Value =
+        serde_json::from_str(&root.run(&["explain", "--json", "1199:9079"]).stdout).unwrap();
+    let plan = explained["devices"][0]["plan"].as_array().unwrap();
+    assert_eq!(plan.last().unwrap()["decision"], "suppressed");
+}
+
 /// Some devices have the same ID in each of their modes, or share it with other devices.
 #[test]
 fn only_the_install_mode_is_switched() {

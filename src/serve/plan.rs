@@ -219,14 +219,35 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
     planned
 }
 
+/// The plan of a quirk for a device that is not plugged in, as far as the policy decides it.
+pub(crate) fn plan_without_device(quirk: &Quirk, policy: &Resolved) -> Vec<PlanLine> {
+    let mut lines: Vec<PlanLine> = quirk
+        .steps
+        .iter()
+        .map(|step| {
+            let value = match step {
+                Step::Switch(switch) => {
+                    switch_of_policy(switch, policy).map(|chosen| chosen.unwrap_or_else(|| switch.clone()).to_string())
+                }
+                Step::Configuration { select, fallback, .. } => {
+                    configuration_of_policy(*select, *fallback, quirk, policy)
+                }
+                Step::FccAuth(_) => unlock_of_policy(policy).map(|()| step.value()),
+            };
+            value.map_or_else(
+                |planned| planned.describe(false),
+                |text| PlanLine { step: step.kind(), decision: Decision::WhenPluggedIn, text, messages: Vec::new() },
+            )
+        })
+        .collect();
+    lines.dedup();
+    lines
+}
+
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
-    let step = StepKind::Switch;
-    if !policy.switch.value {
-        return suppressed(step, format!("`switch = false` in {}", policy.switch.origin));
-    }
     let chosen = match switch_of_policy(switch, policy) {
         Ok(chosen) => chosen,
-        Err(failure) => return PlanStep::Infeasible { step, failure },
+        Err(planned) => return *planned,
     };
     // A message from the policy says what the device becomes. Then the preferred function does not count.
     let function = policy.prefer.value.function().filter(|_| chosen.is_none());
@@ -236,24 +257,30 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     }
     match &snapshot.descriptors {
         Some(Ok(descriptors)) => plan_switch_of(&descriptors.configurations, switch, function, snapshot),
-        Some(Err(why)) => unreadable(step, why, "device"),
-        None => satisfied(step, "the interfaces of the device are unknown"),
+        Some(Err(why)) => unreadable(StepKind::Switch, why, "device"),
+        None => satisfied(StepKind::Switch, "the interfaces of the device are unknown"),
     }
 }
 
-/// The switch with the message that the policy chooses for a Huawei device, if it chooses one.
-fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>, Failure> {
+/// The switch with the message that the policy chooses for a Huawei device, if it chooses one. Fails with the plan if
+/// the policy allows no switch.
+fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>, Box<PlanStep>> {
+    let step = StepKind::Switch;
+    if !policy.switch.value {
+        return Err(suppressed(step, format!("`switch = false` in {}", policy.switch.origin)).into());
+    }
     let Setting { value, origin } = &policy.huawei;
     match value.method() {
         Some(method) if Rewind::of(switch).is_some() => {
-            switch.with_method(method).map(Some).map_err(|error| Failure::new(error, "report a bug"))
+            let chosen = switch.with_method(method).map(Some);
+            chosen.map_err(|error| infeasible(step, &error, "report a bug").into())
         }
-        Some(_) if origin.is_device() => Err(Failure::new(
-            format!(
+        Some(_) if origin.is_device() => {
+            let reason = format!(
                 "`huawei = \"{value}\"` in {origin}: this setting is only for devices that accept Huawei's command"
-            ),
-            "remove `huawei` from the `[[device]]` of this modem",
-        )),
+            );
+            Err(infeasible(step, &reason, "remove `huawei` from the `[[device]]` of this modem").into())
+        }
         _ => Ok(None),
     }
 }
@@ -395,6 +422,31 @@ fn candidates(select: Select, fallback: Option<u8>, quirk: &Quirk, policy: &Reso
     is_first.then_some(preferred).into_iter().chain([select]).chain(number).collect()
 }
 
+/// What the configuration may be, in words. Fails with the plan if the policy and the quirk keep the kernel's choice.
+fn configuration_of_policy(
+    select: Select,
+    fallback: Option<u8>,
+    quirk: &Quirk,
+    policy: &Resolved,
+) -> Result<String, Box<PlanStep>> {
+    let mut candidates = candidates(select, fallback, quirk, policy);
+    candidates.retain(|select| !matches!(select, Select::Preferred | Select::Keep));
+    candidates.dedup();
+    let names: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => Err(satisfied(StepKind::Configuration, "the kernel's choice is kept").into()),
+        names => Ok(names.join(" or ")),
+    }
+}
+
+/// Fails with the plan if the policy allows no unlock.
+fn unlock_of_policy(policy: &Resolved) -> Result<(), Box<PlanStep>> {
+    match policy.fcc_auth.value {
+        true => Ok(()),
+        false => Err(suppressed(StepKind::FccAuth, format!("`fcc-auth = false` in {}", policy.fcc_auth.origin)).into()),
+    }
+}
+
 fn plan_unlock(
     procedure: &Procedure,
     scope: &Scope,
@@ -403,8 +455,8 @@ fn plan_unlock(
     policy: &Resolved,
 ) -> Vec<PlanStep> {
     let step = StepKind::FccAuth;
-    if !policy.fcc_auth.value {
-        return vec![suppressed(step, format!("`fcc-auth = false` in {}", policy.fcc_auth.origin))];
+    if let Err(planned) = unlock_of_policy(policy) {
+        return vec![*planned];
     }
     let is_meant = |port: &ControlPort| match scope {
         Scope::Port(name) => port.name == *name,

@@ -15,7 +15,7 @@ use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
-use crate::serve::plan::{Decision, PlanLine};
+use crate::serve::plan::{PlanLine, plan_without_device};
 use crate::serve::trigger::Trigger;
 use crate::serve::{preview, preview_lines};
 use crate::verbs::output::{print_json, report_errors};
@@ -70,14 +70,8 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     let (all, _) = quirks::all(root);
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
     let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
-    let steps = matched.iter().filter(|_| complete).flat_map(|matched| &matched.quirk.steps);
-    let plan = steps.map(|step| PlanLine {
-        step: step.kind(),
-        decision: Decision::WhenPluggedIn,
-        text: step.value(),
-        messages: Vec::new(),
-    });
-    let plan = plan.collect();
+    let plan = matched.iter().filter(|_| complete);
+    let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();
     (Explained { port: None, id, matched, others, complete, plan }, errors)
 }
