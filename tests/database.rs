@@ -366,6 +366,21 @@ fn the_policy_selects_what_a_huawei_stick_becomes() {
 }
 
 #[test]
+fn explain_prints_how_well_an_entry_is_known() {
+    let root = Root::new();
+    for (keys, line) in [
+        ("seen = \"hint\"\n", Some("  source  seen = hint")),
+        ("source = \"A\"\n", Some("  source  A")),
+        ("seen = \"hint\"\nsource = \"A\"\n", Some("  source  seen = hint; A")),
+        ("", None),
+    ] {
+        root.write(OWN, format!("schema = 1\n[[device]]\nid = \"1234:0001\"\nname = \"B\"\n{keys}steps = []\n"));
+        let explained = root.run(&["explain", "1234:0001"]).stdout;
+        assert_eq!(explained.lines().find(|line| line.starts_with("  source")), line, "{explained}");
+    }
+}
+
+#[test]
 fn the_plan_for_an_id_follows_the_policy() {
     let root = Root::new();
     let huawei = "12d1:1f01";

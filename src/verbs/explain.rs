@@ -114,9 +114,10 @@ impl Explained {
         if let Some(note) = &quirk.note {
             writeln!(out, "  note    {}", printable(note))?;
         }
-        let seen = quirk.seen.map(|seen| format!("seen = {}; ", seen.name())).unwrap_or_default();
-        if let Some(source) = &quirk.source {
-            writeln!(out, "  source  {seen}{}", printable(source))?;
+        let seen = quirk.seen.map(|seen| format!("seen = {}", seen.name()));
+        let source: Vec<String> = seen.into_iter().chain(quirk.source.clone()).collect();
+        if !source.is_empty() {
+            writeln!(out, "  source  {}", printable(&source.join("; ")))?;
         }
         let targets = quirk.model(self.id).into_iter().flat_map(|model| &model.becomes);
         let (named, others): (Vec<_>, Vec<_>) = targets.partition(|target| target.name.is_some());
