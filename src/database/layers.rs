@@ -194,6 +194,11 @@ pub(crate) fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
+/// Whether a TOML file has no key: only comments and blank lines.
+pub(crate) fn has_no_key(text: &str) -> bool {
+    text.lines().map(str::trim_start).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
 /// Opens a file that is not a link. Does not block if the file is a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;

@@ -116,10 +116,6 @@ const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
-    if text.is_empty() {
-        // An empty file masks the files of its name.
-        return (Vec::new(), Vec::new());
-    }
     let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
     if is_drop_in || path.ends_with("config.toml") {
         return (policy::check(path, text).into_iter().map(LoadError::from).collect(), Vec::new());

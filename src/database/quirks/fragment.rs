@@ -20,7 +20,7 @@ use super::{
 };
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::{Diagnostic, Location, line_of};
-use crate::database::layers::{ConfigFile, Layer};
+use crate::database::layers::{self, ConfigFile, Layer};
 use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
 use crate::usb::Function;
@@ -533,6 +533,9 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
 
 /// The quirks of a file and the errors in their values, or the error that stopped the TOML parser.
 fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Box<Diagnostic>> {
+    if layers::has_no_key(text) {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
     let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
     if *fragment.schema.get_ref() != SCHEMA {
@@ -737,6 +740,16 @@ mod tests {
             name = \"B\"\nsteps = []\n";
         let (quirks, errors) = parse_for(&file("1199-x.toml"), text, "1199:2222".parse().unwrap());
         assert_eq!((quirks[0].models[0].becomes.len(), errors), (1, vec![]));
+    }
+
+    #[test]
+    fn a_file_without_a_key_has_no_entry() {
+        for text in ["\n", "# 1199:9071\r\n\t# schema = 1\n", "#"] {
+            assert_eq!(parse(&file("1199-x.toml"), text), (Vec::new(), Vec::new()), "{text:?}");
+            assert_eq!(parse_for(&file("1199-x.toml"), text, "1199:9071".parse().unwrap()), (Vec::new(), Vec::new()));
+        }
+        let missing = parse(&file("1199-x.toml"), "# x\ndevice = []\n").1;
+        assert!(missing.len() == 1 && missing[0].message.contains("missing field `schema`"), "{missing:?}");
     }
 
     #[test]
