@@ -62,7 +62,7 @@ fn doctor_knows_the_device_managers_of_other_systems() {
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
     let failures: [Failure; 13] = [
-        ("compositions.toml:1:10: expected schema = 1", |root| {
+        ("compositions.toml:1:10: unsupported schema 9 (expected 1)", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
         }),
         ("usb_modeswitch also switches 2 IDs of this database", |root| {

@@ -85,7 +85,11 @@ fn parse(path: &Path, text: &str) -> Result<Compositions, Vec<LoadError>> {
     let mut errors = Vec::new();
     let mut report = |span, message: String| errors.push(Diagnostic::at(path, text, span, message).into());
     if *schema.get_ref() != SCHEMA {
-        report(schema.span(), format!("expected schema = {SCHEMA}: a newer version of wwan-quirks may read this file"));
+        let message = format!(
+            "unsupported schema {} (expected {SCHEMA}): this file needs a newer version of wwan-quirks",
+            schema.get_ref()
+        );
+        report(schema.span(), message);
     }
     if let Some(sierra) = &sierra {
         for message in sierra.get_ref().errors() {
@@ -337,7 +341,7 @@ mod tests {
         assert!(check(Path::new("f"), &whole).is_empty(), "{:?}", check(Path::new("f"), &whole));
         let mut wrong = Vec::new();
         for (from, to, expected) in [
-            ("schema = 1", "schema = 2", "f:1:10: expected schema = 1: a newer version"),
+            ("schema = 1", "schema = 2", "f:1:10: unsupported schema 2 (expected 1): "),
             ("1234:*", "1234", "f:4:7: \"1234\" is neither"),
             ("\"sure\"", "\"surely\"", "f:5:14: unknown variant `surely`"),
             ("+X: {value}", "+X: {walue}", "f:7:38: unknown placeholder {walue}"),

@@ -539,7 +539,9 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
     let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
     if *fragment.schema.get_ref() != SCHEMA {
-        let message = format!("expected schema = {SCHEMA}: a newer version of wwan-quirks may read this file");
+        let schema = fragment.schema.get_ref();
+        let message =
+            format!("unsupported schema {schema} (expected {SCHEMA}): this file needs a newer version of wwan-quirks");
         return Err(invalid(fragment.schema.span(), message).into());
     }
     let name = file.path.file_name().filter(|_| file.layer == Layer::Shipped);
@@ -935,7 +937,7 @@ mod tests {
         }
         assert_eq!(
             parse(&file("a.toml"), "schema = 2\n").1[0].message,
-            "expected schema = 1: a newer version of wwan-quirks may read this file"
+            "unsupported schema 2 (expected 1): this file needs a newer version of wwan-quirks"
         );
         assert_eq!(parse(&file("a.toml"), "[[device]]\n").1.len(), 1);
     }
