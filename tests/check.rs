@@ -31,3 +31,20 @@ fn an_error_is_printed_with_its_location() {
     }
     assert!(folders.len() > 10 && wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// The folder of a file says what kind of file it is, also if the given path has no folder.
+#[test]
+fn a_drop_in_can_be_named_from_inside_its_folder() {
+    let root = fake::Root::new();
+    root.write("/etc/wwan-quirks/config.d/50-fleet.toml", "prefer = \"mbin\"\n");
+    let folder = root.0.join("etc/wwan-quirks/config.d");
+    for (working, path) in [
+        (folder.as_path(), "50-fleet.toml"),
+        (&folder, "./50-fleet.toml"),
+        (&root.0, "etc/wwan-quirks/config.d/50-fleet.toml"),
+    ] {
+        let ended = fake::program().current_dir(working).args(["check", path]).output().unwrap();
+        let printed = String::from_utf8(ended.stdout).unwrap();
+        assert!(printed.starts_with(&format!("{path}:1:10: unknown variant `mbin`")), "{path}: {printed}");
+    }
+}

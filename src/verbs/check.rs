@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -116,7 +116,9 @@ const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
-    let is_drop_in = path.parent().is_some_and(|parent| parent.ends_with("config.d"));
+    // A path relative to the working folder may lack the name of the folder.
+    let is_drop_in =
+        path::absolute(path).is_ok_and(|path| path.parent().is_some_and(|folder| folder.ends_with("config.d")));
     if is_drop_in || path.ends_with("config.toml") {
         return (policy::check(path, text).into_iter().map(LoadError::from).collect(), Vec::new());
     }
