@@ -406,10 +406,36 @@ fn a_wrong_root_is_an_error() {
         assert_eq!(ended.status.code(), Some(2), "{verb}");
         assert!(String::from_utf8_lossy(&ended.stderr).contains("not a folder"), "{verb}: {ended:?}");
     }
-    std::fs::remove_dir_all(root.0.join("usr/share/wwan-quirks")).unwrap();
-    let ended = root.run(&["rules"]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
-    assert!(ended.stderr.contains("the database is empty"), "{ended:?}");
+}
+
+#[test]
+fn a_missing_or_empty_database_is_an_error() {
+    let root = Root::new();
+    let shipped = root.0.join("usr/share/wwan-quirks/quirks.d");
+    let (missing, empty) = ("the database is missing: there is no ", "the database is empty: no file in ");
+    for cause in [missing, empty] {
+        fs::remove_dir_all(&shipped).unwrap();
+        if cause == empty {
+            fs::create_dir(&shipped).unwrap();
+        }
+        for arguments in
+            [&["check"][..], &["list"], &["rules"], &["export", "ids"], &["export", "json"], &["explain", "1199:9079"]]
+        {
+            let ended = root.run(arguments);
+            let said = [ended.stdout.as_str(), &ended.stderr].concat();
+            assert_eq!(ended.code, 3, "{arguments:?}: {said}");
+            assert!(said.contains(&format!("{cause}/usr/share/wwan-quirks/quirks.d")), "{arguments:?}: {said}");
+        }
+        fs::create_dir_all(&shipped).unwrap();
+    }
+    // An administrator's entry is a database, too.
+    root.write(
+        "/etc/wwan-quirks/quirks.d/own.toml",
+        "schema = 1\n[[device]]\nid = \"1199:9079\"\nname = \"A\"\nsteps = []\n",
+    );
+    for arguments in [&["check"][..], &["list"], &["rules"], &["export", "ids"], &["explain", "1199:9071"]] {
+        assert_eq!(root.run(arguments).code, 0, "{arguments:?}");
+    }
 }
 
 #[test]

@@ -73,6 +73,10 @@ pub enum FileError {
     TooMany { path: PathBuf },
     #[error("{path}: not UTF-8")]
     NotText { path: PathBuf },
+    #[error("the database is missing: there is no {path}; install the package again")]
+    NoDatabase { path: PathBuf },
+    #[error("the database is empty: no file in {path} has a quirk; install the package again")]
+    EmptyDatabase { path: PathBuf },
 }
 
 impl FileError {
@@ -88,7 +92,9 @@ impl FileError {
             | FileError::Insecure { path }
             | FileError::InsecureLink { path, .. }
             | FileError::TooMany { path }
-            | FileError::NotText { path } => path,
+            | FileError::NotText { path }
+            | FileError::NoDatabase { path }
+            | FileError::EmptyDatabase { path } => path,
         }
     }
 }

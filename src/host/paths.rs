@@ -11,21 +11,24 @@ use crate::host::root::Root;
 
 /// Used if the running program is not installed, for example in a build tree.
 const PROGRAM: &str = "/usr/sbin/wwan-quirks";
+/// Where the program may be in a root from which it does not run.
+const PROGRAMS: [&str; 2] = [PROGRAM, "/usr/local/sbin/wwan-quirks"];
 const DATA: &str = "/usr/share/wwan-quirks";
 
 /// The path of the installed program, for udev rules.
 pub(crate) fn program(root: &Root) -> PathBuf {
-    running(root).map_or_else(|| PROGRAM.into(), |(program, _)| program)
+    in_root(root).map_or_else(|| PROGRAM.into(), |(program, _)| program)
 }
 
 /// The folder of the shipped database and policy.
 pub(crate) fn data(root: &Root) -> PathBuf {
-    running(root).map_or_else(|| DATA.into(), |(_, data)| data)
+    in_root(root).map_or_else(|| DATA.into(), |(_, data)| data)
 }
 
-/// The paths of the running program and of its data, if both are installed below `root`.
-fn running(root: &Root) -> Option<(PathBuf, PathBuf)> {
-    installed(root, &env::current_exe().ok()?)
+/// The paths of the program and of its data, if both are installed below `root`. The running program comes first.
+fn in_root(root: &Root) -> Option<(PathBuf, PathBuf)> {
+    let mut programs = env::current_exe().into_iter().chain(PROGRAMS.map(PathBuf::from));
+    programs.find_map(|program| installed(root, &program))
 }
 
 fn installed(root: &Root, program: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -47,6 +50,20 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_root_may_have_the_program_in_usr_local() {
+        let top = env::temp_dir().join(format!("wwan-quirks-local-{}", std::process::id()));
+        let root = Root::new(&top);
+        let (installed, shipped) = ("/usr/local/sbin/wwan-quirks", "/usr/local/share/wwan-quirks");
+        fs::create_dir_all(root.at(shipped)).unwrap();
+        let without_program = data(&root);
+        fs::create_dir_all(root.at("/usr/local/sbin")).unwrap();
+        fs::write(root.at(installed), "").unwrap();
+        let found = (program(&root), data(&root));
+        fs::remove_dir_all(top).unwrap();
+        assert_eq!((without_program, found), (DATA.into(), (installed.into(), shipped.into())));
+    }
 
     #[test]
     fn the_data_is_beside_the_folder_of_the_program() {

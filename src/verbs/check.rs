@@ -55,7 +55,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 /// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks and for IDs
 /// without a udev rule.
 fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
-    let (quirks, mut errors) = quirks::all(root);
+    let (quirks, mut errors) = quirks::installed(root);
     let read = |finding: Finding| {
         let Location { layer, path, .. } = finding.location;
         let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() });

@@ -23,7 +23,7 @@ use crate::verbs::select::devices;
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (explained, errors) = match (devices(root, &[name.to_owned()]), name.parse::<DeviceId>()) {
+    let (explained, mut errors) = match (devices(root, &[name.to_owned()]), name.parse::<DeviceId>()) {
         (Ok(devices), _) => {
             let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
             for device in devices {
@@ -49,6 +49,10 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         }
         (Err(error), Err(_)) => return Err(error),
     };
+    if errors.is_empty() && explained.iter().all(|explained| explained.matched.is_none()) {
+        let (quirks, without_quirk) = quirks::installed(root);
+        errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
+    }
     let exit = report_errors(errors);
     if json {
         let values: Vec<Value> = explained.iter().map(Explained::json).collect();

@@ -13,7 +13,7 @@ use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (quirks, errors) = quirks::all(root);
+    let (quirks, errors) = quirks::installed(root);
     if json {
         let entries: Vec<Value> = quirks.iter().map(entry).collect();
         print_json(out, "list", &json!({ "quirks": entries }))?;

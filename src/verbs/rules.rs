@@ -5,7 +5,6 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::database::{quirks, udev_rules};
-use crate::host::journal::complain;
 use crate::host::paths;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -13,14 +12,10 @@ use crate::verbs::output::{print_json, report_errors};
 
 /// Prints the rules, or nothing if the database is empty or has an error.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (quirks, errors) = quirks::all(root);
+    let (quirks, errors) = quirks::installed(root);
     // A caller may redirect the output into /etc/udev/rules.d: rules for a part of the database must not land there.
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));
-    }
-    if quirks.is_empty() {
-        complain("wwan-quirks: the database is empty: there are no IDs for udev rules (see `wwan-quirks doctor`)");
-        return Ok(Exit::Invalid);
     }
     let rules = udev_rules::text(&quirks, &paths::program(root));
     if json {

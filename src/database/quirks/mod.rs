@@ -474,6 +474,20 @@ pub fn all(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
     all
 }
 
+/// Like [`all`], but a database without any quirk is an error.
+pub(crate) fn installed(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
+    let (quirks, mut errors) = all(root);
+    if quirks.is_empty() && errors.is_empty() {
+        let path = Layer::Shipped.directory(root).join(DIRECTORY);
+        let error = match root.at(&path).is_dir() {
+            true => FileError::EmptyDatabase { path },
+            false => FileError::NoDatabase { path },
+        };
+        errors.push(error.into());
+    }
+    (quirks, errors)
+}
+
 /// The text of each file, in the order in which the files apply.
 pub fn texts(root: &Root) -> Result<Vec<String>, FileError> {
     let (files, errors) = layers::files(root, DIRECTORY, |_, _| true);

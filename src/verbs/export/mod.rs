@@ -34,7 +34,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
         );
         return Ok(Exit::Usage);
     }
-    let (mut quirks, errors) = quirks::all(root);
+    let (mut quirks, errors) = quirks::installed(root);
     if !errors.is_empty() {
         return Ok(report_errors(errors.into_iter().map(Error::from)));
     }
