@@ -193,6 +193,38 @@ fn the_openwrt_file_follows_the_rules_of_its_parser() {
     }
 }
 
+/// An entry is complete, left out, or without its delays. Then a message says so.
+#[test]
+fn the_openwrt_file_loses_nothing_silently() {
+    let root = Root::new();
+    let eject = "{ switch = \"eject\" }";
+    for (steps, exported, message) in [
+        (eject.to_owned(), true, None),
+        (format!("{eject}, {{ configuration = \"preferred\" }}"), false, Some("one mode and one configuration")),
+        (
+            "{ switch = [\"sierra\", { set-configuration = 2 }] }, { configuration = 3 }".to_owned(),
+            false,
+            Some("one mode and one configuration"),
+        ),
+        (format!("{{ configuration = 2 }}, {eject}"), false, Some("switches before it sets a configuration")),
+        (format!("{eject}, {{ configuration = 2 }}"), true, None),
+        (format!("{eject}, {{ configuration = \"qmi\" }}"), false, Some("no key for a function other than MBIM")),
+        (format!("{eject}, {{ configuration = \"keep\" }}"), true, None),
+        ("{ switch = { wait-before = 2, do = [\"eject\"] } }".to_owned(), true, Some("only its delays")),
+        ("{ switch = { release-delay = 2, do = [\"eject\"] } }".to_owned(), true, Some("only its delays")),
+    ] {
+        let own = format!("schema = 1\n[[device]]\nid = \"1234:0001\"\nname = \"Mine\"\nsteps = [{steps}]\n");
+        root.write("/etc/wwan-quirks/quirks.d/own.toml", own);
+        let ended = root.run(&["export", "usb-mode.json"]);
+        let file: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let mode = &file["devices"]["1234:0001"]["*"]["mode"];
+        assert_eq!(mode == "StandardEject", exported, "{steps}: {file}");
+        let said = ended.stderr.lines().find(|line| line.contains("Mine: left out: "));
+        assert_eq!(said.is_some(), message.is_some(), "{steps}: {said:?}");
+        assert!(said.unwrap_or_default().contains(message.unwrap_or_default()), "{steps}: {said:?}");
+    }
+}
+
 #[test]
 fn the_list_of_ids_has_each_id_and_its_name() {
     let root = Root::new();

@@ -102,14 +102,14 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reports the entries that a format cannot express, one per line.
+/// Reports the entries, or the parts of entries, that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
         complain(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
     }
 }
 
-/// An entry that a format cannot express.
+/// An entry that a format cannot express. `reason` may say that only a part of it is left out.
 struct LeftOut<'a> {
     quirk: &'a Quirk,
     reason: &'static str,

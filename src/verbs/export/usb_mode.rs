@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::LeftOut;
-use crate::database::quirks::switch::{Control, Op};
+use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
 
@@ -38,6 +38,9 @@ pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {
                 for model in &quirk.models {
                     devices.insert(model.id.to_string(), json!({ "*": with_targets(&entry, model) }));
                 }
+                if quirk.steps.iter().any(has_delay) {
+                    left_out.push(LeftOut { quirk, reason: "only its delays, for which usbmode has no key" });
+                }
             }
             Err(reason) => left_out.push(LeftOut { quirk, reason }),
         }
@@ -66,18 +69,35 @@ fn entry(quirk: &Quirk, messages: &mut Vec<String>) -> Result<Map<String, Value>
             Step::Switch(Switch { interface_class: Some(_), .. }) => {
                 return Err("usbmode does not compare the class of an interface");
             }
+            Step::Switch(_) if !entry.is_empty() => return Err("usbmode switches before it sets a configuration"),
             Step::Switch(switch) => switch_keys(switch, &mut entry, messages)?,
             Step::Configuration { select: Select::Preferred | Select::Function(Function::Mbim), .. } => {
-                entry.insert("mode".to_owned(), json!("MBIM"));
+                add(&mut entry, "mode", json!("MBIM"))?;
             }
             Step::Configuration { select: Select::Value(value), .. }
-            | Step::Configuration { fallback: Some(value), .. } => {
-                entry.insert("config".to_owned(), json!(value));
+            | Step::Configuration { fallback: Some(value), .. } => add(&mut entry, "config", json!(value))?,
+            Step::Configuration { select: Select::Function(_), .. } => {
+                return Err("usbmode has no key for a function other than MBIM");
             }
-            Step::Configuration { .. } | Step::FccAuth(_) => {}
+            Step::Configuration { select: Select::Keep, .. } | Step::FccAuth(_) => {}
         }
     }
     if entry.is_empty() { Err("usbmode has no key for its steps") } else { Ok(entry) }
+}
+
+/// Adds a key that only one step can have.
+fn add(entry: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), &'static str> {
+    match entry.insert(key.to_owned(), value) {
+        None => Ok(()),
+        Some(_) => Err("usbmode has one mode and one configuration per entry"),
+    }
+}
+
+fn has_delay(step: &Step) -> bool {
+    let Step::Switch(Switch { wait_before: Seconds(wait), release_delay: Seconds(delay), .. }) = step else {
+        return false;
+    };
+    !wait.is_zero() || !delay.is_zero()
 }
 
 fn switch_keys(

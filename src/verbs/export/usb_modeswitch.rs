@@ -63,7 +63,8 @@ fn keys(quirk: &Quirk) -> Result<String, &'static str> {
             Step::Configuration { select, .. } => match select {
                 Select::Preferred | Select::Function(Function::Mbim) => text.push_str("Configuration=0\n"),
                 Select::Value(value) => text.push_str(&format!("Configuration={value:x}\n")),
-                Select::Function(_) | Select::Keep => {}
+                Select::Function(_) => return Err("usb_modeswitch has no key for a function other than MBIM"),
+                Select::Keep => {}
             },
             Step::FccAuth(_) => {}
         }
@@ -172,6 +173,7 @@ mod tests {
         for step in [
             "{ fcc-auth = \"sierra\" }",
             "{ configuration = \"qmi\" }",
+            "{ switch = \"sierra\" }, { configuration = \"qmi\" }",
             "{ switch = [\"huawei\", { bulk = \"0f\" }] }",
             "{ switch = [{ interrupt-out = { endpoint = 1, data = \"00\" } }] }",
         ] {
