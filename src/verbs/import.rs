@@ -583,17 +583,18 @@ impl<'a> Reader<'a> {
     /// The value of a `switch` step.
     fn switch(&mut self, acts: &[String]) -> String {
         let mut keys = Vec::new();
-        let mut number = |key: &str, name: &str| {
-            if let Some(value) = self.number(key, 16, 0xff) {
-                keys.push(format!("{name} = 0x{value:02x}"));
+        if let Some(value) = self.number("Interface", 16, 0xff) {
+            keys.push(format!("interface = 0x{value:02x}"));
+        }
+        for (key, name, direction, wrong) in [
+            ("MessageEndpoint", "out", 0, "it is the address of an IN endpoint"),
+            ("ResponseEndpoint", "in", 0x80, "it is the address of an OUT endpoint"),
+        ] {
+            match self.number(key, 16, 0xff) {
+                Some(address) if address & 0x80 != direction => self.ignore(key, wrong),
+                Some(address) => keys.push(format!("{name} = 0x{address:02x}")),
+                None => {}
             }
-        };
-        number("Interface", "interface");
-        number("MessageEndpoint", "out");
-        if self.number("ResponseEndpoint", 16, 0xff).is_some_and(|endpoint| endpoint & 0x80 == 0) {
-            self.ignore("ResponseEndpoint", "it is the address of an OUT endpoint");
-        } else if let Some(value) = self.number("ResponseEndpoint", 16, 0xff) {
-            keys.push(format!("in = 0x{value:02x}"));
         }
         if let Some(value) = self.number("WaitBefore", 10, 60) {
             keys.push(format!("wait-before = {value}"));
@@ -719,6 +720,7 @@ mod tests {
             ["CheckSuccess", "NeedResponse"]
         );
         assert_eq!(ignored_keys("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
+        assert_eq!(ignored_keys("StandardEject=1\nMessageEndpoint=0x81"), ["MessageEndpoint"]);
     }
 
     /// A file that is named after its device needs no other ID.

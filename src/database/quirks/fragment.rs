@@ -581,11 +581,8 @@ fn quirk(entry: Entry, vendor: Option<(Bus, u16)>, location: Location) -> Result
     if let Some(new_id) = &entry.new_id {
         check_names(new_id.get_ref()).map_err(|message| (new_id.span(), message))?;
     }
-    let span = entry.steps.span();
-    let steps: Vec<Step> = entry.steps.into_inner().into_iter().map(step).collect();
-    check_steps(&steps).map_err(|message| (span, message))?;
-    fits_bus(&models, &matchers, &steps).map_err(|message| (id_span, message))?;
-    Ok(Quirk {
+    let steps_span = entry.steps.span();
+    let quirk = Quirk {
         models,
         name: entry.name.into_inner(),
         note: entry.note,
@@ -595,9 +592,12 @@ fn quirk(entry: Entry, vendor: Option<(Bus, u16)>, location: Location) -> Result
         qmi_interfaces: entry.qmi_interfaces,
         online_after_reset: entry.online_after_reset,
         new_id: entry.new_id.map(Spanned::into_inner),
-        steps,
+        steps: entry.steps.into_inner().into_iter().map(step).collect(),
         location,
-    })
+    };
+    fits_bus(&quirk).map_err(|message| (id_span, message))?;
+    check_steps(&quirk).map_err(|message| (steps_span, message))?;
+    Ok(quirk)
 }
 
 /// Checks the names, which become part of a command.
@@ -610,33 +610,54 @@ fn check_names(NewId { module, driver, .. }: &NewId) -> Result<(), String> {
 }
 
 /// Checks that no step is there twice, and that each has what it needs.
-fn check_steps(steps: &[Step]) -> Result<(), String> {
+fn check_steps(quirk: &Quirk) -> Result<(), String> {
     // A modem can have one of several locks.
     let kind = |step: &Step| match step {
         Step::FccAuth(procedure) => procedure.to_string(),
         step => step.kind().to_string(),
     };
-    for (at, step) in steps.iter().enumerate() {
-        if steps.iter().take(at).any(|other| kind(other) == kind(step)) {
+    for (at, step) in quirk.steps.iter().enumerate() {
+        if quirk.steps.iter().take(at).any(|other| kind(other) == kind(step)) {
             return Err(format!("two {} steps: an entry can have only one", step.kind()));
         }
-        if let Step::FccAuth(procedure) = step {
-            if procedure.oem_strings().is_some_and(<[String]>::is_empty) {
-                return Err("oem-strings needs at least one string".to_owned());
-            }
-        }
+        check_step(step, quirk.is_pci())?;
     }
     Ok(())
+}
+
+/// Checks that a step is possible on the bus, and can have an effect.
+fn check_step(step: &Step, is_pci: bool) -> Result<(), String> {
+    let is_keyless = |strings: &[String]| strings.is_empty() || strings.iter().any(String::is_empty);
+    match step {
+        Step::FccAuth(Procedure::Xmm { .. }) if !is_pci => {
+            Err(format!("{step} is for PCI modems, and this is a USB ID"))
+        }
+        Step::Switch(_) | Step::Configuration { .. } | Step::FccAuth(Procedure::Sierra) if is_pci => {
+            Err(format!("{step} is for USB modems, and this is a PCI ID"))
+        }
+        Step::FccAuth(Procedure::Gtfcclock(Gtfcclock { interface, .. })) if is_pci == interface.is_some() => {
+            Err(match is_pci {
+                true => "a PCI modem has no `interface`: omit the key".to_owned(),
+                false => "gtfcclock needs `interface`, the number of the interface with the AT port".to_owned(),
+            })
+        }
+        Step::FccAuth(procedure @ Procedure::Foxconn { magic, .. }) if magic.is_empty() => {
+            Err(format!("{procedure} needs the magic string of the vendor"))
+        }
+        Step::FccAuth(procedure) if procedure.oem_strings().is_some_and(is_keyless) => {
+            Err("oem-strings needs at least one string, and no empty one".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Several makers use Qualcomm's own PCI IDs.
 const SHARED_PCI_VENDOR: u16 = 0x17cb;
 
-/// Checks that an entry has only what is possible on the bus of its IDs.
-fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(), String> {
-    let subsystem = matchers.contains_key(&DeviceString::Subsystem);
-    let (pci, usb): (Vec<DeviceId>, Vec<DeviceId>) =
-        models.iter().map(|model| model.id).partition(|id| id.bus == Bus::Pci);
+/// Checks that an entry has only keys that are possible on the bus of its IDs.
+fn fits_bus(quirk: &Quirk) -> Result<(), String> {
+    let subsystem = quirk.matchers.contains_key(&DeviceString::Subsystem);
+    let (pci, usb): (Vec<DeviceId>, Vec<DeviceId>) = quirk.ids().partition(|id| id.bus == Bus::Pci);
     if !pci.is_empty() && !usb.is_empty() {
         return Err("an entry cannot have both USB IDs and PCI IDs".to_owned());
     }
@@ -646,12 +667,16 @@ fn fits_bus(models: &[Model], matchers: &Matchers, steps: &[Step]) -> Result<(),
     if let Some(shared) = pci.iter().find(|id| id.vendor == SHARED_PCI_VENDOR && !subsystem) {
         return Err(format!("several makers use {shared}: the entry needs a subsystem, such as \"105b:*\""));
     }
-    if let Some(string) = matchers.keys().find(|string| **string != DeviceString::Subsystem) {
+    if let Some(string) = quirk.matchers.keys().find(|string| **string != DeviceString::Subsystem) {
         return Err(format!("a PCI device has no {string}"));
     }
-    let is_possible = |step: &&Step| matches!(step, Step::FccAuth(procedure) if procedure.wwan_protocol().is_some());
-    match steps.iter().find(|step| !is_possible(step)) {
-        Some(step) => Err(format!("{step} is for USB modems, and this is a PCI ID")),
+    let of_usb = [
+        ("qmi-interfaces", !quirk.qmi_interfaces.is_empty()),
+        ("online-after-reset", quirk.online_after_reset.is_some()),
+        ("new-id", quirk.new_id.is_some()),
+    ];
+    match of_usb.into_iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) => Err(format!("`{key}` is for USB modems, and this is a PCI ID")),
         None => Ok(()),
     }
 }
@@ -917,6 +942,31 @@ mod tests {
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { interface = 3, oem-strings = [] } } }]",
                 "3:9",
                 "at least one string",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { interface = 3, oem-strings = [\"\"] } } }]",
+                "3:9",
+                "no empty one",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { oem-strings = [\"X\"] } } }]",
+                "3:9",
+                "gtfcclock needs `interface`",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { xmm-rpc = { oem-strings = [\"X\"] } } }]",
+                "3:9",
+                "fcc-auth=xmm-rpc is for PCI modems, and this is a USB ID",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { foxconn = \"\" } }]",
+                "3:9",
+                "foxconn needs the magic string",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ switch = { out = 0x81, do = [\"eject\"] } }]",
+                "3:29",
+                "0x81 is the address of an IN endpoint",
             ),
             ("id = []\nname = \"A\"\nsteps = []", "1:6", "at least one"),
             ("id = { id = \"1199:907\" }\nname = \"A\"\nsteps = []", "1:13", "not a device ID"),

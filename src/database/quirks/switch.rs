@@ -26,6 +26,7 @@
 //! its location.
 
 use std::fmt;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +54,9 @@ pub struct Switch {
     /// `bInterfaceNumber` of the interface to use. Default: the first interface.
     pub interface: Option<u8>,
     /// Addresses of the bulk endpoints. Default: the first ones of the interface.
+    #[serde(default, deserialize_with = "endpoint::<_, _, false>")]
     pub out: Option<u8>,
+    #[serde(default, deserialize_with = "endpoint::<_, _, true>")]
     pub r#in: Option<u8>,
     /// Pause before the first transfer, for devices that are not ready when they appear.
     #[serde(default)]
@@ -125,6 +128,7 @@ pub enum Index {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InterruptOut {
+    #[serde(deserialize_with = "endpoint::<_, _, false>")]
     pub endpoint: u8,
     pub data: Bytes,
 }
@@ -132,10 +136,12 @@ pub struct InterruptOut {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InterruptIn {
+    #[serde(deserialize_with = "endpoint::<_, _, true>")]
     pub endpoint: u8,
+    #[serde(deserialize_with = "at_least_one::<_, NonZeroU16, _>")]
     pub length: u16,
     /// How many times to read.
-    #[serde(default = "once")]
+    #[serde(default = "once", deserialize_with = "at_least_one::<_, NonZeroU8, _>")]
     pub times: u8,
 }
 
@@ -263,8 +269,11 @@ impl Bytes {
         self.0.starts_with(&CBW_SIGNATURE)
     }
 
-    /// The error in a message that has the signature of a CBW.
+    /// The error in a bulk message.
     pub fn error(&self) -> Option<String> {
+        if self.0.is_empty() {
+            return Some("a bulk message needs at least one byte".to_owned());
+        }
         if !self.is_cbw() {
             return None;
         }
@@ -292,6 +301,19 @@ impl Control {
         self.request_type & 0x80 != 0
     }
 
+    /// Why the transfer cannot be what its direction says.
+    fn error(&self) -> Option<&'static str> {
+        match (self.is_in(), self.data.0.is_empty(), self.length) {
+            (true, false, _) => {
+                Some("bit 7 of request-type says that the device sends the data: write `length` instead of `data`")
+            }
+            (false, _, 1..) => {
+                Some("bit 7 of request-type says that the device receives the data: write `data` instead of `length`")
+            }
+            _ => None,
+        }
+    }
+
     fn timeout() -> Seconds {
         Seconds(Duration::from_secs(1))
     }
@@ -299,6 +321,25 @@ impl Control {
 
 fn once() -> u8 {
     1
+}
+
+/// Reads a number that is at least 1.
+fn at_least_one<'de, D: Deserializer<'de>, N: Deserialize<'de>, T: From<N>>(deserializer: D) -> Result<T, D::Error> {
+    N::deserialize(deserializer).map(T::from)
+}
+
+/// Reads the address of an IN or an OUT endpoint. Bit 7 is the direction.
+fn endpoint<'de, D: Deserializer<'de>, T: From<u8>, const IN: bool>(deserializer: D) -> Result<T, D::Error> {
+    let address = u8::deserialize(deserializer)?;
+    let name = |is_in| if is_in { "IN" } else { "OUT" };
+    match address & 0x80 != 0 {
+        is_in if is_in == IN => Ok(address.into()),
+        is_in => Err(de::Error::custom(format!(
+            "0x{address:02x} is the address of an {} endpoint, and this is for an {} endpoint",
+            name(is_in),
+            name(IN)
+        ))),
+    }
 }
 
 impl Default for Index {
@@ -391,6 +432,16 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// A control transfer without a contradiction.
+struct Transfer(Control);
+
+impl<'de> Deserialize<'de> for Transfer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Transfer, D::Error> {
+        let control = Control::deserialize(deserializer)?;
+        control.error().map_or(Ok(Transfer(control)), |error| Err(de::Error::custom(error)))
+    }
+}
+
 /// The data of a bulk transfer.
 struct Message(Bytes);
 
@@ -477,7 +528,7 @@ impl<'de> Deserialize<'de> for Op {
                     return Err(de::Error::custom("an empty table is not an operation"));
                 };
                 let op = match key.as_str() {
-                    "control" => Op::Control(map.next_value()?),
+                    "control" => Op::Control(map.next_value::<Transfer>()?.0),
                     "bulk" => Op::Bulk(map.next_value::<Message>()?.0),
                     "interrupt-out" => Op::InterruptOut(map.next_value()?),
                     "interrupt-in" => Op::InterruptIn(map.next_value()?),
@@ -658,6 +709,15 @@ mod tests {
             ("[{ sleep = 61 }]", "expected 0 to 60 seconds, got 61"),
             ("[{ sleep = -1 }]", "expected 0 to 60 seconds, got -1"),
             ("[{ control = { request-type = 0x40 } }]", "missing field `request`"),
+            ("[{ control = { request-type = 0xc0, request = 1, data = \"00\" } }]", "write `length` instead of `data`"),
+            ("[{ control = { request-type = 0x40, request = 1, length = 1 } }]", "write `data` instead of `length`"),
+            ("[{ bulk = \"\" }]", "at least one byte"),
+            ("{ do = [\"sierra\"], out = 0x81 }", "0x81 is the address of an IN endpoint"),
+            ("{ do = [\"sierra\"], in = 0x01 }", "0x01 is the address of an OUT endpoint"),
+            ("[{ interrupt-out = { endpoint = 0x81, data = \"00\" } }]", "for an OUT endpoint"),
+            ("[{ interrupt-in = { endpoint = 1, length = 1 } }]", "for an IN endpoint"),
+            ("[{ interrupt-in = { endpoint = 0x81, length = 0 } }]", "expected a nonzero u16"),
+            ("[{ interrupt-in = { endpoint = 0x81, length = 1, times = 0 } }]", "expected a nonzero u8"),
             ("[{ control = { request-type = 0x40, request = 256 } }]", "u8"),
             ("[{ control = { request-type = 0x40, request = 1, index = \"if\" } }]", "or \"interface\""),
         ] {
