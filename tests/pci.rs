@@ -41,7 +41,15 @@ fn a_modem_is_named_by_its_address_its_id_and_its_ports() {
     let explained = root.run(&["explain", "pci:1eac:1001"]).stdout;
     assert!(explained.contains("suppressed: the modem has no MBIM port (see `wwan-quirks doctor`)"), "{explained}");
     // The same numbers on USB are another device.
+    for verb in ["explain", "status", "report", "apply", "composition"] {
+        let ended = root.run(&[verb, "1eac:1007"]);
+        let hint = "1eac:1007 is a USB ID; did you mean pci:1eac:1007?";
+        assert!(ended.stderr.contains(hint), "{verb}: {ended:?}");
+        assert_eq!(ended.code, if verb == "explain" { 0 } else { 2 }, "{verb}");
+    }
     assert!(root.run(&["explain", "1eac:1007"]).stdout.contains("no quirk applies"));
+    assert!(root.run(&["explain", "1eac:1004"]).stderr.contains("did you mean pci:1eac:1004?"), "not plugged in");
+    assert!(!root.run(&["explain", "1eac:ffff"]).stderr.contains("did you mean"));
     assert!(root.run(&["explain", "pci:1eac:1004"]).stdout.contains("(not plugged in): Quectel"));
     for name in ["0000:00:1c.7", "/dev/wwan1mbim0", "/dev/wwan0", "08:00.0"] {
         assert_eq!(root.run(&["explain", name]).code, 2, "{name}");
@@ -384,4 +392,24 @@ fn the_policy_of_one_modem_is_found_by_id_serial_number_and_address() {
     root.policy("[[device]]\nmatch = { port = \"08:00.0\" }\nfcc-auth = false\n");
     let said = root.run(&["check"]).stdout;
     assert!(said.contains("config.toml:2:18: expected a port such as \"1-1.2\" or \"0000:08:00.0\""), "{said}");
+    for (selector, expected) in [
+        ("id = \"1eac:1007\"", "2:17: no entry has the USB ID 1eac:1007; did you mean pci:1eac:1007?"),
+        (
+            "port = \"0000:08:00.0\", id = \"1EAC:1007\"",
+            "2:18: no modem has both: the port is on PCI, and 1eac:1007 is a USB ID",
+        ),
+        (
+            "id = \"pci:1eac:1007\", port = \"1-1\"",
+            "2:40: no modem has both: the port is on USB, and pci:1eac:1007 is a PCI ID",
+        ),
+        ("serial = \"\"", "2:20: no modem has an empty serial number"),
+    ] {
+        root.policy(&format!("[[device]]\nmatch = {{ {selector} }}\nfcc-auth = false\n"));
+        let ended = root.run(&["check"]);
+        assert!(ended.stdout.starts_with(&format!("/etc/wwan-quirks/config.toml:{expected}")), "{selector}: {ended:?}");
+        assert_eq!(ended.code, 3, "{selector}");
+    }
+    // An ID in no entry may belong to a modem that the database does not know.
+    root.policy("[[device]]\nmatch = { id = \"1234:5678\" }\nfcc-auth = false\n");
+    assert_eq!(root.run(&["check"]).code, 0);
 }

@@ -26,6 +26,11 @@ pub struct DeviceId {
 pub struct NoDeviceId(pub String);
 
 impl DeviceId {
+    /// The PCI ID with the same numbers, for messages about a missing `pci:`.
+    pub(crate) fn on_pci(self) -> DeviceId {
+        DeviceId { bus: Bus::Pci, ..self }
+    }
+
     /// The ID in lower case and in upper case. The name of the bus is in lower case in both.
     pub(crate) fn forms(self) -> [String; 2] {
         let DeviceId { bus, vendor, product } = self;

@@ -4,9 +4,10 @@ mod id;
 mod port;
 
 pub use id::DeviceId;
-pub(crate) use id::NoDeviceId;
 pub(crate) use id::hex;
 pub use port::Port;
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -16,4 +17,13 @@ use serde::Serialize;
 pub enum Bus {
     Usb,
     Pci,
+}
+
+impl fmt::Display for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bus::Usb => "USB",
+            Bus::Pci => "PCI",
+        })
+    }
 }

@@ -212,7 +212,7 @@ impl Seconds {
 #[serde(deny_unknown_fields, expecting = "a table like { id = \"1199:9071\" }")]
 struct Match {
     id: Option<Spanned<String>>,
-    serial: Option<String>,
+    serial: Option<Spanned<String>>,
     port: Option<Spanned<String>>,
 }
 
@@ -229,7 +229,7 @@ struct Settings {
 
 #[derive(Debug, Default)]
 struct Selector {
-    id: Option<DeviceId>,
+    id: Option<Setting<DeviceId>>,
     serial: Option<String>,
     port: Option<Port>,
 }
@@ -307,12 +307,21 @@ impl Policy {
         reader.errors
     }
 
+    /// The IDs that select modems, and where they are.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (DeviceId, &Location)> {
+        let ids = self.0.iter().filter_map(|table| table.selector.as_ref()?.id.as_ref());
+        ids.filter_map(|id| match &id.origin {
+            Origin::File { location, .. } => Some((id.value, location)),
+            Origin::BuiltIn => None,
+        })
+    }
+
     /// The policy for one modem. `serial` is called only if a `[[device]]` names a serial number. Without a port, the
     /// result is the policy for an ID on any port.
     pub fn resolve(&self, id: DeviceId, port: Option<&Port>, serial: impl Fn() -> Option<String>) -> Resolved {
         let mut resolved = Resolved::default();
         let matches = |selector: &Selector| {
-            selector.id.is_none_or(|wanted| wanted == id)
+            selector.id.as_ref().is_none_or(|wanted| wanted.value == id)
                 && selector.port.as_ref().is_none_or(|wanted| Some(wanted) == port)
                 && selector.serial.as_ref().is_none_or(|wanted| serial().as_ref() == Some(wanted))
         };
@@ -387,16 +396,28 @@ impl Reader<'_> {
             self.errors.push(Diagnostic::at(&self.file.path, self.text, span, message));
         }
         let id = id.and_then(|id| {
-            let parsed = id.get_ref().parse();
-            parsed.map_err(|error: crate::bus::NoDeviceId| self.error(&id, error.to_string())).ok()
+            let parsed = id.get_ref().parse::<DeviceId>();
+            let value = parsed.map_err(|error| self.error(&id, error.to_string())).ok()?;
+            Some(Setting { value, origin: self.setting(id).origin })
+        });
+        let serial = serial.map(|serial| {
+            if serial.get_ref().is_empty() {
+                self.error(&serial, "no modem has an empty serial number: select it by `id` or `port`".to_owned());
+            }
+            serial.into_inner()
         });
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());
-            if parsed.is_none() {
-                self.error(
-                    &port,
-                    format!("expected a port such as \"1-1.2\" or \"0000:08:00.0\", got {:?}", port.get_ref()),
-                );
+            match (&parsed, &id) {
+                (None, _) => {
+                    let text = port.get_ref();
+                    self.error(&port, format!("expected a port such as \"1-1.2\" or \"0000:08:00.0\", got {text:?}"));
+                }
+                (Some(parsed), Some(Setting { value: id, .. })) if parsed.bus() != id.bus => {
+                    let (of_port, of_id) = (parsed.bus(), id.bus);
+                    self.error(&port, format!("no modem has both: the port is on {of_port}, and {id} is a {of_id} ID"));
+                }
+                _ => {}
             }
             parsed
         });

@@ -52,6 +52,7 @@ impl Error {
                 | DeviceError::NoDevice(_)
                 | DeviceError::NoSuchForm(_)
                 | DeviceError::NotFound(_)
+                | DeviceError::OnPci(_)
                 | DeviceError::Ambiguous { .. },
             ) => Exit::Usage,
             Error::NamedFile(error) if error.is_missing() => Exit::Usage,

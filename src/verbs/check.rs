@@ -11,7 +11,7 @@ use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::audit::{Finding, audit, without_rule};
+use crate::database::quirks::audit::{Finding, audit, without_bus, without_rule};
 use crate::database::quirks::{self, Quirk, Select, Step, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
@@ -65,10 +65,11 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
     let warned = weak.chain(unruled).filter_map(|warning| read(warning).ok()).collect();
-    for finding in audit(&quirks) {
+    let (policy, policy_errors) = Policy::load(root);
+    for finding in audit(&quirks).into_iter().chain(without_bus(&quirks, &policy)) {
         errors.push(read(finding).map_or_else(LoadError::from, LoadError::from));
     }
-    merge(&mut errors, Policy::load(root).1);
+    merge(&mut errors, policy_errors);
     merge(&mut errors, Compositions::load(root).1);
     (errors, warned)
 }
@@ -136,10 +137,10 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
 fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
     let entry = line_start(text, finding.location.line);
     let rest = text.get(entry..).unwrap_or_default();
-    // A list `device = [{ … }]` has no headers.
+    // A list `device = [{ … }]` has no headers, and the policy has other tables.
     let found = || {
-        let id = finding.id.to_string();
-        rest.find(&id).map(|at| at..at + id.len())
+        let forms = finding.id.forms();
+        forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
     };
     let place = fragment::place_of(rest, finding.id).or_else(found).unwrap_or_default();
     Diagnostic::at(path, text, entry + place.start..entry + place.end, finding.message.clone())

@@ -10,7 +10,7 @@ use crate::bus::Port;
 use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved, Setting};
 use crate::database::quirks::{self, Lookup, Quirk};
-use crate::host::journal::printable;
+use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -72,6 +72,10 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     merge(&mut errors, policy_errors);
     let complete = errors.is_empty();
     let (all, _) = quirks::all(root);
+    let knows = |id| all.iter().any(|quirk| quirk.model(id).is_some());
+    if !knows(id) && knows(id.on_pci()) {
+        complain(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
+    }
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
     let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
     let plan = matched.iter().filter(|_| complete);

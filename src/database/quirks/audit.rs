@@ -1,10 +1,12 @@
-//! Checks across entries: duplicate IDs, entries that never apply, and IDs without a udev rule.
+//! Checks across entries: duplicate IDs, entries that never apply, IDs without a udev rule, and IDs of the policy that
+//! are on the other bus.
 
 use std::collections::BTreeMap;
 
 use super::{Quirk, matches, narrowness};
 use crate::bus::DeviceId;
 use crate::database::diagnostic::Location;
+use crate::database::policy::Policy;
 use crate::database::udev_rules::RuledIds;
 
 /// An error of the entry at `location`, for `id`.
@@ -42,6 +44,17 @@ pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Fin
     ids.filter(|(quirk, id)| !ruled.covers(quirk, *id))
         .map(|(quirk, id)| Finding { location: &quirk.location, id, message: message.to_owned() })
         .collect()
+}
+
+/// The IDs of the policy that lack `pci:`. They select no modem.
+pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Finding<'a>> {
+    let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
+    let ids = policy.ids().filter(|(id, _)| !knows(*id) && knows(id.on_pci()));
+    ids.map(|(id, location)| {
+        let message = format!("no entry has the USB ID {id}; did you mean {}?", id.on_pci());
+        Finding { location, id, message }
+    })
+    .collect()
 }
 
 /// The error if every device that matches `earlier` also matches `later`, and the matches are equally narrow.

@@ -57,6 +57,8 @@ pub enum DeviceError {
     NoSuchForm(String),
     #[error("no such device: {0} (`wwan-quirks status` lists the modems)")]
     NotFound(String),
+    #[error("no such device: {0} is a USB ID; did you mean {pci}?", pci = .0.on_pci())]
+    OnPci(DeviceId),
     #[error("{name} matches more than one modem: name one of the ports {}", .ports.join(", "))]
     Ambiguous { name: String, ports: Vec<String> },
 }
@@ -211,7 +213,11 @@ impl Device {
         let found = if let Some(port) = Port::new(text) {
             vec![Device::at_port(root, port)?.port]
         } else if let Ok(id) = text.parse::<DeviceId>() {
-            ports_of(&|device| device.id == id)?
+            let found = ports_of(&|device| device.id == id)?;
+            if found.is_empty() && !ports_of(&|device| device.id == id.on_pci())?.is_empty() {
+                return Err(DeviceError::OnPci(id));
+            }
+            found
         } else if let Some((name, class)) = text.strip_prefix("/dev/").and_then(|name| Some((name, class_of(name)?))) {
             let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
             let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
