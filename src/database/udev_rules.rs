@@ -36,9 +36,9 @@ GOTO="wwan_quirks_end"
 /// the unit that continues with a slow modem. udev compares all keys of a line before it imports, so the keys that
 /// depend on the result are on separate lines. udev imports nothing from a program that fails.
 ///
-/// The kernel has a `change` event of a device that it is newly authorized to use only if the configuration supports
-/// remote wake-up. New interfaces have events in any case. They request a `change` event, whose UUID marks it: after the
-/// first event of a device, the others find that its result is no longer `not-authorized`.
+/// After a device is authorized, the kernel sends a `change` event only if the configuration supports remote wake-up. New
+/// interfaces have events in any case. They request a `change` event, whose UUID marks it: after the first event of a
+/// device, the others find that its result is no longer `not-authorized`.
 const TAIL: &str = r#"
 LABEL="wwan_quirks_interface"
 IMPORT{parent}="WWAN_QUIRKS"
@@ -70,7 +70,7 @@ ENV{WWAN_QUIRKS}=="unfinished", ENV{WWAN_QUIRKS_PORT}=="?*", TAG+="systemd", ENV
 
 LABEL="wwan_quirks_end"
 "#;
-/// The UUID of the events that the rules request for a device that the kernel is newly authorized to use.
+/// The UUID of the events that the rules request for a device after it is authorized.
 const AUTHORIZED: &str = "6d42db22-e18e-48f7-8020-810db32cc113";
 /// The package's rules, and the administrator's rules for other IDs. The administrator's file has a name of its own,
 /// because a file in `/etc` hides the package's file of the same name, and with it the IDs of later versions.
