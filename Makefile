@@ -82,7 +82,7 @@ RUSTFLAGS ?= $(CARGO_BUILD_RUSTFLAGS)
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb rpm dist packages reproducible pages rules clean
 
 # Cargo and the virtual machines run in parallel by themselves.
@@ -200,7 +200,7 @@ peers: build
 page:
 	tests/page
 
-install: install-program install-udev install-systemd install-modemmanager install-pages
+install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
 install-program:
 	@test -x $(BIN) || { echo "make install: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
@@ -214,6 +214,10 @@ ifneq ($(abspath $(DATADIR)),$(FOUND_DATADIR))
 	install -d $(DESTDIR)$(FOUND_DATADIR)
 	ln -srfT $(DESTDIR)$(DATADIR)/wwan-quirks $(DESTDIR)$(FOUND_DATADIR)/wwan-quirks
 endif
+
+# For the policy and the quirks of the administrator.
+install-etc:
+	install -d $(DESTDIR)/etc/wwan-quirks/config.d $(DESTDIR)/etc/wwan-quirks/quirks.d
 
 install-udev:
 	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
@@ -255,7 +259,7 @@ install-pages:
 	packaging/fill $(METAINFO)
 
 # OpenWrt has procd instead of udev and systemd, and no space for manual pages.
-install-openwrt: install-program
+install-openwrt: install-program install-etc
 	for kind in usb block usbmisc tty wwan; do \
 		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
 	done

@@ -149,6 +149,9 @@ fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
     ];
     assert_eq!(named, expected.map(str::to_owned).into(), "{case}");
     assert!(unlock > 10, "{case}");
+    for folder in ["config.d", "quirks.d"] {
+        assert!(stage.0.join("etc/wwan-quirks").join(folder).is_dir(), "{case}: {folder}");
+    }
     // The names for ModemManager do not contain the bus: USB with a control port, USB with a tty, and PCI.
     for name in ["1199:9079", "33f8:01a4", "1eac:1007"] {
         let link = format!("{data}/fcc-unlock.available.d/{name}");

@@ -15,6 +15,14 @@ rustPlatform.buildRustPackage {
   dontCargoBuild = true;
   dontCargoInstall = true;
   buildFlags = [ "build" ];
+  # A build cannot write to /etc.
+  installTargets = [
+    "install-program"
+    "install-udev"
+    "install-systemd"
+    "install-modemmanager"
+    "install-pages"
+  ];
   installFlags = [
     "PREFIX=${placeholder "out"}"
     "SBINDIR=${placeholder "out"}/bin"
