@@ -29,6 +29,9 @@ PREFIX ?= /usr
 DESTDIR ?=
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
+ifeq ($(findstring |$(FCC_AUTH)|,|true|false|),)
+$(error FCC_AUTH must be true or false, got "$(FCC_AUTH)")
+endif
 CARGO ?= cargo
 STRIP ?= strip
 FUZZ_SECONDS ?= 3

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 const TOP: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -21,11 +21,15 @@ impl Stage {
     }
 
     /// Runs `make` with `arguments` on the program of this test, without a compiler.
-    fn make(&self, arguments: &[&str]) {
+    fn try_make(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("make");
         command.env_remove("MAKEFLAGS").args(["-s", "-C", TOP, "CARGO=false"]);
         command.arg(format!("BIN={}", env!("CARGO_BIN_EXE_wwan-quirks"))).arg(format!("DESTDIR={}", self.0.display()));
-        let output = command.args(arguments).output().unwrap();
+        command.args(arguments).output().unwrap()
+    }
+
+    fn make(&self, arguments: &[&str]) {
+        let output = self.try_make(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -101,6 +105,21 @@ fn all_paths_agree_for_every_prefix() {
             });
         }
     });
+}
+
+#[test]
+fn unlocking_is_either_on_or_off_in_the_shipped_policy() {
+    let stage = Stage::new("fcc-auth");
+    for wrong in ["no", "0", "FALSE", ""] {
+        let refused = stage.try_make(&["install-program", &format!("FCC_AUTH={wrong}")]);
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && error.contains("FCC_AUTH must be true or false, got "), "{error}");
+    }
+    for right in ["true", "false"] {
+        stage.make(&["install-program", &format!("FCC_AUTH={right}")]);
+        let policy = fs::read_to_string(stage.0.join("usr/share/wwan-quirks/config.toml")).unwrap();
+        assert!(policy.contains(&format!("\nfcc-auth = {right}\n")), "{policy}");
+    }
 }
 
 #[test]
