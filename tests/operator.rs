@@ -39,6 +39,9 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
     root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
     let ended = root.run(&["doctor"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problem found\n"));
+    // Only systemd reads the drop-in.
+    fs::create_dir(root.0.join("run/udev")).unwrap();
+    assert!(only_finding(&root).starts_with("usb_modeswitch also switches 1 IDs of this database: "));
 }
 
 #[test]

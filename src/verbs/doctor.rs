@@ -232,9 +232,10 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
         .flat_map(Quirk::ids)
         .collect();
-    // The drop-in keeps usb_modeswitch's unit away from our devices.
-    let has_drop_in = diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
-    if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules").filter(|_| !has_drop_in) {
+    // The drop-in keeps usb_modeswitch's unit away from our devices. Without systemd, the rules start the program itself.
+    let is_kept_away = !lacks_systemd(root)
+        && diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
+    if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules").filter(|_| !is_kept_away) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {
             diagnosis.add(
@@ -247,6 +248,11 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     if let Some(path) = usbmode.into_iter().find(|path| root.at(path).exists()) {
         diagnosis.add(format!("usbmode switches the same devices: {path}"), "opkg remove usb-modeswitch");
     }
+}
+
+/// Whether udev runs without systemd. In an image, nothing runs.
+fn lacks_systemd(root: &Root) -> bool {
+    root.at("/run/udev").exists() && !root.at("/run/systemd/system").is_dir()
 }
 
 /// The ID in a line of usb_modeswitch's rules.
