@@ -87,6 +87,7 @@ fn each_problem_is_found_with_its_remedy() {
         ("ModemManager also unlocks 1199:9079", |root| {
             root.write("etc/ModemManager/fcc-unlock.d/1199:9079", "");
             root.write("etc/ModemManager/fcc-unlock.d/1234:5678", "");
+            root.write("etc/ModemManager/fcc-unlock.d/1199", "");
         }),
         ("udev has no rules for wwan-quirks", |root| {
             fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();

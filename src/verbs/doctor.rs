@@ -291,7 +291,8 @@ fn kernel(root: &Root, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Finds modems that ModemManager also unlocks.
+/// Finds modems that ModemManager also unlocks. A script whose name is only a vendor also serves modems that have no
+/// unlock here.
 fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let (policy, _) = Policy::load(root);
     let unlocked: BTreeSet<DeviceId> = quirks
@@ -311,10 +312,7 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         // The names of ModemManager's scripts do not contain the bus.
         let numbers = |id: DeviceId| (id.vendor, id.product);
         let same = |id: DeviceId| unlocked.iter().any(|known| numbers(*known) == numbers(id));
-        let whole = name.parse::<DeviceId>().is_ok_and(same);
-        let vendor = name.len() == 4
-            && u16::from_str_radix(&name, 16).is_ok_and(|vendor| unlocked.iter().any(|id| id.vendor == vendor));
-        if whole || vendor {
+        if name.parse::<DeviceId>().is_ok_and(same) {
             diagnosis.add(
                 format!("ModemManager also unlocks {name}: {folder}/{name}; one unlock is enough"),
                 format!("rm {folder}/{name}"),
