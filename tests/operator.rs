@@ -61,10 +61,16 @@ fn doctor_knows_the_device_managers_of_other_systems() {
     }
 }
 
+fn selinux_denial(root: &Root) {
+    root.write("sys/fs/selinux/enforce", "1");
+    let log = "avc:  denied  { write } comm=\"wwan-quirks\"\navc:  denied  { write } comm=\"other\"\n";
+    root.write("var/log/audit/audit.log", log);
+}
+
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 13] = [
+    let failures: [Failure; 14] = [
         ("compositions.toml:1:10: unsupported schema 9 (expected 1)", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
         }),
@@ -111,11 +117,14 @@ fn each_problem_is_found_with_its_remedy() {
             let device = root.plug("1-1", "3566:2001", &mc7710());
             root.write(&format!("{device}/1-1:1.8/bInterfaceNumber"), "08\n");
         }),
-        ("SELinux denials for wwan-quirks: 1 (", |root| {
-            root.write("sys/fs/selinux/enforce", "1");
-            let log = "avc:  denied  { write } comm=\"wwan-quirks\"\navc:  denied  { write } comm=\"other\"\n";
-            root.write("var/log/audit/audit.log", log);
-        }),
+        ("SELinux denials for wwan-quirks: 1 (/var/log/audit/audit.log)\n  remedy: ausearch ", selinux_denial),
+        (
+            "\n  remedy: semodule -i /usr/share/wwan-quirks/wwan-quirks.cil && restorecon -R /run/wwan-quirks; ",
+            |root| {
+                root.write("usr/share/wwan-quirks/wwan-quirks.cil", "");
+                selinux_denial(root);
+            },
+        ),
     ];
     for (expected, make) in failures {
         let root = healthy();

@@ -233,8 +233,8 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         .flat_map(Quirk::ids)
         .collect();
     // The drop-in keeps usb_modeswitch's unit away from our devices. Without systemd, the rules start the program itself.
-    let is_kept_away = !lacks_systemd(root)
-        && diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
+    let is_kept_away =
+        !lacks_systemd(root) && diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
     if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules").filter(|_| !is_kept_away) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {
@@ -449,10 +449,18 @@ fn selinux(root: &Root, diagnosis: &mut Diagnosis) {
     let log = diagnosis.read(root, "/var/log/audit/audit.log").unwrap_or_default();
     let denied = |line: &&str| line.contains("avc:  denied") && line.contains("comm=\"wwan-quirks\"");
     let count = log.lines().filter(denied).count();
-    if count > 0 {
-        diagnosis.add(
-            format!("SELinux denials for wwan-quirks: {count} (/var/log/audit/audit.log)"),
-            "ausearch -c wwan-quirks --raw | audit2allow -M wwan-quirks && semodule -i wwan-quirks.pp",
-        );
+    if count == 0 {
+        return;
     }
+    // Another name than that of the packaged module, which it would replace.
+    let local = "ausearch -c wwan-quirks --raw | audit2allow -M wwan-quirks-local && semodule -i wwan-quirks-local.pp";
+    let module = paths::data(root).join("wwan-quirks.cil");
+    let remedy = match root.at(&module).is_file() {
+        true => {
+            let module = module.display();
+            format!("semodule -i {module} && restorecon -R /run/wwan-quirks; if denials follow, {local}")
+        }
+        false => local.to_owned(),
+    };
+    diagnosis.add(format!("SELinux denials for wwan-quirks: {count} (/var/log/audit/audit.log)"), remedy);
 }
