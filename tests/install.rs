@@ -189,6 +189,49 @@ fn agree_on_data(stage: &Stage, program: &str, data: &str, case: &str) {
     assert!(explained.contains(&format!(" {data}/quirks.d/1199-sierra.toml:")), "{case}: {explained}");
 }
 
+/// The remedies for units that systemd does not start.
+fn remedies_for_units(stage: &Stage, program: &str) -> Vec<String> {
+    fs::create_dir_all(stage.0.join("run/systemd/system")).unwrap();
+    let said = stage.run(program, &["doctor"]);
+    let lines: Vec<&str> = said.lines().collect();
+    let units = lines.windows(2).filter(|pair| pair[0].starts_with("systemd does not start wwan-quirks"));
+    units.map(|pair| pair[1].replace("  remedy: ", "")).collect()
+}
+
+#[test]
+fn units_that_systemd_does_not_start_are_found() {
+    const UNITS: &str = "/opt/x/lib/systemd/system";
+    const RESUME: &str = "wwan-quirks-resume.service";
+    const TARGETS: [&str; 4] = ["suspend", "hibernate", "hybrid-sleep", "suspend-then-hibernate"];
+    let usual = Stage::new("units");
+    usual.make(&["install", "PREFIX=/usr"]);
+    assert_eq!(remedies_for_units(&usual, "/usr/sbin/wwan-quirks"), Vec::<String>::new());
+
+    let stage = Stage::new("units-opt");
+    stage.make(&["install", "PREFIX=/opt/x"]);
+    let found = || remedies_for_units(&stage, "/opt/x/sbin/wwan-quirks");
+    let link = |unit: &str, folder: &str| {
+        let folder = stage.0.join("etc/systemd/system").join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        symlink(stage.real(&format!("{UNITS}/{unit}")).unwrap(), folder.join(unit)).unwrap();
+    };
+    let sleep = "systemctl add-wants sleep.target wwan-quirks-sleep.service".to_owned();
+    let resume = TARGETS.map(|target| format!("systemctl add-wants {target}.target {RESUME}")).join(" && ");
+    let linked = |unit: &str, wants: &str| format!("systemctl link {UNITS}/{unit} && {wants}");
+    let expected = [
+        format!("systemctl link {UNITS}/wwan-quirks@.service"),
+        linked("wwan-quirks-sleep.service", &sleep),
+        linked(RESUME, &resume),
+    ];
+    assert_eq!(found(), expected);
+    // NixOS links the units of a package, and no `*.wants`.
+    ["wwan-quirks@.service", "wwan-quirks-sleep.service", RESUME].into_iter().for_each(|unit| link(unit, ""));
+    assert_eq!(found(), [sleep, resume]);
+    link("wwan-quirks-sleep.service", "sleep.target.wants");
+    TARGETS.into_iter().for_each(|target| link(RESUME, &format!("{target}.target.wants")));
+    assert_eq!(found(), Vec::<String>::new());
+}
+
 #[test]
 fn a_missing_database_is_found() {
     let stage = Stage::new("missing");

@@ -1,4 +1,8 @@
-# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`.
+# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`. NixOS takes no `*.wants` from a package:
+#
+#   systemd.services.wwan-quirks-sleep.wantedBy = [ "sleep.target" ];
+#   systemd.services.wwan-quirks-resume.wantedBy =
+#     [ "suspend.target" "hibernate.target" "hybrid-sleep.target" "suspend-then-hibernate.target" ];
 { lib, rustPlatform, pkg-config, libusb1 }:
 
 rustPlatform.buildRustPackage {

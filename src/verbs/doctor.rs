@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::iter;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -100,7 +101,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
         diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
     }
     own_rules(root, &quirks, &mut diagnosis);
-    own_unit(root, &mut diagnosis);
+    own_units(root, &mut diagnosis);
     permissions(root, &mut diagnosis);
     other_switchers(root, &quirks, &mut diagnosis);
     kernel(root, &mut diagnosis);
@@ -188,17 +189,35 @@ fn without_udev(root: &Root) -> Option<(&'static str, &'static str, String)> {
     }
 }
 
-/// Checks that systemd can continue with a slow modem.
-fn own_unit(root: &Root, diagnosis: &mut Diagnosis) {
-    let unit = "wwan-quirks@.service";
-    if !root.at("/run/systemd/system").is_dir() || UNITS.iter().any(|folder| root.at(folder).join(unit).exists()) {
+/// Each unit, the targets that start it, and what happens if it does not start. udev starts the first one.
+const OWN_UNITS: [(&str, &[&str], &str); 3] = [
+    ("wwan-quirks@.service", &[], "a slow modem stays locked"),
+    ("wwan-quirks-sleep.service", &["sleep"], "a radio that was off before sleep may be on afterwards"),
+    (
+        "wwan-quirks-resume.service",
+        &["suspend", "hibernate", "hybrid-sleep", "suspend-then-hibernate"],
+        "a modem that locks again during sleep stays locked",
+    ),
+];
+
+/// Checks that systemd can continue with a slow modem, and serves modems before and after sleep.
+fn own_units(root: &Root, diagnosis: &mut Diagnosis) {
+    if !root.at("/run/systemd/system").is_dir() {
         return;
     }
-    let remedy = match own_file(root, &format!("systemd/system/{unit}")) {
-        Some(unread) => format!("systemctl link {unread}"),
-        None => "install the package again".to_owned(),
-    };
-    diagnosis.add(format!("systemd has no {unit}: a slow modem stays locked"), remedy);
+    let has = |name: &str| UNITS.iter().any(|folder| root.at(folder).join(name).exists());
+    for (unit, targets, effect) in OWN_UNITS {
+        let unwanted = targets.iter().filter(|target| !has(&format!("{target}.target.wants/{unit}")));
+        let wants = unwanted.map(|target| format!("systemctl add-wants {target}.target {unit}"));
+        let remedy: Vec<String> = match (has(unit), own_file(root, &format!("systemd/system/{unit}"))) {
+            (true, _) => wants.collect(),
+            (false, Some(unread)) => iter::once(format!("systemctl link {unread}")).chain(wants).collect(),
+            (false, None) => vec!["install the package again".to_owned()],
+        };
+        if !remedy.is_empty() {
+            diagnosis.add(format!("systemd does not start {unit}: {effect}"), remedy.join(" && "));
+        }
+    }
 }
 
 /// The path of a file in the `lib` of this installation, which udev and systemd do not read below every prefix.
