@@ -99,7 +99,7 @@ fn each_problem_is_found_with_its_remedy() {
             fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
             symlink("/dev/null", root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         }),
-        ("runs wwan-quirks for these IDs in /etc/wwan-quirks/quirks.d/1199-own.toml: 1199:aaaa, 1199:aaab\n", |root| {
+        ("/1199-own.toml: 1199:aaaa, 1199:aaab\n  remedy: wwan-quirks check && wwan-quirks rules >", |root| {
             let quirk = "schema = 1\n[[device]]\nid = [\"1199:aaaa\", \"1199:aaab\"]\nname = \"x\"\nsteps = [{ switch = \"sierra\" }]\n";
             root.write("etc/wwan-quirks/quirks.d/1199-own.toml", quirk);
         }),

@@ -27,8 +27,9 @@ use crate::verbs::output::print_json;
 /// Bytes. Rules files are shorter, and auditd rotates its log at 8 MB.
 const LIMIT: usize = 16 << 20;
 const RELOAD: &str = "udevadm control --reload";
-const NEW_RULES: &str =
-    "wwan-quirks rules >/etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload && udevadm trigger";
+/// `check` fails before the shell truncates the file.
+const NEW_RULES: &str = "wwan-quirks check && wwan-quirks rules >/etc/udev/rules.d/86-wwan-quirks-local.rules && \
+                         udevadm control --reload && udevadm trigger";
 
 /// Where systemd looks for units.
 const UNITS: [&str; 5] = [

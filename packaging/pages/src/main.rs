@@ -103,8 +103,7 @@ wwan\-quirks composition 2c7c:0125 ecm \-\-reset
 Add udev rules for your own quirks:
 .PP
 .nf
-wwan\-quirks check
-wwan\-quirks rules > /etc/udev/rules.d/86\-wwan\-quirks\-local.rules
+wwan\-quirks check && wwan\-quirks rules > /etc/udev/rules.d/86\-wwan\-quirks\-local.rules
 udevadm control \-\-reload
 .fi
 .PP

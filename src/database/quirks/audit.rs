@@ -39,7 +39,7 @@ pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
 /// The IDs that the rules lack.
 pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Finding<'a>> {
     let message = "warning: the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
-                   `wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
+                   `wwan-quirks check && wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
     let ids = quirks.iter().flat_map(|quirk| quirk.ids().map(move |id| (quirk, id)));
     ids.filter(|(quirk, id)| !ruled.covers(quirk, *id))
         .map(|(quirk, id)| Finding { location: &quirk.location, id, message: message.to_owned() })
