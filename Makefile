@@ -18,7 +18,7 @@
 #   make bench      compares speed and memory with other programs in the same virtual machine
 #   make install    installs the files of a package below DESTDIR; builds nothing
 #   make deb        target/debian/wwan-quirks_*.deb
-#   make rpm        target/rpm/wwan-quirks-*.rpm
+#   make rpm        target/rpm/wwan-quirks-*.rpm, on Debian; elsewhere, run packaging/rpm
 #   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
 #   make pages      man page, completions and metainfo, from the command line and the database
 #   make peers      lists what the tables of other projects, as Debian packages them, have and the database lacks
