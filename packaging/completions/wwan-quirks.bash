@@ -77,7 +77,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__apply)
-            opts="-v -q -h --unlock --dry-run --unit --before-sleep --json --root --verbose --quiet --help"
+            opts="-v -q -h --unlock --dry-run --json --root --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

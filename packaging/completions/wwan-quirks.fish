@@ -48,8 +48,6 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand hook" -s h -l he
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l root -d 'Use DIR instead of `/`, for tests and images' -r -F
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unlock -d 'Only unlock radios'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l dry-run -d 'Print the plan and send nothing; with -v, also the messages in hex'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l unit -d 'For the systemd units: do not disturb programs that use the modem'
-complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l before-sleep -d 'For the unit before sleep: look at the radios within a second, and change nothing'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s v -l verbose -d 'Print more messages to standard error; twice prints all'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand apply" -s q -l quiet -d 'Print fewer messages to standard error: no warnings'

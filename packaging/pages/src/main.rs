@@ -244,9 +244,24 @@ fn own_arguments(verb: &Command) -> impl Iterator<Item = &Arg> {
 }
 
 fn completions(shell: Shell) -> Result<String> {
+    let mut shown = Cli::command();
+    let verbs: Vec<String> = shown.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    // `mut_subcommand` moves a verb to the end. Moving all of them keeps their order.
+    for verb in verbs {
+        shown = shown.mut_subcommand(verb, without_hidden);
+    }
     let mut text = Vec::new();
-    generate(shell, &mut command_line(), "wwan-quirks", &mut text);
+    generate(shell, &mut shown, "wwan-quirks", &mut text);
     Ok(String::from_utf8(text)?)
+}
+
+/// The verb without its hidden options, which clap_complete would offer. Only `apply` has some, for the units.
+fn without_hidden(verb: Command) -> Command {
+    if verb.get_name() != "apply" {
+        return verb;
+    }
+    let shown: Vec<Arg> = verb.get_arguments().filter(|arg| !arg.is_hide_set()).cloned().collect();
+    Command::new("apply").about(verb.get_about().cloned().unwrap_or_default()).args(shown)
 }
 
 /// The shipped database.
@@ -350,7 +365,10 @@ mod tests {
             let mut helped = flags(&verb.render_long_help().to_string());
             helped.retain(|flag| !globals.contains(&flag.as_str()));
             assert_eq!(flags(section), helped, "{name}");
+            let hidden = verb.get_arguments().filter(|arg| arg.is_hide_set()).filter_map(Arg::get_long);
+            let hidden: Vec<String> = hidden.flat_map(|long| [format!("--{long}"), format!("-l {long}")]).collect();
             for shell in &shells {
+                assert!(!hidden.iter().any(|option| shell.contains(option)), "{name}: {hidden:?}");
                 assert!(shell.contains(&name) && helped.iter().all(|flag| shell.contains(&flag[2..])), "{name}");
             }
         }
