@@ -50,9 +50,9 @@ Your own quirks; see
 .BR wwan\-quirks\-quirks (5).
 .TP
 .I /etc/wwan\-quirks/compositions.toml
-Families of your own for
-.BR composition ,
-which come before those that the package ships.
+Your own families for
+.BR composition .
+They take precedence over the shipped ones.
 The head of the shipped file explains each key.
 .TP
 .I /usr/share/wwan\-quirks
