@@ -591,7 +591,7 @@ fn before_sleep_only_a_modem_that_cannot_delay_sleep_is_asked() {
     root.wwan_port(&format!("{function}/mhi0"), "mbim0");
     fs::create_dir_all(root.0.join("proc/self")).unwrap();
     // Both modems were seen unlocked.
-    for (port, directory) in [("1-1", usb), ("0000:08:00.0", format!("{function}/mhi0/wwan/wwan0"))] {
+    for (port, directory) in [("1-1", usb), ("0000:08:00.0", format!("{function}/mhi0/wwan/wwan0/wwan0mbim0"))] {
         let enumeration = fs::metadata(root.0.join(&directory[1..])).unwrap().ino();
         root.write(&format!("run/wwan-quirks/lock/{port}"), format!("{{\"unlocked\":{enumeration}}}"));
     }

@@ -249,7 +249,7 @@ pub struct Record {
 
 /// The keys that a lock has received since the modem's power-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct TriedKeys {
+pub(crate) struct TriedKeys {
     enumeration: u64,
     /// The [`crate::steps::fcc_auth::Key::id`] of each key. A key that opened the lock is not among them.
     keys: Vec<u32>,
@@ -325,24 +325,19 @@ impl Record {
         tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == Verdict::Accepted))
     }
 
-    /// Records that `enumeration` is about to receive `key`.
-    pub(crate) fn try_key(&mut self, enumeration: u64, key: u32) {
-        let mut keys = self
-            .tried_keys
-            .take()
-            .filter(|tried| tried.enumeration == enumeration)
-            .map_or(Vec::new(), |tried| tried.keys);
+    /// Records that `enumeration` is about to receive `key`. Returns the earlier record, for [`Self::take_back_key`].
+    pub(crate) fn try_key(&mut self, enumeration: u64, key: u32) -> Option<TriedKeys> {
+        let before = self.tried_keys.take();
+        let known = before.as_ref().filter(|tried| tried.enumeration == enumeration);
+        let mut keys = known.map_or(Vec::new(), |tried| tried.keys.clone());
         keys.push(key);
         self.tried_keys = Some(TriedKeys { enumeration, keys, verdict: Verdict::Pending });
+        before
     }
 
-    /// Records that `enumeration` has not received `key` after all.
-    pub(crate) fn take_back_key(&mut self, enumeration: u64, key: u32) {
-        let Some(tried) = self.tried_keys.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
-        if tried.keys.last() == Some(&key) {
-            tried.keys.pop();
-            tried.verdict = Verdict::Refused;
-        }
+    /// Records that the modem has not received the last key after all.
+    pub(crate) fn take_back_key(&mut self, before: Option<TriedKeys>) {
+        self.tried_keys = before;
     }
 
     /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
@@ -750,10 +745,8 @@ mod tests {
         record.judge_key(7, true);
         assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
         // A key that was not sent after all.
-        record.try_key(7, 3);
-        record.take_back_key(7, 3);
-        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
-        record.judge_key(7, true);
+        let before = record.try_key(7, 3);
+        record.take_back_key(before);
         assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
         // A power-up is another enumeration.
         assert_eq!(record.tried_keys(8), (&[][..], false));

@@ -186,6 +186,9 @@ fn unlock_once(
     state: &mut PortState,
 ) -> Outcome {
     let Run { root, device, trigger, deadline, .. } = run;
+    // ModemManager reads from its AT ports, too, and may take an answer. Leave time for another attempt.
+    let is_shared = trigger == Trigger::ModemManager && protocol == Protocol::At;
+    let deadline = if is_shared { deadline.at_most(deadline.remaining() / 2) } else { deadline };
     // Read all of this now: the process cannot do so in the sandbox.
     let enumeration = device.enumeration_id();
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(enumeration);
@@ -218,10 +221,11 @@ fn unlock_once(
     let only_laptop = !state.is_kept() && !trigger.is_verb();
     let (tried, is_settled) = state.record().tried_keys(enumeration);
     let tried = tried.to_vec();
+    let mut before = None;
     let keys = Keys::new(&laptop, procedure, &tried, |note| {
         match note {
-            Note::Sending(key) => state.record().try_key(enumeration, key),
-            Note::NotSent(key) => state.record().take_back_key(enumeration, key),
+            Note::Sending(key) => before = state.record().try_key(enumeration, key),
+            Note::NotSent(_) => state.record().take_back_key(before.take()),
         }
         state.keep();
     });

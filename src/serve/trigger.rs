@@ -46,7 +46,11 @@ impl Trigger {
 
     /// Whether other programs may already use the modem's ports.
     pub(crate) fn sharing(self) -> Sharing {
-        if self == Trigger::Uevent { Sharing::New } else { Sharing::Possible }
+        match self {
+            Trigger::Uevent => Sharing::New,
+            Trigger::ModemManager => Sharing::WithParent,
+            _ => Sharing::Possible,
+        }
     }
 
     /// Whether a person ran a verb.

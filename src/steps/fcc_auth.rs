@@ -190,7 +190,7 @@ fn conclude<S>(
     radio: Result<Radio, SessionError>,
     stays_off: Option<&str>,
     mut switch_off: impl FnMut(&mut S) -> Result<(), SessionError>,
-    look: impl FnOnce(&mut S) -> Result<Radio, SessionError>,
+    mut look: impl FnMut(&mut S) -> Result<Radio, SessionError>,
 ) -> Result<Outcome, SessionError> {
     let radio = match radio {
         Err(error) if stays_off.is_some() && error != SessionError::Link(LinkError::Gone) => Ok(Radio::Off),
@@ -199,7 +199,7 @@ fn conclude<S>(
     let concluded = radio.and_then(|radio| match stays_off {
         Some(why) if matches!(radio, Radio::On | Radio::Off) => {
             uninterrupted(|| switch_off(session))?;
-            Ok(match look(session)? {
+            Ok(match uninterrupted(|| look(session))? {
                 Radio::On => not_off(how, why, "the modem stays online"),
                 _ => Outcome::Done(format!("{how}; the radio was set back to low power: {why}")),
             })

@@ -403,15 +403,17 @@ impl Device {
     }
 
     /// Identifies this enumeration of the device: the inode number of its sysfs folder, which sysfs does not reuse. A
-    /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN device again. For this
-    /// reason the WWAN device identifies a PCI modem.
+    /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN ports again (t7xx), or the
+    /// whole WWAN device (MHI). For this reason its oldest port identifies it: inode numbers grow.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub(crate) fn enumeration_id(&self) -> u64 {
-        let status = match self.wwan_directory() {
-            Some(wwan) => self.open_directory(&wwan).and_then(fstat),
-            None => fstat(&self.directory),
+        let of = |path: &Path| self.open_directory(path).and_then(fstat).map(|status| status.st_ino as u64);
+        let Some(wwan) = self.wwan_directory() else {
+            return fstat(&self.directory).map_or(0, |status| status.st_ino as u64);
         };
-        status.map_or(0, |status| status.st_ino as u64)
+        let ports = self.list(&wwan).unwrap_or_default().into_iter().filter(|name| name.starts_with("wwan"));
+        let oldest = ports.filter_map(|port| of(&wwan.join(port)).ok()).min();
+        oldest.or_else(|| of(&wwan).ok()).unwrap_or(0)
     }
 
     /// Whether the kernel may use the device. USBGuard or `usbcore.authorized_default=0` can forbid that.

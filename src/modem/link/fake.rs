@@ -43,6 +43,9 @@ pub(crate) struct Port<R> {
     pub(crate) gone_at: Option<usize>,
     /// The process receives a stop request at this transfer.
     pub(crate) interrupted_at: Option<usize>,
+    /// Another program opens the port before this message is sent.
+    pub(crate) contended_at: Option<usize>,
+    pub(crate) sends: usize,
     /// The port accepts no message.
     pub(crate) jammed: bool,
     /// The modem sends these bytes endlessly, and nothing else.
@@ -138,6 +141,8 @@ impl<R: Replies> Port<R> {
             longest: 4096,
             gone_at: None,
             interrupted_at: None,
+            contended_at: None,
+            sends: 0,
             jammed: false,
             flood: Vec::new(),
             held: VecDeque::new(),
@@ -169,6 +174,10 @@ impl<R: Replies> Link for Port<R> {
     fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
         const ONLINE: [u8; 8] = [0x2e, 0x00, 0x04, 0x00, 0x01, 0x01, 0x00, 0x00];
         self.transfer()?;
+        self.sends += 1;
+        if self.contended_at == Some(self.sends - 1) {
+            return Err(LinkError::Contended);
+        }
         assert!(message.len() <= self.longest);
         assert!(!message.ends_with(&ONLINE), "the host must never switch the radio on");
         if self.protocol == Protocol::Mbim && message.starts_with(&[1, 0, 0, 0]) {

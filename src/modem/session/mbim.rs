@@ -141,7 +141,13 @@ impl<'p> Session<'p> {
                 session.framer.resynchronise();
                 // A proxy loses no message, and accepts no other message before this one.
                 if command != PROXY_CONFIGURATION {
-                    flushes.push(session.send_command(Command { kind: CommandType::Query, ..command }, &[], by)?);
+                    let query = Command { kind: CommandType::Query, ..command };
+                    let sent = session.send_command(query, &[], by).map_err(|error| match error {
+                        // The command itself was sent.
+                        SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request: command.name },
+                        error => error,
+                    });
+                    flushes.push(sent?);
                 }
             } else {
                 is_sent = true;
@@ -260,7 +266,7 @@ impl<'p> Session<'p> {
 
     /// Sends a message with a new TID, and returns the TID.
     fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
-        if self.shared {
+        if self.shared && matches!(body, Body::Open { .. } | Body::Close) {
             return Err(LinkError::WriteTimeout.into());
         }
         self.tid = self.tid.wrapping_add(1).max(1);

@@ -856,7 +856,7 @@ fn unlock_intel_by(
     let transport = Transport { port: modem, protocol: Protocol::Mbim, proxied: None };
     let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(budget));
     assert!(clock.elapsed() < budget + SLACK, "{outcome:?}");
-    assert!(modem.gone_at.is_some() || !modem.is_open(), "{outcome:?}");
+    assert!(modem.gone_at.or(modem.contended_at).is_some() || !modem.is_open(), "{outcome:?}");
     outcome
 }
 
@@ -939,6 +939,37 @@ fn intels_response_is_sent_once_even_if_its_reply_is_lost() {
             refused => assert_trouble(refused, false, "every known key since its power-up"),
         }
         assert_eq!(responses(&modem), 1);
+    }
+}
+
+/// Another program opens the port before the query that is to bring the reply.
+#[test]
+fn intels_response_counts_as_sent_if_only_its_reply_is_missing() {
+    let (mut modem, mut tried) = (intel().with("lost=1 at-reply=5"), Vec::new());
+    modem.contended_at = Some(5);
+    assert_trouble(
+        unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET),
+        true,
+        "no answer to Intel FCC lock response",
+    );
+    assert_eq!((responses(&modem), tried.len()), (1, 1));
+}
+
+#[test]
+fn a_radio_that_must_stay_off_is_set_to_low_power_although_another_program_opens_the_port() {
+    for protocol in PROTOCOLS {
+        let mut whole = locked(protocol);
+        unlock_by(&Procedure::Sierra, Some("rfkill0 is blocked"), &mut whole, BUDGET);
+        for at in 0..whole.sends {
+            let mut modem = locked(protocol);
+            modem.contended_at = Some(at);
+            let _clock = StoppedClock::stop();
+            let transport = Transport { protocol, port: &mut modem, proxied: None };
+            let deadline = Deadline::after(BUDGET);
+            let outcome = run(transport, &Procedure::Sierra, Keys::none(), Some("rfkill0 is blocked"), deadline);
+            assert!(modem.mode == LOW_POWER, "{protocol:?} {at}: {outcome:?}");
+            assert_eq!(modem.clients.count(), 0, "{protocol:?} {at}: {outcome:?}");
+        }
     }
 }
 
