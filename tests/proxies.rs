@@ -38,10 +38,12 @@ fn serve(mut pty: PtyMaster, proxy: Proxy, seen: Sender<String>) {
     while let Ok(length) = pty.read(&mut read) {
         framer.push(&read[..length]);
         while let Some(message) = framer.next_message() {
-            for reply in port.receive(message).1 {
+            let (_, replies) = port.receive(message);
+            // The run ends with the last reply. Report its request first.
+            port.modem.seen.drain(..).for_each(|name| seen.send(name).unwrap());
+            for reply in replies {
                 pty.write_all(&reply).unwrap();
             }
-            port.modem.seen.drain(..).for_each(|name| seen.send(name).unwrap());
         }
     }
 }
