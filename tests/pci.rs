@@ -308,17 +308,24 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
         let expected =
             if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
-        // The kernel creates the WWAN device again, in another folder that exists before the old one is removed.
-        let copy = wwan.join("wwan1");
+        // The kernel creates the ports again, on MHI with the whole WWAN device. The new folders exist before the old
+        // ones are removed.
+        let device = if attempt == 2 { wwan.join("wwan0") } else { wwan.join("wwan1") };
         for port in ["wwan0at0", "wwan0mbim0", "wwan0qcdm0"] {
-            fs::create_dir_all(copy.join(port)).unwrap();
+            let copy = device.join(format!("{port}.new"));
+            fs::create_dir_all(&copy).unwrap();
             for attribute in ["type", "dev"] {
-                fs::copy(wwan.join("wwan0").join(port).join(attribute), copy.join(port).join(attribute)).unwrap();
+                fs::copy(wwan.join("wwan0").join(port).join(attribute), copy.join(attribute)).unwrap();
             }
         }
-        fs::rename(wwan.join("wwan0"), wwan.join("old")).unwrap();
-        fs::rename(copy, wwan.join("wwan0")).unwrap();
-        fs::remove_dir_all(wwan.join("old")).unwrap();
+        for port in ["wwan0at0", "wwan0mbim0", "wwan0qcdm0"] {
+            fs::remove_dir_all(wwan.join("wwan0").join(port)).unwrap();
+            fs::rename(device.join(format!("{port}.new")), device.join(port)).unwrap();
+        }
+        if attempt != 2 {
+            fs::remove_dir_all(wwan.join("wwan0")).unwrap();
+            fs::rename(device, wwan.join("wwan0")).unwrap();
+        }
     }
     // `apply` tries again.
     fs::create_dir(root.0.join("proc")).unwrap();
