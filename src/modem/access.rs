@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use log::debug;
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::unistd::{Pid, getppid};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
@@ -78,8 +77,6 @@ pub enum Sharing {
     Possible,
     /// The run may only use a proxy that holds the port: the kernel may block the open of a port that no process holds.
     Proxied,
-    /// The parent, ModemManager, waits for this process. It keeps its AT ports open, and may read an answer.
-    WithParent,
 }
 
 /// Why a port is not used.
@@ -152,9 +149,8 @@ pub fn open(
 ) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
     let enumeration = device.enumeration_id();
-    let parent = (sharing == Sharing::WithParent && protocol == Protocol::At).then(getppid);
     if sharing != Sharing::New {
-        let users = match users_besides(parent, root, port) {
+        let users = match users(root, port) {
             Ok(users) => users,
             Err(source) => return Err(PortUnavailable::UsersUnknown { port: path, source }),
         };
@@ -185,9 +181,7 @@ pub fn open(
     };
     let link: Box<dyn Link> = match sharing {
         Sharing::New => link,
-        Sharing::Possible | Sharing::Proxied | Sharing::WithParent => {
-            Box::new(ExclusivePort::over(link, root, &path, port, parent))
-        }
+        Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port)),
     };
     Ok(OpenPort { link, protocol, proxied: None })
 }
@@ -250,12 +244,6 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
     Ok(users)
 }
 
-fn users_besides(parent: Option<Pid>, root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
-    let mut users = users(root, port)?;
-    users.retain(|user| parent.is_none_or(|parent| i64::from(user.pid) != i64::from(parent.as_raw())));
-    Ok(users)
-}
-
 fn parent(process: &Path) -> Option<u32> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
@@ -298,11 +286,11 @@ enum Contention {
 }
 
 impl ExclusivePort {
-    /// `link` is open, and `path` is its node. `parent` may use the port, too.
-    fn over(link: Box<dyn Link>, root: &Root, path: &Path, port: &ControlPort, parent: Option<Pid>) -> ExclusivePort {
+    /// `link` is open, and `path` is its node.
+    fn over(link: Box<dyn Link>, root: &Root, path: &Path, port: &ControlPort) -> ExclusivePort {
         let opens = watch(path).inspect_err(|errno| debug!("{} is not watched: {errno}", path.display())).ok();
         // Another process may have opened the port after the search for users and before the watch.
-        let is_alone = users_besides(parent, root, port).is_ok_and(|users| users.is_empty());
+        let is_alone = users(root, port).is_ok_and(|users| users.is_empty());
         ExclusivePort { link, opens, contention: if is_alone { Contention::None } else { Contention::Detected } }
     }
 
@@ -396,8 +384,6 @@ mod tests {
         fake.process(90, "qmicli", &["/dev/null"]);
         assert_eq!(names(&fake.users()), "qmicli (90), ModemManager (812)");
         assert_eq!(proxy_among(&fake.users()), None);
-        let others = users_besides(Some(Pid::from_raw(812)), &Root::new(&fake.0), &null()).unwrap();
-        assert_eq!(names(&others), "qmicli (90)");
         fake.process(813, "mbim-proxy", &["/dev/null"]);
         assert_eq!(proxy_among(&fake.users()).unwrap().0, Proxy::Mbim);
     }
@@ -494,7 +480,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         let over = |fake: &Fake, path: &Path| {
             let (ours, modems) = UnixStream::pair().unwrap();
-            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &Root::new(&fake.0), path, &null(), None);
+            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &Root::new(&fake.0), path, &null());
             (port, modems)
         };
         let fake = Fake::new("joined");

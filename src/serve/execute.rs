@@ -166,7 +166,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
         // the ports of a modem that it has probed.
         let again = match outcome {
             Outcome::Unfinished(_) => trigger.may_reopen(),
-            Outcome::InUse(_) => trigger == Trigger::Unit,
+            Outcome::InUse(_) => trigger.waits_for_port(),
             _ => false,
         };
         let again = again && sys::stops() == 0;
@@ -186,9 +186,6 @@ fn unlock_once(
     state: &mut PortState,
 ) -> Outcome {
     let Run { root, device, trigger, deadline, .. } = run;
-    // ModemManager reads from its AT ports, too, and may take an answer. Leave time for another attempt.
-    let is_shared = trigger == Trigger::ModemManager && protocol == Protocol::At;
-    let deadline = if is_shared { deadline.at_most(deadline.remaining() / 2) } else { deadline };
     // Read all of this now: the process cannot do so in the sandbox.
     let enumeration = device.enumeration_id();
     let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(enumeration);
@@ -203,7 +200,7 @@ fn unlock_once(
                 PortUnavailable::Held { .. }
                 | PortUnavailable::Proxy { .. }
                 | PortUnavailable::UntrustedProxy { .. }
-                    if !trigger.is_explicit() =>
+                    if !trigger.is_verb() =>
                 {
                     Outcome::InUse(failure)
                 }

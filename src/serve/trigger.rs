@@ -27,6 +27,8 @@ pub enum Trigger {
     Unit,
     /// ModemManager, by its own unlock mechanism.
     ModemManager,
+    /// The process that continues after ModemManager's call, if ModemManager held the port.
+    AfterModemManager,
 }
 
 impl Trigger {
@@ -39,18 +41,14 @@ impl Trigger {
     pub(crate) fn budget(self, policy: &Resolved) -> Duration {
         match self {
             Trigger::Uevent | Trigger::Coldplug | Trigger::Requested => policy.hook.value,
-            Trigger::Command | Trigger::Named | Trigger::Unit => policy.modem_ready.value,
+            Trigger::Command | Trigger::Named | Trigger::Unit | Trigger::AfterModemManager => policy.modem_ready.value,
             Trigger::ModemManager => MODEM_MANAGER,
         }
     }
 
     /// Whether other programs may already use the modem's ports.
     pub(crate) fn sharing(self) -> Sharing {
-        match self {
-            Trigger::Uevent => Sharing::New,
-            Trigger::ModemManager => Sharing::WithParent,
-            _ => Sharing::Possible,
-        }
+        if self == Trigger::Uevent { Sharing::New } else { Sharing::Possible }
     }
 
     /// Whether a person ran a verb.
@@ -70,7 +68,7 @@ impl Trigger {
 
     /// Whether the administrator asked for the unlock regardless of the policy. For ModemManager, a link asks for it.
     pub(crate) fn overrides_policy(self) -> bool {
-        self == Trigger::ModemManager
+        matches!(self, Trigger::ModemManager | Trigger::AfterModemManager)
     }
 
     /// Whether the run may reconfigure a modem that other programs use.
@@ -86,6 +84,11 @@ impl Trigger {
     /// Whether the process may serve other modems after this one. The sandbox would not allow that.
     pub(crate) fn serves_more(self) -> bool {
         self.is_verb()
+    }
+
+    /// Whether the run waits until another program closes the port.
+    pub(crate) fn waits_for_port(self) -> bool {
+        matches!(self, Trigger::Unit | Trigger::AfterModemManager)
     }
 
     /// Whether the run may reopen the port if other programs open it. The sandbox would not allow that.
@@ -104,7 +107,7 @@ mod tests {
             assert!(!trigger.overrides_policy(), "{trigger:?}");
         }
         assert!(!Trigger::Unit.overrides_policy());
-        assert!(Trigger::ModemManager.overrides_policy());
+        assert!(Trigger::ModemManager.overrides_policy() && Trigger::AfterModemManager.overrides_policy());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
+use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::StepResult;
 use crate::serve::error::{Error, Exit};
@@ -34,12 +35,26 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
     match locked(root, ports) {
         Ok(device) => {
             let served = serve(root, &journal, &device, &Scope::Unlock, Trigger::ModemManager);
+            if served.steps.iter().any(|report| report.result == StepResult::Suppressed) {
+                continue_later(root, &device);
+            }
             served.exit(&Scope::Unlock, Trigger::ModemManager)
         }
         Err(reason) => {
             journal.send(StepResult::Failed, &format!("fcc-unlock.d: {reason}"), &[]);
             Exit::Failed
         }
+    }
+}
+
+/// Lets another process unlock the modem. ModemManager holds its AT ports while it waits for this one, and closes them
+/// when it fails to switch on the radio. The next attempt to enable the modem then succeeds.
+fn continue_later(root: &Root, device: &Device) {
+    let later = sys::detached(|| {
+        serve(root, &Journal::open(root), device, &Scope::Unlock, Trigger::AfterModemManager);
+    });
+    if let Err(errno) = later {
+        log::warn!("{}: cannot start a process to continue after this call: {errno}", device.port);
     }
 }
 
