@@ -195,7 +195,10 @@ fn unlock_once(
         Ok(opened) => opened,
         Err(PortUnavailable::Left) => return Outcome::Left,
         Err(error) => {
-            let failure = Failure::new(error.to_string(), error.remedy());
+            // The call leaves the unlock to a process that waits for the port.
+            let waits = trigger == Trigger::ModemManager && matches!(error, PortUnavailable::Held { .. });
+            let remedy = if waits { "enable the modem again when it is unlocked" } else { error.remedy() };
+            let failure = Failure::new(error.to_string(), remedy);
             return match error {
                 PortUnavailable::Held { .. }
                 | PortUnavailable::Proxy { .. }
