@@ -184,6 +184,11 @@ fn a_report_has_what_the_software_modem_loads_and_no_identifiers() {
     ] {
         assert!(report.lines().any(|one| one == line), "{line} in {report}");
     }
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["report", "1-1", "--json"]).stdout).unwrap();
+    assert_eq!(json["attributes"]["serial"], "xxxxxxxxxxxxx");
+    assert_eq!(json["attributes"]["product"], "MC7710 xxxxxxxxxxxxxxx");
+    assert_eq!(json["interfaces"][0]["driver"], "qmi_wwan");
+    assert_eq!(json["last"]["fcc-auth"]["text"], "xxxxxxxxxxxxx at xxxxxxxxxxxxxxxxx");
     assert_eq!(root.run(&["report", "1-2"]).code, 2);
 }
 

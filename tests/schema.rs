@@ -132,7 +132,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["import", &files], "/ignored-keys/0/files"),
         (&root, &["import", &files], "/diagnostics/0/line"),
         (&root, &["doctor"], "/problems/0/remedy"),
-        (&root, &["report", "1-1"], "/lines/0/key"),
+        (&root, &["report", "1-1"], "/configurations/0/interfaces/0/endpoints/0/address"),
         (&root, &["status"], "/devices/0/interfaces/0/nodes/0"),
         (&root, &["status", "1-1", "--query"], "/devices/0/query/error"),
         (&root, &["status", "1-1"], "/devices/0/last/configuration/at"),

@@ -3,21 +3,27 @@
 //! The software modem of the tests can load the lines `manufacturer`, `product`, `serial` and `descriptors` as a new
 //! model. Everything that identifies a modem, its SIM or its owner is masked.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::bus::Bus;
+use crate::database::diagnostic::Location;
 use crate::host::journal::{IDENTIFIER, printable};
 use crate::host::root::{Root, read_limited};
-use crate::modem::device::Device;
-use crate::modem::device::descriptors::Descriptors;
+use crate::host::state::LastResult;
+use crate::modem::device::descriptors::Interface;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
+use crate::modem::device::{BoundInterface, ControlPort, Device};
+use crate::outcome::StepKind;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
+use crate::serve::plan::PlanLine;
 use crate::serve::record::results;
 use crate::serve::trigger::Trigger;
 use crate::serve::{preview, preview_lines};
@@ -28,144 +34,226 @@ const DIGITS: usize = 10;
 /// Characters of a vendor ID.
 const VENDOR: usize = 4;
 const LINES: &str = "20";
+const NO_DRIVER: &str = "no driver";
 
 /// Prints the report on one device. The exit status is [`Exit::Invalid`] if a file that concerns the device is invalid.
 pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let device = Device::one_named(root, name)?;
     // Lines from the journal are already escaped.
     let serial = printable(device.serial().unwrap_or_default().trim());
-    let (lines, exit) = lines(root, &device)?;
-    let lines = lines.into_iter().map(|(key, value)| (key, published(key, value, &serial)));
+    let (report, exit) = report(root, &device)?;
     if json {
-        let lines: Vec<_> = lines.map(|(key, value)| json!({ "key": key, "value": value })).collect();
-        print_json(out, "report", &json!({ "lines": lines }))?;
+        let mut report = serde_json::to_value(report)?;
+        publish(&mut report, "", &serial);
+        print_json(out, "report", &report)?;
     } else {
         writeln!(
             out,
             "# Report of wwan-quirks {}. Known identifiers are masked. Read the report before you publish it.",
             env!("CARGO_PKG_VERSION")
         )?;
-        for (key, value) in lines {
-            writeln!(out, "{key} = {value}")?;
+        for (key, value) in report.lines() {
+            writeln!(out, "{key} = {}", published(key, &value, &serial))?;
         }
     }
     Ok(exit)
 }
 
-type Line = (&'static str, String);
+/// The report, before identifiers are masked. Keys of USB devices are empty on PCI, and the other way round.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Report {
+    port: String,
+    id: String,
+    /// The text of attributes in sysfs, by name.
+    attributes: BTreeMap<&'static str, String>,
+    errors: Vec<String>,
+    /// In hex.
+    descriptors: Option<String>,
+    configurations: Vec<Configuration>,
+    /// Of the active configuration.
+    interfaces: Vec<BoundInterface>,
+    subsystem: Option<String>,
+    driver: Option<String>,
+    mhi_channels: Vec<String>,
+    wwan_ports: Vec<WwanPort>,
+    kernel: Option<String>,
+    /// The name and the location of the quirk that applies.
+    name: Option<String>,
+    quirk: Option<Location>,
+    /// All files that concern the device are valid.
+    complete: bool,
+    plan: Vec<PlanLine>,
+    /// The last result of each step.
+    last: BTreeMap<StepKind, LastResult>,
+    /// The last lines about any modem. `None` if the journal cannot be read.
+    journal: Option<Vec<String>>,
+}
 
-fn lines(root: &Root, device: &Device) -> Result<(Vec<Line>, Exit), Error> {
-    let mut lines = vec![("port", device.port.to_string()), ("id", device.id.to_string())];
-    let attributes: &[&str] = match device.id.bus {
+#[derive(Serialize)]
+struct Configuration {
+    value: u8,
+    functions: Vec<&'static str>,
+    interfaces: Vec<Interface>,
+}
+
+#[derive(Serialize)]
+struct WwanPort {
+    name: String,
+    r#type: Option<String>,
+}
+
+fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
+    let names: &[&'static str] = match device.id.bus {
         Bus::Usb => &["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"],
         Bus::Pci => &["class", "revision", "t7xx_mode"],
     };
-    for name in attributes {
-        // Strings are optional.
-        lines.extend(device.attribute(name).ok().map(|value| (*name, value)));
-    }
+    // Strings are optional.
+    let attribute = |name: &&'static str| Some((*name, device.attribute(name).ok()?));
     let (known, errors) = lookup(root, device);
-    let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Fine);
-    lines.extend(errors.iter().map(|error| ("error", error.chain())));
-    let qmi_of_quirk = known.as_ref().map(|known| known.quirk.qmi_interfaces.as_slice()).unwrap_or_default();
-    lines.extend(match device.id.bus {
-        Bus::Usb => of_usb(device, qmi_of_quirk)?,
-        Bus::Pci => of_pci(device)?,
-    });
-    lines.push(("kernel", first_line(root, "/proc/sys/kernel/osrelease")));
-    match &known {
-        None => lines.push(("quirk", "none".to_owned())),
-        Some(known) => {
-            let quirk = &known.quirk;
-            lines.push(("quirk", format!("{} ({})", quirk.name_of(device.id), quirk.location)));
-            let plan = preview(root, device, &Scope::All, Trigger::Named, known, false)?;
-            lines.extend(preview_lines(known.complete, &plan).into_iter().map(|line| ("plan", line)));
+    let plan = match &known {
+        Some(known) => preview(root, device, &Scope::All, Trigger::Named, known, false)?,
+        None => Vec::new(),
+    };
+    let mut report = Report {
+        port: device.port.to_string(),
+        id: device.id.to_string(),
+        attributes: names.iter().filter_map(attribute).collect(),
+        errors: errors.iter().map(Error::chain).collect(),
+        descriptors: None,
+        configurations: Vec::new(),
+        interfaces: Vec::new(),
+        subsystem: device.subsystem().map(|subsystem| subsystem.to_string()),
+        driver: None,
+        mhi_channels: Vec::new(),
+        wwan_ports: Vec::new(),
+        kernel: first_line(root, "/proc/sys/kernel/osrelease"),
+        name: known.as_ref().map(|known| known.quirk.name_of(device.id).to_owned()),
+        quirk: known.as_ref().map(|known| known.quirk.location.clone()),
+        complete: errors.is_empty(),
+        plan,
+        last: results(root, device).last,
+        journal: if root.is_live() { journal() } else { Some(Vec::new()) },
+    };
+    match device.id.bus {
+        Bus::Usb => {
+            let qmi_of_quirk = known.as_ref().map_or(&[][..], |known| &known.quirk.qmi_interfaces);
+            report.add_usb(device, &VendorInterfaces::of(device.id, qmi_of_quirk))?;
         }
+        Bus::Pci => report.add_pci(device)?,
     }
-    for (step, last) in results(root, device).last {
-        lines.push(("last", format!("{step}: {}: {}", last.outcome.name(), last.text)));
-    }
-    if root.is_live() {
-        lines.extend(journal().into_iter().map(|line| ("journal", line)));
-    }
-    Ok((lines, exit))
+    Ok((report, errors.iter().map(Error::exit).max().unwrap_or(Exit::Fine)))
 }
 
-fn of_usb(device: &Device, qmi_of_quirk: &[u8]) -> Result<Vec<Line>, Error> {
-    let raw = device.raw_descriptors()?;
-    let mut lines = vec![("descriptors", raw.iter().map(|byte| format!("{byte:02x}")).collect())];
-    match device.descriptors() {
-        Ok(descriptors) => lines.extend(shape(&descriptors, &VendorInterfaces::of(device.id, qmi_of_quirk))),
-        Err(error) => lines.push(("error", Error::from(error).chain())),
-    }
-    for interface in device.interfaces()? {
-        let driver = interface.driver.as_deref().unwrap_or("no driver");
-        lines.push(("bound", format!("interface {}: {driver} {}", interface.number, interface.nodes.join(" "))));
-    }
-    Ok(lines)
-}
-
-fn of_pci(device: &Device) -> Result<Vec<Line>, Error> {
-    let subsystem = device.subsystem().map(|subsystem| ("subsystem", subsystem.to_string()));
-    let mut lines: Vec<Line> = subsystem.into_iter().collect();
-    lines.push(("driver", device.bound_driver().unwrap_or("no driver".to_owned())));
-    let channels = device.mhi_channels();
-    if !channels.is_empty() {
-        lines.push(("mhi-channels", channels.join(" ")));
-    }
-    for port in device.control_ports()? {
-        lines.push(("wwan-port", format!("{}: {}", port.name, port.wwan_type.unwrap_or_default())));
-    }
-    Ok(lines)
-}
-
-/// The functions and interfaces of each configuration.
-fn shape(descriptors: &Descriptors, qmi: &VendorInterfaces) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for configuration in &descriptors.configurations {
-        let functions: Vec<_> = configuration.functions(qmi).into_iter().map(|f| f.name()).collect();
-        lines.push(("configuration", format!("{}: {}", configuration.value, functions.join(" "))));
-        for interface in &configuration.interfaces {
-            let endpoints: Vec<String> = interface.endpoints.iter().map(|e| format!("{:02x}", e.address)).collect();
-            let (class, subclass, protocol) = (interface.class, interface.subclass, interface.protocol);
-            lines.push((
-                "interface",
-                format!(
-                    "{}.{}: {class:02x}/{subclass:02x}/{protocol:02x}, endpoints {}",
-                    interface.number,
-                    interface.alternate,
-                    endpoints.join(" ")
-                ),
-            ));
+impl Report {
+    fn add_usb(&mut self, device: &Device, qmi: &VendorInterfaces) -> Result<(), Error> {
+        self.descriptors = Some(device.raw_descriptors()?.iter().map(|byte| format!("{byte:02x}")).collect());
+        match device.descriptors() {
+            Ok(descriptors) => {
+                self.configurations = descriptors
+                    .configurations
+                    .iter()
+                    .map(|configuration| Configuration {
+                        value: configuration.value,
+                        functions: configuration.functions(qmi).into_iter().map(|function| function.name()).collect(),
+                        interfaces: configuration.interfaces.clone(),
+                    })
+                    .collect();
+            }
+            Err(error) => self.errors.push(Error::from(error).chain()),
         }
+        self.interfaces = device.interfaces()?;
+        Ok(())
     }
-    lines
+
+    fn add_pci(&mut self, device: &Device) -> Result<(), Error> {
+        self.driver = device.bound_driver();
+        self.mhi_channels = device.mhi_channels();
+        let ports = device.control_ports()?.into_iter();
+        self.wwan_ports = ports.map(|ControlPort { name, wwan_type, .. }| WwanPort { name, r#type: wwan_type }).collect();
+        Ok(())
+    }
+
+    /// Key and value of each line of the text.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("port", self.port.clone()), ("id", self.id.clone())];
+        lines.extend(self.attributes.iter().map(|(name, text)| (*name, text.clone())));
+        lines.extend(self.errors.iter().map(|error| ("error", error.clone())));
+        lines.extend(self.descriptors.iter().map(|hex| ("descriptors", hex.clone())));
+        for configuration in &self.configurations {
+            lines.push(("configuration", format!("{}: {}", configuration.value, configuration.functions.join(" "))));
+            lines.extend(configuration.interfaces.iter().map(|interface| ("interface", shape(interface))));
+        }
+        lines.extend(self.interfaces.iter().map(|BoundInterface { number, driver, nodes }| {
+            let driver = driver.as_deref().unwrap_or(NO_DRIVER);
+            ("bound", format!("interface {number}: {driver} {}", nodes.join(" ")))
+        }));
+        lines.extend(self.subsystem.iter().map(|subsystem| ("subsystem", subsystem.clone())));
+        if self.descriptors.is_none() {
+            lines.push(("driver", self.driver.clone().unwrap_or_else(|| NO_DRIVER.to_owned())));
+        }
+        if !self.mhi_channels.is_empty() {
+            lines.push(("mhi-channels", self.mhi_channels.join(" ")));
+        }
+        lines.extend(self.wwan_ports.iter().map(|WwanPort { name, r#type }| {
+            ("wwan-port", format!("{name}: {}", r#type.as_deref().unwrap_or_default()))
+        }));
+        lines.push(("kernel", self.kernel.clone().unwrap_or_else(|| "unknown".to_owned())));
+        match self.name.as_ref().zip(self.quirk.as_ref()) {
+            None => lines.push(("quirk", "none".to_owned())),
+            Some((name, location)) => {
+                lines.push(("quirk", format!("{name} ({location})")));
+                lines.extend(preview_lines(self.complete, &self.plan).into_iter().map(|line| ("plan", line)));
+            }
+        }
+        lines.extend(self.last.iter().map(|(step, last)| {
+            ("last", format!("{step}: {}: {}", last.outcome.name(), last.text))
+        }));
+        match &self.journal {
+            None => lines.push(("journal", "not readable".to_owned())),
+            Some(journal) => lines.extend(journal.iter().map(|line| ("journal", line.clone()))),
+        }
+        lines
+    }
 }
 
-/// The last lines in the journal, about any modem.
-fn journal() -> Vec<String> {
+fn shape(interface: &Interface) -> String {
+    let Interface { number, alternate, class, subclass, protocol, endpoints } = interface;
+    let endpoints: Vec<String> = endpoints.iter().map(|endpoint| format!("{:02x}", endpoint.address)).collect();
+    format!("{number}.{alternate}: {class:02x}/{subclass:02x}/{protocol:02x}, endpoints {}", endpoints.join(" "))
+}
+
+/// The last lines in the journal, about any modem. `None` if it cannot be read.
+fn journal() -> Option<Vec<String>> {
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--no-pager", "--no-hostname", "--output=short-iso", "--lines", LINES, "--identifier"]);
-    match command.arg(IDENTIFIER).stdin(Stdio::null()).stderr(Stdio::null()).output() {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
-        }
-        _ => vec!["not readable".to_owned()],
-    }
+    let output = command.arg(IDENTIFIER).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| text.lines().map(str::to_owned).collect())
 }
 
-fn first_line(root: &Root, path: &str) -> String {
-    let text = std::fs::File::open(root.at(path)).and_then(|file| read_limited(file, 4096)).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
+fn first_line(root: &Root, path: &str) -> Option<String> {
+    let text = std::fs::File::open(root.at(path)).and_then(|file| read_limited(file, 4096)).ok()?;
+    String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
+}
+
+/// Applies [`published`] to each string in `json`, which is the value of `key`.
+fn publish(json: &mut Json, key: &str, serial: &str) {
+    match json {
+        Json::String(text) => *text = published(key, text, serial),
+        Json::Array(items) => items.iter_mut().for_each(|item| publish(item, key, serial)),
+        Json::Object(members) => members.iter_mut().for_each(|(key, value)| publish(value, key, serial)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
 }
 
 /// The value of a line as one line without identifiers. `serial` is escaped.
-fn published(key: &str, value: String, serial: &str) -> String {
+fn published(key: &str, value: &str, serial: &str) -> String {
     match key {
         // They identify a model. Descriptors contain only the numbers of strings.
-        "port" | "id" | "descriptors" => value,
+        "port" | "id" | "descriptors" => value.to_owned(),
         "serial" => "x".repeat(value.trim().chars().count()),
-        _ => masked(&printable(&value), serial),
+        _ => masked(&printable(value), serial),
     }
 }
 
@@ -243,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_serial_number_of_any_form_is_masked() {
-        let published = |key, value: &str, serial: &str| published(key, value.to_owned(), &printable(serial));
+        let published = |key, value: &str, serial: &str| published(key, value, &printable(serial));
         for serial in ["LF\u{1}539-abc", "abc", "1199", "ü\u{202e}"] {
             assert_eq!(published("serial", serial, serial), "x".repeat(serial.chars().count()), "{serial:?}");
         }

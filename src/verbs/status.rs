@@ -56,7 +56,7 @@ struct Status {
     /// Whether the kernel may use the device.
     authorized: bool,
     configurations: Vec<Configuration>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<BoundInterface>,
     /// The ports of a PCI modem.
     wwan_ports: Vec<WwanPort>,
     /// What the last run that reached the modem found out about its radio.
@@ -75,13 +75,6 @@ struct Configuration {
     value: u8,
     functions: Vec<&'static str>,
     active: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Interface {
-    number: u8,
-    driver: Option<String>,
-    nodes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,11 +175,7 @@ fn status(
         functions: configuration.functions(&qmi).into_iter().map(|function| function.name()).collect(),
         active: active == Some(configuration.value),
     });
-    let interfaces = device.interfaces()?.into_iter().map(|BoundInterface { number, driver, nodes }| Interface {
-        number,
-        driver,
-        nodes,
-    });
+    let interfaces = device.interfaces()?;
     let ports = if device.id.bus == Bus::Pci { device.control_ports()? } else { Vec::new() };
     let wwan_ports = ports
         .into_iter()
@@ -216,7 +205,7 @@ fn status(
         has_quirk: quirk.is_some(),
         authorized: device.is_authorized(),
         configurations: configurations.collect(),
-        interfaces: interfaces.collect(),
+        interfaces,
         wwan_ports: wwan_ports.collect(),
         radio,
         query,

@@ -4,6 +4,8 @@
 //! [`parse`] accepts any bytes. It allocates at most a small multiple of its input, never panics, and rejects
 //! inconsistent descriptors with the offset of the fault.
 
+use serde::Serialize;
+
 const DEVICE: u8 = 1;
 const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
@@ -41,7 +43,7 @@ pub struct Configuration {
     pub interfaces: Vec<Interface>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interface {
     #[doc(alias = "bInterfaceNumber")]
     pub number: u8,
@@ -56,7 +58,7 @@ pub struct Interface {
     pub endpoints: Vec<Endpoint>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// Bit 7 is the direction: set for IN.
     #[doc(alias = "bEndpointAddress")]

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::{self, Mode, fstat};
+use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId, Port};
 use crate::host::deadline::Deadline;
@@ -84,7 +85,7 @@ impl DeviceNumber {
 }
 
 /// An interface of the active configuration, with its driver and the device nodes on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BoundInterface {
     #[doc(alias = "bInterfaceNumber")]
     pub number: u8,
