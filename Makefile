@@ -17,7 +17,7 @@
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: an hour)
 #   make bench      compares speed and memory with other programs in the same virtual machine
 #   make install    installs the files of a package below DESTDIR; builds nothing
-#   make deb        target/debian/wwan-quirks_*.deb
+#   make deb        target/debian/wwan-quirks_*.deb; package-lint checks it with lintian and appstreamcli
 #   make rpm        target/rpm/wwan-quirks-*.rpm, on Debian; elsewhere, run packaging/rpm
 #   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
 #   make pages      man page, completions and metainfo, from the command line and the database
@@ -86,7 +86,7 @@ FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
-	install-openwrt install-mdev deb rpm dist packages reproducible pages rules clean
+	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean
 
 # Cargo and the virtual machines run in parallel by themselves.
 .NOTPARALLEL:
@@ -276,6 +276,9 @@ install-mdev:
 
 deb: deps
 	packaging/deb
+
+package-lint: deb
+	tests/package-lint target/debian/*.deb
 
 rpm: deps
 	packaging/rpm
