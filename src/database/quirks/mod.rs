@@ -514,9 +514,12 @@ fn load(
 
 /// Bus and vendor of a shipped file with this name (`1199-sierra.toml`, `pci-1eac-quectel.toml`).
 pub(crate) fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
-    let (bus, name) = name.strip_prefix(b"pci-").map_or((Bus::Usb, name), |name| (Bus::Pci, name));
-    let &[a, b, c, d, b'-', ..] = name else { return None };
-    let vendor = [a, b, c, d].iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))?;
+    let (bus, digits) = match *name {
+        [a, b, c, d, b'-', ..] => (Bus::Usb, [a, b, c, d]),
+        [b'p', b'c', b'i', b'-', a, b, c, d, b'-', ..] => (Bus::Pci, [a, b, c, d]),
+        _ => return None,
+    };
+    let vendor = digits.iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))?;
     Some((bus, vendor))
 }
 
