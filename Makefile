@@ -9,7 +9,8 @@
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
 #   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
 #   make vm         the scenarios; with ARCH=arm64 a few of them on an arm64 machine; vm-mdev and
-#                   vm-openwrt run those without udev on a busybox machine; vm-selinux runs the one with SELinux
+#                   vm-openwrt run those without udev on a busybox machine; vm-udevd runs a few without systemd;
+#                   vm-selinux runs the one with SELinux
 #                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with udev as JUnit XML
 #   make minimal    builds with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
@@ -85,7 +86,7 @@ RUSTFLAGS ?= $(CARGO_BUILD_RUSTFLAGS)
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean
 
 # Cargo and the virtual machines run in parallel by themselves.
@@ -155,8 +156,13 @@ targets:
 
 vm: $(if $(filter arm64,$(ARCH)),vm-arm64,vm-all)
 
-vm-all: testbed deb vm-mdev vm-openwrt vm-selinux
+vm-all: testbed deb vm-mdev vm-openwrt vm-selinux vm-udevd
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(JUNIT:%=--junit %)
+
+# udev without systemd.
+vm-udevd: testbed
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init udevd \
+		02-whole-trip 08-other-makers 24-other-switches 35-quectel 70-rolling-tty
 
 vm-selinux: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux
