@@ -15,7 +15,8 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::unistd;
-use wwan_quirks::host::{sandbox, sys};
+use wwan_quirks::host::sandbox::{self, Limits};
+use wwan_quirks::host::sys;
 
 /// The exit status of a process that ran its test to the end. A process that ran no test has another one.
 const PASSED: i32 = 77;
@@ -63,7 +64,7 @@ fn nothing_more_can_be_opened() {
         });
         let mut status = File::open("/proc/thread-self/status").unwrap();
         let mut large = vec![1_u8; 1 << 20];
-        sandbox::limit(true);
+        Limits::All.set();
         assert_eq!(sandbox::level(), None);
         sandbox::enter();
         assert!(sandbox::level().unwrap().contains("seccomp"), "{:?}", sandbox::level());
@@ -126,7 +127,7 @@ fn the_journal_names_the_protections_that_hold() {
 fn a_run_that_hangs_is_ended() {
     let began = Instant::now();
     let status = alone("a_run_that_hangs_is_ended", || {
-        sandbox::watchdog(Duration::ZERO, Duration::from_secs(1));
+        let _watchdog = sandbox::watchdog(Duration::from_secs(1));
         let (mut silent, _other) = UnixStream::pair().unwrap();
         silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let _ = silent.read(&mut [0]);

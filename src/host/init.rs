@@ -4,7 +4,7 @@ use log::LevelFilter;
 
 use crate::host::journal::Journal;
 use crate::host::root::Root;
-use crate::host::sandbox;
+use crate::host::sandbox::Limits;
 
 /// Who reads the program's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +16,8 @@ pub(crate) enum Audience {
 }
 
 /// Sets the limits of the process, and directs its messages to the audience.
-///
-/// A verb that starts other programs or writes long files passes `is_bounded = false`.
-pub(crate) fn init(root: &Root, audience: Audience, is_bounded: bool) {
-    if is_bounded {
-        sandbox::limit(audience == Audience::Journal);
-    }
+pub(crate) fn init(root: &Root, audience: Audience, limits: Limits) {
+    limits.set();
     match audience {
         Audience::Journal => {
             // Fails only if a logger is already set.

@@ -24,14 +24,25 @@ const FILES: rlim_t = 64;
 /// The program writes only the lock and the state of a port.
 const FILE_SIZE: rlim_t = 64 << 10;
 
-/// Sets the resource limits of a run. `files` says whether they include the size of files: a person may redirect the
-/// output to one.
-pub fn limit(files: bool) {
-    let file_size = files.then_some((Resource::RLIMIT_FSIZE, FILE_SIZE));
-    let others = [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_NOFILE, FILES), (Resource::RLIMIT_CORE, 0)];
-    for (resource, limit) in others.into_iter().chain(file_size) {
-        if let Err(error) = setrlimit(resource, limit, limit) {
-            log::debug!("{resource:?} is not limited: {error}");
+/// The resource limits of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    All,
+    /// All but the size of files: a person may redirect the output to one.
+    ExceptFileSize,
+    /// None: the process writes long files, or starts programs, which would inherit the limits.
+    None,
+}
+
+impl Limits {
+    pub fn set(self) {
+        let others = [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_NOFILE, FILES), (Resource::RLIMIT_CORE, 0)];
+        let file_size = (self == Limits::All).then_some((Resource::RLIMIT_FSIZE, FILE_SIZE));
+        let others = others.into_iter().filter(|_| self != Limits::None);
+        for (resource, limit) in others.chain(file_size) {
+            if let Err(error) = setrlimit(resource, limit, limit) {
+                log::debug!("{resource:?} is not limited: {error}");
+            }
         }
     }
 }
@@ -40,23 +51,18 @@ pub fn limit(files: bool) {
 /// configuration. A run may set two: the new one, and the old one if the new one fails.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
-/// Arms a watchdog: the kernel ends this process with SIGALRM after `budget` plus `grace`. A call that does not return
-/// checks no deadline.
-pub fn watchdog(budget: Duration, grace: Duration) {
-    let seconds = (budget + grace).as_secs().max(1);
-    alarm::set(u32::try_from(seconds).unwrap_or(u32::MAX));
-}
-
-/// Arms a watchdog for one conversation with a modem, until the value is dropped.
-pub(crate) fn watch(budget: Duration) -> Watch {
-    watchdog(budget, GRACE);
-    Watch
-}
-
+/// Arms the watchdog: the kernel ends this process with SIGALRM after `limit`, unless the value is dropped before. A call
+/// that does not return checks no deadline. The process has one watchdog, and the last call counts.
 #[must_use]
-pub(crate) struct Watch;
+pub fn watchdog(limit: Duration) -> Watchdog {
+    alarm::set(u32::try_from(limit.as_secs().max(1)).unwrap_or(u32::MAX));
+    Watchdog
+}
 
-impl Drop for Watch {
+pub struct Watchdog;
+
+impl Drop for Watchdog {
+    /// Without effect in the sandbox, where nothing is left to do but to exit.
     fn drop(&mut self) {
         alarm::cancel();
     }
@@ -198,7 +204,7 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// Inserts text into the input of a terminal. `apply` runs on a person's terminal.
+/// Inserts text into the input of a terminal. A person may run `apply --unit` on one.
 const TIOCSTI: u32 = 0x5412;
 
 /// A condition on an argument, which is identified by its position. The processors in [`ARCHITECTURE`] are

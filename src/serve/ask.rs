@@ -24,7 +24,7 @@ use crate::steps::fcc_auth::{self, Said};
 /// delay sleep and block the freezer.
 pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let deadline = Deadline::after(BEFORE_SLEEP);
-    sandbox::watchdog(BEFORE_SLEEP, BEFORE_SLEEP);
+    let _watchdog = sandbox::watchdog(2 * BEFORE_SLEEP);
     // While a file that concerns the modem is invalid, nothing is done to it.
     let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, device) else { return };
     if matched.quirk.procedure().is_none() {

@@ -27,10 +27,11 @@ use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
+use crate::host::sandbox::{self, GRACE};
 use crate::host::state::{
     ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, Results, StateError, WINDOW, now, numbers_elsewhere,
 };
-use crate::host::{sandbox, sys};
+use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::ended::{Ended, conclude, to_report};
@@ -60,7 +61,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     let start = Deadline::after(Duration::ZERO);
     // The budget of the policy is not known yet.
     let budget = trigger.budget(&Resolved::default());
-    sandbox::watchdog(budget, sandbox::GRACE);
+    let _watchdog = sandbox::watchdog(budget + GRACE);
     let prepare = || {
         Successor::prepare(root, device, trigger, || {
             serve(root, &Journal::open(root), device, &Scope::All, Trigger::Unit);
@@ -82,7 +83,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     };
     matched.policy.fcc_auth.value |= trigger.overrides_policy();
     let budget = trigger.budget(&matched.policy);
-    sandbox::watchdog(budget, sandbox::GRACE);
+    let _watchdog = sandbox::watchdog(budget + GRACE);
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), trigger);
     let successor = prepare();
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
@@ -445,8 +446,6 @@ mod tests {
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             serve(&root, &Journal::open(&root), &device, &Scope::All, trigger)
         });
-        // The watchdog is not for the tests.
-        nix::unistd::alarm::cancel();
         fs::remove_dir_all(top).unwrap();
         let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
@@ -484,8 +483,6 @@ mod tests {
             let record = fs::read_to_string(root.at("/run/wwan-quirks/lock/1-1")).unwrap();
             assert!(record.contains(r#""count":3"#) && record.contains(r#""serial":"S""#), "{record}");
         }
-        // The watchdog is not for the tests.
-        nix::unistd::alarm::cancel();
         fs::remove_dir_all(top).unwrap();
     }
 

@@ -25,6 +25,7 @@ use log::LevelFilter;
 use crate::host::init::{Audience, init};
 use crate::host::journal::complain;
 use crate::host::root::Root;
+use crate::host::sandbox::Limits;
 use crate::serve::error::{Error, Exit};
 use cli::{Cli, Verb};
 use output::Stdout;
@@ -32,14 +33,14 @@ use output::Stdout;
 /// The entry point for udev, `wwan-quirks hook`.
 pub fn run_hook() -> Exit {
     let root = Root::new("/");
-    init(&root, Audience::Journal, true);
+    init(&root, Audience::Journal, Limits::All);
     finish(hook::run(&root, &mut Stdout(io::stdout())))
 }
 
 /// The entry point for ModemManager, through a link named `VID:PID`.
 pub fn run_fcc_unlock(ports: &[String]) -> Exit {
     let root = Root::new("/");
-    init(&root, Audience::Journal, true);
+    init(&root, Audience::Journal, Limits::All);
     fcc_unlock::run(&root, ports)
 }
 
@@ -53,13 +54,15 @@ pub fn run_cli() -> Exit {
         (false, _) => LevelFilter::Trace,
     };
     let root = Root::new(&cli.root);
-    let audience = if matches!(cli.verb, Verb::Hook) { Audience::Journal } else { Audience::Person(level) };
-    // Verbs that touch no device have no limits: `report` starts journalctl, and others write long files.
-    init(
-        &root,
-        audience,
-        matches!(cli.verb, Verb::Hook | Verb::Apply(_) | Verb::Status { .. } | Verb::Composition { .. }),
-    );
+    let (audience, limits) = match cli.verb {
+        Verb::Hook => (Audience::Journal, Limits::All),
+        Verb::Apply(_) | Verb::Status { .. } | Verb::Composition { .. } => {
+            (Audience::Person(level), Limits::ExceptFileSize)
+        }
+        // Verbs that touch no device have no limits: `report` starts journalctl, and others write long files.
+        _ => (Audience::Person(level), Limits::None),
+    };
+    init(&root, audience, limits);
     let verbose = cli.verbose > 0;
     let mut out = Stdout(io::stdout());
     let exit = match cli.verb {

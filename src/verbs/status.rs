@@ -16,8 +16,9 @@ use crate::database::quirks::{Quirk, Seen};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
+use crate::host::sandbox::{self, GRACE};
 use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError};
-use crate::host::{sandbox, sys};
+use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
@@ -217,7 +218,7 @@ fn status(
 
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let deadline = Deadline::after(QUERY);
-    let _watch = sandbox::watch(QUERY);
+    let _watch = sandbox::watchdog(QUERY + GRACE);
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
     // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {

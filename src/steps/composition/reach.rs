@@ -10,7 +10,7 @@ use crate::bus::Bus;
 use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-use crate::host::sandbox;
+use crate::host::sandbox::{self, GRACE};
 use crate::host::state::{Holder, PortState, StateError};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::{ControlPort, Device, DeviceError};
@@ -43,7 +43,7 @@ impl Reach<'_> {
         talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let deadline = Deadline::after(budget);
-        let _watch = sandbox::watch(budget);
+        let _watch = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
