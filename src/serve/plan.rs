@@ -197,10 +197,12 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
                 let candidates = candidates(*select, *fallback, quirk, policy);
                 planned.push(plan_configuration(&candidates, *unconfigured, snapshot));
             }
-            // A new configuration creates new ports, and these have events of their own.
-            (Step::FccAuth(_), _) if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) => {}
             (Step::FccAuth(procedure), _) => planned.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
+    }
+    // A new configuration creates new ports, and these have events of their own.
+    if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) {
+        planned.retain(|planned| planned.step() != StepKind::FccAuth);
     }
     // One port for one of several procedures is enough. If there is none, report that once.
     if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
@@ -823,6 +825,10 @@ mod tests {
         assert_eq!(starts(of(&Scope::All, Some(2))), ["configuration: no", "fcc-auth: sierra "]);
         assert_eq!(starts(of(&Scope::Device, Some(2))), ["configuration: no"]);
         assert_eq!(starts(of(&Scope::Unlock, Some(1))), ["fcc-auth: sierra "]);
+        // The order of the steps in the quirk does not matter.
+        let steps = format!("{UNLOCK}, {{ configuration = \"preferred\" }}");
+        let lines = planned(&Scope::All, &steps, "prefer = \"mbim\"", &with(Some(1)));
+        assert_eq!(starts(lines), ["configuration: wr"]);
     }
 
     #[test]
