@@ -15,6 +15,7 @@ pub(crate) mod execute;
 pub(crate) mod hand_off;
 pub(crate) mod lookup;
 pub(crate) mod plan;
+mod preview;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod snapshot;
@@ -39,10 +40,11 @@ use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
-use crate::serve::plan::{AUTHORIZE, Action, PlanLine, PlanStep, plan};
+use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
+pub(crate) use crate::serve::preview::{NO_ACTION, planned, preview, preview_lines};
 use crate::serve::record::Recorder;
 pub(crate) use crate::serve::record::{Served, StepReport};
-use crate::serve::run::{APPLY, LONGEST_PROBE, Run};
+use crate::serve::run::{APPLY, Run};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::Trigger;
 
@@ -52,9 +54,6 @@ const SETTLED: Duration = Duration::from_secs(5);
 
 /// The name of a device that has none in the database and states none.
 pub(crate) const UNNAMED: &str = "unnamed device";
-
-/// The plan while a file that concerns the device is invalid.
-pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
 
 /// Carries out what the quirk and the policy say for `device` in this scope.
 pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
@@ -115,38 +114,6 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
     let mut recorder = Recorder::new(journal, device, name.as_deref().unwrap_or(UNNAMED), Trigger::Unit);
     recorder.report_return(&mut state);
     recorder.finish()
-}
-
-/// What `apply` would do to `device`, in words: nothing while a file that concerns the device is invalid.
-pub(crate) fn preview(
-    root: &Root,
-    device: &Device,
-    scope: &Scope,
-    trigger: Trigger,
-    matched: &MatchedDevice,
-    verbose: bool,
-) -> Result<Vec<PlanLine>, DeviceError> {
-    if !matched.complete {
-        return Ok(Vec::new());
-    }
-    let planned = planned(root, device, scope, trigger, matched)?;
-    Ok(planned.iter().map(|step| step.describe(verbose)).collect())
-}
-
-/// The lines of a preview for people. `complete`: all files that concern the device are valid.
-pub(crate) fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
-    if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![NO_ACTION.to_owned()] }
-}
-
-/// The plan of `apply` for `device`.
-pub(crate) fn planned(
-    root: &Root,
-    device: &Device,
-    scope: &Scope,
-    trigger: Trigger,
-    matched: &MatchedDevice,
-) -> Result<Vec<PlanStep>, DeviceError> {
-    Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }.planned(matched)
 }
 
 /// What is left of a plan that was carried out.

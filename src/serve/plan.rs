@@ -18,7 +18,6 @@ use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, StepKind};
 use crate::serve::event::Scope;
 use crate::serve::snapshot::Snapshot;
-use crate::steps::fcc_auth;
 use crate::steps::switch::Target;
 use crate::usb::Function;
 
@@ -117,8 +116,8 @@ impl PlanStep {
         }
     }
 
-    /// The step in words. With `verbose`, an unlock has its messages in hex; the text of a switch has them in any case.
-    pub(crate) fn describe(&self, verbose: bool) -> PlanLine {
+    /// The step in words, without the messages of an unlock.
+    pub(crate) fn describe(&self) -> PlanLine {
         let (decision, text) = match self {
             PlanStep::Run(action) => (Decision::Run, action.to_string()),
             PlanStep::Satisfied { reason, .. } => (Decision::Nothing, reason.clone()),
@@ -128,13 +127,7 @@ impl PlanStep {
             PlanStep::NotAuthorized { .. } => (Decision::NotAuthorized, AUTHORIZE.to_owned()),
             PlanStep::Infeasible { failure, .. } => (Decision::NotPossible, failure.to_string()),
         };
-        let messages = match self {
-            PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
-                fcc_auth::messages(procedure, *protocol)
-            }
-            _ => Vec::new(),
-        };
-        PlanLine { step: self.step(), decision, text, messages }
+        PlanLine { step: self.step(), decision, text, messages: Vec::new() }
     }
 }
 
@@ -237,7 +230,7 @@ pub(crate) fn plan_without_device(quirk: &Quirk, policy: &Resolved) -> Vec<PlanL
                 Step::FccAuth(_) => unlock_of_policy(policy).map(|()| step.value()),
             };
             value.map_or_else(
-                |planned| planned.describe(false),
+                |planned| planned.describe(),
                 |text| PlanLine { step: step.kind(), decision: Decision::WhenPluggedIn, text, messages: Vec::new() },
             )
         })
@@ -580,7 +573,7 @@ mod tests {
     fn planned(scope: &Scope, steps: &str, policy_text: &str, snapshot: &Snapshot) -> Vec<String> {
         let policy = policy(Layer::Administrator, policy_text);
         let planned = plan(scope, snapshot, &quirk(Layer::Shipped, steps), &policy);
-        planned.iter().map(|step| step.describe(false).to_string()).collect()
+        planned.iter().map(|step| step.describe().to_string()).collect()
     }
 
     /// The plan of a quirk with one step for the device.

@@ -266,7 +266,7 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
     let ended = last.get(&step);
     let is_success = ended.is_some_and(|last| last.outcome.is_success());
     match (planned, ended) {
-        (PlanStep::Infeasible { .. } | PlanStep::NotAuthorized { .. }, _) => Some(planned.describe(false).to_string()),
+        (PlanStep::Infeasible { .. } | PlanStep::NotAuthorized { .. }, _) => Some(planned.describe().to_string()),
         (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. } | PlanStep::NoPort { .. }, _) => None,
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,

@@ -1,0 +1,52 @@
+//! What `apply` would do, for `apply --dry-run`, `explain`, `report` and `status`. Acts on nothing.
+
+use crate::host::deadline::Deadline;
+use crate::host::root::Root;
+use crate::modem::device::{Device, DeviceError};
+use crate::serve::event::Scope;
+use crate::serve::lookup::MatchedDevice;
+use crate::serve::plan::{Action, PlanLine, PlanStep};
+use crate::serve::run::{LONGEST_PROBE, Run};
+use crate::serve::trigger::Trigger;
+use crate::steps::fcc_auth;
+
+/// The plan while a file that concerns the device is invalid.
+pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
+
+/// The plan of `apply` for `device`.
+pub(crate) fn planned(
+    root: &Root,
+    device: &Device,
+    scope: &Scope,
+    trigger: Trigger,
+    matched: &MatchedDevice,
+) -> Result<Vec<PlanStep>, DeviceError> {
+    Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }.planned(matched)
+}
+
+/// The plan of `apply` for `device`, in words. Empty while a file that concerns the device is invalid. With `verbose`, an
+/// unlock has its messages in hex; the text of a switch has them in any case.
+pub(crate) fn preview(
+    root: &Root,
+    device: &Device,
+    scope: &Scope,
+    trigger: Trigger,
+    matched: &MatchedDevice,
+    verbose: bool,
+) -> Result<Vec<PlanLine>, DeviceError> {
+    if !matched.complete {
+        return Ok(Vec::new());
+    }
+    let line = |step: &PlanStep| match step {
+        PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
+            PlanLine { messages: fcc_auth::messages(procedure, *protocol), ..step.describe() }
+        }
+        step => step.describe(),
+    };
+    Ok(planned(root, device, scope, trigger, matched)?.iter().map(line).collect())
+}
+
+/// The lines of a preview for people. `complete`: all files that concern the device are valid.
+pub(crate) fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
+    if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![NO_ACTION.to_owned()] }
+}
