@@ -300,7 +300,7 @@ fn the_return_from_a_switch_is_reported_once() {
     assert!(!said.contains("switch:"), "{said}");
 }
 
-/// Most sticks become a device that needs nothing. It may be there before the unit that was to watch the switch.
+/// Most sticks become a device that needs nothing. It may be there before the unit starts to watch the switch.
 #[test]
 fn a_unit_that_finds_what_the_stick_has_become_reports_the_return_and_does_not_fail() {
     let root = Root::new();

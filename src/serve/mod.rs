@@ -4,14 +4,18 @@
 //! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 //!
-//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. [`hand_off`] passes on the work that an event has no time for.
+//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans under the lock of the port.
+//! Then [`carry_out`] asks the [`guard`] before it executes each action. [`hand_off`] passes on the work that an event
+//! has no time for.
 
 pub(crate) mod ask;
+mod carry_out;
 pub(crate) mod composition;
 pub(crate) mod ended;
 pub(crate) mod error;
 pub mod event;
 pub(crate) mod execute;
+mod guard;
 pub(crate) mod hand_off;
 pub(crate) mod lookup;
 pub(crate) mod plan;
@@ -29,28 +33,22 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{
-    ATTEMPTS, Attempt, Holder, Identity, LastResult, PortState, Results, StateError, WINDOW, now, numbers_elsewhere,
-};
-use crate::host::sys;
+use crate::host::state::{Holder, PortState, StateError};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
-use crate::serve::ended::{Ended, conclude, to_report};
+use crate::serve::carry_out::LockedRun;
+use crate::serve::ended::{Ended, conclude};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
-use crate::serve::plan::{AUTHORIZE, Action, PlanStep, plan};
+use crate::serve::plan::{PlanStep, plan};
 pub(crate) use crate::serve::preview::{NO_ACTION, planned, preview, preview_lines};
 use crate::serve::record::Recorder;
 pub(crate) use crate::serve::record::{Served, StepReport};
 use crate::serve::run::{APPLY, Run};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::Trigger;
-
-/// If no state can be kept, a run that the guard applies to acts only on a device that has been connected for this long.
-/// This slows down a loop that the guard cannot count.
-const SETTLED: Duration = Duration::from_secs(5);
 
 /// The name of a device that has none in the database and states none.
 pub(crate) const UNNAMED: &str = "unnamed device";
@@ -103,7 +101,7 @@ fn unfinished(held: &DeviceError) -> Outcome {
     Outcome::Unfinished(Failure::new(held.to_string(), APPLY))
 }
 
-/// Reports a device without a quirk that returned from a switch before the unit started, which was to watch the switch.
+/// Reports a device without a quirk that returned from a switch before the unit started to watch it.
 fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
     let Some(before) = record::came_from(device, &record::results(root, device)) else { return Served::default() };
     let holder = Holder { enumeration: device.enumeration_id(), scope: Scope::All.name().to_owned() };
@@ -114,15 +112,6 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
     let mut recorder = Recorder::new(journal, device, name.as_deref().unwrap_or(UNNAMED), Trigger::Unit);
     recorder.report_return(&mut state);
     recorder.finish()
-}
-
-/// What is left of a plan that was carried out.
-#[derive(Default)]
-struct Carried {
-    /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
-    has_child: bool,
-    /// The configuration was planned, and not set because of an earlier attempt.
-    keeps_configuration: bool,
 }
 
 impl Run<'_> {
@@ -149,7 +138,7 @@ impl Run<'_> {
         }
         let planned = of_port.map_or_else(|| self.planned(matched), Ok);
         // Without its serial number, the guard would take the device for another one.
-        let (identity, planned) = match planned.and_then(|planned| Ok((self.identity(&planned)?, planned))) {
+        let (identity, planned) = match planned.and_then(|planned| Ok((guard::identity(self, &planned)?, planned))) {
             Ok(found) => found,
             Err(gone @ DeviceError::Gone { .. }) => return self.end_without_device(gone, &mut state, recorder),
             Err(held @ DeviceError::Held { .. }) => {
@@ -158,35 +147,24 @@ impl Run<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut carried = self.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
-        if carried.keeps_configuration && *self.scope == Scope::All {
+        let mut locked = LockedRun {
+            run: *self,
+            quirk,
+            identity,
+            state,
+            recorder,
+            successor,
+            keeps_configuration: false,
+            has_child: false,
+        };
+        locked.carry_out(planned);
+        if locked.keeps_configuration && *self.scope == Scope::All {
             // The modem keeps its ports, which have no new events.
-            let unlock = Run { scope: &Scope::Unlock, ..*self };
-            let planned = unlock.planned(matched)?;
-            carried = unlock.carry_out(planned, quirk, &identity, &mut state, recorder, successor);
+            locked.run.scope = &Scope::Unlock;
+            let planned = locked.run.planned(matched)?;
+            locked.carry_out(planned);
         }
-        state.keep();
-        if carried.has_child {
-            state.leave_to_child();
-        }
-        Ok(())
-    }
-
-    /// Ends the run on a device that has left. If an event sent the switch message, and this process was to watch the
-    /// device, the switch is done.
-    fn end_without_device(
-        &self,
-        gone: DeviceError,
-        state: &mut PortState,
-        recorder: &mut Recorder,
-    ) -> Result<(), Error> {
-        let enumeration = self.device.enumeration_id();
-        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == enumeration);
-        if self.trigger != Trigger::Unit || !is_sent {
-            return Err(gone.into());
-        }
-        let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
-        recorder.report(Some(state), StepKind::Switch, left);
+        locked.end();
         Ok(())
     }
 
@@ -213,106 +191,6 @@ impl Run<'_> {
         }
     }
 
-    /// Carries out the plan, and reports each step.
-    fn carry_out(
-        &self,
-        planned: Vec<PlanStep>,
-        quirk: &Quirk,
-        identity: &Identity,
-        state: &mut PortState,
-        recorder: &mut Recorder,
-        successor: &Successor,
-    ) -> Carried {
-        let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
-        let mut unlocks_left = planned.iter().filter(|planned| is_unlock(planned)).count() as u32;
-        // For a modem with several procedures: whether its lock was found, and the results of the procedures that were
-        // tried.
-        let (mut is_found, mut tried) = (self.is_unlocked(quirk, identity, state), Vec::new());
-        let mut carried = Carried::default();
-        for planned in planned {
-            let step = planned.step();
-            let configures = matches!(planned, PlanStep::Run(Action::Configure { .. }));
-            let unlocks = is_unlock(&planned);
-            if unlocks && is_found {
-                continue;
-            }
-            let mut deadline = self.deadline;
-            if unlocks {
-                // Divide the remaining time equally among the remaining procedures.
-                deadline = deadline.at_most(deadline.remaining() / unlocks_left);
-                unlocks_left -= 1;
-            }
-            let ended = self.end(planned, identity, state, successor, deadline);
-            let is_left = ended.as_ref().is_none_or(|ended| ended.result == StepResult::LeftAlone);
-            carried.keeps_configuration |= configures && is_left;
-            let Some(ended) = ended else { continue };
-            let may_have_child = configures || unlocks;
-            carried.has_child |= may_have_child && ended.result == StepResult::Unfinished;
-            if unlocks {
-                // After a stop signal, no other procedure starts.
-                is_found = !ended.may_be_another_lock || sys::stops() > 0;
-                tried.push(ended);
-            } else {
-                recorder.report(Some(&mut *state), step, ended);
-            }
-        }
-        for ended in to_report(tried) {
-            recorder.report(Some(&mut *state), StepKind::FccAuth, ended);
-        }
-        carried
-    }
-
-    /// How a planned step ends. `None` if this device was already reported.
-    fn end(
-        &self,
-        planned: PlanStep,
-        identity: &Identity,
-        state: &mut PortState,
-        successor: &Successor,
-        deadline: Deadline,
-    ) -> Option<Ended> {
-        Some(match planned {
-            PlanStep::Satisfied { step, reason } => {
-                state.record().arrived(step);
-                Ended::new(StepResult::Unchanged, reason)
-            }
-            PlanStep::NoPort { reason, .. } if self.trigger.is_named() => Ended::new(StepResult::Failed, reason),
-            PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
-                Ended::new(StepResult::Suppressed, reason)
-            }
-            PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
-            PlanStep::Run(action) => return self.act(&action, identity, state, successor, deadline),
-        })
-    }
-
-    /// Whether this is a new port of a modem that was already unlocked over another port.
-    fn is_unlocked(&self, quirk: &Quirk, identity: &Identity, state: &mut PortState) -> bool {
-        let is_new_port = self.trigger == Trigger::Uevent && quirk.procedures().count() > 1;
-        is_new_port && state.record().unlocked == Some(identity.enumeration)
-    }
-
-    /// Identifies the device for the guard. Reads the serial number, whose attribute may block, only if the plan acts.
-    fn identity(&self, planned: &[PlanStep]) -> Result<Identity, DeviceError> {
-        let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
-        Ok(Identity {
-            id: self.device.id.to_string(),
-            serial: if acts { self.device.serial_by(self.deadline)? } else { None },
-            enumeration: self.device.enumeration_id(),
-            number: self.device.bus_number(),
-        })
-    }
-
-    /// The numbers of the devices on other ports of the bus. A device that keeps coming back there may be away.
-    fn numbers_elsewhere(&self) -> Vec<u16> {
-        let port = &self.device.port;
-        let mut numbers = numbers_elsewhere(self.root, port);
-        let is_elsewhere = |other: &Device| other.port.shares_bus(port) && other.port != *port;
-        let devices = Device::all(self.root).into_iter().flatten().filter(is_elsewhere);
-        numbers.extend(devices.filter_map(|device| device.bus_number()));
-        numbers
-    }
-
     fn first_step(&self, quirk: &Quirk) -> StepKind {
         if self.scope.is_unlock() {
             StepKind::FccAuth
@@ -323,74 +201,29 @@ impl Run<'_> {
         }
     }
 
-    /// Carries out one action. `None` if this device was already reported.
-    fn act(
+    /// Ends the run on a device that has left. If an event sent the switch message, and this process had to watch the
+    /// device, the switch is done.
+    fn end_without_device(
         &self,
-        action: &Action,
-        identity: &Identity,
+        gone: DeviceError,
         state: &mut PortState,
-        successor: &Successor,
-        deadline: Deadline,
-    ) -> Option<Ended> {
-        let step = action.step();
-        let by_request = !self.trigger.is_guarded();
-        let attempt = state.record().attempt(step, identity, now(), by_request, || self.numbers_elsewhere());
-        match attempt {
-            // A drive whose driver is attached again has a new SCSI event.
-            Attempt::Repeat { .. } if step == StepKind::Switch && self.trigger == Trigger::Uevent => return None,
-            // The refusal made the kernel set the earlier configuration again, and its port has a new event.
-            Attempt::Repeat { .. } if self.trigger == Trigger::Unit && was_refused(action, state.results()) => {
-                return None;
-            }
-            Attempt::GiveUp { is_reported: true } => return None,
-            Attempt::GiveUp { is_reported: false } => {
-                let text = format!(
-                    "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
-                     `wwan-quirks apply {}` tries again",
-                    self.device.port
-                );
-                return Some(Ended::new(StepResult::LeftAlone, text));
-            }
-            _ => {}
+        recorder: &mut Recorder,
+    ) -> Result<(), Error> {
+        let enumeration = self.device.enumeration_id();
+        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == enumeration);
+        if self.trigger != Trigger::Unit || !is_sent {
+            return Err(gone.into());
         }
-        // Save the attempt first: it counts even if the modem brings down this process.
-        state.keep();
-        // Without state, the process that continues cannot know that the event has sent the switch message.
-        let is_left = step == StepKind::Switch && self.trigger.is_event();
-        if !state.is_kept() {
-            let Some(wait) = settling(self.trigger, self.device.connected_for()).filter(|_| !is_left) else {
-                let failure =
-                    Failure::new("the state of the port cannot be saved", "see the earlier warning for the cause");
-                return Some(conclude(Outcome::Unfinished(failure), successor));
-            };
-            std::thread::sleep(wait.min(deadline.remaining()));
-        }
-        let outcome = execute::execute(Run { deadline, ..*self }, action, attempt, state);
-        Some(conclude(outcome, successor))
+        let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
+        recorder.report(Some(state), StepKind::Switch, left);
+        Ok(())
     }
-}
-
-/// How long a run without state waits before it acts. `None` if it leaves the device to the unit. `connected`: how long
-/// the device has been connected. If the kernel does not count that, as on PCI, only the unit acts, and always waits.
-fn settling(trigger: Trigger, connected: Option<Duration>) -> Option<Duration> {
-    let missing = SETTLED.saturating_sub(connected.unwrap_or_default());
-    match trigger {
-        Trigger::Unit => Some(missing),
-        _ if trigger.is_event() && !missing.is_zero() => None,
-        _ => Some(Duration::ZERO),
-    }
-}
-
-/// Whether the modem refused this configuration in an earlier run. A modem without a configuration always gets one.
-fn was_refused(action: &Action, results: &Results) -> bool {
-    let is_failure = |last: &LastResult| last.outcome == StepResult::Failed;
-    matches!(action, Action::Configure { from: Some(_), .. })
-        && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::state::{WINDOW, now};
     use std::fs;
 
     fn write(root: &Root, path: &str, text: &str) {
@@ -451,25 +284,5 @@ mod tests {
             assert!(record.contains(r#""count":3"#) && record.contains(r#""serial":"S""#), "{record}");
         }
         fs::remove_dir_all(top).unwrap();
-    }
-
-    #[test]
-    fn without_state_a_run_waits_or_leaves_the_device_to_the_unit() {
-        let seconds = Duration::from_secs;
-        for (trigger, connected, wait) in [
-            (Trigger::Uevent, Some(seconds(1)), None),
-            (Trigger::Coldplug, Some(seconds(9)), Some(0)),
-            (Trigger::Unit, Some(seconds(1)), Some(4)),
-            (Trigger::Unit, Some(seconds(9)), Some(0)),
-            // On PCI, the time is not known.
-            (Trigger::Uevent, None, None),
-            (Trigger::Coldplug, None, None),
-            (Trigger::Unit, None, Some(5)),
-            // No guard applies.
-            (Trigger::Named, None, Some(0)),
-            (Trigger::ModemManager, Some(seconds(1)), Some(0)),
-        ] {
-            assert_eq!(settling(trigger, connected), wait.map(seconds), "{trigger:?} {connected:?}");
-        }
     }
 }

@@ -1,0 +1,115 @@
+//! Carries out a plan under the lock of the port, and reports each step.
+
+use crate::database::quirks::Quirk;
+use crate::host::deadline::Deadline;
+use crate::host::state::{Identity, PortState};
+use crate::host::sys;
+use crate::outcome::{StepKind, StepResult};
+use crate::serve::ended::{Ended, conclude, to_report};
+use crate::serve::execute::execute;
+use crate::serve::guard::Verdict;
+use crate::serve::hand_off::Successor;
+use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
+use crate::serve::record::Recorder;
+use crate::serve::run::Run;
+use crate::serve::trigger::Trigger;
+
+/// A run that holds the lock of its port.
+pub(super) struct LockedRun<'a, 'r> {
+    pub(super) run: Run<'a>,
+    pub(super) quirk: &'a Quirk,
+    pub(super) identity: Identity,
+    pub(super) state: PortState,
+    pub(super) recorder: &'a mut Recorder<'r>,
+    pub(super) successor: &'a Successor,
+    /// The configuration was planned, and not set because of an earlier attempt.
+    pub(super) keeps_configuration: bool,
+    /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
+    pub(super) has_child: bool,
+}
+
+impl LockedRun<'_, '_> {
+    pub(super) fn carry_out(&mut self, planned: Vec<PlanStep>) {
+        let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
+        let (unlocks, others): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_unlock);
+        for planned in others {
+            let step = planned.step();
+            if let Some(ended) = self.step(planned, self.run.deadline) {
+                self.recorder.report(Some(&mut self.state), step, ended);
+            }
+        }
+        for ended in to_report(self.unlock(unlocks)) {
+            self.recorder.report(Some(&mut self.state), StepKind::FccAuth, ended);
+        }
+    }
+
+    /// Tries the procedures in turn, until one finds its lock. Returns the results of those that were tried.
+    fn unlock(&mut self, procedures: Vec<PlanStep>) -> Vec<Ended> {
+        let mut tried = Vec::new();
+        if self.is_unlocked() {
+            return tried;
+        }
+        // Divide the remaining time equally among the remaining procedures.
+        let left = (1..=procedures.len() as u32).rev();
+        for (planned, left) in procedures.into_iter().zip(left) {
+            let deadline = self.run.deadline;
+            let Some(ended) = self.step(planned, deadline.at_most(deadline.remaining() / left)) else { continue };
+            // After a stop signal, no other procedure starts.
+            let is_last = !ended.may_be_another_lock || sys::stops() > 0;
+            tried.push(ended);
+            if is_last {
+                break;
+            }
+        }
+        tried
+    }
+
+    /// Whether this is a new port of a modem that was already unlocked over another port.
+    fn is_unlocked(&mut self) -> bool {
+        let is_new_port = self.run.trigger == Trigger::Uevent && self.quirk.procedures().count() > 1;
+        is_new_port && self.state.record().unlocked == Some(self.identity.enumeration)
+    }
+
+    /// Carries out one step. `None` if this device was already reported.
+    fn step(&mut self, planned: PlanStep, deadline: Deadline) -> Option<Ended> {
+        Some(match planned {
+            PlanStep::Satisfied { step, reason } => {
+                self.state.record().arrived(step);
+                Ended::new(StepResult::Unchanged, reason)
+            }
+            PlanStep::NoPort { reason, .. } if self.run.trigger.is_named() => Ended::new(StepResult::Failed, reason),
+            PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
+                Ended::new(StepResult::Suppressed, reason)
+            }
+            PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
+            PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
+            PlanStep::Run(action) => return self.act(&action, deadline),
+        })
+    }
+
+    /// Carries out one action, if the guard allows it.
+    fn act(&mut self, action: &Action, deadline: Deadline) -> Option<Ended> {
+        let ended = match self.judge(action, deadline) {
+            Verdict::Act(attempt) => {
+                let outcome = execute(Run { deadline, ..self.run }, action, attempt, &mut self.state);
+                Some(conclude(outcome, self.successor))
+            }
+            Verdict::Leave(ended) => Some(ended),
+            Verdict::Reported => None,
+        };
+        let result = ended.as_ref().map(|ended| ended.result);
+        let configures = matches!(action, Action::Configure { .. });
+        self.keeps_configuration |= configures && matches!(result, None | Some(StepResult::LeftAlone));
+        let may_have_child = configures || matches!(action, Action::FccAuth { .. });
+        self.has_child |= may_have_child && result == Some(StepResult::Unfinished);
+        ended
+    }
+
+    /// Saves the state, and unlocks the port unless a child process continues.
+    pub(super) fn end(mut self) {
+        self.state.keep();
+        if self.has_child {
+            self.state.leave_to_child();
+        }
+    }
+}

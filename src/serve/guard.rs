@@ -1,0 +1,140 @@
+//! The guard against loops: whether an action may run. `docs/architecture.md` says what the guard can see.
+
+use std::time::Duration;
+
+use crate::host::deadline::Deadline;
+use crate::host::state::{ATTEMPTS, Attempt, Identity, LastResult, Results, WINDOW, now, numbers_elsewhere};
+use crate::modem::device::{Device, DeviceError};
+use crate::outcome::{Failure, Outcome, StepKind, StepResult};
+use crate::serve::carry_out::LockedRun;
+use crate::serve::ended::{Ended, conclude};
+use crate::serve::plan::{Action, PlanStep};
+use crate::serve::run::Run;
+use crate::serve::trigger::Trigger;
+
+/// If no state can be kept, a run that the guard applies to acts only on a device that has been connected for this long.
+/// This slows down a loop that the guard cannot count.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What the guard decides about an action.
+pub(super) enum Verdict {
+    Act(Attempt),
+    /// The action does not run, for this reason.
+    Leave(Ended),
+    /// The action does not run, and this device was already reported.
+    Reported,
+}
+
+/// Identifies the device for the guard. Reads the serial number, whose attribute may block, only if the plan acts.
+pub(super) fn identity(run: &Run, planned: &[PlanStep]) -> Result<Identity, DeviceError> {
+    let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
+    Ok(Identity {
+        id: run.device.id.to_string(),
+        serial: if acts { run.device.serial_by(run.deadline)? } else { None },
+        enumeration: run.device.enumeration_id(),
+        number: run.device.bus_number(),
+    })
+}
+
+impl LockedRun<'_, '_> {
+    /// Records an attempt of `action`, and decides whether it runs. May wait before that, but not beyond `deadline`.
+    pub(super) fn judge(&mut self, action: &Action, deadline: Deadline) -> Verdict {
+        let Run { device, trigger, .. } = self.run;
+        let step = action.step();
+        let elsewhere = || numbers_on_other_ports(&self.run);
+        match self.state.record().attempt(step, &self.identity, now(), !trigger.is_guarded(), elsewhere) {
+            // A drive whose driver is attached again has a new SCSI event.
+            Attempt::Repeat { .. } if step == StepKind::Switch && trigger == Trigger::Uevent => Verdict::Reported,
+            // The refusal made the kernel set the earlier configuration again, and its port has a new event.
+            Attempt::Repeat { .. } if trigger == Trigger::Unit && was_refused(action, self.state.results()) => {
+                Verdict::Reported
+            }
+            Attempt::GiveUp { is_reported: true } => Verdict::Reported,
+            Attempt::GiveUp { is_reported: false } => {
+                let text = format!(
+                    "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
+                     `wwan-quirks apply {}` tries again",
+                    device.port
+                );
+                Verdict::Leave(Ended::new(StepResult::LeftAlone, text))
+            }
+            attempt => self.settle(step, deadline).map_or_else(Verdict::Leave, |()| Verdict::Act(attempt)),
+        }
+    }
+
+    /// Saves the attempt first: it counts even if the modem brings down this process. If it cannot be saved, waits until
+    /// the device has been connected for a while. Fails if the device is left to the unit.
+    fn settle(&mut self, step: StepKind, deadline: Deadline) -> Result<(), Ended> {
+        let Run { device, trigger, .. } = self.run;
+        self.state.keep();
+        if self.state.is_kept() {
+            return Ok(());
+        }
+        // Without state, the process that continues cannot know that the event has sent the switch message.
+        let is_left = step == StepKind::Switch && trigger.is_event();
+        match settling(trigger, device.connected_for()).filter(|_| !is_left) {
+            Some(wait) => {
+                std::thread::sleep(wait.min(deadline.remaining()));
+                Ok(())
+            }
+            None => {
+                let reason = "the state of the port cannot be saved";
+                let failure = Failure::new(reason, "see the earlier warning for the cause");
+                Err(conclude(Outcome::Unfinished(failure), self.successor))
+            }
+        }
+    }
+}
+
+/// The numbers of the devices on other ports of the bus. A device that keeps coming back there may be away.
+fn numbers_on_other_ports(run: &Run) -> Vec<u16> {
+    let port = &run.device.port;
+    let mut numbers = numbers_elsewhere(run.root, port);
+    let is_elsewhere = |other: &Device| other.port.shares_bus(port) && other.port != *port;
+    let devices = Device::all(run.root).into_iter().flatten().filter(is_elsewhere);
+    numbers.extend(devices.filter_map(|device| device.bus_number()));
+    numbers
+}
+
+/// How long a run without state waits before it acts. `None` if it leaves the device to the unit. `connected`: how long
+/// the device has been connected. If the kernel does not count that, as on PCI, only the unit acts, and always waits.
+fn settling(trigger: Trigger, connected: Option<Duration>) -> Option<Duration> {
+    let missing = SETTLED.saturating_sub(connected.unwrap_or_default());
+    match trigger {
+        Trigger::Unit => Some(missing),
+        _ if trigger.is_event() && !missing.is_zero() => None,
+        _ => Some(Duration::ZERO),
+    }
+}
+
+/// Whether the modem refused this configuration in an earlier run. A modem without a configuration always gets one.
+fn was_refused(action: &Action, results: &Results) -> bool {
+    let is_failure = |last: &LastResult| last.outcome == StepResult::Failed;
+    matches!(action, Action::Configure { from: Some(_), .. })
+        && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_state_a_run_waits_or_leaves_the_device_to_the_unit() {
+        let seconds = Duration::from_secs;
+        for (trigger, connected, wait) in [
+            (Trigger::Uevent, Some(seconds(1)), None),
+            (Trigger::Coldplug, Some(seconds(9)), Some(0)),
+            (Trigger::Unit, Some(seconds(1)), Some(4)),
+            (Trigger::Unit, Some(seconds(9)), Some(0)),
+            // On PCI, the time is not known.
+            (Trigger::Uevent, None, None),
+            (Trigger::Coldplug, None, None),
+            (Trigger::Unit, None, Some(5)),
+            // No guard applies.
+            (Trigger::Named, None, Some(0)),
+            (Trigger::ModemManager, Some(seconds(1)), Some(0)),
+        ] {
+            assert_eq!(settling(trigger, connected), wait.map(seconds), "{trigger:?} {connected:?}");
+        }
+    }
+}
