@@ -122,8 +122,7 @@ impl Run<'_> {
     fn serve(&self, matched: &MatchedDevice, recorder: &mut Recorder, successor: &Successor) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
-        let of_port = matches!(self.scope, Scope::Port(_)).then(|| self.planned(matched)).transpose()?;
-        if of_port.as_ref().is_some_and(Vec::is_empty) {
+        if matches!(self.scope, Scope::Port(_)) && self.planned(matched)?.is_empty() {
             return Ok(());
         }
         let Some(mut state) = self.lock(quirk, recorder, successor) else { return Ok(()) };
@@ -136,7 +135,8 @@ impl Run<'_> {
         if !quirk.is_install_mode() {
             state.record().arrived(StepKind::Switch);
         }
-        let planned = of_port.map_or_else(|| self.planned(matched), Ok);
+        // The run that had the lock before may have changed the modem.
+        let planned = self.planned(matched);
         // Without its serial number, the guard would take the device for another one.
         let (identity, planned) = match planned.and_then(|planned| Ok((guard::identity(self, &planned)?, planned))) {
             Ok(found) => found,
@@ -284,5 +284,45 @@ mod tests {
             assert!(record.contains(r#""count":3"#) && record.contains(r#""serial":"S""#), "{record}");
         }
         fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
+    fn an_event_that_waited_for_the_lock_acts_on_the_ports_that_the_other_run_left() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-waited-{}", std::process::id()));
+        let root = Root::new(&top);
+        let write = |path: &str, text: &str| write(&root, path, text);
+        let quirks = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }]\n";
+        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        write("/etc/wwan-quirks/config.toml", "[timeouts]\nhook = 30\n");
+        write("/run/systemd/system/unit", "");
+        write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        write("/sys/devices/usb1/1-1/idProduct", "9071\n");
+        let port = "/sys/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0";
+        write(&format!("{port}/dev"), "180:0\n");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let scope = Scope::Port("cdc-wdm0".to_owned());
+        let event = || serve(&root, &Journal::open(&root), &device, &scope, Trigger::Uevent).steps;
+        assert_eq!(event().len(), 1);
+
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let holder = Holder { enumeration: device.enumeration_id(), scope: "all".to_owned() };
+        let lock = PortState::lock(&root, &device.port, &holder, deadline).unwrap();
+        let waits = || {
+            let opened =
+                fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+            opened.filter(|path| *path == root.at("/run/wwan-quirks/lock/1-1")).count() == 2
+        };
+        let steps = std::thread::scope(|threads| {
+            let event = threads.spawn(event);
+            while !waits() {
+                assert!(!deadline.has_passed() && !event.is_finished());
+                std::thread::yield_now();
+            }
+            fs::remove_dir_all(root.at(port)).unwrap();
+            drop(lock);
+            event.join().unwrap()
+        });
+        fs::remove_dir_all(top).unwrap();
+        assert_eq!(steps, []);
     }
 }
