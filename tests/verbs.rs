@@ -635,6 +635,20 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
 }
 
 #[test]
+fn a_result_of_composition_that_status_cannot_show_is_announced() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1bbb:00ca", &mc7710());
+    let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
+    let holder = Holder { enumeration, scope: "composition".to_owned() };
+    let (port, deadline) = (Port::new("1-1").unwrap(), Deadline::after(Duration::from_secs(60)));
+    let _lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
+    let ended = root.run(&["composition", "1-1"]);
+    let said = "1-1: `wwan-quirks status` will not show this result: another run of wwan-quirks is using this port; \
+                run `wwan-quirks composition 1-1` to see which composition is set";
+    assert!(ended.code == 1 && ended.stderr.contains(said), "{ended:?}");
+}
+
+#[test]
 fn a_query_without_an_answer_is_a_failure_for_a_modem_that_was_named() {
     let root = Root::new();
     root.plug("1-1", "1199:68a2", &mc7710());

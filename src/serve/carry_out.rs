@@ -29,6 +29,7 @@ pub(super) struct LockedRun<'a, 'r> {
 }
 
 impl LockedRun<'_, '_> {
+    /// Carries out the steps in order, and reports each. A plan either unlocks or has other actions.
     pub(super) fn carry_out(&mut self, planned: Vec<PlanStep>) {
         let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
         let (unlocks, others): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_unlock);

@@ -14,7 +14,7 @@ use crate::serve::ended::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
-use crate::serve::record::{Recorder, StepReport};
+use crate::serve::record::{self, Recorder, StepReport};
 use crate::serve::trigger::Trigger;
 use crate::steps::composition::{self, Exchange, Request};
 
@@ -68,12 +68,65 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<
         // The run did not get the lock, and would wait for it again.
         Outcome::Busy(_) => None,
         _ => PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING))
-            .inspect_err(|error| log::debug!("{}: {error}", device.port))
+            .inspect_err(|error| {
+                let port = &device.port;
+                log::warn!(
+                    "{port}: `wwan-quirks status` will not show this result: {error}; \
+                     run `wwan-quirks composition {port}` to see which composition is set"
+                );
+            })
             .ok(),
     };
+    // Events of a modem that has restarted may have recorded results.
+    if let (Some(state), Ok(present)) = (&mut state, Device::at_port(root, device.port.clone())) {
+        record::concern(&present, state.results());
+    }
     recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, &Successor::None));
     if let Some(mut state) = state {
         state.keep();
     }
     recorder.finish().steps.pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Port;
+    use crate::host::state::peek;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_results_of_the_present_device_are_kept_and_those_of_earlier_ones_are_dropped() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-composition-{}", std::process::id()));
+        let root = Root::new(&top);
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
+            fs::write(root.at(path), text).unwrap();
+        };
+        let directory = "/sys/devices/usb1/1-1";
+        let plug = |product: &str| {
+            // Keep the directory of the device before, so that the inode differs.
+            let _ = fs::rename(root.at(directory), root.at("/sys/before"));
+            write(&format!("{directory}/idVendor"), "2c7c\n");
+            write(&format!("{directory}/idProduct"), product);
+            Device::at_port(&root, Port::new("1-1").unwrap()).unwrap()
+        };
+        fs::create_dir_all(root.at("/sys/bus/usb/devices")).unwrap();
+        symlink("../../../devices/usb1/1-1", root.at("/sys/bus/usb/devices/1-1")).unwrap();
+        let before = plug("0125\n");
+        let present = plug("6026\n");
+        for (enumeration, left) in [(present.enumeration_id(), 2), (before.enumeration_id(), 1)] {
+            let unlocked = r#"{"at":0,"outcome":"done","text":"unlocked","id":"2c7c:6026"}"#;
+            write(
+                "/run/wwan-quirks/state/1-1",
+                &format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
+            );
+            let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned())).unwrap();
+            assert_eq!(report.result, StepResult::Done);
+            let last = peek(&root, &present.port).last;
+            assert!(last.len() == left && last.contains_key(&StepKind::Composition), "{last:?}");
+        }
+        fs::remove_dir_all(top).unwrap();
+    }
 }

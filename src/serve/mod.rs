@@ -119,6 +119,7 @@ impl Run<'_> {
         Ok(plan(self.scope, &snapshot(self, quirk)?, quirk, policy))
     }
 
+    /// Takes the lock of the port, plans, and carries out the plan.
     fn serve(&self, matched: &MatchedDevice, recorder: &mut Recorder, successor: &Successor) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
