@@ -170,7 +170,8 @@ impl Report {
         self.driver = device.bound_driver();
         self.mhi_channels = device.mhi_channels();
         let ports = device.control_ports()?.into_iter();
-        self.wwan_ports = ports.map(|ControlPort { name, wwan_type, .. }| WwanPort { name, r#type: wwan_type }).collect();
+        self.wwan_ports =
+            ports.map(|ControlPort { name, wwan_type, .. }| WwanPort { name, r#type: wwan_type }).collect();
         Ok(())
     }
 
@@ -206,9 +207,9 @@ impl Report {
                 lines.extend(preview_lines(self.complete, &self.plan).into_iter().map(|line| ("plan", line)));
             }
         }
-        lines.extend(self.last.iter().map(|(step, last)| {
-            ("last", format!("{step}: {}: {}", last.outcome.name(), last.text))
-        }));
+        lines.extend(
+            self.last.iter().map(|(step, last)| ("last", format!("{step}: {}: {}", last.outcome.name(), last.text))),
+        );
         match &self.journal {
             None => lines.push(("journal", "not readable".to_owned())),
             Some(journal) => lines.extend(journal.iter().map(|line| ("journal", line.clone()))),
