@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     } else if let Some(ports) = fcc_unlock::called_for(env::args_os()) {
         verbs::run_fcc_unlock(&ports)
     } else {
-        verbs::run_cli()
+        verbs::run_cli(env::args_os())
     };
     ExitCode::from(exit as u8)
 }

@@ -1,35 +1,74 @@
-//! The sandbox applies to the whole process, so each test runs in a process of its own.
+//! Limits, watchdog and sandbox apply to the whole process, so each test runs in a process of its own.
 
 mod fake;
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::net::UdpSocket;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Command, exit};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio, exit};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use fake::{Root, mc7710};
 use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, raise};
+use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
-use nix::unistd;
+use nix::unistd::{self, alarm, mkfifo};
 use wwan_quirks::host::sandbox::{self, Limits};
-use wwan_quirks::host::sys;
+use wwan_quirks::host::{root, sys};
+use wwan_quirks::verbs::{fcc_unlock, run_cli, run_fcc_unlock, run_hook};
 
 /// The exit status of a process that ran its test to the end. A process that ran no test has another one.
 const PASSED: i32 = 77;
 
-/// Runs `what` in a process of its own. The process runs the same test, and a variable tells it to run `what`.
-fn alone(test: &str, what: impl FnOnce()) -> std::process::ExitStatus {
-    const CHILD: &str = "WWAN_QUIRKS_TEST_CHILD";
-    if std::env::var(CHILD).as_deref() == Ok(test) {
-        what();
+/// A udev event of a port on a bus that no machine has.
+const EVENT: [(&str, &str); 4] = [
+    ("ACTION", "add"),
+    ("DEVPATH", "/devices/pci0000:00/usb1/254-1/254-1:1.12/usbmisc/cdc-wdm0"),
+    ("SUBSYSTEM", "usbmisc"),
+    ("SYNTH_UUID", "0"),
+];
+
+/// Runs `what` for each of `cases` in a process of its own. The process runs the same test, and a variable tells it the
+/// case.
+fn alone<T>(test: &str, cases: &[T], what: impl FnOnce(&T)) -> Vec<Output> {
+    const CASE: &str = "WWAN_QUIRKS_TEST_CASE";
+    if let Ok(case) = std::env::var(CASE) {
+        what(&cases[case.parse::<usize>().unwrap()]);
         exit(PASSED);
     }
-    let program = std::env::args_os().next().unwrap();
-    fake::command(program).args([test, "--exact", "--test-threads=1"]).env(CHILD, test).status().unwrap()
+    let spawn = |case: usize| {
+        let mut command = fake::command(std::env::args_os().next().unwrap());
+        command.args([test, "--exact", "--test-threads=1", "--nocapture"]).envs(EVENT).env(CASE, case.to_string());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runs: Vec<_> = (0..cases.len()).map(spawn).collect();
+    runs.into_iter().map(|run| run.wait_with_output().unwrap()).collect()
+}
+
+/// Like [`alone`]. Each case must end without a panic.
+fn pass_alone<T: Debug>(test: &str, cases: &[T], what: impl FnOnce(&T)) {
+    let ended = alone(test, cases, what);
+    let failed = cases.iter().zip(&ended).filter(|(_, ended)| ended.status.code() != Some(PASSED));
+    let said =
+        failed.map(|(case, ended)| format!("{case:?}: {}\n{}", ended.status, String::from_utf8_lossy(&ended.stderr)));
+    assert_eq!(said.collect::<String>(), "");
+}
+
+/// Runs the command line `words` on `root`.
+fn run(root: &Path, words: &str) {
+    let program = [OsStr::new("wwan-quirks"), OsStr::new("--root"), root.as_os_str()];
+    run_cli(program.into_iter().chain(words.split(' ').map(OsStr::new)).map(OsStr::to_owned));
 }
 
 fn refused<T>(what: &str, done: std::io::Result<T>) {
@@ -49,7 +88,7 @@ fn status_line(status: &mut File, name: &str) -> String {
 
 #[test]
 fn nothing_more_can_be_opened() {
-    let status = alone("nothing_more_can_be_opened", || {
+    pass_alone("nothing_more_can_be_opened", &[()], |()| {
         let (one, other) = UnixStream::pair().unwrap();
         let mut timer = sys::interrupter().unwrap();
         let (start, mut started) = UnixStream::pair().unwrap();
@@ -98,13 +137,12 @@ fn nothing_more_can_be_opened() {
         assert_eq!(unistd::write(&start, b"1"), Ok(1));
         assert_eq!(unistd::read(&other, &mut bytes), Err(Errno::EINTR));
     });
-    assert_eq!(status.code(), Some(PASSED));
 }
 
 /// On a kernel or a processor that lacks a protection, the journal must not name it.
 #[test]
 fn the_journal_names_the_protections_that_hold() {
-    let status = alone("the_journal_names_the_protections_that_hold", || {
+    pass_alone("the_journal_names_the_protections_that_hold", &[()], |()| {
         let mut status = File::open("/proc/thread-self/status").unwrap();
         // The filter hides what Landlock does, so Landlock comes first.
         sys::no_new_privileges().unwrap();
@@ -120,18 +158,105 @@ fn the_journal_names_the_protections_that_hold() {
             "{level}"
         );
     });
-    assert_eq!(status.code(), Some(PASSED));
 }
 
 #[test]
 fn a_run_that_hangs_is_ended() {
     let began = Instant::now();
-    let status = alone("a_run_that_hangs_is_ended", || {
+    let ended = alone("a_run_that_hangs_is_ended", &[()], |()| {
         let _watchdog = sandbox::watchdog(Duration::from_secs(1));
         let (mut silent, _other) = UnixStream::pair().unwrap();
         silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let _ = silent.read(&mut [0]);
     });
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGALRM));
+    assert_eq!(ended[0].status.signal(), Some(nix::libc::SIGALRM));
     assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn each_entry_point_has_its_limits() {
+    // Whether the limits apply, and whether they include the size of files.
+    let cases = [
+        ("udev", true, true),
+        ("ModemManager", true, true),
+        ("hook", true, true),
+        ("apply", true, false),
+        ("status", true, false),
+        ("composition 254-1", true, false),
+        ("report 254-1", false, false),
+        ("list", false, false),
+    ];
+    pass_alone("each_entry_point_has_its_limits", &cases, |(start, are_limited, are_files_limited)| {
+        let root = Root::new();
+        let resources = [Resource::RLIMIT_AS, Resource::RLIMIT_NOFILE, Resource::RLIMIT_CORE, Resource::RLIMIT_FSIZE];
+        let limits = || resources.map(|resource| getrlimit(resource).unwrap());
+        let before = limits();
+        match *start {
+            "udev" => drop(run_hook()),
+            "ModemManager" => drop(run_fcc_unlock(&["wwan254mbim0".to_owned()])),
+            words => run(&root.0, words),
+        }
+        let mut expected = before;
+        if *are_limited {
+            expected[..3].copy_from_slice(&[(256 << 20, 256 << 20), (64, 64), (0, 0)]);
+        }
+        if *are_files_limited {
+            expected[3] = (64 << 10, 64 << 10);
+        }
+        assert_eq!(limits(), expected);
+    });
+}
+
+/// A call that does not return cannot look at the time. Each run blocks at a pipe, once for each watchdog.
+#[test]
+fn a_watchdog_is_armed_when_a_call_blocks() {
+    // What runs, where it blocks, and the seconds until the kernel ends it.
+    let (strings, users) = ("sys/devices/pci0000:00/usb1/254-1/product", "proc/1/fdinfo/3");
+    let cases = [
+        // The policy is not known yet.
+        ("hook", strings, 21),
+        ("hook", users, 50),
+        ("apply", strings, 80),
+        ("apply --unit 254-1", users, 120),
+        ("status --query", users, 25),
+        ("composition 254-1", users, 40),
+        ("ModemManager", users, 24),
+    ];
+    pass_alone("a_watchdog_is_armed_when_a_call_blocks", &cases, |(start, blocks, seconds)| {
+        let root = Root::new();
+        root.policy("[timeouts]\nhook = 30\nmodem-ready = 100\n");
+        root.write(
+            "etc/wwan-quirks/quirks.d/own.toml",
+            "schema = 1\n[[device]]\nid = \"1199:9071\"\nproduct = \"MC\"\nname = \"X\"\nsteps = [{ fcc-auth = \"sierra\" }]\n",
+        );
+        root.plug("254-1", "1199:9071", &mc7710());
+        root.control_port("254-1", "1.12", "cdc_mbim", "cdc-wdm0");
+        let port = "sys/devices/pci0000:00/usb1/254-1/254-1:1.12/usbmisc/cdc-wdm0/dev";
+        root.write(port, "1:3\n");
+        // Another process has the port open.
+        root.write("proc/1/fdinfo/2", "");
+        fs::create_dir(root.0.join("proc/1/fd")).unwrap();
+        symlink("/dev/null", root.0.join("proc/1/fd/3")).unwrap();
+        fs::create_dir_all(root.0.join("run/systemd/system")).unwrap();
+        let pipe = root.0.join(blocks);
+        let _ = fs::remove_file(&pipe);
+        mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let (left, blocked) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut unblocks = File::options().write(true).open(&pipe).unwrap();
+            left.send(alarm::cancel()).unwrap();
+            // The other process has the port open only with `O_PATH`, and the run goes on.
+            let text = "flags:\t010000000\n";
+            fs::remove_file(&pipe).unwrap();
+            fs::write(&pipe, text).unwrap();
+            unblocks.write_all(text.as_bytes()).unwrap();
+        });
+        match *start {
+            "ModemManager" => drop(fcc_unlock::run(&root::Root::new(&root.0), &["cdc-wdm0".to_owned()])),
+            words => run(&root.0, words),
+        }
+        let left = blocked.try_recv().expect("the run did not block").expect("no watchdog");
+        // The machine may be slow.
+        assert!((seconds - 5..=*seconds).contains(&left), "{left} s");
+    });
 }

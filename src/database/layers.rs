@@ -314,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_more_than_ten_thousand_files_is_an_error() {
+        let folder = Folder::new("many");
+        let path = folder.0.join("etc/wwan-quirks/quirks.d");
+        fs::create_dir(&path).unwrap();
+        let all = || files(&Root::new(&folder.0), "quirks.d", |_, _| true);
+        (1..=10_000).for_each(|number| symlink("x", path.join(format!("{number}.toml"))).unwrap());
+        assert!(all().0.len() == 10_000 && all().1.is_empty());
+        symlink("x", path.join("0.toml")).unwrap();
+        assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files");
+    }
+
+    #[test]
     fn a_link_is_followed_inside_of_the_root() {
         let folder = Folder::new("links");
         let path = folder.0.join("etc/wwan-quirks");

@@ -284,3 +284,61 @@ fn rule(filter: &mut Vec<sock_filter>, call: c_long, conditions: &[Argument]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the filter returns for a system call, as the kernel evaluates it.
+    fn verdict(call: c_long, arguments: [u64; 6]) -> u32 {
+        let load = |offset: u32| match offset {
+            NUMBER => call as u32,
+            ARCH => ARCHITECTURE.unwrap(),
+            // The lower half comes first.
+            offset => arguments[(offset as usize - 16) / 8] as u32,
+        };
+        let filter = filter().unwrap();
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = filter[at];
+            let is_true = match code {
+                LOAD => {
+                    loaded = load(k);
+                    true
+                }
+                IF_EQUAL => loaded == k,
+                IF_ANY_BIT => loaded & k != 0,
+                _ => return k,
+            };
+            at += 1 + usize::from(if is_true { jt } else { jf });
+        }
+    }
+
+    #[test]
+    fn the_filter_allows_neither_input_into_a_terminal_nor_new_code() {
+        if ARCHITECTURE.is_none() {
+            return;
+        }
+        let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let (data, code) = (libc::PROT_READ as u64, libc::PROT_EXEC as u64);
+        // An ioctl request of libusb, TIOCSTI, and TIOCSTI with other upper bits, which the kernel ignores.
+        for (call, arguments, allowed) in [
+            (libc::SYS_write, [0; 6], true),
+            (libc::SYS_exit_group, [0; 6], true),
+            (libc::SYS_ioctl, [3, 0x5505, 0, 0, 0, 0], true),
+            (libc::SYS_ioctl, [3, 0x5412, 0, 0, 0, 0], false),
+            (libc::SYS_ioctl, [3, 0x1_0000_5412, 0, 0, 0, 0], false),
+            (SYS_MMAP, [0, 4096, data, anonymous, 0, 0], true),
+            (SYS_MMAP, [0, 4096, data | code, anonymous, 0, 0], false),
+            (SYS_MMAP, [0, 4096, data, anonymous | libc::MAP_FIXED as u64, 0, 0], false),
+            (libc::SYS_mprotect, [0, 4096, code, 0, 0, 0], false),
+            (libc::SYS_openat, [0; 6], false),
+            (libc::SYS_socket, [0; 6], false),
+            (libc::SYS_execve, [0; 6], false),
+            (libc::SYS_ptrace, [0; 6], false),
+        ] {
+            let expected = if allowed { libc::SECCOMP_RET_ALLOW } else { REFUSE };
+            assert_eq!(verdict(call, arguments), expected, "{call} {arguments:x?}");
+        }
+    }
+}

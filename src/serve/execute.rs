@@ -87,14 +87,24 @@ fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
 }
 
 fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attempt, state: &mut PortState) -> Outcome {
-    let Run { root, device, trigger, deadline, .. } = run;
-    let left = || Outcome::Done(LEFT.to_owned());
-    let mut node = match Node::open(root, device) {
-        Ok(node) => node,
+    match Node::open(run.root, run.device) {
+        Ok(mut node) => send_switch(run, &mut node, switch, target, attempt, state),
         // The kernel may have switched the device first.
-        Err(_) if !device.is_present() => return left(),
-        Err(error) => return Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
-    };
+        Err(_) if !run.device.is_present() => Outcome::Done(LEFT.to_owned()),
+        Err(error) => Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
+    }
+}
+
+/// Sends the messages in the sandbox, unless the process may serve more modems.
+fn send_switch(
+    run: Run,
+    node: &mut dyn Usb,
+    switch: &Switch,
+    target: &Target,
+    attempt: Attempt,
+    state: &mut PortState,
+) -> Outcome {
+    let Run { device, trigger, deadline, .. } = run;
     let enumeration = device.enumeration_id();
     let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
     // A single control transfer ends within the time that an event waits for the device to leave.
@@ -121,13 +131,13 @@ fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attem
             // Save this before sending the message: it counts even if the device brings down this process.
             state.record().switched = Some(Switched { enumeration, answer: "an earlier run ended early".to_owned() });
             state.keep();
-            switch::run(&mut node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
+            switch::run(node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
         }
     };
     // The unit sends a message that the device has not taken in the short time of an event.
     let is_taken = !matches!(reaction, Reaction::NotTaken(_));
     match reaction {
-        Reaction::Left => left(),
+        Reaction::Left => Outcome::Done(LEFT.to_owned()),
         Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
         Reaction::Stays(answer) | Reaction::NotTaken(answer) if trigger.is_event() => {
             let reason = format!("{answer}, and the device has not left install mode yet");
@@ -291,7 +301,10 @@ mod tests {
     use super::*;
     use crate::bus::Port;
     use crate::host::deadline::clock::StoppedClock;
+    use crate::host::root::Root;
     use crate::host::state::Identity;
+    use crate::serve::event::Scope;
+    use crate::steps::switch::tests::Script;
 
     #[test]
     fn an_event_sends_nothing_without_time_for_a_transfer() {
@@ -299,6 +312,35 @@ mod tests {
         let sierra = Switch::method("sierra").unwrap();
         for (left, is_too_long) in [(Duration::ZERO, true), (TRANSFER / 2, true), (TRANSFER, false)] {
             assert_eq!(too_long(&sierra, Deadline::after(left)).is_some(), is_too_long, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_sent_in_the_sandbox_unless_a_person_may_have_more_modems() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-confined-{}", std::process::id()));
+        let folder = top.join("sys/devices/usb1/1-1");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "0fff\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let root = Root::new(&top);
+        let device = &Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        std::fs::remove_dir_all(&top).unwrap();
+        let sierra = Switch::method("sierra").unwrap();
+        let is_confined = |trigger| {
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let run = Run { root: &root, device, scope: &Scope::All, trigger, deadline };
+            let mut usb = Script::that_leaves();
+            let mut state = PortState::forgetful(&device.port);
+            let outcome = send_switch(run, &mut usb, &sierra, &Target::default(), Attempt::First, &mut state);
+            matches!(outcome, Outcome::Done(_)) && sandbox::level().is_some()
+        };
+        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested, Trigger::Unit] {
+            // A child enters the sandbox, and not the other tests.
+            assert!(sys::in_parallel([trigger].into_iter(), is_confined), "{trigger:?}");
+        }
+        for trigger in [Trigger::Command, Trigger::Named] {
+            assert!(!is_confined(trigger), "{trigger:?}");
         }
     }
 

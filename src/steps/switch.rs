@@ -248,14 +248,14 @@ fn status(csw: &[u8]) -> Result<(), UsbError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::host::deadline::clock;
     use std::collections::VecDeque;
 
     /// Replies to transfers in turn, and records all actions.
     #[derive(Default)]
-    struct Script {
+    pub(crate) struct Script {
         answers: VecDeque<Result<Vec<u8>, UsbError>>,
         leaves: bool,
         /// Each transfer takes all the time that it may.
@@ -266,6 +266,11 @@ mod tests {
     }
 
     impl Script {
+        /// A device that leaves.
+        pub(crate) fn that_leaves() -> Script {
+            Script { leaves: true, ..Script::default() }
+        }
+
         fn note(&mut self, what: String) -> Result<(), UsbError> {
             self.seen.push(what);
             Ok(())

@@ -17,6 +17,7 @@ pub(crate) mod rules;
 pub(crate) mod select;
 pub(crate) mod status;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 
 use clap::Parser;
@@ -44,9 +45,9 @@ pub fn run_fcc_unlock(ports: &[String]) -> Exit {
     fcc_unlock::run(&root, ports)
 }
 
-/// The entry point for the command line.
-pub fn run_cli() -> Exit {
-    let cli = Cli::parse();
+/// The entry point for the command line. The first argument is the name of the program.
+pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = Cli::parse_from(arguments);
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => LevelFilter::Error,
         (false, 0) => LevelFilter::Warn,
