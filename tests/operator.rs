@@ -4,6 +4,7 @@ mod fake;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fake::{Root, mc7710};
@@ -318,6 +319,28 @@ fn a_unit_that_finds_what_the_stick_has_become_reports_the_return_and_does_not_f
     let other = unit();
     assert!(other.code == 0 && other.stderr.is_empty(), "{other:?}");
     assert_eq!(root.run(&["apply", "1-1"]).code, 1);
+}
+
+/// If no entry has a name for what a stick has become, messages have the device's own string.
+#[test]
+fn the_own_string_of_a_device_is_escaped_in_the_journal_and_on_the_terminal() {
+    let root = Root::new();
+    let device = root.plug("1-1", "12d1:14dc", &mc7710());
+    root.write(&format!("{device}/product"), "a\nPRIORITY=0\n\u{1b}[2J\u{202e}b\n");
+    root.write("run/wwan-quirks/state/1-1", switched("12d1:1446", 2));
+    fs::create_dir_all(root.0.join("run/systemd/journal")).unwrap();
+    let journal = UnixDatagram::bind(root.0.join("run/systemd/journal/socket")).unwrap();
+    journal.set_nonblocking(true).unwrap();
+    assert_eq!(root.run(&["apply", "--unit", "1-1"]).code, 0);
+    let mut entry = [0; 4096];
+    let length = journal.recv(&mut entry).unwrap();
+    let entry = String::from_utf8_lossy(&entry[..length]);
+    let name = "a\\u{a}PRIORITY=0\\u{a}\\u{1b}[2J\\u{202e}b";
+    assert!(entry.starts_with(&format!("MESSAGE=1-1 12d1:14dc {name}: switch: ")), "{entry}");
+    assert_eq!(entry.lines().filter(|line| line.starts_with("PRIORITY=")).count(), 1, "{entry}");
+    let shown = root.run(&["status"]).stdout;
+    assert!(shown.starts_with(&format!("1-1 12d1:14dc {name}\n")), "{shown}");
+    assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
 }
 
 #[test]
