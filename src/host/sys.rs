@@ -1,6 +1,7 @@
 //! Kernel interfaces that need `unsafe`, and waiting.
 #![allow(unsafe_code)]
 
+use crate::bus::Port;
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -285,6 +286,14 @@ pub fn catch_stop_signals() -> nix::Result<()> {
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
+}
+
+/// Like [`catch_stop_signals`], before a run that may need to clean up the modem on `port`. The run continues after a
+/// failure.
+pub(crate) fn defer_stop_signals(port: &Port) {
+    if let Err(error) = catch_stop_signals() {
+        log::warn!("{port}: cannot defer signals, which may interrupt the cleanup: {error}");
+    }
 }
 
 /// The interval of the signals after a deadline.

@@ -158,9 +158,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
         return Outcome::Unfinished(Failure::new("the modem may have another lock", APPLY));
     }
     // A signal must not prevent the cleanup of the modem.
-    if let Err(error) = sys::catch_stop_signals() {
-        log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
-    }
+    sys::defer_stop_signals(&device.port);
     // systemd starts the unit after the file systems are mounted.
     let waits_for_var = |deadline: Deadline| match trigger {
         Trigger::Unit => !has_systemd(root) && deadline.remaining() > UNLOCK,

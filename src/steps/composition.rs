@@ -211,9 +211,7 @@ pub(crate) fn run(
         return (None, Some(Outcome::Failed(Failure::new(reason, remedy))));
     }
     // The modem may need cleanup later, which a signal must not prevent.
-    if let Err(error) = sys::catch_stop_signals() {
-        log::warn!("{}: cannot defer signals, which may interrupt the cleanup: {error}", device.port);
-    }
+    sys::defer_stop_signals(&device.port);
     let reach = Reach { root, compositions, password: request.password.as_deref() };
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
     let exchange = match reach.talk(device, TALK, |dialogue| read_and_set(dialogue, request, &waits)) {

@@ -21,10 +21,8 @@ pub(crate) fn run(
     deadline: Deadline,
 ) -> Outcome {
     if unconfigured.is_some() {
-        // Defer termination signals until a configuration is active again.
-        if let Err(error) = sys::catch_stop_signals() {
-            log::warn!("{}: cannot defer signals, which may leave the modem unconfigured: {error}", device.port);
-        }
+        // The cleanup is a configuration that is active again.
+        sys::defer_stop_signals(&device.port);
     }
     // One child process does all writes, so that the modem is not left unconfigured if this process ends first: the
     // kernel deactivates the old configuration even if the modem does not answer to the new one.

@@ -106,11 +106,6 @@ const QUERY: Duration = Duration::from_secs(5);
 
 /// Prints the status of the named devices, or of all that the database knows.
 pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    if ask {
-        if let Err(error) = sys::catch_stop_signals() {
-            log::warn!("cannot defer signals, which may interrupt the cleanup: {error}");
-        }
-    }
     let mut exit = Exit::Fine;
     let (mut all, mut all_errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
@@ -217,6 +212,7 @@ fn status(
 }
 
 fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
+    sys::defer_stop_signals(&device.port);
     let deadline = Deadline::after(QUERY);
     let _watch = sandbox::watchdog(QUERY + GRACE);
     let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
