@@ -25,6 +25,13 @@ pub(crate) struct StepReport {
     pub text: String,
 }
 
+impl StepReport {
+    /// The line about this step in the journal and on the terminal. `name` is the name of `device`.
+    pub(crate) fn line(&self, device: &Device, name: &str) -> String {
+        format!("{} {} {name}: {}: {}: {}", device.port, device.id, self.step, self.result.words(), self.text)
+    }
+}
+
 /// How a run on one device ended.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
@@ -97,8 +104,10 @@ impl<'a> Recorder<'a> {
             }
             _ => text,
         };
-        self.write(step, result, &text);
-        self.served.steps.push(StepReport { step, result, text });
+        let report = StepReport { step, result, text };
+        let message = report.line(self.device, self.name());
+        send(self.journal, self.device, self.trigger, result, &message, Some(step));
+        self.served.steps.push(report);
     }
 
     /// Records once that the device returned from a switch.
@@ -127,12 +136,6 @@ impl<'a> Recorder<'a> {
 
     fn name(&self) -> &str {
         self.served.name.as_deref().unwrap_or_default()
-    }
-
-    fn write(&self, step: StepKind, result: StepResult, text: &str) {
-        let (port, id, name) = (&self.device.port, self.device.id, self.name());
-        let message = format!("{port} {id} {name}: {step}: {}: {text}", result.words());
-        send(self.journal, self.device, self.trigger, result, &message, Some(step));
     }
 }
 

@@ -148,15 +148,7 @@ fn serve_all(
 fn print_lines(device: &Device, served: &Served, out: &mut impl Write) -> Result<(), Error> {
     let name = served.name.as_deref().unwrap_or_default();
     for report in &served.steps {
-        let line = format!(
-            "{} {} {name}: {}: {}: {}",
-            device.port,
-            device.id,
-            report.step,
-            report.result.words(),
-            report.text
-        );
-        writeln!(out, "{}", printable(&line))?;
+        writeln!(out, "{}", printable(&report.line(device, name)))?;
     }
     if served.steps.is_empty() && served.errors.is_empty() {
         writeln!(out, "{}", printable(&format!("{} {} {name}: nothing to do", device.port, device.id)))?;

@@ -32,12 +32,10 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
 
 fn print(conversed: &Conversed, out: &mut impl Write) -> Result<(), Error> {
     let Conversed { device, name, exchange, report } = conversed;
-    let head = format!("{} {} {name}", device.port, device.id);
     if let Some(report) = report {
-        let line = format!("{head}: {}: {}: {}", report.step, report.result.words(), report.text);
-        writeln!(out, "{}", printable(&line))?;
+        writeln!(out, "{}", printable(&report.line(device, name)))?;
     } else if let Some(exchange) = exchange {
-        print_reading(&head, &exchange.reading, out)?;
+        print_reading(&format!("{} {} {name}", device.port, device.id), &exchange.reading, out)?;
     }
     if let Some(way_back) = exchange.as_ref().and_then(|exchange| exchange.way_back(device)) {
         match way_back {
