@@ -3,6 +3,7 @@
 mod fake;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 use std::thread;
@@ -632,6 +633,39 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
         "{}",
         ended.stderr
     );
+}
+
+/// The second modem leaves while the program reads the descriptors of the first one.
+#[test]
+fn a_named_modem_that_leaves_meanwhile_is_a_failure() {
+    for arguments in [
+        &["apply", "1-1", "1-2"][..],
+        &["apply", "--dry-run", "1-1", "1-2"],
+        &["status", "1-1", "1-2"],
+        &["explain", "1199:68a2"],
+    ] {
+        let root = Root::new();
+        let device = root.plug("1-1", "1199:68a2", &mc7710());
+        root.plug("1-2", "1199:68a2", &mc7710());
+        let descriptors = root.0.join(&device[1..]).join("descriptors");
+        fs::remove_file(&descriptors).unwrap();
+        mkfifo(&descriptors, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let link = root.0.join("sys/bus/usb/devices/1-2");
+        let leaves = thread::spawn(move || {
+            let mut pipe = File::options().write(true).open(&descriptors).unwrap();
+            fs::remove_file(link).unwrap();
+            fs::remove_file(&descriptors).unwrap();
+            fs::write(&descriptors, mc7710()).unwrap();
+            pipe.write_all(&mc7710()).unwrap();
+        });
+        let ended = root.run(arguments);
+        assert!(
+            ended.code == 1 && ended.stderr == "wwan-quirks: the device at 1-2 is gone\n",
+            "{arguments:?} {ended:?}"
+        );
+        assert!(ended.stdout.starts_with("1-1 1199:68a2 ") || ended.stdout.contains("(1-1)"), "{ended:?}");
+        leaves.join().unwrap();
+    }
 }
 
 #[test]

@@ -13,12 +13,13 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::ask::before_sleep;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::lookup;
+use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::plan::PlanLine;
 use crate::serve::trigger::Trigger;
 use crate::serve::{self, NO_ACTION, Served, StepReport, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
-use crate::verbs::select::devices;
+use crate::verbs::select::{Devices, devices};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,7 +59,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
     let journal = Journal::open(root);
     if options.before_sleep {
-        serve_apart(root, devices(root, names)?, |device| {
+        serve_apart(root, devices(root, names)?.flatten(), |device| {
             before_sleep(root, &journal, device);
             Exit::Fine
         });
@@ -79,8 +80,10 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         }
         found => found?,
     };
+    let json = options.output.json;
     if options.dry_run {
-        return print_plans(root, devices, &scope, trigger, options.output.json, verbose, out);
+        let plan = |device: &Device, matched: &MatchedDevice| preview(root, device, &scope, trigger, matched, verbose);
+        return print_plans(root, devices, trigger, json, out, plan);
     }
     let serve = |device: &Device| {
         let served = serve::serve(root, &journal, device, &scope, trigger);
@@ -88,9 +91,9 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         (served, exit)
     };
     if options.unit && names.is_empty() {
-        return Ok(serve_apart(root, devices, |device| serve(device).1));
+        return Ok(serve_apart(root, devices.flatten(), |device| serve(device).1));
     }
-    serve_all(devices, trigger, options.output.json, out, serve)
+    serve_all(devices, trigger, json, out, serve)
 }
 
 /// Serves the devices that the database knows at the same time, so that a mute modem does not delay the others. Prints
@@ -105,7 +108,7 @@ fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl F
 
 /// Serves the devices in turn with `serve`, and prints their results.
 fn serve_all(
-    devices: impl Iterator<Item = Device>,
+    devices: Devices,
     trigger: Trigger,
     json: bool,
     out: &mut impl Write,
@@ -115,6 +118,15 @@ fn serve_all(
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
+        let device = match device {
+            Ok(device) => device,
+            // A device that a unit was started for is served when it returns.
+            Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
         let (served, ended) = serve(&device);
         exit = exit.max(ended);
         if served.name.is_none() && served.errors.is_empty() {
@@ -135,7 +147,7 @@ fn serve_all(
         reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);
     }
-    report_errors(errors);
+    exit = exit.max(report_errors(errors));
     printed?;
     if json {
         print_json(out, "apply", &json!({ "devices": reports }))?;
@@ -160,18 +172,19 @@ fn no_quirk(device: &Device) -> String {
     format!("wwan-quirks: {} {}: no quirk applies: nothing was done (see `wwan-quirks list`)", device.port, device.id)
 }
 
+/// Prints what `plan` says about each device.
 fn print_plans(
     root: &Root,
-    devices: impl Iterator<Item = Device>,
-    scope: &Scope,
+    devices: Devices,
     trigger: Trigger,
     json: bool,
-    verbose: bool,
     out: &mut impl Write,
+    plan: impl Fn(&Device, &MatchedDevice) -> Result<Vec<PlanLine>, DeviceError>,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::Fine;
     let (mut plans, mut all_errors, mut is_any) = (Vec::new(), Vec::new(), false);
     for device in devices {
+        let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
         let (matched, errors) = lookup(root, &device);
         let complete = errors.is_empty();
         all_errors.extend(errors);
@@ -182,7 +195,7 @@ fn print_plans(
             }
             continue;
         };
-        let steps = match preview(root, &device, scope, trigger, &matched, verbose) {
+        let steps = match plan(&device, &matched) {
             Ok(steps) => steps,
             Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {

@@ -27,6 +27,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         (Ok(devices), _) => {
             let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
             for device in devices {
+                let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
                 let (matched, errors) = lookup(root, &device);
                 let complete = errors.is_empty();
                 all_errors.extend(errors);

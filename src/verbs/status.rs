@@ -109,6 +109,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
     let mut exit = Exit::Fine;
     let (mut all, mut all_errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
+        let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
         let (matched, errors) = lookup(root, &device);
         let complete = errors.is_empty();
         all_errors.extend(errors);
