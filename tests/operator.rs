@@ -146,6 +146,20 @@ fn a_pipe_in_place_of_the_rules_does_not_block() {
     assert_eq!(root.run(&["check"]).code, 0);
 }
 
+/// Without root, many files cannot be read.
+#[test]
+fn doctor_says_that_it_has_not_checked_all() {
+    let root = healthy();
+    root.write("sys/fs/selinux/enforce", "1");
+    fs::create_dir_all(root.0.join("var/log/audit/audit.log")).unwrap();
+    let said = root.run(&["doctor"]).stdout;
+    let expected =
+        "no problem found in the files that could be read; run `wwan-quirks doctor` as root to check the rest\n";
+    assert!(said.starts_with("not checked: /var/log/audit/audit.log: ") && said.ends_with(expected), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["doctor", "--json"]).stdout).unwrap();
+    assert_eq!(json["unreadable"][0]["path"], "/var/log/audit/audit.log");
+}
+
 #[test]
 fn an_invalid_policy_is_a_problem_in_json_too() {
     let root = healthy();

@@ -51,8 +51,14 @@ struct Problem {
 #[derive(Debug, Default, Serialize)]
 struct Diagnosis {
     problems: Vec<Problem>,
-    /// Files that exist but cannot be read, with the reason.
-    unreadable: Vec<String>,
+    /// Files that exist but cannot be read. They are not checked.
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    path: String,
+    message: String,
 }
 
 impl Diagnosis {
@@ -73,7 +79,7 @@ impl Diagnosis {
 
     fn add_unreadable(&mut self, path: &str, error: &io::Error) {
         if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
-            self.unreadable.push(format!("{path}: {error}"));
+            self.unreadable.push(Unreadable { path: path.to_owned(), message: error.to_string() });
         }
     }
 
@@ -116,11 +122,16 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
         for Problem { problem, remedy } in &diagnosis.problems {
             writeln!(out, "{}\n  remedy: {}", printable(problem), printable(remedy))?;
         }
-        for file in &diagnosis.unreadable {
-            writeln!(out, "not checked: {}", printable(file))?;
+        for Unreadable { path, message } in &diagnosis.unreadable {
+            writeln!(out, "not checked: {}", printable(&format!("{path}: {message}")))?;
         }
-        if diagnosis.problems.is_empty() {
-            writeln!(out, "no problem found")?;
+        match (diagnosis.problems.is_empty(), diagnosis.unreadable.is_empty()) {
+            (true, true) => writeln!(out, "no problem found")?,
+            (true, false) => writeln!(
+                out,
+                "no problem found in the files that could be read; run `wwan-quirks doctor` as root to check the rest"
+            )?,
+            (false, _) => {}
         }
     }
     Ok(if diagnosis.problems.is_empty() { Exit::Fine } else { Exit::Failed })
@@ -345,7 +356,10 @@ fn modem_manager(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 fn modems(root: &Root, diagnosis: &mut Diagnosis) {
     let devices = match Device::all(root) {
         Ok(devices) => devices,
-        Err(error) => return diagnosis.unreadable.push(Error::from(error).chain()),
+        Err(error) => {
+            let message = Error::from(error).chain();
+            return diagnosis.unreadable.push(Unreadable { path: "/sys/bus".to_owned(), message });
+        }
     };
     for device in devices {
         // Errors in the database are already reported.
