@@ -80,7 +80,8 @@ fn to_json(last: &Conversed, all: &[Conversed]) -> Json {
             "value": composition.value.to_string(),
             "functions": composition.functions(),
             "at-port": composition.has_at_port(),
-            "configurations": composition.layout.split(" | ").filter(|text| !text.is_empty()).collect::<Vec<_>>(),
+            "configurations": composition.configurations,
+            "layout": Some(&composition.layout).filter(|_| composition.is_known() && !composition.layout.is_empty()),
         })
     };
     let reading = exchange.as_ref().map(|exchange| &exchange.reading);
@@ -98,4 +99,58 @@ fn to_json(last: &Conversed, all: &[Conversed]) -> Json {
         "irreversible": ways_back().find_map(Result::err),
         "result": report.as_ref().map(|report| json!({ "outcome": report.result.name(), "text": report.text })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::compositions::{Confidence, Provenance, shipped};
+    use crate::outcome::StepKind;
+    use crate::serve::record::StepReport;
+    use crate::steps::composition::{Exchange, Restart};
+    use std::fs;
+
+    /// `tests/schema.rs` validates the files.
+    #[test]
+    fn the_json_of_a_composition_is_that_of_the_stored_files() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-json-{}", std::process::id()));
+        fs::create_dir_all(top.join("sys/devices/usb1/1-1")).unwrap();
+        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9071\n")] {
+            fs::write(top.join("sys/devices/usb1/1-1").join(name), text).unwrap();
+        }
+        let table = shipped().sierra.unwrap();
+        let printed = |chosen: Option<u8>, read_only: Option<&str>, report| {
+            let reading = Reading {
+                by: "QMI in MBIM".to_owned(),
+                family: Provenance {
+                    name: "Sierra Wireless".to_owned(),
+                    confidence: Confidence::Sure,
+                    seen: "MC7455".to_owned(),
+                },
+                current: table.of_number(8),
+                supported: [6, 8, 9, 14, 23].map(|number| table.of_number(number)).to_vec(),
+                other: None,
+                read_only: read_only.map(str::to_owned),
+                restart: Restart::OnRequest,
+                facts: [("configuration type".to_owned(), "Generic".to_owned())].into(),
+            };
+            let chosen = chosen.map(|number| table.of_number(number));
+            let exchange = Exchange { reading, chosen, resets: false, leads_on: false, failure: None };
+            let device = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+            let name = "Sierra Wireless MC7455".to_owned();
+            let all = [Conversed { device, name, exchange: Some(exchange), report }];
+            let mut out = Vec::new();
+            print_json(&mut out, "composition", &to_json(&all[0], &all)).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let done = StepReport {
+            step: StepKind::Composition,
+            result: StepResult::Done,
+            text: "6 (qmi) instead of 8".to_owned(),
+        };
+        let (read, set) = (printed(None, Some("too little is known"), None), printed(Some(6), None, Some(done)));
+        fs::remove_dir_all(top).unwrap();
+        assert_eq!(read, include_str!("../../tests/json/composition-read.json"));
+        assert_eq!(set, include_str!("../../tests/json/composition-set.json"));
+    }
 }

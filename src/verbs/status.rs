@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +28,7 @@ use crate::serve::ask::query;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
-use crate::serve::plan::{Action, PlanStep};
+use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, UNNAMED, planned};
@@ -50,8 +51,7 @@ struct Status {
     /// How well the quirk is known, and its source.
     seen: Option<Seen>,
     source: Option<String>,
-    /// `install` or `modem`.
-    mode: &'static str,
+    mode: Mode,
     #[serde(skip)]
     has_quirk: bool,
     /// Whether the kernel may use the device.
@@ -66,9 +66,39 @@ struct Status {
     query: Option<Query>,
     last: BTreeMap<StepKind, LastResult>,
     /// What keeps the modem from working, with the remedy.
-    problems: Vec<String>,
+    problems: Vec<Note>,
     /// Steps that the policy, or a program that uses the modem, keeps from running.
-    suppressed: Vec<String>,
+    suppressed: Vec<Note>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Install,
+    Modem,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Install => "install",
+            Mode::Modem => "modem",
+        })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Note {
+    /// `None` if it concerns the whole modem.
+    step: Option<StepKind>,
+    text: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.step.map_or(Ok(()), |step| write!(f, "{step}: "))?;
+        f.write_str(&self.text)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -181,7 +211,8 @@ fn status(
     let (mut problems, suppressed) = attention(root, device, matched, &last)?;
     let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
-        problems.push(format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port));
+        let text = format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port);
+        problems.push(Note { step: None, text });
     }
     let product = device.attribute("product").ok();
     let name = match (quirk, came_from) {
@@ -198,7 +229,7 @@ fn status(
         product,
         seen: quirk.and_then(|quirk| quirk.seen),
         source: quirk.and_then(|quirk| quirk.source.clone()),
-        mode: if quirk.is_some_and(Quirk::is_install_mode) { "install" } else { "modem" },
+        mode: if quirk.is_some_and(Quirk::is_install_mode) { Mode::Install } else { Mode::Modem },
         has_quirk: quirk.is_some(),
         authorized: device.is_authorized(),
         configurations: configurations.collect(),
@@ -236,20 +267,21 @@ fn attention(
     device: &Device,
     matched: Option<&MatchedDevice>,
     last: &BTreeMap<StepKind, LastResult>,
-) -> Result<(Vec<String>, Vec<String>), DeviceError> {
+) -> Result<(Vec<Note>, Vec<Note>), DeviceError> {
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
         Some(matched) if matched.complete => {
             for planned in planned(root, device, &Scope::All, Trigger::Named, matched)? {
+                let note = |text| Note { step: Some(planned.step()), text };
                 match &planned {
-                    PlanStep::Suppressed { step, reason } | PlanStep::NoPort { step, reason } => {
-                        suppressed.push(format!("{step}: {reason}"));
+                    PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
+                        suppressed.push(note(reason.clone()));
                     }
-                    planned => problems.extend(problem(device, planned, last)),
+                    planned => problems.extend(problem(device, planned, last).map(note)),
                 }
             }
         }
-        Some(_) => problems.push(NO_ACTION.to_owned()),
+        Some(_) => problems.push(Note { step: None, text: NO_ACTION.to_owned() }),
         None => {}
     }
     // Print one line for all procedures of an unlock.
@@ -259,22 +291,22 @@ fn attention(
 
 /// What keeps `planned` from being done, if that is known without a query.
 fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<String> {
-    let step = planned.step();
-    let ended = last.get(&step);
+    let ended = last.get(&planned.step());
     let is_success = ended.is_some_and(|last| last.outcome.is_success());
     match (planned, ended) {
-        (PlanStep::Infeasible { .. } | PlanStep::NotAuthorized { .. }, _) => Some(planned.describe().to_string()),
+        (PlanStep::Infeasible { failure, .. }, _) => Some(format!("not possible: {failure}")),
+        (PlanStep::NotAuthorized { .. }, _) => Some(format!("not authorized; {AUTHORIZE}")),
         (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. } | PlanStep::NoPort { .. }, _) => None,
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
         (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
-            Some(format!("{step}: {}: {}", last.outcome.words(), last.text))
+            Some(format!("{}: {}", last.outcome.words(), last.text))
         }
         (PlanStep::Run(_), last) => {
             let suppressed = last.filter(|last| last.outcome == StepResult::Suppressed);
             let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.text));
             let why = why.unwrap_or_default();
-            Some(format!("{step}: not done yet{why}; run `wwan-quirks apply {}`", device.port))
+            Some(format!("not done yet{why}; run `wwan-quirks apply {}`", device.port))
         }
     }
 }
@@ -306,11 +338,11 @@ const PLAIN: u8 = 0;
 impl Status {
     /// Label, text and colour of each row, the most important first. Rows with the same label follow each other.
     fn rows(&self) -> Vec<(&'static str, String, u8)> {
-        let mode = if self.authorized { self.mode.to_owned() } else { format!("{}, not authorized", self.mode) };
+        let mode = if self.authorized { self.mode.to_string() } else { format!("{}, not authorized", self.mode) };
         let mut rows = vec![("mode", mode, PLAIN)];
-        rows.extend(self.problems.iter().map(|problem| ("problem", problem.clone(), RED)));
-        rows.extend(self.suppressed.iter().map(|step| ("suppressed", step.clone(), YELLOW)));
-        if self.mode == "modem" && self.has_quirk {
+        rows.extend(self.problems.iter().map(|problem| ("problem", problem.to_string(), RED)));
+        rows.extend(self.suppressed.iter().map(|step| ("suppressed", step.to_string(), YELLOW)));
+        if self.mode == Mode::Modem && self.has_quirk {
             rows.push(self.radio_row());
         }
         let names: Vec<&str> = [&self.manufacturer, &self.product].into_iter().flatten().map(String::as_str).collect();
@@ -387,5 +419,46 @@ fn ago(at: u64) -> String {
         seconds @ ..7200 => format!("{} min ago", seconds / 60),
         seconds @ ..172_800 => format!("{} h ago", seconds / 3600),
         seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tests/schema.rs` validates the file.
+    #[test]
+    fn the_json_of_a_query_is_that_of_the_stored_file() {
+        let radio = LastResult {
+            at: 1_800_000_000,
+            outcome: StepResult::Done,
+            text: "unlocked".to_owned(),
+            id: Some("1199:9071".to_owned()),
+            confirmed: Some(1_800_000_060),
+        };
+        let status = Status {
+            port: "1-1".to_owned(),
+            id: "1199:9071".to_owned(),
+            name: "Sierra Wireless MC7455".to_owned(),
+            came_from: Some("1199:9070".to_owned()),
+            manufacturer: Some("Sierra Wireless, Incorporated".to_owned()),
+            product: Some("MC7455".to_owned()),
+            seen: Some(Seen::Hardware),
+            source: Some("the modem".to_owned()),
+            mode: Mode::Modem,
+            has_quirk: true,
+            authorized: true,
+            configurations: vec![Configuration { value: 1, functions: vec!["mbim", "serial"], active: true }],
+            interfaces: vec![BoundInterface { number: 12, driver: None, nodes: vec!["cdc-wdm0".to_owned()] }],
+            wwan_ports: vec![WwanPort { name: "wwan0mbim0".to_owned(), r#type: "MBIM".to_owned(), driver: None }],
+            radio: Some(Radio { last: radio.clone(), online: true }),
+            query: Some(Query::Answer(Answer { operating_mode: "low power".to_owned(), locked: Some(true) })),
+            last: [(StepKind::FccAuth, radio)].into(),
+            problems: vec![Note { step: None, text: "the radio is locked".to_owned() }],
+            suppressed: vec![Note { step: Some(StepKind::FccAuth), text: "`fcc-auth = false`".to_owned() }],
+        };
+        let mut out = Vec::new();
+        print_json(&mut out, "status", &json!({ "devices": [status] })).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), include_str!("../../tests/json/status-query.json"));
     }
 }
