@@ -8,6 +8,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::database::compositions::Wanted;
 
+/// What names a device.
+const DEVICE: &str =
+    "Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD";
+
 /// Make WWAN modems work: leave install mode, set the USB configuration, unlock the radio, on USB and PCI
 ///
 /// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people and scripts.
@@ -48,14 +52,14 @@ pub enum Verb {
     },
     /// Show which quirk and which policy apply to a modem, and the plan; with -v, also the messages in hex
     Explain {
-        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
+        #[arg(help = DEVICE)]
         device: String,
         #[command(flatten)]
         output: Output,
     },
     /// Show the USB composition of a modem, or set it permanently
     Composition {
-        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
+        #[arg(help = DEVICE)]
         device: String,
         #[command(flatten)]
         setting: Setting,
@@ -64,7 +68,7 @@ pub enum Verb {
     },
     /// Print what a maintainer needs to add or fix a quirk, with serial numbers masked
     Report {
-        /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD
+        #[arg(help = DEVICE)]
         device: String,
         #[command(flatten)]
         output: Output,
@@ -141,8 +145,7 @@ pub struct Apply {
 
 #[derive(Debug, Args)]
 pub struct Devices {
-    /// Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD; default: all known modems
-    #[arg(value_name = "DEVICE")]
+    #[arg(value_name = "DEVICE", help = format!("{DEVICE}; default: all known modems"))]
     pub device: Vec<String>,
 }
 
@@ -198,7 +201,7 @@ impl TypedValueParser for WantedParser {
 /// Letters and digits only, because the password is part of a quoted string in a command.
 fn password(text: &str) -> Result<String, &'static str> {
     let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    fits.then(|| text.to_owned()).ok_or("a password may contain only letters and digits")
+    fits.then(|| text.to_owned()).ok_or("a password consists of 1 to 32 letters and digits")
 }
 
 #[derive(Debug, Args)]
