@@ -198,7 +198,13 @@ fn man_page() -> Result<String> {
     roff.to_writer(&mut page)?;
     // clap_mangen leaves out the values of options in the synopsis.
     let page = String::from_utf8(page)?.replace("[\\fB\\-\\-root\\fR]", "[\\fB\\-\\-root\\fR \\fIDIR\\fR]");
-    Ok(page + MORE)
+    Ok(bold_code(&page) + MORE)
+}
+
+/// The text with the parts between backticks in bold, as man pages show commands.
+fn bold_code(page: &str) -> String {
+    let parts = page.split('`').enumerate();
+    parts.map(|(number, part)| if number % 2 == 1 { format!("\\fB{part}\\fR") } else { part.to_owned() }).collect()
 }
 
 /// The families whose composition the program knows, with the values of each.
