@@ -26,6 +26,12 @@ impl Deadline {
         self.min(Deadline::after(budget))
     }
 
+    /// The end of the first of `parts` equal parts of the time left.
+    pub(crate) fn share(self, parts: usize) -> Deadline {
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+        self.at_most(self.remaining() / parts)
+    }
+
     /// The time left. Zero after the deadline.
     pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
@@ -108,10 +114,12 @@ mod tests {
         assert_eq!(deadline.minus(second).remaining(), 2 * second);
         assert_eq!(deadline.plus(second).remaining(), 4 * second);
         assert_eq!(deadline.at_most(second).remaining(), second);
+        assert_eq!([1, 2, 0].map(|parts| deadline.share(parts).remaining()), [3 * second, 3 * second / 2, 3 * second]);
         clock::wait(2 * second);
         assert_eq!(deadline.at_most(2 * second).remaining(), second);
         assert!(!deadline.has_passed() && deadline.minus(second).has_passed());
         clock::wait(2 * second);
         assert_eq!((deadline.remaining(), clock.elapsed()), (Duration::ZERO, 4 * second));
+        assert_eq!(deadline.share(2), deadline);
     }
 }

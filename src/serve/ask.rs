@@ -69,13 +69,9 @@ pub(crate) fn query(
     if procedures.is_empty() {
         procedures.push(None);
     }
-    // Divide the remaining time equally among the remaining procedures.
-    let left = (1..=procedures.len() as u32).rev();
+    let left = (1..=procedures.len()).rev();
     let in_turn = procedures.into_iter().zip(left);
-    best_answer(in_turn.map(|(procedure, left)| {
-        let deadline = deadline.at_most(deadline.remaining() / left);
-        ask(root, device, procedure, sharing, deadline)
-    }))
+    best_answer(in_turn.map(|(procedure, left)| ask(root, device, procedure, sharing, deadline.share(left))))
 }
 
 fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said, String> {

@@ -61,9 +61,9 @@ pub fn run(
     let ops = switch.part(returned);
     let mut changed = false;
     for (index, op) in ops.iter().enumerate() {
-        // The remaining time is divided among the remaining operations, so that a time-out leaves time for the others.
-        let left = u32::try_from(ops.len() - index).unwrap_or(u32::MAX).saturating_add(1);
-        let share = deadline.at_most(deadline.remaining() / left);
+        // The remaining time is divided among the remaining operations and the wait for the device to leave, so that a
+        // time-out leaves time for the others.
+        let share = deadline.share(ops.len() - index + 1);
         let done = match op {
             Op::SetConfiguration(value) => {
                 changed = configure(*value);
