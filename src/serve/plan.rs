@@ -266,10 +266,7 @@ fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>
     }
     let Setting { value, origin } = &policy.huawei;
     match value.method() {
-        Some(method) if Rewind::of(switch).is_some() => {
-            let chosen = switch.with_method(method).map(Some);
-            chosen.map_err(|error| infeasible(step, &error, "report a bug").into())
-        }
+        Some(method) if Rewind::of(switch).is_some() => Ok(Some(switch.with_method(method))),
         Some(_) if origin.is_device() => {
             let reason = format!(
                 "`huawei = \"{value}\"` in {origin}: this setting is only for devices that accept Huawei's command"
@@ -675,10 +672,12 @@ mod tests {
     #[test]
     fn the_policy_decides_whether_and_how_to_switch() {
         assert!(only(HUAWEI, "switch = false", &drive()).contains("suppressed: `switch = false` in "));
-        assert!(
-            only(HUAWEI, "huawei = \"serial\"", &drive()).contains("1106300000010000"),
-            "the message for serial ports"
-        );
+        for (becomes, message) in
+            [("network", "1106200000010100"), ("modem", "1106300000000001"), ("serial", "1106300000010000")]
+        {
+            let text = only(HUAWEI, &format!("huawei = \"{becomes}\""), &drive());
+            assert!(text.contains(message), "{becomes}: {text}");
+        }
         let sierra = "{ switch = \"sierra\" }";
         assert!(only(sierra, "huawei = \"serial\"", &drive()).starts_with("switch: sierra: "), "not for Huawei");
         let of_device = format!("[[device]]\nmatch = {{ id = \"{ID}\" }}\nhuawei = \"serial\"\n");

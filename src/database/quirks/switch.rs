@@ -22,8 +22,7 @@
 //! `target-class` (`bInterfaceClass` of the first interface of a device that has already left install mode),
 //! `interface-class` (`bInterfaceClass` that the interface must have; a device with another class is left alone).
 //!
-//! When an entry is read, methods are replaced by their operations. An unknown or invalid method is then an error at
-//! its location.
+//! When an entry is read, methods are replaced by their operations. An unknown method is then an error at its location.
 
 use std::fmt;
 use std::num::{NonZeroU8, NonZeroU16};
@@ -167,14 +166,22 @@ impl Switch {
         }
     }
 
-    /// The switch that is the method `name`.
+    /// The switch that is the method `name`, which an entry states.
     pub fn method(name: &str) -> Result<Switch, String> {
         Operations::named(name).map(Switch::of)
     }
 
-    /// This switch with the operations of the method `name`. Endpoints and pauses stay.
-    pub(crate) fn with_method(&self, name: &str) -> Result<Switch, String> {
-        Ok(Switch { operations: Operations::named(name)?, ..self.clone() })
+    /// The switch that is the method `name`, which the source of the program states.
+    ///
+    /// # Panics
+    /// If config/methods.toml has no such method, or it is broken. Tests use each such name, and read each method.
+    pub(crate) fn built_in(name: &'static str) -> Switch {
+        Switch::method(name).expect("a valid method of config/methods.toml")
+    }
+
+    /// This switch with the operations of a [built-in](Self::built_in) method. Endpoints and pauses stay.
+    pub(crate) fn with_method(&self, name: &'static str) -> Switch {
+        Switch { operations: Switch::built_in(name).operations, ..self.clone() }
     }
 
     /// All operations in their order.

@@ -4,6 +4,8 @@
 //! takes the first entry of an ID whatever its strings, and does not compare the class of an interface. For this reason
 //! entries that need either are left out.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::LeftOut;
@@ -12,7 +14,9 @@ use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
 
 /// Modes of `usbmode`, and our methods for them.
-const MODES: [(&str, &str); 14] = [
+static MODES: LazyLock<[(&str, Switch); 14]> =
+    LazyLock::new(|| METHODS.map(|(mode, name)| (mode, Switch::built_in(name))));
+const METHODS: [(&str, &str); 14] = [
     ("Huawei", "huawei"),
     ("HuaweiNew", "huawei-new"),
     ("Sierra", "sierra"),
@@ -116,11 +120,9 @@ fn switch_keys(
         }
     }
     let mut ops = switch.ops();
-    let method = |(_, name): &(&str, &str)| Switch::method(name).is_ok_and(|method| ops.starts_with(method.ops()));
-    let mode = MODES.into_iter().find(method);
-    if let Some((mode, name)) = mode {
-        let length = Switch::method(name).map_or(0, |method| method.ops().len());
-        ops = ops.get(length..).unwrap_or_default();
+    let mode = MODES.iter().find_map(|(mode, method)| Some((*mode, ops.strip_prefix(method.ops())?)));
+    if let Some((mode, rest)) = mode {
+        ops = rest;
         entry.insert("mode".to_owned(), json!(mode));
     } else if let [Op::Detach, Op::Control(Control { request_type: 0x40, request: 0x70, value, .. }), rest @ ..] = ops {
         entry.insert("mode".to_owned(), json!("Pantech"));

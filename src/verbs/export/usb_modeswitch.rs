@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use super::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
@@ -97,8 +98,8 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
     let mut ops = switch.ops();
     // The operations begin with a method.
     let names = switch.to_string();
-    let method = methods().find(|(_, method)| names.split('+').next() == Some(&method.to_string()));
-    if let Some((key, method)) = &method {
+    let method = SWITCHES.iter().find(|(_, method)| names.split('+').next() == Some(&method.to_string()));
+    if let Some((key, method)) = method {
         line(key, if *key == "PantechMode" { "2".to_owned() } else { "1".to_owned() });
         ops = ops.get(method.ops().len()..).unwrap_or_default();
     } else if let [Op::Detach, Op::Control(Control { request_type: 0x40, request: 0x70, value, .. }), rest @ ..] = ops {
@@ -108,7 +109,7 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
         line("DetachStorageOnly", "1".to_owned());
         ops = rest;
     }
-    let takes_messages = method.is_none_or(|(key, _)| key == "StandardEject");
+    let takes_messages = method.is_none_or(|(key, _)| *key == "StandardEject");
     for key in ["MessageContent", "MessageContent2", "MessageContent3"] {
         if let ([Op::Bulk(message), rest @ ..], true) = (ops, takes_messages) {
             line(key, format!("\"{message}\""));
@@ -131,10 +132,10 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
 }
 
 /// usb_modeswitch's keys, and our methods for them.
-fn methods() -> impl Iterator<Item = (&'static str, Switch)> {
+static SWITCHES: LazyLock<Vec<(&str, Switch)>> = LazyLock::new(|| {
     let keys = METHODS.into_iter().chain([("StandardEject", "eject")]);
-    keys.filter_map(|(key, name)| Some((key, Switch::method(name).ok()?)))
-}
+    keys.map(|(key, name)| (key, Switch::built_in(name))).collect()
+});
 
 #[cfg(test)]
 mod tests {
