@@ -250,8 +250,8 @@ fn still_locked() -> Outcome {
 
 /// The outcome for an error.
 fn outcome_of(error: SessionError) -> Outcome {
-    let failed = |cause: String, cure: &str| Outcome::Failed(Failure::new(cause, cure));
-    let unfinished = |cause: String, cure: &str| Outcome::Unfinished(Failure::new(cause, cure));
+    let failed = |reason: String, remedy: &str| Outcome::Failed(Failure::new(reason, remedy));
+    let unfinished = |reason: String, remedy: &str| Outcome::Unfinished(Failure::new(reason, remedy));
     match &error {
         SessionError::Link(LinkError::Gone) => Outcome::Left,
         SessionError::Link(LinkError::Interrupted) => {

@@ -40,7 +40,8 @@ pub enum Reaction {
     Changed,
     /// The device is still in install mode. Contains its reply, or the first error.
     Stays(String),
-    /// So it is, and it has not taken all messages: they can be sent again.
+    /// The device is still in install mode, and has not taken all messages. They can be sent again. Contains the first
+    /// error.
     NotTaken(String),
 }
 
@@ -56,7 +57,7 @@ pub fn run(
     leaving: Duration,
     deadline: Deadline,
 ) -> Reaction {
-    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, trouble: None, is_taken: true };
+    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, first_error: None, is_taken: true };
     thread::sleep(switch.wait_before.0.min(deadline.remaining()));
     let ops = switch.part(returned);
     let mut changed = false;
@@ -82,7 +83,7 @@ pub fn run(
             Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return Reaction::Left,
             Err(error) => {
                 log::debug!("{op}: {error}");
-                run.trouble.get_or_insert(error);
+                run.first_error.get_or_insert(error);
             }
         }
     }
@@ -96,8 +97,7 @@ struct Run<'a> {
     /// Interfaces that were detached from the kernel's drivers.
     detached: Vec<u8>,
     claimed: bool,
-    /// The first error.
-    trouble: Option<UsbError>,
+    first_error: Option<UsbError>,
     /// Whether the device has taken all messages for an endpoint other than 0. Whether it has taken a control transfer
     /// that failed is not known.
     is_taken: bool,
@@ -216,7 +216,7 @@ impl Run<'_> {
             return Reaction::Left;
         }
         self.give_back();
-        match self.trouble {
+        match self.first_error {
             _ if changed => Reaction::Changed,
             Some(error) if !self.is_taken => Reaction::NotTaken(error.to_string()),
             Some(error) => Reaction::Stays(error.to_string()),

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_modem_is_told_of_when_the_time_is_up_while_it_is_asked_again() {
+    fn the_last_error_of_a_busy_modem_is_returned_if_the_next_request_is_not_sent_in_time() {
         let busy = || SessionError::Qmi { request: "asking", error: ErrorCode(52) };
         let mut answers = vec![SessionError::Link(LinkError::WriteTimeout), busy()];
         let by = Deadline::after(Duration::from_secs(10));

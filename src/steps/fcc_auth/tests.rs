@@ -55,19 +55,19 @@ fn online() -> Outcome {
 }
 
 #[track_caller]
-fn assert_trouble(outcome: Outcome, unfinished: bool, words: &str) {
-    let (trouble, as_expected) = match &outcome {
-        Outcome::Unfinished(trouble) => (trouble, unfinished),
-        Outcome::Failed(trouble) => (trouble, !unfinished),
+fn assert_failure(outcome: Outcome, unfinished: bool, words: &str) {
+    let (failure, as_expected) = match &outcome {
+        Outcome::Unfinished(failure) => (failure, unfinished),
+        Outcome::Failed(failure) => (failure, !unfinished),
         _ => panic!("{outcome:?}"),
     };
-    assert!(as_expected && trouble.reason.contains(words) && !trouble.remedy.is_empty(), "{outcome:?}");
+    assert!(as_expected && failure.reason.contains(words) && !failure.remedy.is_empty(), "{outcome:?}");
 }
 
 #[track_caller]
 fn assert_not_off(outcome: Outcome, words: &str) {
-    let Outcome::NotOff(trouble) = &outcome else { panic!("{outcome:?}") };
-    assert!(trouble.reason.contains(words) && !trouble.remedy.is_empty(), "{outcome:?}");
+    let Outcome::NotOff(failure) = &outcome else { panic!("{outcome:?}") };
+    assert!(failure.reason.contains(words) && !failure.remedy.is_empty(), "{outcome:?}");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_hardware_switch_is_distinguished() {
         assert_eq!(modem.count(AUTH), 1);
         assert!(clock.elapsed() < BUDGET / 2, "waited although the radio cannot go online");
     }
-    assert_trouble(both("refuse=83"), false, "hardware switch");
+    assert_failure(both("refuse=83"), false, "hardware switch");
 }
 
 #[test]
@@ -145,13 +145,13 @@ fn refusals_are_distinguished() {
     for (error, name) in
         [(34, "AuthenticationFailed (34)"), (82, "AccessDenied (82)"), (3, "Internal (3)"), (777, "error 777")]
     {
-        assert_trouble(
+        assert_failure(
             both(&format!("refuse={error}")),
             false,
             &format!("DMS Set FCC Authentication returned QMI error {name}"),
         );
     }
-    assert_trouble(both("cid-exhausted"), false, "ClientIdsExhausted (5)");
+    assert_failure(both("cid-exhausted"), false, "ClientIdsExhausted (5)");
 }
 
 /// Generic modules have the same ID as locked ones.
@@ -202,12 +202,12 @@ fn a_modem_that_cannot_go_online_was_not_switched_off() {
 #[test]
 fn a_busy_modem_is_asked_again_until_the_deadline() {
     assert_eq!(both("busy=2"), online());
-    assert_trouble(both("busy"), true, "DeviceNotReady (52)");
+    assert_failure(both("busy"), true, "DeviceNotReady (52)");
     for error in [52, 118] {
-        assert_trouble(both(&format!("refuse={error}")), true, "the modem is busy");
+        assert_failure(both(&format!("refuse={error}")), true, "the modem is busy");
     }
     assert_eq!(unlock(&mut locked(Protocol::Mbim).with("mbim-busy=2")), online());
-    assert_trouble(unlock(&mut locked(Protocol::Mbim).with("mbim-busy")), true, "Busy (1)");
+    assert_failure(unlock(&mut locked(Protocol::Mbim).with("mbim-busy")), true, "Busy (1)");
 }
 
 #[test]
@@ -219,15 +219,15 @@ fn silence_is_unfinished_at_each_request() {
             unlock(&mut modem)
         });
         assert_eq!(qmi, mbim);
-        assert_trouble(qmi, true, &format!("no answer to {request}"));
+        assert_failure(qmi, true, &format!("no answer to {request}"));
     }
     let mut modem = locked(Protocol::Mbim).with("mute at-message=OPEN");
-    assert_trouble(unlock(&mut modem), true, "no answer to MBIM open");
+    assert_failure(unlock(&mut modem), true, "no answer to MBIM open");
     assert_eq!(modem.seen.last().unwrap(), "CLOSE", "a session that may have been opened late was not closed");
     for protocol in PROTOCOLS {
         let mut modem = locked(protocol);
         modem.jammed = true;
-        assert_trouble(unlock(&mut modem), true, "the port did not accept the message in time");
+        assert_failure(unlock(&mut modem), true, "the port did not accept the message in time");
     }
 }
 
@@ -290,7 +290,7 @@ fn a_change_whose_reply_is_lost_is_sent_again() {
         let Outcome::StillOff(_) = unlock_within(&mut modem, Duration::from_secs(10)) else { panic!("not unlocked") };
         assert_eq!(modem.count(AUTH), 2);
         let mut modem = losing("lost stays-low");
-        assert_trouble(unlock_within(&mut modem, Duration::from_secs(60)), true, "no answer to DMS Set FCC");
+        assert_failure(unlock_within(&mut modem, Duration::from_secs(60)), true, "no answer to DMS Set FCC");
         assert_eq!(modem.count(AUTH), 3, "not sent three times");
     }
     let mut modem = quectel().with("lost=1");
@@ -305,7 +305,7 @@ fn a_cid_that_arrives_too_late_is_released() {
         // Arrives after the time for work, but within the time for the release.
         let mut modem = locked(protocol).with(&format!("late={}", BUDGET.as_millis() - 110));
         modem.fault("at-message=Allocate CID");
-        assert_trouble(unlock(&mut modem), true, "no answer to CTL Allocate CID");
+        assert_failure(unlock(&mut modem), true, "no answer to CTL Allocate CID");
         assert_eq!((modem.count("Allocate CID"), modem.count("Release CID")), (1, 1));
     }
 }
@@ -374,7 +374,7 @@ fn a_modem_that_was_left_open_is_closed_and_opened() {
     for faults in ["", "mute at-message=CLOSE"] {
         let mut modem = locked(Protocol::Mbim).with("left-open stays-left-open").with(faults);
         let outcome = unlock_within(&mut modem, Duration::from_secs(10));
-        assert_trouble(outcome, true, "no answer to MBIM open");
+        assert_failure(outcome, true, "no answer to MBIM open");
         assert!(modem.count("CLOSE") < 12, "{:?}", modem.seen);
     }
 }
@@ -459,7 +459,7 @@ fn garbage_is_skipped_and_reported_if_nothing_else_arrives() {
         let transport = Transport { port: &mut garbling, protocol, proxied: None };
         let _clock = StoppedClock::stop();
         let outcome = run(transport, &Procedure::Sierra, Keys::none(), None, Deadline::after(BUDGET));
-        assert_trouble(outcome, true, "bytes that are not part of the protocol");
+        assert_failure(outcome, true, "bytes that are not part of the protocol");
         assert!(!modem.is_open());
     }
 }
@@ -470,7 +470,7 @@ fn a_modem_that_never_stops_talking_does_not_outlast_the_deadline() {
         let mut modem = locked(protocol);
         // CTL Sync.
         modem.flood = vec![0x01, 0x0b, 0x00, 0x80, 0x00, 0x00, 0x02, 0x00, 0x27, 0x00, 0x00, 0x00];
-        assert_trouble(unlock(&mut modem), true, &format!("no answer to {request}"));
+        assert_failure(unlock(&mut modem), true, &format!("no answer to {request}"));
     }
 }
 
@@ -492,7 +492,7 @@ fn a_modem_that_was_closed_meanwhile_is_opened_once_more() {
     assert_eq!(unlock(&mut modem), online());
     assert_eq!(modem.count("OPEN"), 2);
     let mut modem = locked(Protocol::Mbim).with("closes");
-    assert_trouble(unlock(&mut modem), false, "NotOpened (5)");
+    assert_failure(unlock(&mut modem), false, "NotOpened (5)");
     assert_eq!(modem.count("OPEN"), 2);
 }
 
@@ -523,7 +523,7 @@ fn a_run_that_is_stopped_at_any_transfer_cleans_up() {
             modem.interrupted_at = Some(at);
             let clock = StoppedClock::stop();
             match unlock_within(&mut modem, Duration::from_secs(60)) {
-                Outcome::Unfinished(trouble) => assert_eq!(trouble.reason, "stopped by a signal"),
+                Outcome::Unfinished(failure) => assert_eq!(failure.reason, "stopped by a signal"),
                 // Only the cleanup was left, and it continues.
                 outcome => assert_eq!(outcome, online()),
             }
@@ -679,14 +679,14 @@ fn foxconns_refusals_are_reported() {
     for protocol in PROTOCOLS {
         // Version 1 is refused as malformed. The error of version 2 is reported.
         let mut modem = foxconn(2, protocol).with("refuse=34");
-        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AuthenticationFailed (34)");
+        assert_failure(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AuthenticationFailed (34)");
         assert_eq!(modem.count(FOXCONN_AUTH), 2);
         let wrong = Procedure::Foxconn { service: Service::DMS, magic: "FDE1".to_owned() };
-        assert_trouble(unlock_by(&wrong, None, &mut foxconn(2, protocol), BUDGET), false, "AuthenticationFailed (34)");
+        assert_failure(unlock_by(&wrong, None, &mut foxconn(2, protocol), BUDGET), false, "AuthenticationFailed (34)");
         let mut modem = foxconn(1, protocol).with("no-firmware-version refuse=82");
-        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AccessDenied (82)");
+        assert_failure(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "AccessDenied (82)");
         let mut modem = foxconn(2, protocol).with("refuse=83");
-        assert_trouble(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "a hardware switch");
+        assert_failure(unlock_by(&foxc(), None, &mut modem, BUDGET), false, "a hardware switch");
         assert_eq!(modem.count(FOXCONN_AUTH), 1);
     }
 }
@@ -751,9 +751,9 @@ fn foxconns_services_refuse_and_fail_in_several_ways() {
         ] {
             let mut modem = fox(service, protocol).with(faults);
             modem.fault(&format!("at-message={message}"));
-            assert_trouble(unlock_fox(service, magic, &mut modem), unfinished, words);
+            assert_failure(unlock_fox(service, magic, &mut modem), unfinished, words);
         }
-        assert_trouble(unlock_fox(service, "FDE3", &mut fox(service, protocol)), false, "AuthenticationFailed (34)");
+        assert_failure(unlock_fox(service, "FDE3", &mut fox(service, protocol)), false, "AuthenticationFailed (34)");
         // Firmware without the service, or without the message.
         let other = if service == Service::FOX { Service::FOXAP } else { Service::FOX };
         for mut modem in [fox(service, protocol).with("generic"), fox(other, protocol)] {
@@ -808,8 +808,8 @@ fn quectel_is_queried_first_and_unlocked_if_locked() {
 
 #[test]
 fn quectels_refusals_are_reported() {
-    assert_trouble(unlock_quectel(&mut quectel().with("refuse=28")), false, "OperationNotAllowed (28)");
-    assert_trouble(unlock_quectel(&mut quectel().with("stays-locked")), false, "still reports that it is locked");
+    assert_failure(unlock_quectel(&mut quectel().with("refuse=28")), false, "OperationNotAllowed (28)");
+    assert_failure(unlock_quectel(&mut quectel().with("stays-locked")), false, "still reports that it is locked");
     let gtfcclock = Procedure::Gtfcclock(Gtfcclock {
         interface: Some(3),
         byte_order: ByteOrder::BigEndian,
@@ -818,7 +818,7 @@ fn quectels_refusals_are_reported() {
         oem_strings: Vec::new(),
     });
     let mut modem = locked(Protocol::Qmi);
-    assert_trouble(unlock_by(&gtfcclock, None, &mut modem, BUDGET), false, "cannot run over QMI");
+    assert_failure(unlock_by(&gtfcclock, None, &mut modem, BUDGET), false, "cannot run over QMI");
     assert_eq!(modem.transfers, 0);
 }
 
@@ -895,11 +895,11 @@ fn intels_lock_is_queried_first_and_its_challenge_is_answered() {
 fn intels_lock_gets_each_key_once() {
     let mut tried = Vec::new();
     let failed = unlock_intel(&mut intel(), &["WRONG", "OTHER"], &mut tried, BUDGET);
-    assert_trouble(failed, false, "every known key: OEM string 1 of the quirk, OEM string 2 of the quirk");
+    assert_failure(failed, false, "every known key: OEM string 1 of the quirk, OEM string 2 of the quirk");
     assert_eq!(tried.len(), 2);
     let mut modem = intel();
     let failed = unlock_intel(&mut modem, &["WRONG", "OTHER"], &mut tried, BUDGET);
-    assert_trouble(failed, false, "every known key since its power-up");
+    assert_failure(failed, false, "every known key since its power-up");
     assert_eq!(modem.challenges, 0);
     let Outcome::StillOff(what) = unlock_intel(&mut intel(), &["WRONG", LENOVO], &mut tried, BUDGET) else {
         panic!("not unlocked")
@@ -914,10 +914,10 @@ fn intels_lock_gets_each_key_once() {
     assert!(what.starts_with("unlocked; "), "{what}");
     // An error counts as a refusal.
     let mut modem = intel().with("refuse=2");
-    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), false, "refused every known key");
+    assert_failure(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), false, "refused every known key");
     // No key is used if too little time is left.
     let (mut modem, mut tried) = (intel().with("late=70"), Vec::new());
-    assert_trouble(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "too little time is left");
+    assert_failure(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "too little time is left");
     assert!(tried.is_empty());
 }
 
@@ -930,13 +930,13 @@ fn intels_response_is_sent_once_even_if_its_reply_is_lost() {
         let (mut modem, mut tried) = (intel().with(faults).with("at-reply=5"), Vec::new());
         let clock = StoppedClock::stop();
         let outcome = unlock_intel(&mut modem, &[oem_string], &mut tried, long);
-        assert_trouble(outcome, true, "no answer to Intel FCC lock response");
+        assert_failure(outcome, true, "no answer to Intel FCC lock response");
         assert_eq!(responses(&modem), 1);
         assert!(clock.elapsed() < Duration::from_secs(10), "{:?}", clock.elapsed());
         // The next run queries the lock, and does not use the key again.
         match unlock_intel(&mut modem, &[oem_string], &mut tried, long) {
             Outcome::StillOff(what) => assert!(oem_string == LENOVO && what.starts_with("unlocked; "), "{what}"),
-            refused => assert_trouble(refused, false, "every known key since its power-up"),
+            refused => assert_failure(refused, false, "every known key since its power-up"),
         }
         assert_eq!(responses(&modem), 1);
     }
@@ -947,7 +947,7 @@ fn intels_response_is_sent_once_even_if_its_reply_is_lost() {
 fn intels_response_counts_as_sent_if_only_its_reply_is_missing() {
     let (mut modem, mut tried) = (intel().with("lost=1 at-reply=5"), Vec::new());
     modem.contended_at = Some(5);
-    assert_trouble(
+    assert_failure(
         unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET),
         true,
         "no answer to Intel FCC lock response",
@@ -1007,7 +1007,7 @@ fn a_proxy_that_hangs_up_does_not_mean_that_the_modem_left() {
     for protocol in PROTOCOLS {
         let mut modem = locked(protocol).with(PROXY);
         modem.gone_at = Some(6);
-        assert_trouble(unlock(&mut modem), true, "the proxy");
+        assert_failure(unlock(&mut modem), true, "the proxy");
     }
 }
 
