@@ -405,8 +405,11 @@ pub struct PortState {
 }
 
 impl PortState {
-    /// Locks the state of `port`. Returns [`StateError::Busy`] at once if the lock's holder has the same task on the
-    /// same enumeration. Waits until `deadline` for any other holder.
+    /// Locks the state of `port`. Waits until `deadline` for a holder with another task or enumeration.
+    ///
+    /// # Errors
+    /// `Busy` at once if the holder has the same task on the same enumeration, and after `deadline` for any other holder.
+    /// `Interrupted` after a stop request. `Io` if the files cannot be created or are not private.
     pub fn lock(root: &Root, port: &Port, holder: &Holder, deadline: Deadline) -> Result<PortState, StateError> {
         let io = |folder: &Folder| {
             let path = root.at(DIRECTORY).join(folder.name).join(port.as_str());

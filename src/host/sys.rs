@@ -169,7 +169,8 @@ pub(crate) fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) ->
 /// Runs `work` in a child process and waits for its result, but not beyond the deadline. For calls that no signal
 /// interrupts, such as a write to sysfs that waits for a modem.
 ///
-/// Returns `None` if `work` has not ended by the deadline. It then continues in the child.
+/// Returns `Some` with the result of `work`, or with the error that kept the child from starting or from reporting a
+/// result (`ECHILD`). Returns `None` if `work` has not ended by the deadline. It then continues in the child.
 pub(crate) fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result<()>) -> Option<nix::Result<()>> {
     let (result, sender) = match pipe2(OFlag::O_CLOEXEC) {
         Ok((result, sender)) => (File::from(result), File::from(sender)),
@@ -208,8 +209,9 @@ pub struct Opened {
 ///
 /// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
-/// Returns `None` if the open has not ended by the deadline, and `EINTR` after a stop request. The child then closes the
-/// file as soon as it is open.
+/// Returns `Some` with the file, or with the error of the open or of the child (`ECHILD`: it ended without a result).
+/// Returns `None` if the open has not ended by the deadline, and `EINTR` after a stop request. In both cases, the child
+/// closes the file as soon as it is open.
 pub fn open_abandonable<T: AsRawFd>(
     deadline: Deadline,
     open: impl FnOnce() -> io::Result<T>,

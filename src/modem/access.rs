@@ -139,6 +139,10 @@ impl OpenPort {
 
 /// Opens `port` of `device`, or a connection to the proxy that holds the port. The open of a WWAN port or a tty may take
 /// long. It ends by the deadline.
+///
+/// # Errors
+/// `Left` if the device or the port has left, or the device was enumerated again. `Held` if a program other than a proxy
+/// holds the port. `NotProxied` if no program holds the port, but `sharing` allows only a proxy.
 pub fn open(
     root: &Root,
     device: &Device,

@@ -137,6 +137,10 @@ pub struct Device {
 impl Device {
     /// The last USB or PCI device on the path `devpath` (`/devices/…`, as in udev's `DEVPATH`). On such a path, a USB
     /// device comes after its host controller, and a PCI device comes after its bridges.
+    ///
+    /// # Errors
+    /// `BadPath` and `NoDevice` if `devpath` is not such a path, `Gone` if the device has left, and `Unparsable` if its IDs
+    /// are not hex digits.
     pub fn at_devpath(root: &Root, devpath: &str) -> Result<Device, DeviceError> {
         let bad = || DeviceError::BadPath(devpath.to_owned());
         let relative = devpath.strip_prefix('/').filter(|path| path.starts_with("devices/")).ok_or_else(bad)?;
@@ -172,6 +176,9 @@ impl Device {
     }
 
     /// The device on `port`.
+    ///
+    /// # Errors
+    /// `NotFound` if no device is on the port. Then those of [`at_devpath`](Self::at_devpath).
     pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
         let link = root.at(devices_of(port.bus())).join(port.as_str());
         let sys = root.at("/sys").canonicalize();
@@ -206,6 +213,10 @@ impl Device {
     }
 
     /// The ports of the devices that `text` names: a port, an ID, the node of a command port, or a usbfs node.
+    ///
+    /// # Errors
+    /// `NoSuchForm` if `text` is none of these, `NotFound` if no device has that name, and `OnPci` if only a PCI device has
+    /// that ID.
     pub fn named(root: &Root, text: &str) -> Result<Vec<Port>, DeviceError> {
         let ports_of = |is_meant: &dyn Fn(&Device) -> bool| -> Result<Vec<Port>, DeviceError> {
             Ok(Device::all(root)?.filter(is_meant).map(|device| device.port).collect())
@@ -324,6 +335,9 @@ impl Device {
     /// `manufacturer`, `product`, `serial` and `bConfigurationValue` take the device's lock in the kernel, and may
     /// block for seconds while a driver probes. `idVendor`, `idProduct`, `busnum`, `devnum`, `dev` and `descriptors` do
     /// not (Linux `drivers/usb/core/sysfs.c`).
+    ///
+    /// # Errors
+    /// `Gone` if the device has left, `Io` if it has no such attribute, or the attribute cannot be read.
     pub fn attribute(&self, name: &str) -> Result<String, DeviceError> {
         let bytes = self.read(Path::new(name), ATTRIBUTE_LIMIT)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
@@ -354,6 +368,9 @@ impl Device {
     }
 
     /// The active configuration. `None` if the device is unconfigured.
+    ///
+    /// # Errors
+    /// Those of [`attribute`](Self::attribute), and `Unparsable` if the attribute is not a number.
     #[doc(alias = "bConfigurationValue")]
     pub fn configuration(&self) -> Result<Option<u8>, DeviceError> {
         if self.id.bus == Bus::Pci {
@@ -453,6 +470,9 @@ impl Device {
     }
 
     /// The interfaces of the active configuration. A PCI device has none.
+    ///
+    /// # Errors
+    /// Those of [`attribute`](Self::attribute), and `Unparsable` if the number of an interface is not hex digits.
     pub fn interfaces(&self) -> Result<Vec<BoundInterface>, DeviceError> {
         if self.id.bus == Bus::Pci {
             return Ok(Vec::new());
