@@ -58,6 +58,13 @@ struct Asked {
     tids: Vec<u32>,
 }
 
+/// What to do with a set command whose answer is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfLost {
+    Repeat,
+    Fail,
+}
+
 /// What the port received.
 enum Received {
     Message(Vec<u8>),
@@ -120,21 +127,21 @@ impl<'p> Session<'p> {
     /// A query is repeated while no answer comes. A set command is not: instead, queries flush stale replies that may
     /// hold back its answer. It is repeated only if its answer is lost.
     pub(crate) fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
-        self.exchange(command, buffer, true)
+        self.exchange(command, buffer, IfLost::Repeat)
     }
 
     /// Like [`Session::command`], but does not repeat a set command whose answer is lost.
     pub(crate) fn command_once(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
-        self.exchange(command, buffer, false)
+        self.exchange(command, buffer, IfLost::Fail)
     }
 
-    fn exchange(&mut self, command: Command, buffer: &[u8], may_repeat: bool) -> Result<Vec<u8>, SessionError> {
+    fn exchange(&mut self, command: Command, buffer: &[u8], if_lost: IfLost) -> Result<Vec<u8>, SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
         let (mut is_new, mut flushes) = (true, Vec::new());
         // For a set command.
         let (mut is_sent, mut loss) = (false, Loss::default());
         let attempt = |session: &mut Self, until: Deadline| {
-            if is_sent && !may_repeat && loss.is_certain() {
+            if is_sent && if_lost == IfLost::Fail && loss.is_certain() {
                 return Err(SessionError::NoAnswer { request: command.name });
             }
             if command.kind == CommandType::Set && is_sent && !loss.is_certain() {
