@@ -71,7 +71,7 @@ impl Reach<'_> {
             Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
                 let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
                 let password = self.password.unwrap_or(&sierra.password);
-                self.over_at(device, &tty, [deadline; 2], |at| {
+                self.over_at(device, &tty, deadline, deadline, |at| {
                     talk(&mut Console::new(at, sierra, password, Commands::of(sierra, device.id)))
                 })
             }
@@ -101,7 +101,7 @@ impl Reach<'_> {
         for port in at_ports(device, &families)? {
             let answers = deadline.at_most(PROBE);
             let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
-            match self.over_at(device, &port, [answers, deadline], console) {
+            match self.over_at(device, &port, answers, deadline, console) {
                 Err(
                     fault @ Fault::Session(
                         SessionError::NoAnswer { request: "ATE0" } | SessionError::Garbage { request: "ATE0", .. },
@@ -116,12 +116,13 @@ impl Reach<'_> {
         Err(last)
     }
 
-    /// The deadlines are for the first reply of the port, and for the conversation.
+    /// The port must answer the first command by `answers`.
     fn over_at(
         &self,
         device: &Device,
         port: &ControlPort,
-        [answers, deadline]: [Deadline; 2],
+        answers: Deadline,
+        deadline: Deadline,
         talk: impl FnOnce(&mut Conversation) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut opened = access::open(self.root, device, port, Protocol::At, Sharing::Possible, deadline)?;
