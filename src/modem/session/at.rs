@@ -23,9 +23,11 @@ pub(crate) struct Conversation<'p> {
 impl<'p> Conversation<'p> {
     /// Repeats `ATE0` until the modem answers. This also turns the echo off. The profile of a modem may turn results off
     /// (`ATQ1`) or into numbers (`ATV0`), so every second attempt restores them. Not every modem knows combined commands.
+    ///
+    /// The conversation, including the close of the port, ends by `deadline`.
     pub(crate) fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Conversation<'p>, SessionError> {
-        let mut conversation = Conversation { port, framer: at::framer(), deadline: deadline.minus(CLEANUP_RESERVE) };
-        let (by, mut tries) = (conversation.deadline, 0);
+        let mut conversation = Conversation { port, framer: at::framer(), deadline };
+        let (by, mut tries) = (conversation.work_deadline(), 0);
         let attempt = |conversation: &mut Self, until: Deadline| {
             tries += 1;
             let command = if tries % 2 == 0 { "ATE0Q0V1" } else { "ate0" };
@@ -46,13 +48,13 @@ impl<'p> Conversation<'p> {
 
     /// Gives the conversation another deadline.
     pub(crate) fn extend(&mut self, deadline: Deadline) {
-        self.deadline = deadline.minus(CLEANUP_RESERVE);
+        self.deadline = deadline;
     }
 
     /// Sends a command once and returns the lines before the result code. It is not repeated, because an answer does
     /// not name its command. `name` is for messages.
     pub(crate) fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, SessionError> {
-        self.exchange(name, command, self.deadline)?.ok_or(SessionError::NoAnswer { request: name })
+        self.exchange(name, command, self.work_deadline())?.ok_or(SessionError::NoAnswer { request: name })
     }
 
     /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values.
@@ -72,7 +74,7 @@ impl<'p> Conversation<'p> {
         command: &str,
         find: impl Fn(&[String]) -> Option<T>,
     ) -> Result<Option<T>, SessionError> {
-        let by = self.deadline;
+        let by = self.work_deadline();
         let attempt = |conversation: &mut Self, _| conversation.query_once(name, command, &find).map(Some);
         retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(name, self.framer.skipped()))
     }
@@ -85,15 +87,16 @@ impl<'p> Conversation<'p> {
         command: &str,
         find: &impl Fn(&[String]) -> Option<T>,
     ) -> Result<Option<T>, SessionError> {
-        let mut answer = self.exchange(name, command, self.deadline);
-        let (mut until, mut last) = (self.deadline, None);
+        let by = self.work_deadline();
+        let mut answer = self.exchange(name, command, by);
+        let (mut until, mut last) = (by, None);
         loop {
             match answer {
                 Ok(Some(lines)) => {
                     if let Some(found) = find(&lines) {
                         return Ok(Some(found));
                     }
-                    until = self.deadline.at_most(LONGEST_WAIT);
+                    until = by.at_most(LONGEST_WAIT);
                     last = Some(Ok(None));
                 }
                 Err(error @ SessionError::At { .. }) => {
@@ -107,18 +110,18 @@ impl<'p> Conversation<'p> {
         }
     }
 
-    /// Runs `talk` with less time.
-    pub(crate) fn within<T>(&mut self, limit: Duration, talk: impl FnOnce(&mut Self) -> T) -> T {
+    /// Runs `talk` with the earlier deadline `by` for its commands.
+    pub(crate) fn within<T>(&mut self, by: Deadline, talk: impl FnOnce(&mut Self) -> T) -> T {
         let deadline = self.deadline;
-        self.deadline = deadline.at_most(limit);
+        self.deadline = deadline.min(by.plus(CLEANUP_RESERVE));
         let result = talk(self);
         self.deadline = deadline;
         result
     }
 
-    /// What is left for commands.
-    pub(crate) fn remaining(&self) -> Duration {
-        self.deadline.remaining()
+    /// The deadline for commands. The rest of the time is for closing the port.
+    pub(crate) fn work_deadline(&self) -> Deadline {
+        self.deadline.minus(CLEANUP_RESERVE)
     }
 
     fn exchange(

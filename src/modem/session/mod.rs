@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 /// The time reserved for releasing the CID and closing the MBIM session. A working modem answers within milliseconds.
-pub(crate) const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
+const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
 /// The part of it that is reserved for CLOSE.
 const CLOSE_RESERVE: Duration = Duration::from_millis(50);
 

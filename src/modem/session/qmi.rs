@@ -164,13 +164,13 @@ impl<'c> Client<'c> {
         Ok(true)
     }
 
-    /// Sends a request, and waits for half of the remaining time.
-    pub(crate) fn request_in_half(&mut self, call: Call, tlvs: &[(u8, &[u8])]) -> Result<Reply, SessionError> {
+    /// Runs `talk` with the earlier deadline `by` for its requests.
+    pub(crate) fn within<T>(&mut self, by: Deadline, talk: impl FnOnce(&mut Self) -> T) -> T {
         let deadline = self.deadline;
-        self.deadline = Deadline::after(self.work_deadline().remaining() / 2).plus(CLEANUP_RESERVE);
-        let reply = self.request(call, tlvs);
+        self.deadline = deadline.min(by.plus(CLEANUP_RESERVE));
+        let result = talk(self);
         self.deadline = deadline;
-        reply
+        result
     }
 
     /// The deadline for requests. The rest of the time is for the release of the CID.

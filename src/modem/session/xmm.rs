@@ -1,12 +1,11 @@
 //! Requests by the RPC of Intel's XMM7360.
 
-use super::{SessionError, no_answer, retry_until};
+use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::Framer;
 use crate::modem::wire::xmm::{self, Call, Message};
 use log::debug;
-use std::time::Duration;
 
 pub(crate) struct Rpc<'p> {
     port: &'p mut dyn Link,
@@ -21,7 +20,7 @@ impl<'p> Rpc<'p> {
 
     /// Sends a request again until it is answered. Only for requests that change nothing.
     pub(crate) fn query(&mut self, call: Call) -> Result<Vec<u32>, SessionError> {
-        let by = self.deadline;
+        let by = self.work_deadline();
         let attempt = |rpc: &mut Self, until: Deadline| {
             rpc.framer.resynchronise();
             rpc.exchange(call, 0, until)
@@ -32,12 +31,12 @@ impl<'p> Rpc<'p> {
 
     /// Sends a request once, because nothing in an answer tells which of several requests it is to.
     pub(crate) fn request(&mut self, call: Call, argument: u32) -> Result<Vec<u32>, SessionError> {
-        self.exchange(call, argument, self.deadline)?.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
+        self.exchange(call, argument, self.work_deadline())?.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
     }
 
-    /// What is left for requests.
-    pub(crate) fn remaining(&self) -> Duration {
-        self.deadline.remaining()
+    /// The deadline for requests. The rest of the time is for closing the port.
+    pub(crate) fn work_deadline(&self) -> Deadline {
+        self.deadline.minus(CLEANUP_RESERVE)
     }
 
     fn exchange(&mut self, call: Call, argument: u32, until: Deadline) -> Result<Option<Vec<u32>>, SessionError> {

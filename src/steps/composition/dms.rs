@@ -51,13 +51,14 @@ impl Dialogue for Dms<'_, '_> {
     /// Resets the modem, which is possible only in offline mode. If the modem refuses, restores its previous mode.
     fn reset(&mut self) -> Result<(), Fault> {
         let before = self.client.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| tlvs.u8(0x01, "operating mode"))?;
-        let is_offline =
-            match self.client.request_in_half(dms::SET_OPERATING_MODE, &[(0x01, &[OperatingMode::Offline.into()])]) {
-                // If only the answer is lost, the modem can be reset.
-                Ok(_) | Err(SessionError::NoAnswer { .. }) => Ok(()),
-                Err(error) => Err(error),
-            };
-        let mut set = |mode: u8| self.client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
+        let set = |client: &mut Client, mode: u8| client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
+        let half = self.client.work_deadline().share(2);
+        let is_offline = match self.client.within(half, |client| set(client, OperatingMode::Offline.into())) {
+            // If only the answer is lost, the modem can be reset.
+            Ok(_) | Err(SessionError::NoAnswer { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let mut set = |mode: u8| set(self.client, mode);
         match is_offline.and_then(|()| set(OperatingMode::Reset.into())) {
             // The modem that restarts may not answer.
             Ok(_) | Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) => Ok(()),

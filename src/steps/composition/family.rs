@@ -7,6 +7,7 @@ use super::{Dialogue, Fault, Reading, Restart};
 use crate::bus::Bus;
 use crate::database::compositions::family::Query;
 use crate::database::compositions::{Composition, Family, Wanted, spelling};
+use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
@@ -70,7 +71,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
             let value = |lines: &[String]| {
                 lines.iter().find_map(|line| fact.answer.iter().find_map(|pattern| pattern.read(line)))
             };
-            match self.at.within(FACT, |at| at.query("setting", &fact.command, value)) {
+            match self.at.within(Deadline::after(FACT), |at| at.query("setting", &fact.command, value)) {
                 Ok(value) => facts.extend(value.map(|value| (fact.name.clone(), value.join(",")))),
                 Err(SessionError::At { .. }) => {}
                 Err(SessionError::NoAnswer { .. } | SessionError::Garbage { .. }) => {
@@ -193,7 +194,6 @@ mod tests {
     use super::*;
     use crate::bus::DeviceId;
     use crate::database::compositions::shipped;
-    use crate::host::deadline::Deadline;
     use crate::host::deadline::clock::StoppedClock;
     use crate::modem::link::fake::Modem;
     use std::collections::BTreeSet;

@@ -71,7 +71,7 @@ struct Lock<'a, 'p> {
 
 impl ChallengeLock for Lock<'_, '_> {
     fn remaining(&self) -> Duration {
-        self.at.remaining()
+        self.at.work_deadline().remaining()
     }
 
     fn challenge(&mut self) -> Result<u32, SessionError> {

@@ -8,8 +8,8 @@ use super::keys::{self, ChallengeLock, Key, Keys};
 use crate::database::quirks::ByteOrder;
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
+use crate::modem::session::SessionError;
 use crate::modem::session::xmm::Rpc;
-use crate::modem::session::{CLEANUP_RESERVE, SessionError};
 use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::OperatingMode;
 use crate::modem::wire::xmm::{Call, FCC_LOCK_CHALLENGE, FCC_LOCK_QUERY, FCC_LOCK_RESPONSE};
@@ -17,7 +17,7 @@ use crate::outcome::Outcome;
 use std::time::Duration;
 
 pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) -> Result<Outcome, SessionError> {
-    let mut rpc = Rpc::new(port, deadline.minus(CLEANUP_RESERVE));
+    let mut rpc = Rpc::new(port, deadline);
     if !is_locked(&mut rpc)? {
         return Ok(match keys.were_used() {
             true => Outcome::Done("unlocked; ModemManager switches the radio on".to_owned()),
@@ -29,7 +29,7 @@ pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) ->
 }
 
 pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
-    let locked = is_locked(&mut Rpc::new(port, deadline.minus(CLEANUP_RESERVE)))?;
+    let locked = is_locked(&mut Rpc::new(port, deadline))?;
     let operating_mode = if locked { OperatingMode::LowPower } else { OperatingMode::UNKNOWN };
     Ok(Said { operating_mode, locked: Some(locked) })
 }
@@ -38,7 +38,7 @@ struct Lock<'p>(Rpc<'p>);
 
 impl ChallengeLock for Lock<'_> {
     fn remaining(&self) -> Duration {
-        self.0.remaining()
+        self.0.work_deadline().remaining()
     }
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
