@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use wwan_quirks::bus::Port;
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::root::Root;
-use wwan_quirks::host::state::{Holder, PortState, StateError};
+use wwan_quirks::host::state::{Holder, PortState, StateError, Task};
 use wwan_quirks::host::sys;
 
 #[test]
@@ -48,12 +48,12 @@ fn a_signal_ends_one_wait_and_not_the_process() {
     // A signal while another run holds the lock of the port.
     let path = std::env::temp_dir().join(format!("wwan-quirks-signals-{}", std::process::id()));
     let (root, port) = (Root::new(&path), Port::new("1-1").unwrap());
-    let lock = |scope: &str| {
-        let holder = Holder { enumeration: 1, scope: scope.to_owned() };
+    let lock = |task: Task| {
+        let holder = Holder { enumeration: 1, task };
         PortState::lock(&root, &port, &holder, Deadline::after(Duration::from_secs(60)))
     };
-    let held = lock("all").unwrap();
-    signalled(&|| assert!(matches!(lock("device"), Err(StateError::Interrupted))));
+    let held = lock(Task::All).unwrap();
+    signalled(&|| assert!(matches!(lock(Task::Device), Err(StateError::Interrupted))));
     drop(held);
 
     // The open of a port takes long, and continues in a child.

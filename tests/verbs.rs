@@ -15,7 +15,7 @@ use nix::unistd::mkfifo;
 use wwan_quirks::bus::Port;
 use wwan_quirks::host::deadline::Deadline;
 use wwan_quirks::host::root;
-use wwan_quirks::host::state::{Holder, PortState};
+use wwan_quirks::host::state::{Holder, PortState, Task};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
 
@@ -673,7 +673,7 @@ fn a_result_of_composition_that_status_cannot_show_is_announced() {
     let root = Root::new();
     let device = root.plug("1-1", "1bbb:00ca", &mc7710());
     let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
-    let holder = Holder { enumeration, scope: "composition".to_owned() };
+    let holder = Holder { enumeration, task: Task::Composition };
     let (port, deadline) = (Port::new("1-1").unwrap(), Deadline::after(Duration::from_secs(60)));
     let _lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
     let ended = root.run(&["composition", "1-1"]);
@@ -786,25 +786,26 @@ fn an_event_leaves_a_port_that_another_task_uses_to_the_unit() {
     let path = format!("{PATH}/1-1:1.3/ttyUSB1/tty/ttyUSB1");
     let of_other = format!("{PATH}/1-1:1.2/ttyUSB0/tty/ttyUSB0");
     // Only the first event waits until its time is up.
-    for (scope, budget, code, said) in [
-        ("status", 0.3, 0, "not finished: another run"),
-        ("ttyUSB1", 30.0, 1, "busy: another run"),
-        ("", 30.0, 1, "failed: "),
+    for (task, budget, code, said) in [
+        (Some(Task::Status), 0.3, 0, "not finished: another run"),
+        (Some(Task::Port("ttyUSB1".to_owned())), 30.0, 1, "busy: another run"),
+        (None, 30.0, 1, "failed: "),
     ] {
         root.policy(&format!("[timeouts]\nhook = {budget:.1}\n"));
-        let holder = Holder { enumeration, scope: scope.to_owned() };
         let port = Port::new("1-1").unwrap();
         let deadline = Deadline::after(Duration::from_secs(60));
-        let lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
-        let _lock = (!scope.is_empty()).then_some(lock);
+        let _lock = task.clone().map(|task| {
+            let holder = Holder { enumeration, task };
+            PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap()
+        });
         let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
-        assert!(ended.code == code && ended.stderr.contains(said), "{scope}: {ended:?}");
+        assert!(ended.code == code && ended.stderr.contains(said), "{task:?}: {ended:?}");
         // The events of the other ports end at once.
         let other = root.hook(&[("ACTION", "add"), ("DEVPATH", &of_other), ("SUBSYSTEM", "tty")]);
-        assert_eq!((other.code, other.stdout.as_str(), other.stderr.as_str()), (0, "", ""), "{scope}");
+        assert_eq!((other.code, other.stdout.as_str(), other.stderr.as_str()), (0, "", ""), "{task:?}");
         let is_left = ended.stdout.contains("WWAN_QUIRKS=unfinished")
             && ended.stderr.contains("using this port; wwan-quirks@1-1.service continues");
-        assert_eq!(is_left, scope == "status", "{ended:?}");
+        assert_eq!(is_left, task == Some(Task::Status), "{ended:?}");
     }
 }
 
@@ -867,7 +868,7 @@ fn a_modem_does_not_delay_another_before_and_after_sleep() {
 
     let enumeration = |port: &str| fs::metadata(root.0.join("sys/bus/usb/devices").join(port)).unwrap().ino();
     root.write("/run/wwan-quirks/lock/1-2", format!("{{\"unlocked\":{}}}", enumeration("1-2")));
-    let holder = Holder { enumeration: enumeration("1-1"), scope: "status".to_owned() };
+    let holder = Holder { enumeration: enumeration("1-1"), task: Task::Status };
     let deadline = Deadline::after(Duration::from_secs(60));
     let _lock = PortState::lock(&root::Root::new(&root.0), &Port::new("1-1").unwrap(), &holder, deadline).unwrap();
     let ended = root.run(&["apply", "--unit", "--before-sleep"]);

@@ -35,11 +35,11 @@ const RESULTS: Folder = Folder { name: "state", directory: 0o755, file: 0o644 };
 const LIMIT: usize = 64 * 1024;
 /// How often a step may act on a device that repeatedly comes back in the same state.
 pub(crate) const ATTEMPTS: u32 = 3;
-/// In seconds. A device that comes back later than this after an action was plugged in again.
-pub(crate) const WINDOW: f64 = 60.0;
-/// In seconds. A device that comes back later than this after an action that was verified was plugged in again: a modem
-/// that crashes returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
-pub(crate) const CRASH: f64 = 10.0;
+/// A device that comes back later than this after an action was plugged in again.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+/// A device that comes back later than this after an action that was verified was plugged in again: a modem that crashes
+/// returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
+const CRASH: Duration = Duration::from_secs(10);
 /// The interval at which a waiting run tries to take the lock.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -67,9 +67,9 @@ pub struct LastResult {
     pub at: u64,
     pub outcome: StepResult,
     pub text: String,
-    /// `idVendor:idProduct` of the device that the step acted on. A switch changes this ID.
+    /// The device that the step acted on. A switch changes this ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
+    pub id: Option<DeviceId>,
     /// When a later run found the modem still in the state of this result, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) confirmed: Option<u64>,
@@ -106,11 +106,10 @@ impl Results {
             return;
         }
         self.radio = None;
-        let id = id.to_string();
         self.last.retain(|step, last| {
             let changes_id = matches!(step, StepKind::Switch | StepKind::Composition);
-            let is_recent = connected.saturating_sub(last.at) as f64 <= WINDOW;
-            is_recent && (changes_id || last.id.as_ref() == Some(&id))
+            let is_recent = connected.saturating_sub(last.at) <= WINDOW.as_secs();
+            is_recent && (changes_id || last.id == Some(id))
         });
     }
 
@@ -118,7 +117,7 @@ impl Results {
     /// not replace it. `is_online`: the step found the radio online.
     pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str, is_online: bool) {
         let at = since_the_epoch();
-        let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id.to_string()), confirmed: None };
+        let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id), confirmed: None };
         // A suppressed step did not reach the modem. After a failure, the radio may have another state than before.
         if step == StepKind::FccAuth && outcome != StepResult::Suppressed {
             self.radio = outcome.is_success().then(|| Radio { last: result.clone(), online: is_online });
@@ -158,10 +157,9 @@ fn since_the_epoch() -> u64 {
 }
 
 /// One device on one port, for the guard against loops.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// `idVendor:idProduct`.
-    pub id: String,
+    pub id: DeviceId,
     pub serial: Option<String>,
     /// Identifies this enumeration of the device.
     pub enumeration: u64,
@@ -195,8 +193,9 @@ impl Identity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Acted {
     identity: Identity,
-    /// In seconds since boot. A device that comes back later than this was plugged in again.
-    until: f64,
+    /// Since boot. A device that comes back later than this was plugged in again.
+    #[serde(with = "seconds")]
+    until: Duration,
     /// The number of consecutive actions, including this one, after each of which the device came back in the same
     /// state.
     count: u32,
@@ -278,17 +277,51 @@ pub struct Switched {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub enumeration: u64,
-    pub scope: String,
+    #[serde(rename = "scope")]
+    pub task: Task,
+}
+
+/// What a run does while it holds the lock of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// The steps of the USB device itself.
+    Device,
+    /// All steps.
+    All,
+    /// Only the unlock, over any port.
+    Unlock,
+    Status,
+    BeforeSleep,
+    Composition,
+    /// The unlock over this port (`cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`).
+    #[serde(untagged)]
+    Port(String),
+}
+
+/// A time in `/run`, as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
 }
 
 impl Record {
-    /// Records that `step` is about to act on this device at `now`, in seconds since boot. If `by_request` is set, the
+    /// Records that `step` is about to act on this device at `now`, since boot. If `by_request` is set, the
     /// guard does not apply. `elsewhere` returns the device numbers that belong to other ports of the bus.
     pub fn attempt(
         &mut self,
         step: StepKind,
         identity: &Identity,
-        now: f64,
+        now: Duration,
         by_request: bool,
         elsewhere: impl FnOnce() -> Vec<u16>,
     ) -> Attempt {
@@ -355,8 +388,8 @@ impl Record {
         }
     }
 
-    /// The last action of `step` was verified at `now`, in seconds since boot. Only a modem that then crashes is a loop.
-    pub fn verified(&mut self, step: StepKind, now: f64) {
+    /// The last action of `step` was verified at `now`, since boot. Only a modem that then crashes is a loop.
+    pub fn verified(&mut self, step: StepKind, now: Duration) {
         if let Some(acted) = self.acted.get_mut(&step) {
             acted.until = now + CRASH;
         }
@@ -524,9 +557,9 @@ pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     records.flat_map(|record| record.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
 }
 
-/// Seconds since boot, including suspend.
-pub fn now() -> f64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+/// The time since boot, including suspend.
+pub fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 fn open(root: &Root, folder: &Folder, port: &Port) -> io::Result<File> {
@@ -571,9 +604,11 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
 
+    const STICK: &str = "1199:0fff";
+
     fn identity(id: &str, serial: &str, enumeration: u64) -> Identity {
         Identity {
-            id: id.to_owned(),
+            id: id.parse().unwrap(),
             serial: Some(serial.to_owned()),
             enumeration,
             number: Some((enumeration % 127) as u16 + 1),
@@ -582,12 +617,12 @@ mod tests {
 
     /// An attempt without other devices on the bus.
     fn attempt(record: &mut Record, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
-        record.attempt(step, identity, at, by_request, Vec::new)
+        record.attempt(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
     }
 
     fn attempts(record: &mut Record, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
         let attempt =
-            |(enumeration, at)| attempt(record, StepKind::Switch, &identity("a", "1", enumeration), at, false);
+            |(enumeration, at)| attempt(record, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
         enumerations.into_iter().map(attempt).collect()
     }
 
@@ -604,7 +639,7 @@ mod tests {
         );
         let last = &results.last[&StepKind::Switch];
         assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "it left"));
-        assert_eq!(last.id.as_deref(), Some("1199:0fff"));
+        assert_eq!(last.id, Some(id));
         assert!(last.confirmed.is_some());
     }
 
@@ -621,13 +656,13 @@ mod tests {
         assert_eq!(attempts(&mut record, [(5, 25.5)]), [give_up(true)]);
         // On request, the step acts, and the count starts again.
         assert_eq!(
-            attempt(&mut record, StepKind::Switch, &identity("a", "1", 6), 26.0, true),
+            attempt(&mut record, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
             Attempt::CameBack { returned: true }
         );
         assert_eq!(attempts(&mut record, [(7, 27.0), (8, 28.0)]).len(), 2);
         assert_eq!(attempts(&mut record, [(9, 29.0)]), [give_up(false)]);
         // A minute later it was plugged in again.
-        assert_eq!(attempts(&mut record, [(10, 28.5 + WINDOW)]), [FIRST]);
+        assert_eq!(attempts(&mut record, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
     }
 
     #[test]
@@ -650,14 +685,14 @@ mod tests {
             let mut record = Record::default();
             let mut plugged = |plug| {
                 let at = seconds * plug as f64;
-                let attempt = attempt(&mut record, StepKind::Configuration, &identity("a", "1", plug), at, false);
-                record.verified(StepKind::Configuration, at + 0.2);
+                let attempt = attempt(&mut record, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
+                record.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
                 attempt
             };
             (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
         };
-        assert_eq!(attempts(CRASH + 1.0), [FIRST; 40]);
-        let crashes = attempts(CRASH - 1.0);
+        assert_eq!(attempts(CRASH.as_secs_f64() + 1.0), [FIRST; 40]);
+        let crashes = attempts(CRASH.as_secs_f64() - 1.0);
         assert!(crashes[..3].iter().all(|attempt| !matches!(attempt, Attempt::GiveUp { .. })), "{crashes:?}");
         assert_eq!(crashes[3], Attempt::GiveUp { is_reported: false });
     }
@@ -666,10 +701,10 @@ mod tests {
     fn other_devices_do_not_count() {
         let mut record = Record::default();
         for enumeration in 1..=20 {
-            let device = identity("a", &enumeration.to_string(), enumeration);
+            let device = identity(STICK, &enumeration.to_string(), enumeration);
             assert_eq!(attempt(&mut record, StepKind::Switch, &device, 1.0, false), FIRST);
         }
-        assert_eq!(attempt(&mut record, StepKind::Switch, &identity("b", "20", 21), 1.0, false), FIRST);
+        assert_eq!(attempt(&mut record, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
     }
 
     /// Two devices with the same ID and without a serial number return in turn, so that neither has the next number.
@@ -682,10 +717,11 @@ mod tests {
         let mut given_up = 0;
         for number in 5..15 {
             let port = &ports[number % 2];
-            let mut state = PortState::lock(&root, port, &holder(number as u64, "device"), far).unwrap();
-            let device = Identity { number: Some(number as u16), ..identity("a", "1", number as u64) };
+            let mut state = PortState::lock(&root, port, &holder(number as u64, Task::Device), far).unwrap();
+            let device = Identity { number: Some(number as u16), ..identity(STICK, "1", number as u64) };
             let elsewhere = || numbers_elsewhere(&root, port);
-            let attempt = state.record().attempt(StepKind::Switch, &device, number as f64, false, elsewhere);
+            let attempt =
+                state.record().attempt(StepKind::Switch, &device, Duration::from_secs(number as u64), false, elsewhere);
             given_up += usize::from(matches!(attempt, Attempt::GiveUp { is_reported: false }));
         }
         // Other buses have numbers of their own.
@@ -712,7 +748,7 @@ mod tests {
 
     #[test]
     fn device_numbers_wrap_around() {
-        let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity("a", "1", 0) };
+        let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity(STICK, "1", 0) };
         for (then, now, elsewhere, is_back) in [
             (5, 6, vec![], true),
             (5, 7, vec![], false),
@@ -806,24 +842,24 @@ mod tests {
         Deadline::after(Duration::from_millis(30))
     }
 
-    fn holder(enumeration: u64, scope: &str) -> Holder {
-        Holder { enumeration, scope: scope.to_owned() }
+    fn holder(enumeration: u64, task: Task) -> Holder {
+        Holder { enumeration, task }
     }
 
     #[test]
     fn a_second_run_on_the_same_device_is_busy_at_once_and_others_wait() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-lock-{}", std::process::id()));
         let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
-        let ours = holder(7, "device");
+        let ours = holder(7, Task::Device);
         let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
         let far = Deadline::after(Duration::from_secs(600));
         for _ in 0..19 {
             assert!(matches!(PortState::lock(&root, &port, &ours, far), Err(StateError::Busy { same_task: true })));
         }
-        let other = PortState::lock(&root, &port, &holder(7, "port"), soon());
+        let other = PortState::lock(&root, &port, &holder(7, Task::Unlock), soon());
         assert!(matches!(other, Err(StateError::Busy { same_task: false })));
         thread::scope(|scope| {
-            let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, "device"), far).is_ok());
+            let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, Task::Device), far).is_ok());
             drop(state);
             assert!(waits.join().unwrap());
         });
@@ -833,14 +869,17 @@ mod tests {
     #[test]
     fn a_run_that_cannot_save_its_state_keeps_the_lock() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-full-{}", std::process::id()));
-        let (root, port, ours) = (Root::new(&path), Port::new("1-1.2").unwrap(), holder(7, "device"));
+        let (root, port, ours) = (Root::new(&path), Port::new("1-1.2").unwrap(), holder(7, Task::Device));
         drop(PortState::lock(&root, &port, &ours, soon()).unwrap());
         // A file that is only open for reading stands in for a full /run.
         let [lock, results] = [&LOCKS, &RESULTS].map(|folder| reads(&root, folder, port.as_str()).unwrap());
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
         let state = PortState::locked(&port, &ours, lock, results);
         assert!(!state.is_kept());
-        assert!(matches!(PortState::lock(&root, &port, &holder(8, "device"), soon()), Err(StateError::Busy { .. })));
+        assert!(matches!(
+            PortState::lock(&root, &port, &holder(8, Task::Device), soon()),
+            Err(StateError::Busy { .. })
+        ));
         drop(state);
         assert!(PortState::lock(&root, &port, &ours, soon()).unwrap().is_kept());
         fs::remove_dir_all(path).unwrap();
@@ -850,7 +889,7 @@ mod tests {
     fn only_the_owner_can_reach_a_lock_and_everyone_can_read_results() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
         let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
-        let mut state = PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap();
+        let mut state = PortState::lock(&root, &port, &holder(1, Task::All), soon()).unwrap();
         state.results().record(StepKind::Switch, "1199:0fff".parse().unwrap(), StepResult::Done, "left", false);
         state.save().unwrap();
         let mode = |name: &str| fs::metadata(root.at(DIRECTORY).join(name)).unwrap().mode() & 0o777;
@@ -861,11 +900,14 @@ mod tests {
         for name in ["lock/1-1.2", "state/1-1.2"] {
             fs::write(root.at(DIRECTORY).join(name), "{ half").unwrap();
         }
-        assert_eq!(PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap().results(), &Results::default());
+        assert_eq!(
+            PortState::lock(&root, &port, &holder(1, Task::All), soon()).unwrap().results(),
+            &Results::default()
+        );
         // A symbolic link in place of a file or of the directory is refused.
         fs::remove_file(root.at(DIRECTORY).join("state/1-1.2")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.at(DIRECTORY).join("state/1-1.2")).unwrap();
-        assert!(matches!(PortState::lock(&root, &port, &holder(1, "all"), soon()), Err(StateError::Io { .. })));
+        assert!(matches!(PortState::lock(&root, &port, &holder(1, Task::All), soon()), Err(StateError::Io { .. })));
         fs::remove_dir_all(path).unwrap();
     }
 
@@ -880,12 +922,12 @@ mod tests {
             let link = directory.join("root").join(link);
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
-            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
+            let refused = PortState::lock(&root, &port, &holder(1, Task::All), soon());
             assert!(matches!(refused, Err(StateError::Io { .. })), "{link:?}");
             assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "{link:?}");
             fs::remove_file(link).unwrap();
         }
-        assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_ok());
+        assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_ok());
         fs::remove_dir_all(directory).unwrap();
     }
 
@@ -894,25 +936,25 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("wwan-quirks-private-{}", std::process::id()));
         let root = Root::new(&directory);
         let port = Port::new("1-1").unwrap();
-        drop(PortState::lock(&root, &port, &holder(1, "all"), soon()).unwrap());
+        drop(PortState::lock(&root, &port, &holder(1, Task::All), soon()).unwrap());
         for folder in ["lock", "state"] {
             let file = root.at(DIRECTORY).join(folder).join("1-1");
             let other = directory.join("other");
             fs::hard_link(&file, &other).unwrap();
-            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
+            let refused = PortState::lock(&root, &port, &holder(1, Task::All), soon());
             assert!(matches!(refused, Err(StateError::Io { .. })), "{folder}: a file with two names");
             fs::remove_file(&other).unwrap();
             fs::remove_file(&file).unwrap();
             nix::unistd::mkfifo(&file, Mode::from_bits_truncate(0o600)).unwrap();
-            let refused = PortState::lock(&root, &port, &holder(1, "all"), soon());
+            let refused = PortState::lock(&root, &port, &holder(1, Task::All), soon());
             assert!(matches!(refused, Err(StateError::Io { .. })), "{folder}: a pipe");
             fs::remove_file(&file).unwrap();
-            assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_ok());
+            assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_ok());
         }
         // A file in place of a folder.
         fs::remove_dir_all(root.at(DIRECTORY)).unwrap();
         fs::write(root.at(DIRECTORY), "").unwrap();
-        assert!(PortState::lock(&root, &port, &holder(1, "all"), soon()).is_err());
+        assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_err());
         fs::remove_dir_all(directory).unwrap();
     }
 }

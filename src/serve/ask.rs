@@ -6,7 +6,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{Holder, PortState};
+use crate::host::state::{Holder, PortState, Task};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::Device;
 use crate::modem::transport::Protocol;
@@ -33,7 +33,7 @@ pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let is_pci = device.id.bus == Bus::Pci;
     let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), Trigger::Unit);
-    let holder = Holder { enumeration: device.enumeration_id(), scope: "before-sleep".to_owned() };
+    let holder = Holder { enumeration: device.enumeration_id(), task: Task::BeforeSleep };
     let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return };
     if state.record().unlocked != Some(device.enumeration_id()) {
         return;

@@ -7,7 +7,7 @@ use crate::database::compositions::Compositions;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
-use crate::host::state::{Holder, PortState};
+use crate::host::state::{Holder, PortState, Task};
 use crate::modem::device::Device;
 use crate::outcome::{Outcome, StepKind, StepResult};
 use crate::serve::ended::conclude;
@@ -63,7 +63,7 @@ pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) 
 fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
     let journal = Journal::open(root);
     let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
-    let holder = Holder { enumeration: device.enumeration_id(), scope: StepKind::Composition.name().to_owned() };
+    let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
     let mut state = match outcome {
         // The run did not get the lock, and would wait for it again.
         Outcome::Busy(_) => None,

@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 
+use crate::host::state::Task;
 use crate::modem::device::{is_control_port, is_tty, is_wwan_port};
 use crate::outcome::StepResult;
 use crate::serve::trigger::Trigger;
@@ -33,13 +34,13 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The name of the scope, for the lock of the port.
-    pub fn name(&self) -> &str {
+    /// The task of a run with this scope, for the lock of the port.
+    pub(crate) fn task(&self) -> Task {
         match self {
-            Scope::Device => "device",
-            Scope::Port(name) => name,
-            Scope::All => "all",
-            Scope::Unlock => "unlock",
+            Scope::Device => Task::Device,
+            Scope::Port(name) => Task::Port(name.clone()),
+            Scope::All => Task::All,
+            Scope::Unlock => Task::Unlock,
         }
     }
 
@@ -119,9 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn each_scope_has_a_name_of_its_own() {
+    fn each_scope_has_a_task_of_its_own() {
         let scopes = [Scope::Device, Scope::Port("cdc-wdm0".to_owned()), Scope::All, Scope::Unlock];
-        assert_eq!(scopes.each_ref().map(Scope::name), ["device", "cdc-wdm0", "all", "unlock"]);
+        let names = ["device", "cdc-wdm0", "all", "unlock"].map(serde_json::Value::from);
+        assert_eq!(scopes.each_ref().map(|scope| serde_json::to_value(scope.task()).unwrap()), names);
+        let tasks = names.map(|name| serde_json::from_value::<Task>(name).unwrap());
+        assert_eq!(tasks, scopes.map(|scope| scope.task()));
     }
 
     #[test]

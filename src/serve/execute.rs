@@ -376,8 +376,10 @@ mod tests {
         ] {
             let mut state = PortState::forgetful(&Port::new("1-1").unwrap());
             for enumeration in 1..=4 {
-                let identity = Identity { enumeration, ..Identity::default() };
-                let attempt = state.record().attempt(StepKind::FccAuth, &identity, 1.0, false, Vec::new);
+                let id = "1199:68a2".parse().unwrap();
+                let identity = Identity { id, serial: None, enumeration, number: None };
+                let attempt =
+                    state.record().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
                 let gives_up = matches!(attempt, Attempt::GiveUp { .. });
                 assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
                 remember(&outcome, bus, enumeration, &mut state);

@@ -29,7 +29,7 @@ pub(super) enum Verdict {
 pub(super) fn identity(run: &Run, planned: &[PlanStep]) -> Result<Identity, DeviceError> {
     let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
     Ok(Identity {
-        id: run.device.id.to_string(),
+        id: run.device.id,
         serial: if acts { run.device.serial_by(run.deadline)? } else { None },
         enumeration: run.device.enumeration_id(),
         number: run.device.bus_number(),
@@ -52,8 +52,9 @@ impl LockedRun<'_, '_> {
             Attempt::GiveUp { is_reported: true } => Verdict::Reported,
             Attempt::GiveUp { is_reported: false } => {
                 let text = format!(
-                    "the device came back in the same state {ATTEMPTS} times within {WINDOW} seconds; \
+                    "the device came back in the same state {ATTEMPTS} times within {} seconds; \
                      `wwan-quirks apply {}` tries again",
+                    WINDOW.as_secs(),
                     device.port
                 );
                 Verdict::Leave(Ended::new(StepResult::LeftAlone, text))

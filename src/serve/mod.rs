@@ -33,7 +33,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, PortState, StateError};
+use crate::host::state::{Holder, PortState, StateError, Task};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::carry_out::LockedRun;
@@ -104,7 +104,7 @@ fn unfinished(held: &DeviceError) -> Outcome {
 /// Reports a device without a quirk that returned from a switch before the unit started to watch it.
 fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
     let Some(before) = record::came_from(device, &record::results(root, device)) else { return Served::default() };
-    let holder = Holder { enumeration: device.enumeration_id(), scope: Scope::All.name().to_owned() };
+    let holder = Holder { enumeration: device.enumeration_id(), task: Task::All };
     let deadline = Deadline::after(Trigger::Unit.budget(&Resolved::default()));
     let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return Served::default() };
     record::concern(device, state.results());
@@ -172,7 +172,7 @@ impl Run<'_> {
     /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
     /// successor of an event waits for the lock.
     fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: &Successor) -> Option<PortState> {
-        let holder = Holder { enumeration: self.device.enumeration_id(), scope: self.scope.name().to_owned() };
+        let holder = Holder { enumeration: self.device.enumeration_id(), task: self.scope.task() };
         match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
             Ok(state) => Some(state),
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
@@ -271,7 +271,7 @@ mod tests {
             let acted = format!(
                 r#"{{"identity":{{"id":"1199:0fff","serial":"S","enumeration":{enumeration},"number":null}},
                    "until":{},"count":3,"returned":false,"gave_up":false}}"#,
-                now() + WINDOW
+                (now() + WINDOW).as_secs_f64()
             );
             let switched = format!(r#"{{"enumeration":{sent},"answer":""}}"#);
             write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#));
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(event().len(), 1);
 
         let deadline = Deadline::after(Duration::from_secs(30));
-        let holder = Holder { enumeration: device.enumeration_id(), scope: "all".to_owned() };
+        let holder = Holder { enumeration: device.enumeration_id(), task: Task::All };
         let lock = PortState::lock(&root, &device.port, &holder, deadline).unwrap();
         let waits = || {
             let opened =

@@ -1,6 +1,6 @@
 //! Records the results of a run in the journal and in the state of the port, and returns them to the caller.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
@@ -160,11 +160,11 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
     let was_sent =
         |last: &&LastResult| matches!(last.outcome, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
     let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
-    let id = switch.id.as_ref()?.parse().ok().filter(|id| *id != device.id)?;
+    let id = switch.id.filter(|id| *id != device.id)?;
     // A device that was connected much later than the switch is another device.
     let connected = device.connected_for().and_then(|since| SystemTime::now().checked_sub(since));
     let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let is_another = connected.is_some_and(|at| at.as_secs_f64() - switch.at as f64 > WINDOW);
+    let is_another = connected.is_some_and(|at| at.saturating_sub(Duration::from_secs(switch.at)) > WINDOW);
     (!is_another).then_some(id)
 }
 

@@ -18,7 +18,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError};
+use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task};
 use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -247,7 +247,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     sys::defer_stop_signals(&device.port);
     let deadline = Deadline::after(QUERY);
     let _watch = sandbox::watchdog(QUERY + GRACE);
-    let holder = Holder { enumeration: device.enumeration_id(), scope: "status".to_owned() };
+    let holder = Holder { enumeration: device.enumeration_id(), task: Task::Status };
     // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
     let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
         Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Query::Error(error.to_string()),
@@ -433,7 +433,7 @@ mod tests {
             at: 1_800_000_000,
             outcome: StepResult::Done,
             text: "unlocked".to_owned(),
-            id: Some("1199:9071".to_owned()),
+            id: Some("1199:9071".parse().unwrap()),
             confirmed: Some(1_800_000_060),
         };
         let status = Status {

@@ -11,7 +11,7 @@ use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, PortState, StateError};
+use crate::host::state::{Holder, PortState, StateError, Task};
 use crate::modem::access::{self, Sharing};
 use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::modem::session::SessionError;
@@ -45,7 +45,7 @@ impl Reach<'_> {
         let deadline = Deadline::after(budget);
         let _watch = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
-        let holder = Holder { enumeration: device.enumeration_id(), scope: "composition".to_owned() };
+        let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
         let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Err(Fault::Busy(error)),
