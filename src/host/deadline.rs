@@ -40,7 +40,15 @@ impl Deadline {
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
+
+    /// Sleeps for `pause`, but not beyond this deadline.
+    pub(crate) fn sleep(self, pause: Duration) {
+        wait(pause.min(self.remaining()));
+    }
 }
+
+#[cfg(not(test))]
+use std::thread::sleep as wait;
 
 #[cfg(not(test))]
 fn now() -> Instant {
@@ -48,7 +56,7 @@ fn now() -> Instant {
 }
 
 #[cfg(test)]
-use clock::now;
+use clock::{now, wait};
 
 /// A clock for unit tests. Once a test has stopped it, time passes only in [`wait`]: no test sleeps or depends on the
 /// speed of the machine.
@@ -118,7 +126,11 @@ mod tests {
         clock::wait(2 * second);
         assert_eq!(deadline.at_most(2 * second).remaining(), second);
         assert!(!deadline.has_passed() && deadline.minus(second).has_passed());
-        clock::wait(2 * second);
+        deadline.sleep(second / 2);
+        assert_eq!(deadline.remaining(), second / 2);
+        deadline.sleep(second);
+        assert!(deadline.has_passed() && !deadline.plus(second / 2).has_passed());
+        clock::wait(second);
         assert_eq!((deadline.remaining(), clock.elapsed()), (Duration::ZERO, 4 * second));
         assert_eq!(deadline.share(2), deadline);
     }

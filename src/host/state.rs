@@ -14,7 +14,6 @@ use std::iter::successors;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{self, Flock, FlockArg, OFlag};
@@ -467,7 +466,7 @@ impl PortState {
             if sys::stops() > stops {
                 return Err(StateError::Interrupted);
             }
-            thread::sleep(RETRY.min(deadline.remaining()));
+            deadline.sleep(RETRY);
         };
         let results = open(root, &RESULTS, port).map_err(io(&RESULTS))?;
         Ok(PortState::locked(port, holder, lock, results))
@@ -603,6 +602,7 @@ fn directory(root: &Root, folder: &Folder) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::bus::Bus;
+    use crate::host::deadline::clock::StoppedClock;
 
     const STICK: &str = "1199:0fff";
 
@@ -850,7 +850,7 @@ mod tests {
     fn a_second_run_on_the_same_device_is_busy_at_once_and_others_wait() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-lock-{}", std::process::id()));
         let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
-        let ours = holder(7, Task::Device);
+        let (ours, _clock) = (holder(7, Task::Device), StoppedClock::stop());
         let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
         let far = Deadline::after(Duration::from_secs(600));
         for _ in 0..19 {
@@ -858,7 +858,7 @@ mod tests {
         }
         let other = PortState::lock(&root, &port, &holder(7, Task::Unlock), soon());
         assert!(matches!(other, Err(StateError::Busy { same_task: false })));
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, Task::Device), far).is_ok());
             drop(state);
             assert!(waits.join().unwrap());
@@ -870,6 +870,7 @@ mod tests {
     fn a_run_that_cannot_save_its_state_keeps_the_lock() {
         let path = std::env::temp_dir().join(format!("wwan-quirks-full-{}", std::process::id()));
         let (root, port, ours) = (Root::new(&path), Port::new("1-1.2").unwrap(), holder(7, Task::Device));
+        let _clock = StoppedClock::stop();
         drop(PortState::lock(&root, &port, &ours, soon()).unwrap());
         // A file that is only open for reading stands in for a full /run.
         let [lock, results] = [&LOCKS, &RESULTS].map(|folder| reads(&root, folder, port.as_str()).unwrap());

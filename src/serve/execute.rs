@@ -182,7 +182,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
             return outcome;
         }
         log::debug!("{}: {outcome:?}", device.port);
-        std::thread::sleep(LOOK_AGAIN);
+        deadline.sleep(LOOK_AGAIN);
     }
 }
 

@@ -75,7 +75,7 @@ impl LockedRun<'_, '_> {
         let is_left = step == StepKind::Switch && trigger.is_event();
         match settling(trigger, device.connected_for()).filter(|_| !is_left) {
             Some(wait) => {
-                std::thread::sleep(wait.min(deadline.remaining()));
+                deadline.sleep(wait);
                 Ok(())
             }
             None => {

@@ -4,7 +4,6 @@
 //! returned to the kernel's drivers. A failed transfer does not prevent the next one: only the final reaction of the
 //! device counts.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::database::quirks::switch::{Op, Switch};
@@ -58,7 +57,7 @@ pub fn run(
     deadline: Deadline,
 ) -> Reaction {
     let mut run = Run { usb, target, detached: Vec::new(), claimed: false, first_error: None, is_taken: true };
-    thread::sleep(switch.wait_before.0.min(deadline.remaining()));
+    deadline.sleep(switch.wait_before.0);
     let ops = switch.part(returned);
     let mut changed = false;
     for (index, op) in ops.iter().enumerate() {
@@ -71,7 +70,7 @@ pub fn run(
                 Ok(())
             }
             Op::Sleep(pause) => {
-                thread::sleep(pause.0.min(deadline.remaining()));
+                deadline.sleep(pause.0);
                 Ok(())
             }
             op => run.carry_out(op, share),
@@ -87,7 +86,7 @@ pub fn run(
             }
         }
     }
-    thread::sleep(switch.release_delay.0.min(deadline.remaining()));
+    deadline.sleep(switch.release_delay.0);
     run.end(changed, deadline.at_most(leaving))
 }
 

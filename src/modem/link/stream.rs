@@ -113,7 +113,13 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::time::Duration;
 
+    /// Enough time for what comes at once.
     fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
+    /// The time to wait for what does not come.
+    fn silence() -> Deadline {
         Deadline::after(Duration::from_millis(50))
     }
 
@@ -124,13 +130,13 @@ mod tests {
         let mut stream = Stream::over(ours);
         let message = vec![7; 1 << 20];
         std::thread::scope(|scope| {
-            let sending = scope.spawn(|| stream.send(&message, Deadline::after(Duration::from_secs(10))));
+            let sending = scope.spawn(|| stream.send(&message, soon()));
             let mut came = vec![0; 1 << 20];
             theirs.read_exact(&mut came).unwrap();
             assert_eq!(sending.join().unwrap(), Ok(()));
             assert_eq!(came, message);
         });
-        assert_eq!(stream.send(&message, soon()), Err(LinkError::WriteTimeout));
+        assert_eq!(stream.send(&message, silence()), Err(LinkError::WriteTimeout));
     }
 
     #[test]
@@ -140,7 +146,7 @@ mod tests {
         let mut stream = Stream::over(ours);
         theirs.write_all(b"bye").unwrap();
         assert_eq!(stream.receive(soon()), Ok(Some(&b"bye"[..])));
-        assert_eq!(stream.receive(soon()), Ok(None));
+        assert_eq!(stream.receive(silence()), Ok(None));
         drop(theirs);
         assert_eq!(stream.receive(soon()), Err(LinkError::Gone));
         assert_eq!(stream.send(b"hello", soon()), Err(LinkError::Gone));
