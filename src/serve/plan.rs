@@ -18,6 +18,7 @@ use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, StepKind};
 use crate::serve::event::Scope;
 use crate::serve::snapshot::Snapshot;
+use crate::steps::configure::name;
 use crate::steps::switch::Target;
 use crate::usb::Function;
 
@@ -509,10 +510,6 @@ fn unreadable(step: StepKind, why: &str, what: &str) -> PlanStep {
         "plug the {what} in again; if that does not help, report a bug with the output of `wwan-quirks report`"
     );
     infeasible(step, why, &remedy)
-}
-
-fn name(configuration: Option<u8>) -> String {
-    configuration.map_or("none".to_owned(), |value| value.to_string())
 }
 
 #[cfg(test)]

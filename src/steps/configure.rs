@@ -75,6 +75,7 @@ fn still_setting(configuration: u8) -> Outcome {
     ))
 }
 
-fn name(configuration: Option<u8>) -> String {
+/// A configuration in words.
+pub(crate) fn name(configuration: Option<u8>) -> String {
     configuration.map_or("none".to_owned(), |value| value.to_string())
 }
