@@ -126,13 +126,34 @@ impl fmt::Display for Origin {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting<T> {
     pub value: T,
     pub origin: Origin,
 }
 
-/// The policy for one modem.
+/// A value in the notation of the files, and in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Value {
+    Prefer(Prefer),
+    Huawei(Huawei),
+    Flag(bool),
+    Seconds(f64),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Prefer(value) => value.fmt(f),
+            Value::Huawei(value) => value.fmt(f),
+            Value::Flag(value) => value.fmt(f),
+            Value::Seconds(value) => value.fmt(f),
+        }
+    }
+}
+
+/// The policy for one modem, or the values of one table: a key that the table lacks has [`Origin::BuiltIn`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     pub prefer: Setting<Prefer>,
@@ -158,6 +179,22 @@ impl Default for Resolved {
             hook: built_in(Duration::from_millis(1500)),
             modem_ready: built_in(Duration::from_secs(60)),
         }
+    }
+}
+
+impl Resolved {
+    /// Each key with its value. A key in a table has the form `table.key`.
+    pub(crate) fn entries(&self) -> [(&'static str, Value, &Origin); 6] {
+        let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = self;
+        let seconds = |timeout: &Setting<Duration>| Value::Seconds(timeout.value.as_secs_f64());
+        [
+            ("prefer", Value::Prefer(prefer.value), &prefer.origin),
+            ("switch", Value::Flag(switch.value), &switch.origin),
+            ("huawei", Value::Huawei(huawei.value), &huawei.origin),
+            ("fcc-auth", Value::Flag(fcc_auth.value), &fcc_auth.origin),
+            ("timeouts.hook", seconds(hook), &hook.origin),
+            ("timeouts.modem-ready", seconds(modem_ready), &modem_ready.origin),
+        ]
     }
 }
 
@@ -216,17 +253,6 @@ struct Match {
     port: Option<Spanned<String>>,
 }
 
-/// The values of one table.
-#[derive(Debug, Default)]
-struct Settings {
-    prefer: Option<Setting<Prefer>>,
-    switch: Option<Setting<bool>>,
-    huawei: Option<Setting<Huawei>>,
-    fcc_auth: Option<Setting<bool>>,
-    hook: Option<Setting<Duration>>,
-    modem_ready: Option<Setting<Duration>>,
-}
-
 #[derive(Debug, Default)]
 struct Selector {
     id: Option<Setting<DeviceId>>,
@@ -240,7 +266,7 @@ struct Table {
     by_administrator: bool,
     /// `None` for the global keys.
     selector: Option<Selector>,
-    settings: Settings,
+    settings: Resolved,
 }
 
 impl Table {
@@ -337,8 +363,8 @@ impl Policy {
     }
 }
 
-fn take<T: Clone>(current: &mut Setting<T>, new: &Option<Setting<T>>) {
-    if let Some(new) = new {
+fn take<T: Clone>(current: &mut Setting<T>, new: &Setting<T>) {
+    if new.origin != Origin::BuiltIn {
         *current = new.clone();
     }
 }
@@ -358,15 +384,16 @@ impl Reader<'_> {
         huawei: Option<Spanned<Huawei>>,
         fcc_auth: Option<Spanned<bool>>,
         timeouts: Option<Timeouts>,
-    ) -> Settings {
+    ) -> Resolved {
         let (hook, modem_ready) = timeouts.map_or((None, None), |timeouts| (timeouts.hook, timeouts.modem_ready));
-        Settings {
-            prefer: prefer.map(|value| self.setting(value)),
-            switch: switch.map(|value| self.setting(value)),
-            huawei: huawei.map(|value| self.setting(value)),
-            fcc_auth: fcc_auth.map(|value| self.setting(value)),
-            hook: hook.and_then(|value| self.duration(value, HOOK)),
-            modem_ready: modem_ready.and_then(|value| self.duration(value, MODEM_READY)),
+        let unset = Resolved::default();
+        Resolved {
+            prefer: prefer.map_or(unset.prefer, |value| self.setting(value)),
+            switch: switch.map_or(unset.switch, |value| self.setting(value)),
+            huawei: huawei.map_or(unset.huawei, |value| self.setting(value)),
+            fcc_auth: fcc_auth.map_or(unset.fcc_auth, |value| self.setting(value)),
+            hook: hook.and_then(|value| self.duration(value, HOOK)).unwrap_or(unset.hook),
+            modem_ready: modem_ready.and_then(|value| self.duration(value, MODEM_READY)).unwrap_or(unset.modem_ready),
         }
     }
 
@@ -507,16 +534,9 @@ mod tests {
         fn load(&self) -> BTreeMap<&'static str, (String, Origin)> {
             let (policy, errors) = Policy::load(&self.0);
             assert!(errors.is_empty(), "{errors:?}");
-            let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } =
-                policy.resolve("1199:9079".parse().unwrap(), None, || None);
-            BTreeMap::from([
-                ("prefer", (format!("\"{}\"", prefer.value), prefer.origin)),
-                ("switch", (switch.value.to_string(), switch.origin)),
-                ("huawei", (format!("\"{}\"", huawei.value), huawei.origin)),
-                ("fcc-auth", (fcc_auth.value.to_string(), fcc_auth.origin)),
-                ("timeouts.hook", (hook.value.as_secs_f64().to_string(), hook.origin)),
-                ("timeouts.modem-ready", (modem_ready.value.as_secs_f64().to_string(), modem_ready.origin)),
-            ])
+            let resolved = policy.resolve("1199:9079".parse().unwrap(), None, || None);
+            let entries = resolved.entries().into_iter();
+            entries.map(|(key, value, origin)| (key, (value.to_string(), origin.clone()))).collect()
         }
     }
 
@@ -530,6 +550,7 @@ mod tests {
     fn check(found: &(String, Origin), table: usize, value: &str, context: &str) {
         let (path, in_device) = TABLES[table];
         let Origin::File { location, device } = &found.1 else { panic!("{context}: {found:?}") };
+        let value = value.trim_matches('"');
         assert_eq!((found.0.as_str(), location.path.to_str().unwrap(), *device), (value, path, in_device), "{context}");
         assert_eq!(found.1.is_administrator(), !path.starts_with("/usr"), "{context}");
     }
@@ -589,7 +610,7 @@ mod tests {
             files.write(RUNTIME, "prefer = \"qmi\"\n");
         };
         shipped();
-        assert_eq!(files.load()["prefer"].0, "\"qmi\"");
+        assert_eq!(files.load()["prefer"].0, "qmi");
         for text in ["", "# empty but for this line\n", "prefer = \"keep\"\n", "[timeouts]\n"] {
             shipped();
             files.write(ADMINISTRATOR, text);

@@ -1,14 +1,13 @@
 //! `explain`: which quirk and which policy apply, from which file and line, and the plan.
 
 use std::io::Write;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
 use crate::bus::Port;
 use crate::database::diagnostic::merge;
-use crate::database::policy::{Policy, Resolved, Setting};
+use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, Lookup, Quirk};
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
@@ -137,16 +136,10 @@ impl Explained {
             let ids: Vec<String> = targets.iter().map(ToString::to_string).collect();
             writeln!(out, "  becomes {}", ids.join(" "))?;
         }
-        let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = &matched.policy;
-        let (prefer_value, switch_value, fcc_auth_value) = (prefer.value, switch.value, fcc_auth.value);
-        writeln!(out, "  policy  prefer = {prefer_value}  ({})", prefer.origin)?;
-        writeln!(out, "  policy  switch = {switch_value}  ({})", switch.origin)?;
-        if quirk.is_install_mode() {
-            writeln!(out, "  policy  huawei = {}  ({})", huawei.value, huawei.origin)?;
-        }
-        writeln!(out, "  policy  fcc-auth = {fcc_auth_value}  ({})", fcc_auth.origin)?;
-        for (name, timeout) in [("hook", hook), ("modem-ready", modem_ready)] {
-            writeln!(out, "  policy  timeouts.{name} = {}  ({})", timeout.value.as_secs_f64(), timeout.origin)?;
+        for (key, value, origin) in matched.policy.entries() {
+            if !matches!(value, policy::Value::Huawei(_)) || quirk.is_install_mode() {
+                writeln!(out, "  policy  {key} = {value}  ({origin})")?;
+            }
         }
         for line in preview_lines(self.complete, &self.plan) {
             writeln!(out, "  plan    {line}")?;
@@ -157,12 +150,16 @@ impl Explained {
     fn json(&self) -> Value {
         let matched = self.matched.as_ref();
         let model = matched.and_then(|matched| matched.quirk.model(self.id));
-        let seconds =
-            |timeout: &Setting<Duration>| json!({ "value": timeout.value.as_secs_f64(), "origin": timeout.origin });
         let policy = matched.map(|matched| {
-            let Resolved { prefer, switch, huawei, fcc_auth, hook, modem_ready } = &matched.policy;
-            let timeouts = json!({ "hook": seconds(hook), "modem-ready": seconds(modem_ready) });
-            json!({ "prefer": prefer, "switch": switch, "huawei": huawei, "fcc-auth": fcc_auth, "timeouts": timeouts })
+            let mut policy = json!({});
+            for (key, value, origin) in matched.policy.entries() {
+                let setting = json!({ "value": value, "origin": origin });
+                match key.split_once('.') {
+                    Some((table, key)) => policy[table][key] = setting,
+                    None => policy[key] = setting,
+                }
+            }
+            policy
         });
         let other = |quirk: &Quirk| json!({ "name": quirk.name_of(self.id), "matchers": quirk.matchers, "location": quirk.location });
         json!({
