@@ -707,6 +707,28 @@ mod tests {
         assert_eq!(attempt(&mut record, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
     }
 
+    /// After an upgrade, the program reads the files of the version before it.
+    #[test]
+    fn the_files_keep_their_format() {
+        let record = concat!(
+            r#"{"holder":{"enumeration":7,"scope":"cdc-wdm0"},"acted":{"switch":{"identity":"#,
+            r#"{"id":"1199:0fff","serial":"1","enumeration":7,"number":8},"until":61.5,"count":1,"#,
+            r#""returned":false,"gave_up":false}},"switched":null,"switched_off":null,"unlocked":7,"reset":null,"#,
+            r#""tried_keys":null}"#
+        );
+        let read: Record = serde_json::from_str(record).unwrap();
+        assert_eq!(read.holder, Some(holder(7, Task::Port("cdc-wdm0".to_owned()))));
+        let acted = &read.acted[&StepKind::Switch];
+        assert_eq!((&acted.identity, acted.until), (&identity(STICK, "1", 7), Duration::from_millis(61_500)));
+        assert_eq!(serde_json::to_string(&read).unwrap(), record);
+        let results = concat!(
+            r#"{"enumeration":7,"last":{"switch":{"at":5,"outcome":"done","text":"left","id":"pci:1eac:1001","#,
+            r#""confirmed":6}}}"#
+        );
+        let read: Results = serde_json::from_str(results).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), results);
+    }
+
     /// Two devices with the same ID and without a serial number return in turn, so that neither has the next number.
     #[test]
     fn two_loops_on_one_bus_are_both_stopped() {
