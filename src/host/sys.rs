@@ -216,6 +216,9 @@ pub fn open_abandonable<T: AsRawFd>(
     deadline: Deadline,
     open: impl FnOnce() -> io::Result<T>,
 ) -> Option<nix::Result<Opened>> {
+    // The children of two tests that fork at the same time would each keep the other's socket open, and never end.
+    #[cfg(test)]
+    let guard = tests::ONE_FORK_AT_A_TIME.lock();
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (ours, childs) = match pair {
         Ok(pair) => pair,
@@ -235,6 +238,8 @@ pub fn open_abandonable<T: AsRawFd>(
         // The socket hangs up when the parent no longer needs the file.
         while sent.is_ok() && childs.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     });
+    #[cfg(test)]
+    drop(guard);
     drop(childs);
     let ours = match (forked, ours) {
         (Ok(()), Some(ours)) => ours,
@@ -369,6 +374,9 @@ fn poll(polled: &mut [PollFd], deadline: Deadline, seen: usize) -> nix::Result<(
 mod tests {
     use super::*;
     use std::ffi::CStr;
+    use std::sync::Mutex;
+
+    pub(super) static ONE_FORK_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     #[test]
     fn abandonable_work_returns_its_result_or_is_left_behind() {
