@@ -51,10 +51,9 @@ impl LockedRun<'_, '_> {
             return tried;
         }
         // Divide the remaining time equally among the remaining procedures.
-        let left = (1..=procedures.len() as u32).rev();
+        let left = (1..=procedures.len()).rev();
         for (planned, left) in procedures.into_iter().zip(left) {
-            let deadline = self.run.deadline;
-            let Some(ended) = self.step(planned, deadline.at_most(deadline.remaining() / left)) else { continue };
+            let Some(ended) = self.step(planned, self.run.deadline.share(left)) else { continue };
             // After a stop signal, no other procedure starts.
             let is_last = !ended.may_be_another_lock || sys::stops() > 0;
             tried.push(ended);
