@@ -28,6 +28,8 @@
 
 PREFIX ?= /usr
 DESTDIR ?=
+# A word for the shell.
+quote = '$(subst ','\'',$1)'
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
 ifeq ($(findstring |$(FCC_AUTH)|,|true|false|),)
@@ -80,8 +82,6 @@ STATIC = $(BUILT)/$(STATIC_TARGET)/release
 # space stays.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP = $(if $(word 3,$(CURDIR) $(CARGO_HOME)),,--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo)
-# Cargo reads only one of the three variables: CARGO_ENCODED_RUSTFLAGS before RUSTFLAGS before this one.
-RUSTFLAGS ?= $(CARGO_BUILD_RUSTFLAGS)
 # Distributions pass their linker flags in LDFLAGS. FEATURES=vendored links in the libusb that its crate contains.
 FEATURES ?=
 LINK = $(LDFLAGS:%=-Clink-arg=%)
@@ -94,20 +94,29 @@ LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 all: build
 
-# `override`: the builder may set the variables on the command line.
 build: FLAGS = $(REMAP) $(LINK)
 static: FLAGS = $(REMAP) $(LINK) -Ctarget-feature=+crt-static
-build static: override export RUSTFLAGS += $(FLAGS)
+# Cargo reads only the first of CARGO_ENCODED_RUSTFLAGS, RUSTFLAGS, and the `target` tables of its configuration, to which
+# CARGO_TARGET_…_RUSTFLAGS belongs. It reads an empty variable, too. The flags join those that Cargo would read, except
+# `build.rustflags` of a configuration file. `override`: the builder may set the variables on the command line.
 ifdef CARGO_ENCODED_RUSTFLAGS
 ENCODED := $(CARGO_ENCODED_RUSTFLAGS)
 SEPARATOR := $(shell printf '\037')
 build static: override export CARGO_ENCODED_RUSTFLAGS = $(ENCODED)$(subst $() ,,$(addprefix $(SEPARATOR),$(FLAGS)))
+else ifdef RUSTFLAGS
+unexport CARGO_ENCODED_RUSTFLAGS
+build static: override export RUSTFLAGS += $(FLAGS)
+else
+unexport CARGO_ENCODED_RUSTFLAGS RUSTFLAGS
+COMMA = ,
+TOML = $(patsubst %,"%"$(COMMA),$(subst ",\",$(subst \,\\,$(CARGO_BUILD_RUSTFLAGS) $(FLAGS))))
+CONFIG = --config $(call quote,target."cfg(all())".rustflags=[$(TOML)])
 endif
 
 build:
 	@$(if $(FEATURES),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || \
 		echo "warning: pkg-config does not find libusb-1.0: the program gets a libusb of its own, as with FEATURES=vendored" >&2
-	$(CARGO) build --release --locked $(FEATURES:%=--features %)
+	$(CARGO) build --release --locked $(CONFIG) $(FEATURES:%=--features %)
 
 deps:
 	tests/deps
@@ -125,8 +134,8 @@ static: export TARGET_CFLAGS ?= -idirafter /usr/include -idirafter /usr/include/
 static: export LIBUDEV_NO_PKG_CONFIG = 1
 static: deps
 	@$(if $(STATIC_TARGET:%gnu=),true,echo "warning: this Rust has no musl: the static programs use glibc" >&2)
-	$(CARGO) build --release --locked --features vendored --target $(STATIC_TARGET)
-	$(CARGO) build --release --locked -p modem --target $(STATIC_TARGET)
+	$(CARGO) build --release --locked $(CONFIG) --features vendored --target $(STATIC_TARGET)
+	$(CARGO) build --release --locked $(CONFIG) -p modem --target $(STATIC_TARGET)
 
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
