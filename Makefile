@@ -71,6 +71,7 @@ UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 BUILT = $(or $(CARGO_TARGET_DIR),target)
 # CARGO_BUILD_TARGET names Cargo's folder for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
+USES_LIBUSB = grep -qsF libusb-1.0.so $(BIN)
 MODEM = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/modem
 STAGE = target/stage
 # Static programs, for the busybox machines: with musl, or with glibc if this Rust has no musl.
@@ -84,10 +85,11 @@ CARGO_HOME ?= $(HOME)/.cargo
 REMAP = $(if $(word 3,$(CURDIR) $(CARGO_HOME)),,--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=/cargo)
 # Distributions pass their linker flags in LDFLAGS. FEATURES=vendored links in the libusb that its crate contains.
 FEATURES ?=
+VENDORED = $(findstring vendored,$(FEATURES))
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
-	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean
+	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean check-libusb check-program
 
 # Cargo and the virtual machines run in parallel by themselves.
 .NOTPARALLEL:
@@ -114,9 +116,21 @@ CONFIG = --config $(call quote,target."cfg(all())".rustflags=[$(TOML)])
 endif
 
 build:
-	@$(if $(FEATURES),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || \
-		echo "warning: pkg-config does not find libusb-1.0: the program gets a libusb of its own, as with FEATURES=vendored" >&2
+	@$(if $(VENDORED)$(CARGO_BUILD_TARGET),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || { \
+		echo "make: pkg-config does not find libusb-1.0: install both (on Debian pkgconf and libusb-1.0-0-dev)," \
+			"or set FEATURES=vendored to link in the libusb of its crate" >&2; exit 1; }
 	$(CARGO) build --release --locked $(CONFIG) $(FEATURES:%=--features %)
+	$(if $(VENDORED),,@$(MAKE) --no-print-directory check-libusb)
+
+# Cargo links in the libusb of its crate without a word if pkg-config does not find one for the target.
+check-libusb: check-program
+	@$(USES_LIBUSB) || { \
+		echo "make: $(BIN) contains a libusb instead of using the system's: pkg-config did not find libusb-1.0." \
+			"For another processor, set PKG_CONFIG_ALLOW_CROSS=1 and PKG_CONFIG_LIBDIR. Then run \`make clean\` and \`make\`." \
+			"FEATURES=vendored accepts such a program" >&2; exit 1; }
+
+check-program:
+	@test -x $(BIN) || { echo "make: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
 
 deps:
 	tests/deps
@@ -220,8 +234,7 @@ page:
 
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
-install-program:
-	@test -x $(BIN) || { echo "make install: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
+install-program: check-program
 	install -D -m 755 $(BIN) $(DESTDIR)$(SBINDIR)/wwan-quirks
 	install -d $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
 	install -m 644 config/quirks.d/*.toml $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
