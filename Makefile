@@ -68,7 +68,7 @@ PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/w
 # Links for ModemManager's own mechanism. An administrator who chooses it links to them.
 UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
-BUILT = $(or $(CARGO_TARGET_DIR),target)
+BUILT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 # CARGO_BUILD_TARGET names Cargo's folder for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
 USES_LIBUSB = grep -qsF libusb-1.0.so $(BIN)
@@ -130,7 +130,9 @@ check-libusb: check-program
 			"FEATURES=vendored accepts such a program" >&2; exit 1; }
 
 check-program:
-	@test -x $(BIN) || { echo "make: $(BIN) is missing; run \`make\` first" >&2; exit 1; }
+	@test -x $(BIN) || { \
+		echo "make: $(BIN) is missing: run \`make\` first. If Cargo builds in another folder, name the program:" \
+			"\`make install BIN=PATH\`. sudo drops CARGO_TARGET_DIR and CARGO_BUILD_TARGET" >&2; exit 1; }
 
 deps:
 	tests/deps
