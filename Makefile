@@ -58,7 +58,12 @@ BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 
-METAINFO = $(DESTDIR)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
+# udev, systemd and mdev split commands at blanks.
+FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
+$(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
+DEST = $(call quote,$(DESTDIR))
+
+METAINFO = $(DEST)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
 
 # The program finds its database and policy from its own path; `/sbin` belongs to /usr.
 FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
@@ -66,12 +71,13 @@ FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
 PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/wwan\(\\*\)-quirks|$(DATADIR)/wwan\1-quirks|g'
 
 # Links for ModemManager's own mechanism. An administrator who chooses it links to them.
-UNLOCKDIR = $(DESTDIR)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
+UNLOCKDIR = $(DEST)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
 BUILT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 # CARGO_BUILD_TARGET names Cargo's folder for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
-USES_LIBUSB = grep -qsF libusb-1.0.so $(BIN)
+PROGRAM = $(call quote,$(BIN))
+USES_LIBUSB = grep -qsF libusb-1.0.so $(PROGRAM)
 MODEM = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/modem
 STAGE = target/stage
 # Static programs, for the busybox machines: with musl, or with glibc if this Rust has no musl.
@@ -130,7 +136,7 @@ check-libusb: check-program
 			"FEATURES=vendored accepts such a program" >&2; exit 1; }
 
 check-program:
-	@test -x $(BIN) || { \
+	@test -x $(PROGRAM) || { \
 		echo "make: $(BIN) is missing: run \`make\` first. If Cargo builds in another folder, name the program:" \
 			"\`make install BIN=PATH\`. sudo drops CARGO_TARGET_DIR and CARGO_BUILD_TARGET" >&2; exit 1; }
 
@@ -237,38 +243,38 @@ page:
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
 install-program: check-program
-	install -D -m 755 $(BIN) $(DESTDIR)$(SBINDIR)/wwan-quirks
-	install -d $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
-	install -m 644 config/quirks.d/*.toml $(DESTDIR)$(DATADIR)/wwan-quirks/quirks.d
-	install -D -m 644 config/config.toml $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
-	install -m 644 config/compositions.toml $(DESTDIR)$(DATADIR)/wwan-quirks/compositions.toml
-	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DESTDIR)$(DATADIR)/wwan-quirks/config.toml
+	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
+	install -d $(DEST)$(DATADIR)/wwan-quirks/quirks.d
+	install -m 644 config/quirks.d/*.toml $(DEST)$(DATADIR)/wwan-quirks/quirks.d
+	install -D -m 644 config/config.toml $(DEST)$(DATADIR)/wwan-quirks/config.toml
+	install -m 644 config/compositions.toml $(DEST)$(DATADIR)/wwan-quirks/compositions.toml
+	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DEST)$(DATADIR)/wwan-quirks/config.toml
 ifneq ($(abspath $(DATADIR)),$(FOUND_DATADIR))
-	install -d $(DESTDIR)$(FOUND_DATADIR)
-	ln -srfT $(DESTDIR)$(DATADIR)/wwan-quirks $(DESTDIR)$(FOUND_DATADIR)/wwan-quirks
+	install -d $(DEST)$(FOUND_DATADIR)
+	ln -srfT $(DEST)$(DATADIR)/wwan-quirks $(DEST)$(FOUND_DATADIR)/wwan-quirks
 endif
 
 # For the policy and the quirks of the administrator.
 install-etc:
-	install -d $(DESTDIR)/etc/wwan-quirks/config.d $(DESTDIR)/etc/wwan-quirks/quirks.d
+	install -d $(DEST)/etc/wwan-quirks/config.d $(DEST)/etc/wwan-quirks/quirks.d
 
 install-udev:
-	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
-	sed -i $(PATHS) $(DESTDIR)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+	install -D -m 644 udev-rules/85-wwan-quirks.rules $(DEST)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+	sed -i $(PATHS) $(DEST)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
 
 install-systemd:
-	install -D -m 644 packaging/selinux/wwan-quirks.cil $(DESTDIR)$(DATADIR)/wwan-quirks/wwan-quirks.cil
-	install -d $(DESTDIR)$(UNITDIR)
-	install -m 644 packaging/systemd/*.service $(DESTDIR)$(UNITDIR)
+	install -D -m 644 packaging/selinux/wwan-quirks.cil $(DEST)$(DATADIR)/wwan-quirks/wwan-quirks.cil
+	install -d $(DEST)$(UNITDIR)
+	install -m 644 packaging/systemd/*.service $(DEST)$(UNITDIR)
 	install -D -m 644 packaging/systemd/usb_modeswitch@.service.d/wwan-quirks.conf \
-		$(DESTDIR)$(UNITDIR)/usb_modeswitch@.service.d/wwan-quirks.conf
-	install -d $(DESTDIR)$(UNITDIR)/sleep.target.wants
-	ln -sf ../wwan-quirks-sleep.service $(DESTDIR)$(UNITDIR)/sleep.target.wants
+		$(DEST)$(UNITDIR)/usb_modeswitch@.service.d/wwan-quirks.conf
+	install -d $(DEST)$(UNITDIR)/sleep.target.wants
+	ln -sf ../wwan-quirks-sleep.service $(DEST)$(UNITDIR)/sleep.target.wants
 	for target in suspend hibernate hybrid-sleep suspend-then-hibernate; do \
-		install -d $(DESTDIR)$(UNITDIR)/$$target.target.wants && \
-		ln -sf ../wwan-quirks-resume.service $(DESTDIR)$(UNITDIR)/$$target.target.wants || exit; \
+		install -d $(DEST)$(UNITDIR)/$$target.target.wants && \
+		ln -sf ../wwan-quirks-resume.service $(DEST)$(UNITDIR)/$$target.target.wants || exit; \
 	done
-	sed -i $(PATHS) $(DESTDIR)$(UNITDIR)/wwan-quirks*.service
+	sed -i $(PATHS) $(DEST)$(UNITDIR)/wwan-quirks*.service
 
 install-modemmanager:
 	install -d $(UNLOCKDIR)
@@ -276,33 +282,33 @@ install-modemmanager:
 		-e '/^LABEL="wwan_quirks_wwan_.*"/,/^GOTO/ s/.*\{vendor\}=="([^"]*)", .*\{device\}=="([^"]*)", .*/\1 \2/p' \
 		udev-rules/85-wwan-quirks.rules | sed 's/0x//g' | tr '|' ' ' | while read -r vendor products; do \
 		for product in $$products; do \
-			ln -srf $(DESTDIR)$(SBINDIR)/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
+			ln -srf $(DEST)$(SBINDIR)/wwan-quirks $(UNLOCKDIR)/$$vendor:$$product || exit; \
 		done; \
 	done
 
 install-pages:
-	install -d $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DATADIR)/metainfo
-	install -m 644 packaging/man/*.5 $(DESTDIR)$(MANDIR)/man5
-	install -m 644 packaging/man/*.8 $(DESTDIR)$(MANDIR)/man8
-	sed -i $(PATHS) $(DESTDIR)$(MANDIR)/man[58]/wwan-quirks*
-	install -D -m 644 packaging/completions/wwan-quirks.bash $(DESTDIR)$(BASHDIR)/wwan-quirks
-	install -D -m 644 packaging/completions/_wwan-quirks $(DESTDIR)$(ZSHDIR)/_wwan-quirks
-	install -D -m 644 packaging/completions/wwan-quirks.fish $(DESTDIR)$(FISHDIR)/wwan-quirks.fish
+	install -d $(DEST)$(MANDIR)/man5 $(DEST)$(MANDIR)/man8 $(DEST)$(DATADIR)/metainfo
+	install -m 644 packaging/man/*.5 $(DEST)$(MANDIR)/man5
+	install -m 644 packaging/man/*.8 $(DEST)$(MANDIR)/man8
+	sed -i $(PATHS) $(DEST)$(MANDIR)/man[58]/wwan-quirks*
+	install -D -m 644 packaging/completions/wwan-quirks.bash $(DEST)$(BASHDIR)/wwan-quirks
+	install -D -m 644 packaging/completions/_wwan-quirks $(DEST)$(ZSHDIR)/_wwan-quirks
+	install -D -m 644 packaging/completions/wwan-quirks.fish $(DEST)$(FISHDIR)/wwan-quirks.fish
 	install -m 644 packaging/metainfo/wwan-quirks.metainfo.xml $(METAINFO)
 	packaging/fill $(METAINFO)
 
 # OpenWrt has procd instead of udev and systemd, and no space for manual pages.
 install-openwrt: install-program install-etc
 	for kind in usb block usbmisc tty wwan; do \
-		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DESTDIR)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
+		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DEST)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \
 	done
-	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DESTDIR)/etc/init.d/wwan-quirks
-	sed -i $(PATHS) $(DESTDIR)/etc/hotplug.d/*/20-wwan-quirks $(DESTDIR)/etc/init.d/wwan-quirks
+	install -D -m 755 packaging/openwrt/wwan-quirks.init $(DEST)/etc/init.d/wwan-quirks
+	sed -i $(PATHS) $(DEST)/etc/hotplug.d/*/20-wwan-quirks $(DEST)/etc/init.d/wwan-quirks
 
 # Lines for the mdev.conf of systems that have busybox's mdev instead of udev.
 install-mdev:
-	install -D -m 644 packaging/mdev/mdev.conf $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
-	sed -i $(PATHS) $(DESTDIR)$(DATADIR)/wwan-quirks/mdev.conf
+	install -D -m 644 packaging/mdev/mdev.conf $(DEST)$(DATADIR)/wwan-quirks/mdev.conf
+	sed -i $(PATHS) $(DEST)$(DATADIR)/wwan-quirks/mdev.conf
 
 deb: deps
 	packaging/deb
@@ -329,7 +335,7 @@ pages:
 rules: build
 	rm -rf target/rules
 	$(MAKE) --no-print-directory install-program DESTDIR=target/rules PREFIX=/usr
-	$(BIN) --root target/rules rules > udev-rules/85-wwan-quirks.rules.new
+	$(PROGRAM) --root target/rules rules > udev-rules/85-wwan-quirks.rules.new
 	mv udev-rules/85-wwan-quirks.rules.new udev-rules/85-wwan-quirks.rules
 
 clean:

@@ -97,7 +97,7 @@ fn all_paths_agree_for_every_prefix() {
     std::thread::scope(|scope| {
         for (number, (variables, links, sbindir, datadir)) in cases.into_iter().enumerate() {
             scope.spawn(move || {
-                let stage = Stage::new(&number.to_string());
+                let stage = Stage::new(&format!("it's {number}"));
                 fs::create_dir_all(stage.0.join("usr/bin")).unwrap();
                 links.iter().for_each(|(link, target)| symlink(target, stage.0.join(link)).unwrap());
                 stage.make(&[&["install", "install-mdev", "install-openwrt"], variables].concat());
@@ -120,6 +120,15 @@ fn unlocking_is_either_on_or_off_in_the_shipped_policy() {
         let policy = fs::read_to_string(stage.0.join("usr/share/wwan-quirks/config.toml")).unwrap();
         assert!(policy.contains(&format!("\nfcc-auth = {right}\n")), "{policy}");
     }
+}
+
+#[test]
+fn a_prefix_with_a_blank_is_refused() {
+    let stage = Stage::new("blank");
+    let refused = stage.try_make(&["install-etc", "PREFIX=/opt/a b"]);
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && error.contains("must not contain a blank, got \"/opt/a b/"), "{error}");
+    assert_eq!(stage.files(), []);
 }
 
 #[test]
