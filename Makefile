@@ -61,6 +61,8 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 # udev, systemd and mdev split commands at blanks.
 FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
 $(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
+# The program names itself without `//`, and so must the rules.
+$(foreach name,$(FOLDERS),$(eval override $(name) := $(abspath $($(name)))))
 DEST = $(call quote,$(DESTDIR))
 
 METAINFO = $(DEST)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
@@ -249,7 +251,7 @@ install-program: check-program
 	install -D -m 644 config/config.toml $(DEST)$(DATADIR)/wwan-quirks/config.toml
 	install -m 644 config/compositions.toml $(DEST)$(DATADIR)/wwan-quirks/compositions.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DEST)$(DATADIR)/wwan-quirks/config.toml
-ifneq ($(abspath $(DATADIR)),$(FOUND_DATADIR))
+ifneq ($(DATADIR),$(FOUND_DATADIR))
 	install -d $(DEST)$(FOUND_DATADIR)
 	ln -srfT $(DEST)$(DATADIR)/wwan-quirks $(DEST)$(FOUND_DATADIR)/wwan-quirks
 endif

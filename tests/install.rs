@@ -83,7 +83,7 @@ fn paths<'a>(text: &'a str, end: &str) -> BTreeSet<&'a str> {
 fn all_paths_agree_for_every_prefix() {
     const MERGED: &[(&str, &str)] = &[("usr/sbin", "bin"), ("sbin", "usr/bin")];
     type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str, &'static str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         (&["PREFIX=/usr"], &[], "/usr/sbin", "/usr/share"),
         (&["PREFIX=/usr"], MERGED, "/usr/sbin", "/usr/share"),
         (&["PREFIX=/usr/local"], &[], "/usr/local/sbin", "/usr/local/share"),
@@ -91,8 +91,9 @@ fn all_paths_agree_for_every_prefix() {
         (&["PREFIX=/usr", "SBINDIR=/usr/bin"], MERGED, "/usr/bin", "/usr/share"),
         (&["PREFIX=/usr", "SBINDIR=/sbin"], &[], "/sbin", "/usr/share"),
         (&["PREFIX=/opt/x", "SBINDIR=/sbin"], MERGED, "/sbin", "/opt/x/share"),
-        (&["PREFIX=/usr", "DATADIR=/srv/data"], &[], "/usr/sbin", "/srv/data"),
-        (&["PREFIX=/opt/x", "SBINDIR=/usr/lib/x/bin", "UDEVDIR=/etc/udev"], &[], "/usr/lib/x/bin", "/opt/x/share"),
+        (&["PREFIX=/"], &[], "/sbin", "/share"),
+        (&["PREFIX=/usr/", "DATADIR=/srv//data/"], &[], "/usr/sbin", "/srv/data"),
+        (&["PREFIX=/opt/x/", "SBINDIR=/usr/lib/x/bin//", "UDEVDIR=/etc/udev/"], &[], "/usr/lib/x/bin", "/opt/x/share"),
     ];
     std::thread::scope(|scope| {
         for (number, (variables, links, sbindir, datadir)) in cases.into_iter().enumerate() {
