@@ -234,6 +234,9 @@ fn units_that_systemd_does_not_start_are_found() {
         linked(RESUME, &resume),
     ];
     assert_eq!(found(), expected);
+    let sbindir = Stage::new("units-sbindir");
+    sbindir.make(&["install", "PREFIX=/opt/x", "SBINDIR=/usr/bin"]);
+    assert_eq!(remedies_for_units(&sbindir, "/usr/bin/wwan-quirks"), expected);
     // NixOS links the units of a package, and no `*.wants`.
     ["wwan-quirks@.service", "wwan-quirks-sleep.service", RESUME].into_iter().for_each(|unit| link(unit, ""));
     assert_eq!(found(), [sleep, resume]);

@@ -232,10 +232,12 @@ fn own_units(root: &Root, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The path of a file in the `lib` of this installation, which udev and systemd do not read below every prefix.
+/// The path of a file in the `lib` beside the program or its data, which udev and systemd do not read below every prefix.
 fn own_file(root: &Root, name: &str) -> Option<String> {
-    let path = paths::program(root).parent()?.parent()?.join("lib").join(name);
-    root.at(&path).is_file().then(|| path.display().to_string())
+    [paths::program(root), paths::data(root)].iter().find_map(|installed| {
+        let path = installed.parent()?.parent()?.join("lib").join(name);
+        root.at(&path).is_file().then(|| path.display().to_string())
+    })
 }
 
 /// Checks that only root can change what root runs. Database and policy are checked when they are read.
