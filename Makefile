@@ -298,6 +298,7 @@ install-pages:
 	install -D -m 644 packaging/completions/wwan-quirks.fish $(DEST)$(FISHDIR)/wwan-quirks.fish
 	install -m 644 packaging/metainfo/wwan-quirks.metainfo.xml $(METAINFO)
 	packaging/fill $(METAINFO)
+	$(USES_LIBUSB) || [ $$? != 1 ] || sed -i 's|<project_license>MIT|& AND LGPL-2.1-or-later|' $(METAINFO)
 
 # OpenWrt has procd instead of udev and systemd, and no space for manual pages.
 install-openwrt: install-program install-etc

@@ -133,6 +133,18 @@ fn a_prefix_with_a_blank_is_refused() {
 }
 
 #[test]
+fn the_metainfo_has_the_licence_of_a_libusb_in_the_program() {
+    let stage = Stage::new("licence");
+    for (program, licence) in [("NEEDED libusb-1.0.so.0", "MIT"), ("vendored", "MIT AND LGPL-2.1-or-later")] {
+        let path = stage.0.join("program");
+        fs::write(&path, program).unwrap();
+        stage.make(&["install-pages", &format!("BIN={}", path.display())]);
+        let texts: String = stage.files().into_iter().map(|(_, text)| text).collect();
+        assert!(texts.contains(&format!("<project_license>{licence}</project_license>")), "{program}");
+    }
+}
+
+#[test]
 fn an_installation_can_be_repeated() {
     let stage = Stage::new("again");
     for _ in 0..2 {
