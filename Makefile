@@ -12,7 +12,7 @@
 #                   vm-openwrt run those without udev on a busybox machine; vm-udevd runs a few without systemd;
 #                   vm-selinux runs the one with SELinux
 #                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with udev as JUnit XML
-#   make minimal    builds with the lowest versions of dependencies that Cargo.toml allows
+#   make minimal    builds, and runs the unit tests, with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
 #   make fuzz       every parser on noise, FUZZ_SECONDS each (default: 3)
 #   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: an hour)
