@@ -100,7 +100,7 @@ impl Results {
     /// Drops what concerns earlier devices on the port. `enumeration` and `id` are those of the present one, which was
     /// connected at `connected`, in seconds since the epoch. Keeps the results of the last minute before that: the step
     /// may have made this device come back, a switch or a composition even with another ID.
-    pub fn concern(&mut self, enumeration: u64, id: DeviceId, connected: u64) {
+    pub fn drop_earlier(&mut self, enumeration: u64, id: DeviceId, connected: u64) {
         if self.enumeration.replace(enumeration) == Some(enumeration) {
             return;
         }
@@ -190,7 +190,7 @@ impl Identity {
 
 /// An action of a step on a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Acted {
+struct ActionRecord {
     identity: Identity,
     /// Since boot. A device that comes back later than this was plugged in again.
     #[serde(with = "seconds")]
@@ -233,9 +233,9 @@ impl Attempt {
 pub struct Record {
     /// What the run that holds the lock does.
     holder: Option<Holder>,
-    acted: BTreeMap<StepKind, Acted>,
+    acted: BTreeMap<StepKind, ActionRecord>,
     /// The device that last received a switch message. The unit does not send a second one.
-    pub switched: Option<Switched>,
+    pub switched: Option<SentSwitch>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
     pub(crate) switched_off: Option<u64>,
     /// The enumeration that was last seen unlocked.
@@ -266,7 +266,7 @@ enum Verdict {
 
 /// A device that received, or may have received, the message that makes it leave install mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Switched {
+pub struct SentSwitch {
     pub enumeration: u64,
     /// The reply of the device, or the first error.
     pub answer: String,
@@ -347,7 +347,7 @@ impl Record {
         }
         let count = if by_request { 1 } else { count };
         let (identity, until) = (identity.clone(), now + WINDOW);
-        self.acted.insert(step, Acted { identity, until, count, returned, gave_up: false });
+        self.acted.insert(step, ActionRecord { identity, until, count, returned, gave_up: false });
         attempt
     }
 
@@ -395,22 +395,22 @@ impl Record {
     }
 
     /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
-    pub(crate) fn arrived(&mut self, step: StepKind) {
+    pub(crate) fn clear_attempts(&mut self, step: StepKind) {
         self.acted.remove(&step);
     }
 }
 
 /// A file that is read once and then written in place, because no file can be opened in the sandbox.
-struct Kept<T> {
+struct StateFile<T> {
     value: T,
     saved: T,
 }
 
-impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Kept<T> {
-    fn read(file: &File) -> Kept<T> {
+impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> StateFile<T> {
+    fn read(file: &File) -> StateFile<T> {
         let value: T =
             read_limited(file, LIMIT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Kept { saved: value.clone(), value }
+        StateFile { saved: value.clone(), value }
     }
 
     fn save(&mut self, file: &mut File) -> io::Result<()> {
@@ -428,8 +428,8 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Kept<T> {
 
 /// The state of one port, locked.
 pub struct PortState {
-    record: Kept<Record>,
-    results: Kept<Results>,
+    record: StateFile<Record>,
+    results: StateFile<Results>,
     files: Option<(Flock<File>, File)>,
     port: Port,
     /// The state could not be saved, which was reported.
@@ -453,7 +453,7 @@ impl PortState {
             match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => break lock,
                 Err((file, nix::Error::EWOULDBLOCK)) => {
-                    let Kept { value: Record { holder: other, .. }, .. } = Kept::read(&file);
+                    let StateFile { value: Record { holder: other, .. }, .. } = StateFile::read(&file);
                     let same_task = other.as_ref() == Some(holder);
                     if same_task || deadline.has_passed() {
                         return Err(StateError::Busy { same_task });
@@ -474,18 +474,18 @@ impl PortState {
 
     /// The lock counts even if nothing can be saved.
     fn locked(port: &Port, holder: &Holder, lock: Flock<File>, results: File) -> PortState {
-        let mut record: Kept<Record> = Kept::read(&lock);
+        let mut record: StateFile<Record> = StateFile::read(&lock);
         record.value.holder = Some(holder.clone());
-        let (results, files) = (Kept::read(&results), Some((lock, results)));
+        let (results, files) = (StateFile::read(&results), Some((lock, results)));
         let mut state = PortState { record, results, files, port: port.clone(), is_failing: false };
         state.keep();
         state
     }
 
     /// A state in memory, for use if no state can be kept.
-    pub(crate) fn forgetful(port: &Port) -> PortState {
-        let record = Kept { value: Record::default(), saved: Record::default() };
-        let results = Kept { value: Results::default(), saved: Results::default() };
+    pub(crate) fn in_memory(port: &Port) -> PortState {
+        let record = StateFile { value: Record::default(), saved: Record::default() };
+        let results = StateFile { value: Results::default(), saved: Results::default() };
         PortState { record, results, files: None, port: port.clone(), is_failing: false }
     }
 
@@ -534,7 +534,7 @@ impl Drop for PortState {
 
 /// The results of `port`, read without its lock.
 pub(crate) fn peek(root: &Root, port: &Port) -> Results {
-    reads(root, &RESULTS, port.as_str()).map_or_else(|_| Results::default(), |file| Kept::read(&file).value)
+    reads(root, &RESULTS, port.as_str()).map_or_else(|_| Results::default(), |file| StateFile::read(&file).value)
 }
 
 fn reads(root: &Root, folder: &Folder, name: &str) -> io::Result<File> {
@@ -551,7 +551,7 @@ pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let records = names.filter(|name| is_elsewhere(name)).filter_map(|name| {
         let file = reads(root, &LOCKS, &name).ok()?;
-        Some(Kept::<Record>::read(&file).value)
+        Some(StateFile::<Record>::read(&file).value)
     });
     records.flat_map(|record| record.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
 }
@@ -674,7 +674,7 @@ mod tests {
         // The modem comes up in the state that the step wants.
         for plug in 0..40 {
             assert_eq!(attempts(&mut record, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
-            record.arrived(StepKind::Switch);
+            record.clear_attempts(StepKind::Switch);
         }
     }
 
@@ -837,15 +837,15 @@ mod tests {
             ["1199:0fff", "1199:68a2", "2c7c:0125"].map(|id| id.parse().unwrap());
         let steps = |results: &Results| results.last.keys().copied().collect::<Vec<StepKind>>();
         let (mut results, now) = (Results::default(), since_the_epoch());
-        results.concern(1, stick, now);
+        results.drop_earlier(1, stick, now);
         results.record(StepKind::Switch, stick, StepResult::Done, "left", false);
         // The stick comes back as a modem. A later run on this modem drops nothing.
-        results.concern(2, modem, now + 5);
+        results.drop_earlier(2, modem, now + 5);
         for step in [StepKind::Configuration, StepKind::FccAuth] {
             results.record(step, modem, StepResult::Done, "done", true);
         }
         let all = [StepKind::Switch, StepKind::Configuration, StepKind::FccAuth];
-        results.concern(2, modem, now + 5);
+        results.drop_earlier(2, modem, now + 5);
         assert!(steps(&results) == all && results.radio.is_some(), "{results:?}");
         // The modem restarts, is plugged in much later, or is replaced.
         for (id, connected, kept) in [
@@ -855,7 +855,7 @@ mod tests {
             (other, now + 3600, &[]),
         ] {
             let mut results = results.clone();
-            results.concern(3, id, connected);
+            results.drop_earlier(3, id, connected);
             assert!(steps(&results) == kept && results.radio.is_none(), "{id} {connected}: {results:?}");
         }
     }

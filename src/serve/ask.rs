@@ -11,12 +11,12 @@ use crate::modem::access::{self, Sharing};
 use crate::modem::device::Device;
 use crate::modem::transport::Protocol;
 use crate::outcome::{StepKind, StepResult};
-use crate::serve::ended::Ended;
+use crate::serve::conclusion::Conclusion;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::record::Recorder;
 use crate::serve::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
-use crate::steps::fcc_auth::{self, Said};
+use crate::steps::fcc_auth::{self, RadioState};
 
 /// Records whether the unlocked radio is off, so that it stays off after sleep. Sends no unlock.
 ///
@@ -46,7 +46,7 @@ pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
         Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
         Err(reason) => {
             let text = format!("the radio state could not be read before sleep: {reason}");
-            recorder.report(None, StepKind::FccAuth, Ended::new(StepResult::Unfinished, text));
+            recorder.report(None, StepKind::FccAuth, Conclusion::new(StepResult::Unfinished, text));
         }
     }
 }
@@ -64,7 +64,7 @@ pub(crate) fn query(
     quirk: &Quirk,
     sharing: Sharing,
     deadline: Deadline,
-) -> Result<Said, String> {
+) -> Result<RadioState, String> {
     let mut procedures: Vec<Option<&Procedure>> = quirk.procedures().map(Some).collect();
     if procedures.is_empty() {
         procedures.push(None);
@@ -74,11 +74,11 @@ pub(crate) fn query(
     best_answer(in_turn.map(|(procedure, left)| ask(root, device, procedure, sharing, deadline.share(left))))
 }
 
-fn best_answer(asked: impl Iterator<Item = Result<Said, String>>) -> Result<Said, String> {
-    let mut best: Option<Result<Said, String>> = None;
+fn best_answer(asked: impl Iterator<Item = Result<RadioState, String>>) -> Result<RadioState, String> {
+    let mut best: Option<Result<RadioState, String>> = None;
     for answer in asked {
         match (&answer, &best) {
-            (Ok(Said { locked: Some(_), .. }), _) => return answer,
+            (Ok(RadioState { locked: Some(_), .. }), _) => return answer,
             (_, None) | (Ok(_), Some(Err(_))) => best = Some(answer),
             _ => {}
         }
@@ -92,7 +92,7 @@ fn ask(
     procedure: Option<&Procedure>,
     sharing: Sharing,
     deadline: Deadline,
-) -> Result<Said, String> {
+) -> Result<RadioState, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
     let (port, protocol) = port.ok_or("the modem has no port that can be queried")?;
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_modem_is_asked_until_an_answer_states_its_lock() {
-        let said = |locked| Ok(Said { operating_mode: OperatingMode::LowPower, locked });
+        let said = |locked| Ok(RadioState { operating_mode: OperatingMode::LowPower, locked });
         let mute = |port: &str| Err(format!("no answer on {port}"));
         // The answers to the procedures, how many are asked, and the answer that is returned.
         for (answers, asked, counts) in [

@@ -5,7 +5,7 @@ use crate::host::deadline::Deadline;
 use crate::host::state::{Identity, PortState};
 use crate::host::sys;
 use crate::outcome::{StepKind, StepResult};
-use crate::serve::ended::{Ended, conclude, to_report};
+use crate::serve::conclusion::{Conclusion, conclude, to_report};
 use crate::serve::execute::execute;
 use crate::serve::guard::Verdict;
 use crate::serve::hand_off::Successor;
@@ -45,7 +45,7 @@ impl LockedRun<'_, '_> {
     }
 
     /// Tries the procedures in turn, until one finds its lock. Returns the results of those that were tried.
-    fn unlock(&mut self, procedures: Vec<PlanStep>) -> Vec<Ended> {
+    fn unlock(&mut self, procedures: Vec<PlanStep>) -> Vec<Conclusion> {
         let mut tried = Vec::new();
         if self.is_unlocked() {
             return tried;
@@ -71,24 +71,26 @@ impl LockedRun<'_, '_> {
     }
 
     /// Carries out one step. `None` if this device was already reported.
-    fn step(&mut self, planned: PlanStep, deadline: Deadline) -> Option<Ended> {
+    fn step(&mut self, planned: PlanStep, deadline: Deadline) -> Option<Conclusion> {
         Some(match planned {
             PlanStep::Satisfied { step, reason } => {
-                self.state.record().arrived(step);
-                Ended::new(StepResult::Unchanged, reason)
+                self.state.record().clear_attempts(step);
+                Conclusion::new(StepResult::Unchanged, reason)
             }
-            PlanStep::NoPort { reason, .. } if self.run.trigger.is_named() => Ended::new(StepResult::Failed, reason),
+            PlanStep::NoPort { reason, .. } if self.run.trigger.is_named() => {
+                Conclusion::new(StepResult::Failed, reason)
+            }
             PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
-                Ended::new(StepResult::Suppressed, reason)
+                Conclusion::new(StepResult::Suppressed, reason)
             }
-            PlanStep::NotAuthorized { .. } => Ended::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } => Ended::new(StepResult::Failed, failure.to_string()),
+            PlanStep::NotAuthorized { .. } => Conclusion::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
+            PlanStep::Infeasible { failure, .. } => Conclusion::new(StepResult::Failed, failure.to_string()),
             PlanStep::Run(action) => return self.act(&action, deadline),
         })
     }
 
     /// Carries out one action, if the guard allows it.
-    fn act(&mut self, action: &Action, deadline: Deadline) -> Option<Ended> {
+    fn act(&mut self, action: &Action, deadline: Deadline) -> Option<Conclusion> {
         let ended = match self.judge(action, deadline) {
             Verdict::Act(attempt) => {
                 let outcome = execute(Run { deadline, ..self.run }, action, attempt, &mut self.state);

@@ -10,7 +10,7 @@ use crate::host::root::Root;
 use crate::host::state::{Holder, PortState, Task};
 use crate::modem::device::Device;
 use crate::outcome::{Outcome, StepKind, StepResult};
-use crate::serve::ended::conclude;
+use crate::serve::conclusion::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
@@ -22,7 +22,7 @@ use crate::steps::composition::{self, Exchange, Request};
 const RECORDING: Duration = Duration::from_secs(10);
 
 /// One conversation with the modem.
-pub(crate) struct Conversed {
+pub(crate) struct CompositionReport {
     pub device: Device,
     /// The name in the database, or the modem's `product` string.
     pub name: String,
@@ -34,7 +34,11 @@ pub(crate) struct Conversed {
 
 /// Shows the composition of `device`, or sets the requested one. Sets nothing if there are errors, because the file with
 /// the error may be about this modem.
-pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) -> (Vec<Conversed>, Vec<Error>) {
+pub(crate) fn serve_composition(
+    root: &Root,
+    device: Device,
+    request: &Request,
+) -> (Vec<CompositionReport>, Vec<Error>) {
     let (compositions, errors) = Compositions::load(root);
     let mut errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
     let (mut all, mut next) = (Vec::new(), Some(device));
@@ -55,7 +59,7 @@ pub(crate) fn serve_composition(root: &Root, device: Device, request: &Request) 
                 Err(error) => errors.push(error.into()),
             }
         }
-        all.push(Conversed { device, name, exchange, report });
+        all.push(CompositionReport { device, name, exchange, report });
     }
     (all, errors)
 }
@@ -79,7 +83,7 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<
     };
     // Events of a modem that has restarted may have recorded results.
     if let (Some(state), Ok(present)) = (&mut state, Device::at_port(root, device.port.clone())) {
-        record::concern(&present, state.results());
+        record::drop_earlier(&present, state.results());
     }
     recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, &Successor::None));
     if let Some(mut state) = state {

@@ -13,7 +13,7 @@ use crate::serve::event::EventError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// Done, or nothing to do.
-    Fine = 0,
+    Success = 0,
     /// A step failed.
     Failed = 1,
     /// Wrong usage.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Reset, Switch};
 use crate::host::deadline::Deadline;
-use crate::host::state::{Attempt, PortState, Switched, now};
+use crate::host::state::{Attempt, PortState, SentSwitch, now};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
@@ -121,7 +121,7 @@ fn send_switch(
     let sent = state.record().switched.clone().filter(|sent| sent.enumeration == enumeration);
     let reaction = match sent {
         // The event sent the message, and the device did not leave in time. Do not send it twice.
-        Some(Switched { answer, .. }) if trigger == Trigger::Unit => {
+        Some(SentSwitch { answer, .. }) if trigger == Trigger::Unit => {
             match node.wait_until_gone(deadline.at_most(leaving)) {
                 true => Reaction::Left,
                 false => Reaction::Stays(answer),
@@ -129,7 +129,7 @@ fn send_switch(
         }
         _ => {
             // Save this before sending the message: it counts even if the device brings down this process.
-            state.record().switched = Some(Switched { enumeration, answer: "an earlier run ended early".to_owned() });
+            state.record().switched = Some(SentSwitch { enumeration, answer: "an earlier run ended early".to_owned() });
             state.keep();
             switch::run(node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
         }
@@ -141,7 +141,7 @@ fn send_switch(
         Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
         Reaction::Stays(answer) | Reaction::NotTaken(answer) if trigger.is_event() => {
             let reason = format!("{answer}, and the device has not left install mode yet");
-            state.record().switched = is_taken.then_some(Switched { enumeration, answer });
+            state.record().switched = is_taken.then_some(SentSwitch { enumeration, answer });
             Outcome::Unfinished(Failure::new(reason, PLUG_AGAIN))
         }
         Reaction::Stays(answer) | Reaction::NotTaken(answer) => {
@@ -238,7 +238,7 @@ fn unlock_once(
         state.keep();
     });
     let keys = if is_settled { keys.settled() } else { keys };
-    let keys = if only_laptop { keys.only_of_laptop() } else { keys };
+    let keys = if only_laptop { keys.laptop_only() } else { keys };
     fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
 }
 
@@ -254,12 +254,12 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
         Outcome::Failed(_) => return record.judge_key(enumeration, false),
         Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
-    record.arrived(StepKind::Configuration);
+    record.clear_attempts(StepKind::Configuration);
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
     let was_unlocked =
         matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
     if bus == Bus::Usb || was_unlocked {
-        record.arrived(StepKind::FccAuth);
+        record.clear_attempts(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
         record.unlocked = Some(enumeration);
@@ -329,7 +329,7 @@ mod tests {
             let deadline = Deadline::after(Duration::from_secs(60));
             let run = Run { root: &root, device, scope: &Scope::All, trigger, deadline };
             let mut usb = Script::that_leaves();
-            let mut state = PortState::forgetful(&device.port);
+            let mut state = PortState::in_memory(&device.port);
             let outcome = send_switch(run, &mut usb, &sierra, &Target::default(), Attempt::First, &mut state);
             matches!(outcome, Outcome::Done(_)) && sandbox::level().is_some()
         };
@@ -346,7 +346,7 @@ mod tests {
     fn a_key_that_opened_the_lock_is_not_refused_if_the_radio_stays_on() {
         let failure = || Failure::new("", "");
         for (outcome, kept) in [(Outcome::NotOff(failure()), &[1][..]), (Outcome::Failed(failure()), &[1, 2])] {
-            let mut state = PortState::forgetful(&Port::new("1-1").unwrap());
+            let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             for key in [1, 2] {
                 state.record().try_key(7, key);
             }
@@ -374,7 +374,7 @@ mod tests {
             (Outcome::Unchanged(String::new()), Bus::Pci, false),
             (Outcome::SwitchedOff(String::new()), Bus::Usb, false),
         ] {
-            let mut state = PortState::forgetful(&Port::new("1-1").unwrap());
+            let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             for enumeration in 1..=4 {
                 let id = "1199:68a2".parse().unwrap();
                 let identity = Identity { id, serial: None, enumeration, number: None };

@@ -7,7 +7,7 @@ use crate::host::state::{ATTEMPTS, Attempt, Identity, LastResult, Results, WINDO
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::carry_out::LockedRun;
-use crate::serve::ended::{Ended, conclude};
+use crate::serve::conclusion::{Conclusion, conclude};
 use crate::serve::plan::{Action, PlanStep};
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
@@ -20,7 +20,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 pub(super) enum Verdict {
     Act(Attempt),
     /// The action does not run, for this reason.
-    Leave(Ended),
+    Leave(Conclusion),
     /// The action does not run, and this device was already reported.
     Reported,
 }
@@ -57,7 +57,7 @@ impl LockedRun<'_, '_> {
                     WINDOW.as_secs(),
                     device.port
                 );
-                Verdict::Leave(Ended::new(StepResult::LeftAlone, text))
+                Verdict::Leave(Conclusion::new(StepResult::LeftAlone, text))
             }
             attempt => self.settle(step, deadline).map_or_else(Verdict::Leave, |()| Verdict::Act(attempt)),
         }
@@ -65,7 +65,7 @@ impl LockedRun<'_, '_> {
 
     /// Saves the attempt first: it counts even if the modem brings down this process. If it cannot be saved, waits until
     /// the device has been connected for a while. Fails if the device is left to the unit.
-    fn settle(&mut self, step: StepKind, deadline: Deadline) -> Result<(), Ended> {
+    fn settle(&mut self, step: StepKind, deadline: Deadline) -> Result<(), Conclusion> {
         let Run { device, trigger, .. } = self.run;
         self.state.keep();
         if self.state.is_kept() {

@@ -47,7 +47,7 @@ impl Successor {
     }
 
     /// Lets the background process continue. The udev rules start the unit.
-    pub(crate) fn go_on(self) {
+    pub(crate) fn continue_run(self) {
         if let Successor::Process(mut word) = self {
             if let Err(error) = word.write_all(b"!") {
                 log::warn!("cannot resume the background process: {error}");

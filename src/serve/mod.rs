@@ -11,7 +11,7 @@
 pub(crate) mod ask;
 mod carry_out;
 pub(crate) mod composition;
-pub(crate) mod ended;
+pub(crate) mod conclusion;
 pub(crate) mod error;
 pub mod event;
 pub(crate) mod execute;
@@ -37,7 +37,7 @@ use crate::host::state::{Holder, PortState, StateError, Task};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::carry_out::LockedRun;
-use crate::serve::ended::{Ended, conclude};
+use crate::serve::conclusion::{Conclusion, conclude};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
@@ -45,7 +45,7 @@ use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
 pub(crate) use crate::serve::preview::{NO_ACTION, planned, preview, preview_lines};
 use crate::serve::record::Recorder;
-pub(crate) use crate::serve::record::{Served, StepReport};
+pub(crate) use crate::serve::record::{RunReport, StepReport};
 use crate::serve::run::{APPLY, Run};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::Trigger;
@@ -54,7 +54,7 @@ use crate::serve::trigger::Trigger;
 pub(crate) const UNNAMED: &str = "unnamed device";
 
 /// Carries out what the quirk and the policy say for `device` in this scope.
-pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> Served {
+pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Scope, trigger: Trigger) -> RunReport {
     let start = Deadline::after(Duration::ZERO);
     // The budget of the policy is not known yet.
     let budget = trigger.budget(&Resolved::default());
@@ -69,14 +69,14 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
         let (mut recorder, successor) = (Recorder::new(journal, device, UNNAMED, trigger), prepare());
         let step = if scope.is_unlock() { StepKind::FccAuth } else { StepKind::Switch };
         recorder.report(None, step, conclude(unfinished(held), &successor));
-        successor.go_on();
+        successor.continue_run();
         return recorder.finish();
     }
     if !errors.is_empty() {
         return record::invalid(journal, device, trigger, errors);
     }
     let Some(mut matched) = matched else {
-        return if trigger == Trigger::Unit { returned(root, journal, device) } else { Served::default() };
+        return if trigger == Trigger::Unit { returned(root, journal, device) } else { RunReport::default() };
     };
     matched.policy.fcc_auth.value |= trigger.overrides_policy();
     let budget = trigger.budget(&matched.policy);
@@ -92,7 +92,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     }
     let served = recorder.finish();
     if served.steps.iter().any(|report| report.result == StepResult::Unfinished) {
-        successor.go_on();
+        successor.continue_run();
     }
     served
 }
@@ -102,12 +102,12 @@ fn unfinished(held: &DeviceError) -> Outcome {
 }
 
 /// Reports a device without a quirk that returned from a switch before the unit started to watch it.
-fn returned(root: &Root, journal: &Journal, device: &Device) -> Served {
-    let Some(before) = record::came_from(device, &record::results(root, device)) else { return Served::default() };
+fn returned(root: &Root, journal: &Journal, device: &Device) -> RunReport {
+    let Some(before) = record::came_from(device, &record::results(root, device)) else { return RunReport::default() };
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::All };
     let deadline = Deadline::after(Trigger::Unit.budget(&Resolved::default()));
-    let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return Served::default() };
-    record::concern(device, state.results());
+    let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return RunReport::default() };
+    record::drop_earlier(device, state.results());
     let name = name_after_switch(root, before, device.id).or_else(|| device.attribute("product").ok());
     let mut recorder = Recorder::new(journal, device, name.as_deref().unwrap_or(UNNAMED), Trigger::Unit);
     recorder.report_return(&mut state);
@@ -127,14 +127,14 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(mut state) = self.lock(quirk, recorder, successor) else { return Ok(()) };
-        record::concern(self.device, state.results());
+        record::drop_earlier(self.device, state.results());
         recorder.report_return(&mut state);
         // With another message from the policy, the device becomes something else.
         if policy.huawei.value.method().is_none() {
             recorder.expect(quirk.becomes(self.device.id));
         }
         if !quirk.is_install_mode() {
-            state.record().arrived(StepKind::Switch);
+            state.record().clear_attempts(StepKind::Switch);
         }
         // The run that had the lock before may have changed the modem.
         let planned = self.planned(matched);
@@ -187,7 +187,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 log::warn!("{}: {error}; continuing without state", self.device.port);
-                Some(PortState::forgetful(&self.device.port))
+                Some(PortState::in_memory(&self.device.port))
             }
         }
     }
@@ -215,7 +215,7 @@ impl Run<'_> {
         if self.trigger != Trigger::Unit || !is_sent {
             return Err(gone.into());
         }
-        let left = Ended::new(StepResult::Done, execute::LEFT.to_owned());
+        let left = Conclusion::new(StepResult::Done, execute::LEFT.to_owned());
         recorder.report(Some(state), StepKind::Switch, left);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::host::sandbox;
 use crate::host::state::{self, LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
 use crate::outcome::{StepKind, StepResult};
-use crate::serve::ended::Ended;
+use crate::serve::conclusion::Conclusion;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::execute::LEFT;
@@ -34,7 +34,7 @@ impl StepReport {
 
 /// How a run on one device ended.
 #[derive(Debug, Default)]
-pub(crate) struct Served {
+pub(crate) struct RunReport {
     /// The name in the database; `None` if no quirk applies.
     pub name: Option<String>,
     pub steps: Vec<StepReport>,
@@ -42,25 +42,25 @@ pub(crate) struct Served {
     pub errors: Vec<Error>,
 }
 
-impl Served {
+impl RunReport {
     /// The exit status for this result.
     pub(crate) fn exit(&self, scope: &Scope, trigger: Trigger) -> Exit {
         let of_step = |report: &StepReport| match report.result {
             StepResult::Failed | StepResult::Busy => Exit::Failed,
             StepResult::Invalid => Exit::Invalid,
             StepResult::Unfinished => match trigger {
-                _ if trigger.is_event() => Exit::Fine,
+                _ if trigger.is_event() => Exit::Success,
                 // After sleep, a modem that does not answer is reported, but does not fail the unit.
-                Trigger::Unit if *scope == Scope::Unlock => Exit::Fine,
+                Trigger::Unit if *scope == Scope::Unlock => Exit::Success,
                 _ => Exit::Failed,
             },
             StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
             // ModemManager takes success for an unlocked modem.
             StepResult::Suppressed if trigger == Trigger::ModemManager => Exit::Failed,
-            _ => Exit::Fine,
+            _ => Exit::Success,
         };
         let errors = self.errors.iter().map(Error::exit);
-        errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Fine)
+        errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Success)
     }
 
     /// The result for the udev rules. A step that another process must continue comes first.
@@ -78,12 +78,12 @@ pub(crate) struct Recorder<'a> {
     trigger: Trigger,
     /// What the device becomes after a switch, if known.
     becomes: Option<String>,
-    served: Served,
+    served: RunReport,
 }
 
 impl<'a> Recorder<'a> {
     pub(crate) fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
-        let served = Served { name: Some(name.to_owned()), ..Served::default() };
+        let served = RunReport { name: Some(name.to_owned()), ..RunReport::default() };
         Recorder { journal, device, trigger, becomes: None, served }
     }
 
@@ -93,8 +93,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records how a step ended. A run without the lock of the port passes no state.
-    pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, ended: Ended) {
-        let Ended { result, text, has_left, is_online, .. } = ended;
+    pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, ended: Conclusion) {
+        let Conclusion { result, text, has_left, is_online, .. } = ended;
         if let Some(state) = state.filter(|_| !has_left) {
             state.results().record(step, self.device.id, result, &text, is_online);
         }
@@ -119,7 +119,7 @@ impl<'a> Recorder<'a> {
         if let Some(before) = came_from(self.device, state.results()) {
             let text = format!("{before} came back as {}, {}", self.device.id, self.name());
             let result = state.results().came_back(LEFT);
-            self.report(None, StepKind::Switch, Ended::new(result, text));
+            self.report(None, StepKind::Switch, Conclusion::new(result, text));
         }
     }
 
@@ -130,7 +130,7 @@ impl<'a> Recorder<'a> {
         self.served.errors.push(error);
     }
 
-    pub(crate) fn finish(self) -> Served {
+    pub(crate) fn finish(self) -> RunReport {
         self.served
     }
 
@@ -142,16 +142,16 @@ impl<'a> Recorder<'a> {
 /// The results for `device`, read without the lock of its port.
 pub(crate) fn results(root: &Root, device: &Device) -> Results {
     let mut results = state::peek(root, &device.port);
-    concern(device, &mut results);
+    drop_earlier(device, &mut results);
     results
 }
 
 /// Drops what `results`, which are those of its port, contain about devices before `device`.
-pub(crate) fn concern(device: &Device, results: &mut Results) {
+pub(crate) fn drop_earlier(device: &Device, results: &mut Results) {
     // Without power management, the kernel does not tell when a device was connected.
     let connected = SystemTime::now().checked_sub(device.connected_for().unwrap_or_default());
     let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    results.concern(device.enumeration_id(), device.id, connected.as_secs());
+    results.drop_earlier(device.enumeration_id(), device.id, connected.as_secs());
 }
 
 /// The ID that `device` had before it returned from a switch. `results` are those of its port.
@@ -170,14 +170,14 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
 
 /// Records that files that concern `device` are invalid, or that a string which they name could not be read. Nothing is
 /// done, because one of them may say to leave the device alone.
-pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> Served {
+pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> RunReport {
     for error in &errors {
         let text = first_line(&error.chain()).to_owned();
         let remedy = if matches!(error, Error::Device(_)) { APPLY } else { "fix the database or policy first" };
         let message = format!("{} {}: {text}; no action: {remedy}", device.port, device.id);
         send(journal, device, trigger, kind(error), &message, None);
     }
-    Served { errors, ..Served::default() }
+    RunReport { errors, ..RunReport::default() }
 }
 
 fn kind(error: &Error) -> StepResult {
@@ -216,27 +216,27 @@ mod tests {
     fn modem_manager_gets_a_failure_for_a_modem_that_was_not_unlocked() {
         let exit = |result, trigger| {
             let report = StepReport { step: StepKind::FccAuth, result, text: String::new() };
-            Served { steps: vec![report], ..Served::default() }.exit(&Scope::Unlock, trigger)
+            RunReport { steps: vec![report], ..RunReport::default() }.exit(&Scope::Unlock, trigger)
         };
         for result in StepResult::ALL {
-            let is_fine = exit(result, Trigger::ModemManager) == Exit::Fine;
+            let is_fine = exit(result, Trigger::ModemManager) == Exit::Success;
             assert_eq!(is_fine, result.is_success() || result == StepResult::LeftAlone, "{result:?}");
         }
         // A step that the policy suppresses is no failure of the command.
-        assert_eq!(exit(StepResult::Suppressed, Trigger::Command), Exit::Fine);
+        assert_eq!(exit(StepResult::Suppressed, Trigger::Command), Exit::Success);
     }
 
     #[test]
     fn a_step_that_another_process_continues_is_no_failure() {
         let exit = |scope, trigger| {
             let report = StepReport { step: StepKind::FccAuth, result: StepResult::Unfinished, text: String::new() };
-            Served { steps: vec![report], ..Served::default() }.exit(&scope, trigger)
+            RunReport { steps: vec![report], ..RunReport::default() }.exit(&scope, trigger)
         };
         for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested] {
-            assert_eq!(exit(Scope::Device, trigger), Exit::Fine, "{trigger:?}");
+            assert_eq!(exit(Scope::Device, trigger), Exit::Success, "{trigger:?}");
         }
         // After sleep, a mute modem leaves no failed unit.
-        assert_eq!(exit(Scope::Unlock, Trigger::Unit), Exit::Fine);
+        assert_eq!(exit(Scope::Unlock, Trigger::Unit), Exit::Success);
         for trigger in [Trigger::Unit, Trigger::Command, Trigger::Named] {
             assert_eq!(exit(Scope::All, trigger), Exit::Failed, "{trigger:?}");
         }

@@ -110,7 +110,7 @@ fn over_dms(
 
 /// What a modem reports about its radio.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct RadioState {
     pub(crate) operating_mode: OperatingMode,
     /// Whether the radio is locked. `None` if only an unlock would show that, as for a Sierra modem in low power.
     pub locked: Option<bool>,
@@ -120,7 +120,11 @@ pub struct Said {
 /// one.
 ///
 /// The CID is released and the MBIM session is closed before `deadline`.
-pub fn ask(transport: Transport, procedure: Option<&Procedure>, deadline: Deadline) -> Result<Said, SessionError> {
+pub fn ask(
+    transport: Transport,
+    procedure: Option<&Procedure>,
+    deadline: Deadline,
+) -> Result<RadioState, SessionError> {
     match (procedure, transport.protocol) {
         (Some(Procedure::Gtfcclock(gtfcclock)), Protocol::At) => {
             gtfcclock::ask(transport.port, gtfcclock.state, deadline)
@@ -169,9 +173,9 @@ impl fmt::Display for Radio {
 
 impl Radio {
     /// The state in the terms of the device management service.
-    fn said(self, locked: Option<bool>) -> Said {
+    fn said(self, locked: Option<bool>) -> RadioState {
         let mode = if self == Radio::On { OperatingMode::Online } else { OperatingMode::LowPower };
-        Said { operating_mode: mode, locked }
+        RadioState { operating_mode: mode, locked }
     }
 }
 

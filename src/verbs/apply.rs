@@ -16,7 +16,7 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::PlanLine;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, NO_ACTION, Served, StepReport, preview, preview_lines};
+use crate::serve::{self, NO_ACTION, RunReport, StepReport, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
 use crate::verbs::select::{Devices, devices};
@@ -33,7 +33,7 @@ struct DeviceReport {
 }
 
 impl DeviceReport {
-    fn new(device: &Device, served: &Served) -> DeviceReport {
+    fn new(device: &Device, served: &RunReport) -> DeviceReport {
         let line =
             |report: &StepReport| StepLine { step: report.step, outcome: report.result, text: report.text.clone() };
         DeviceReport {
@@ -61,9 +61,9 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     if options.before_sleep {
         serve_apart(root, devices(root, names)?.flatten(), |device| {
             before_sleep(root, &journal, device);
-            Exit::Fine
+            Exit::Success
         });
-        return Ok(Exit::Fine);
+        return Ok(Exit::Success);
     }
     let trigger = match (options.unit, names.is_empty()) {
         (true, _) => Trigger::Unit,
@@ -76,7 +76,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
                 "{port}: the device disconnected before its unit started; wwan-quirks handles it when it returns"
             );
             journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", &port)]);
-            return Ok(Exit::Fine);
+            return Ok(Exit::Success);
         }
         found => found?,
     };
@@ -103,7 +103,7 @@ fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl F
         let (matched, errors) = lookup(root, device);
         matched.is_some() || !errors.is_empty()
     });
-    if sys::in_parallel(known, |device| serve(&device) == Exit::Fine) { Exit::Fine } else { Exit::Failed }
+    if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }
 }
 
 /// Serves the devices in turn with `serve`, and prints their results.
@@ -112,9 +112,9 @@ fn serve_all(
     trigger: Trigger,
     json: bool,
     out: &mut impl Write,
-    serve: impl Fn(&Device) -> (Served, Exit),
+    serve: impl Fn(&Device) -> (RunReport, Exit),
 ) -> Result<Exit, Error> {
-    let mut exit = Exit::Fine;
+    let mut exit = Exit::Success;
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
@@ -157,7 +157,7 @@ fn serve_all(
     Ok(exit)
 }
 
-fn print_lines(device: &Device, served: &Served, out: &mut impl Write) -> Result<(), Error> {
+fn print_lines(device: &Device, served: &RunReport, out: &mut impl Write) -> Result<(), Error> {
     let name = served.name.as_deref().unwrap_or_default();
     for report in &served.steps {
         writeln!(out, "{}", printable(&report.line(device, name)))?;
@@ -181,7 +181,7 @@ fn print_plans(
     out: &mut impl Write,
     plan: impl Fn(&Device, &MatchedDevice) -> Result<Vec<PlanLine>, DeviceError>,
 ) -> Result<Exit, Error> {
-    let mut exit = Exit::Fine;
+    let mut exit = Exit::Success;
     let (mut plans, mut all_errors, mut is_any) = (Vec::new(), Vec::new(), false);
     for device in devices {
         let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };

@@ -23,7 +23,7 @@ use crate::verbs::output::{load_error_json, print_json, report_errors};
 /// Prints all errors in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (mut errors, mut warned) = (Vec::new(), Vec::new());
-    let mut exit = Exit::Fine;
+    let mut exit = Exit::Success;
     if files.is_empty() {
         (errors, warned) = installed(root);
     }

@@ -9,7 +9,7 @@ use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::outcome::StepResult;
-use crate::serve::composition::{Conversed, serve_composition};
+use crate::serve::composition::{CompositionReport, serve_composition};
 use crate::serve::error::{Error, Exit};
 use crate::steps::composition::{Reading, Request, describe};
 use crate::verbs::cli::Setting;
@@ -30,8 +30,8 @@ pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &m
     Ok(if has_failed { exit.max(Exit::Failed) } else { exit })
 }
 
-fn print(conversed: &Conversed, out: &mut impl Write) -> Result<(), Error> {
-    let Conversed { device, name, exchange, report } = conversed;
+fn print(conversed: &CompositionReport, out: &mut impl Write) -> Result<(), Error> {
+    let CompositionReport { device, name, exchange, report } = conversed;
     if let Some(report) = report {
         writeln!(out, "{}", printable(&report.line(device, name)))?;
     } else if let Some(exchange) = exchange {
@@ -72,8 +72,8 @@ fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<
 }
 
 /// `last` as JSON. `all` also has the steps that led to it.
-fn to_json(last: &Conversed, all: &[Conversed]) -> Json {
-    let Conversed { device, name, exchange, report } = last;
+fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
+    let CompositionReport { device, name, exchange, report } = last;
     let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.way_back(&step.device));
     let composition = |composition: &Composition| {
         json!({
@@ -138,7 +138,7 @@ mod tests {
             let exchange = Exchange { reading, chosen, resets: false, leads_on: false, failure: None };
             let device = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
             let name = "Sierra Wireless MC7455".to_owned();
-            let all = [Conversed { device, name, exchange: Some(exchange), report }];
+            let all = [CompositionReport { device, name, exchange: Some(exchange), report }];
             let mut out = Vec::new();
             print_json(&mut out, "composition", &to_json(&all[0], &all)).unwrap();
             String::from_utf8(out).unwrap()

@@ -134,7 +134,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
             (false, _) => {}
         }
     }
-    Ok(if diagnosis.problems.is_empty() { Exit::Fine } else { Exit::Failed })
+    Ok(if diagnosis.problems.is_empty() { Exit::Success } else { Exit::Failed })
 }
 
 /// Checks that there is a database.

@@ -39,7 +39,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                     Vec::new()
                 });
                 let port = Some(device.port.clone());
-                explained.push(Explained { port, id: device.id, matched, others: Vec::new(), complete, plan });
+                explained.push(Explanation { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
             (explained, all_errors)
         }
@@ -55,7 +55,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
     }
     let exit = report_errors(errors);
     if json {
-        let values: Vec<Value> = explained.iter().map(Explained::json).collect();
+        let values: Vec<Value> = explained.iter().map(Explanation::json).collect();
         print_json(out, "explain", &json!({ "devices": values }))?;
     } else {
         for explained in &explained {
@@ -66,7 +66,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
 }
 
 /// Explains an ID without a device. The strings of the device are unknown.
-fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
+fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let Lookup { quirk, mut errors } = quirks::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
     merge(&mut errors, policy_errors);
@@ -81,10 +81,10 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explained, Vec<Error>) {
     let plan = matched.iter().filter(|_| complete);
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();
-    (Explained { port: None, id, matched, others, complete, plan }, errors)
+    (Explanation { port: None, id, matched, others, complete, plan }, errors)
 }
 
-struct Explained {
+struct Explanation {
     /// `None`: not plugged in.
     port: Option<Port>,
     id: DeviceId,
@@ -96,7 +96,7 @@ struct Explained {
     plan: Vec<PlanLine>,
 }
 
-impl Explained {
+impl Explanation {
     fn print(&self, out: &mut impl Write) -> Result<(), Error> {
         let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
         match &self.matched {

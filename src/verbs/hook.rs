@@ -17,7 +17,7 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     let (event, device) = match find(root) {
         Ok(Some(found)) => found,
         // The event is not for us, or the device has already left. If it returns, its next event serves it.
-        Ok(None) | Err(Error::Device(DeviceError::Gone { .. })) => return Ok(Exit::Fine),
+        Ok(None) | Err(Error::Device(DeviceError::Gone { .. })) => return Ok(Exit::Success),
         Err(error) => {
             if !journal.is_stderr() {
                 journal.send(StepResult::Failed, &format!("hook: {}", error.chain()), &[]);
@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     }
     match served.result() {
         // udev discards the output of a program that fails, and the unit must continue. The journal has the failure.
-        Some(StepResult::Unfinished) => Ok(Exit::Fine),
+        Some(StepResult::Unfinished) => Ok(Exit::Success),
         _ => Ok(served.exit(&event.scope, event.trigger)),
     }
 }

@@ -72,7 +72,7 @@ const NO_EQUIVALENT: [(&str, &str); 5] = [
 /// Prints the quirks in `paths`, which are files and folders of files.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
-    let mut exit = Exit::Fine;
+    let mut exit = Exit::Success;
     for path in paths {
         let files = match path.is_dir() {
             true => configurations(path),

@@ -72,7 +72,7 @@ pub(crate) fn load_error_json(error: &LoadError) -> Value {
 /// Prints every error to standard error, once. Returns the highest exit status.
 pub(crate) fn report_errors(errors: impl IntoIterator<Item = Error>) -> Exit {
     let mut printed = BTreeSet::new();
-    errors.into_iter().fold(Exit::Fine, |exit, error| {
+    errors.into_iter().fold(Exit::Success, |exit, error| {
         let text = error.chain();
         if !printed.contains(&text) {
             complain(format_args!("wwan-quirks: {text}"));

@@ -142,7 +142,7 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         }
         Bus::Pci => report.add_pci(device)?,
     }
-    Ok((report, errors.iter().map(Error::exit).max().unwrap_or(Exit::Fine)))
+    Ok((report, errors.iter().map(Error::exit).max().unwrap_or(Exit::Success)))
 }
 
 impl Report {

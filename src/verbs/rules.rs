@@ -23,5 +23,5 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     } else {
         out.write_all(rules.as_bytes())?;
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }

@@ -32,7 +32,7 @@ use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, UNNAMED, planned};
-use crate::steps::fcc_auth::Said;
+use crate::steps::fcc_auth::RadioState;
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
 
@@ -136,7 +136,7 @@ const QUERY: Duration = Duration::from_secs(5);
 
 /// Prints the status of the named devices, or of all that the database knows.
 pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let mut exit = Exit::Fine;
+    let mut exit = Exit::Success;
     let (mut all, mut all_errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
         let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
@@ -254,7 +254,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         locked => locked.ok(),
     };
     match query(root, device, &matched.quirk, Sharing::Possible, deadline) {
-        Ok(Said { operating_mode, locked }) => {
+        Ok(RadioState { operating_mode, locked }) => {
             Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
         }
         Err(reason) => Query::Error(reason),

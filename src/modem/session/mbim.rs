@@ -43,7 +43,7 @@ pub(crate) struct Session<'p> {
     /// The number of bytes in malformed messages.
     garbage: usize,
     /// The command in progress.
-    asked: Option<Asked>,
+    asked: Option<OpenRequest>,
     may_reopen: bool,
     /// Another program has opened the port: an OPEN or CLOSE would end its session.
     shared: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Session<'p> {
     deadline: Deadline,
 }
 
-struct Asked {
+struct OpenRequest {
     command: Command,
     buffer: Vec<u8>,
     /// The TID of each time that it was sent.
@@ -75,7 +75,7 @@ enum Received {
 }
 
 /// A COMMAND_DONE.
-struct Done {
+struct CommandDone {
     tid: u32,
     service: Uuid,
     cid: u32,
@@ -248,7 +248,7 @@ impl<'p> Session<'p> {
     }
 
     fn ask(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<(), SessionError> {
-        self.asked = Some(Asked { command, buffer: buffer.to_vec(), tids: Vec::new() });
+        self.asked = Some(OpenRequest { command, buffer: buffer.to_vec(), tids: Vec::new() });
         self.ask_now(by)
     }
 
@@ -288,7 +288,7 @@ impl<'p> Session<'p> {
 
     /// The next COMMAND_DONE, whichever command it answers. If the modem reports that the session is not open, the
     /// session is opened again and the command is repeated, once.
-    fn receive_done(&mut self, mut until: Deadline) -> Result<Option<Done>, SessionError> {
+    fn receive_done(&mut self, mut until: Deadline) -> Result<Option<CommandDone>, SessionError> {
         while let Some(received) = self.receive_message(until)? {
             let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
             let bytes = match received {
@@ -303,7 +303,7 @@ impl<'p> Session<'p> {
             match Message::parse(&bytes) {
                 Ok(Message { tid, body: Body::CommandDone { service, cid, status, buffer } }) => {
                     let answers = asked(tid).is_some_and(|asked| (asked.service, asked.cid) == (service, cid));
-                    return Ok(Some(Done { tid, service, cid, answers, status, buffer: buffer.to_vec() }));
+                    return Ok(Some(CommandDone { tid, service, cid, answers, status, buffer: buffer.to_vec() }));
                 }
                 Ok(Message { tid, body: Body::FunctionError(error) }) => match asked(tid) {
                     Some(_) if error == ProtocolError::NOT_OPENED && self.may_reopen => {

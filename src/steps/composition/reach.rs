@@ -51,7 +51,7 @@ impl Reach<'_> {
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Err(Fault::Busy(error)),
             Err(error) => {
                 warn!("{}: {error}", device.port);
-                PortState::forgetful(&device.port)
+                PortState::in_memory(&device.port)
             }
         };
         let mut result = None;

@@ -1,6 +1,8 @@
 //! The procedures over QMI, of Sierra and Foxconn.
 
-use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, no_lock, online_already, still_locked, unlocked_before};
+use super::{
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, no_lock, online_already, still_locked, unlocked_before,
+};
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::{Client, QmuxTransport};
@@ -21,10 +23,10 @@ const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(150);
 
 /// An online radio is not locked. A radio in low power may be locked or switched off. No message distinguishes the two.
-pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<RadioState, SessionError> {
     let Power { mode, .. } = Power::read(&mut Client::allocate(qmux, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
-    Ok(Said { operating_mode: mode, locked })
+    Ok(RadioState { operating_mode: mode, locked })
 }
 
 pub(super) fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Radio, SessionError> {
@@ -113,14 +115,14 @@ pub(super) fn ask_fox(
     qmux: &mut dyn QmuxTransport,
     service: Service,
     deadline: Deadline,
-) -> Result<Said, SessionError> {
+) -> Result<RadioState, SessionError> {
     let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
     let Power { mode, .. } = Power::read(&mut client)?;
     let locked = match fox_lock(&mut client, service) {
         Err(error) if error.is_unsupported() => false,
         lock => lock? == FOX_LOCKED,
     };
-    Ok(Said { operating_mode: mode, locked: Some(locked) })
+    Ok(RadioState { operating_mode: mode, locked: Some(locked) })
 }
 
 const FOX_UNLOCKED: u8 = 0;

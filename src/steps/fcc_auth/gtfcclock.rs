@@ -9,7 +9,7 @@
 //! `at+gtfcclockstate`: 0 is locked. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never sent.
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, no_lock, online_already, unlocked_before};
+use super::{NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, no_lock, online_already, unlocked_before};
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
@@ -57,7 +57,7 @@ pub(super) fn unlock(
 }
 
 /// Firmware that does not report the state may be locked.
-pub(super) fn ask(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<RadioState, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
     let radio = look(&mut at)?;
     let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at, state)?.map(|unlocked| !unlocked) };

@@ -4,7 +4,9 @@
 //! others of Lenovo's unlock library (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, mbim_radio, no_lock, online_already, unlocked_before};
+use super::{
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, mbim_radio, no_lock, online_already, unlocked_before,
+};
 use crate::database::quirks::ByteOrder;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
@@ -50,7 +52,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     }
 }
 
-pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
+pub(super) fn ask(session: &mut Session) -> Result<RadioState, SessionError> {
     let locked = match is_locked(session) {
         Err(error) if error.is_unsupported() => None,
         locked => Some(locked?),

@@ -115,7 +115,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Only the laptop's keys.
-    pub(crate) fn only_of_laptop(mut self) -> Keys<'a> {
+    pub(crate) fn laptop_only(mut self) -> Keys<'a> {
         self.withheld = self.left.len() > self.of_laptop;
         self.left.truncate(self.of_laptop);
         self
@@ -346,13 +346,13 @@ mod tests {
     fn the_keys_of_the_quirk_can_be_left_out() {
         let laptop = [FccType { entry: "133-0".to_owned(), oem_string: LENOVO.to_owned() }];
         let (quirk, tried) = (procedure(&[LENOVO, HP]), [Key::new(String::new(), NAME, LENOVO).id()]);
-        let mut keys = Keys::new(&laptop, &quirk, &[], |_| {}).only_of_laptop();
+        let mut keys = Keys::new(&laptop, &quirk, &[], |_| {}).laptop_only();
         assert_eq!(keys.use_next().map(|key| key.source).as_deref(), Some("SMBIOS entry 133-0"));
         assert!(keys.is_empty());
         assert!(keys.failure().contains("cannot be saved"), "{}", keys.failure());
-        assert!(Keys::new(&laptop, &quirk, &tried, |_| {}).only_of_laptop().is_empty());
+        assert!(Keys::new(&laptop, &quirk, &tried, |_| {}).laptop_only().is_empty());
         // No key is missing if the quirk has no other.
-        let keys = Keys::new(&laptop, &procedure(&[LENOVO]), &[], |_| {}).only_of_laptop();
+        let keys = Keys::new(&laptop, &procedure(&[LENOVO]), &[], |_| {}).laptop_only();
         assert!(!keys.failure().contains("cannot be saved"), "{}", keys.failure());
     }
 

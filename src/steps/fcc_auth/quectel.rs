@@ -1,7 +1,8 @@
 //! Quectel's procedure: the radio state in Quectel's own MBIM service.
 
 use super::{
-    NO_SUCH_LOCK, Radio, Said, UNLOCKED, conclude, mbim_radio, no_lock, online_already, still_locked, unlocked_before,
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, mbim_radio, no_lock, online_already, still_locked,
+    unlocked_before,
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
@@ -47,7 +48,7 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
     }
 }
 
-pub(super) fn ask(session: &mut Session) -> Result<Said, SessionError> {
+pub(super) fn ask(session: &mut Session) -> Result<RadioState, SessionError> {
     let locked = match state(session) {
         Err(error) if error.is_unsupported() => false,
         state => state? == FCC_LOCKED,

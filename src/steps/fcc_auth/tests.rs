@@ -1012,7 +1012,7 @@ fn a_proxy_that_hangs_up_does_not_mean_that_the_modem_left() {
 }
 
 #[track_caller]
-fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> Said {
+fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> RadioState {
     let mode = modem.mode;
     let transport = Transport { protocol: modem.protocol, port: &mut modem, proxied: None };
     let _clock = StoppedClock::stop();
@@ -1024,7 +1024,7 @@ fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> Said {
 
 #[test]
 fn a_query_reports_the_radio_and_changes_nothing() {
-    let said = |operating_mode, locked| Said { operating_mode, locked };
+    let said = |operating_mode, locked| RadioState { operating_mode, locked };
     let unlocked = |mut modem: Modem| {
         modem.locked = false;
         modem

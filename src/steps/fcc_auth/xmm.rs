@@ -3,7 +3,7 @@
 //! Facts: ModemManager's script 8086:7360 and its Intel plugin, and xmm7360-pci (rpc/rpc.py). The RPC port does not
 //! report the radio state: a locked modem replies to no other request.
 
-use super::Said;
+use super::RadioState;
 use super::keys::{self, ChallengeLock, Key, Keys};
 use crate::database::quirks::ByteOrder;
 use crate::host::deadline::Deadline;
@@ -28,10 +28,10 @@ pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) ->
     Ok(outcome.unwrap_or_else(|| Outcome::Done(format!("{}; ModemManager switches the radio on", keys.success()))))
 }
 
-pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<Said, SessionError> {
+pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<RadioState, SessionError> {
     let locked = is_locked(&mut Rpc::new(port, deadline))?;
     let operating_mode = if locked { OperatingMode::LowPower } else { OperatingMode::UNKNOWN };
-    Ok(Said { operating_mode, locked: Some(locked) })
+    Ok(RadioState { operating_mode, locked: Some(locked) })
 }
 
 struct Lock<'p>(Rpc<'p>);

@@ -64,7 +64,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
             }
         }
     }
-    Ok(Exit::Fine)
+    Ok(Exit::Success)
 }
 
 /// For each model of each quirk, whether the model applies. It does not if a quirk of a higher layer has the same ID and

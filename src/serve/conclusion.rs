@@ -4,7 +4,7 @@ use crate::outcome::{Outcome, StepResult};
 use crate::serve::hand_off::Successor;
 
 /// How a step ended.
-pub(crate) struct Ended {
+pub(crate) struct Conclusion {
     pub(crate) result: StepResult,
     pub(crate) text: String,
     /// The modem may have a lock of another kind.
@@ -15,16 +15,16 @@ pub(crate) struct Ended {
     pub(crate) is_online: bool,
 }
 
-impl Ended {
-    pub(crate) fn new(result: StepResult, text: String) -> Ended {
-        Ended { result, text, may_be_another_lock: false, has_left: false, is_online: false }
+impl Conclusion {
+    pub(crate) fn new(result: StepResult, text: String) -> Conclusion {
+        Conclusion { result, text, may_be_another_lock: false, has_left: false, is_online: false }
     }
 }
 
 /// The results of the procedures that were tried, without those that say less than others: the lock is behind one of the
 /// procedures, and a procedure without an answer says more than one that found no lock.
-pub(crate) fn to_report(tried: Vec<Ended>) -> impl Iterator<Item = Ended> {
-    let weight = |ended: &Ended| match ended.result {
+pub(crate) fn to_report(tried: Vec<Conclusion>) -> impl Iterator<Item = Conclusion> {
+    let weight = |ended: &Conclusion| match ended.result {
         _ if !ended.may_be_another_lock => 4,
         StepResult::Unfinished => 3,
         StepResult::Suppressed => 2,
@@ -36,7 +36,7 @@ pub(crate) fn to_report(tried: Vec<Ended>) -> impl Iterator<Item = Ended> {
 }
 
 /// The result of an action, and who continues if it is not finished.
-pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
+pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Conclusion {
     let may_be_another_lock =
         matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
@@ -60,7 +60,7 @@ pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Ended {
             None => (StepResult::Unfinished, failure.to_string()),
         },
     };
-    Ended { may_be_another_lock, has_left, is_online, ..Ended::new(result, text) }
+    Conclusion { may_be_another_lock, has_left, is_online, ..Conclusion::new(result, text) }
 }
 
 #[cfg(test)]
