@@ -196,7 +196,7 @@ mod tests {
         drop(closed);
         let by = soon();
         // A child process of another test may still have the other socket open, which then takes the message.
-        while socket.send(b"nobody listens").is_ok() && socket.take_error().unwrap().is_none() {
+        while socket.send(b"no reader").is_ok() && socket.take_error().unwrap().is_none() {
             assert!(!by.has_passed(), "no error came back");
             std::thread::yield_now();
         }

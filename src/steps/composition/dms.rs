@@ -83,7 +83,7 @@ mod tests {
     use crate::modem::wire::qmi::Service;
     use crate::steps::composition::{Exchange, Request, read_and_set};
     use ::modem::composition::Composition as Simulated;
-    use ::modem::radio::{LOW_POWER, Lock, Wish};
+    use ::modem::radio::{LOW_POWER, Lock, Transition};
     use std::time::Duration;
 
     const PROTOCOLS: [Protocol; 2] = [Protocol::Qmi, Protocol::Mbim];
@@ -123,7 +123,7 @@ mod tests {
             let listed: Vec<_> = exchange.reading.supported.iter().map(|known| known.value.clone()).collect();
             assert_eq!(listed, LISTED.map(Value::Number));
             assert_eq!((number(&modem), exchange.resets), (Some(8), true));
-            assert!(matches!(modem.wishes[..], [(_, Wish::Reset)]));
+            assert!(matches!(modem.transitions[..], [(_, Transition::Reset)]));
             assert!(modem.clients.count() == 0 && !modem.is_open());
         }
     }
@@ -142,7 +142,7 @@ mod tests {
         modem.fault("lost=1");
         modem.fault("at-message=DMS Set Operating Mode");
         assert_eq!(set(&mut modem).unwrap().failure, None);
-        assert!(matches!(modem.wishes[..], [(_, Wish::Reset)]));
+        assert!(matches!(modem.transitions[..], [(_, Transition::Reset)]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::challenge::Number;
 use crate::composition::{Composition, KNOWN_BITS, SUPPORTED, mask_names};
 use crate::family;
 use crate::models::Dialect;
-use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish};
+use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Transition};
 
 /// The password for Sierra's protected commands.
 const PASSWORD: &str = "A710";
@@ -214,13 +214,13 @@ impl At {
     /// AT!UDUSBCOMP by number on older modems, AT!USBCOMP by mask on newer ones.
     fn composition(&self, modem: &mut Modem, name: &str, argument: &str) -> Lines {
         let by_number = self.dialect == Dialect::SierraOld;
-        let Some(stands) = modem.next_composition.clone().filter(|_| by_number == (name == "!UDUSBCOMP")) else {
+        let Some(next) = modem.next_composition.clone().filter(|_| by_number == (name == "!UDUSBCOMP")) else {
             return error();
         };
         let wanted = match argument {
-            "?" if by_number => return one(format!("!UDUSBCOMP: {}", stands.number)),
+            "?" if by_number => return one(format!("!UDUSBCOMP: {}", next.number)),
             "=?" if by_number => return Ok(composition_table()),
-            "?" => return Ok(self.mask_lines(&stands)),
+            "?" => return Ok(self.mask_lines(&next)),
             "=?" => return Ok(self.mask_table()),
             argument if by_number => {
                 let number = argument.strip_prefix('=').and_then(|number| number.parse().ok());
@@ -319,7 +319,7 @@ fn gtfcclock(modem: &mut Modem, name: &str, argument: &str) -> Lines {
 }
 
 fn reset(modem: &mut Modem) -> Lines {
-    modem.wishes.push((Duration::from_millis(50), Wish::Reset));
+    modem.transitions.push((Duration::from_millis(50), Transition::Reset));
     Ok(Vec::new())
 }
 

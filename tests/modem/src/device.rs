@@ -11,7 +11,7 @@ use crate::composition::Composition;
 use crate::descriptors::{Configuration, INPUT, Transfer};
 use crate::install::Seen;
 use crate::models::{Dialect, Form, Model, direct_ip};
-use crate::radio::{Modem, Wish};
+use crate::radio::{Modem, Transition};
 use crate::storage::{self, Reply, Storage};
 use crate::timers::Timers;
 use crate::transcript::hex;
@@ -36,7 +36,7 @@ enum Action {
     Response(u8, Vec<u8>),
     /// This IN endpoint has data for the host.
     Output(u8, Vec<u8>),
-    Wish(Wish),
+    Transition(Transition),
     /// Endpoint 0 accepts the requests that have got only NAK so far.
     Accept,
     Leave,
@@ -172,8 +172,8 @@ impl Device {
                 self.on_link(|link| link.queue(endpoint, data));
                 self.pump(endpoint);
             }
-            Action::Wish(Wish::Online) => self.modem.come_online(),
-            Action::Wish(Wish::Reset) => self.reset(),
+            Action::Transition(Transition::Online) => self.modem.come_online(),
+            Action::Transition(Transition::Reset) => self.reset(),
             Action::Accept => {
                 for urb in std::mem::take(&mut self.naked) {
                     if self.link.as_mut().is_some_and(|link| link.resume(urb.endpoint, urb.seqnum)) {
@@ -189,17 +189,17 @@ impl Device {
 
     /// Handles the consequences of a transfer or a timer.
     fn settle(&mut self) {
-        for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
-            self.timers.after(delay, Action::Wish(wish));
+        for (delay, transition) in std::mem::take(&mut self.modem.transitions) {
+            self.timers.after(delay, Action::Transition(transition));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
-            let told = self.functions.iter().flat_map(|(interface, function)| match function {
+            let indications = self.functions.iter().flat_map(|(interface, function)| match function {
                 Function::Wdm(wdm) => {
                     wdm.mode_changed(&self.modem).into_iter().map(|data| (*interface, data)).collect()
                 }
                 _ => Vec::new(),
             });
-            for (interface, data) in told.collect::<Vec<_>>() {
+            for (interface, data) in indications.collect::<Vec<_>>() {
                 self.respond(interface, data);
             }
         }

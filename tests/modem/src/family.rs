@@ -2,7 +2,7 @@
 //! value.
 
 use crate::descriptors::{Configuration, Role};
-use crate::radio::{Modem, Wish};
+use crate::radio::{Modem, Transition};
 use std::time::Duration;
 
 /// A family. In commands and replies, `{}` is the value.
@@ -464,7 +464,7 @@ pub(crate) fn answer(modem: &mut Modem, command: &str) -> Option<Result<Vec<Stri
         return lines(&[answer]);
     }
     if family.restart.is_some_and(is) {
-        modem.wishes.push((Duration::from_millis(50), Wish::Reset));
+        modem.transitions.push((Duration::from_millis(50), Transition::Reset));
         return lines(&[]);
     }
     let set = family.form_set_by(command)?;
@@ -472,7 +472,7 @@ pub(crate) fn answer(modem: &mut Modem, command: &str) -> Option<Result<Vec<Stri
         modem.family = Some((family, set));
     }
     if family.set_restarts {
-        modem.wishes.push((Duration::from_millis(50), Wish::Reset));
+        modem.transitions.push((Duration::from_millis(50), Transition::Reset));
     }
     if family.set_answer.is_empty() { lines(&[]) } else { lines(&[family.set_answer]) }
 }

@@ -12,7 +12,7 @@ use crate::family;
 use crate::mbim::Mbim;
 use crate::models::{Dialect, Model, SERIAL};
 use crate::qmi;
-use crate::radio::{Identity, Lock, Modem, Wish};
+use crate::radio::{Identity, Lock, Modem, Transition};
 use crate::timers::Timers;
 use crate::wdm::{Protocol, Wdm};
 
@@ -228,7 +228,7 @@ enum Port {
 enum Action {
     /// The port has a message for the host.
     Output(u8, Vec<u8>),
-    Wish(Wish),
+    Transition(Transition),
     Return,
 }
 
@@ -310,19 +310,19 @@ impl Device {
         let Some(action) = self.timers.pop_due() else { return Ok(()) };
         match action {
             Action::Output(port, data) => self.output(port, &data),
-            Action::Wish(Wish::Online) => {
+            Action::Transition(Transition::Online) => {
                 self.modem.come_online();
                 Ok(())
             }
-            Action::Wish(Wish::Reset) => self.reset(),
+            Action::Transition(Transition::Reset) => self.reset(),
             Action::Return => self.plug(),
         }
     }
 
     /// Handles the consequences of a message or a timer.
     fn settle(&mut self) -> io::Result<()> {
-        for (delay, wish) in std::mem::take(&mut self.modem.wishes) {
-            self.timers.after(delay, Action::Wish(wish));
+        for (delay, transition) in std::mem::take(&mut self.modem.transitions) {
+            self.timers.after(delay, Action::Transition(transition));
         }
         if std::mem::take(&mut self.modem.mode_changed) {
             let reports = self.ports.iter().zip(0..).flat_map(|(port, number)| match port {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::at::At;
 use crate::mbim::Mbim;
 use crate::models::Dialect;
-use crate::radio::{Modem, Wish};
+use crate::radio::{Modem, Transition};
 use crate::timers::Timers;
 use crate::wdm::{Protocol, Wdm};
 
@@ -60,7 +60,7 @@ impl Port {
     }
 
     /// Takes bytes from the host: one message of QMI, MBIM or RPC, or part of an AT command. Returns the reads that
-    /// answer it, and their delay. A reset that the host asks for stays in the modem's `wishes`.
+    /// answer it, and their delay. A reset that the host asks for stays in the modem's `transitions`.
     pub fn receive(&mut self, bytes: &[u8]) -> (Duration, Vec<Vec<u8>>) {
         while self.online.pop_due().is_some() {
             self.modem.come_online();
@@ -69,11 +69,11 @@ impl Port {
             Function::Messages(wdm) => wdm.receive(&mut self.modem, bytes),
             Function::At(at) => at.replies(&mut self.modem, bytes),
         };
-        self.modem.wishes.retain(|(delay, wish)| {
-            if *wish == Wish::Online {
+        self.modem.transitions.retain(|(delay, transition)| {
+            if *transition == Transition::Online {
                 self.online.after(*delay, ());
             }
-            *wish != Wish::Online
+            *transition != Transition::Online
         });
         replies
     }

@@ -2,7 +2,7 @@
 
 use crate::composition::{Composition, SUPPORTED};
 use crate::digest;
-use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Wish, mode_name};
+use crate::radio::{LOW_POWER, Lock, Modem, ONLINE, Transition, mode_name};
 use crate::transcript::{from_hex, hex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -447,7 +447,7 @@ fn set_operating_mode(modem: &mut Modem, mode: u8) -> Result<(), u16> {
         (4, _) if modem.mode != 3 || modem.faults.has("refuse-reset") => Err(error::INVALID_TRANSITION),
         (4, _) => {
             modem.transcript.event("mode", mode_name(4));
-            modem.wishes.push((Duration::from_millis(20), Wish::Reset));
+            modem.transitions.push((Duration::from_millis(20), Transition::Reset));
             Ok(())
         }
         (ONLINE | LOW_POWER | 3 | 6 | 7, _) => {
@@ -581,7 +581,7 @@ mod tests {
             spaced("01 13 00 80 02 14 02 02 00 2E 00 07 00 02 04 00 01 00 03 00")
         );
         assert_eq!(ask(&mut modem, AUTH), spaced("01 13 00 80 02 14 02 01 00 5F 55 07 00 02 04 00 00 00 00 00"));
-        assert_eq!(modem.wishes, [(Duration::from_millis(50), Wish::Online)]);
+        assert_eq!(modem.transitions, [(Duration::from_millis(50), Transition::Online)]);
         assert_eq!(ask(&mut modem, AUTH), spaced("01 13 00 80 02 14 02 01 00 5F 55 07 00 02 04 00 01 00 1A 00"));
         modem.set_mode(ONLINE);
         assert!(ask(&mut modem, MODE).contains("01010000"));

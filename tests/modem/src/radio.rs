@@ -55,7 +55,7 @@ pub enum Lock {
 
 /// A request from a port to the whole device, to be carried out later.
 #[derive(Debug, PartialEq)]
-pub enum Wish {
+pub enum Transition {
     Online,
     Reset,
 }
@@ -91,7 +91,7 @@ pub struct Modem {
     pub clients: Clients,
     pub faults: Faults,
     pub transcript: Transcript,
-    pub wishes: Vec<(Duration, Wish)>,
+    pub transitions: Vec<(Duration, Transition)>,
     /// The number of accepted unlocks, and of refused ones.
     pub unlocks: (u32, u32),
     /// Whether the unlock lets the modem go online. A later request for low power prevents that.
@@ -130,7 +130,7 @@ impl Modem {
             clients: Clients::default(),
             faults: Faults::default(),
             transcript: Transcript::none(),
-            wishes: Vec::new(),
+            transitions: Vec::new(),
             unlocks: (0, 0),
             goes_online: false,
             mode_changed: false,
@@ -203,7 +203,7 @@ impl Modem {
         self.mode = if self.locked { LOW_POWER } else { ONLINE };
         self.challenge = None;
         self.clients = Clients::default();
-        self.wishes.clear();
+        self.transitions.clear();
         self.plugged = (self.clock)();
         self.replies = 0;
     }
@@ -244,7 +244,7 @@ impl Modem {
         self.transcript.event("unlocked", "");
         if !self.faults.has("stays-low") && !self.faults.has("reset-needed") {
             self.goes_online = true;
-            self.wishes.push((self.faults.millis("auth-delay", 50), Wish::Online));
+            self.transitions.push((self.faults.millis("auth-delay", 50), Transition::Online));
         }
     }
 
