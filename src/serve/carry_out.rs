@@ -1,32 +1,15 @@
 //! Carries out a plan under the lock of the port, and reports each step.
 
-use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
-use crate::host::state::{Identity, PortState};
 use crate::host::sys;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude, to_report};
 use crate::serve::execute::execute;
 use crate::serve::guard::Verdict;
-use crate::serve::hand_off::Successor;
+use crate::serve::locked_run::LockedRun;
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
-use crate::serve::record::Recorder;
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
-
-/// A run that holds the lock of its port.
-pub(super) struct LockedRun<'a, 'r> {
-    pub(super) run: Run<'a>,
-    pub(super) quirk: &'a Quirk,
-    pub(super) identity: Identity,
-    pub(super) state: PortState,
-    pub(super) recorder: &'a mut Recorder<'r>,
-    pub(super) successor: &'a Successor,
-    /// The configuration was planned, and not set because of an earlier attempt.
-    pub(super) keeps_configuration: bool,
-    /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
-    pub(super) has_child: bool,
-}
 
 impl LockedRun<'_, '_> {
     /// Carries out the steps in order, and reports each. A plan either unlocks or has other actions.
@@ -105,13 +88,5 @@ impl LockedRun<'_, '_> {
         let may_have_child = configures || matches!(action, Action::FccAuth { .. });
         self.has_child |= may_have_child && result == Some(StepResult::Unfinished);
         ended
-    }
-
-    /// Saves the state, and unlocks the port unless a child process continues.
-    pub(super) fn end(mut self) {
-        self.state.keep();
-        if self.has_child {
-            self.state.leave_to_child();
-        }
     }
 }
