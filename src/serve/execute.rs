@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::bus::Bus;
-use crate::database::quirks::{Procedure, Reset, Switch};
+use crate::database::quirks::{NeededReset, Procedure, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::state::{Attempt, PortState, SentSwitch, now};
 use crate::host::{rfkill, sandbox, smbios, sys};
@@ -58,7 +58,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
         Action::FccAuth { port, protocol, procedure, reset } => {
             // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
-            let reset = reset.map(|reset| (reset, (reset == Reset::Do).then(|| device.authorized())));
+            let reset = reset.map(|reset| (reset, (reset == NeededReset::Reset).then(|| device.authorized())));
             let outcome = unlock(run, port, *protocol, procedure, state);
             remember(&outcome, device.id.bus, enumeration, state);
             match (outcome, reset) {

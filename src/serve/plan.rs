@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::database::policy::{Resolved, Setting};
 use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;
-use crate::database::quirks::{Procedure, Quirk, Reset, Select, Step, Switch};
+use crate::database::quirks::{NeededReset, Procedure, Quirk, Select, Step, Switch};
 use crate::modem::device::ControlPort;
 use crate::modem::device::descriptors::{CLASS_MASS_STORAGE, Configuration, Interface};
 use crate::modem::transport::Protocol;
@@ -39,7 +39,7 @@ pub(crate) enum Action {
         port: ControlPort,
         protocol: Protocol,
         procedure: Procedure,
-        reset: Option<Reset>,
+        reset: Option<NeededReset>,
     },
 }
 

@@ -15,7 +15,7 @@ use toml::Spanned;
 
 use super::switch::{Seconds, SwitchEntry};
 use super::{
-    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NewId, Number, Procedure, Quirk, Reset, Seen, Select,
+    ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NeededReset, NewId, Number, Procedure, Quirk, Seen, Select,
     StateCommand, Step, Target, vendor_of,
 };
 use crate::bus::{Bus, DeviceId};
@@ -55,7 +55,7 @@ struct Entry {
     subsystem: Option<Spanned<String>>,
     #[serde(default)]
     qmi_interfaces: Vec<u8>,
-    online_after_reset: Option<Reset>,
+    online_after_reset: Option<NeededReset>,
     new_id: Option<Spanned<NewId>>,
     steps: Spanned<Vec<StepEntry>>,
 }

@@ -41,7 +41,7 @@ pub struct Quirk {
     /// The `bInterfaceNumber`s to which qmi_wwan binds. If empty, QMI is guessed from the descriptors.
     pub qmi_interfaces: Vec<u8>,
     /// What to do if the unlocked radio may need a reset to come online.
-    pub(crate) online_after_reset: Option<Reset>,
+    pub(crate) online_after_reset: Option<NeededReset>,
     /// How to bind the serial driver of a kernel that does not know the modem.
     pub new_id: Option<NewId>,
     pub steps: Vec<Step>,
@@ -298,12 +298,12 @@ impl fmt::Display for Select {
     }
 }
 
-/// What to do if a modem may need a reset: tell the administrator, or reset it.
+/// What to do if a modem needs a reset: report it to the administrator, or reset the modem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reset {
-    Tell,
-    Do,
+pub enum NeededReset {
+    Report,
+    Reset,
 }
 
 /// How to unlock a radio.
