@@ -149,6 +149,39 @@ impl fmt::Display for Failure {
     }
 }
 
+/// A message about a result: what happened, and what to do about it if there is something to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Message {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Message {
+        Message { text, remedy: None }
+    }
+}
+
+impl From<Failure> for Message {
+    fn from(Failure { reason, remedy }: Failure) -> Message {
+        Message { text: reason, remedy: Some(remedy) }
+    }
+}
+
 /// What an executor returns. The texts are messages for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -26,7 +26,7 @@ use crate::bus::{DeviceId, Port};
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
-use crate::outcome::{StepKind, StepResult};
+use crate::outcome::{Message, StepKind, StepResult};
 
 const DIRECTORY: &str = "/run/wwan-quirks";
 const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
@@ -65,7 +65,8 @@ pub struct LastResult {
     /// Seconds since the epoch.
     pub at: u64,
     pub outcome: StepResult,
-    pub text: String,
+    #[serde(flatten)]
+    pub message: Message,
     /// The device that the step acted on. A switch changes this ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<DeviceId>,
@@ -114,9 +115,16 @@ impl Results {
 
     /// Records the result of `step` on the device `id`. A result "nothing to do" confirms an earlier result, and does
     /// not replace it. `is_online`: the step found the radio online.
-    pub fn record(&mut self, step: StepKind, id: DeviceId, outcome: StepResult, text: &str, is_online: bool) {
+    pub fn record(
+        &mut self,
+        step: StepKind,
+        id: DeviceId,
+        outcome: StepResult,
+        message: impl Into<Message>,
+        is_online: bool,
+    ) {
         let at = since_the_epoch();
-        let result = LastResult { at, outcome, text: text.to_owned(), id: Some(id), confirmed: None };
+        let result = LastResult { at, outcome, message: message.into(), id: Some(id), confirmed: None };
         // A suppressed step did not reach the modem. After a failure, the radio may have another state than before.
         if step == StepKind::FccAuth && outcome != StepResult::Suppressed {
             self.radio = outcome.is_success().then(|| Radio { last: result.clone(), online: is_online });
@@ -145,7 +153,7 @@ impl Results {
             return StepResult::Unchanged;
         }
         switch.outcome = StepResult::Done;
-        left.clone_into(&mut switch.text);
+        switch.message = left.into();
         StepResult::Done
     }
 }
@@ -638,7 +646,7 @@ mod tests {
             [StepResult::Done, StepResult::Unchanged]
         );
         let last = &results.last[&StepKind::Switch];
-        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "it left"));
+        assert_eq!((last.outcome, last.message.text.as_str()), (StepResult::Done, "it left"));
         assert_eq!(last.id, Some(id));
         assert!(last.confirmed.is_some());
     }
@@ -819,9 +827,10 @@ mod tests {
         results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked", false);
         results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is already online", true);
         let last = &results.last[&StepKind::FccAuth];
-        assert_eq!((last.outcome, last.text.as_str()), (StepResult::Done, "unlocked"));
+        assert_eq!((last.outcome, last.message.text.as_str()), (StepResult::Done, "unlocked"));
         assert!(last.confirmed.is_some());
-        let online = |results: &Results| results.radio.as_ref().map(|radio| (radio.last.text.clone(), radio.online));
+        let online =
+            |results: &Results| results.radio.as_ref().map(|radio| (radio.last.message.text.clone(), radio.online));
         let found = Some(("the radio is already online".to_owned(), true));
         assert_eq!(online(&results), found);
         results.record(StepKind::FccAuth, id, StepResult::Suppressed, "held", false);
@@ -917,7 +926,7 @@ mod tests {
         state.save().unwrap();
         let mode = |name: &str| fs::metadata(root.at(DIRECTORY).join(name)).unwrap().mode() & 0o777;
         assert_eq!((mode("lock"), mode("lock/1-1.2"), mode("state/1-1.2")), (0o700, 0o600, 0o644));
-        assert_eq!(peek(&root, &port).last[&StepKind::Switch].text, "left");
+        assert_eq!(peek(&root, &port).last[&StepKind::Switch].message.text, "left");
         drop(state);
         // Invalid contents are discarded.
         for name in ["lock/1-1.2", "state/1-1.2"] {

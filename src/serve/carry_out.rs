@@ -67,7 +67,7 @@ impl LockedRun<'_, '_> {
                 Conclusion::new(StepResult::Suppressed, reason)
             }
             PlanStep::NotAuthorized { .. } => Conclusion::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } => Conclusion::new(StepResult::Failed, failure.to_string()),
+            PlanStep::Infeasible { failure, .. } => Conclusion::new(StepResult::Failed, failure),
             PlanStep::Run(action) => return self.act(&action, deadline),
         })
     }

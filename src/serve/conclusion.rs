@@ -1,12 +1,12 @@
 //! The result of a planned step, before it is recorded.
 
-use crate::outcome::{Outcome, StepResult};
+use crate::outcome::{Message, Outcome, StepResult};
 use crate::serve::hand_off::Successor;
 
 /// How a step ended.
 pub(crate) struct Conclusion {
     pub(crate) result: StepResult,
-    pub(crate) text: String,
+    pub(crate) message: Message,
     /// The modem may have a lock of another kind.
     pub(crate) may_be_another_lock: bool,
     /// The modem disconnected, so that nothing is known about its state.
@@ -16,8 +16,8 @@ pub(crate) struct Conclusion {
 }
 
 impl Conclusion {
-    pub(crate) fn new(result: StepResult, text: String) -> Conclusion {
-        Conclusion { result, text, may_be_another_lock: false, has_left: false, is_online: false }
+    pub(crate) fn new(result: StepResult, message: impl Into<Message>) -> Conclusion {
+        Conclusion { result, message: message.into(), may_be_another_lock: false, has_left: false, is_online: false }
     }
 }
 
@@ -41,26 +41,26 @@ pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Conclusion {
         matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
     let is_online = matches!(outcome, Outcome::Online { .. });
-    let (result, text) = match outcome {
+    let (result, message): (_, Message) = match outcome {
         Outcome::Done(text) | Outcome::StillOff(text) | Outcome::Online { text, unlocked: true } => {
-            (StepResult::Done, text)
+            (StepResult::Done, text.into())
         }
         Outcome::Unchanged(text)
         | Outcome::NoLock(text)
         | Outcome::SwitchedOff(text)
-        | Outcome::Online { text, unlocked: false } => (StepResult::Unchanged, text),
+        | Outcome::Online { text, unlocked: false } => (StepResult::Unchanged, text.into()),
         Outcome::Left => {
-            (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".to_owned())
+            (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".into())
         }
-        Outcome::InUse(failure) => (StepResult::Suppressed, failure.to_string()),
-        Outcome::Busy(text) => (StepResult::Busy, text),
-        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.to_string()),
+        Outcome::InUse(failure) => (StepResult::Suppressed, failure.into()),
+        Outcome::Busy(text) => (StepResult::Busy, text.into()),
+        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.into()),
         Outcome::Unfinished(failure) => match successor.name() {
-            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason)),
-            None => (StepResult::Unfinished, failure.to_string()),
+            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason).into()),
+            None => (StepResult::Unfinished, failure.into()),
         },
     };
-    Conclusion { may_be_another_lock, has_left, is_online, ..Conclusion::new(result, text) }
+    Conclusion { may_be_another_lock, has_left, is_online, ..Conclusion::new(result, message) }
 }
 
 #[cfg(test)]
@@ -92,9 +92,16 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_keeps_its_remedy_apart() {
+        let message = conclude(Outcome::Failed(Failure::new("no answer", "try again")), &Successor::None).message;
+        assert_eq!(message.to_string(), "no answer; try again");
+        assert_eq!(message, Message { text: "no answer".to_owned(), remedy: Some("try again".to_owned()) });
+    }
+
+    #[test]
     fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
         let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
-        assert_eq!((ended.result, ended.text.as_str()), (StepResult::Busy, "another run"));
+        assert_eq!((ended.result, ended.message.text.as_str()), (StepResult::Busy, "another run"));
     }
 
     #[test]

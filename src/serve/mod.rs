@@ -278,7 +278,7 @@ mod tests {
             write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#));
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             let steps = serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps;
-            let steps: Vec<_> = steps.into_iter().map(|step| (step.result, step.text)).collect();
+            let steps: Vec<_> = steps.into_iter().map(|step| (step.result, step.message.text)).collect();
             let left = (StepResult::Done, execute::LEFT.to_owned());
             assert_eq!(steps, is_sent.then_some(left).into_iter().collect::<Vec<_>>(), "{switch:?} {is_sent}");
             // The guard still counts this device.

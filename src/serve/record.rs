@@ -2,13 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
 use crate::host::state::{self, LastResult, PortState, Results, WINDOW};
 use crate::modem::device::Device;
-use crate::outcome::{StepKind, StepResult};
+use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::conclusion::Conclusion;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -17,18 +19,19 @@ use crate::serve::run::APPLY;
 use crate::serve::trigger::Trigger;
 
 /// How one step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct StepReport {
     pub step: StepKind,
+    #[serde(rename = "outcome")]
     pub result: StepResult,
-    /// The reason, and the remedy if there is one.
-    pub text: String,
+    #[serde(flatten)]
+    pub message: Message,
 }
 
 impl StepReport {
     /// The line about this step in the journal and on the terminal. `name` is the name of `device`.
     pub(crate) fn line(&self, device: &Device, name: &str) -> String {
-        format!("{} {} {name}: {}: {}: {}", device.port, device.id, self.step, self.result.words(), self.text)
+        format!("{} {} {name}: {}: {}: {}", device.port, device.id, self.step, self.result.words(), self.message)
     }
 }
 
@@ -94,19 +97,16 @@ impl<'a> Recorder<'a> {
 
     /// Records how a step ended. A run without the lock of the port passes no state.
     pub(crate) fn report(&mut self, state: Option<&mut PortState>, step: StepKind, ended: Conclusion) {
-        let Conclusion { result, text, has_left, is_online, .. } = ended;
+        let Conclusion { result, mut message, has_left, is_online, .. } = ended;
         if let Some(state) = state.filter(|_| !has_left) {
-            state.results().record(step, self.device.id, result, &text, is_online);
+            state.results().record(step, self.device.id, result, message.clone(), is_online);
         }
-        let text = match &self.becomes {
-            Some(becomes) if (step, result) == (StepKind::Switch, StepResult::Done) => {
-                format!("{text}; it becomes {becomes}")
-            }
-            _ => text,
-        };
-        let report = StepReport { step, result, text };
-        let message = report.line(self.device, self.name());
-        send(self.journal, self.device, self.trigger, result, &message, Some(step));
+        if let (Some(becomes), StepKind::Switch, StepResult::Done) = (&self.becomes, step, result) {
+            message.text += &format!("; it becomes {becomes}");
+        }
+        let report = StepReport { step, result, message };
+        let line = report.line(self.device, self.name());
+        send(self.journal, self.device, self.trigger, result, &line, Some(step));
         self.served.steps.push(report);
     }
 
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn modem_manager_gets_a_failure_for_a_modem_that_was_not_unlocked() {
         let exit = |result, trigger| {
-            let report = StepReport { step: StepKind::FccAuth, result, text: String::new() };
+            let report = StepReport { step: StepKind::FccAuth, result, message: Message::default() };
             RunReport { steps: vec![report], ..RunReport::default() }.exit(&Scope::Unlock, trigger)
         };
         for result in StepResult::ALL {
@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn a_step_that_another_process_continues_is_no_failure() {
         let exit = |scope, trigger| {
-            let report = StepReport { step: StepKind::FccAuth, result: StepResult::Unfinished, text: String::new() };
+            let report =
+                StepReport { step: StepKind::FccAuth, result: StepResult::Unfinished, message: Message::default() };
             RunReport { steps: vec![report], ..RunReport::default() }.exit(&scope, trigger)
         };
         for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested] {

@@ -9,7 +9,7 @@ use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
-use crate::outcome::{StepKind, StepResult};
+use crate::outcome::StepResult;
 use crate::serve::ask::before_sleep;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -28,29 +28,20 @@ struct DeviceReport {
     id: String,
     /// The name in the database; `None` if no quirk applies.
     name: Option<String>,
-    results: Vec<StepLine>,
+    results: Vec<StepReport>,
     errors: Vec<Value>,
 }
 
 impl DeviceReport {
     fn new(device: &Device, served: &RunReport) -> DeviceReport {
-        let line =
-            |report: &StepReport| StepLine { step: report.step, outcome: report.result, text: report.text.clone() };
         DeviceReport {
             port: device.port.to_string(),
             id: device.id.to_string(),
             name: served.name.clone(),
-            results: served.steps.iter().map(line).collect(),
+            results: served.steps.clone(),
             errors: served.errors.iter().map(error_json).collect(),
         }
     }
-}
-
-#[derive(Serialize)]
-struct StepLine {
-    step: StepKind,
-    outcome: StepResult,
-    text: String,
 }
 
 /// Serves the named devices, or all that the database knows.

@@ -97,7 +97,7 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
         "settings": reading.map(|reading| &reading.facts),
         "revert": ways_back().filter_map(Result::ok).next_back(),
         "irreversible": ways_back().find_map(Result::err),
-        "result": report.as_ref().map(|report| json!({ "outcome": report.result.name(), "text": report.text })),
+        "result": report,
     })
 }
 
@@ -146,7 +146,7 @@ mod tests {
         let done = StepReport {
             step: StepKind::Composition,
             result: StepResult::Done,
-            text: "6 (qmi) instead of 8".to_owned(),
+            message: "6 (qmi) instead of 8".into(),
         };
         let (read, set) = (printed(None, Some("too little is known"), None), printed(Some(6), None, Some(done)));
         fs::remove_dir_all(top).unwrap();

@@ -208,7 +208,7 @@ impl Report {
             }
         }
         lines.extend(
-            self.last.iter().map(|(step, last)| ("last", format!("{step}: {}: {}", last.outcome.name(), last.text))),
+            self.last.iter().map(|(step, last)| ("last", format!("{step}: {}: {}", last.outcome.name(), last.message))),
         );
         match &self.journal {
             None => lines.push(("journal", "not readable".to_owned())),

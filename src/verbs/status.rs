@@ -300,11 +300,11 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
         (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
-            Some(format!("{}: {}", last.outcome.words(), last.text))
+            Some(format!("{}: {}", last.outcome.words(), last.message))
         }
         (PlanStep::Run(_), last) => {
             let suppressed = last.filter(|last| last.outcome == StepResult::Suppressed);
-            let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.text));
+            let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.message));
             let why = why.unwrap_or_default();
             Some(format!("not done yet{why}; run `wwan-quirks apply {}`", device.port))
         }
@@ -369,7 +369,7 @@ impl Status {
         let shown = self.last.iter().filter(|(_, last)| last.outcome != StepResult::Suppressed);
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
-            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.text);
+            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.message);
             if let (StepKind::Switch, Some(before)) = (step, &self.came_from) {
                 text += &format!("; {before} came back as {}", [&*self.id, &self.name].join(", "));
             }
@@ -390,7 +390,7 @@ impl Status {
                 (format!("{operating_mode}, {locked}"), colour)
             }
             (None, Some(Radio { last, online })) => {
-                (format!("{}, {}", last.text, ago(last.at)), if *online { GREEN } else { PLAIN })
+                (format!("{}, {}", last.message, ago(last.at)), if *online { GREEN } else { PLAIN })
             }
             (None, None) => (format!("unknown; `wwan-quirks status --query {}` asks the modem", self.port), PLAIN),
         };
@@ -432,7 +432,7 @@ mod tests {
         let radio = LastResult {
             at: 1_800_000_000,
             outcome: StepResult::Done,
-            text: "unlocked".to_owned(),
+            message: "unlocked".into(),
             id: Some("1199:9071".parse().unwrap()),
             confirmed: Some(1_800_000_060),
         };
