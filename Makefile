@@ -2,8 +2,8 @@
 #
 #   make            the program
 #   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
-#   make check      clippy, unit and integration tests, packages, fleets
-#   make test       `make check`, then `make vm`; `lint`, `fresh`, `targets`, `minimal`, `fuzz`, `page` and `peers` are separate
+#   make check      clippy, unit and integration tests, packages, fleets, minimal, fuzz, and with rustup targets
+#   make test       `make check`, then `make vm`; `lint`, `fresh`, `page` and `peers` are separate
 #   make unit       unit and integration tests; as root, also those with libqmi's and libmbim's proxies
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
@@ -167,7 +167,8 @@ demo: testbed
 check: deps unit
 	$(CARGO) clippy --workspace --all-targets --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
-	$(MAKE) --no-print-directory packages fleets
+	$(MAKE) --no-print-directory packages fleets minimal fuzz
+	! command -v rustup >/dev/null || $(MAKE) --no-print-directory targets
 
 test: check
 	$(MAKE) --no-print-directory vm
@@ -229,6 +230,7 @@ fleets: testbed
 	tests/fleets $(STAGE)
 
 fuzz:
+	tests/install g++
 	fuzz/run $(FUZZ_SECONDS)
 
 bench: testbed static
