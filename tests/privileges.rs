@@ -257,6 +257,6 @@ fn a_watchdog_is_armed_when_a_call_blocks() {
         }
         let left = blocked.try_recv().expect("the run did not block").expect("no watchdog");
         // The machine may be slow.
-        assert!((seconds - 5..=*seconds).contains(&left), "{left} s");
+        assert!((seconds - 15..=*seconds).contains(&left), "{left} s");
     });
 }

@@ -676,10 +676,12 @@ fn a_result_of_composition_that_status_cannot_show_is_announced() {
     let holder = Holder { enumeration, task: Task::Composition };
     let (port, deadline) = (Port::new("1-1").unwrap(), Deadline::after(Duration::from_secs(60)));
     let _lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
-    let ended = root.run(&["composition", "1-1"]);
+    let ended = root.run(&["composition", "1-1", "mbim"]);
     let said = "1-1: `wwan-quirks status` will not show this result: another run of wwan-quirks is using this port; \
                 run `wwan-quirks composition 1-1` to see which composition is set";
     assert!(ended.code == 1 && ended.stderr.contains(said), "{ended:?}");
+    let ended = root.run(&["composition", "1-1"]);
+    assert!(ended.code == 1 && !ended.stderr.contains("will not show"), "{ended:?}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use log::Level;
+
 use crate::database::compositions::Compositions;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
@@ -51,7 +53,7 @@ pub(crate) fn serve_composition(
         let product = || device.attribute("product").unwrap_or_default();
         let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
         let (exchange, outcome) = composition::run(root, &device, &compositions, request);
-        let report = outcome.and_then(|outcome| record(root, &device, &name, outcome));
+        let report = outcome.and_then(|outcome| record(root, &device, &name, outcome, request));
         let is_done = report.as_ref().is_some_and(|report| report.result == StepResult::Done);
         if is_done && exchange.as_ref().is_some_and(|exchange| exchange.leads_on) {
             match Device::at_port(root, device.port.clone()) {
@@ -64,7 +66,7 @@ pub(crate) fn serve_composition(
     (all, errors)
 }
 
-fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
+fn record(root: &Root, device: &Device, name: &str, outcome: Outcome, request: &Request) -> Option<StepReport> {
     let journal = Journal::open(root);
     let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
@@ -74,7 +76,9 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<
         _ => PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING))
             .inspect_err(|error| {
                 let port = &device.port;
-                log::warn!(
+                let level = if request.wanted.is_some() { Level::Warn } else { Level::Debug };
+                log::log!(
+                    level,
                     "{port}: `wwan-quirks status` will not show this result: {error}; \
                      run `wwan-quirks composition {port}` to see which composition is set"
                 );
@@ -126,7 +130,7 @@ mod tests {
                 "/run/wwan-quirks/state/1-1",
                 &format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
             );
-            let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned())).unwrap();
+            let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned()), &Request::default()).unwrap();
             assert_eq!(report.result, StepResult::Done);
             let last = peek(&root, &present.port).last;
             assert!(last.len() == left && last.contains_key(&StepKind::Composition), "{last:?}");

@@ -63,14 +63,18 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     };
     let devices = match devices(root, names) {
         Err(Error::Device(DeviceError::NotFound(port))) if options.unit => {
-            let text = format!(
-                "{port}: the device disconnected before its unit started; wwan-quirks handles it when it returns"
-            );
-            journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", &port)]);
+            disconnected(&journal, &port);
             return Ok(Exit::Success);
         }
         found => found?,
     };
+    let devices = Box::new(devices.filter_map(|device| match device {
+        Err(DeviceError::Gone { port }) if options.unit => {
+            disconnected(&journal, &port);
+            None
+        }
+        device => Some(device),
+    }));
     let json = options.output.json;
     if options.dry_run {
         let plan = |device: &Device, matched: &MatchedDevice| preview(root, device, &scope, trigger, matched, verbose);
@@ -85,6 +89,13 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         return Ok(serve_apart(root, devices.flatten(), |device| serve(device).1));
     }
     serve_all(devices, trigger, json, out, serve)
+}
+
+/// Reports that there is no device any more on the port of a unit.
+fn disconnected(journal: &Journal, port: &str) {
+    let text =
+        format!("{port}: the device disconnected before its unit started; wwan-quirks handles it when it returns");
+    journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", port)]);
 }
 
 /// Serves the devices that the database knows at the same time, so that a mute modem does not delay the others. Prints
@@ -111,8 +122,6 @@ fn serve_all(
     for device in devices {
         let device = match device {
             Ok(device) => device,
-            // A device that a unit was started for is served when it returns.
-            Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {
                 errors.push(error.into());
                 continue;

@@ -7,6 +7,7 @@ use std::iter;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
@@ -127,10 +128,11 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
         }
         match (diagnosis.problems.is_empty(), diagnosis.unreadable.is_empty()) {
             (true, true) => writeln!(out, "no problem found")?,
-            (true, false) => writeln!(
-                out,
-                "no problem found in the files that could be read; run `wwan-quirks doctor` as root to check the rest"
-            )?,
+            (true, false) => {
+                let root =
+                    if geteuid().is_root() { "" } else { "; run `wwan-quirks doctor` as root to check the rest" };
+                writeln!(out, "no problem found in the files that could be read{root}")?;
+            }
             (false, _) => {}
         }
     }

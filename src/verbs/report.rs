@@ -63,6 +63,8 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
+    #[serde(skip)]
+    bus: Bus,
     port: String,
     id: String,
     /// The text of attributes in sysfs, by name.
@@ -103,11 +105,15 @@ struct WwanPort {
     r#type: Option<String>,
 }
 
-fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
-    let names: &[&'static str] = match device.id.bus {
+/// The attributes in a report, in the order of its text.
+fn attributes(bus: Bus) -> &'static [&'static str] {
+    match bus {
         Bus::Usb => &["manufacturer", "product", "serial", "bcdDevice", "speed", "authorized", "bConfigurationValue"],
         Bus::Pci => &["class", "revision", "t7xx_mode"],
-    };
+    }
+}
+
+fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
     // Strings are optional.
     let attribute = |name: &&'static str| Some((*name, device.attribute(name).ok()?));
     let (known, errors) = lookup(root, device);
@@ -116,9 +122,10 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         None => Vec::new(),
     };
     let mut report = Report {
+        bus: device.id.bus,
         port: device.port.to_string(),
         id: device.id.to_string(),
-        attributes: names.iter().filter_map(attribute).collect(),
+        attributes: attributes(device.id.bus).iter().filter_map(attribute).collect(),
         errors: errors.iter().map(Error::chain).collect(),
         descriptors: None,
         configurations: Vec::new(),
@@ -178,7 +185,8 @@ impl Report {
     /// Key and value of each line of the text.
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("port", self.port.clone()), ("id", self.id.clone())];
-        lines.extend(self.attributes.iter().map(|(name, text)| (*name, text.clone())));
+        let attribute = |name: &&'static str| Some((*name, self.attributes.get(name)?.clone()));
+        lines.extend(attributes(self.bus).iter().filter_map(attribute));
         lines.extend(self.errors.iter().map(|error| ("error", error.clone())));
         lines.extend(self.descriptors.iter().map(|hex| ("descriptors", hex.clone())));
         for configuration in &self.configurations {
@@ -190,7 +198,7 @@ impl Report {
             ("bound", format!("interface {number}: {driver} {}", nodes.join(" ")))
         }));
         lines.extend(self.subsystem.iter().map(|subsystem| ("subsystem", subsystem.clone())));
-        if self.descriptors.is_none() {
+        if self.bus == Bus::Pci {
             lines.push(("driver", self.driver.clone().unwrap_or_else(|| NO_DRIVER.to_owned())));
         }
         if !self.mhi_channels.is_empty() {
