@@ -3,7 +3,8 @@
 #   make            the program
 #   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
 #   make check      clippy, unit and integration tests, packages, fleets, minimal, fuzz, and with rustup targets
-#   make test       `make check`, then `make vm`; `lint`, `fresh`, `page` and `peers` are separate
+#   make test       `make check`, then `make vm`; `lint`, `fresh`, `reproducible`, `soak`, `bench`, `page` and
+#                   `peers` are separate
 #   make unit       unit and integration tests; as root, also those with libqmi's and libmbim's proxies
 #   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
 #   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
@@ -11,7 +12,7 @@
 #   make vm         the scenarios; with ARCH=arm64 a few of them on an arm64 machine; vm-mdev and
 #                   vm-openwrt run those without udev on a busybox machine; vm-udevd runs a few without systemd;
 #                   vm-selinux runs the one with SELinux
-#                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with udev as JUnit XML
+#                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with systemd as JUnit XML
 #   make minimal    builds, and runs the unit tests, with the lowest versions of dependencies that Cargo.toml allows
 #   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
 #   make fuzz       every parser on noise, FUZZ_SECONDS each (default: 3)
@@ -61,6 +62,8 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 # udev, systemd and mdev split commands at blanks.
 FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
 $(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
+# Some shells leave the `~` of `NAME=~/folder` as it is.
+$(foreach name,DESTDIR $(FOLDERS),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))
 # The program names itself without `//`, and so must the rules.
 $(foreach name,$(FOLDERS),$(eval override $(name) := $(abspath $($(name)))))
 DEST = $(call quote,$(DESTDIR))
@@ -127,20 +130,20 @@ build:
 	@$(if $(VENDORED)$(CARGO_BUILD_TARGET),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || { \
 		echo "make: pkg-config does not find libusb-1.0: install both (on Debian pkgconf and libusb-1.0-0-dev)," \
 			"or set FEATURES=vendored to link in the libusb of its crate" >&2; exit 1; }
-	$(CARGO) build --release --locked $(CONFIG) $(FEATURES:%=--features %)
+	$(CARGO) build --release --locked --target-dir $(call quote,$(BUILT)) $(CONFIG) $(FEATURES:%=--features %)
 	$(if $(VENDORED),,@$(MAKE) --no-print-directory check-libusb)
 
 # Cargo links in the libusb of its crate without a word if pkg-config does not find one for the target.
 check-libusb: check-program
 	@$(USES_LIBUSB) || { \
-		echo "make: $(BIN) contains a libusb instead of using the system's: pkg-config did not find libusb-1.0." \
+		echo "make: $(BIN) contains a libusb instead of using the system's library: pkg-config found no libusb-1.0, or only a static one." \
 			"For another processor, set PKG_CONFIG_ALLOW_CROSS=1 and PKG_CONFIG_LIBDIR. Then run \`make clean\` and \`make\`." \
 			"FEATURES=vendored accepts such a program" >&2; exit 1; }
 
 check-program:
 	@test -x $(PROGRAM) || { \
 		echo "make: $(BIN) is missing: run \`make\` first. If Cargo builds in another folder, name the program:" \
-			"\`make install BIN=PATH\`. sudo drops CARGO_TARGET_DIR and CARGO_BUILD_TARGET" >&2; exit 1; }
+			"\`make BIN=PATH\`, \`make install BIN=PATH\`. sudo drops CARGO_TARGET_DIR and CARGO_BUILD_TARGET" >&2; exit 1; }
 
 deps:
 	tests/deps
@@ -168,7 +171,11 @@ check: deps unit
 	$(CARGO) clippy --workspace --all-targets --locked
 	! command -v cargo-deny >/dev/null || cargo-deny --offline check licenses bans sources
 	$(MAKE) --no-print-directory packages fleets minimal fuzz
-	! command -v rustup >/dev/null || $(MAKE) --no-print-directory targets
+	@if command -v rustup >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
+		$(MAKE) --no-print-directory targets; \
+	else \
+		echo "SKIPPED: make targets needs rustup and an x86_64 processor"; \
+	fi
 
 test: check
 	$(MAKE) --no-print-directory vm
@@ -230,7 +237,7 @@ fleets: testbed
 	tests/fleets $(STAGE)
 
 fuzz:
-	tests/install g++
+	command -v c++ >/dev/null || tests/install g++
 	fuzz/run $(FUZZ_SECONDS)
 
 bench: testbed static
