@@ -163,6 +163,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_tid_is_random() {
+        let tids: std::collections::BTreeSet<u32> = (0..4).map(|_| first_tid()).collect();
+        assert!(tids.len() > 1, "{tids:?}");
+    }
+
+    #[test]
     fn the_last_error_of_a_busy_modem_is_returned_if_the_next_request_is_not_sent_in_time() {
         let busy = || SessionError::Qmi { request: "asking", error: ErrorCode(52) };
         let mut answers = vec![SessionError::Link(LinkError::WriteTimeout), busy()];
