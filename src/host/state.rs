@@ -139,6 +139,10 @@ impl Results {
         }
     }
 
+    pub(crate) fn has_failed(&self, step: StepKind) -> bool {
+        self.last.get(&step).is_some_and(|last| last.outcome == StepResult::Failed)
+    }
+
     /// Whether a step waits for the authorization of the device.
     pub(crate) fn is_blocked(&self) -> bool {
         self.last.values().any(|last| last.outcome == StepResult::NotAuthorized)

@@ -244,6 +244,7 @@ fn unlock_once(
 
 /// Records what later runs need to know about the radio of this enumeration.
 fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState) {
+    let is_refused = state.results().has_failed(StepKind::Configuration);
     let record = state.record();
     match outcome {
         Outcome::SwitchedOff(_) => record.switched_off = Some(enumeration),
@@ -254,7 +255,10 @@ fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState
         Outcome::Failed(_) => return record.judge_key(enumeration, false),
         Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
-    record.clear_attempts(StepKind::Configuration);
+    // The unit does not repeat a configuration that the modem has refused.
+    if !is_refused {
+        record.clear_attempts(StepKind::Configuration);
+    }
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
     let was_unlocked =
         matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
@@ -301,6 +305,7 @@ mod tests {
     use crate::host::deadline::clock::StoppedClock;
     use crate::host::root::Root;
     use crate::host::state::Identity;
+    use crate::outcome::StepResult;
     use crate::serve::event::Scope;
     use crate::steps::switch::tests::Script;
 
@@ -352,6 +357,23 @@ mod tests {
             }
             remember(&outcome, Bus::Pci, 7, &mut state);
             assert_eq!(state.record().tried_keys(7).0, kept, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn an_unlock_does_not_hide_that_the_modem_has_refused_its_configuration() {
+        let id = "1199:9041".parse().unwrap();
+        let identity = Identity { id, serial: None, enumeration: 7, number: None };
+        for (result, attempted) in [(StepResult::Failed, true), (StepResult::Done, false)] {
+            let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
+            let mut attempt = |state: &mut PortState| {
+                let now = Duration::from_secs(1);
+                state.record().attempt(StepKind::Configuration, &identity, now, false, Vec::new)
+            };
+            attempt(&mut state);
+            state.results().record(StepKind::Configuration, id, result, "", false);
+            remember(&Outcome::Online { text: String::new(), unlocked: true }, Bus::Usb, 7, &mut state);
+            assert_eq!(matches!(attempt(&mut state), Attempt::Repeat { .. }), attempted, "{result:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::host::deadline::Deadline;
-use crate::host::state::{ATTEMPTS, Attempt, Identity, LastResult, Results, WINDOW, now, numbers_elsewhere};
+use crate::host::state::{ATTEMPTS, Attempt, Identity, Results, WINDOW, now, numbers_elsewhere};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude};
@@ -110,9 +110,7 @@ fn settling(trigger: Trigger, connected: Option<Duration>) -> Option<Duration> {
 
 /// Whether the modem refused this configuration in an earlier run. A modem without a configuration always gets one.
 fn was_refused(action: &Action, results: &Results) -> bool {
-    let is_failure = |last: &LastResult| last.outcome == StepResult::Failed;
-    matches!(action, Action::Configure { from: Some(_), .. })
-        && results.last.get(&StepKind::Configuration).is_some_and(is_failure)
+    matches!(action, Action::Configure { from: Some(_), .. }) && results.has_failed(StepKind::Configuration)
 }
 
 #[cfg(test)]
