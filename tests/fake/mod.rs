@@ -164,19 +164,19 @@ impl Root {
     }
 
     /// Runs the program on this root.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Conclusion {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with(arguments, &[])
     }
 
     /// Runs the hook with exactly this environment.
-    pub(crate) fn hook(&self, environment: &[(&str, &str)]) -> Conclusion {
+    pub(crate) fn hook(&self, environment: &[(&str, &str)]) -> Ended {
         self.run_with(&["hook"], environment)
     }
 
-    fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Conclusion {
+    fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
         let mut command = program();
         command.env_clear().envs(environment.iter().copied()).arg("--root").arg(&self.0).args(arguments);
-        Conclusion::from(command.output().unwrap())
+        Ended::from(command.output().unwrap())
     }
 }
 
@@ -187,15 +187,15 @@ impl Drop for Root {
 }
 
 #[derive(Debug)]
-pub(crate) struct Conclusion {
+pub(crate) struct Ended {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl From<Output> for Conclusion {
-    fn from(output: Output) -> Conclusion {
-        Conclusion {
+impl From<Output> for Ended {
+    fn from(output: Output) -> Ended {
+        Ended {
             code: output.status.code().expect("ended by a signal"),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
