@@ -366,7 +366,7 @@ mod tests {
         let identity = Identity { id, serial: None, enumeration: 7, number: None };
         for (result, attempted) in [(StepResult::Failed, true), (StepResult::Done, false)] {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
-            let mut attempt = |state: &mut PortState| {
+            let attempt = |state: &mut PortState| {
                 let now = Duration::from_secs(1);
                 state.record().attempt(StepKind::Configuration, &identity, now, false, Vec::new)
             };
