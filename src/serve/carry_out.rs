@@ -90,3 +90,63 @@ impl LockedRun<'_, '_> {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::layers::{ConfigFile, Layer};
+    use crate::database::quirks::Quirk;
+    use crate::database::quirks::fragment::parse;
+    use crate::host::journal::Journal;
+    use crate::host::root::Root;
+    use crate::host::state::{Identity, PortState};
+    use crate::modem::device::Device;
+    use crate::serve::event::Scope;
+    use crate::serve::hand_off::Successor;
+    use crate::serve::record::Recorder;
+
+    fn quirk(steps: &str) -> Quirk {
+        let file = ConfigFile { layer: Layer::Shipped, path: "1199-test.toml".into() };
+        let text = format!("schema = 1\n[[device]]\nid = \"1199:9041\"\nname = \"A\"\nsteps = [{steps}]\n");
+        parse(&file, &text).0.remove(0)
+    }
+
+    #[test]
+    fn only_a_new_port_of_a_modem_with_several_locks_counts_as_unlocked() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-unlocked-{}", std::process::id()));
+        let folder = top.join("sys/devices/usb1/1-1");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9041\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let root = Root::new(&top);
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        std::fs::remove_dir_all(&top).unwrap();
+        let (one, two) = ("{ fcc-auth = \"sierra\" }", "{ fcc-auth = \"sierra\" }, { fcc-auth = \"quectel\" }");
+        for (trigger, steps, unlocked, tried) in [
+            (Trigger::Uevent, two, Some(7), 0),
+            (Trigger::Uevent, two, Some(6), 1),
+            (Trigger::Uevent, two, None, 1),
+            (Trigger::Uevent, one, Some(7), 1),
+            (Trigger::Named, two, Some(7), 1),
+        ] {
+            let journal = Journal::open(&root);
+            let mut recorder = Recorder::new(&journal, &device, "A", trigger);
+            let (scope, deadline) = (Scope::Unlock, Deadline::after(std::time::Duration::from_secs(60)));
+            let quirk = quirk(steps);
+            let mut locked = LockedRun {
+                run: Run { root: &root, device: &device, scope: &scope, trigger, deadline },
+                quirk: &quirk,
+                identity: Identity { id: device.id, serial: None, enumeration: 7, number: None },
+                state: PortState::in_memory(&device.port),
+                recorder: &mut recorder,
+                successor: &Successor::None,
+                keeps_configuration: false,
+                has_child: false,
+            };
+            locked.state.record().unlocked = unlocked;
+            let suppressed = PlanStep::Suppressed { step: StepKind::FccAuth, reason: String::new() };
+            assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
+        }
+    }
+}
