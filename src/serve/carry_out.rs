@@ -98,7 +98,6 @@ mod tests {
     use crate::database::quirks::Quirk;
     use crate::database::quirks::fragment::parse;
     use crate::host::journal::Journal;
-    use crate::host::root::Root;
     use crate::host::state::{Identity, PortState};
     use crate::modem::device::Device;
     use crate::serve::event::Scope;
@@ -113,15 +112,7 @@ mod tests {
 
     #[test]
     fn only_a_new_port_of_a_modem_with_several_locks_counts_as_unlocked() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-unlocked-{}", std::process::id()));
-        let folder = top.join("sys/devices/usb1/1-1");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9041\n")] {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        let root = Root::new(&top);
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-        std::fs::remove_dir_all(&top).unwrap();
+        let (root, device) = Device::that_left("unlocked", "1199", "9041");
         let (one, two) = ("{ fcc-auth = \"sierra\" }", "{ fcc-auth = \"sierra\" }, { fcc-auth = \"quectel\" }");
         for (trigger, steps, unlocked, tried) in [
             (Trigger::Uevent, two, Some(7), 0),

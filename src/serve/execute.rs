@@ -303,7 +303,6 @@ mod tests {
     use super::*;
     use crate::bus::Port;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::host::root::Root;
     use crate::host::state::Identity;
     use crate::outcome::StepResult;
     use crate::serve::event::Scope;
@@ -320,19 +319,11 @@ mod tests {
 
     #[test]
     fn a_switch_is_sent_in_the_sandbox_unless_a_person_may_have_more_modems() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-confined-{}", std::process::id()));
-        let folder = top.join("sys/devices/usb1/1-1");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "0fff\n")] {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        let root = Root::new(&top);
-        let device = &Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-        std::fs::remove_dir_all(&top).unwrap();
+        let (root, device) = Device::that_left("confined", "1199", "0fff");
         let sierra = Switch::method("sierra").unwrap();
         let is_confined = |trigger| {
             let deadline = Deadline::after(Duration::from_secs(60));
-            let run = Run { root: &root, device, scope: &Scope::All, trigger, deadline };
+            let run = Run { root: &root, device: &device, scope: &Scope::All, trigger, deadline };
             let mut usb = Script::that_leaves();
             let mut state = PortState::in_memory(&device.port);
             let outcome = send_switch(run, &mut usb, &sierra, &Target::default(), Attempt::First, &mut state);
