@@ -705,27 +705,26 @@ fn is_number(digits: &str) -> bool {
 }
 
 #[cfg(test)]
-impl Device {
-    /// The USB device `vendor:product` on port 1-1 of an empty root. It has already left. `name` names the test.
-    pub(crate) fn that_left(name: &str, vendor: &str, product: &str) -> (Root, Device) {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
-        let folder = top.join("sys/devices/usb1/1-1");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, id) in [("idVendor", vendor), ("idProduct", product)] {
-            std::fs::write(folder.join(name), format!("{id}\n")).unwrap();
-        }
-        let root = Root::new(&top);
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-        std::fs::remove_dir_all(&top).unwrap();
-        (root, device)
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    impl Device {
+        /// The USB device `vendor:product` on port 1-1 of an empty root. It has already left. `name` names the test.
+        pub(crate) fn that_left(name: &str, vendor: &str, product: &str) -> (Root, Device) {
+            let top = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
+            let folder = top.join("sys/devices/usb1/1-1");
+            std::fs::create_dir_all(&folder).unwrap();
+            for (name, id) in [("idVendor", vendor), ("idProduct", product)] {
+                std::fs::write(folder.join(name), format!("{id}\n")).unwrap();
+            }
+            let root = Root::new(&top);
+            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+            std::fs::remove_dir_all(&top).unwrap();
+            (root, device)
+        }
+    }
 
     #[test]
     fn ttys_are_found_wherever_their_driver_puts_them() {
