@@ -381,18 +381,55 @@ impl Visitor<'_> for SelectVisitor {
 /// The header of an entry. The same text in a multi-line string is not a header.
 const HEADER: &str = "\n[[device]]";
 
-/// Like [`parse`], but parses only the entries that can have `id`, without the other models of a list. It only searches
-/// the bytes of the rest, so that a large file takes little longer than a small one. `check` reports errors in the
-/// rest.
+/// Like [`parse`], but parses only the entries that can have `id`, so that a large file takes little longer than a small
+/// one. `check` reports errors in the rest. An entry of the administrator is parsed if it names `id` anywhere: it may say
+/// to leave the modem alone, and an error must not hide it. In a shipped file, the other models of a list are left out.
 ///
 /// # Errors
 /// A part that it parses is not UTF-8.
 pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
+    match file.layer {
+        Layer::Shipped => parse_shipped_for(file, bytes, id),
+        // The search would miss an ID in a string with escapes.
+        _ if memchr::memchr(b'\\', bytes).is_some() => Ok(parse(file, str::from_utf8(bytes)?)),
+        _ if names(bytes, id) => Ok(parse_naming(file, str::from_utf8(bytes)?, id)),
+        _ => Ok((Vec::new(), Vec::new())),
+    }
+}
+
+/// Whether the numbers of `id` are anywhere in the text.
+fn names(text: &[u8], id: DeviceId) -> bool {
+    let [numbers, _] = DeviceId { bus: Bus::Usb, ..id }.forms();
+    memchr::memchr_iter(b':', text).any(|colon| {
+        let at = colon.checked_sub(4).and_then(|start| text.get(start..start + numbers.len()));
+        at.is_some_and(|at| at.eq_ignore_ascii_case(numbers.as_bytes()))
+    })
+}
+
+/// The quirks and errors of the entries that name `id`.
+fn parse_naming(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
+    match split(text) {
+        Some((head, entries)) if !names(head.as_bytes(), id) => {
+            parse_entries(file, head, entries, |entry| names(entry.as_bytes(), id))
+        }
+        _ => parse(file, text),
+    }
+}
+
+fn parse_shipped_for(
+    file: &ConfigFile,
+    bytes: &[u8],
+    id: DeviceId,
+) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
     let whole = || Ok(parse(file, str::from_utf8(bytes)?));
     let text = |from, to| str::from_utf8(bytes.get(from..to).unwrap_or_default());
     let header_after = |from: usize| Some(from + memmem::find(bytes.get(from..)?, HEADER.as_bytes())?);
     // The search would miss an ID in a string with escapes, and cut a line end of two characters.
     let (Some(first), None) = (header_after(0), memchr::memchr2(b'\\', b'\r', bytes)) else { return whole() };
+    // Inside a multi-line string, the text of a header is not a header.
+    if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(bytes, *quotes).is_some()) {
+        return whole();
+    }
     let (mut quirks, mut errors) = (Vec::new(), Vec::new());
     let mut read = 0;
     let forms = id.forms();
@@ -414,11 +451,6 @@ pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Q
             continue;
         }
         let end = header_after(at).unwrap_or(bytes.len());
-        // Inside a multi-line string, the text of a header is not a header.
-        let so_far = bytes.get(..end).unwrap_or_default();
-        if [b"\"\"\"", b"'''"].iter().any(|quotes| memmem::find(so_far, *quotes).is_some()) {
-            return whole();
-        }
         let (head, entry) = (text(0, first)?, text(start, end)?);
         // The number of lines that are left out.
         let skipped = memchr::memchr_iter(b'\n', bytes.get(first..start).unwrap_or_default()).count();
@@ -502,31 +534,49 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
         Err(error) => *error,
     };
     // The TOML parser stops at the first error. Parse the entries one by one to find the others.
+    let Some((head, entries)) = split(text) else { return (Vec::new(), vec![error]) };
+    let (quirks, mut errors) = parse_entries(file, head, entries, |_| true);
+    if errors.is_empty() {
+        errors.push(error);
+    }
+    (quirks, errors)
+}
+
+/// The text before the first entry, and the text of each entry. `None` if the text has no entry, or if text in the form of
+/// a header may not be one.
+fn split(text: &str) -> Option<(&str, Vec<&str>)> {
     let mut starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
     for start in &mut starts {
         let ends_with_cr = text.get(..*start).is_some_and(|before| before.ends_with('\r'));
         *start -= usize::from(ends_with_cr);
     }
-    let head = starts.first().and_then(|first| text.get(..*first)).unwrap_or_default();
+    let head = text.get(..*starts.first()?)?;
     // Text in the form of a header may be part of a string, and a header may be indented.
     let is_plain = !text.contains("\"\"\"") && !text.contains("'''") && !head.contains(HEADER.trim_start());
-    if starts.is_empty() || !is_plain {
-        return (Vec::new(), vec![error]);
-    }
-    let head_lines = line_of(head, head.len());
-    let (mut quirks, mut errors, mut skipped) = (Vec::new(), Vec::new(), 0);
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    for (start, end) in starts.iter().copied().zip(ends) {
-        let entry = text.get(start..end).unwrap_or_default();
-        let (mut more, mut wrong) = parse_entry(file, head, skipped, entry);
-        // Every entry repeats an error before the first entry.
-        wrong.retain(|error| skipped == 0 || error.line > head_lines);
-        quirks.append(&mut more);
-        errors.append(&mut wrong);
+    let entries = starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end));
+    is_plain.then(|| (head, entries.collect()))
+}
+
+/// Parses each of the entries that `is_wanted` accepts on its own.
+fn parse_entries(
+    file: &ConfigFile,
+    head: &str,
+    entries: Vec<&str>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> (Vec<Quirk>, Vec<Diagnostic>) {
+    let head_lines = line_of(head, head.len());
+    let (mut quirks, mut errors, mut skipped, mut is_first) = (Vec::new(), Vec::new(), 0, true);
+    for entry in entries {
+        if is_wanted(entry) {
+            let (mut more, mut wrong) = parse_entry(file, head, skipped, entry);
+            // Every entry repeats an error before the first entry.
+            wrong.retain(|error| is_first || error.line > head_lines);
+            quirks.append(&mut more);
+            errors.append(&mut wrong);
+            is_first = false;
+        }
         skipped += entry.matches('\n').count();
-    }
-    if errors.is_empty() {
-        errors.push(error);
     }
     (quirks, errors)
 }
@@ -859,6 +909,42 @@ mod tests {
                 let (quirks, _) = parse_for(&file("own.toml"), &text, id.parse().unwrap());
                 assert_eq!(quirks.len(), 1, "{form}");
             }
+        }
+    }
+
+    /// An entry that may say to leave the modem alone is not passed over.
+    #[test]
+    fn an_entry_of_the_administrator_is_parsed_if_it_names_the_modem_in_any_way() {
+        let own = ConfigFile { layer: Layer::Administrator, path: PathBuf::from("own.toml") };
+        let id: DeviceId = "12d1:14fe".parse().unwrap();
+        let look_up = |ids: &str, more: &str| {
+            let entry = |ids: &str, more: &str| format!("[[device]]\nid = {ids}\nname = \"A\"\n{more}\nsteps = []\n");
+            let text =
+                ["schema = 1\n", &entry("\"1199:9071\"", ""), &entry(ids, more), "[[device]]\nid = 5\n"].concat();
+            let (quirks, errors) = parse_for(&own, &text, id);
+            let all = parse(&own, &text).1;
+            assert!(errors.iter().all(|error| all.contains(error)), "{errors:?} {all:?}");
+            (quirks.len(), errors.len())
+        };
+        for (ids, more, found) in [
+            ("\"12d1:14fe\"", "", (1, 0)),
+            ("\"12D1:14FE\"", "", (1, 0)),
+            ("\"12d1:14FE\"", "", (0, 1)),
+            ("\"12D1:14fe\"", "", (0, 1)),
+            ("[{ id = \"12d1:aaaa\", becomes = [\"12d1:1001\" },\n    { id = \"12d1:14fe\" },\n]", "", (0, 1)),
+            ("[\n    { id = \"12d1:14fe\" },\n    { id = \"12d1:14-6\" },\n]", "", (0, 1)),
+            ("\"12d1:14fe\"", "note = 'becomes = ['", (1, 0)),
+            ("\"12d1:0001\"", "note = 5 # 12d1:14fe", (0, 1)),
+            ("\"12d1:0001\"", "note = 5", (0, 0)),
+        ] {
+            assert_eq!(look_up(ids, more), found, "{ids} {more}");
+        }
+        // In a file with a string of several lines, each error counts.
+        assert_eq!(look_up("\"12d1:14fe\"", "note = \"\"\"\nbecomes = [\n\"\"\""), (0, 1));
+        let text =
+            "schema = 1\n[[device]]\nnote = '''\nbecomes = [\n'''\nid = \"12d1:14fe\"\nname = \"A\"\nsteps = []\n";
+        for file in [&own, &file("12d1-x.toml")] {
+            assert_eq!(parse_for(file, text, id).0.len(), 1);
         }
     }
 
