@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use super::{Composition, Confidence, Functions, Provenance, Value};
 use crate::bus::DeviceId;
@@ -17,9 +17,7 @@ pub struct Sierra {
     name: String,
     confidence: Confidence,
     seen: String,
-    #[serde(deserialize_with = "ids")]
     ids: Vec<DeviceId>,
-    #[serde(deserialize_with = "ids")]
     mask_ids: Vec<DeviceId>,
     pub password: String,
     #[doc(alias = "bInterfaceNumber")]
@@ -33,11 +31,6 @@ pub struct Sierra {
     numbers: BTreeMap<u8, Vec<String>>,
     bits: BTreeMap<String, String>,
     products: BTreeMap<String, Vec<String>>,
-}
-
-fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
 
 /// The bits that a modem's AT!USBCOMP=? lists, by their names in lower case.
