@@ -17,7 +17,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::database::quirks::{self, Quirk};
 use crate::host::journal::{complain, printable};
@@ -131,23 +131,8 @@ fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Value, Error> {
             retain(models, kept);
         }
         if kept.contains(&true) {
-            devices.push(to_json(&entry));
+            devices.push(serde_json::to_value(&entry)?);
         }
     }
     Ok(json!({ "schema": 1, "device": devices }))
-}
-
-fn to_json(value: &toml::Value) -> Value {
-    match value {
-        toml::Value::String(text) => json!(text),
-        toml::Value::Integer(number) => json!(number),
-        toml::Value::Float(number) => json!(number),
-        toml::Value::Boolean(flag) => json!(flag),
-        toml::Value::Datetime(time) => json!(time.to_string()),
-        toml::Value::Array(values) => values.iter().map(to_json).collect(),
-        toml::Value::Table(table) => {
-            let members: Map<String, Value> = table.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
-            Value::Object(members)
-        }
-    }
 }
