@@ -7,7 +7,7 @@
 //! is reported once for all files that have it.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Display, LowerHex, Write as _};
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -55,6 +55,29 @@ pub const METHODS: [(&str, &str); 15] = [
     ("OptionMode", "option"),
     ("BlackberryMode", "blackberry"),
     ("PantechMode", "pantech"),
+];
+
+/// The other keys that have an equivalent.
+const KEYS: [&str; 19] = [
+    "StandardEject",
+    "DetachStorageOnly",
+    "MessageContent",
+    "MessageContent2",
+    "MessageContent3",
+    "TargetVendor",
+    "TargetProduct",
+    "TargetProductList",
+    "DefaultVendor",
+    "DefaultProduct",
+    "TargetClass",
+    "MessageEndpoint",
+    "ResponseEndpoint",
+    "ResetUSB",
+    "Interface",
+    "Configuration",
+    "AltSetting",
+    "ReleaseDelay",
+    "WaitBefore",
 ];
 
 /// Keys without an equivalent, with the reason.
@@ -134,7 +157,7 @@ fn is_configuration(path: &Path) -> bool {
 pub struct Import {
     entries: Vec<Entry>,
     /// Entries from JSON, in TOML.
-    exported: String,
+    from_json: String,
     /// Errors. A file with an error gives no entry.
     pub errors: Vec<Diagnostic>,
     /// Messages about files that a later file with the same ID and the same strings replaces.
@@ -191,8 +214,8 @@ impl Import {
     /// Adds the text of a file.
     pub fn add(&mut self, path: &Path, text: &str) {
         if path.extension().is_some_and(|extension| extension == "json") {
-            match exported(path, text) {
-                Ok(text) => self.exported.push_str(&text),
+            match entries_from_json(path, text) {
+                Ok(text) => self.from_json.push_str(&text),
                 Err((at, message)) => self.errors.push(Diagnostic::at(path, text, at..at, message)),
             }
             return;
@@ -239,12 +262,12 @@ impl Import {
             // Writing to a String does not fail.
             let _ = write_group(&mut text, group);
         }
-        text + &self.exported
+        text + &self.from_json
     }
 }
 
 /// The entries that `export json` printed, in TOML, or the first error with its offset in `text`.
-fn exported(path: &Path, text: &str) -> Result<String, (usize, String)> {
+fn entries_from_json(path: &Path, text: &str) -> Result<String, (usize, String)> {
     let file: toml::Table = serde_json::from_str(text).map_err(|error| {
         let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
         let at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
@@ -385,36 +408,10 @@ impl<'a> Reader<'a> {
         let (id, matchers) = self.subject()?;
         let steps = self.steps();
         let becomes = self.becomes(id);
-        let known = [
-            "StandardEject",
-            "DetachStorageOnly",
-            "MessageContent",
-            "MessageContent2",
-            "MessageContent3",
-            "TargetVendor",
-            "TargetProduct",
-            "TargetProductList",
-            "DefaultVendor",
-            "DefaultProduct",
-        ];
-        let parameters = [
-            "TargetClass",
-            "MessageEndpoint",
-            "ResponseEndpoint",
-            "ResetUSB",
-            "Interface",
-            "Configuration",
-            "AltSetting",
-            "ReleaseDelay",
-            "WaitBefore",
-        ];
         for (key, _, span) in self.keys.clone() {
             if let Some((_, reason)) = NO_EQUIVALENT.iter().find(|(name, _)| *name == key) {
                 self.ignored.push((key, reason));
-            } else if !known.contains(&key)
-                && !parameters.contains(&key)
-                && METHODS.iter().all(|(name, _)| *name != key)
-            {
+            } else if !KEYS.contains(&key) && METHODS.iter().all(|(name, _)| *name != key) {
                 let message = format!("unknown key {key}");
                 self.errors.push(Diagnostic::at(self.path, self.text, span, message));
             }
@@ -442,11 +439,8 @@ impl<'a> Reader<'a> {
         let named = format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let Ok(id) = named.parse() else {
             let (vendor, product) =
-                (self.number("DefaultVendor", 16, 0xffff), self.number("DefaultProduct", 16, 0xffff));
-            let id = vendor.zip(product).and_then(|(vendor, product)| {
-                let (vendor, product) = (u16::try_from(vendor).ok()?, u16::try_from(product).ok()?);
-                Some(DeviceId { bus: Bus::Usb, vendor, product })
-            });
+                (self.number("DefaultVendor", 16, u16::MAX), self.number("DefaultProduct", 16, u16::MAX));
+            let id = vendor.zip(product).map(|(vendor, product)| DeviceId { bus: Bus::Usb, vendor, product });
             if id.is_none() {
                 self.error(
                     0..0,
@@ -472,10 +466,10 @@ impl<'a> Reader<'a> {
     /// The steps in usb_modeswitch's order: the method or the messages, the configuration, the alternate setting, the
     /// reset.
     fn steps(&mut self) -> String {
-        let mut acts = self.acts();
-        let configuration = self.number("Configuration", 16, 0xff);
+        let mut operations = self.operations();
+        let configuration = self.number("Configuration", 16, u8::MAX);
         let mut after = Vec::new();
-        if let Some(value) = self.number("AltSetting", 16, 0xff) {
+        if let Some(value) = self.number("AltSetting", 16, u8::MAX) {
             after.push(format!("{{ alternate-setting = {value} }}"));
         }
         if self.flag("ResetUSB") {
@@ -485,15 +479,15 @@ impl<'a> Reader<'a> {
         let configuration = match configuration {
             // "Look for an MBIM configuration". Here the policy selects it.
             Some(0) => Some("\"preferred\"".to_owned()),
-            Some(value) if !acts.is_empty() || !after.is_empty() => {
-                acts.push(format!("{{ set-configuration = {value} }}"));
+            Some(value) if !operations.is_empty() || !after.is_empty() => {
+                operations.push(format!("{{ set-configuration = {value} }}"));
                 None
             }
             value => value.map(|value| value.to_string()),
         };
-        acts.extend(after);
-        if !acts.is_empty() {
-            steps.push(format!("{{ switch = {} }}", self.switch(&acts)));
+        operations.extend(after);
+        if !operations.is_empty() {
+            steps.push(format!("{{ switch = {} }}", self.switch(&operations)));
         }
         steps.extend(configuration.map(|value| format!("{{ configuration = {value} }}")));
         format!("[{}]", steps.join(", "))
@@ -501,9 +495,7 @@ impl<'a> Reader<'a> {
 
     /// What the device becomes. A device that keeps its ID has no target.
     fn becomes(&mut self, id: DeviceId) -> Vec<DeviceId> {
-        let Ok(vendor) = u16::try_from(self.number("TargetVendor", 16, 0xffff).unwrap_or(id.vendor.into())) else {
-            return Vec::new();
-        };
+        let vendor = self.number("TargetVendor", 16, u16::MAX).unwrap_or(id.vendor);
         let products = match self.get("TargetProductList") {
             Some((list, span)) => {
                 let products: Option<Vec<u16>> =
@@ -513,10 +505,7 @@ impl<'a> Reader<'a> {
                 }
                 products.unwrap_or_default()
             }
-            None => {
-                let product = self.number("TargetProduct", 16, 0xffff);
-                product.and_then(|product| u16::try_from(product).ok()).into_iter().collect()
-            }
+            None => self.number("TargetProduct", 16, u16::MAX).into_iter().collect(),
         };
         let mut targets: Vec<DeviceId> =
             products.into_iter().map(|product| DeviceId { bus: Bus::Usb, vendor, product }).collect();
@@ -524,16 +513,16 @@ impl<'a> Reader<'a> {
         targets
     }
 
-    fn acts(&mut self) -> Vec<String> {
+    fn operations(&mut self) -> Vec<String> {
         let methods: Vec<(&str, &str)> =
             METHODS.into_iter().filter(|(key, _)| self.flag(key) || (*key == "PantechMode" && self.has(key))).collect();
         let messages: Vec<String> = ["MessageContent", "MessageContent2", "MessageContent3"]
             .into_iter()
             .filter_map(|key| self.message(key))
             .collect();
-        let mut acts = Vec::new();
+        let mut operations = Vec::new();
         if self.flag("DetachStorageOnly") {
-            acts.push("\"detach\"".to_owned());
+            operations.push("\"detach\"".to_owned());
         }
         match methods.as_slice() {
             [] => {}
@@ -541,17 +530,17 @@ impl<'a> Reader<'a> {
                 if self.flag("StandardEject") || !messages.is_empty() {
                     self.ignore("MessageContent", "usb_modeswitch ignores it if a mode is set");
                 }
-                let mode = if *key == "PantechMode" { self.number(key, 10, 0xffff) } else { None };
+                let mode = if *key == "PantechMode" { self.number(key, 10, u16::MAX) } else { None };
                 match mode {
                     // The device switches by itself.
                     Some(1 | 3) => {}
-                    None | Some(2) => acts.push(format!("\"{method}\"")),
-                    Some(mode) => acts.extend([
+                    None | Some(2) => operations.push(format!("\"{method}\"")),
+                    Some(mode) => operations.extend([
                         "\"detach\"".to_owned(),
                         format!("{{ control = {{ request-type = 0x40, request = 0x70, value = {mode} }} }}"),
                     ]),
                 }
-                return acts;
+                return operations;
             }
             [_, (second, _), ..] => {
                 let span = self.get(second).map_or(0..0, |(_, span)| span);
@@ -559,13 +548,13 @@ impl<'a> Reader<'a> {
             }
         }
         if self.flag("StandardEject") {
-            acts.push("\"eject\"".to_owned());
+            operations.push("\"eject\"".to_owned());
             // With an eject, usb_modeswitch sends one message and ignores the others.
-            acts.extend(messages.into_iter().take(1));
+            operations.extend(messages.into_iter().take(1));
         } else {
-            acts.extend(messages);
+            operations.extend(messages);
         }
-        acts
+        operations
     }
 
     fn message(&mut self, key: &str) -> Option<String> {
@@ -581,35 +570,35 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a `switch` step.
-    fn switch(&mut self, acts: &[String]) -> String {
+    fn switch(&mut self, operations: &[String]) -> String {
         let mut keys = Vec::new();
-        if let Some(value) = self.number("Interface", 16, 0xff) {
+        if let Some(value) = self.number("Interface", 16, u8::MAX) {
             keys.push(format!("interface = 0x{value:02x}"));
         }
         for (key, name, direction, wrong) in [
             ("MessageEndpoint", "out", 0, "it is the address of an IN endpoint"),
             ("ResponseEndpoint", "in", 0x80, "it is the address of an OUT endpoint"),
         ] {
-            match self.number(key, 16, 0xff) {
+            match self.number(key, 16, u8::MAX) {
                 Some(address) if address & 0x80 != direction => self.ignore(key, wrong),
                 Some(address) => keys.push(format!("{name} = 0x{address:02x}")),
                 None => {}
             }
         }
-        if let Some(value) = self.number("WaitBefore", 10, 60) {
+        if let Some(value) = self.number("WaitBefore", 10, 60_u8) {
             keys.push(format!("wait-before = {value}"));
         }
-        if let Some(milliseconds) = self.number("ReleaseDelay", 10, 60_000) {
+        if let Some(milliseconds) = self.number("ReleaseDelay", 10, 60_000_u16) {
             keys.push(format!("release-delay = {}", f64::from(milliseconds) / 1000.0));
         }
-        if let Some(value) = self.number("TargetClass", 16, 0xff) {
+        if let Some(value) = self.number("TargetClass", 16, u8::MAX) {
             keys.push(format!("target-class = 0x{value:02x}"));
         }
-        let list = format!("[{}]", acts.join(", "));
+        let list = format!("[{}]", operations.join(", "));
         // A message has 62 characters. If the list does not fit on a line, each operation gets its own.
-        let lines = format!("[\n    {},\n]", acts.join(",\n    "));
+        let lines = format!("[\n    {},\n]", operations.join(",\n    "));
         let list = if list.len() + keys.join(", ").len() < 86 { list } else { lines };
-        match (keys.as_slice(), acts) {
+        match (keys.as_slice(), operations) {
             ([], [name]) if name.starts_with('"') => name.clone(),
             ([], _) => list,
             _ => format!("{{ {}, do = {list} }}", keys.join(", ")),
@@ -629,18 +618,19 @@ impl<'a> Reader<'a> {
     }
 
     /// A number from 0 to `most`. Anything else is an error.
-    fn number(&mut self, key: &str, radix: u32, most: u32) -> Option<u32> {
+    fn number<T: TryFrom<u32> + PartialOrd + Display + LowerHex>(
+        &mut self,
+        key: &str,
+        radix: u32,
+        most: T,
+    ) -> Option<T> {
         let (value, span) = self.get(key)?;
         let digits = if radix == 16 { value.trim_start_matches("0x").trim_start_matches("0X") } else { value };
-        let number = u32::from_str_radix(digits, radix).ok().filter(|number| *number <= most);
-        if number.is_none() && self.errors.iter().all(|error| !error.message.starts_with(key)) {
-            self.error(
-                span,
-                &format!(
-                    "{key} must be a number from 0 to {}",
-                    if radix == 16 { format!("{most:x}") } else { most.to_string() }
-                ),
-            );
+        let number = u32::from_str_radix(digits, radix).ok().and_then(|number| T::try_from(number).ok());
+        let number = number.filter(|number| *number <= most);
+        if number.is_none() {
+            let most = if radix == 16 { format!("{most:x}") } else { most.to_string() };
+            self.error(span, &format!("{key} must be a number from 0 to {most}"));
         }
         number
     }
