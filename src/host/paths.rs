@@ -1,4 +1,4 @@
-//! Where the program and its data are installed.
+//! Where the program and its data are installed, and whether systemd runs.
 //!
 //! The program derives the path of its data from its own path, so that one build works with every prefix:
 //! `/usr/local/sbin/wwan-quirks` reads `/usr/local/share/wwan-quirks`. `make install` creates a link there if `DATADIR`
@@ -23,6 +23,11 @@ pub(crate) fn program(root: &Root) -> PathBuf {
 /// The folder of the shipped database and policy.
 pub(crate) fn data(root: &Root) -> PathBuf {
     in_root(root).map_or_else(|| DATA.into(), |(_, data)| data)
+}
+
+/// Whether systemd runs, as sd_booted(3) determines it.
+pub(crate) fn has_systemd(root: &Root) -> bool {
+    root.at("/run/systemd/system").is_dir()
 }
 
 /// The paths of the program and of its data, if both are installed below `root`. The running program comes first.

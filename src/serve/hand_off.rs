@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use crate::host::paths::has_systemd;
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::Device;
@@ -54,11 +55,6 @@ impl Successor {
             }
         }
     }
-}
-
-/// As sd_booted(3) does.
-pub(crate) fn has_systemd(root: &Root) -> bool {
-    root.at("/run/systemd/system").is_dir()
 }
 
 fn start_process(work: impl FnOnce()) -> nix::Result<Successor> {

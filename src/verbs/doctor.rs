@@ -216,7 +216,7 @@ const OWN_UNITS: [(&str, &[&str], &str); 3] = [
 
 /// Checks that systemd can continue with a slow modem, and serves modems before and after sleep.
 fn own_units(root: &Root, diagnosis: &mut Diagnosis) {
-    if !root.at("/run/systemd/system").is_dir() {
+    if !paths::has_systemd(root) {
         return;
     }
     let has = |name: &str| UNITS.iter().any(|folder| root.at(folder).join(name).exists());
@@ -287,7 +287,7 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 
 /// Whether udev runs without systemd. In an image, nothing runs.
 fn lacks_systemd(root: &Root) -> bool {
-    root.at("/run/udev").exists() && !root.at("/run/systemd/system").is_dir()
+    root.at("/run/udev").exists() && !paths::has_systemd(root)
 }
 
 /// The ID in a line of usb_modeswitch's rules.
@@ -371,7 +371,7 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
         let (port, name) = (&device.port, known.quirk.name_of(device.id));
         if device.id.bus == Bus::Pci {
             pci_modem(root, &device, &known.quirk, diagnosis);
-        } else if device.attribute("authorized").is_ok_and(|authorized| authorized == "0") {
+        } else if !device.is_authorized() {
             diagnosis.add(
                 format!("the modem on {port}, {name}, is not authorized (USBGuard?)"),
                 format!(
@@ -458,9 +458,9 @@ fn no_pci_driver(root: &Root, device: &Device, modem: &str, diagnosis: &mut Diag
     } else if let Some((_, module)) = of_modules.find(|(alias, _)| is_alias_of(alias, device)) {
         (unbound, format!("modprobe {module}"))
     } else if is_known {
-        let drivers = PCI_DRIVERS.join(", ").replace(", mtk", " or mtk");
         let problem = format!("this kernel ({release}) has no driver for {modem}");
-        (problem, format!("use a kernel whose driver {drivers} knows {}", device.id))
+        let [first, second, third] = PCI_DRIVERS;
+        (problem, format!("use a kernel whose driver {first}, {second} or {third} knows {}", device.id))
     } else {
         (unbound, format!("modprobe -a {}", PCI_DRIVERS.join(" ")))
     };
