@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
+use toml::Spanned;
 
 use crate::database::layers::{FileError, Layer};
 
@@ -96,6 +97,14 @@ impl Diagnostic {
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
+}
+
+/// The error in the key `schema` of a file.
+pub(crate) fn unsupported(schema: &Spanned<u32>, expected: u32) -> Option<String> {
+    let schema = schema.get_ref();
+    (*schema != expected).then(|| {
+        format!("unsupported schema {schema} (expected {expected}): this file needs a newer version of wwan-quirks")
+    })
 }
 
 /// The number of the line that contains the byte `at`. The first line is 1.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::bus::DeviceId;
-use crate::database::diagnostic::{Diagnostic, LoadError};
+use crate::database::diagnostic::{Diagnostic, LoadError, unsupported};
 use crate::database::layers;
 use crate::host::root::Root;
 use crate::usb::Function;
@@ -84,11 +84,7 @@ fn parse(path: &Path, text: &str) -> Result<Compositions, Vec<LoadError>> {
         toml::from_str(text).map_err(|error| vec![Diagnostic::from_toml(path, text, &error).into()])?;
     let mut errors = Vec::new();
     let mut report = |span, message: String| errors.push(Diagnostic::at(path, text, span, message).into());
-    if *schema.get_ref() != SCHEMA {
-        let message = format!(
-            "unsupported schema {} (expected {SCHEMA}): this file needs a newer version of wwan-quirks",
-            schema.get_ref()
-        );
+    if let Some(message) = unsupported(&schema, SCHEMA) {
         report(schema.span(), message);
     }
     if let Some(sierra) = &sierra {

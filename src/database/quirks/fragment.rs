@@ -19,7 +19,7 @@ use super::{
     StateCommand, Step, Target, vendor_of,
 };
 use crate::bus::{Bus, DeviceId};
-use crate::database::diagnostic::{Diagnostic, Location, line_of};
+use crate::database::diagnostic::{Diagnostic, Location, line_of, unsupported};
 use crate::database::layers::{self, ConfigFile, Layer};
 use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
@@ -588,10 +588,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     }
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
     let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
-    if *fragment.schema.get_ref() != SCHEMA {
-        let schema = fragment.schema.get_ref();
-        let message =
-            format!("unsupported schema {schema} (expected {SCHEMA}): this file needs a newer version of wwan-quirks");
+    if let Some(message) = unsupported(&fragment.schema, SCHEMA) {
         return Err(invalid(fragment.schema.span(), message).into());
     }
     let name = file.path.file_name().filter(|_| file.layer == Layer::Shipped);
