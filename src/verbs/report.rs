@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use crate::bus::Bus;
 use crate::database::diagnostic::Location;
 use crate::host::journal::{IDENTIFIER, printable};
-use crate::host::root::{Root, read_limited};
+use crate::host::root::Root;
 use crate::host::state::LastResult;
 use crate::modem::device::descriptors::Interface;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -242,7 +242,7 @@ fn journal() -> Option<Vec<String>> {
 }
 
 fn first_line(root: &Root, path: &str) -> Option<String> {
-    let text = std::fs::File::open(root.at(path)).and_then(|file| read_limited(file, 4096)).ok()?;
+    let text = root.read(path, 4096).ok()?;
     String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
 }
 
