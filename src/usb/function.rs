@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a configuration offers to a host.
+/// A function of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Function {

@@ -1,4 +1,4 @@
-//! The vocabulary of USB that PCI does not have: what a configuration offers, and how a device is asked.
+//! USB terms that have no equivalent on PCI: functions and setup packets.
 
 mod function;
 mod setup;

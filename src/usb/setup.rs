@@ -1,6 +1,6 @@
 //! The setup packet of a control transfer (USB 2.0, section 9.3).
 
-/// The eight bytes that begin a control transfer, less `wLength`, which the data stage says.
+/// The setup packet without `wLength`, which is the length of the data stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     #[doc(alias = "bmRequestType")]
