@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn malformed_ids_are_refused() {
         for text in ["", "1199", "1199:", "1199:fff", "1199:+fff", "11990fff", "1199:0fff:1", "119g:0fff", "1199:00fff"]
         {
             assert!(text.parse::<DeviceId>().is_err(), "{text}");

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_tells_the_bus() {
+    fn the_form_of_a_port_determines_its_bus() {
         for text in ["1-1", "1-1.2", "12-3.4.5.6.7.8.9"] {
             assert_eq!(Port::new(text).map(|port| port.bus()), Some(Bus::Usb), "{text}");
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_refused() {
+    fn malformed_ports_are_refused() {
         for text in [
             "",
             "1",
