@@ -28,10 +28,6 @@ pub enum Malformed {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptors {
-    #[doc(alias = "bDeviceClass")]
-    pub class: u8,
-    #[doc(alias = "bNumConfigurations")]
-    pub(crate) announced: u8,
     pub configurations: Vec<Configuration>,
 }
 
@@ -80,7 +76,7 @@ impl Endpoint {
 /// Parses the contents of the `descriptors` file of a USB device.
 pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
     let mut rest = bytes;
-    let mut device = None;
+    let mut has_device = false;
     let mut configurations: Vec<Configuration> = Vec::new();
     while let [length, tail @ ..] = rest {
         let at = bytes.len() - rest.len();
@@ -90,9 +86,12 @@ pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
         };
         let field = |offset: usize| descriptor.get(offset).copied().ok_or(Malformed::Short { at, kind, length });
         match kind {
-            DEVICE if at == 0 => device = Some((field(4)?, field(17)?)),
+            DEVICE if at == 0 => {
+                field(17)?;
+                has_device = true;
+            }
             DEVICE => return Err(Malformed::Stray { at, kind }),
-            _ if device.is_none() => return Err(Malformed::NoDevice),
+            _ if !has_device => return Err(Malformed::NoDevice),
             CONFIGURATION => {
                 field(8)?;
                 configurations.push(Configuration { value: field(5)?, interfaces: Vec::new() });
@@ -118,8 +117,7 @@ pub fn parse(bytes: &[u8]) -> Result<Descriptors, Malformed> {
         }
         rest = rest.get(length..).unwrap_or_default();
     }
-    let (class, announced) = device.ok_or(Malformed::NoDevice)?;
-    Ok(Descriptors { class, announced, configurations })
+    if has_device { Ok(Descriptors { configurations }) } else { Err(Malformed::NoDevice) }
 }
 
 #[cfg(test)]
