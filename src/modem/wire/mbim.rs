@@ -52,14 +52,16 @@ impl Uuid {
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:032x}", u128::from_be_bytes(self.0));
-        let mut rest = digits.as_str();
-        for (index, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
-            let (part, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
-            write!(f, "{}{part}", if index == 0 { "" } else { "-" })?;
-            rest = after;
-        }
-        Ok(())
+        let number = u128::from_be_bytes(self.0);
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            number >> 96,
+            (number >> 80) & 0xffff,
+            (number >> 64) & 0xffff,
+            (number >> 48) & 0xffff,
+            number & 0xffff_ffff_ffff
+        )
     }
 }
 
