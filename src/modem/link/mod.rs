@@ -167,11 +167,6 @@ fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> 
     }
 }
 
-/// The result of a read or write, with its errno.
-fn errno(result: io::Result<usize>) -> Result<usize, Errno> {
-    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,13 @@
 //! A byte stream in both directions: a tty, a WWAN port, or the socket of a proxy.
 
-use super::{Link, LinkError, errno, ready};
+use super::{Link, LinkError, ready};
 use crate::host::deadline::Deadline;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use nix::unistd;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The longest message that can be sent: proxies read this many bytes at once.
@@ -68,7 +68,7 @@ impl Link for Stream {
     fn send(&mut self, message: &[u8], by: Deadline) -> Result<(), LinkError> {
         let mut rest = message;
         while !rest.is_empty() {
-            match errno(self.file.write(rest)) {
+            match unistd::write(&self.file, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
                     if !self.ready(PollFlags::POLLOUT, by)? {
@@ -90,7 +90,7 @@ impl Link for Stream {
             if !self.ready(PollFlags::POLLIN, by)? {
                 return Ok(None);
             }
-            match errno(self.file.read(&mut self.buffer)) {
+            match unistd::read(&self.file, &mut self.buffer) {
                 Ok(0) => return Err(LinkError::Gone),
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -109,6 +109,7 @@ impl Link for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::time::Duration;

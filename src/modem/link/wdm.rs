@@ -8,14 +8,15 @@
 //! - Several openers share the replies: the first reader takes a reply.
 //! - The last close discards data that was not sent or not read.
 
-use super::{Link, LinkError, OpenError, PromptClose, errno, open_node};
+use super::{Link, LinkError, OpenError, PromptClose, open_node};
 use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::DeviceNumber;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::unistd;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -63,7 +64,7 @@ impl Link for Wdm {
         }
         let mut earlier_failed = false;
         loop {
-            match errno(self.file.write(message)) {
+            match unistd::write(&self.file, message) {
                 Ok(written) if written == message.len() => return Ok(()),
                 Ok(written) => return Err(LinkError::TooLong { length: message.len(), longest: written }),
                 Err(Errno::EAGAIN) => {
@@ -85,7 +86,7 @@ impl Link for Wdm {
             if !self.ready(PollFlags::POLLIN, by)? {
                 return Ok(None);
             }
-            match errno(self.file.read(&mut self.buffer)) {
+            match unistd::read(&self.file, &mut self.buffer) {
                 Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::ENODEV | Errno::ENXIO | Errno::ESHUTDOWN) => return Err(LinkError::Gone),
