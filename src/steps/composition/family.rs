@@ -46,12 +46,16 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
                 }
             }
         }
-        let commands: Vec<&str> = self.families.iter().map(|family| family.read.command.as_str()).collect();
-        Err(Fault::NoCommand(commands.join(", ")))
+        Err(self.no_command())
     }
 
     fn family(&self) -> Result<&'c Family, Fault> {
-        self.found.ok_or_else(|| Fault::NoCommand("read first".to_owned()))
+        self.found.ok_or_else(|| self.no_command())
+    }
+
+    fn no_command(&self) -> Fault {
+        let commands: Vec<&str> = self.families.iter().map(|family| family.read.command.as_str()).collect();
+        Fault::NoCommand(commands.join(", "))
     }
 
     /// The values that the modem lists. Empty if it does not answer with a list.
