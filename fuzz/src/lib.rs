@@ -32,8 +32,8 @@ use wwan_quirks::modem::wire::qmi::Service;
 use wwan_quirks::modem::wire::{Framer, at, mbim, qmi, xmm};
 use wwan_quirks::serve::event::Event;
 use wwan_quirks::steps::fcc_auth::{self, Key, Keys};
-use wwan_quirks::steps::switch::{self, Target};
-use wwan_quirks::usb::Setup;
+use wwan_quirks::steps::switch;
+use wwan_quirks::usb::{Setup, TransferTarget};
 use wwan_quirks::verbs::import::Import;
 
 /// A target.
@@ -239,7 +239,7 @@ const METHODS: &[&str] = &["eject", "huawei-new", "cisco", "option", "mobile-act
 pub fn scsi(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let Some(method) = METHODS.get(usize::from(first % 16)).and_then(|name| Switch::method(name).ok()) else { return };
-    let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
+    let target = TransferTarget { interface: 0, bulk_out: Some(1), bulk_in: Some(0x81), interfaces: vec![0, 1] };
     // The deadline has already passed, so that there are no pauses. The transfers here take no time.
     let deadline = Deadline::after(Duration::ZERO);
     let returned = first & 0x80 != 0;

@@ -20,8 +20,9 @@ use crate::serve::plan::Action;
 use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::{Keys, Note};
-use crate::steps::switch::{Reaction, Target};
+use crate::steps::switch::Reaction;
 use crate::steps::{configure, fcc_auth, switch};
+use crate::usb::TransferTarget;
 
 /// How long a run waits for a device to leave install mode. An event waits only briefly, because it holds up all other
 /// events of the device. Other runs wait longer: the kernel may take many seconds to notice that a device left, for
@@ -86,7 +87,13 @@ fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
     }
 }
 
-fn leave_install_mode(run: Run, switch: &Switch, target: &Target, attempt: Attempt, state: &mut PortState) -> Outcome {
+fn leave_install_mode(
+    run: Run,
+    switch: &Switch,
+    target: &TransferTarget,
+    attempt: Attempt,
+    state: &mut PortState,
+) -> Outcome {
     match Node::open(run.root, run.device) {
         Ok(mut node) => send_switch(run, &mut node, switch, target, attempt, state),
         // The kernel may have switched the device first.
@@ -100,7 +107,7 @@ fn send_switch(
     run: Run,
     node: &mut dyn Usb,
     switch: &Switch,
-    target: &Target,
+    target: &TransferTarget,
     attempt: Attempt,
     state: &mut PortState,
 ) -> Outcome {
@@ -326,7 +333,7 @@ mod tests {
             let run = Run { root: &root, device: &device, scope: &Scope::All, trigger, deadline };
             let mut usb = Script::that_leaves();
             let mut state = PortState::in_memory(&device.port);
-            let outcome = send_switch(run, &mut usb, &sierra, &Target::default(), Attempt::First, &mut state);
+            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), Attempt::First, &mut state);
             matches!(outcome, Outcome::Done(_)) && sandbox::level().is_some()
         };
         for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested, Trigger::Unit] {

@@ -18,16 +18,14 @@ use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, StepKind};
 use crate::serve::event::Scope;
 use crate::serve::snapshot::Snapshot;
-use crate::steps::configure::name;
-use crate::steps::switch::Target;
-use crate::usb::Function;
+use crate::usb::{Function, TransferTarget, configuration_name};
 
 /// An action on the modem.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     Switch {
         switch: Switch,
-        target: Target,
+        target: TransferTarget,
     },
     Configure {
         from: Option<u8>,
@@ -61,7 +59,7 @@ impl fmt::Display for Action {
                 write!(f, "{switch}: {}", ops.join("; "))
             }
             Action::Configure { from, to, unconfigured } => {
-                write!(f, "write {to} to bConfigurationValue instead of {}", name(*from))?;
+                write!(f, "write {to} to bConfigurationValue instead of {}", configuration_name(*from))?;
                 unconfigured
                     .map_or(Ok(()), |pause| write!(f, ", after {} s without a configuration", pause.as_secs_f64()))
             }
@@ -249,7 +247,7 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     let function = policy.prefer.value.function().filter(|_| chosen.is_none());
     let switch = chosen.as_ref().unwrap_or(switch);
     if !switch.needs_interfaces() {
-        return PlanStep::Run(Action::Switch { switch: switch.clone(), target: Target::default() });
+        return PlanStep::Run(Action::Switch { switch: switch.clone(), target: TransferTarget::default() });
     }
     match &snapshot.descriptors {
         Some(Ok(descriptors)) => plan_switch_of(&descriptors.configurations, switch, function, snapshot),
@@ -293,7 +291,7 @@ fn plan_switch_of(
     let ops = switch.ops();
     let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
     if wanted.is_some() && wanted == snapshot.configuration {
-        return satisfied(step, &format!("configuration {} is active", name(wanted)));
+        return satisfied(step, &format!("configuration {} is active", configuration_name(wanted)));
     }
     let active = match (configurations, snapshot.configuration) {
         ([only], _) => Some(only),
@@ -336,20 +334,20 @@ fn plan_switch_of(
 }
 
 /// Where the messages of `switch` go. `None` if `interface` lacks an endpoint for them.
-fn target(switch: &Switch, interface: &Interface, interfaces: &[Interface]) -> Option<Target> {
+fn target(switch: &Switch, interface: &Interface, interfaces: &[Interface]) -> Option<TransferTarget> {
     let bulk = |is_in| interface.endpoints.iter().find(|e| e.is_bulk() && e.is_in() == is_in).map(|e| e.address);
     let mut numbers: Vec<u8> = interfaces.iter().map(|interface| interface.number).collect();
     numbers.dedup();
-    let target = Target {
+    let target = TransferTarget {
         interface: interface.number,
-        out: switch.out.or_else(|| bulk(false)),
-        r#in: switch.r#in.or_else(|| bulk(true)),
+        bulk_out: switch.out.or_else(|| bulk(false)),
+        bulk_in: switch.r#in.or_else(|| bulk(true)),
         interfaces: numbers,
     };
     let needs = |is_needed: fn(&Op) -> bool| switch.ops().iter().any(is_needed);
     // Only a CBW has an answer. Some devices take other messages on an OUT endpoint without an IN endpoint.
-    let lacks_out = target.out.is_none() && needs(|op| matches!(op, Op::Bulk(_)));
-    let lacks_in = target.r#in.is_none() && needs(Op::is_cbw);
+    let lacks_out = target.bulk_out.is_none() && needs(|op| matches!(op, Op::Bulk(_)));
+    let lacks_in = target.bulk_in.is_none() && needs(Op::is_cbw);
     (!lacks_out && !lacks_in).then_some(target)
 }
 
@@ -375,9 +373,10 @@ fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, sna
     let cut_short = snapshot.configuration.is_none() && unconfigured.is_some();
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
     match wanted.map(|configuration| configuration.value) {
-        None => {
-            satisfied(step, &format!("the kernel's choice, configuration {}, is kept", name(snapshot.configuration)))
-        }
+        None => satisfied(
+            step,
+            &format!("the kernel's choice, configuration {}, is kept", configuration_name(snapshot.configuration)),
+        ),
         Some(to) => configure(to, unconfigured, snapshot),
     }
 }
@@ -626,10 +625,10 @@ mod tests {
             let first = configuration(1, &[interface(0, DRIVE, BULK), interface(0, DRIVE, BULK)]);
             snapshot(active, &[first, configuration(2, &[interface(3, DRIVE, &[(0x84, 2), (0x05, 2)])])])
         };
-        let expect = |interface, out, r#in, interfaces: &[u8]| Target {
+        let expect = |interface, bulk_out, bulk_in, interfaces: &[u8]| TransferTarget {
             interface,
-            out: Some(out),
-            r#in: Some(r#in),
+            bulk_out: Some(bulk_out),
+            bulk_in: Some(bulk_in),
             interfaces: interfaces.to_vec(),
         };
         assert_eq!(target(HUAWEI, &two(Some(1))), expect(0, 0x02, 0x81, &[0]));

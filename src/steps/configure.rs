@@ -7,6 +7,7 @@ use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome};
+use crate::usb::configuration_name;
 
 /// Sets configuration `to` instead of `from`. If `unconfigured` is given, the device has no configuration for this time
 /// in between. If the modem does not accept the new configuration, the old one is restored.
@@ -43,7 +44,7 @@ pub(crate) fn run(
         Err(errno) => format!("cannot set configuration {to}: {}", errno.desc()),
         Ok(()) => match device.configuration() {
             Ok(Some(now)) if now == to => return Outcome::Done(done(from, to)),
-            Ok(now) => format!("the modem did not accept configuration {to}: {} is active", name(now)),
+            Ok(now) => format!("the modem did not accept configuration {to}: {} is active", configuration_name(now)),
             Err(DeviceError::Gone { .. }) => return Outcome::Left,
             Err(error) => format!("configuration {to} was written, but cannot be verified: {error}"),
         },
@@ -65,7 +66,7 @@ pub(crate) fn run(
 }
 
 fn done(from: Option<u8>, to: u8) -> String {
-    format!("configuration {to} instead of {}", name(from))
+    format!("configuration {to} instead of {}", configuration_name(from))
 }
 
 fn still_setting(configuration: u8) -> Outcome {
@@ -73,9 +74,4 @@ fn still_setting(configuration: u8) -> Outcome {
         format!("the kernel is still setting configuration {configuration}"),
         "see `wwan-quirks status` in a minute; if nothing changes, plug the modem in again",
     ))
-}
-
-/// A configuration in words.
-pub(crate) fn name(configuration: Option<u8>) -> String {
-    configuration.map_or("none".to_owned(), |value| value.to_string())
 }

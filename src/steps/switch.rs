@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::database::quirks::switch::{Op, Switch};
 use crate::host::deadline::Deadline;
 use crate::modem::link::usb::{Usb, UsbError};
+use crate::usb::TransferTarget;
 
 /// No device takes longer than this to accept or refuse a transfer, unless it never replies.
 const TRANSFER: Duration = Duration::from_secs(3);
@@ -18,17 +19,6 @@ const CSW_SIGNATURE: &[u8] = b"USBS";
 const CSW: usize = 13;
 /// No switch message requests more data than this.
 const DATA_LIMIT: u32 = 4096;
-
-/// The interface for the transfers, in the active configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Target {
-    pub interface: u8,
-    /// Its bulk endpoints.
-    pub out: Option<u8>,
-    pub r#in: Option<u8>,
-    /// All interfaces of the configuration.
-    pub interfaces: Vec<u8>,
-}
 
 /// The reaction of a device to the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +40,7 @@ pub enum Reaction {
 pub fn run(
     usb: &mut dyn Usb,
     switch: &Switch,
-    target: &Target,
+    target: &TransferTarget,
     returned: bool,
     configure: &mut dyn FnMut(u8) -> bool,
     leaving: Duration,
@@ -92,7 +82,7 @@ pub fn run(
 
 struct Run<'a> {
     usb: &'a mut dyn Usb,
-    target: &'a Target,
+    target: &'a TransferTarget,
     /// Interfaces that were detached from the kernel's drivers.
     detached: Vec<u8>,
     claimed: bool,
@@ -165,23 +155,23 @@ impl Run<'_> {
     /// Sends one message. After a CBW, also reads the data stage and the CSW.
     fn bulk(&mut self, message: &[u8], deadline: Deadline) -> Result<(), UsbError> {
         let missing = UsbError::Other(rusb::Error::NotFound);
-        let out = self.target.out.ok_or(missing)?;
-        let sent = self.usb.bulk_out(out, message, timeout(deadline));
+        let bulk_out = self.target.bulk_out.ok_or(missing)?;
+        let sent = self.usb.bulk_out(bulk_out, message, timeout(deadline));
         self.is_taken &= sent != Err(UsbError::TimedOut);
         match sent {
             // The reply shows whether the command failed.
-            Err(UsbError::Stall) => self.usb.clear_halt(out)?,
+            Err(UsbError::Stall) => self.usb.clear_halt(bulk_out)?,
             sent => drop(sent?),
         }
         if !message.starts_with(CBW_SIGNATURE) {
             return Ok(());
         }
-        let r#in = self.target.r#in.ok_or(missing)?;
+        let bulk_in = self.target.bulk_in.ok_or(missing)?;
         let length = message.get(8..12).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
         let to_host = message.get(12).is_some_and(|flags| flags & 0x80 != 0);
         if length > 0 && to_host {
             let mut data = vec![0; usize::try_from(length.min(DATA_LIMIT)).unwrap_or(CSW).max(CSW)];
-            match self.answer(r#in, &mut data, deadline) {
+            match self.answer(bulk_in, &mut data, deadline) {
                 // Many devices skip the data stage and send the CSW at once.
                 Ok(got) if data.get(..got).is_some_and(|data| data.len() == CSW && data.starts_with(CSW_SIGNATURE)) => {
                     return status(&data);
@@ -191,7 +181,7 @@ impl Run<'_> {
             }
         }
         let mut csw = [0; CSW];
-        self.answer(r#in, &mut csw, deadline)?;
+        self.answer(bulk_in, &mut csw, deadline)?;
         status(&csw)
     }
 
@@ -366,7 +356,7 @@ pub(crate) mod tests {
     }
 
     fn run_on(script: &mut Script, method: &str, deadline: Deadline) -> Reaction {
-        let target = Target { interface: 0, out: Some(1), r#in: Some(0x81), interfaces: vec![0, 1] };
+        let target = TransferTarget { interface: 0, bulk_out: Some(1), bulk_in: Some(0x81), interfaces: vec![0, 1] };
         let switch = Switch::method(method).unwrap();
         run(script, &switch, &target, false, &mut |_| true, TRANSFER, deadline)
     }

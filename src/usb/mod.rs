@@ -1,7 +1,11 @@
 //! USB terms that have no equivalent on PCI: functions and setup packets.
 
+mod configuration;
 mod function;
 mod setup;
+mod transfer_target;
 
+pub(crate) use configuration::configuration_name;
 pub use function::Function;
 pub use setup::Setup;
+pub use transfer_target::TransferTarget;
