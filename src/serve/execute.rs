@@ -1,7 +1,7 @@
 //! Carries out one action of a plan.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use crate::bus::Bus;
@@ -21,7 +21,7 @@ use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::{Keys, Note};
 use crate::steps::switch::Reaction;
-use crate::steps::{configure, fcc_auth, switch};
+use crate::steps::{configure, fcc_auth, reset, switch};
 use crate::usb::TransferTarget;
 
 /// How long a run waits for a device to leave install mode. An event waits only briefly, because it holds up all other
@@ -287,19 +287,12 @@ fn reset_modem(
     authorized: Option<io::Result<File>>,
     state: &mut PortState,
 ) -> String {
-    let by_hand = format!(
-        "{text}; if that fails, reset the modem: write 0, then 1, to /sys/bus/usb/devices/{}/authorized",
-        device.port
-    );
+    let by_hand = format!("{text}; if that fails, {}", reset::by_hand(&device.port));
     let Some(authorized) = authorized else { return by_hand };
     if state.record().reset.replace(enumeration) == Some(enumeration) {
         return by_hand;
     }
-    let reset = state.save().and(authorized).and_then(|mut file| {
-        file.write_all(b"0\n")?;
-        file.write_all(b"1\n")
-    });
-    match reset {
+    match state.save().and(authorized).and_then(reset::run) {
         Ok(()) => "unlocked; the modem was reset so that it comes online".to_owned(),
         Err(error) => format!("{by_hand} (the reset failed: {error})"),
     }

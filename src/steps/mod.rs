@@ -4,4 +4,5 @@
 pub(crate) mod composition;
 pub(crate) mod configure;
 pub mod fcc_auth;
+pub(crate) mod reset;
 pub mod switch;
