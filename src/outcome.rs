@@ -205,7 +205,7 @@ pub enum Outcome {
     /// Another program uses the port.
     InUse(Failure),
     /// Another run of this program uses the port.
-    Busy(String),
+    Busy(Message),
     /// The modem disconnected during the step. Its next event handles it.
     Left,
     /// The modem did not answer in time. A later attempt may succeed.

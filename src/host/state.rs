@@ -48,6 +48,9 @@ struct Folder {
     file: u32,
 }
 
+/// The remedy for a person whose command found another run on the port.
+pub(crate) const AFTER_OTHER_RUN: &str = "run the command again when the other run has ended";
+
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// `same_task`: the other run has the same task on the same enumeration.

@@ -18,6 +18,8 @@ use crate::serve::snapshot;
 use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 use crate::steps::fcc_auth::{self, RadioState};
 
+const NO_PORT: &str = "the modem has no port that can be queried; see `wwan-quirks doctor`";
+
 /// Records whether the unlocked radio is off, so that it stays off after sleep. Sends no unlock.
 ///
 /// Asks a modem on PCI only through a proxy. The kernel may not return from another open for many seconds, which would
@@ -83,7 +85,7 @@ fn best_answer(asked: impl Iterator<Item = Result<RadioState, String>>) -> Resul
             _ => {}
         }
     }
-    best.unwrap_or_else(|| Err("the modem has no port that can be queried".to_owned()))
+    best.unwrap_or_else(|| Err(NO_PORT.to_owned()))
 }
 
 fn ask(
@@ -95,7 +97,7 @@ fn ask(
 ) -> Result<RadioState, String> {
     let ports = snapshot::ports(device, procedure).map_err(|error| error.to_string())?;
     let port = ports.iter().find_map(|port| Some((port, Protocol::of_port(port)?)));
-    let (port, protocol) = port.ok_or("the modem has no port that can be queried")?;
+    let (port, protocol) = port.ok_or(NO_PORT)?;
     let opened = access::open(root, device, port, protocol, sharing, deadline);
     let mut opened = opened.map_err(|error| format!("{error}; {}", error.remedy()))?;
     fcc_auth::ask(opened.transport(), procedure, deadline).map_err(|error| error.to_string())

@@ -53,7 +53,7 @@ pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Conclusion {
             (StepResult::Unchanged, "the modem disconnected; wwan-quirks handles it when it returns".into())
         }
         Outcome::InUse(failure) => (StepResult::Suppressed, failure.into()),
-        Outcome::Busy(text) => (StepResult::Busy, text.into()),
+        Outcome::Busy(message) => (StepResult::Busy, message),
         Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.into()),
         Outcome::Unfinished(failure) => match successor.name() {
             Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason).into()),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
-        let ended = conclude(Outcome::Busy("another run".to_owned()), &Successor::None);
+        let ended = conclude(Outcome::Busy("another run".into()), &Successor::None);
         assert_eq!((ended.result, ended.message.text.as_str()), (StepResult::Busy, "another run"));
     }
 

@@ -34,7 +34,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, PortState, StateError, Task};
+use crate::host::state::{AFTER_OTHER_RUN, Holder, PortState, StateError, Task};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude};
@@ -181,7 +181,8 @@ impl Run<'_> {
                 let is_left = self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
                 let outcome = match error.to_string() {
                     text if is_left => Outcome::Unfinished(Failure::new(text, APPLY)),
-                    text => Outcome::Busy(text),
+                    text if self.trigger.is_verb() => Outcome::Busy(Failure::new(text, AFTER_OTHER_RUN).into()),
+                    text => Outcome::Busy(text.into()),
                 };
                 recorder.report(None, self.first_step(quirk), conclude(outcome, successor));
                 None

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::database::compositions::{Composition, Compositions, Provenance, Value, Wanted, names};
 use crate::host::root::Root;
-use crate::host::state::StateError;
+use crate::host::state::{AFTER_OTHER_RUN, StateError};
 use crate::host::sys;
 use crate::modem::access::PortUnavailable;
 use crate::modem::device::Device;
@@ -136,9 +136,8 @@ impl Fault {
             }
             Fault::Unavailable(error) => error.remedy().to_owned(),
             Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
-            Fault::Busy(_) | Fault::Session(SessionError::Link(LinkError::Interrupted)) => {
-                "run the command again".to_owned()
-            }
+            Fault::Busy(_) => AFTER_OTHER_RUN.to_owned(),
+            Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
             Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }
@@ -216,7 +215,7 @@ pub(crate) fn run(
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
     let exchange = match reach.talk(device, TALK, |dialogue| read_and_set(dialogue, request, &waits)) {
         Ok(exchange) => exchange,
-        Err(Fault::Busy(error)) => return (None, Some(Outcome::Busy(error.to_string()))),
+        Err(fault @ Fault::Busy(_)) => return (None, Some(Outcome::Busy(fault.failure().into()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
     };
     if let Some(failure) = exchange.failure.clone() {
