@@ -57,6 +57,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether a modem that restarts may fail to answer the request in this way.
+    pub(crate) fn is_departure(&self) -> bool {
+        matches!(self, SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone))
+    }
+
     /// Whether the request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

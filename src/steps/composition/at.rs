@@ -7,7 +7,6 @@
 use super::{Dialogue, Fault, Reading, Restart};
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
-use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::{Malformed, at};
@@ -166,7 +165,7 @@ impl Dialogue for Console<'_, '_> {
 
     fn reset(&mut self) -> Result<(), Fault> {
         match self.command("AT!RESET", "AT!RESET") {
-            Err(Fault::Session(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone))) => Ok(()),
+            Err(Fault::Session(error)) if error.is_departure() => Ok(()),
             answered => answered.map(drop),
         }
     }

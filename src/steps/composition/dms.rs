@@ -2,7 +2,6 @@
 
 use super::{Dialogue, Fault, Reading, Restart};
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
-use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::Client;
 use crate::modem::wire::Malformed;
@@ -60,8 +59,8 @@ impl Dialogue for Dms<'_, '_> {
         };
         let mut set = |mode: u8| set(self.client, mode);
         match is_offline.and_then(|()| set(OperatingMode::Reset.into())) {
-            // The modem that restarts may not answer.
-            Ok(_) | Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(error) if error.is_departure() => Ok(()),
             Err(refused) => {
                 if let Err(error) = set(before) {
                     debug!("{error}");

@@ -8,7 +8,6 @@ use crate::bus::Bus;
 use crate::database::compositions::family::Query;
 use crate::database::compositions::{Composition, Family, Wanted, spelling};
 use crate::host::deadline::Deadline;
-use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::Malformed;
@@ -163,7 +162,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
         let value = composition.value.to_string();
         let command = family.set(&value).ok_or_else(|| Fault::NoCommand(family.name.clone()))?;
         match self.at.command("composition", &command) {
-            Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) if family.set_restarts => Ok(()),
+            Err(error) if family.set_restarts && error.is_departure() => Ok(()),
             Err(SessionError::At { error, .. }) => Err(Fault::NotAccepted { value, answer: error }),
             Err(error) => Err(error.into()),
             Ok(lines) => match &family.accepted {
@@ -179,7 +178,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
         let family = self.family()?;
         let command = family.restart.as_ref().ok_or_else(|| Fault::NoCommand(family.name.clone()))?;
         match self.at.command("restart", command) {
-            Err(SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone)) => Ok(()),
+            Err(error) if error.is_departure() => Ok(()),
             answer => Ok(answer.map(drop)?),
         }
     }
