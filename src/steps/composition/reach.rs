@@ -23,9 +23,6 @@ use crate::modem::wire::qmi::Service;
 /// How long each of several ports may take to answer the first AT command.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// A conversation with the modem.
-type Talk<'s> = &'s mut dyn FnMut(&mut dyn Dialogue) -> Result<(), Fault>;
-
 pub(super) struct Reach<'a> {
     pub root: &'a Root,
     pub compositions: &'a Compositions,
@@ -54,20 +51,20 @@ impl Reach<'_> {
                 PortState::in_memory(&device.port)
             }
         };
-        let mut result = None;
-        let mut keep = |dialogue: &mut dyn Dialogue| {
-            result = Some(talk(dialogue)?);
-            Ok(())
-        };
         match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
-            Some(sierra) => self.reach_sierra(device, sierra, deadline, &mut keep)?,
-            None => self.reach_family(device, deadline, &mut keep)?,
+            Some(sierra) => self.reach_sierra(device, sierra, deadline, &talk),
+            None => self.reach_family(device, deadline, &talk),
         }
-        result.ok_or(Fault::NoPort)
     }
 
-    fn reach_sierra(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
-        match self.over_control_port(device, sierra, deadline, talk) {
+    fn reach_sierra<T>(
+        &self,
+        device: &Device,
+        sierra: &Sierra,
+        deadline: Deadline,
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        match self.over_control_port(device, sierra, deadline, &talk) {
             Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
                 let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
                 let password = self.password.unwrap_or(&sierra.password);
@@ -79,7 +76,13 @@ impl Reach<'_> {
         }
     }
 
-    fn over_control_port(&self, device: &Device, sierra: &Sierra, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
+    fn over_control_port<T>(
+        &self,
+        device: &Device,
+        sierra: &Sierra,
+        deadline: Deadline,
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let ports = device.control_ports().map_err(not_read)?;
         let speaks_qmi = !sierra.is_direct_ip(device.id) && !sierra.has_only_masks(device.id);
         let known = ports.iter().filter(|_| speaks_qmi).find_map(|port| Some((port, Protocol::of_port(port)?)));
@@ -95,7 +98,12 @@ impl Reach<'_> {
 
     /// Uses the first port that answers AT commands, among the ports that the families name. Stops at a port that
     /// another program holds, because that program may be in the middle of a conversation.
-    fn reach_family(&self, device: &Device, deadline: Deadline, talk: Talk) -> Result<(), Fault> {
+    fn reach_family<T>(
+        &self,
+        device: &Device,
+        deadline: Deadline,
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
         let mut last = Fault::NoPort;
         for port in at_ports(device, &families)? {
@@ -117,14 +125,14 @@ impl Reach<'_> {
     }
 
     /// The port must answer the first command by `answers`.
-    fn over_at(
+    fn over_at<T>(
         &self,
         device: &Device,
         port: &ControlPort,
         answers: Deadline,
         deadline: Deadline,
-        talk: impl FnOnce(&mut Conversation) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        talk: impl FnOnce(&mut Conversation) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut opened = access::open(self.root, device, port, Protocol::At, Sharing::Possible, deadline)?;
         let mut at = Conversation::open(opened.transport().port, answers)?;
         at.extend(deadline);
