@@ -49,15 +49,16 @@ pub fn run(
 ) -> Outcome {
     let protocol = transport.protocol;
     let proxied = transport.proxied.is_some();
+    let without_lock = |radio| no_lock(NO_SUCH_LOCK, radio);
     let ended = match (procedure, protocol) {
         (Procedure::Sierra, Protocol::Qmi | Protocol::Mbim) => {
-            over_dms(transport, deadline, |qmux| dms::sierra(qmux, stays_off, deadline))
+            over_dms(transport, deadline, without_lock, |qmux| dms::sierra(qmux, stays_off, deadline))
         }
         (Procedure::Foxconn { service: Service::DMS, magic }, Protocol::Qmi | Protocol::Mbim) => {
-            over_dms(transport, deadline, |qmux| dms::foxconn(qmux, magic, stays_off, deadline))
+            over_dms(transport, deadline, without_lock, |qmux| dms::foxconn(qmux, magic, stays_off, deadline))
         }
         (Procedure::Foxconn { service, magic }, Protocol::Qmi | Protocol::Mbim) => {
-            over_dms(transport, deadline, |qmux| dms::fox(qmux, *service, magic, stays_off, deadline))
+            over_dms(transport, deadline, without_lock, |qmux| dms::fox(qmux, *service, magic, stays_off, deadline))
         }
         (Procedure::Quectel, Protocol::Mbim) => {
             open_mbim(transport, deadline).and_then(|mut session| quectel::unlock(&mut session, stays_off))
@@ -90,19 +91,21 @@ pub fn run(
     }
 }
 
-/// Runs a procedure of the device management service. An MBIM modem without the QMI service has no lock of this kind.
-fn over_dms(
+/// Talks to the device management service, or to a service of Foxconn. For an MBIM modem without the QMI service, which has
+/// no lock of this kind, `without` makes the result from the state of its radio.
+fn over_dms<T>(
     transport: Transport,
     deadline: Deadline,
-    procedure: impl FnOnce(&mut dyn QmuxTransport) -> Result<Outcome, SessionError>,
-) -> Result<Outcome, SessionError> {
+    without: impl FnOnce(Radio) -> T,
+    talk: impl FnOnce(&mut dyn QmuxTransport) -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
     if transport.protocol != Protocol::Mbim {
-        return over_qmi(transport, deadline, procedure);
+        return over_qmi(transport, deadline, talk);
     }
     let mut session = open_mbim(transport, deadline)?;
-    match procedure(&mut session) {
+    match talk(&mut session) {
         Err(SessionError::Mbim { status: Status::NO_DEVICE_SUPPORT, .. }) => {
-            Ok(no_lock(NO_SUCH_LOCK, mbim_radio::read(&mut session)?.unwrap_or(Radio::Off)))
+            Ok(without(mbim_radio::read(&mut session)?.unwrap_or(Radio::Off)))
         }
         ended => ended,
     }
@@ -134,9 +137,9 @@ pub fn ask(
         (Some(Procedure::Intel { .. }), Protocol::Mbim) => intel::ask(&mut open_mbim(transport, deadline)?),
         (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
         (Some(Procedure::Foxconn { service, .. }), _) if *service != Service::DMS => {
-            over_qmi(transport, deadline, |qmux| dms::ask_fox(qmux, *service, deadline))
+            over_dms(transport, deadline, |radio| radio.said(None), |qmux| dms::ask_fox(qmux, *service, deadline))
         }
-        _ => over_qmi(transport, deadline, |qmux| dms::ask(qmux, deadline)),
+        _ => over_dms(transport, deadline, |radio| radio.said(None), |qmux| dms::ask(qmux, deadline)),
     }
 }
 

@@ -280,7 +280,7 @@ impl<'p> Session<'p> {
         let message = Message { tid: self.tid, body }.emit();
         for fragment in mbim::fragments(&message, self.port.longest()) {
             let sent = self.port.send(&fragment, by);
-            self.shared = sent == Err(LinkError::Contended);
+            self.shared |= sent == Err(LinkError::Contended);
             sent?;
         }
         Ok(self.tid)

@@ -202,7 +202,12 @@ impl<'c> Client<'c> {
             if call.is_change() && is_sent && !loss.is_certain() {
                 // A proxy loses no message, and accepts no other message before this one.
                 if call != ctl::PROXY_OPEN {
-                    flushes.push(client.flush_stale_reply(call.service, cid, by)?);
+                    let flush = client.flush_stale_reply(call.service, cid, by).map_err(|error| match error {
+                        // The request itself was sent.
+                        SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request: call.name },
+                        error => error,
+                    });
+                    flushes.push(flush?);
                 }
             } else {
                 let tid = client.next_tid(call.service);

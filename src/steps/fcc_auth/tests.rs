@@ -969,6 +969,8 @@ fn a_radio_that_must_stay_off_is_set_to_low_power_although_another_program_opens
             let outcome = run(transport, &Procedure::Sierra, Keys::none(), Some("rfkill0 is blocked"), deadline);
             assert!(modem.mode == LOW_POWER, "{protocol:?} {at}: {outcome:?}");
             assert_eq!(modem.clients.count(), 0, "{protocol:?} {at}: {outcome:?}");
+            // A CLOSE would end the session of the other program.
+            assert_eq!(modem.count("CLOSE"), 0, "{protocol:?} {at}: {outcome:?}");
         }
     }
 }
@@ -1034,6 +1036,11 @@ fn a_query_reports_the_radio_and_changes_nothing() {
         let mut online = locked(protocol);
         online.mode = ONLINE;
         assert_eq!(asked(None, online), said(OperatingMode::Online, Some(false)));
+    }
+    for (mode, reported) in [(LOW_POWER, OperatingMode::LowPower), (ONLINE, OperatingMode::Online)] {
+        let mut modem = locked(Protocol::Mbim).with("no-qmi-service");
+        modem.mode = mode;
+        assert_eq!(asked(None, modem), said(reported, None));
     }
     for (protocol, service, magic) in fox_services() {
         let procedure = Procedure::Foxconn { service, magic: magic.to_owned() };
