@@ -261,8 +261,10 @@ fn read_and_set(
     let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
     let leads_on = !wanted.fits(&chosen);
     let is_set = chosen.is(&reading.current) == Some(true);
-    if !is_set {
+    if !is_set || leads_on {
         check_restart(reading.restart, leads_on, request.reset).map_err(Fault::Refused)?;
+    }
+    if !is_set {
         check_table(&reading, waits).map_err(Fault::Refused)?;
     }
     let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));

@@ -394,6 +394,17 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_waits_for_a_restart_is_not_the_requested_composition() {
+        let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A2"), ("AT!RESET", "")];
+        for reset in [false, true] {
+            let mut modem = Modem::at("", &answers);
+            let request = Request { wanted: "qmi+mbim".parse().ok(), reset, ..Request::default() };
+            let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| true));
+            assert_eq!(result.is_ok(), reset, "{result:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
         let mut locked = Modem::at("OTHER", &[("AT!USBCOMP=?", MASKS)]);
         let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
