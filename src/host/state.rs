@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::iter::successors;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{self, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::close;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +252,8 @@ pub struct Record {
     acted: BTreeMap<StepKind, ActionRecord>,
     /// The device that last received a switch message. The unit does not send a second one.
     pub switched: Option<SentSwitch>,
+    /// The configuration before one that a run was still setting when it last saved this.
+    pub(crate) configured: Option<EarlierConfiguration>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
     pub(crate) switched_off: Option<u64>,
     /// The enumeration that was last seen unlocked.
@@ -285,6 +288,14 @@ pub struct SentSwitch {
     pub enumeration: u64,
     /// The reply of the device, or the first error.
     pub answer: String,
+}
+
+/// The configuration of a device before a run set another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EarlierConfiguration {
+    pub(crate) enumeration: u64,
+    /// `bConfigurationValue`.
+    pub(crate) value: u8,
 }
 
 /// The device and the task of a run.
@@ -458,6 +469,26 @@ impl PortState {
     /// `Busy` at once if the holder has the same task on the same enumeration, and after `deadline` for any other holder.
     /// `Interrupted` after a stop request. `Io` if the files cannot be created or are not private.
     pub fn lock(root: &Root, port: &Port, holder: &Holder, deadline: Deadline) -> Result<PortState, StateError> {
+        PortState::lock_unless(root, port, holder, deadline, |other| other == Some(holder))
+    }
+
+    /// Like [`lock`](PortState::lock), but waits for each holder.
+    pub(crate) fn wait_for_lock(
+        root: &Root,
+        port: &Port,
+        holder: &Holder,
+        deadline: Deadline,
+    ) -> Result<PortState, StateError> {
+        PortState::lock_unless(root, port, holder, deadline, |_| false)
+    }
+
+    fn lock_unless(
+        root: &Root,
+        port: &Port,
+        holder: &Holder,
+        deadline: Deadline,
+        gives_way: impl Fn(Option<&Holder>) -> bool,
+    ) -> Result<PortState, StateError> {
         let io = |folder: &Folder| {
             let path = root.at(DIRECTORY).join(folder.name).join(port.as_str());
             move |source| StateError::Io { path, source }
@@ -469,9 +500,8 @@ impl PortState {
                 Ok(lock) => break lock,
                 Err((file, nix::Error::EWOULDBLOCK)) => {
                     let StateFile { value: Record { holder: other, .. }, .. } = StateFile::read(&file);
-                    let same_task = other.as_ref() == Some(holder);
-                    if same_task || deadline.has_passed() {
-                        return Err(StateError::Busy { same_task });
+                    if gives_way(other.as_ref()) || deadline.has_passed() {
+                        return Err(StateError::Busy { same_task: other.as_ref() == Some(holder) });
                     }
                     opened = file;
                     (&opened).rewind().map_err(io(&LOCKS))?;
@@ -532,10 +562,13 @@ impl PortState {
         }
     }
 
-    /// Leaves the port locked after this process has ended, as long as a child process has the lock file open.
+    /// Leaves the port locked for as long as a child process has the lock file open.
     pub(crate) fn leave_to_child(mut self) {
         if let Some((lock, _)) = self.files.take() {
+            let descriptor = lock.as_raw_fd();
+            // Its drop would unlock the port for the child, too.
             std::mem::forget(lock);
+            let _ = close(descriptor);
         }
     }
 }
@@ -728,7 +761,7 @@ mod tests {
         let record = concat!(
             r#"{"holder":{"enumeration":7,"scope":"cdc-wdm0"},"acted":{"switch":{"identity":"#,
             r#"{"id":"1199:0fff","serial":"1","enumeration":7,"number":8},"until":61.5,"count":1,"#,
-            r#""returned":false,"gave_up":false}},"switched":null,"switched_off":null,"unlocked":7,"reset":null,"#,
+            r#""returned":false,"gave_up":false}},"switched":null,"configured":null,"switched_off":null,"unlocked":7,"reset":null,"#,
             r#""tried_keys":null}"#
         );
         let read: Record = serde_json::from_str(record).unwrap();
@@ -896,11 +929,22 @@ mod tests {
         }
         let other = PortState::lock(&root, &port, &holder(7, Task::Unlock), soon());
         assert!(matches!(other, Err(StateError::Busy { same_task: false })));
+        // A process that continues after an event waits in any case.
+        let same = PortState::wait_for_lock(&root, &port, &ours, soon());
+        assert!(matches!(same, Err(StateError::Busy { same_task: true })));
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, Task::Device), far).is_ok());
             drop(state);
             assert!(waits.join().unwrap());
         });
+        // Without a child process that has it open, the lock file is unlocked.
+        PortState::lock(&root, &port, &ours, soon()).unwrap().leave_to_child();
+        let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
+        let inherited = state.files.as_ref().unwrap().0.try_clone().unwrap();
+        state.leave_to_child();
+        assert!(PortState::lock(&root, &port, &ours, soon()).is_err());
+        drop(inherited);
+        assert!(PortState::lock(&root, &port, &ours, soon()).is_ok());
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -6,7 +6,7 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude, to_report};
 use crate::serve::execute::execute;
 use crate::serve::guard::Verdict;
-use crate::serve::locked_run::LockedRun;
+use crate::serve::locked_run::{Configuration, LockedRun};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
@@ -84,7 +84,13 @@ impl LockedRun<'_, '_> {
         };
         let result = ended.as_ref().map(|ended| ended.result);
         let configures = matches!(action, Action::Configure { .. });
-        self.keeps_configuration |= configures && matches!(result, None | Some(StepResult::LeftAlone));
+        match result {
+            None | Some(StepResult::LeftAlone) if configures => self.configuration = Some(Configuration::Kept),
+            Some(StepResult::Done) if configures && self.run.trigger == Trigger::Unit => {
+                self.configuration = Some(Configuration::New);
+            }
+            _ => {}
+        }
         let may_have_child = configures || matches!(action, Action::FccAuth { .. });
         self.has_child |= may_have_child && result == Some(StepResult::Unfinished);
         ended
@@ -132,7 +138,7 @@ mod tests {
                 state: PortState::in_memory(&device.port),
                 recorder: &mut recorder,
                 successor: &Successor::None,
-                keeps_configuration: false,
+                configuration: None,
                 has_child: false,
             };
             locked.state.record().unlocked = unlocked;

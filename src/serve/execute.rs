@@ -8,7 +8,7 @@ use crate::bus::Bus;
 use crate::database::quirks::{NeededReset, Procedure, Switch};
 use crate::host::deadline::Deadline;
 use crate::host::paths::has_systemd;
-use crate::host::state::{Attempt, PortState, SentSwitch, now};
+use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch, now};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
@@ -50,7 +50,16 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
             None => leave_install_mode(run, switch, target, attempt, state),
         },
         Action::Configure { from, to, unconfigured } => {
-            let outcome = configure::run(device, *from, *to, *unconfigured, deadline);
+            let enumeration = device.enumeration_id();
+            // A run that was killed may have left the modem without its configuration.
+            let earlier = state.record().configured.filter(|earlier| earlier.enumeration == enumeration);
+            let from = from.or(earlier.map(|earlier| earlier.value));
+            state.record().configured = from.map(|value| EarlierConfiguration { enumeration, value });
+            state.keep();
+            let outcome = configure::run(device, from, *to, *unconfigured, deadline);
+            if !matches!(outcome, Outcome::Unfinished(_)) {
+                state.record().configured = None;
+            }
             if matches!(outcome, Outcome::Done(_)) {
                 state.record().verified(StepKind::Configuration, now());
             }
@@ -61,7 +70,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == NeededReset::Reset).then(|| device.authorized())));
             let outcome = unlock(run, port, *protocol, procedure, state);
-            remember(&outcome, device.id.bus, enumeration, state);
+            remember(&outcome, trigger, device.id.bus, enumeration, state);
             match (outcome, reset) {
                 (Outcome::StillOff(text), Some((_, authorized))) => {
                     Outcome::Done(reset_modem(device, enumeration, &text, authorized, state))
@@ -152,6 +161,8 @@ fn send_switch(
             Outcome::Unfinished(Failure::new(reason, PLUG_AGAIN))
         }
         Reaction::Stays(answer) | Reaction::NotTaken(answer) => {
+            // The next run sends the message again.
+            state.record().switched = None;
             Outcome::Failed(Failure::new(format!("{answer}, and the device is still in install mode"), PLUG_AGAIN))
         }
     }
@@ -250,10 +261,12 @@ fn unlock_once(
 }
 
 /// Records what later runs need to know about the radio of this enumeration.
-fn remember(outcome: &Outcome, bus: Bus, enumeration: u64, state: &mut PortState) {
+fn remember(outcome: &Outcome, trigger: Trigger, bus: Bus, enumeration: u64, state: &mut PortState) {
     let is_refused = state.results().has_failed(StepKind::Configuration);
     let record = state.record();
     match outcome {
+        // The event of another port of a modem that was just unlocked, which ModemManager has not switched on yet.
+        Outcome::SwitchedOff(_) if trigger == Trigger::Uevent && record.unlocked == Some(enumeration) => {}
         Outcome::SwitchedOff(_) => record.switched_off = Some(enumeration),
         Outcome::Unchanged(_) | Outcome::NoLock(_) | Outcome::Online { unlocked: false, .. } => {
             record.switched_off = None;
@@ -303,6 +316,7 @@ mod tests {
     use super::*;
     use crate::bus::Port;
     use crate::host::deadline::clock::StoppedClock;
+    use crate::host::root::Root;
     use crate::host::state::Identity;
     use crate::outcome::StepResult;
     use crate::serve::event::Scope;
@@ -346,7 +360,7 @@ mod tests {
             for key in [1, 2] {
                 state.record().try_key(7, key);
             }
-            remember(&outcome, Bus::Pci, 7, &mut state);
+            remember(&outcome, Trigger::Unit, Bus::Pci, 7, &mut state);
             assert_eq!(state.record().tried_keys(7).0, kept, "{outcome:?}");
         }
     }
@@ -363,8 +377,50 @@ mod tests {
             };
             attempt(&mut state);
             state.results().record(StepKind::Configuration, id, result, "", false);
-            remember(&Outcome::Online { text: String::new(), unlocked: true }, Bus::Usb, 7, &mut state);
+            let online = Outcome::Online { text: String::new(), unlocked: true };
+            remember(&online, Trigger::Unit, Bus::Usb, 7, &mut state);
             assert_eq!(matches!(attempt(&mut state), Attempt::Repeat { .. }), attempted, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_before_a_run_that_was_killed_is_the_earlier_one() {
+        let top = std::env::temp_dir().join(format!("wwan-quirks-killed-{}", std::process::id()));
+        let folder = top.join("sys/devices/usb1/1-1");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9041\n"), ("bConfigurationValue", "\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let root = Root::new(&top);
+        let device = &Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        for (value, of_this, text) in [(1, true, "configuration 2 instead of 1"), (1, false, "2 instead of none")] {
+            std::fs::write(folder.join("bConfigurationValue"), "\n").unwrap();
+            let mut state = PortState::in_memory(&device.port);
+            let enumeration = device.enumeration_id() + u64::from(!of_this);
+            state.record().configured = Some(EarlierConfiguration { enumeration, value });
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let run = Run { root: &root, device, scope: &Scope::All, trigger: Trigger::Unit, deadline };
+            let action = Action::Configure { from: None, to: 2, unconfigured: None };
+            let outcome = execute(run, &action, Attempt::First, &mut state);
+            assert!(matches!(&outcome, Outcome::Done(done) if done.contains(text)), "{outcome:?}");
+            assert_eq!(state.record().configured, None);
+        }
+        std::fs::remove_dir_all(&top).unwrap();
+    }
+
+    /// The first event unlocked it, and ModemManager has not switched it on yet.
+    #[test]
+    fn a_radio_that_a_second_event_finds_off_was_not_switched_off_by_the_user() {
+        for (trigger, unlocked, switched_off) in [
+            (Trigger::Uevent, Some(7), None),
+            (Trigger::Uevent, Some(6), Some(7)),
+            (Trigger::Uevent, None, Some(7)),
+            (Trigger::Coldplug, Some(7), Some(7)),
+        ] {
+            let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
+            state.record().unlocked = unlocked;
+            remember(&Outcome::SwitchedOff(String::new()), trigger, Bus::Usb, 7, &mut state);
+            assert_eq!(state.record().switched_off, switched_off, "{trigger:?} {unlocked:?}");
         }
     }
 
@@ -395,7 +451,7 @@ mod tests {
                     state.record().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
                 let gives_up = matches!(attempt, Attempt::GiveUp { .. });
                 assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
-                remember(&outcome, bus, enumeration, &mut state);
+                remember(&outcome, Trigger::Unit, bus, enumeration, &mut state);
             }
             let is_unlocked = state.record().unlocked == Some(4);
             let answers = matches!(

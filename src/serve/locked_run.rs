@@ -13,10 +13,19 @@ pub(super) struct LockedRun<'a, 'r> {
     pub(super) state: PortState,
     pub(super) recorder: &'a mut Recorder<'r>,
     pub(super) successor: &'a Successor,
-    /// The configuration was planned, and not set because of an earlier attempt.
-    pub(super) keeps_configuration: bool,
+    /// What became of a configuration that was planned, if the unlock has to follow in this run.
+    pub(super) configuration: Option<Configuration>,
     /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
     pub(super) has_child: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Configuration {
+    /// It was not set because of an earlier attempt: the modem keeps its ports, which have no new events.
+    Kept,
+    /// The unit set it: the events of the new ports may have given up waiting for the lock, and cannot start the unit
+    /// again while it runs.
+    New,
 }
 
 impl LockedRun<'_, '_> {

@@ -29,7 +29,7 @@ pub(crate) mod trigger;
 use std::time::Duration;
 
 use crate::database::policy::Resolved;
-use crate::database::quirks::Quirk;
+use crate::database::quirks::{Quirk, Step};
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
@@ -41,7 +41,7 @@ use crate::serve::conclusion::{Conclusion, conclude};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
-use crate::serve::locked_run::LockedRun;
+use crate::serve::locked_run::{Configuration, LockedRun};
 use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
 pub(crate) use crate::serve::preview::{NO_ACTION, planned, preview, preview_lines};
@@ -156,14 +156,16 @@ impl Run<'_> {
             state,
             recorder,
             successor,
-            keeps_configuration: false,
+            configuration: None,
             has_child: false,
         };
         locked.carry_out(planned);
-        if locked.keeps_configuration && *self.scope == Scope::All {
-            // The modem keeps its ports, which have no new events.
+        if let (Some(configuration), Scope::All) = (locked.configuration, self.scope) {
             locked.run.scope = &Scope::Unlock;
-            let planned = locked.run.planned(matched)?;
+            let mut planned = locked.run.planned(matched)?;
+            if configuration == Configuration::New {
+                planned.retain(|planned| matches!(planned, PlanStep::Run(_)));
+            }
             locked.carry_out(planned);
         }
         locked.end();
@@ -174,7 +176,9 @@ impl Run<'_> {
     /// successor of an event waits for the lock.
     fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: &Successor) -> Option<PortState> {
         let holder = Holder { enumeration: self.device.enumeration_id(), task: self.scope.task() };
-        match PortState::lock(self.root, &self.device.port, &holder, self.deadline) {
+        // The process that continues after an event waits: the other run may not have seen the port of the event.
+        let lock = if self.trigger == Trigger::Unit { PortState::wait_for_lock } else { PortState::lock };
+        match lock(self.root, &self.device.port, &holder, self.deadline) {
             Ok(state) => Some(state),
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
                 // Only a run with the same task does the work of this event.
@@ -197,10 +201,8 @@ impl Run<'_> {
     fn first_step(&self, quirk: &Quirk) -> StepKind {
         if self.scope.is_unlock() {
             StepKind::FccAuth
-        } else if quirk.is_install_mode() {
-            StepKind::Switch
         } else {
-            StepKind::Configuration
+            quirk.steps.first().map_or(StepKind::Configuration, Step::kind)
         }
     }
 

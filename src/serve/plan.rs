@@ -208,7 +208,8 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
             }
         }
         // An unauthorized device is not configured: report that once.
-        planned.dedup_by_key(|planned| matches!(planned, PlanStep::NotAuthorized { .. }));
+        let is_refused = |planned: &PlanStep| matches!(planned, PlanStep::NotAuthorized { .. });
+        planned.dedup_by(|one, other| is_refused(one) && is_refused(other));
     }
     planned
 }

@@ -120,6 +120,11 @@ fn serve_all(
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
+        if sys::stops() > 0 {
+            exit = exit.max(Exit::Failed);
+            complain("wwan-quirks: stopped by a signal: the other modems were not served".to_owned());
+            break;
+        }
         let device = match device {
             Ok(device) => device,
             Err(error) => {

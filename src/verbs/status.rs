@@ -249,7 +249,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
     let _watch = sandbox::watchdog(QUERY + GRACE);
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::Status };
     // Hold the lock, so that the query does not overlap with another run. Only root can lock, and only root can ask.
-    let _lock = match PortState::lock(root, &device.port, &holder, deadline) {
+    let lock = match PortState::lock(root, &device.port, &holder, deadline) {
         Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
@@ -257,7 +257,11 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         Ok(RadioState { operating_mode, locked }) => {
             Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
         }
-        Err(reason) => Query::Error(reason),
+        Err(reason) => {
+            // A child process may still open the port.
+            lock.map(PortState::leave_to_child);
+            Query::Error(reason)
+        }
     }
 }
 

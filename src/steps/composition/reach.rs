@@ -43,7 +43,7 @@ impl Reach<'_> {
         let _watch = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
-        let _alone = match PortState::lock(self.root, &device.port, &holder, deadline) {
+        let state = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Err(Fault::Busy(error)),
             Err(error) => {
@@ -51,10 +51,15 @@ impl Reach<'_> {
                 PortState::in_memory(&device.port)
             }
         };
-        match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
+        let result = match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
             Some(sierra) => self.reach_sierra(device, sierra, deadline, &talk),
             None => self.reach_family(device, deadline, &talk),
+        };
+        if result.is_err() {
+            // A child process may still open the port.
+            state.leave_to_child();
         }
+        result
     }
 
     fn reach_sierra<T>(
