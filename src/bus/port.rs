@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use serde::{Serialize, Serializer};
+
 use super::Bus;
 
 /// The place of a device, as the kernel names it. USB: the bus, then the port on every hub (`1-1.2`). PCI: domain, bus,
@@ -56,6 +58,12 @@ fn is_pci_address(text: &str) -> bool {
     let [domain, bus, slot] = parts.as_slice() else { return false };
     let (device, function) = slot.split_once('.').unwrap_or_default();
     is_hex(domain, 4..=8) && is_hex(bus, 2..=2) && is_hex(device, 2..=2) && matches!(function.as_bytes(), [b'0'..=b'7'])
+}
+
+impl Serialize for Port {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name)
+    }
 }
 
 impl fmt::Display for Port {

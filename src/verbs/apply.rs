@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::bus::{DeviceId, Port};
 use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
 use crate::host::sys;
@@ -24,8 +25,8 @@ use crate::verbs::select::{Devices, devices};
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct DeviceReport {
-    port: String,
-    id: String,
+    port: Port,
+    id: DeviceId,
     /// The name in the database; `None` if no quirk applies.
     name: Option<String>,
     results: Vec<StepReport>,
@@ -35,8 +36,8 @@ struct DeviceReport {
 impl DeviceReport {
     fn new(device: &Device, served: &RunReport) -> DeviceReport {
         DeviceReport {
-            port: device.port.to_string(),
-            id: device.id.to_string(),
+            port: device.port.clone(),
+            id: device.id,
             name: served.name.clone(),
             results: served.steps.clone(),
             errors: served.errors.iter().map(error_json).collect(),
@@ -211,7 +212,7 @@ fn print_plans(
         is_any = true;
         let name = matched.quirk.name_of(device.id);
         if json {
-            let (port, id) = (device.port.as_str(), device.id.to_string());
+            let (port, id) = (&device.port, device.id);
             plans.push(json!({ "port": port, "id": id, "name": name, "complete": complete, "plan": steps }));
         } else {
             writeln!(out, "{} {} {}", device.port, device.id, printable(name))?;

@@ -86,8 +86,8 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
     };
     let reading = exchange.as_ref().map(|exchange| &exchange.reading);
     json!({
-        "port": device.port.as_str(),
-        "id": device.id.to_string(),
+        "port": device.port,
+        "id": device.id,
         "name": name,
         "by": reading.map(|reading| &reading.by),
         "family": reading.map(|reading| &reading.family),

@@ -4,8 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::bus::DeviceId;
-use crate::bus::Port;
+use crate::bus::{DeviceId, Port};
 use crate::database::diagnostic::merge;
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, Lookup, Quirk};
@@ -163,8 +162,8 @@ impl Explanation {
         });
         let other = |quirk: &Quirk| json!({ "name": quirk.name_of(self.id), "matchers": quirk.matchers, "location": quirk.location });
         json!({
-            "port": self.port.as_ref().map(Port::as_str),
-            "id": self.id.to_string(),
+            "port": self.port,
+            "id": self.id,
             "complete": self.complete,
             "name": matched.map(|matched| matched.quirk.name_of(self.id)),
             "note": matched.and_then(|matched| matched.quirk.note.as_ref()),

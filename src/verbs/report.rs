@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, DeviceId, Port};
 use crate::database::diagnostic::Location;
 use crate::host::journal::{IDENTIFIER, printable};
 use crate::host::root::Root;
@@ -27,6 +27,7 @@ use crate::serve::plan::PlanLine;
 use crate::serve::record::results;
 use crate::serve::trigger::Trigger;
 use crate::serve::{preview, preview_lines};
+use crate::usb::Function;
 use crate::verbs::output::print_json;
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
@@ -65,8 +66,8 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
 struct Report {
     #[serde(skip)]
     bus: Bus,
-    port: String,
-    id: String,
+    port: Port,
+    id: DeviceId,
     /// The text of attributes in sysfs, by name.
     attributes: BTreeMap<&'static str, String>,
     errors: Vec<String>,
@@ -95,7 +96,7 @@ struct Report {
 #[derive(Serialize)]
 struct Configuration {
     value: u8,
-    functions: Vec<&'static str>,
+    functions: Vec<Function>,
     interfaces: Vec<Interface>,
 }
 
@@ -123,8 +124,8 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
     };
     let mut report = Report {
         bus: device.id.bus,
-        port: device.port.to_string(),
-        id: device.id.to_string(),
+        port: device.port.clone(),
+        id: device.id,
         attributes: attributes(device.id.bus).iter().filter_map(attribute).collect(),
         errors: errors.iter().map(Error::chain).collect(),
         descriptors: None,
@@ -162,7 +163,7 @@ impl Report {
                     .iter()
                     .map(|configuration| Configuration {
                         value: configuration.value,
-                        functions: configuration.functions(qmi).into_iter().map(|function| function.name()).collect(),
+                        functions: configuration.functions(qmi),
                         interfaces: configuration.interfaces.clone(),
                     })
                     .collect();
@@ -184,13 +185,14 @@ impl Report {
 
     /// Key and value of each line of the text.
     fn lines(&self) -> Vec<(&'static str, String)> {
-        let mut lines = vec![("port", self.port.clone()), ("id", self.id.clone())];
+        let mut lines = vec![("port", self.port.to_string()), ("id", self.id.to_string())];
         let attribute = |name: &&'static str| Some((*name, self.attributes.get(name)?.clone()));
         lines.extend(attributes(self.bus).iter().filter_map(attribute));
         lines.extend(self.errors.iter().map(|error| ("error", error.clone())));
         lines.extend(self.descriptors.iter().map(|hex| ("descriptors", hex.clone())));
         for configuration in &self.configurations {
-            lines.push(("configuration", format!("{}: {}", configuration.value, configuration.functions.join(" "))));
+            let functions: Vec<&str> = configuration.functions.iter().map(|function| function.name()).collect();
+            lines.push(("configuration", format!("{}: {}", configuration.value, functions.join(" "))));
             lines.extend(configuration.interfaces.iter().map(|interface| ("interface", shape(interface))));
         }
         lines.extend(self.interfaces.iter().map(|BoundInterface { number, driver, nodes }| {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::bus::{Bus, DeviceId};
+use crate::bus::{Bus, DeviceId, Port};
 use crate::database::quirks::{Quirk, Seen};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
@@ -33,6 +33,7 @@ use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
 use crate::serve::{NO_ACTION, UNNAMED, planned};
 use crate::steps::fcc_auth::RadioState;
+use crate::usb::Function;
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::devices;
 
@@ -40,11 +41,11 @@ use crate::verbs::select::devices;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Status {
-    port: String,
-    id: String,
+    port: Port,
+    id: DeviceId,
     name: String,
     /// The ID that the device had before it returned from a switch.
-    came_from: Option<String>,
+    came_from: Option<DeviceId>,
     /// The device's own strings.
     manufacturer: Option<String>,
     product: Option<String>,
@@ -104,7 +105,7 @@ impl fmt::Display for Note {
 #[derive(Debug, Serialize)]
 struct Configuration {
     value: u8,
-    functions: Vec<&'static str>,
+    functions: Vec<Function>,
     active: bool,
 }
 
@@ -199,7 +200,7 @@ fn status(
     let qmi = VendorInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
     let configurations = descriptors.iter().map(|configuration| Configuration {
         value: configuration.value,
-        functions: configuration.functions(&qmi).into_iter().map(|function| function.name()).collect(),
+        functions: configuration.functions(&qmi),
         active: active == Some(configuration.value),
     });
     let interfaces = device.interfaces()?;
@@ -221,10 +222,10 @@ fn status(
         (None, None) => None,
     };
     Ok(Status {
-        port: device.port.to_string(),
-        id: device.id.to_string(),
+        port: device.port.clone(),
+        id: device.id,
         name: name.unwrap_or_else(|| UNNAMED.to_owned()),
-        came_from: came_from.map(|id| id.to_string()),
+        came_from,
         manufacturer: device.attribute("manufacturer").ok(),
         product,
         seen: quirk.and_then(|quirk| quirk.seen),
@@ -359,8 +360,8 @@ impl Status {
         }
         rows.extend(self.configurations.iter().map(|configuration| {
             let mark = if configuration.active { " (active)" } else { "" };
-            let functions = configuration.functions.join("+");
-            ("configurations", format!("{}={functions}{mark}", configuration.value), PLAIN)
+            let functions: Vec<&str> = configuration.functions.iter().map(|function| function.name()).collect();
+            ("configurations", format!("{}={}{mark}", configuration.value, functions.join("+")), PLAIN)
         }));
         rows.extend(self.interfaces.iter().filter(|interface| !interface.nodes.is_empty()).map(|interface| {
             let driver = interface.driver.as_deref().unwrap_or("no driver");
@@ -374,8 +375,8 @@ impl Status {
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
             let mut text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.message);
-            if let (StepKind::Switch, Some(before)) = (step, &self.came_from) {
-                text += &format!("; {before} came back as {}", [&*self.id, &self.name].join(", "));
+            if let (StepKind::Switch, Some(before)) = (step, self.came_from) {
+                text += &format!("; {before} came back as {}, {}", self.id, self.name);
             }
             ("last results", text, PLAIN)
         }));
@@ -441,10 +442,10 @@ mod tests {
             confirmed: Some(1_800_000_060),
         };
         let status = Status {
-            port: "1-1".to_owned(),
-            id: "1199:9071".to_owned(),
+            port: Port::new("1-1").unwrap(),
+            id: "1199:9071".parse().unwrap(),
             name: "Sierra Wireless MC7455".to_owned(),
-            came_from: Some("1199:9070".to_owned()),
+            came_from: Some("1199:9070".parse().unwrap()),
             manufacturer: Some("Sierra Wireless, Incorporated".to_owned()),
             product: Some("MC7455".to_owned()),
             seen: Some(Seen::Hardware),
@@ -452,7 +453,11 @@ mod tests {
             mode: Mode::Modem,
             has_quirk: true,
             authorized: true,
-            configurations: vec![Configuration { value: 1, functions: vec!["mbim", "serial"], active: true }],
+            configurations: vec![Configuration {
+                value: 1,
+                functions: vec![Function::Mbim, Function::Serial],
+                active: true,
+            }],
             interfaces: vec![BoundInterface { number: 12, driver: None, nodes: vec!["cdc-wdm0".to_owned()] }],
             wwan_ports: vec![WwanPort { name: "wwan0mbim0".to_owned(), r#type: "MBIM".to_owned(), driver: None }],
             radio: Some(Radio { last: radio.clone(), online: true }),
