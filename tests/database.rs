@@ -538,7 +538,7 @@ const WARNED: [(&str, &str); 2] = [
 
 #[test]
 fn check_warns_about_weak_entries() {
-    use wwan_quirks::verbs::check::warnings;
+    use wwan_quirks::database::audit::warnings;
     let root = Root::new();
     let (shipped, errors) = wwan_quirks::database::quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty());

@@ -1,5 +1,6 @@
 //! Quirks, policy and compositions from the configuration files, with the location of each value.
 
+pub mod audit;
 pub mod compositions;
 pub mod diagnostic;
 pub mod layers;

@@ -6,18 +6,15 @@ use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bus::DeviceId;
+use crate::database::audit::{Finding, audit, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::audit::{Finding, audit, without_bus, without_rule};
-use crate::database::quirks::{self, Quirk, Select, Step, fragment};
+use crate::database::quirks::{self, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
-use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::serve::error::{Error, Exit};
-use crate::usb::Function;
 use crate::verbs::output::{load_error_json, print_json, report_errors};
 
 /// Prints all errors in the database and the policy of `root`, or in `files`.
@@ -73,47 +70,6 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     merge(&mut errors, Compositions::load(root).1);
     (errors, warned)
 }
-
-/// The warnings about weak points in valid quirks.
-pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
-    let mut findings = Vec::new();
-    for quirk in quirks {
-        let mut warn = |id: DeviceId, message: String| {
-            let message = format!("warning: {message}");
-            findings.push(Finding { location: &quirk.location, id, message });
-        };
-        for model in &quirk.models {
-            let id = model.id;
-            if SHARED.contains(&id.vendor) && quirk.matchers.is_empty() {
-                let message = "other devices may use this ID, because its vendor ID is not assigned: add a string that narrows the match, such as `product`";
-                warn(id, message.to_owned());
-            }
-            if model.becomes.iter().any(|target| target.id == id) {
-                warn(id, format!("{id} becomes {id}: a device that keeps its ID needs no `becomes`"));
-            }
-            for step in &quirk.steps {
-                let Step::Configuration { select, .. } = step else { continue };
-                let qmi = VendorInterfaces::of(id, &quirk.qmi_interfaces);
-                match select {
-                    Select::Value(value) if quirk.source.is_none() => warn(
-                        id,
-                        format!(
-                            "configuration {value} may have other functions in other firmware: add a `source`, or select a function"
-                        ),
-                    ),
-                    Select::Function(Function::Qmi) | Select::Preferred if qmi.lacks_qmi() => {
-                        warn(id, format!("no QMI interface is known for {id}: add `qmi-interfaces`"));
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    findings
-}
-
-/// Unassigned vendor IDs that makers of cheap chips use.
-const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {

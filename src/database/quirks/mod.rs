@@ -1,6 +1,5 @@
 //! The quirks database: TOML files in layers, parsed into [`Quirk`]s.
 
-pub(crate) mod audit;
 pub mod fragment;
 pub(crate) mod huawei;
 pub mod switch;
@@ -219,7 +218,7 @@ impl DeviceString {
 /// For each string, the text that it must contain. `_` matches itself and a blank.
 pub(crate) type Matchers = BTreeMap<DeviceString, String>;
 
-fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
+pub(crate) fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
     if string == DeviceString::Subsystem {
         return match (part.parse::<Subsystem>(), whole.parse()) {
             (Ok(wanted), Ok(subsystem)) => wanted.includes(subsystem),
@@ -230,7 +229,7 @@ fn matches(string: DeviceString, part: &str, whole: &str) -> bool {
 }
 
 /// How narrow a match is: a string counts once, and a subsystem once for its vendor and once for its device ID.
-fn narrowness(matchers: &Matchers) -> usize {
+pub(crate) fn narrowness(matchers: &Matchers) -> usize {
     let subsystem = matchers.get(&DeviceString::Subsystem);
     matchers.len() + usize::from(subsystem.is_some_and(|subsystem| !subsystem.ends_with('*')))
 }

@@ -1,13 +1,18 @@
-//! Checks across entries: duplicate IDs, entries that never apply, IDs without a udev rule, and IDs of the policy that
-//! are on the other bus.
+//! Checks of valid entries: duplicate IDs, entries that never apply, IDs without a udev rule, IDs of the policy that are
+//! on the other bus, and weak points.
 
 use std::collections::BTreeMap;
 
-use super::{Quirk, matches, narrowness};
 use crate::bus::DeviceId;
 use crate::database::diagnostic::Location;
 use crate::database::policy::Policy;
+use crate::database::quirks::{Quirk, Select, Step, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
+use crate::modem::device::vendor_interfaces::VendorInterfaces;
+use crate::usb::Function;
+
+/// Unassigned vendor IDs that makers of cheap chips use.
+const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// An error of the entry at `location`, for `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,44 @@ pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
         Finding { location, id, message }
     })
     .collect()
+}
+
+/// The warnings about weak points in valid quirks.
+pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
+    let mut findings = Vec::new();
+    for quirk in quirks {
+        let mut warn = |id: DeviceId, message: String| {
+            let message = format!("warning: {message}");
+            findings.push(Finding { location: &quirk.location, id, message });
+        };
+        for model in &quirk.models {
+            let id = model.id;
+            if SHARED.contains(&id.vendor) && quirk.matchers.is_empty() {
+                let message = "other devices may use this ID, because its vendor ID is not assigned: add a string that narrows the match, such as `product`";
+                warn(id, message.to_owned());
+            }
+            if model.becomes.iter().any(|target| target.id == id) {
+                warn(id, format!("{id} becomes {id}: a device that keeps its ID needs no `becomes`"));
+            }
+            for step in &quirk.steps {
+                let Step::Configuration { select, .. } = step else { continue };
+                let qmi = VendorInterfaces::of(id, &quirk.qmi_interfaces);
+                match select {
+                    Select::Value(value) if quirk.source.is_none() => warn(
+                        id,
+                        format!(
+                            "configuration {value} may have other functions in other firmware: add a `source`, or select a function"
+                        ),
+                    ),
+                    Select::Function(Function::Qmi) | Select::Preferred if qmi.lacks_qmi() => {
+                        warn(id, format!("no QMI interface is known for {id}: add `qmi-interfaces`"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    findings
 }
 
 /// The error if every device that matches `earlier` also matches `later`, and the matches are equally narrow.
