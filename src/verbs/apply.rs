@@ -20,7 +20,7 @@ use crate::serve::trigger::Trigger;
 use crate::serve::{self, NO_ACTION, RunReport, StepReport, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
-use crate::verbs::select::{Devices, devices};
+use crate::verbs::select::{Devices, Found, NO_MODEM, complain_without_quirk, devices, look_up};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -139,7 +139,7 @@ fn serve_all(
             // Report a device without a quirk only if it was named.
             if trigger.is_named() {
                 exit = exit.max(Exit::Failed);
-                complain(no_quirk(&device));
+                complain_without_quirk(&device);
             }
             continue;
         }
@@ -158,7 +158,7 @@ fn serve_all(
     if json {
         print_json(out, "apply", &json!({ "devices": reports }))?;
     } else if reports.is_empty() && !trigger.is_named() {
-        writeln!(out, "no known modem is plugged in")?;
+        writeln!(out, "{NO_MODEM}")?;
     }
     Ok(exit)
 }
@@ -174,10 +174,6 @@ fn print_lines(device: &Device, served: &RunReport, out: &mut impl Write) -> Res
     Ok(())
 }
 
-fn no_quirk(device: &Device) -> String {
-    format!("wwan-quirks: {} {}: no quirk applies: nothing was done (see `wwan-quirks list`)", device.port, device.id)
-}
-
 /// Prints what `plan` says about each device.
 fn print_plans(
     root: &Root,
@@ -188,16 +184,13 @@ fn print_plans(
     plan: impl Fn(&Device, &MatchedDevice) -> Result<Vec<PlanLine>, DeviceError>,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::Success;
-    let (mut plans, mut all_errors, mut is_any) = (Vec::new(), Vec::new(), false);
+    let (mut plans, mut errors, mut is_any) = (Vec::new(), Vec::new(), false);
     for device in devices {
-        let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
-        let (matched, errors) = lookup(root, &device);
-        let complete = errors.is_empty();
-        all_errors.extend(errors);
+        let Some(Found { device, matched, complete }) = look_up(root, device, &mut errors) else { continue };
         let Some(matched) = matched else {
             if trigger.is_named() && complete {
                 exit = exit.max(Exit::Failed);
-                complain(no_quirk(&device));
+                complain_without_quirk(&device);
             }
             continue;
         };
@@ -205,7 +198,7 @@ fn print_plans(
             Ok(steps) => steps,
             Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {
-                all_errors.push(error.into());
+                errors.push(error.into());
                 continue;
             }
         };
@@ -221,11 +214,11 @@ fn print_plans(
             }
         }
     }
-    exit = exit.max(report_errors(all_errors));
+    exit = exit.max(report_errors(errors));
     if json {
         print_json(out, "apply", &json!({ "devices": plans }))?;
     } else if !is_any && !trigger.is_named() {
-        writeln!(out, "no known modem is plugged in")?;
+        writeln!(out, "{NO_MODEM}")?;
     }
     Ok(exit)
 }

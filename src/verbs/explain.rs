@@ -12,35 +12,33 @@ use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::lookup::MatchedDevice;
 use crate::serve::plan::{PlanLine, plan_without_device};
 use crate::serve::trigger::Trigger;
 use crate::serve::{preview, preview_lines};
 use crate::verbs::output::{print_json, report_errors};
-use crate::verbs::select::devices;
+use crate::verbs::select::{Found, devices, look_up};
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (explained, mut errors) = match (devices(root, &[name.to_owned()]), name.parse::<DeviceId>()) {
         (Ok(devices), _) => {
-            let (mut explained, mut all_errors) = (Vec::new(), Vec::new());
+            let (mut explained, mut errors) = (Vec::new(), Vec::new());
             for device in devices {
-                let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
-                let (matched, errors) = lookup(root, &device);
-                let complete = errors.is_empty();
-                all_errors.extend(errors);
+                let Some(found) = look_up(root, device, &mut errors) else { continue };
+                let Found { device, matched, complete } = found;
                 let plan = match &matched {
                     Some(matched) => preview(root, &device, &Scope::All, Trigger::Named, matched, verbose),
                     None => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {
-                    all_errors.push(error.into());
+                    errors.push(error.into());
                     Vec::new()
                 });
                 let port = Some(device.port.clone());
                 explained.push(Explanation { port, id: device.id, matched, others: Vec::new(), complete, plan });
             }
-            (explained, all_errors)
+            (explained, errors)
         }
         (Err(_), Ok(id)) => {
             let (explained, errors) = explain_id(root, id);

@@ -1,8 +1,13 @@
 //! Finds the devices that the command line names.
 
+use crate::host::journal::complain;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
 use crate::serve::error::Error;
+use crate::serve::lookup::{MatchedDevice, lookup};
+
+/// Printed if no device was named, and none has a quirk.
+pub(crate) const NO_MODEM: &str = "no known modem is plugged in";
 
 pub(crate) type Devices<'a> = Box<dyn Iterator<Item = Result<Device, DeviceError>> + 'a>;
 
@@ -26,4 +31,26 @@ pub(crate) fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Devices<'a
         opened => opened,
     };
     Ok(Box::new(ports.into_iter().map(open)))
+}
+
+/// A device, and what the database says about it.
+pub(crate) struct Found {
+    pub device: Device,
+    pub matched: Option<MatchedDevice>,
+    /// All files that concern the device are valid.
+    pub complete: bool,
+}
+
+/// Looks up a device. Adds the errors to `errors`. `None` if the device cannot be opened.
+pub(crate) fn look_up(root: &Root, device: Result<Device, DeviceError>, errors: &mut Vec<Error>) -> Option<Found> {
+    let device = device.map_err(|error| errors.push(error.into())).ok()?;
+    let (matched, more) = lookup(root, &device);
+    let complete = more.is_empty();
+    errors.extend(more);
+    Some(Found { device, matched, complete })
+}
+
+/// Tells the person who named `device` that no quirk applies to it.
+pub(crate) fn complain_without_quirk(device: &Device) {
+    complain(format_args!("wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)", device.port, device.id));
 }

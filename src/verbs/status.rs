@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::bus::{Bus, DeviceId, Port};
 use crate::database::quirks::{Quirk, Seen};
 use crate::host::deadline::Deadline;
-use crate::host::journal::{complain, printable};
+use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
 use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task};
@@ -27,7 +27,7 @@ use crate::outcome::{StepKind, StepResult};
 use crate::serve::ask::query;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::{MatchedDevice, lookup, name_after_switch};
+use crate::serve::lookup::{MatchedDevice, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::record::{came_from, results};
 use crate::serve::trigger::Trigger;
@@ -35,7 +35,7 @@ use crate::serve::{NO_ACTION, UNNAMED, planned};
 use crate::steps::fcc_auth::RadioState;
 use crate::usb::Function;
 use crate::verbs::output::{print_json, report_errors};
-use crate::verbs::select::devices;
+use crate::verbs::select::{Found, NO_MODEM, complain_without_quirk, devices, look_up};
 
 /// One modem, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -138,21 +138,15 @@ const QUERY: Duration = Duration::from_secs(5);
 /// Prints the status of the named devices, or of all that the database knows.
 pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut exit = Exit::Success;
-    let (mut all, mut all_errors) = (Vec::new(), Vec::new());
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
-        let Some(device) = device.map_err(|error| all_errors.push(error.into())).ok() else { continue };
-        let (matched, errors) = lookup(root, &device);
-        let complete = errors.is_empty();
-        all_errors.extend(errors);
+        let Some(Found { device, matched, complete }) = look_up(root, device, &mut errors) else { continue };
         let results = results(root, &device);
         let came_from = came_from(&device, &results);
         if matched.is_none() && came_from.is_none() {
             if !names.is_empty() && complete {
                 exit = exit.max(Exit::Failed);
-                complain(format_args!(
-                    "wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)",
-                    device.port, device.id
-                ));
+                complain_without_quirk(&device);
             }
             continue;
         }
@@ -164,10 +158,10 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
                 all.push(status);
             }
             Err(DeviceError::Gone { .. }) if names.is_empty() => {}
-            Err(error) => all_errors.push(error.into()),
+            Err(error) => errors.push(error.into()),
         }
     }
-    exit = exit.max(report_errors(all_errors));
+    exit = exit.max(report_errors(errors));
     if json {
         print_json(out, "status", &json!({ "devices": all }))?;
     } else {
@@ -179,7 +173,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             status.print(&paint, out)?;
         }
         if all.is_empty() && names.is_empty() {
-            writeln!(out, "no known modem is plugged in")?;
+            writeln!(out, "{NO_MODEM}")?;
         }
     }
     Ok(exit)
