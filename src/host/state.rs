@@ -167,7 +167,7 @@ impl Results {
 }
 
 /// The time in seconds since the epoch, for display.
-fn since_the_epoch() -> u64 {
+pub(crate) fn since_the_epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

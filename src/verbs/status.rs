@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task};
+use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task, since_the_epoch};
 use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -412,8 +412,7 @@ impl Status {
 
 /// The time since `at`, in words.
 fn ago(at: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(at, |since| since.as_secs());
-    match now.saturating_sub(at) {
+    match since_the_epoch().saturating_sub(at) {
         seconds @ ..120 => format!("{seconds} s ago"),
         seconds @ ..7200 => format!("{} min ago", seconds / 60),
         seconds @ ..172_800 => format!("{} h ago", seconds / 3600),
