@@ -186,15 +186,8 @@ impl TypedValueParser for WantedParser {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let functions = [
-            ("qmi", "Sierra, Quectel, Fibocom, Telit, SIMCom, Gosuncn, Foxconn"),
-            ("mbim", "Sierra, Quectel, Fibocom, Telit, Huawei, Foxconn"),
-            ("qmi+mbim", "Sierra"),
-            ("ecm", "Quectel, Fibocom, Telit, u-blox, Huawei, Gosuncn, MeiG"),
-            ("ncm", "Quectel, Fibocom, Huawei"),
-            ("rndis", "Quectel, Fibocom, Telit, Huawei, SIMCom, Gosuncn, MeiG"),
-        ];
-        Some(Box::new(functions.into_iter().map(|(name, families)| PossibleValue::new(name).help(families))))
+        let functions = ["qmi", "mbim", "qmi+mbim", "ecm", "ncm", "rndis"];
+        Some(Box::new(functions.into_iter().map(PossibleValue::new)))
     }
 }
 
