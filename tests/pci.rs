@@ -216,7 +216,7 @@ fn modems_without_a_report_from_hardware_are_named() {
 
     root.pci(ADDRESS, "1eac:1001 1eac:1001", "mhi-pci-generic");
     let said = root.run(&["status"]).stdout;
-    let evidence = "  evidence        no report from hardware yet: from a table of another project (ModemManager";
+    let evidence = "  evidence        not confirmed on hardware: from a table of another project (ModemManager";
     assert!(said.contains(evidence), "{said}");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!(json["devices"][0]["seen"], "table");

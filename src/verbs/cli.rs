@@ -24,10 +24,10 @@ pub struct Cli {
     /// Use DIR instead of `/`, for tests and images
     #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true, value_parser = folder())]
     pub root: PathBuf,
-    /// Print more messages to standard error; twice prints all
+    /// Print informational messages to standard error, too; -vv prints all messages
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Print fewer messages to standard error: no warnings
+    /// Print only errors to standard error
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     #[command(subcommand)]
@@ -151,7 +151,7 @@ pub struct Devices {
 
 #[derive(Debug, Args)]
 pub struct Setting {
-    /// Value that the modem lists (8, 0x100d, 9011) or functions (qmi, mbim, qmi+mbim) of the composition to set
+    /// Composition to set: a value that the modem lists (8, 0x100d, 9011), or its functions (qmi, mbim, qmi+mbim)
     #[arg(value_parser = WantedParser, hide_possible_values = true)]
     pub value: Option<Wanted>,
     /// Allow a composition that has no AT port, or that is not known
@@ -160,7 +160,7 @@ pub struct Setting {
     /// Reset the modem and wait until it returns with the new composition
     #[arg(long, requires = "value")]
     pub reset: bool,
-    /// Password for AT!ENTERCND; default: the well-known one
+    /// Password for AT!ENTERCND; default: the factory password
     #[arg(long, value_name = "PASSWORD", value_parser = password)]
     pub password: Option<String>,
 }

@@ -350,7 +350,7 @@ impl Status {
         }
         if let Some(instead) = self.seen.and_then(Seen::instead_of_hardware) {
             let source = self.source.as_ref().map_or(String::new(), |source| format!(" ({source})"));
-            rows.push(("evidence", format!("no report from hardware yet: {instead}{source}"), PLAIN));
+            rows.push(("evidence", format!("not confirmed on hardware: {instead}{source}"), PLAIN));
         }
         rows.extend(self.configurations.iter().map(|configuration| {
             let mark = if configuration.active { " (active)" } else { "" };

@@ -387,7 +387,7 @@ impl fmt::Display for Op {
             Op::Bulk(data) => write!(f, "{kind} {data}"),
             Op::InterruptOut(InterruptOut { endpoint, data }) => write!(f, "{kind} {endpoint:02x} {data}"),
             Op::InterruptIn(InterruptIn { endpoint, length, times }) => {
-                write!(f, "{kind} {endpoint:02x}, {times} times {length} bytes")
+                write!(f, "{kind} {endpoint:02x}, {times} reads of {length} B")
             }
             Op::SetConfiguration(value) | Op::AlternateSetting(value) => write!(f, "{kind} {value}"),
             Op::Sleep(seconds) => write!(f, "{kind} {seconds}"),
@@ -403,7 +403,7 @@ impl fmt::Display for Control {
             Index::Interface => f.write_str("interface, ")?,
         }
         match (self.is_in(), self.data.0.is_empty()) {
-            (true, _) => write!(f, "{} bytes back", self.length),
+            (true, _) => write!(f, "reads {} B", self.length),
             (false, true) => f.write_str("no data"),
             (false, false) => write!(f, "{}", self.data),
         }
@@ -692,7 +692,7 @@ mod tests {
     #[test]
     fn operations_after_wait_for_return_are_for_the_next_stay() {
         let switch = read("[\"sony\", { set-configuration = 2 }]").unwrap();
-        let control = "control c0 11 0002 0000, 3 bytes back";
+        let control = "control c0 11 0002 0000, reads 3 B";
         assert_eq!(strings(switch.part(false)), ["detach", control]);
         assert_eq!(strings(switch.part(true)), [control, "set-configuration 2"]);
         // Without `wait-for-return`, both parts are all operations.
@@ -739,7 +739,7 @@ mod tests {
         let switch = switch.unwrap();
         let [Op::Control(control)] = switch.ops() else { panic!("{switch:?}") };
         assert_eq!(control.setup(3).index, 3);
-        assert_eq!(control.to_string(), "a1 a0 0000 interface, 1 bytes back");
+        assert_eq!(control.to_string(), "a1 a0 0000 interface, reads 1 B");
         assert!(control.is_in());
     }
 
