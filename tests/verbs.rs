@@ -686,6 +686,22 @@ fn a_result_of_composition_that_status_cannot_show_is_announced() {
 }
 
 #[test]
+fn a_person_who_meets_another_run_learns_when_to_try_again() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
+    let (port, deadline) = (Port::new("1-1").unwrap(), Deadline::after(Duration::from_secs(60)));
+    for (verb, task) in [("apply", Task::All), ("composition", Task::Composition)] {
+        let holder = Holder { enumeration, task };
+        let _lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
+        let ended = root.run(&[verb, "1-1"]);
+        let said = "busy: another run of wwan-quirks is using this port; \
+                    run the command again when the other run has ended";
+        assert!(ended.code == 1 && ended.stdout.contains(said), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_query_without_an_answer_is_a_failure_for_a_modem_that_was_named() {
     let root = Root::new();
     root.plug("1-1", "1199:68a2", &mc7710());
