@@ -1,14 +1,12 @@
 //! Records the results of a run in the journal and in the state of the port, and returns them to the caller.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{self, LastResult, PortState, Results, WINDOW};
+use crate::host::state::{self, LastResult, PortState, Results, WINDOW, since_the_epoch};
 use crate::modem::device::Device;
 use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::conclusion::Conclusion;
@@ -148,10 +146,8 @@ pub(crate) fn results(root: &Root, device: &Device) -> Results {
 
 /// Drops what `results`, which are those of its port, contain about devices before `device`.
 pub(crate) fn drop_earlier(device: &Device, results: &mut Results) {
-    // Without power management, the kernel does not tell when a device was connected.
-    let connected = SystemTime::now().checked_sub(device.connected_for().unwrap_or_default());
-    let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    results.drop_earlier(device.enumeration_id(), device.id, connected.as_secs());
+    let connected = connected_at(device).unwrap_or_else(since_the_epoch);
+    results.drop_earlier(device.enumeration_id(), device.id, connected);
 }
 
 /// The ID that `device` had before it returned from a switch. `results` are those of its port.
@@ -162,10 +158,14 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
     let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
     let id = switch.id.filter(|id| *id != device.id)?;
     // A device that was connected much later than the switch is another device.
-    let connected = device.connected_for().and_then(|since| SystemTime::now().checked_sub(since));
-    let connected = connected.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let is_another = connected.is_some_and(|at| at.saturating_sub(Duration::from_secs(switch.at)) > WINDOW);
+    let is_another = connected_at(device).is_some_and(|at| at.saturating_sub(switch.at) > WINDOW.as_secs());
     (!is_another).then_some(id)
+}
+
+/// When `device` was connected, in seconds since the epoch. `None`: without power management, the kernel does not report
+/// that.
+fn connected_at(device: &Device) -> Option<u64> {
+    Some(since_the_epoch().saturating_sub(device.connected_for()?.as_secs()))
 }
 
 /// Records that files that concern `device` are invalid, or that a string which they name could not be read. Nothing is
