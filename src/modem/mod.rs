@@ -1,4 +1,4 @@
-//! The other end: a modem's sysfs directory, its ports, and what is said over them.
+//! The modem: its sysfs directory, its ports, and the protocols on them.
 
 pub mod access;
 pub mod device;

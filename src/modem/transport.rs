@@ -10,7 +10,7 @@ use crate::modem::session::SessionError;
 use crate::modem::session::mbim::Session;
 use crate::modem::session::qmi::{self, QmuxTransport, RawQmux};
 
-/// What a port speaks.
+/// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     Qmi,
@@ -21,7 +21,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The type of a WWAN port that speaks it, in the kernel's words.
+    /// The kernel's name for a WWAN port with this protocol.
     pub fn wwan_type(self) -> &'static str {
         match self {
             Protocol::Qmi => "QMI",
@@ -31,7 +31,7 @@ impl Protocol {
         }
     }
 
-    /// By the type of a WWAN port, or by the driver that made the port. `None`: the port is left alone.
+    /// The protocol of a port, from its WWAN type or its driver. `None` if neither is known.
     pub(crate) fn of_port(port: &ControlPort) -> Option<Protocol> {
         match (port.wwan_type.as_deref(), port.driver.as_deref()) {
             (Some("QMI"), _) | (None, Some("qmi_wwan")) => Some(Protocol::Qmi),
@@ -54,15 +54,15 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The way to the modem.
+/// An open connection to the modem.
 pub struct Transport<'p> {
     pub port: &'p mut dyn Link,
     pub protocol: Protocol,
-    /// Where `port` is a new connection to qmi-proxy or mbim-proxy: the path of the port that the proxy holds.
+    /// The path of the port that the proxy holds, if `port` is a connection to a proxy.
     pub proxied: Option<&'p Path>,
 }
 
-/// Runs `procedure` on what carries QMI to this modem: the port itself, or its MBIM session.
+/// Runs `procedure` over QMI, on the port itself or inside an MBIM session.
 pub(crate) fn over_qmi<T>(
     transport: Transport,
     deadline: Deadline,
@@ -78,7 +78,7 @@ pub(crate) fn over_qmi<T>(
     procedure(&mut qmux)
 }
 
-/// Opens an MBIM session on the port itself, or a session of our own at mbim-proxy.
+/// Opens an MBIM session, on the port itself or through mbim-proxy.
 pub(crate) fn open_mbim(transport: Transport<'_>, deadline: Deadline) -> Result<Session<'_>, SessionError> {
     match transport.proxied {
         Some(port) => Session::open_through_proxy(transport.port, port, deadline),

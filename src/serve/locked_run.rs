@@ -1,4 +1,4 @@
-//! A run that holds the lock of its port, as all parts of it know it.
+//! A run that holds the lock of its port.
 
 use crate::database::quirks::Quirk;
 use crate::host::state::{Identity, PortState};

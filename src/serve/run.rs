@@ -1,4 +1,4 @@
-//! What all stages of a run know.
+//! The values that all stages of a run share.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::serve::trigger::Trigger;
 /// The remedy if no other process continues.
 pub(crate) const APPLY: &str = "run `wwan-quirks apply`";
 
-/// Longer than drivers may hold a device while they look whether it fits.
+/// How long a lookup or a preview waits for a driver that holds the device while it probes.
 pub(crate) const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// One run on one device.

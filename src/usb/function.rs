@@ -1,4 +1,4 @@
-//! What a USB configuration offers to a host.
+//! The functions of a USB configuration.
 
 use serde::{Deserialize, Serialize};
 

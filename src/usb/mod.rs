@@ -1,4 +1,4 @@
-//! USB terms that have no equivalent on PCI: functions and setup packets.
+//! USB terms that have no equivalent on PCI: functions, configurations, setup packets and targets of transfers.
 
 mod configuration;
 mod function;

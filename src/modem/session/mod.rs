@@ -1,4 +1,4 @@
-//! Sessions with a modem. Whatever a session opened is closed when it ends, however it ends.
+//! Sessions with a modem. A session closes everything that it opened, also after an error.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 

@@ -29,7 +29,7 @@ impl<'p> Rpc<'p> {
         answer.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
     }
 
-    /// Sends a request once, because nothing in an answer tells which of several requests it is to.
+    /// Sends a request once, because an answer does not identify its request.
     pub(crate) fn request(&mut self, call: Call, argument: u32) -> Result<Vec<u32>, SessionError> {
         self.exchange(call, argument, self.work_deadline())?.ok_or_else(|| no_answer(call.name, self.framer.skipped()))
     }
@@ -44,15 +44,15 @@ impl<'p> Rpc<'p> {
         self.receive(call, until)
     }
 
-    /// The answer to `call`; `None` if it does not come in time. Acknowledgements and the modem's own messages are passed
-    /// over.
+    /// The answer to `call`; `None` if it does not come in time. Acknowledgements and the modem's own messages are
+    /// ignored.
     fn receive(&mut self, call: Call, until: Deadline) -> Result<Option<Vec<u32>>, SessionError> {
         loop {
             while let Some(frame) = self.framer.next_message() {
                 match Message::parse(frame) {
                     Ok(message) => match message.answer_to(call) {
                         Some(integers) => return Ok(Some(integers)),
-                        None => debug!("passed over XMM message {:#x}, TID {:#x}", message.code, message.tid),
+                        None => debug!("ignored XMM message {:#x}, TID {:#x}", message.code, message.tid),
                     },
                     Err(malformed) => debug!("{malformed} in an XMM frame of {} bytes", frame.len()),
                 }
