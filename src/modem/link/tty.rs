@@ -36,8 +36,8 @@ pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Res
 /// A tty whose settings are changed. On drop, it restores them.
 struct RawTty {
     file: File,
-    /// The settings before. `None` if the file is not the named device, whose settings are not changed.
-    /// The settings before, and those that the kernel has kept of ours.
+    /// The settings before, and ours as the kernel has kept them. `None` if the file is not the named device: its
+    /// settings are not changed.
     settings: Option<(Termios, Termios)>,
     closing: PromptClose,
 }
