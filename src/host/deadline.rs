@@ -65,6 +65,13 @@ pub(crate) mod clock {
     use std::cell::Cell;
     use std::time::{Duration, Instant};
 
+    use super::Deadline;
+
+    /// Enough time for what comes at once.
+    pub(crate) fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
+    }
+
     thread_local! {
         /// The time on this thread's stopped clock.
         static STOPPED_AT: Cell<Option<Instant>> = const { Cell::new(None) };

@@ -333,11 +333,11 @@ impl Link for ExclusivePort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::soon;
     use nix::sys::stat::Mode;
     use std::io::BufRead;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     struct Fake(PathBuf);
 
@@ -479,7 +479,6 @@ mod tests {
 
     #[test]
     fn contention_is_reported_once() {
-        let soon = || Deadline::after(Duration::from_secs(60));
         let path = std::env::temp_dir().join(format!("wwan-quirks-exclusive-{}", std::process::id()));
         fs::write(&path, "").unwrap();
         let over = |fake: &Fake, path: &Path| {
@@ -517,10 +516,7 @@ mod tests {
         let root = Root::new(&top);
         let device = Device::at_devpath(&root, "/devices/pci0000:00/0000:08:00.0").unwrap();
         let port = device.control_ports().unwrap().remove(0);
-        let open = || {
-            let soon = Deadline::after(Duration::from_secs(60));
-            super::open(&root, &device, &port, Protocol::At, Sharing::New, soon).err().unwrap()
-        };
+        let open = || super::open(&root, &device, &port, Protocol::At, Sharing::New, soon()).err().unwrap();
         // The port has no node.
         assert!(matches!(open(), PortUnavailable::Open(OpenError::Gone { .. })));
         write("wwan/wwan0/wwan0at0/dev", "240:1\n");
@@ -545,10 +541,7 @@ mod tests {
         let root = Root::new(&top);
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         let port = device.tty(3).unwrap().unwrap();
-        let open = || {
-            let soon = Deadline::after(Duration::from_secs(60));
-            super::open(&root, &device, &port, Protocol::At, Sharing::New, soon).err().unwrap()
-        };
+        let open = || super::open(&root, &device, &port, Protocol::At, Sharing::New, soon()).err().unwrap();
         // The port has no node.
         let before = open();
         // The driver bound the interface again.

@@ -100,21 +100,14 @@ impl LockedRun<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::layers::{ConfigFile, Layer};
-    use crate::database::quirks::Quirk;
-    use crate::database::quirks::fragment::parse;
+    use crate::database::layers::Layer;
     use crate::host::journal::Journal;
     use crate::host::state::{Identity, PortState};
     use crate::modem::device::Device;
     use crate::serve::event::Scope;
     use crate::serve::hand_off::Successor;
+    use crate::serve::plan::tests::quirk;
     use crate::serve::record::Recorder;
-
-    fn quirk(steps: &str) -> Quirk {
-        let file = ConfigFile { layer: Layer::Shipped, path: "1199-test.toml".into() };
-        let text = format!("schema = 1\n[[device]]\nid = \"1199:9041\"\nname = \"A\"\nsteps = [{steps}]\n");
-        parse(&file, &text).0.remove(0)
-    }
 
     #[test]
     fn only_a_new_port_of_a_modem_with_several_locks_counts_as_unlocked() {
@@ -130,7 +123,7 @@ mod tests {
             let journal = Journal::open(&root);
             let mut recorder = Recorder::new(&journal, &device, "A", trigger);
             let (scope, deadline) = (Scope::Unlock, Deadline::after(std::time::Duration::from_secs(60)));
-            let quirk = quirk(steps);
+            let quirk = quirk(Layer::Shipped, steps);
             let mut locked = LockedRun {
                 run: Run { root: &root, device: &device, scope: &scope, trigger, deadline },
                 quirk: &quirk,

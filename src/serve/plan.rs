@@ -513,7 +513,7 @@ fn unreadable(step: StepKind, why: &str, what: &str) -> PlanStep {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::database::layers::ConfigFile;
     use crate::database::policy::Policy;
@@ -529,7 +529,8 @@ mod tests {
     const VENDOR: [u8; 3] = [0xff, 0xff, 0xff];
     const MBIM: [u8; 3] = [2, 0x0e, 0];
 
-    fn quirk(layer: Layer, steps: &str) -> Quirk {
+    /// A quirk with these steps, from a file of this layer.
+    pub(crate) fn quirk(layer: Layer, steps: &str) -> Quirk {
         let file = ConfigFile { layer, path: "1199-test.toml".into() };
         let text = format!("schema = 1\n[[device]]\nid = \"{ID}\"\nname = \"Test\"\nsteps = [{steps}]\n");
         let (mut quirks, errors) = parse_quirks(&file, &text);

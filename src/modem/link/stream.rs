@@ -109,15 +109,11 @@ impl Link for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::soon;
     use std::io::{Read, Write};
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::time::Duration;
-
-    /// Enough time for what comes at once.
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
-    }
 
     /// The time to wait for what does not come.
     fn silence() -> Deadline {

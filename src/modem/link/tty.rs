@@ -98,13 +98,13 @@ impl Drop for RawTty {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::soon;
     use crate::modem::link::{Link, LinkError};
     use nix::fcntl::OFlag;
     use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
     use nix::sys::termios::LocalFlags;
     use std::io::{Read, Write};
     use std::path::PathBuf;
-    use std::time::Duration;
 
     /// A modem and its tty.
     fn pty() -> (PtyMaster, PathBuf, DeviceNumber) {
@@ -114,10 +114,6 @@ mod tests {
         let path = PathBuf::from(ptsname_r(&modem).unwrap());
         let number = DeviceNumber::of(&std::fs::metadata(&path).unwrap()).unwrap();
         (modem, path, number)
-    }
-
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
     }
 
     #[test]

@@ -105,16 +105,12 @@ impl Link for Wdm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::soon;
     use nix::sys::socket::{setsockopt, sockopt};
     use nix::time::{ClockId, clock_gettime};
     use std::net::UdpSocket;
     use std::os::unix::net::{UnixDatagram, UnixStream};
     use std::time::{Duration, Instant};
-
-    /// Enough time for what comes at once.
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
-    }
 
     /// The time to wait for what does not come.
     const SILENCE: Duration = Duration::from_millis(50);

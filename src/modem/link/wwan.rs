@@ -39,14 +39,10 @@ pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::soon;
     use crate::modem::link::Link;
-    use std::time::Duration;
 
     const NULL: DeviceNumber = DeviceNumber { major: 1, minor: 3 };
-
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(60))
-    }
 
     #[test]
     fn only_the_named_character_device_is_opened() {

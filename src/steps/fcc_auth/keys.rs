@@ -58,16 +58,6 @@ impl Key {
     }
 }
 
-#[cfg(test)]
-impl Note {
-    pub(super) fn apply(self, tried: &mut Vec<u32>) {
-        match self {
-            Note::Sending(id) => tried.push(id),
-            Note::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
-        }
-    }
-}
-
 /// The keys to try on one modem.
 pub struct Keys<'a> {
     left: VecDeque<Key>,
@@ -233,6 +223,15 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
 mod tests {
     use super::*;
     use ByteOrder::{BigEndian, LittleEndian};
+
+    impl Note {
+        pub(crate) fn apply(self, tried: &mut Vec<u32>) {
+            match self {
+                Note::Sending(id) => tried.push(id),
+                Note::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
+            }
+        }
+    }
 
     const NAME: &str = "xmm-rpc";
 
