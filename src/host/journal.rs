@@ -149,6 +149,7 @@ fn is_invisible(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
     #[test]
     fn every_result_is_documented() {
@@ -161,10 +162,10 @@ mod tests {
 
     #[test]
     fn an_entry_reaches_the_journal_with_its_fields() {
-        let directory = std::env::temp_dir().join(format!("wwan-quirks-journal-{}", std::process::id()));
-        std::fs::create_dir_all(directory.join("run/systemd/journal")).unwrap();
-        let listener = UnixDatagram::bind(directory.join("run/systemd/journal/socket")).unwrap();
-        let journal = Journal::open(&Root::new(&directory));
+        let root = TempRoot::new("journal");
+        std::fs::create_dir_all(root.at("/run/systemd/journal")).unwrap();
+        let listener = UnixDatagram::bind(root.at("/run/systemd/journal/socket")).unwrap();
+        let journal = Journal::open(&root);
         journal.send(
             StepResult::Done,
             "1-1: online",
@@ -172,7 +173,6 @@ mod tests {
         );
         let mut buffer = [0; 1024];
         let length = listener.recv(&mut buffer).unwrap();
-        std::fs::remove_dir_all(directory).unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]);
         for line in
             ["MESSAGE=1-1: online\n", "PRIORITY=6\n", "SYSLOG_IDENTIFIER=wwan-quirks\n", "WWAN_QUIRKS_PORT=1-1\n"]

@@ -57,20 +57,14 @@ fn network_manager_blocks(root: &Root) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn root(name: &str) -> (std::path::PathBuf, Root) {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
-        (path.clone(), Root::new(path))
-    }
+    use crate::host::root::tests::TempRoot;
 
     #[test]
     fn a_blocked_wwan_switch_counts() {
-        let (path, root) = root("rfkill");
+        let root = TempRoot::new("rfkill");
         let switch = |number: u8, kind: &str, soft: &str, hard: &str| {
-            let switch = path.join(format!("sys/class/rfkill/rfkill{number}"));
-            fs::create_dir_all(&switch).unwrap();
             for (name, value) in [("type", kind), ("soft", soft), ("hard", hard), ("name", "tpacpi_wwan_sw")] {
-                fs::write(switch.join(name), format!("{value}\n")).unwrap();
+                root.write(&format!("/sys/class/rfkill/rfkill{number}/{name}"), format!("{value}\n"));
             }
             wwan_is_blocked(&root)
         };
@@ -80,16 +74,14 @@ mod tests {
         let blocked = Some("rfkill1 (tpacpi_wwan_sw) is blocked".to_owned());
         assert_eq!(switch(1, "wwan", "1", "0"), blocked);
         assert_eq!(switch(1, "wwan", "0", "1"), blocked);
-        fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]
     fn mobile_broadband_disabled_in_network_manager_counts() {
-        let (path, root) = root("network-manager");
+        let root = TempRoot::new("network-manager");
         let file = root.at(NETWORK_MANAGER);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
         let state = |bytes: &[u8]| {
-            fs::write(&file, bytes).unwrap();
+            root.write(NETWORK_MANAGER, bytes);
             wwan_is_blocked(&root)
         };
         let reason = state(b"[main]\nNetworkingEnabled=true\nWirelessEnabled=true\nWWANEnabled=false\n").unwrap();
@@ -113,6 +105,5 @@ mod tests {
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         assert_eq!(wwan_is_blocked(&root), None);
-        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -58,27 +58,55 @@ pub(crate) fn read_limited(file: impl Read, limit: usize) -> io::Result<Vec<u8>>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::ops::Deref;
     use std::os::unix::fs::symlink;
+
+    /// A root for one test, which is removed when it is dropped.
+    pub(crate) struct TempRoot(Root);
+
+    impl TempRoot {
+        /// An empty root. No other test may have the same `name`.
+        pub(crate) fn new(name: &str) -> TempRoot {
+            let root = Root::new(std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id())));
+            fs::create_dir_all(root.at("/")).unwrap();
+            TempRoot(root)
+        }
+
+        /// Writes the file, and creates its folder.
+        pub(crate) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+            fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+            fs::write(self.at(path), text).unwrap();
+        }
+    }
+
+    impl Deref for TempRoot {
+        type Target = Root;
+
+        fn deref(&self) -> &Root {
+            &self.0
+        }
+    }
+
+    impl Drop for TempRoot {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.at("/"));
+        }
+    }
 
     #[test]
     fn the_first_directory_has_precedence_and_can_mask() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-layered-{}", std::process::id()));
-        let root = Root::new(&path);
+        let root = TempRoot::new("layered");
         let found = || root.layered(&["/etc", "/lib"], "a.rules");
-        for directory in ["etc", "lib"] {
-            fs::create_dir_all(path.join(directory)).unwrap();
-        }
         let nowhere = found();
-        fs::write(path.join("lib/a.rules"), "").unwrap();
+        root.write("/lib/a.rules", "");
         let shipped = found();
-        fs::write(path.join("etc/a.rules"), "").unwrap();
+        root.write("/etc/a.rules", "");
         let own = found();
-        fs::remove_file(path.join("etc/a.rules")).unwrap();
-        symlink("/dev/null", path.join("etc/a.rules")).unwrap();
+        fs::remove_file(root.at("/etc/a.rules")).unwrap();
+        symlink("/dev/null", root.at("/etc/a.rules")).unwrap();
         let masked = found();
-        fs::remove_dir_all(&path).unwrap();
         assert_eq!(
             [nowhere, shipped, own, masked].map(|path| path.unwrap_or_default()),
             ["", "/lib/a.rules", "/etc/a.rules", ""]

@@ -69,6 +69,7 @@ fn oem_strings(record: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
     fn with_string(text: &str) -> Vec<u8> {
         [&[0x85, 5, 0x85, 0, 1], text.as_bytes(), &[0, 0]].concat()
@@ -113,8 +114,7 @@ mod tests {
 
     #[test]
     fn all_records_of_the_type_are_read_in_their_order() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-smbios-{}", std::process::id()));
-        let root = Root::new(&path);
+        let root = TempRoot::new("smbios");
         let bios = [&[0, 24, 1, 0][..], &[0x20; 20], b"maker\0version\0\0"].concat();
         let other = with_string("KHOIHGIUCCHHII");
         let table = [
@@ -127,10 +127,9 @@ mod tests {
             &with_string(&["WNCHPCEFCCLOCK"; 20].join("\0")),
         ]
         .concat();
-        std::fs::create_dir_all(root.at(TABLE).parent().unwrap()).unwrap();
-        std::fs::write(root.at(TABLE), table).unwrap();
+        root.write(TABLE, table);
         let found = fcc_types(&root);
-        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::remove_file(root.at(TABLE)).unwrap();
         let found: Vec<_> = found.iter().map(|found| (found.entry.as_str(), found.oem_string.as_str())).collect();
         assert_eq!(found[0], ("133-1", "DW5931EFCCLOCK"));
         assert_eq!(found[1..], [("133-3", "WNCHPCEFCCLOCK"); MOST - 1]);

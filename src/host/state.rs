@@ -651,6 +651,7 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::host::deadline::clock::StoppedClock;
+    use crate::host::root::tests::TempRoot;
 
     const STICK: &str = "1199:0fff";
 
@@ -780,8 +781,7 @@ mod tests {
     /// Two devices with the same ID and without a serial number return in turn, so that neither has the next number.
     #[test]
     fn two_loops_on_one_bus_are_both_stopped() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-loops-{}", std::process::id()));
-        let root = Root::new(&path);
+        let root = TempRoot::new("loops");
         let ports = ["1-1", "1-2"].map(|name| Port::new(name).unwrap());
         let far = Deadline::after(Duration::from_secs(600));
         let mut given_up = 0;
@@ -796,7 +796,6 @@ mod tests {
         }
         // Other buses have numbers of their own.
         assert!(numbers_elsewhere(&root, &Port::new("2-1").unwrap()).is_empty());
-        fs::remove_dir_all(path).unwrap();
         assert_eq!(given_up, 2);
     }
 
@@ -919,8 +918,8 @@ mod tests {
 
     #[test]
     fn a_second_run_on_the_same_device_is_busy_at_once_and_others_wait() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-lock-{}", std::process::id()));
-        let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
+        let root = TempRoot::new("lock");
+        let port = Port::new("1-1.2").unwrap();
         let (ours, _clock) = (holder(7, Task::Device), StoppedClock::stop());
         let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
         let far = Deadline::after(Duration::from_secs(600));
@@ -945,13 +944,12 @@ mod tests {
         assert!(PortState::lock(&root, &port, &ours, soon()).is_err());
         drop(inherited);
         assert!(PortState::lock(&root, &port, &ours, soon()).is_ok());
-        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
     fn a_run_that_cannot_save_its_state_keeps_the_lock() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-full-{}", std::process::id()));
-        let (root, port, ours) = (Root::new(&path), Port::new("1-1.2").unwrap(), holder(7, Task::Device));
+        let root = TempRoot::new("full");
+        let (port, ours) = (Port::new("1-1.2").unwrap(), holder(7, Task::Device));
         let _clock = StoppedClock::stop();
         drop(PortState::lock(&root, &port, &ours, soon()).unwrap());
         // A file that is only open for reading stands in for a full /run.
@@ -965,13 +963,12 @@ mod tests {
         ));
         drop(state);
         assert!(PortState::lock(&root, &port, &ours, soon()).unwrap().is_kept());
-        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
     fn only_the_owner_can_reach_a_lock_and_everyone_can_read_results() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-state-{}", std::process::id()));
-        let (root, port) = (Root::new(&path), Port::new("1-1.2").unwrap());
+        let root = TempRoot::new("state");
+        let port = Port::new("1-1.2").unwrap();
         let mut state = PortState::lock(&root, &port, &holder(1, Task::All), soon()).unwrap();
         state.results().record(StepKind::Switch, "1199:0fff".parse().unwrap(), StepResult::Done, "left", false);
         state.save().unwrap();
@@ -991,18 +988,16 @@ mod tests {
         fs::remove_file(root.at(DIRECTORY).join("state/1-1.2")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.at(DIRECTORY).join("state/1-1.2")).unwrap();
         assert!(matches!(PortState::lock(&root, &port, &holder(1, Task::All), soon()), Err(StateError::Io { .. })));
-        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
     fn nothing_is_kept_where_a_link_leads_elsewhere() {
-        let directory = std::env::temp_dir().join(format!("wwan-quirks-planted-{}", std::process::id()));
-        let root = Root::new(directory.join("root"));
-        let elsewhere = directory.join("elsewhere");
+        let root = TempRoot::new("planted");
+        let elsewhere = root.at("/elsewhere");
         let port = Port::new("1-1").unwrap();
         fs::create_dir_all(&elsewhere).unwrap();
         for link in ["run/wwan-quirks", "run/wwan-quirks/lock"] {
-            let link = directory.join("root").join(link);
+            let link = root.at(link);
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
             let refused = PortState::lock(&root, &port, &holder(1, Task::All), soon());
@@ -1011,18 +1006,16 @@ mod tests {
             fs::remove_file(link).unwrap();
         }
         assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_ok());
-        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn only_a_regular_file_without_another_name_holds_state() {
-        let directory = std::env::temp_dir().join(format!("wwan-quirks-private-{}", std::process::id()));
-        let root = Root::new(&directory);
+        let root = TempRoot::new("private");
         let port = Port::new("1-1").unwrap();
         drop(PortState::lock(&root, &port, &holder(1, Task::All), soon()).unwrap());
         for folder in ["lock", "state"] {
             let file = root.at(DIRECTORY).join(folder).join("1-1");
-            let other = directory.join("other");
+            let other = root.at("/other");
             fs::hard_link(&file, &other).unwrap();
             let refused = PortState::lock(&root, &port, &holder(1, Task::All), soon());
             assert!(matches!(refused, Err(StateError::Io { .. })), "{folder}: a file with two names");
@@ -1038,6 +1031,5 @@ mod tests {
         fs::remove_dir_all(root.at(DIRECTORY)).unwrap();
         fs::write(root.at(DIRECTORY), "").unwrap();
         assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_err());
-        fs::remove_dir_all(directory).unwrap();
     }
 }

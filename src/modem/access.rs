@@ -334,37 +334,18 @@ impl Link for ExclusivePort {
 mod tests {
     use super::*;
     use crate::host::deadline::clock::soon;
+    use crate::host::root::tests::TempRoot;
     use nix::sys::stat::Mode;
     use std::io::BufRead;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixStream;
 
-    struct Fake(PathBuf);
-
-    impl Fake {
-        fn new(name: &str) -> Fake {
-            let path = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
-            fs::create_dir_all(path.join("proc/self")).unwrap();
-            Fake(path)
-        }
-
-        fn process(&self, pid: u32, name: &str, files: &[&str]) {
-            let process = self.0.join(format!("proc/{pid}"));
-            fs::create_dir_all(process.join("fd")).unwrap();
-            fs::write(process.join("comm"), format!("{name}\n")).unwrap();
-            for (number, file) in files.iter().enumerate() {
-                symlink(file, process.join(format!("fd/{number}"))).unwrap();
-            }
-        }
-
-        fn users(&self) -> Vec<PortUser> {
-            users(&Root::new(&self.0), &null()).unwrap()
-        }
-    }
-
-    impl Drop for Fake {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
+    fn process(root: &TempRoot, pid: u32, name: &str, files: &[&str]) {
+        let process = format!("/proc/{pid}");
+        root.write(&format!("{process}/comm"), format!("{name}\n"));
+        fs::create_dir_all(root.at(&process).join("fd")).unwrap();
+        for (number, file) in files.iter().enumerate() {
+            symlink(file, root.at(&process).join(format!("fd/{number}"))).unwrap();
         }
     }
 
@@ -380,35 +361,35 @@ mod tests {
 
     #[test]
     fn processes_that_hold_the_port_are_found() {
-        let fake = Fake::new("users");
-        fake.process(1, "systemd", &["/dev/zero", "socket:[1]"]);
-        fake.process(std::process::id(), "wwan-quirks", &["/dev/null"]);
-        assert_eq!(fake.users(), []);
-        fake.process(812, "ModemManager", &["/dev/zero", "/dev/null"]);
-        fake.process(90, "qmicli", &["/dev/null"]);
-        assert_eq!(names(&fake.users()), "qmicli (90), ModemManager (812)");
-        assert_eq!(proxy_among(&fake.users()), None);
-        fake.process(813, "mbim-proxy", &["/dev/null"]);
-        assert_eq!(proxy_among(&fake.users()).unwrap().0, Proxy::Mbim);
+        let root = TempRoot::new("users");
+        process(&root, 1, "systemd", &["/dev/zero", "socket:[1]"]);
+        process(&root, std::process::id(), "wwan-quirks", &["/dev/null"]);
+        assert_eq!(users(&root, &null()).unwrap(), []);
+        process(&root, 812, "ModemManager", &["/dev/zero", "/dev/null"]);
+        process(&root, 90, "qmicli", &["/dev/null"]);
+        assert_eq!(names(&users(&root, &null()).unwrap()), "qmicli (90), ModemManager (812)");
+        assert_eq!(proxy_among(&users(&root, &null()).unwrap()), None);
+        process(&root, 813, "mbim-proxy", &["/dev/null"]);
+        assert_eq!(proxy_among(&users(&root, &null()).unwrap()).unwrap().0, Proxy::Mbim);
     }
 
     #[test]
     fn a_file_of_the_same_name_is_not_the_port() {
-        let fake = Fake::new("lookalike");
-        let file = fake.0.join("null");
-        fs::write(&file, "").unwrap();
-        fake.process(813, "qmi-proxy", &[file.to_str().unwrap()]);
-        assert_eq!(fake.users(), []);
+        let root = TempRoot::new("lookalike");
+        let file = root.at("/null");
+        root.write("/null", "");
+        process(&root, 813, "qmi-proxy", &[file.to_str().unwrap()]);
+        assert_eq!(users(&root, &null()).unwrap(), []);
     }
 
     #[test]
     fn a_node_of_another_name_is_the_port() {
-        let fake = Fake::new("renamed");
-        let node = fake.0.join("container/dev/modem");
+        let root = TempRoot::new("renamed");
+        let node = root.at("/container/dev/modem");
         fs::create_dir_all(node.parent().unwrap()).unwrap();
         symlink("/dev/null", &node).unwrap();
-        fake.process(7, "gpsd", &[node.to_str().unwrap(), "pipe:[1]", "/proc/self/status"]);
-        assert_eq!(names(&fake.users()), "gpsd (7)");
+        process(&root, 7, "gpsd", &[node.to_str().unwrap(), "pipe:[1]", "/proc/self/status"]);
+        assert_eq!(names(&users(&root, &null()).unwrap()), "gpsd (7)");
     }
 
     #[test]
@@ -479,41 +460,36 @@ mod tests {
 
     #[test]
     fn contention_is_reported_once() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-exclusive-{}", std::process::id()));
-        fs::write(&path, "").unwrap();
-        let over = |fake: &Fake, path: &Path| {
+        let root = TempRoot::new("joined");
+        fs::create_dir_all(root.at("/proc")).unwrap();
+        let path = root.at("/node");
+        root.write("/node", "");
+        let over = |path: &Path| {
             let (ours, modems) = UnixStream::pair().unwrap();
-            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &Root::new(&fake.0), path, &null());
+            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &root, path, &null());
             (port, modems)
         };
-        let fake = Fake::new("joined");
-        let (mut port, _modem) = over(&fake, &path);
+        let (mut port, _modem) = over(&path);
         assert_eq!(port.send(b"ask", soon()), Ok(()));
         fs::File::open(&path).unwrap();
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
         assert_eq!(port.send(b"release", soon()), Ok(()));
         fs::File::open(&path).unwrap();
         assert_eq!(port.send(b"release", soon()), Ok(()));
-        fs::remove_file(&path).unwrap();
 
-        fake.process(90, "qmicli", &["/dev/null"]);
-        let (mut port, _modem) = over(&fake, Path::new("/dev/null"));
+        process(&root, 90, "qmicli", &["/dev/null"]);
+        let (mut port, _modem) = over(Path::new("/dev/null"));
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
     }
 
     #[test]
     fn a_pci_modem_without_its_port_has_left() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-outlived-{}", std::process::id()));
-        let write = |path: &str, text: &str| {
-            let path = top.join("sys/devices/pci0000:00/0000:08:00.0").join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let root = TempRoot::new("outlived");
+        let write = |path: &str, text: &str| root.write(&format!("/sys/devices/pci0000:00/0000:08:00.0/{path}"), text);
         write("vendor", "0x8086\n");
         write("device", "0x7560\n");
         write("wwan/wwan0/wwan0at0/dev", "240:0\n");
         write("wwan/wwan0/wwan0at0/type", "AT\n");
-        let root = Root::new(&top);
         let device = Device::at_devpath(&root, "/devices/pci0000:00/0000:08:00.0").unwrap();
         let port = device.control_ports().unwrap().remove(0);
         let open = || super::open(&root, &device, &port, Protocol::At, Sharing::New, soon()).err().unwrap();
@@ -523,22 +499,16 @@ mod tests {
         assert!(matches!(open(), PortUnavailable::Left));
         fs::remove_dir_all(device.path().join("wwan")).unwrap();
         assert!(device.is_present() && matches!(open(), PortUnavailable::Left));
-        fs::remove_dir_all(&top).unwrap();
     }
 
     #[test]
     fn a_tty_that_another_modem_has_now_is_not_used() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-rebound-{}", std::process::id()));
-        let write = |path: &str, text: &str| {
-            let path = top.join("sys/devices/usb1/1-1").join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let root = TempRoot::new("rebound");
+        let write = |path: &str, text: &str| root.write(&format!("/sys/devices/usb1/1-1/{path}"), text);
         write("idVendor", "33f8\n");
         write("idProduct", "01a8\n");
         write("1-1:1.3/bInterfaceNumber", "03\n");
         write("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n");
-        let root = Root::new(&top);
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         let port = device.tty(3).unwrap().unwrap();
         let open = || super::open(&root, &device, &port, Protocol::At, Sharing::New, soon()).err().unwrap();
@@ -548,7 +518,6 @@ mod tests {
         write("1-1:1.3/ttyUSB2/tty/ttyUSB2/dev", "188:2\n");
         fs::remove_dir_all(device.path().join("1-1:1.3/ttyUSB1")).unwrap();
         let after = open();
-        fs::remove_dir_all(&top).unwrap();
         assert!(matches!(before, PortUnavailable::Open(OpenError::Gone { .. })), "{before}");
         assert!(matches!(after, PortUnavailable::Left), "{after}");
     }

@@ -100,24 +100,20 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome, request: &
 mod tests {
     use super::*;
     use crate::bus::Port;
+    use crate::host::root::tests::TempRoot;
     use crate::host::state::peek;
     use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn the_results_of_the_present_device_are_kept_and_those_of_earlier_ones_are_dropped() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-composition-{}", std::process::id()));
-        let root = Root::new(&top);
-        let write = |path: &str, text: &str| {
-            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
-            fs::write(root.at(path), text).unwrap();
-        };
+        let root = TempRoot::new("composition");
         let directory = "/sys/devices/usb1/1-1";
         let plug = |product: &str| {
             // Keep the directory of the device before, so that the inode differs.
             let _ = fs::rename(root.at(directory), root.at("/sys/before"));
-            write(&format!("{directory}/idVendor"), "2c7c\n");
-            write(&format!("{directory}/idProduct"), product);
+            root.write(&format!("{directory}/idVendor"), "2c7c\n");
+            root.write(&format!("{directory}/idProduct"), product);
             Device::at_port(&root, Port::new("1-1").unwrap()).unwrap()
         };
         fs::create_dir_all(root.at("/sys/bus/usb/devices")).unwrap();
@@ -126,7 +122,7 @@ mod tests {
         let present = plug("6026\n");
         for (enumeration, left) in [(present.enumeration_id(), 2), (before.enumeration_id(), 1)] {
             let unlocked = r#"{"at":0,"outcome":"done","text":"unlocked","id":"2c7c:6026"}"#;
-            write(
+            root.write(
                 "/run/wwan-quirks/state/1-1",
                 &format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
             );
@@ -135,6 +131,5 @@ mod tests {
             let last = peek(&root, &present.port).last;
             assert!(last.len() == left && last.contains_key(&StepKind::Composition), "{last:?}");
         }
-        fs::remove_dir_all(top).unwrap();
     }
 }

@@ -228,47 +228,38 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
     use crate::host::state::{WINDOW, now};
     use std::fs;
 
-    fn write(root: &Root, path: &str, text: &str) {
-        fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
-        fs::write(root.at(path), text).unwrap();
-    }
-
     #[test]
     fn a_person_who_named_a_modem_learns_that_it_disconnected() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-gone-{}", std::process::id()));
-        let root = Root::new(&top);
-        let write = |path: &str, text: &str| write(&root, path, text);
+        let root = TempRoot::new("gone");
         let quirks = "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"A\"\nsteps = [{ configuration = 2 }]\n";
-        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
         let served = [Trigger::Named, Trigger::Command, Trigger::Unit].map(|trigger| {
             for (name, text) in [("idVendor", "1199\n"), ("idProduct", "68a2\n"), ("bConfigurationValue", "1\n")] {
-                write(&format!("/sys/devices/usb1/1-1/{name}"), text);
+                root.write(&format!("/sys/devices/usb1/1-1/{name}"), text);
             }
             let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             serve(&root, &Journal::open(&root), &device, &Scope::All, trigger)
         });
-        fs::remove_dir_all(top).unwrap();
         let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
     }
 
     #[test]
     fn a_process_that_continues_after_an_event_reports_a_device_that_left_meanwhile() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-left-{}", std::process::id()));
-        let root = Root::new(&top);
-        let write = |path: &str, text: &str| write(&root, path, text);
+        let root = TempRoot::new("left");
         // Only one of the two switches needs the list of interfaces.
         let control = "{ control = { request-type = 0x40, request = 0x70, value = 4 } }";
         for (switch, is_sent) in [("\"detach\", ", true), ("\"detach\", ", false), ("", true), ("", false)] {
             let steps = format!("steps = [{{ switch = [{switch}{control}] }}]\n");
             let quirk = format!("schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\n{steps}");
-            write("/etc/wwan-quirks/quirks.d/own.toml", &quirk);
-            write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-            write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
+            root.write("/etc/wwan-quirks/quirks.d/own.toml", &quirk);
+            root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+            root.write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
             let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
             let enumeration = device.enumeration_id();
             let sent = enumeration + u64::from(!is_sent);
@@ -278,7 +269,10 @@ mod tests {
                 (now() + WINDOW).as_secs_f64()
             );
             let switched = format!(r#"{{"enumeration":{sent},"answer":""}}"#);
-            write("/run/wwan-quirks/lock/1-1", &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#));
+            root.write(
+                "/run/wwan-quirks/lock/1-1",
+                &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#),
+            );
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             let steps = serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps;
             let steps: Vec<_> = steps.into_iter().map(|step| (step.result, step.message.text)).collect();
@@ -288,22 +282,19 @@ mod tests {
             let record = fs::read_to_string(root.at("/run/wwan-quirks/lock/1-1")).unwrap();
             assert!(record.contains(r#""count":3"#) && record.contains(r#""serial":"S""#), "{record}");
         }
-        fs::remove_dir_all(top).unwrap();
     }
 
     #[test]
     fn an_event_that_waited_for_the_lock_acts_on_the_ports_that_the_other_run_left() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-waited-{}", std::process::id()));
-        let root = Root::new(&top);
-        let write = |path: &str, text: &str| write(&root, path, text);
+        let root = TempRoot::new("waited");
         let quirks = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }]\n";
-        write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
-        write("/etc/wwan-quirks/config.toml", "[timeouts]\nhook = 30\n");
-        write("/run/systemd/system/unit", "");
-        write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        write("/sys/devices/usb1/1-1/idProduct", "9071\n");
+        root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        root.write("/etc/wwan-quirks/config.toml", "[timeouts]\nhook = 30\n");
+        root.write("/run/systemd/system/unit", "");
+        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        root.write("/sys/devices/usb1/1-1/idProduct", "9071\n");
         let port = "/sys/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0";
-        write(&format!("{port}/dev"), "180:0\n");
+        root.write(&format!("{port}/dev"), "180:0\n");
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         let scope = Scope::Port("cdc-wdm0".to_owned());
         let event = || serve(&root, &Journal::open(&root), &device, &scope, Trigger::Uevent).steps;
@@ -327,7 +318,6 @@ mod tests {
             drop(lock);
             event.join().unwrap()
         });
-        fs::remove_dir_all(top).unwrap();
         assert_eq!(steps, []);
     }
 }

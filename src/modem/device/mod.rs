@@ -707,34 +707,25 @@ fn is_number(digits: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
     use std::fs;
     use std::os::unix::fs::symlink;
 
     impl Device {
         /// The USB device `vendor:product` on port 1-1 of an empty root. It has already left. `name` names the test.
         pub(crate) fn that_left(name: &str, vendor: &str, product: &str) -> (Root, Device) {
-            let top = std::env::temp_dir().join(format!("wwan-quirks-{name}-{}", std::process::id()));
-            let folder = top.join("sys/devices/usb1/1-1");
-            std::fs::create_dir_all(&folder).unwrap();
+            let root = TempRoot::new(name);
             for (name, id) in [("idVendor", vendor), ("idProduct", product)] {
-                std::fs::write(folder.join(name), format!("{id}\n")).unwrap();
+                root.write(&format!("/sys/devices/usb1/1-1/{name}"), format!("{id}\n"));
             }
-            let root = Root::new(&top);
             let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-            std::fs::remove_dir_all(&top).unwrap();
-            (root, device)
+            (Root::clone(&root), device)
         }
     }
 
     #[test]
     fn ttys_are_found_wherever_their_driver_puts_them() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-ttys-{}", std::process::id()));
-        let device = top.join("sys/devices/usb1/1-1");
-        let write = |path: &str, text: &str| {
-            let path = device.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let root = TempRoot::new("ttys");
         for (path, text) in [
             ("idVendor", "1199\n"),
             ("idProduct", "9071\n"),
@@ -746,12 +737,11 @@ mod tests {
             ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
             ("1-1:1.8/bInterfaceNumber", "08\n"),
         ] {
-            write(path, text);
+            root.write(&format!("/sys/devices/usb1/1-1/{path}"), text);
         }
-        symlink("/sys/bus/usb/drivers/qcserial", device.join("1-1:1.3/driver")).unwrap();
-        let opened = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
-        let found = [2, 3, 4, 8, 9].map(|number| opened.tty(number));
-        fs::remove_dir_all(&top).unwrap();
+        symlink("/sys/bus/usb/drivers/qcserial", root.at("/sys/devices/usb1/1-1/1-1:1.3/driver")).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| device.tty(number));
         let tty = |name: &str, driver: Option<&str>, major, minor| {
             let number = DeviceNumber { major, minor };
             let (name, driver) = (name.to_owned(), driver.map(str::to_owned));
@@ -767,9 +757,7 @@ mod tests {
         assert_eq!(found.map(Result::unwrap), expected);
     }
 
-    fn plug(root: &Path, vendor: &str) {
-        let directory = root.join("sys/devices/usb1/1-1");
-        fs::create_dir_all(&directory).unwrap();
+    fn plug(root: &TempRoot, vendor: &str) {
         for (name, text) in [
             ("idVendor", vendor),
             ("idProduct", "9071"),
@@ -778,47 +766,43 @@ mod tests {
             ("dev", "189:6"),
             ("bConfigurationValue", "1"),
         ] {
-            fs::write(directory.join(name), format!("{text}\n")).unwrap();
+            root.write(&format!("/sys/devices/usb1/1-1/{name}"), format!("{text}\n"));
         }
     }
 
     #[test]
     fn one_that_took_its_place_is_not_acted_on() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-swapped-{}", std::process::id()));
-        let root = Root::new(&path);
-        plug(&path, "1199");
+        let root = TempRoot::new("swapped");
+        plug(&root, "1199");
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         let attribute = device.configuration_value().unwrap();
         assert!(device.is_present() && device.node(&root).is_ok());
-        fs::remove_dir_all(path.join("sys/devices/usb1/1-1")).unwrap();
-        plug(&path, "12d1");
+        fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
+        plug(&root, "12d1");
         assert!(!device.is_present());
         assert!(device.node(&root).is_err());
         assert!(device.set_configuration(2).is_err());
         assert!(matches!(device.descriptors(), Err(DeviceError::Gone { .. })));
         assert!(matches!(device.configuration(), Err(DeviceError::Gone { .. })));
         let _ = attribute.set(3);
-        let now = fs::read_to_string(path.join("sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
+        let now = fs::read_to_string(root.at("/sys/devices/usb1/1-1/bConfigurationValue")).unwrap();
         assert_eq!(now, "1\n");
-        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
     fn no_link_is_passed_on_the_way_to_a_device() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-linked-{}", std::process::id()));
-        let root = Root::new(&path);
-        plug(&path, "1199");
-        let link = path.join("sys/devices/usb2");
-        std::os::unix::fs::symlink("usb1", &link).unwrap();
+        let root = TempRoot::new("linked");
+        plug(&root, "1199");
+        let link = root.at("/sys/devices/usb2");
+        symlink("usb1", &link).unwrap();
         assert!(Device::at_devpath(&root, "/devices/usb1/1-1").is_ok());
         assert!(matches!(Device::at_devpath(&root, "/devices/usb2/1-1"), Err(DeviceError::Io { .. })));
-        let attribute = path.join("sys/devices/usb1/1-1/bConfigurationValue");
-        fs::rename(&attribute, path.join("another")).unwrap();
-        std::os::unix::fs::symlink(path.join("another"), &attribute).unwrap();
+        let attribute = root.at("/sys/devices/usb1/1-1/bConfigurationValue");
+        fs::rename(&attribute, root.at("/another")).unwrap();
+        symlink(root.at("/another"), &attribute).unwrap();
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         assert!(device.set_configuration(2).is_err());
         assert!(device.configuration_value().is_err());
-        assert_eq!(fs::read_to_string(path.join("another")).unwrap(), "1\n");
-        fs::remove_dir_all(path).unwrap();
+        assert_eq!(fs::read_to_string(root.at("/another")).unwrap(), "1\n");
     }
 }

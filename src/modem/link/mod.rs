@@ -170,6 +170,7 @@ fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
     #[test]
     fn opens_only_the_named_character_device() {
@@ -178,10 +179,10 @@ mod tests {
         let other = open_node(Path::new("/dev/zero"), null).unwrap_err();
         assert!(matches!(other, OpenError::WrongDevice { .. }), "{other}");
         assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Gone { .. })));
-        let link = std::env::temp_dir().join(format!("wwan-quirks-link-{}", std::process::id()));
+        let root = TempRoot::new("link");
+        let link = root.at("/null");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         let refused = open_node(&link, null);
-        std::fs::remove_file(&link).unwrap();
         assert!(matches!(refused, Err(OpenError::Io { .. })));
     }
 }
