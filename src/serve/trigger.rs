@@ -102,21 +102,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_modem_manager_overrides_the_policy() {
-        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested, Trigger::Command, Trigger::Named] {
-            assert!(!trigger.overrides_policy(), "{trigger:?}");
-        }
-        assert!(!Trigger::Unit.overrides_policy());
-        assert!(Trigger::ModemManager.overrides_policy() && Trigger::AfterModemManager.overrides_policy());
-    }
-
-    #[test]
-    fn an_event_opens_a_port_once() {
-        for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested] {
-            assert!(!trigger.may_reopen(), "{trigger:?}");
-        }
-        for trigger in [Trigger::Command, Trigger::Named, Trigger::Unit, Trigger::ModemManager] {
-            assert!(trigger.may_reopen(), "{trigger:?}");
-        }
+    fn each_trigger_has_its_rights() {
+        use Trigger::*;
+        let all = [Uevent, Coldplug, Requested, Command, Named, Unit, ModemManager, AfterModemManager];
+        let of = |has: fn(Trigger) -> bool| all.into_iter().filter(|trigger| has(*trigger)).collect::<Vec<_>>();
+        assert_eq!(of(Trigger::is_event), [Uevent, Coldplug, Requested]);
+        assert_eq!(of(|trigger| trigger.sharing() == Sharing::New), [Uevent]);
+        assert_eq!(of(Trigger::is_verb), [Command, Named]);
+        assert_eq!(of(Trigger::is_named), [Named, ModemManager]);
+        assert_eq!(of(Trigger::is_explicit), [Command, Named, ModemManager]);
+        assert_eq!(of(Trigger::overrides_policy), [ModemManager, AfterModemManager]);
+        assert_eq!(of(Trigger::may_interrupt_users), [Named]);
+        assert_eq!(of(Trigger::is_guarded), [Uevent, Coldplug, Requested, Unit]);
+        assert_eq!(of(Trigger::serves_more), [Command, Named]);
+        assert_eq!(of(Trigger::waits_for_port), [Unit, AfterModemManager]);
+        assert_eq!(of(Trigger::may_reopen), [Command, Named, Unit, ModemManager, AfterModemManager]);
     }
 }
