@@ -244,9 +244,10 @@ impl Attempt {
     }
 }
 
+/// What the program remembers of a port, for itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct Memory {
     /// What the run that holds the lock does.
     holder: Option<Holder>,
     acted: BTreeMap<StepKind, ActionRecord>,
@@ -339,7 +340,7 @@ mod seconds {
     }
 }
 
-impl Record {
+impl Memory {
     /// Records that `step` is about to act on this device at `now`, since boot. If `by_request` is set, the
     /// guard does not apply. `elsewhere` returns the device numbers that belong to other ports of the bus.
     pub fn attempt(
@@ -383,7 +384,7 @@ impl Record {
         tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == Verdict::Accepted))
     }
 
-    /// Records that `enumeration` is about to receive `key`. Returns the earlier record, for [`Self::take_back_key`].
+    /// Records that `enumeration` is about to receive `key`. Returns the earlier keys, for [`Self::take_back_key`].
     pub(crate) fn try_key(&mut self, enumeration: u64, key: u32) -> Option<TriedKeys> {
         let before = self.tried_keys.take();
         let known = before.as_ref().filter(|tried| tried.enumeration == enumeration);
@@ -454,7 +455,7 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> StateFile<T>
 
 /// The state of one port, locked.
 pub struct PortState {
-    record: StateFile<Record>,
+    memory: StateFile<Memory>,
     results: StateFile<Results>,
     files: Option<(Flock<File>, File)>,
     port: Port,
@@ -499,7 +500,7 @@ impl PortState {
             match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => break lock,
                 Err((file, nix::Error::EWOULDBLOCK)) => {
-                    let StateFile { value: Record { holder: other, .. }, .. } = StateFile::read(&file);
+                    let StateFile { value: Memory { holder: other, .. }, .. } = StateFile::read(&file);
                     if gives_way(other.as_ref()) || deadline.has_passed() {
                         return Err(StateError::Busy { same_task: other.as_ref() == Some(holder) });
                     }
@@ -519,19 +520,19 @@ impl PortState {
 
     /// The lock counts even if nothing can be saved.
     fn locked(port: &Port, holder: &Holder, lock: Flock<File>, results: File) -> PortState {
-        let mut record: StateFile<Record> = StateFile::read(&lock);
-        record.value.holder = Some(holder.clone());
+        let mut memory: StateFile<Memory> = StateFile::read(&lock);
+        memory.value.holder = Some(holder.clone());
         let (results, files) = (StateFile::read(&results), Some((lock, results)));
-        let mut state = PortState { record, results, files, port: port.clone(), is_failing: false };
+        let mut state = PortState { memory, results, files, port: port.clone(), is_failing: false };
         state.keep();
         state
     }
 
     /// A state in memory, for use if no state can be kept.
     pub(crate) fn in_memory(port: &Port) -> PortState {
-        let record = StateFile { value: Record::default(), saved: Record::default() };
+        let memory = StateFile { value: Memory::default(), saved: Memory::default() };
         let results = StateFile { value: Results::default(), saved: Results::default() };
-        PortState { record, results, files: None, port: port.clone(), is_failing: false }
+        PortState { memory, results, files: None, port: port.clone(), is_failing: false }
     }
 
     /// Whether later runs know this state.
@@ -539,8 +540,8 @@ impl PortState {
         self.files.is_some() && !self.is_failing
     }
 
-    pub fn record(&mut self) -> &mut Record {
-        &mut self.record.value
+    pub fn memory(&mut self) -> &mut Memory {
+        &mut self.memory.value
     }
 
     pub fn results(&mut self) -> &mut Results {
@@ -550,8 +551,8 @@ impl PortState {
     /// Writes the changes since the last call.
     pub(crate) fn save(&mut self) -> io::Result<()> {
         let Some((lock, results)) = &mut self.files else { return Ok(()) };
-        let recorded = self.record.save(lock);
-        recorded.and(self.results.save(results))
+        let saved = self.memory.save(lock);
+        saved.and(self.results.save(results))
     }
 
     /// Like [`save`](Self::save), but only warns about a failure, and only once. The run continues without the state.
@@ -575,7 +576,7 @@ impl PortState {
 
 impl Drop for PortState {
     fn drop(&mut self) {
-        self.record.value.holder = None;
+        self.memory.value.holder = None;
         self.keep();
     }
 }
@@ -597,11 +598,11 @@ pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     let is_elsewhere = |name: &str| Port::new(name).is_some_and(|other| other.shares_bus(port) && other != *port);
     let Ok(entries) = fs::read_dir(root.at(DIRECTORY).join(LOCKS.name)) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let records = names.filter(|name| is_elsewhere(name)).filter_map(|name| {
+    let memories = names.filter(|name| is_elsewhere(name)).filter_map(|name| {
         let file = reads(root, &LOCKS, &name).ok()?;
-        Some(StateFile::<Record>::read(&file).value)
+        Some(StateFile::<Memory>::read(&file).value)
     });
-    records.flat_map(|record| record.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
+    memories.flat_map(|memory| memory.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
 }
 
 /// The time since boot, including suspend.
@@ -665,13 +666,13 @@ mod tests {
     }
 
     /// An attempt without other devices on the bus.
-    fn attempt(record: &mut Record, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
-        record.attempt(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
+    fn attempt(memory: &mut Memory, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
+        memory.attempt(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
     }
 
-    fn attempts(record: &mut Record, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
+    fn attempts(memory: &mut Memory, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
         let attempt =
-            |(enumeration, at)| attempt(record, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
+            |(enumeration, at)| attempt(memory, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
         enumerations.into_iter().map(attempt).collect()
     }
 
@@ -698,32 +699,32 @@ mod tests {
 
     #[test]
     fn a_device_that_keeps_coming_back_is_left_alone_after_three_attempts() {
-        let mut record = Record::default();
-        let found = attempts(&mut record, (1..=5).map(|number| (number, number as f64 * 5.0)));
+        let mut memory = Memory::default();
+        let found = attempts(&mut memory, (1..=5).map(|number| (number, number as f64 * 5.0)));
         let give_up = |is_reported| Attempt::GiveUp { is_reported };
         assert_eq!(found, [FIRST, came_back(true), came_back(false), give_up(false), give_up(true)]);
-        assert_eq!(attempts(&mut record, [(5, 25.5)]), [give_up(true)]);
+        assert_eq!(attempts(&mut memory, [(5, 25.5)]), [give_up(true)]);
         // On request, the step acts, and the count starts again.
         assert_eq!(
-            attempt(&mut record, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
+            attempt(&mut memory, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
             Attempt::CameBack { returned: true }
         );
-        assert_eq!(attempts(&mut record, [(7, 27.0), (8, 28.0)]).len(), 2);
-        assert_eq!(attempts(&mut record, [(9, 29.0)]), [give_up(false)]);
+        assert_eq!(attempts(&mut memory, [(7, 27.0), (8, 28.0)]).len(), 2);
+        assert_eq!(attempts(&mut memory, [(9, 29.0)]), [give_up(false)]);
         // A minute later it was plugged in again.
-        assert_eq!(attempts(&mut record, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
+        assert_eq!(attempts(&mut memory, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
     }
 
     #[test]
     fn forty_successes_on_one_port_are_no_loop() {
-        let mut record = Record::default();
+        let mut memory = Memory::default();
         // The stick in install mode, then the modem that it becomes. Each enumeration has the next device number.
         let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
-        assert!(attempts(&mut record, plugs).iter().all(|attempt| *attempt == FIRST));
+        assert!(attempts(&mut memory, plugs).iter().all(|attempt| *attempt == FIRST));
         // The modem comes up in the state that the step wants.
         for plug in 0..40 {
-            assert_eq!(attempts(&mut record, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
-            record.clear_attempts(StepKind::Switch);
+            assert_eq!(attempts(&mut memory, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
+            memory.clear_attempts(StepKind::Switch);
         }
     }
 
@@ -731,11 +732,11 @@ mod tests {
     #[test]
     fn a_modem_that_keeps_its_configuration_is_no_loop_and_one_that_crashes_is() {
         let attempts = |seconds: f64| {
-            let mut record = Record::default();
+            let mut memory = Memory::default();
             let mut plugged = |plug| {
                 let at = seconds * plug as f64;
-                let attempt = attempt(&mut record, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
-                record.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
+                let attempt = attempt(&mut memory, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
+                memory.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
                 attempt
             };
             (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
@@ -748,28 +749,28 @@ mod tests {
 
     #[test]
     fn other_devices_do_not_count() {
-        let mut record = Record::default();
+        let mut memory = Memory::default();
         for enumeration in 1..=20 {
             let device = identity(STICK, &enumeration.to_string(), enumeration);
-            assert_eq!(attempt(&mut record, StepKind::Switch, &device, 1.0, false), FIRST);
+            assert_eq!(attempt(&mut memory, StepKind::Switch, &device, 1.0, false), FIRST);
         }
-        assert_eq!(attempt(&mut record, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
+        assert_eq!(attempt(&mut memory, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
     }
 
     /// After an upgrade, the program reads the files of the version before it.
     #[test]
     fn the_files_keep_their_format() {
-        let record = concat!(
+        let memory = concat!(
             r#"{"holder":{"enumeration":7,"scope":"cdc-wdm0"},"acted":{"switch":{"identity":"#,
             r#"{"id":"1199:0fff","serial":"1","enumeration":7,"number":8},"until":61.5,"count":1,"#,
             r#""returned":false,"gave_up":false}},"switched":null,"configured":null,"switched_off":null,"unlocked":7,"reset":null,"#,
             r#""tried_keys":null}"#
         );
-        let read: Record = serde_json::from_str(record).unwrap();
+        let read: Memory = serde_json::from_str(memory).unwrap();
         assert_eq!(read.holder, Some(holder(7, Task::Port("cdc-wdm0".to_owned()))));
         let acted = &read.acted[&StepKind::Switch];
         assert_eq!((&acted.identity, acted.until), (&identity(STICK, "1", 7), Duration::from_millis(61_500)));
-        assert_eq!(serde_json::to_string(&read).unwrap(), record);
+        assert_eq!(serde_json::to_string(&read).unwrap(), memory);
         let results = concat!(
             r#"{"enumeration":7,"last":{"switch":{"at":5,"outcome":"done","text":"left","id":"pci:1eac:1001","#,
             r#""confirmed":6}}}"#
@@ -791,7 +792,7 @@ mod tests {
             let device = Identity { number: Some(number as u16), ..identity(STICK, "1", number as u64) };
             let elsewhere = || numbers_elsewhere(&root, port);
             let attempt =
-                state.record().attempt(StepKind::Switch, &device, Duration::from_secs(number as u64), false, elsewhere);
+                state.memory().attempt(StepKind::Switch, &device, Duration::from_secs(number as u64), false, elsewhere);
             given_up += usize::from(matches!(attempt, Attempt::GiveUp { is_reported: false }));
         }
         // Other buses have numbers of their own.
@@ -801,18 +802,18 @@ mod tests {
 
     #[test]
     fn a_rerun_on_the_same_enumeration_does_not_count() {
-        let mut record = Record::default();
-        assert_eq!(attempts(&mut record, [(1, 1.0)]), [FIRST]);
+        let mut memory = Memory::default();
+        assert_eq!(attempts(&mut memory, [(1, 1.0)]), [FIRST]);
         let repeat = |returned| Attempt::Repeat { returned };
-        assert_eq!(attempts(&mut record, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
-        assert_eq!(attempts(&mut record, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
+        assert_eq!(attempts(&mut memory, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
+        assert_eq!(attempts(&mut memory, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
     }
 
     #[test]
     fn a_clock_that_went_back_does_not_lock_a_modem_out() {
-        let mut record = Record::default();
-        attempts(&mut record, (1..=4).map(|number| (number, 1000.0)));
-        assert_eq!(attempts(&mut record, [(5, 5.0)]), [FIRST]);
+        let mut memory = Memory::default();
+        attempts(&mut memory, (1..=4).map(|number| (number, 1000.0)));
+        assert_eq!(attempts(&mut memory, [(5, 5.0)]), [FIRST]);
     }
 
     #[test]
@@ -835,29 +836,29 @@ mod tests {
 
     #[test]
     fn only_the_key_that_opened_a_lock_is_sent_to_it_again() {
-        let mut record = Record::default();
+        let mut memory = Memory::default();
         for key in [1, 2] {
-            record.try_key(7, key);
+            memory.try_key(7, key);
         }
-        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
-        record.judge_key(7, true);
-        assert_eq!(record.tried_keys(7), (&[1][..], true));
+        assert_eq!(memory.tried_keys(7), (&[1, 2][..], false));
+        memory.judge_key(7, true);
+        assert_eq!(memory.tried_keys(7), (&[1][..], true));
         // A later look at the unlocked modem changes nothing.
-        record.judge_key(7, true);
-        assert_eq!(record.tried_keys(7), (&[1][..], true));
+        memory.judge_key(7, true);
+        assert_eq!(memory.tried_keys(7), (&[1][..], true));
         // The modem locked again without a power loss.
-        record.try_key(7, 2);
-        assert_eq!(record.tried_keys(7), (&[1, 2][..], false));
+        memory.try_key(7, 2);
+        assert_eq!(memory.tried_keys(7), (&[1, 2][..], false));
         // A refused key stays refused if another program unlocks the modem.
-        record.judge_key(7, false);
-        record.judge_key(7, true);
-        assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
+        memory.judge_key(7, false);
+        memory.judge_key(7, true);
+        assert_eq!(memory.tried_keys(7), (&[1, 2][..], true));
         // A key that was not sent after all.
-        let before = record.try_key(7, 3);
-        record.take_back_key(before);
-        assert_eq!(record.tried_keys(7), (&[1, 2][..], true));
+        let before = memory.try_key(7, 3);
+        memory.take_back_key(before);
+        assert_eq!(memory.tried_keys(7), (&[1, 2][..], true));
         // A power-up is another enumeration.
-        assert_eq!(record.tried_keys(8), (&[][..], false));
+        assert_eq!(memory.tried_keys(8), (&[][..], false));
     }
 
     #[test]

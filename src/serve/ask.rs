@@ -37,14 +37,14 @@ pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), Trigger::Unit);
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::BeforeSleep };
     let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return };
-    if state.record().unlocked != Some(device.enumeration_id()) {
+    if state.memory().unlocked != Some(device.enumeration_id()) {
         return;
     }
     match query(root, device, &matched.quirk, sharing, deadline) {
         Ok(said) if said.operating_mode.is_low_power() => {
-            state.record().switched_off = Some(device.enumeration_id());
+            state.memory().switched_off = Some(device.enumeration_id());
         }
-        Ok(_) => state.record().switched_off = None,
+        Ok(_) => state.memory().switched_off = None,
         Err(reason) if is_pci => log::debug!("{}: {reason}", device.port),
         Err(reason) => {
             let text = format!("the radio state could not be read before sleep: {reason}");

@@ -50,14 +50,14 @@ impl LockedRun<'_, '_> {
     /// Whether this is a new port of a modem that was already unlocked over another port.
     fn is_unlocked(&mut self) -> bool {
         let is_new_port = self.run.trigger == Trigger::Uevent && self.quirk.procedures().count() > 1;
-        is_new_port && self.state.record().unlocked == Some(self.identity.enumeration)
+        is_new_port && self.state.memory().unlocked == Some(self.identity.enumeration)
     }
 
     /// Carries out one step. `None` if this device was already reported.
     fn step(&mut self, planned: PlanStep, deadline: Deadline) -> Option<Conclusion> {
         Some(match planned {
             PlanStep::Satisfied { step, reason } => {
-                self.state.record().clear_attempts(step);
+                self.state.memory().clear_attempts(step);
                 Conclusion::new(StepResult::Unchanged, reason)
             }
             PlanStep::NoPort { reason, .. } if self.run.trigger.is_named() => {
@@ -134,7 +134,7 @@ mod tests {
                 configuration: None,
                 has_child: false,
             };
-            locked.state.record().unlocked = unlocked;
+            locked.state.memory().unlocked = unlocked;
             let suppressed = PlanStep::Suppressed { step: StepKind::FccAuth, reason: String::new() };
             assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
         }

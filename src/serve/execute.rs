@@ -52,16 +52,16 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
         Action::Configure { from, to, unconfigured } => {
             let enumeration = device.enumeration_id();
             // A run that was killed may have left the modem without its configuration.
-            let earlier = state.record().configured.filter(|earlier| earlier.enumeration == enumeration);
+            let earlier = state.memory().configured.filter(|earlier| earlier.enumeration == enumeration);
             let from = from.or(earlier.map(|earlier| earlier.value));
-            state.record().configured = from.map(|value| EarlierConfiguration { enumeration, value });
+            state.memory().configured = from.map(|value| EarlierConfiguration { enumeration, value });
             state.keep();
             let outcome = configure::run(device, from, *to, *unconfigured, deadline);
             if !matches!(outcome, Outcome::Unfinished(_)) {
-                state.record().configured = None;
+                state.memory().configured = None;
             }
             if matches!(outcome, Outcome::Done(_)) {
-                state.record().verified(StepKind::Configuration, now());
+                state.memory().verified(StepKind::Configuration, now());
             }
             outcome
         }
@@ -134,7 +134,7 @@ fn send_switch(
     if !trigger.serves_more() {
         sandbox::enter();
     }
-    let sent = state.record().switched.clone().filter(|sent| sent.enumeration == enumeration);
+    let sent = state.memory().switched.clone().filter(|sent| sent.enumeration == enumeration);
     let reaction = match sent {
         // The event sent the message, and the device did not leave in time. Do not send it twice.
         Some(SentSwitch { answer, .. }) if trigger == Trigger::Unit => {
@@ -145,7 +145,7 @@ fn send_switch(
         }
         _ => {
             // Save this before sending the message: it counts even if the device brings down this process.
-            state.record().switched = Some(SentSwitch { enumeration, answer: "an earlier run ended early".to_owned() });
+            state.memory().switched = Some(SentSwitch { enumeration, answer: "an earlier run ended early".to_owned() });
             state.keep();
             switch::run(node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
         }
@@ -157,12 +157,12 @@ fn send_switch(
         Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
         Reaction::Stays(answer) | Reaction::NotTaken(answer) if trigger.is_event() => {
             let reason = format!("{answer}, and the device has not left install mode yet");
-            state.record().switched = is_taken.then_some(SentSwitch { enumeration, answer });
+            state.memory().switched = is_taken.then_some(SentSwitch { enumeration, answer });
             Outcome::Unfinished(Failure::new(reason, PLUG_AGAIN))
         }
         Reaction::Stays(answer) | Reaction::NotTaken(answer) => {
             // The next run sends the message again.
-            state.record().switched = None;
+            state.memory().switched = None;
             Outcome::Failed(Failure::new(format!("{answer}, and the device is still in install mode"), PLUG_AGAIN))
         }
     }
@@ -214,7 +214,7 @@ fn unlock_once(
     let Run { root, device, trigger, deadline, .. } = run;
     // Read all of this now: the process cannot do so in the sandbox.
     let enumeration = device.enumeration_id();
-    let was_off = !trigger.overrides_policy() && state.record().switched_off == Some(enumeration);
+    let was_off = !trigger.overrides_policy() && state.memory().switched_off == Some(enumeration);
     let stays_off = rfkill::wwan_is_blocked(root).or_else(|| was_off.then(|| SWITCHED_OFF_BEFORE.to_owned()));
     let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
     let mut opened = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
@@ -245,13 +245,13 @@ fn unlock_once(
     }
     // Without state, the next run cannot know which keys this run has sent.
     let only_laptop = !state.is_kept() && !trigger.is_verb();
-    let (tried, is_settled) = state.record().tried_keys(enumeration);
+    let (tried, is_settled) = state.memory().tried_keys(enumeration);
     let tried = tried.to_vec();
     let mut before = None;
     let keys = Keys::new(&laptop, procedure, &tried, |note| {
         match note {
-            Note::Sending(key) => before = state.record().try_key(enumeration, key),
-            Note::NotSent(_) => state.record().take_back_key(before.take()),
+            Note::Sending(key) => before = state.memory().try_key(enumeration, key),
+            Note::NotSent(_) => state.memory().take_back_key(before.take()),
         }
         state.keep();
     });
@@ -263,31 +263,31 @@ fn unlock_once(
 /// Records what later runs need to know about the radio of this enumeration.
 fn remember(outcome: &Outcome, trigger: Trigger, bus: Bus, enumeration: u64, state: &mut PortState) {
     let is_refused = state.results().has_failed(StepKind::Configuration);
-    let record = state.record();
+    let memory = state.memory();
     match outcome {
         // The event of another port of a modem that was just unlocked, which ModemManager has not switched on yet.
-        Outcome::SwitchedOff(_) if trigger == Trigger::Uevent && record.unlocked == Some(enumeration) => {}
-        Outcome::SwitchedOff(_) => record.switched_off = Some(enumeration),
+        Outcome::SwitchedOff(_) if trigger == Trigger::Uevent && memory.unlocked == Some(enumeration) => {}
+        Outcome::SwitchedOff(_) => memory.switched_off = Some(enumeration),
         Outcome::Unchanged(_) | Outcome::NoLock(_) | Outcome::Online { unlocked: false, .. } => {
-            record.switched_off = None;
+            memory.switched_off = None;
         }
         Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
-        Outcome::Failed(_) => return record.judge_key(enumeration, false),
+        Outcome::Failed(_) => return memory.judge_key(enumeration, false),
         Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     // The unit does not repeat a configuration that the modem has refused.
     if !is_refused {
-        record.clear_attempts(StepKind::Configuration);
+        memory.clear_attempts(StepKind::Configuration);
     }
     // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
     let was_unlocked =
         matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
     if bus == Bus::Usb || was_unlocked {
-        record.clear_attempts(StepKind::FccAuth);
+        memory.clear_attempts(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
-        record.unlocked = Some(enumeration);
-        record.judge_key(enumeration, true);
+        memory.unlocked = Some(enumeration);
+        memory.judge_key(enumeration, true);
     }
 }
 
@@ -302,7 +302,7 @@ fn reset_modem(
 ) -> String {
     let by_hand = format!("{text}; if that fails, {}", reset::by_hand(&device.port));
     let Some(authorized) = authorized else { return by_hand };
-    if state.record().reset.replace(enumeration) == Some(enumeration) {
+    if state.memory().reset.replace(enumeration) == Some(enumeration) {
         return by_hand;
     }
     match state.save().and(authorized).and_then(reset::run) {
@@ -358,10 +358,10 @@ mod tests {
         for (outcome, kept) in [(Outcome::NotOff(failure()), &[1][..]), (Outcome::Failed(failure()), &[1, 2])] {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             for key in [1, 2] {
-                state.record().try_key(7, key);
+                state.memory().try_key(7, key);
             }
             remember(&outcome, Trigger::Unit, Bus::Pci, 7, &mut state);
-            assert_eq!(state.record().tried_keys(7).0, kept, "{outcome:?}");
+            assert_eq!(state.memory().tried_keys(7).0, kept, "{outcome:?}");
         }
     }
 
@@ -373,7 +373,7 @@ mod tests {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             let attempt = |state: &mut PortState| {
                 let now = Duration::from_secs(1);
-                state.record().attempt(StepKind::Configuration, &identity, now, false, Vec::new)
+                state.memory().attempt(StepKind::Configuration, &identity, now, false, Vec::new)
             };
             attempt(&mut state);
             state.results().record(StepKind::Configuration, id, result, "", false);
@@ -397,13 +397,13 @@ mod tests {
             std::fs::write(folder.join("bConfigurationValue"), "\n").unwrap();
             let mut state = PortState::in_memory(&device.port);
             let enumeration = device.enumeration_id() + u64::from(!of_this);
-            state.record().configured = Some(EarlierConfiguration { enumeration, value });
+            state.memory().configured = Some(EarlierConfiguration { enumeration, value });
             let deadline = Deadline::after(Duration::from_secs(60));
             let run = Run { root: &root, device, scope: &Scope::All, trigger: Trigger::Unit, deadline };
             let action = Action::Configure { from: None, to: 2, unconfigured: None };
             let outcome = execute(run, &action, Attempt::First, &mut state);
             assert!(matches!(&outcome, Outcome::Done(done) if done.contains(text)), "{outcome:?}");
-            assert_eq!(state.record().configured, None);
+            assert_eq!(state.memory().configured, None);
         }
         std::fs::remove_dir_all(&top).unwrap();
     }
@@ -418,9 +418,9 @@ mod tests {
             (Trigger::Coldplug, Some(7), Some(7)),
         ] {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
-            state.record().unlocked = unlocked;
+            state.memory().unlocked = unlocked;
             remember(&Outcome::SwitchedOff(String::new()), trigger, Bus::Usb, 7, &mut state);
-            assert_eq!(state.record().switched_off, switched_off, "{trigger:?} {unlocked:?}");
+            assert_eq!(state.memory().switched_off, switched_off, "{trigger:?} {unlocked:?}");
         }
     }
 
@@ -448,12 +448,12 @@ mod tests {
                 let id = "1199:68a2".parse().unwrap();
                 let identity = Identity { id, serial: None, enumeration, number: None };
                 let attempt =
-                    state.record().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
+                    state.memory().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
                 let gives_up = matches!(attempt, Attempt::GiveUp { .. });
                 assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
                 remember(&outcome, Trigger::Unit, bus, enumeration, &mut state);
             }
-            let is_unlocked = state.record().unlocked == Some(4);
+            let is_unlocked = state.memory().unlocked == Some(4);
             let answers = matches!(
                 outcome,
                 Outcome::Done(_)

@@ -135,7 +135,7 @@ impl Run<'_> {
             recorder.expect(quirk.becomes(self.device.id));
         }
         if !quirk.is_install_mode() {
-            state.record().clear_attempts(StepKind::Switch);
+            state.memory().clear_attempts(StepKind::Switch);
         }
         // The run that had the lock before may have changed the modem.
         let planned = self.planned(matched);
@@ -215,7 +215,7 @@ impl Run<'_> {
         recorder: &mut Recorder,
     ) -> Result<(), Error> {
         let enumeration = self.device.enumeration_id();
-        let is_sent = state.record().switched.as_ref().is_some_and(|sent| sent.enumeration == enumeration);
+        let is_sent = state.memory().switched.as_ref().is_some_and(|sent| sent.enumeration == enumeration);
         if self.trigger != Trigger::Unit || !is_sent {
             return Err(gone.into());
         }
