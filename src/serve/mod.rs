@@ -85,7 +85,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), trigger);
     let successor = prepare();
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
-    match run.serve(&matched, &mut recorder, &successor) {
+    match run.plan_and_carry_out(&matched, &mut recorder, &successor) {
         Ok(()) => {}
         // A modem that left is served when it comes back. Only a person who named it waits for a result.
         Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
@@ -121,7 +121,12 @@ impl Run<'_> {
     }
 
     /// Takes the lock of the port, plans, and carries out the plan.
-    fn serve(&self, matched: &MatchedDevice, recorder: &mut Recorder, successor: &Successor) -> Result<(), Error> {
+    fn plan_and_carry_out(
+        &self,
+        matched: &MatchedDevice,
+        recorder: &mut Recorder,
+        successor: &Successor,
+    ) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
         if matches!(self.scope, Scope::Port(_)) && self.planned(matched)?.is_empty() {

@@ -191,7 +191,7 @@ fn online_already() -> Outcome {
 /// If the radio must stay off, it is set to low power even if it is off, or if the query failed: the modem may be about to
 /// go online. That is part of the cleanup: it is done even if another program has opened the port, or the process was
 /// stopped. An unlock counts even if the query failed, unless the modem left.
-fn conclude<S>(
+fn finish_unlock<S>(
     session: &mut S,
     how: &str,
     radio: Result<Radio, SessionError>,

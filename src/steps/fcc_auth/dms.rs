@@ -1,7 +1,7 @@
 //! The procedures over QMI, of Sierra and Foxconn.
 
 use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, no_lock, online_already, still_locked, unlocked_before,
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unlocked_before,
 };
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
@@ -46,7 +46,7 @@ pub(super) fn sierra(
     match dms.request(dms::SET_FCC_AUTHENTICATION, &[]) {
         Ok(_) => {
             let radio = watch(&mut dms);
-            conclude(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
+            finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
         }
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
         Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
@@ -69,7 +69,7 @@ pub(super) fn foxconn(
     match foxconn_version_2(&mut dms, magic).or_else(|refused| foxconn_version_1(&mut dms, refused)) {
         Ok(()) => {
             let radio = look(&mut dms);
-            conclude(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
+            finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
         }
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
         Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
@@ -102,7 +102,7 @@ pub(super) fn fox(
             Ok(false) => Ok(still_locked()),
             unlocked => {
                 let radio = unlocked.and_then(|_| look(&mut client));
-                conclude(&mut client, UNLOCKED, radio, stays_off, switch_off, look)
+                finish_unlock(&mut client, UNLOCKED, radio, stays_off, switch_off, look)
             }
         },
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut client)?)),

@@ -9,7 +9,7 @@
 //! `at+gtfcclockstate`: 0 is locked. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never sent.
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, no_lock, online_already, unlocked_before};
+use super::{NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before};
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
@@ -41,14 +41,14 @@ pub(super) fn unlock(
     if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
         return match keys.were_used() {
-            true => conclude(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, look),
+            true => finish_unlock(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, look),
             false => Ok(unlocked_before(radio)),
         };
     }
     match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
         Ok(None) => {
             let radio = look(&mut at);
-            conclude(&mut at, &keys.success(), radio, stays_off, switch_off, look)
+            finish_unlock(&mut at, &keys.success(), radio, stays_off, switch_off, look)
         }
         Ok(Some(outcome)) => Ok(outcome),
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),

@@ -5,7 +5,7 @@
 
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, mbim_radio, no_lock, online_already, unlocked_before,
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, unlocked_before,
 };
 use crate::database::quirks::ByteOrder;
 use crate::modem::session::SessionError;
@@ -37,7 +37,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
         Ok(true) => {}
         // The verdict on a key may have come too late for the run that used the key.
         Ok(false) if keys.were_used() => {
-            return conclude(session, UNLOCKED, Ok(radio), stays_off, mbim_radio::switch_off, look);
+            return finish_unlock(session, UNLOCKED, Ok(radio), stays_off, mbim_radio::switch_off, look);
         }
         Ok(false) => return Ok(unlocked_before(radio)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
@@ -46,7 +46,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     match keys::unlock(&mut Lock(session), &mut keys)? {
         None => {
             let radio = look(session);
-            conclude(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, look)
+            finish_unlock(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, look)
         }
         Some(outcome) => Ok(outcome),
     }

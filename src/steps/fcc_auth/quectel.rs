@@ -1,7 +1,7 @@
 //! Quectel's procedure: the radio state in Quectel's own MBIM service.
 
 use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, conclude, mbim_radio, no_lock, online_already, still_locked,
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, still_locked,
     unlocked_before,
 };
 use crate::modem::session::SessionError;
@@ -43,7 +43,7 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
         Ok(false) => Ok(still_locked()),
         unlocked => {
             let radio = unlocked.and_then(|_| look(session));
-            conclude(session, UNLOCKED, radio, stays_off, mbim_radio::switch_off, look)
+            finish_unlock(session, UNLOCKED, radio, stays_off, mbim_radio::switch_off, look)
         }
     }
 }
