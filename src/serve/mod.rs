@@ -8,7 +8,7 @@
 //! Then [`carry_out`] asks the [`guard`] before it executes each action. [`hand_off`] passes on the work that an event
 //! has no time for.
 
-pub(crate) mod ask;
+pub(crate) mod before_sleep;
 mod carry_out;
 pub(crate) mod composition;
 pub(crate) mod conclusion;
@@ -21,6 +21,7 @@ mod locked_run;
 pub(crate) mod lookup;
 pub(crate) mod plan;
 mod preview;
+pub(crate) mod query;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod snapshot;

@@ -123,23 +123,23 @@ pub struct RadioState {
 /// one.
 ///
 /// The CID is released and the MBIM session is closed before `deadline`.
-pub fn ask(
+pub fn query(
     transport: Transport,
     procedure: Option<&Procedure>,
     deadline: Deadline,
 ) -> Result<RadioState, SessionError> {
     match (procedure, transport.protocol) {
         (Some(Procedure::Gtfcclock(gtfcclock)), Protocol::At) => {
-            gtfcclock::ask(transport.port, gtfcclock.state, deadline)
+            gtfcclock::query(transport.port, gtfcclock.state, deadline)
         }
-        (_, Protocol::At) => gtfcclock::ask(transport.port, StateCommand::default(), deadline),
-        (_, Protocol::XmmRpc) => xmm::ask(transport.port, deadline),
-        (Some(Procedure::Intel { .. }), Protocol::Mbim) => intel::ask(&mut open_mbim(transport, deadline)?),
-        (Some(Procedure::Quectel), Protocol::Mbim) => quectel::ask(&mut open_mbim(transport, deadline)?),
+        (_, Protocol::At) => gtfcclock::query(transport.port, StateCommand::default(), deadline),
+        (_, Protocol::XmmRpc) => xmm::query(transport.port, deadline),
+        (Some(Procedure::Intel { .. }), Protocol::Mbim) => intel::query(&mut open_mbim(transport, deadline)?),
+        (Some(Procedure::Quectel), Protocol::Mbim) => quectel::query(&mut open_mbim(transport, deadline)?),
         (Some(Procedure::Foxconn { service, .. }), _) if *service != Service::DMS => {
-            over_dms(transport, deadline, |radio| radio.said(None), |qmux| dms::ask_fox(qmux, *service, deadline))
+            over_dms(transport, deadline, |radio| radio.state(None), |qmux| dms::query_fox(qmux, *service, deadline))
         }
-        _ => over_dms(transport, deadline, |radio| radio.said(None), |qmux| dms::ask(qmux, deadline)),
+        _ => over_dms(transport, deadline, |radio| radio.state(None), |qmux| dms::query(qmux, deadline)),
     }
 }
 
@@ -176,7 +176,7 @@ impl fmt::Display for Radio {
 
 impl Radio {
     /// The state in the terms of the device management service.
-    fn said(self, locked: Option<bool>) -> RadioState {
+    fn state(self, locked: Option<bool>) -> RadioState {
         let mode = if self == Radio::On { OperatingMode::Online } else { OperatingMode::LowPower };
         RadioState { operating_mode: mode, locked }
     }

@@ -11,7 +11,7 @@ use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::StepResult;
-use crate::serve::ask::before_sleep;
+use crate::serve::before_sleep::before_sleep;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};

@@ -23,7 +23,7 @@ const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(150);
 
 /// An online radio is not locked. A radio in low power may be locked or switched off. No message distinguishes the two.
-pub(super) fn ask(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<RadioState, SessionError> {
+pub(super) fn query(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<RadioState, SessionError> {
     let Power { mode, .. } = Power::read(&mut Client::allocate(qmux, Service::DMS, deadline)?)?;
     let locked = (mode == OperatingMode::Online).then_some(false);
     Ok(RadioState { operating_mode: mode, locked })
@@ -111,7 +111,7 @@ pub(super) fn fox(
 }
 
 /// Unlike DMS, Foxconn's services distinguish a lock from a radio that the user switched off.
-pub(super) fn ask_fox(
+pub(super) fn query_fox(
     qmux: &mut dyn QmuxTransport,
     service: Service,
     deadline: Deadline,

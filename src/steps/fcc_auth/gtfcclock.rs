@@ -57,11 +57,11 @@ pub(super) fn unlock(
 }
 
 /// Firmware that does not report the state may be locked.
-pub(super) fn ask(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<RadioState, SessionError> {
+pub(super) fn query(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<RadioState, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
     let radio = look(&mut at)?;
     let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at, state)?.map(|unlocked| !unlocked) };
-    Ok(radio.said(locked))
+    Ok(radio.state(locked))
 }
 
 struct Lock<'a, 'p> {
@@ -267,8 +267,8 @@ mod tests {
         {
             let _clock = StoppedClock::stop();
             modem.locked = locked;
-            let said = ask(&mut modem, StateCommand::Gtfcclockstate, Deadline::after(BUDGET)).unwrap();
-            assert_eq!(said.locked, expected);
+            let state = query(&mut modem, StateCommand::Gtfcclockstate, Deadline::after(BUDGET)).unwrap();
+            assert_eq!(state.locked, expected);
         }
     }
 
@@ -362,18 +362,18 @@ mod tests {
 
     #[test]
     fn a_query_reports_whether_the_modem_is_locked() {
-        let ask = |mut modem: Modem| {
+        let query = |mut modem: Modem| {
             let _clock = StoppedClock::stop();
-            let said = super::ask(&mut modem, StateCommand::default(), Deadline::after(BUDGET)).unwrap();
+            let state = super::query(&mut modem, StateCommand::default(), Deadline::after(BUDGET)).unwrap();
             assert_eq!(modem.count("gtfcclock"), 0);
-            said.locked
+            state.locked
         };
-        assert_eq!(ask(locked()), Some(true));
-        assert_eq!(ask(unlocked()), Some(false));
+        assert_eq!(query(locked()), Some(true));
+        assert_eq!(query(unlocked()), Some(false));
         let mut online = locked();
         online.mode = ONLINE;
-        assert_eq!(ask(online), Some(false));
-        assert_eq!(ask(saying(locked(), &[("AT+GTFCCEFFSTATUS?", "+CME ERROR: 100")])), None);
+        assert_eq!(query(online), Some(false));
+        assert_eq!(query(saying(locked(), &[("AT+GTFCCEFFSTATUS?", "+CME ERROR: 100")])), None);
     }
 
     #[test]
@@ -457,19 +457,19 @@ mod tests {
     #[test]
     fn captured_dialogues_are_parsed() {
         let captures: Vec<Capture> = serde_json::from_str(include_str!("../../../tests/corpus/at.json")).unwrap();
-        let ask_modem = |answers: &[(&str, &str)]| {
+        let query_modem = |answers: &[(&str, &str)]| {
             let _clock = StoppedClock::stop();
-            ask(&mut Modem::at("", answers), StateCommand::default(), Deadline::after(BUDGET)).unwrap()
+            query(&mut Modem::at("", answers), StateCommand::default(), Deadline::after(BUDGET)).unwrap()
         };
         let mut seen = Vec::new();
         for capture in captures.iter().filter(|capture| capture.modem.contains("FM350")) {
             for line in capture.dialogue.iter().flat_map(|(_, lines)| lines) {
                 if line.starts_with(RADIO) {
-                    let radio = ask_modem(&[("AT+CFUN?", line)]).operating_mode;
+                    let radio = query_modem(&[("AT+CFUN?", line)]).operating_mode;
                     seen.push(format!("the radio is {radio}"));
                 } else if line.starts_with(STATE) {
                     // The lock is queried only while the radio is off.
-                    let locked = ask_modem(&[("AT+CFUN?", "+CFUN: 4"), ("AT+GTFCCEFFSTATUS?", line)]).locked;
+                    let locked = query_modem(&[("AT+CFUN?", "+CFUN: 4"), ("AT+GTFCCEFFSTATUS?", line)]).locked;
                     seen.push(format!("locked: {locked:?}"));
                 } else if let Some(challenge) = number(line) {
                     seen.push(format!("challenge {challenge:#x}"));

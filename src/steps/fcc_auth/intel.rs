@@ -52,12 +52,12 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     }
 }
 
-pub(super) fn ask(session: &mut Session) -> Result<RadioState, SessionError> {
+pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
     let locked = match is_locked(session) {
         Err(error) if error.is_unsupported() => None,
         locked => Some(locked?),
     };
-    Ok(look(session)?.said(locked))
+    Ok(look(session)?.state(locked))
 }
 
 struct Lock<'a, 'p>(&'a mut Session<'p>);

@@ -48,12 +48,12 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
     }
 }
 
-pub(super) fn ask(session: &mut Session) -> Result<RadioState, SessionError> {
+pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
     let locked = match state(session) {
         Err(error) if error.is_unsupported() => false,
         state => state? == FCC_LOCKED,
     };
-    Ok(look(session)?.said(Some(locked)))
+    Ok(look(session)?.state(Some(locked)))
 }
 
 /// Whether the modem reports in time that it is unlocked.

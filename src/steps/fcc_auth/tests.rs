@@ -1018,7 +1018,7 @@ fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> RadioState {
     let mode = modem.mode;
     let transport = Transport { protocol: modem.protocol, port: &mut modem, proxied: None };
     let _clock = StoppedClock::stop();
-    let said = ask(transport, procedure, Deadline::after(BUDGET)).unwrap();
+    let said = query(transport, procedure, Deadline::after(BUDGET)).unwrap();
     assert!(modem.clients.count() == 0 && !modem.is_open() && modem.mode == mode);
     assert!(modem.count("Authentication") == 0 && modem.challenges == 0, "{:?}", modem.seen);
     said

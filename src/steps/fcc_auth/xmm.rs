@@ -28,7 +28,7 @@ pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) ->
     Ok(outcome.unwrap_or_else(|| Outcome::Done(format!("{}; ModemManager switches the radio on", keys.success()))))
 }
 
-pub(super) fn ask(port: &mut dyn Link, deadline: Deadline) -> Result<RadioState, SessionError> {
+pub(super) fn query(port: &mut dyn Link, deadline: Deadline) -> Result<RadioState, SessionError> {
     let locked = is_locked(&mut Rpc::new(port, deadline))?;
     let operating_mode = if locked { OperatingMode::LowPower } else { OperatingMode::UNKNOWN };
     Ok(RadioState { operating_mode, locked: Some(locked) })
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn a_query_reports_whether_the_modem_is_locked() {
         let _clock = StoppedClock::stop();
-        let said = ask(&mut locked(), Deadline::after(BUDGET)).unwrap();
-        assert_eq!((said.locked, said.operating_mode), (Some(true), OperatingMode::LowPower));
-        let said = ask(&mut unlocked(), Deadline::after(BUDGET)).unwrap();
-        assert_eq!((said.locked, said.operating_mode.to_string().as_str()), (Some(false), "unknown"));
+        let state = query(&mut locked(), Deadline::after(BUDGET)).unwrap();
+        assert_eq!((state.locked, state.operating_mode), (Some(true), OperatingMode::LowPower));
+        let state = query(&mut unlocked(), Deadline::after(BUDGET)).unwrap();
+        assert_eq!((state.locked, state.operating_mode.to_string().as_str()), (Some(false), "unknown"));
     }
 }
