@@ -390,8 +390,10 @@ const HEADER: &str = "\n[[device]]";
 pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
     match file.layer {
         Layer::Shipped => parse_shipped_for(file, bytes, id),
-        // The search would miss an ID in a string with escapes.
-        _ if memchr::memchr(b'\\', bytes).is_some() => Ok(parse(file, str::from_utf8(bytes)?)),
+        // The search would miss an ID in a string with escapes, and an error in a file without entries.
+        _ if memchr::memchr(b'\\', bytes).is_some() || memmem::find(bytes, HEADER.as_bytes()).is_none() => {
+            Ok(parse(file, str::from_utf8(bytes)?))
+        }
         _ if names(bytes, id) => Ok(parse_naming(file, str::from_utf8(bytes)?, id)),
         _ => Ok((Vec::new(), Vec::new())),
     }
