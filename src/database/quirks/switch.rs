@@ -184,6 +184,11 @@ impl Switch {
         Switch { operations: Switch::built_in(name).operations, ..self.clone() }
     }
 
+    /// The name of the method that the entry begins with, or of an operation.
+    pub(crate) fn first_name(&self) -> Option<&str> {
+        self.operations.names.first().map(String::as_str)
+    }
+
     /// All operations in their order.
     pub fn ops(&self) -> &[Op] {
         &self.operations.ops

@@ -24,6 +24,7 @@ use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
+use crate::verbs::import::METHODS;
 use crate::verbs::output::report_errors;
 
 /// Prints the database in another format, or writes it to a folder. Prints nothing if a database file has an error.
@@ -113,6 +114,11 @@ fn report(left_out: &[LeftOut]) {
 struct LeftOut<'a> {
     quirk: &'a Quirk,
     reason: &'static str,
+}
+
+/// usb_modeswitch's keys that select a method, and our methods for them.
+fn methods() -> impl Iterator<Item = (&'static str, &'static str)> {
+    METHODS.into_iter().chain([("StandardEject", "eject")])
 }
 
 /// All files in one, as JSON. The structure is that of the TOML files.

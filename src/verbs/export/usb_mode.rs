@@ -8,30 +8,18 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::LeftOut;
+use super::{LeftOut, methods};
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
 
-/// Modes of `usbmode`, and our methods for them.
-static MODES: LazyLock<[(&str, Switch); 14]> =
-    LazyLock::new(|| METHODS.map(|(mode, name)| (mode, Switch::built_in(name))));
-const METHODS: [(&str, &str); 14] = [
-    ("Huawei", "huawei"),
-    ("HuaweiNew", "huawei-new"),
-    ("Sierra", "sierra"),
-    ("StandardEject", "eject"),
-    ("Sony", "sony"),
-    ("Qisda", "qisda"),
-    ("GCT", "gct"),
-    ("Kobil", "kobil"),
-    ("Sequans", "sequans"),
-    ("MobileAction", "mobile-action"),
-    ("Cisco", "cisco"),
-    ("Option", "option"),
-    ("Quanta", "quanta"),
-    ("Blackberry", "blackberry"),
-];
+/// Modes of `usbmode`, and our methods for them. They have the names of usb_modeswitch's keys. usbmode has no mode for
+/// `HuaweiAltMode`, and one with a value for `PantechMode`.
+static MODES: LazyLock<Vec<(&str, Switch)>> = LazyLock::new(|| {
+    let same = methods().filter(|(key, _)| !["HuaweiAltMode", "PantechMode"].contains(key));
+    let modes = same.map(|(key, method)| (key.strip_suffix("Mode").unwrap_or(key), method));
+    modes.map(|(mode, method)| (mode, Switch::built_in(method))).collect()
+});
 
 /// The whole file, and the entries that it cannot express.
 pub(super) fn export(quirks: &[Quirk]) -> (Value, Vec<LeftOut<'_>>) {

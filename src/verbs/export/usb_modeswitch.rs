@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
 
-use super::LeftOut;
+use super::{LeftOut, methods};
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::host::journal::printable;
 use crate::usb::Function;
-use crate::verbs::import::{METHODS, STRINGS};
+use crate::verbs::import::STRINGS;
 
 /// The files by name, and the entries that have no file.
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
@@ -96,12 +95,10 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
         line("ReleaseDelay", delay.as_millis().to_string());
     }
     let mut ops = switch.ops();
-    // The operations begin with a method.
-    let names = switch.to_string();
-    let method = SWITCHES.iter().find(|(_, method)| names.split('+').next() == Some(&method.to_string()));
-    if let Some((key, method)) = method {
-        line(key, if *key == "PantechMode" { "2".to_owned() } else { "1".to_owned() });
-        ops = ops.get(method.ops().len()..).unwrap_or_default();
+    let method = methods().find(|(_, name)| switch.first_name() == Some(name));
+    if let Some((key, name)) = method {
+        line(key, if key == "PantechMode" { "2".to_owned() } else { "1".to_owned() });
+        ops = ops.get(Switch::built_in(name).ops().len()..).unwrap_or_default();
     } else if let [Op::Detach, Op::Control(Control { request_type: 0x40, request: 0x70, value, .. }), rest @ ..] = ops {
         line("PantechMode", value.to_string());
         ops = rest;
@@ -109,7 +106,7 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
         line("DetachStorageOnly", "1".to_owned());
         ops = rest;
     }
-    let takes_messages = method.is_none_or(|(key, _)| *key == "StandardEject");
+    let takes_messages = method.is_none_or(|(key, _)| key == "StandardEject");
     for key in ["MessageContent", "MessageContent2", "MessageContent3"] {
         if let ([Op::Bulk(message), rest @ ..], true) = (ops, takes_messages) {
             line(key, format!("\"{message}\""));
@@ -130,12 +127,6 @@ fn switch_keys(switch: &Switch, text: &mut String) -> Result<(), &'static str> {
     }
     if ops.is_empty() { Ok(()) } else { Err("usb_modeswitch has no key for its operations") }
 }
-
-/// usb_modeswitch's keys, and our methods for them.
-static SWITCHES: LazyLock<Vec<(&str, Switch)>> = LazyLock::new(|| {
-    let keys = METHODS.into_iter().chain([("StandardEject", "eject")]);
-    keys.map(|(key, name)| (key, Switch::built_in(name))).collect()
-});
 
 #[cfg(test)]
 mod tests {
