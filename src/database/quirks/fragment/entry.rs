@@ -1,6 +1,7 @@
 //! The TOML form of an entry.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::num::NonZeroU8;
 use std::ops::Range;
 use std::time::Duration;
@@ -95,9 +96,29 @@ pub(super) enum ModelEntries {
 }
 
 /// An ID, or a table with facts about the device that has the ID.
-pub(super) enum ModelEntry {
+pub(super) enum IdOr<Table> {
     Id(String),
-    Table(ModelTable),
+    Table(Table),
+}
+
+pub(super) type ModelEntry = IdOr<ModelTable>;
+/// What a device becomes.
+type TargetEntry = IdOr<TargetTable>;
+
+/// A table that describes a device.
+trait DeviceTable {
+    /// What the file may contain instead of the table.
+    const EXPECTED: &'static str;
+}
+
+impl DeviceTable for ModelTable {
+    const EXPECTED: &'static str =
+        "an ID like \"1199:9071\", or a table like { id = \"1199:9071\", name = \"EM7455\" }";
+}
+
+impl DeviceTable for TargetTable {
+    const EXPECTED: &'static str =
+        "an ID like \"12d1:14dc\", or a table like { id = \"12d1:14dc\", name = \"network card\" }";
 }
 
 #[derive(Deserialize)]
@@ -109,12 +130,6 @@ pub(super) struct ModelTable {
     becomes: Vec<Spanned<TargetEntry>>,
 }
 
-/// What a device becomes: an ID, or a table with its name.
-enum TargetEntry {
-    Id(String),
-    Table(TargetTable),
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetTable {
@@ -122,26 +137,27 @@ struct TargetTable {
     name: String,
 }
 
-struct ModelVisitor;
-impl<'de> Visitor<'de> for ModelVisitor {
-    type Value = ModelEntry;
+struct IdOrVisitor<Table>(PhantomData<Table>);
+
+impl<'de, Table: Deserialize<'de> + DeviceTable> Visitor<'de> for IdOrVisitor<Table> {
+    type Value = IdOr<Table>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an ID like \"1199:9071\", or a table like { id = \"1199:9071\", name = \"EM7455\" }")
+        f.write_str(Table::EXPECTED)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelEntry, E> {
-        Ok(ModelEntry::Id(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<IdOr<Table>, E> {
+        Ok(IdOr::Id(text.to_owned()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelEntry, A::Error> {
-        ModelTable::deserialize(MapAccessDeserializer::new(map)).map(ModelEntry::Table)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<IdOr<Table>, A::Error> {
+        Table::deserialize(MapAccessDeserializer::new(map)).map(IdOr::Table)
     }
 }
 
-impl<'de> Deserialize<'de> for ModelEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModelEntry, D::Error> {
-        deserializer.deserialize_any(ModelVisitor)
+impl<'de, Table: Deserialize<'de> + DeviceTable> Deserialize<'de> for IdOr<Table> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IdOr<Table>, D::Error> {
+        deserializer.deserialize_any(IdOrVisitor(PhantomData))
     }
 }
 
@@ -152,16 +168,16 @@ impl<'de> Deserialize<'de> for ModelEntries {
             type Value = ModelEntries;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                Visitor::expecting(&ModelVisitor, f)?;
+                f.write_str(ModelTable::EXPECTED)?;
                 f.write_str(", or a list of them")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelEntries, E> {
-                ModelVisitor.visit_str(text).map(ModelEntries::One)
+                Ok(ModelEntries::One(IdOr::Id(text.to_owned())))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModelEntries, A::Error> {
-                ModelVisitor.visit_map(map).map(ModelEntries::One)
+                IdOrVisitor(PhantomData).visit_map(map).map(ModelEntries::One)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ModelEntries, A::Error> {
@@ -173,28 +189,6 @@ impl<'de> Deserialize<'de> for ModelEntries {
             }
         }
         deserializer.deserialize_any(ModelsVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for TargetEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TargetEntry, D::Error> {
-        struct TargetVisitor;
-        impl<'de> Visitor<'de> for TargetVisitor {
-            type Value = TargetEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an ID like \"12d1:14dc\", or a table like { id = \"12d1:14dc\", name = \"network card\" }")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<TargetEntry, E> {
-                Ok(TargetEntry::Id(text.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TargetEntry, A::Error> {
-                TargetTable::deserialize(MapAccessDeserializer::new(map)).map(TargetEntry::Table)
-            }
-        }
-        deserializer.deserialize_any(TargetVisitor)
     }
 }
 
@@ -225,8 +219,8 @@ impl ModelEntries {
 impl ModelEntry {
     fn read(self, span: Range<usize>, vendor: Option<(Bus, u16)>) -> Result<Model, InvalidValue> {
         let (span, text, name, becomes) = match self {
-            ModelEntry::Id(text) => (span, text, None, Vec::new()),
-            ModelEntry::Table(ModelTable { id, name, becomes }) => (id.span(), id.into_inner(), name, becomes),
+            IdOr::Id(text) => (span, text, None, Vec::new()),
+            IdOr::Table(ModelTable { id, name, becomes }) => (id.span(), id.into_inner(), name, becomes),
         };
         let id = read_id(span.clone(), &text)?;
         if let Some((bus, vendor)) = vendor.filter(|vendor| *vendor != (id.bus, id.vendor)) {
@@ -240,8 +234,8 @@ impl ModelEntry {
         let becomes = becomes.into_iter().map(|target| {
             let span = target.span();
             match target.into_inner() {
-                TargetEntry::Id(text) => Ok(Target { id: read_id(span, &text)?, name: None }),
-                TargetEntry::Table(TargetTable { id, name }) => {
+                IdOr::Id(text) => Ok(Target { id: read_id(span, &text)?, name: None }),
+                IdOr::Table(TargetTable { id, name }) => {
                     Ok(Target { id: read_id(id.span(), id.get_ref())?, name: Some(name) })
                 }
             }

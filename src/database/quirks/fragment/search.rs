@@ -8,7 +8,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::entry::{ModelEntries, ModelEntry, ModelTable};
+use super::entry::{IdOr, ModelEntries, ModelTable};
 use super::{HEADER, parse, parse_entries, parse_entry, split};
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Diagnostic;
@@ -167,8 +167,8 @@ pub(crate) fn place_of(text: &str, id: DeviceId) -> Option<Range<usize>> {
     let entries: Entries = toml::from_str(text.get(..end)?).or_else(|_| toml::from_str(text)).ok()?;
     let models = ModelEntries::with_spans(entries.device.into_iter().next()?.id);
     let mut places = models.into_iter().map(|(span, model)| match model {
-        ModelEntry::Id(text) => (span, text),
-        ModelEntry::Table(ModelTable { id, .. }) => (id.span(), id.into_inner()),
+        IdOr::Id(text) => (span, text),
+        IdOr::Table(ModelTable { id, .. }) => (id.span(), id.into_inner()),
     });
     // A span includes the quotes.
     places.find(|(_, text)| text.parse() == Ok(id)).map(|(span, _)| span.start + 1..span.end - 1)
