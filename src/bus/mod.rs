@@ -3,13 +3,13 @@
 mod id;
 mod port;
 
-pub use id::DeviceId;
-pub(crate) use id::hex;
-pub use port::Port;
-
 use std::fmt;
 
 use serde::Serialize;
+
+pub use id::DeviceId;
+pub(crate) use id::hex;
+pub use port::Port;
 
 /// The bus that a modem is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

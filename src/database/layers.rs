@@ -272,8 +272,9 @@ fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), File
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
 
     struct Folder(PathBuf);
 

@@ -464,10 +464,11 @@ pub fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    use super::*;
 
     /// Tables that can set a key, from the weakest to the strongest: the file, and whether it is a `[[device]]`.
     const TABLES: [(&str, bool); 12] = [

@@ -103,12 +103,13 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::database::compositions::{Confidence, Provenance, shipped};
     use crate::outcome::StepKind;
     use crate::serve::record::StepReport;
     use crate::steps::composition::{Exchange, Restart};
-    use std::fs;
 
     /// `tests/schema.rs` validates the files.
     #[test]

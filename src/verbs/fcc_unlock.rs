@@ -90,9 +90,10 @@ fn has_lock(root: &Root, device: &Device) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    use super::*;
 
     fn called(arguments: &[&str]) -> Option<Vec<String>> {
         called_for(arguments.iter().map(OsString::from))

@@ -18,10 +18,10 @@ pub(crate) struct Rewind {
     #[doc(alias = "bNewPID")]
     pub new_id: bool,
     #[doc(alias = "bSupportCD")]
-    pub(crate) keep_cd: bool,
+    pub keep_cd: bool,
     /// For a gateway: a network interface, instead of a dial-up modem.
     #[doc(alias = "bProFile")]
-    pub(crate) ndis: bool,
+    pub ndis: bool,
     /// A network card with RNDIS for Windows, with CDC Ethernet for others.
     #[doc(alias = "bGreenMode")]
     pub green: bool,

@@ -119,8 +119,9 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::path::PathBuf;
+
+    use super::*;
 
     pub(super) fn file(name: &str) -> ConfigFile {
         ConfigFile { layer: Layer::Shipped, path: PathBuf::from(name) }
