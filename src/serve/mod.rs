@@ -92,11 +92,11 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
         Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
         Err(error) => recorder.error(error),
     }
-    let served = recorder.finish();
-    if served.steps.iter().any(|report| report.result == StepResult::Unfinished) {
+    let report = recorder.finish();
+    if report.steps.iter().any(|step| step.result == StepResult::Unfinished) {
         successor.continue_run();
     }
-    served
+    report
 }
 
 fn unfinished(held: &DeviceError) -> Outcome {
@@ -138,7 +138,7 @@ impl Run<'_> {
         recorder.report_return(&mut state);
         // With another message from the policy, the device becomes something else.
         if policy.huawei.value.method().is_none() {
-            recorder.expect(quirk.becomes(self.device.id));
+            recorder.set_becomes(quirk.becomes(self.device.id));
         }
         if !quirk.is_install_mode() {
             state.memory().clear_attempts(StepKind::Switch);
@@ -243,7 +243,7 @@ mod tests {
         let root = TempRoot::new("gone");
         let quirks = "schema = 1\n[[device]]\nid = \"1199:68a2\"\nname = \"A\"\nsteps = [{ configuration = 2 }]\n";
         root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
-        let served = [Trigger::Named, Trigger::Command, Trigger::Unit].map(|trigger| {
+        let reports = [Trigger::Named, Trigger::Command, Trigger::Unit].map(|trigger| {
             for (name, text) in [("idVendor", "1199\n"), ("idProduct", "68a2\n"), ("bConfigurationValue", "1\n")] {
                 root.write(&format!("/sys/devices/usb1/1-1/{name}"), text);
             }
@@ -251,7 +251,7 @@ mod tests {
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             serve(&root, &Journal::open(&root), &device, &Scope::All, trigger)
         });
-        let errors = served.map(|served| served.errors.iter().map(Error::chain).collect::<Vec<String>>());
+        let errors = reports.map(|report| report.errors.iter().map(Error::chain).collect::<Vec<String>>());
         assert_eq!(errors, [vec!["the device at 1-1 is gone".to_owned()], vec![], vec![]]);
     }
 

@@ -79,17 +79,17 @@ pub(crate) struct Recorder<'a> {
     trigger: Trigger,
     /// What the device becomes after a switch, if known.
     becomes: Option<String>,
-    served: RunReport,
+    run_report: RunReport,
 }
 
 impl<'a> Recorder<'a> {
     pub(crate) fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
-        let served = RunReport { name: Some(name.to_owned()), ..RunReport::default() };
-        Recorder { journal, device, trigger, becomes: None, served }
+        let run_report = RunReport { name: Some(name.to_owned()), ..RunReport::default() };
+        Recorder { journal, device, trigger, becomes: None, run_report }
     }
 
     /// Sets what the device becomes, for the report of a switch.
-    pub(crate) fn expect(&mut self, becomes: Option<String>) {
+    pub(crate) fn set_becomes(&mut self, becomes: Option<String>) {
         self.becomes = becomes;
     }
 
@@ -105,7 +105,7 @@ impl<'a> Recorder<'a> {
         let report = StepReport { step, result, message };
         let line = report.line(self.device, self.name());
         send(self.journal, self.device, self.trigger, result, &line, Some(step));
-        self.served.steps.push(report);
+        self.run_report.steps.push(report);
     }
 
     /// Records once that the device returned from a switch.
@@ -125,15 +125,15 @@ impl<'a> Recorder<'a> {
     pub(crate) fn error(&mut self, error: Error) {
         let message = format!("{} {}: {}", self.device.port, self.device.id, first_line(&error.chain()));
         send(self.journal, self.device, self.trigger, kind(&error), &message, None);
-        self.served.errors.push(error);
+        self.run_report.errors.push(error);
     }
 
     pub(crate) fn finish(self) -> RunReport {
-        self.served
+        self.run_report
     }
 
     fn name(&self) -> &str {
-        self.served.name.as_deref().unwrap_or_default()
+        self.run_report.name.as_deref().unwrap_or_default()
     }
 }
 
