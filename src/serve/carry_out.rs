@@ -34,9 +34,9 @@ impl LockedRun<'_, '_> {
             return tried;
         }
         // Divide the remaining time equally among the remaining procedures.
-        let left = (1..=procedures.len()).rev();
-        for (planned, left) in procedures.into_iter().zip(left) {
-            let Some(ended) = self.step(planned, self.run.deadline.share(left)) else { continue };
+        let remaining = (1..=procedures.len()).rev();
+        for (planned, remaining) in procedures.into_iter().zip(remaining) {
+            let Some(ended) = self.step(planned, self.run.deadline.share(remaining)) else { continue };
             // After a stop signal, no other procedure starts.
             let is_last = !ended.may_be_another_lock || sys::stops() > 0;
             tried.push(ended);

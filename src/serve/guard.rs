@@ -72,8 +72,8 @@ impl LockedRun<'_, '_> {
             return Ok(());
         }
         // Without state, the process that continues cannot know that the event has sent the switch message.
-        let is_left = step == StepKind::Switch && trigger.is_event();
-        match settling(trigger, device.connected_for()).filter(|_| !is_left) {
+        let is_for_successor = step == StepKind::Switch && trigger.is_event();
+        match settling(trigger, device.connected_for()).filter(|_| !is_for_successor) {
             Some(wait) => {
                 deadline.sleep(wait);
                 Ok(())

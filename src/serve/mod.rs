@@ -188,9 +188,10 @@ impl Run<'_> {
             Ok(state) => Some(state),
             Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
                 // Only a run with the same task does the work of this event.
-                let is_left = self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
+                let is_for_successor =
+                    self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
                 let outcome = match error.to_string() {
-                    text if is_left => Outcome::Unfinished(Failure::new(text, APPLY)),
+                    text if is_for_successor => Outcome::Unfinished(Failure::new(text, APPLY)),
                     text if self.trigger.is_verb() => Outcome::Busy(Failure::new(text, AFTER_OTHER_RUN).into()),
                     text => Outcome::Busy(text.into()),
                 };

@@ -60,7 +60,7 @@ impl Key {
 
 /// The keys to try on one modem.
 pub struct Keys<'a> {
-    left: VecDeque<Key>,
+    remaining: VecDeque<Key>,
     /// How many of them come from the laptop. They are the first ones.
     of_laptop: usize,
     /// Whether keys of the procedure were left out.
@@ -91,23 +91,23 @@ impl<'a> Keys<'a> {
         let of_laptop = laptop.iter().map(|found| key(format!("SMBIOS entry {}", found.entry), &found.oem_string));
         let of_quirk =
             (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
-        let mut left: VecDeque<Key> = VecDeque::new();
-        let add = |left: &mut VecDeque<Key>, key: Key| {
-            if !tried.contains(&key.id) && !left.iter().any(|other| other.id == key.id) {
-                left.push_back(key);
+        let mut remaining: VecDeque<Key> = VecDeque::new();
+        let add = |remaining: &mut VecDeque<Key>, key: Key| {
+            if !tried.contains(&key.id) && !remaining.iter().any(|other| other.id == key.id) {
+                remaining.push_back(key);
             }
         };
-        of_laptop.for_each(|key| add(&mut left, key));
-        let of_laptop = left.len();
-        of_quirk.for_each(|key| add(&mut left, key));
+        of_laptop.for_each(|key| add(&mut remaining, key));
+        let of_laptop = remaining.len();
+        of_quirk.for_each(|key| add(&mut remaining, key));
         let used_before = !tried.is_empty();
-        Keys { left, of_laptop, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
+        Keys { remaining, of_laptop, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
     }
 
     /// Only the laptop's keys.
     pub(crate) fn laptop_only(mut self) -> Keys<'a> {
-        self.withheld = self.left.len() > self.of_laptop;
-        self.left.truncate(self.of_laptop);
+        self.withheld = self.remaining.len() > self.of_laptop;
+        self.remaining.truncate(self.of_laptop);
         self
     }
 
@@ -123,12 +123,12 @@ impl<'a> Keys<'a> {
 
     /// Whether all keys have been used.
     pub fn is_empty(&self) -> bool {
-        self.left.is_empty()
+        self.remaining.is_empty()
     }
 
     /// Returns the next key, and marks it as used.
     pub(crate) fn use_next(&mut self) -> Option<Key> {
-        let key = self.left.pop_front()?;
+        let key = self.remaining.pop_front()?;
         (self.note)(Note::Sending(key.id));
         self.used.push(key.source.clone());
         Some(key)
@@ -138,7 +138,7 @@ impl<'a> Keys<'a> {
     fn take_back(&mut self, key: Key) {
         (self.note)(Note::NotSent(key.id));
         self.used.pop();
-        self.left.push_front(key);
+        self.remaining.push_front(key);
     }
 
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
