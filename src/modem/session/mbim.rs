@@ -43,15 +43,15 @@ pub(crate) struct Session<'p> {
     /// The number of bytes in malformed messages.
     garbage: usize,
     /// The command in progress.
-    asked: Option<OpenRequest>,
+    pending: Option<PendingCommand>,
     may_reopen: bool,
     /// Another program has opened the port: an OPEN or CLOSE would end its session.
-    shared: bool,
+    contended: bool,
     tid: u32,
     deadline: Deadline,
 }
 
-struct OpenRequest {
+struct PendingCommand {
     command: Command,
     buffer: Vec<u8>,
     /// The TID of each time that it was sent.
@@ -114,9 +114,9 @@ impl<'p> Session<'p> {
             framer: mbim::framer(),
             reassembly: Reassembly::default(),
             garbage: 0,
-            asked: None,
+            pending: None,
             may_reopen: true,
-            shared: false,
+            contended: false,
             tid: first_tid(),
             deadline,
         }
@@ -161,8 +161,8 @@ impl<'p> Session<'p> {
                 loss.sent();
                 flushes.clear();
                 match std::mem::replace(&mut is_new, false) {
-                    true => session.ask(command, buffer, by)?,
-                    false => session.ask_again(by)?,
+                    true => session.start(command, buffer, by)?,
+                    false => session.repeat(by)?,
                 }
             }
             let mut is_behind = false;
@@ -236,9 +236,9 @@ impl<'p> Session<'p> {
                             opens = vec![session.send(Body::Open { max_control_transfer }, by)?];
                         }
                     }
-                    passed_over => {
-                        is_behind |= is_answer(&passed_over);
-                        session.pass_over(passed_over, &bytes);
+                    ignored => {
+                        is_behind |= is_answer(&ignored);
+                        session.ignore(ignored, &bytes);
                     }
                 }
             }
@@ -247,22 +247,22 @@ impl<'p> Session<'p> {
         retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(OPEN, self.skipped() - skipped))
     }
 
-    fn ask(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<(), SessionError> {
-        self.asked = Some(OpenRequest { command, buffer: buffer.to_vec(), tids: Vec::new() });
-        self.ask_now(by)
+    fn start(&mut self, command: Command, buffer: &[u8], by: Deadline) -> Result<(), SessionError> {
+        self.pending = Some(PendingCommand { command, buffer: buffer.to_vec(), tids: Vec::new() });
+        self.send_pending(by)
     }
 
     /// Discards incomplete messages and repeats the command.
-    fn ask_again(&mut self, by: Deadline) -> Result<(), SessionError> {
+    fn repeat(&mut self, by: Deadline) -> Result<(), SessionError> {
         self.framer.resynchronise();
-        self.ask_now(by)
+        self.send_pending(by)
     }
 
-    fn ask_now(&mut self, by: Deadline) -> Result<(), SessionError> {
-        let Some(mut asked) = self.asked.take() else { return Ok(()) };
-        let sent = self.send_command(asked.command, &asked.buffer, by);
-        asked.tids.extend(sent.as_ref().ok());
-        self.asked = Some(asked);
+    fn send_pending(&mut self, by: Deadline) -> Result<(), SessionError> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        let sent = self.send_command(pending.command, &pending.buffer, by);
+        pending.tids.extend(sent.as_ref().ok());
+        self.pending = Some(pending);
         sent.map(drop)
     }
 
@@ -273,14 +273,14 @@ impl<'p> Session<'p> {
 
     /// Sends a message with a new TID, and returns the TID.
     fn send(&mut self, body: Body, by: Deadline) -> Result<u32, SessionError> {
-        if self.shared && matches!(body, Body::Open { .. } | Body::Close) {
+        if self.contended && matches!(body, Body::Open { .. } | Body::Close) {
             return Err(LinkError::WriteTimeout.into());
         }
         self.tid = self.tid.wrapping_add(1).max(1);
         let message = Message { tid: self.tid, body }.emit();
         for fragment in mbim::fragments(&message, self.port.longest()) {
             let sent = self.port.send(&fragment, by);
-            self.shared |= sent == Err(LinkError::Contended);
+            self.contended |= sent == Err(LinkError::Contended);
             sent?;
         }
         Ok(self.tid)
@@ -290,11 +290,13 @@ impl<'p> Session<'p> {
     /// session is opened again and the command is repeated, once.
     fn receive_done(&mut self, mut until: Deadline) -> Result<Option<CommandDone>, SessionError> {
         while let Some(received) = self.receive_message(until)? {
-            let asked = |tid| self.asked.as_ref().filter(|asked| asked.tids.contains(&tid)).map(|asked| asked.command);
+            let pending = |tid| {
+                self.pending.as_ref().filter(|pending| pending.tids.contains(&tid)).map(|pending| pending.command)
+            };
             let bytes = match received {
                 Received::Message(bytes) => bytes,
                 Received::AnswerFragment { tid } => {
-                    if asked(tid).is_none() {
+                    if pending(tid).is_none() {
                         until = until.at_most(STALE_REPLY_WAIT);
                     }
                     continue;
@@ -302,24 +304,24 @@ impl<'p> Session<'p> {
             };
             match Message::parse(&bytes) {
                 Ok(Message { tid, body: Body::CommandDone { service, cid, status, buffer } }) => {
-                    let answers = asked(tid).is_some_and(|asked| (asked.service, asked.cid) == (service, cid));
+                    let answers = pending(tid).is_some_and(|command| (command.service, command.cid) == (service, cid));
                     return Ok(Some(CommandDone { tid, service, cid, answers, status, buffer: buffer.to_vec() }));
                 }
-                Ok(Message { tid, body: Body::FunctionError(error) }) => match asked(tid) {
+                Ok(Message { tid, body: Body::FunctionError(error) }) => match pending(tid) {
                     Some(_) if error == ProtocolError::NOT_OPENED && self.may_reopen => {
                         debug!("the session is not open any more, and is opened again");
                         self.may_reopen = false;
                         self.open_function()?;
-                        self.ask_now(self.work_deadline())?;
+                        self.send_pending(self.work_deadline())?;
                     }
                     Some(command) => return Err(SessionError::Function { request: command.name, error }),
                     None => debug!("ignored function error {error}, TID {tid}"),
                 },
-                passed_over => {
-                    if is_answer(&passed_over) {
+                ignored => {
+                    if is_answer(&ignored) {
                         until = until.at_most(STALE_REPLY_WAIT);
                     }
-                    self.pass_over(passed_over, &bytes);
+                    self.ignore(ignored, &bytes);
                 }
             }
         }
@@ -352,7 +354,7 @@ impl<'p> Session<'p> {
         }
     }
 
-    fn pass_over(&mut self, message: Result<Message, Malformed>, bytes: &[u8]) {
+    fn ignore(&mut self, message: Result<Message, Malformed>, bytes: &[u8]) {
         match message {
             Ok(Message { tid, body }) => debug!("ignored {body:?}, TID {tid}"),
             Err(malformed) => {
@@ -401,7 +403,7 @@ impl Drop for Session<'_> {
 
 impl QmuxTransport for Session<'_> {
     fn send(&mut self, frame: &[u8], by: Deadline) -> Result<(), SessionError> {
-        self.ask(QMI, frame, by)
+        self.start(QMI, frame, by)
     }
 
     fn receive(&mut self, by: Deadline) -> Result<Option<Vec<u8>>, SessionError> {

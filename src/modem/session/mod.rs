@@ -90,13 +90,13 @@ struct Loss {
     /// How often the request was sent.
     sends: usize,
     /// When the answer to the last send counts as lost, if it was overtaken.
-    patience: Option<Deadline>,
+    lost_after: Option<Deadline>,
     is_overtaken: bool,
 }
 
 impl Loss {
     fn sent(&mut self) {
-        *self = Loss { sends: self.sends + 1, patience: Some(Deadline::after(PATIENCE)), is_overtaken: false };
+        *self = Loss { sends: self.sends + 1, lost_after: Some(Deadline::after(PATIENCE)), is_overtaken: false };
     }
 
     /// The answer to a later request came first.
@@ -105,38 +105,38 @@ impl Loss {
     }
 
     fn is_certain(&self) -> bool {
-        self.is_overtaken && self.sends < MOST_SENDS && self.patience.is_some_and(Deadline::has_passed)
+        self.is_overtaken && self.sends < MOST_SENDS && self.lost_after.is_some_and(Deadline::has_passed)
     }
 }
 
 /// Repeats an attempt until there is an answer, a permanent error, or the deadline (`None`).
 ///
-/// `attempt` sends the request and waits for its answer until the given deadline. `rest` waits until the given deadline
+/// `attempt` sends the request and waits for its answer until the given deadline. `pause` waits until the given deadline
 /// before a busy modem is asked again.
 fn retry_until<S, T>(
     session: &mut S,
     by: Deadline,
     mut attempt: impl FnMut(&mut S, Deadline) -> Result<Option<T>, SessionError>,
-    mut rest: impl FnMut(&mut S, Deadline) -> Result<(), SessionError>,
+    mut pause: impl FnMut(&mut S, Deadline) -> Result<(), SessionError>,
 ) -> Result<Option<T>, SessionError> {
     let mut wait = FIRST_WAIT;
-    let mut pause = FIRST_PAUSE;
-    let mut last_word = None;
+    let mut interval = FIRST_PAUSE;
+    let mut last_busy = None;
     while !by.has_passed() {
         match attempt(session, by.at_most(wait)) {
             Ok(None) => wait = (wait * 2).min(LONGEST_WAIT),
             Err(busy) if busy.is_transient() => {
                 debug!("{busy}");
-                rest(session, by.at_most(pause))?;
-                last_word = Some(busy);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause(session, by.at_most(interval))?;
+                last_busy = Some(busy);
+                interval = (interval * 2).min(LONGEST_PAUSE);
             }
             // The deadline passed while the request was repeated.
-            Err(SessionError::Link(LinkError::WriteTimeout)) if last_word.is_some() => break,
+            Err(SessionError::Link(LinkError::WriteTimeout)) if last_busy.is_some() => break,
             done => return done,
         }
     }
-    last_word.map_or(Ok(None), Err)
+    last_busy.map_or(Ok(None), Err)
 }
 
 /// Repeats an operation of the cleanup that a signal or another program interrupts. The cleanup is short, and must be

@@ -29,7 +29,7 @@ const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Composition) -> Result<String, Failure> {
     let by = Deadline::after(LEAVING);
     while device.is_present() {
-        rest()?;
+        pause()?;
         if by.has_passed() {
             let reason = format!("composition {} is set, but the modem does not restart", chosen.value);
             return Err(Failure::new(reason, "power it off and on"));
@@ -39,7 +39,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
     let mut seen = "it has not come back".to_owned();
     let mut speaks_by: Option<Deadline> = None;
     while !by.has_passed() {
-        rest()?;
+        pause()?;
         let Ok(back) = Device::at_port(reach.root, device.port.clone()) else {
             // Some modems leave and return several times.
             speaks_by = None;
@@ -125,7 +125,7 @@ fn lacks_driver(device: &Device, composition: &Composition) -> bool {
         && VendorInterfaces::of(device.id, &[]).lacks_qmi()
 }
 
-fn rest() -> Result<(), Failure> {
+fn pause() -> Result<(), Failure> {
     thread::sleep(LOOK);
     if sys::stops() == 0 {
         return Ok(());
