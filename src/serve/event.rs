@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsString;
 
 use crate::host::state::Task;
-use crate::modem::device::{is_control_port, is_tty, is_wwan_port};
+use crate::modem::device::{is_cdc_wdm, is_tty, is_wwan_port};
 use crate::outcome::StepResult;
 use crate::serve::trigger::Trigger;
 
@@ -55,7 +55,7 @@ pub struct Event {
     pub scope: Scope,
     pub trigger: Trigger,
     /// Whether the event only concerns a device that the kernel was not authorized to use before.
-    pub(crate) if_blocked: bool,
+    pub(crate) only_if_blocked: bool,
 }
 
 impl Event {
@@ -95,12 +95,12 @@ impl Event {
             // From these events on, the answer to SCSI INQUIRY is known. procd passes on no SCSI events.
             "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
             "block" if text("DEVTYPE")?.as_deref() == Some("disk") => Scope::Device,
-            "usbmisc" if is_control_port(name) => Scope::Port(name.to_owned()),
+            "usbmisc" if is_cdc_wdm(name) => Scope::Port(name.to_owned()),
             "tty" if is_tty(name) => Scope::Port(name.to_owned()),
             "wwan" if is_wwan_port(name) => Scope::Port(name.to_owned()),
             _ => return Ok(None),
         };
-        Ok(Some(Event { devpath, scope, trigger, if_blocked: is_interface }))
+        Ok(Some(Event { devpath, scope, trigger, only_if_blocked: is_interface }))
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
         for action in ["change", "remove", "bind", "unbind"] {
             assert_eq!(device(action, &[]), Ok(None), "{action}");
         }
-        assert!(!device("add", &[]).unwrap().unwrap().if_blocked);
+        assert!(!device("add", &[]).unwrap().unwrap().only_if_blocked);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
             read(&[("ACTION", action), ("DEVPATH", path), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_interface")]).unwrap()
         };
         let event =
-            Event { devpath: path.to_owned(), scope: Scope::Device, trigger: Trigger::Coldplug, if_blocked: true };
+            Event { devpath: path.to_owned(), scope: Scope::Device, trigger: Trigger::Coldplug, only_if_blocked: true };
         assert_eq!(interface("add"), Some(event));
         assert_eq!((interface("bind"), interface("remove")), (None, None));
     }

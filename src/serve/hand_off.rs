@@ -49,8 +49,8 @@ impl Successor {
 
     /// Lets the background process continue. The udev rules start the unit.
     pub(crate) fn continue_run(self) {
-        if let Successor::Process(mut word) = self {
-            if let Err(error) = word.write_all(b"!") {
+        if let Successor::Process(mut writer) = self {
+            if let Err(error) = writer.write_all(b"!") {
                 log::warn!("cannot resume the background process: {error}");
             }
         }
@@ -58,15 +58,14 @@ impl Successor {
 }
 
 fn start_process(work: impl FnOnce()) -> nix::Result<Successor> {
-    let (waits, word) = pipe2(OFlag::O_CLOEXEC)?;
-    let (mut waits, word) = (File::from(waits), File::from(word));
-    let mut word = Some(word);
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let (mut reader, mut writer) = (File::from(reader), Some(File::from(writer)));
     sys::detached(|| {
-        drop(word.take());
+        drop(writer.take());
         // The pipe closes without data if nothing is left to do.
-        if waits.read_exact(&mut [0]).is_ok() {
+        if reader.read_exact(&mut [0]).is_ok() {
             work();
         }
     })?;
-    Ok(word.map_or(Successor::None, Successor::Process))
+    Ok(writer.map_or(Successor::None, Successor::Process))
 }

@@ -307,11 +307,11 @@ fn plan_switch_of(
     if let Some(active) = active.filter(|configuration| offers(configuration)) {
         return configure(active.value, None, snapshot);
     }
-    let spoken_to = match switch.interface {
+    let used = match switch.interface {
         Some(number) => interfaces.iter().find(|interface| interface.number == number),
         None => interfaces.first(),
     };
-    let Some(interface) = spoken_to else {
+    let Some(interface) = used else {
         return satisfied(step, "the device lacks the interface that the switch uses");
     };
     if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {

@@ -40,6 +40,6 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
 fn find(root: &Root) -> Result<Option<(Event, Device)>, Error> {
     let Some(event) = Event::from_environment()? else { return Ok(None) };
     let device = Device::at_devpath(root, &event.devpath)?;
-    let is_ours = !event.if_blocked || record::results(root, &device).is_blocked();
+    let is_ours = !event.only_if_blocked || record::results(root, &device).is_blocked();
     Ok(is_ours.then_some((event, device)))
 }

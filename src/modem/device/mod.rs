@@ -505,7 +505,7 @@ impl Device {
         let mut ports = Vec::new();
         for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let class = Path::new(&name).join("usbmisc");
-            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_control_port(port)) {
+            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_cdc_wdm(port)) {
                 let number = self.number(&class.join(&port).join("dev").display().to_string())?;
                 let driver = self.driver(Path::new(&name));
                 ports.push(ControlPort { driver, wwan_type: None, name: port, number });
@@ -664,7 +664,7 @@ impl Device {
 }
 
 /// `cdc-wdm` and a number, such as `cdc-wdm0`.
-pub(crate) fn is_control_port(name: &str) -> bool {
+pub(crate) fn is_cdc_wdm(name: &str) -> bool {
     name.strip_prefix("cdc-wdm").is_some_and(is_number)
 }
 
@@ -681,7 +681,7 @@ pub(crate) fn is_wwan_port(name: &str) -> bool {
 /// The class of a port with this name.
 fn class_of(name: &str) -> Option<&'static str> {
     match () {
-        () if is_control_port(name) => Some("/sys/class/usbmisc"),
+        () if is_cdc_wdm(name) => Some("/sys/class/usbmisc"),
         () if is_tty(name) => Some("/sys/class/tty"),
         () if is_wwan_port(name) => Some("/sys/class/wwan"),
         () => None,
