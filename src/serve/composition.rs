@@ -55,7 +55,7 @@ pub(crate) fn serve_composition(
         let (exchange, outcome) = composition::run(root, &device, &compositions, request);
         let report = outcome.and_then(|outcome| record(root, &device, &name, outcome, request));
         let is_done = report.as_ref().is_some_and(|report| report.result == StepResult::Done);
-        if is_done && exchange.as_ref().is_some_and(|exchange| exchange.leads_on) {
+        if is_done && exchange.as_ref().is_some_and(|exchange| exchange.is_intermediate) {
             match Device::at_port(root, device.port.clone()) {
                 Ok(returned) => next = Some(returned),
                 Err(error) => errors.push(error.into()),

@@ -161,7 +161,7 @@ pub(crate) struct Exchange {
     /// Whether the modem restarts now.
     pub(crate) resets: bool,
     /// Whether `chosen` is only a step towards the requested composition, which the modem lists later.
-    pub(crate) leads_on: bool,
+    pub(crate) is_intermediate: bool,
     /// What failed after `chosen` was sent to the modem.
     pub(crate) failure: Option<Failure>,
 }
@@ -169,7 +169,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// The command that restores the previous composition of the modem at `device`'s port, or why there is none. `None`
     /// if nothing was changed.
-    pub(crate) fn way_back(&self, device: &Device) -> Option<Result<String, &'static str>> {
+    pub(crate) fn revert_command(&self, device: &Device) -> Option<Result<String, &'static str>> {
         let had = &self.reading.current;
         self.chosen.as_ref().filter(|chosen| chosen.value != had.value)?;
         // A modem that was DirectIP lists other values afterwards.
@@ -254,15 +254,15 @@ fn read_and_set(
     let wanted = request.wanted.as_ref();
     let reading = dialogue.read(wanted)?;
     let Some(wanted) = wanted else {
-        return Ok(Exchange { reading, chosen: None, resets: false, leads_on: false, failure: None });
+        return Ok(Exchange { reading, chosen: None, resets: false, is_intermediate: false, failure: None });
     };
     let known = [&reading.current].into_iter().chain(&reading.supported);
     let wanted = &wanted.spelled(known.chain(reading.other.iter().flatten()));
     let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
-    let leads_on = !wanted.fits(&chosen);
+    let is_intermediate = !wanted.fits(&chosen);
     let is_set = chosen.is(&reading.current) == Some(true);
-    if !is_set || leads_on {
-        check_restart(reading.restart, leads_on, request.reset).map_err(Fault::Refused)?;
+    if !is_set || is_intermediate {
+        check_restart(reading.restart, is_intermediate, request.reset).map_err(Fault::Refused)?;
     }
     if !is_set {
         check_table(&reading, waits).map_err(Fault::Refused)?;
@@ -270,7 +270,7 @@ fn read_and_set(
     let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));
     let failure = send(dialogue, &chosen, !is_set, by_request)?.map(Fault::failure);
     let resets = failure.is_none() && (by_request || (!is_set && reading.restart == Restart::BySetting));
-    Ok(Exchange { reading, chosen: Some(chosen), resets, leads_on, failure })
+    Ok(Exchange { reading, chosen: Some(chosen), resets, is_intermediate, failure })
 }
 
 /// Sets `chosen`, and restarts the modem. An error means that nothing was changed. The fault is one after which the modem
@@ -292,9 +292,9 @@ fn send(dialogue: &mut dyn Dialogue, chosen: &Composition, sets: bool, resets: b
 }
 
 /// Checks, before anything is written, that the modem restarts if and only if the request allows it.
-fn check_restart(restart: Restart, leads_on: bool, reset: bool) -> Result<(), Failure> {
+fn check_restart(restart: Restart, is_intermediate: bool, reset: bool) -> Result<(), Failure> {
     match (restart, reset) {
-        (_, false) if leads_on => Err(Failure::new(
+        (_, false) if is_intermediate => Err(Failure::new(
             "the modem offers this composition only after another change and a restart",
             "add --reset to allow both",
         )),

@@ -37,8 +37,8 @@ fn print(conversed: &CompositionReport, out: &mut impl Write) -> Result<(), Erro
     } else if let Some(exchange) = exchange {
         print_reading(&format!("{} {} {name}", device.port, device.id), &exchange.reading, out)?;
     }
-    if let Some(way_back) = exchange.as_ref().and_then(|exchange| exchange.way_back(device)) {
-        match way_back {
+    if let Some(revert_command) = exchange.as_ref().and_then(|exchange| exchange.revert_command(device)) {
+        match revert_command {
             Ok(command) => writeln!(out, "to revert: {command}")?,
             Err(reason) => writeln!(out, "to revert: not possible: {reason}")?,
         }
@@ -74,7 +74,7 @@ fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<
 /// `last` as JSON. `all` also has the steps that led to it.
 fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
     let CompositionReport { device, name, exchange, report } = last;
-    let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.way_back(&step.device));
+    let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.revert_command(&step.device));
     let composition = |composition: &Composition| {
         json!({
             "value": composition.value.to_string(),
@@ -136,7 +136,7 @@ mod tests {
                 facts: [("configuration type".to_owned(), "Generic".to_owned())].into(),
             };
             let chosen = chosen.map(|number| table.of_number(number));
-            let exchange = Exchange { reading, chosen, resets: false, leads_on: false, failure: None };
+            let exchange = Exchange { reading, chosen, resets: false, is_intermediate: false, failure: None };
             let device = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
             let name = "Sierra Wireless MC7455".to_owned();
             let all = [CompositionReport { device, name, exchange: Some(exchange), report }];

@@ -383,7 +383,9 @@ mod tests {
             let request = Request { wanted: wanted.parse().ok(), reset, ..Request::default() };
             let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| false));
             match (result, expected) {
-                (Ok(exchange), Ok(leads_on)) => assert_eq!(exchange.leads_on, leads_on, "{wanted}"),
+                (Ok(exchange), Ok(is_intermediate)) => {
+                    assert_eq!(exchange.is_intermediate, is_intermediate, "{wanted}")
+                }
                 (Err(fault), Err(why)) => {
                     assert!(fault.to_string().contains(why), "{fault}");
                     assert_eq!(modem.seen.len(), 3, "{:?}", modem.seen);
