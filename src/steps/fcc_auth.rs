@@ -30,7 +30,7 @@ use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service};
 use crate::outcome::{Failure, Outcome};
 use std::fmt;
 
-const APPLY: &str = "`wwan-quirks apply` tries again";
+const TRY_AGAIN: &str = "`wwan-quirks apply` tries again";
 const NO_SUCH_LOCK: &str = "the modem's firmware has no lock of this kind";
 const UNLOCKED: &str = "unlocked";
 
@@ -81,11 +81,11 @@ pub fn run(
     };
     match ended {
         Err(SessionError::Link(LinkError::Gone)) if proxied => {
-            Outcome::Unfinished(Failure::new("the proxy that holds the port closed the connection", APPLY))
+            Outcome::Unfinished(Failure::new("the proxy that holds the port closed the connection", TRY_AGAIN))
         }
         // The proxy has not opened the port yet, and may be unable to until the modem replies.
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
-            Outcome::Unfinished(Failure::new(format!("the proxy refused the connection: {error}"), APPLY))
+            Outcome::Unfinished(Failure::new(format!("the proxy refused the connection: {error}"), TRY_AGAIN))
         }
         ended => ended.unwrap_or_else(outcome_of),
     }
@@ -264,7 +264,7 @@ fn outcome_of(error: SessionError) -> Outcome {
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")
         }
-        SessionError::Link(LinkError::Contended) => unfinished(error.to_string(), APPLY),
+        SessionError::Link(LinkError::Contended) => unfinished(error.to_string(), TRY_AGAIN),
         SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::WriteTimeout) => {
             unfinished(
                 error.to_string(),
@@ -272,7 +272,7 @@ fn outcome_of(error: SessionError) -> Outcome {
             )
         }
         SessionError::Link(_) => failed(error.to_string(), "check the kernel log for messages about the port"),
-        error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), APPLY),
+        error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), TRY_AGAIN),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(
             format!("the modem has no client ID left: {error}"),
             "power it off and on; killed programs have not released their client IDs",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::APPLY;
+use super::TRY_AGAIN;
 use crate::database::quirks::{ByteOrder, Procedure};
 use crate::host::smbios::FccType;
 use crate::modem::link::LinkError;
@@ -196,7 +196,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
         let challenge = lock.challenge()?;
         if lock.remaining() < JUDGEMENT {
             let reason = "too little time is left to answer the challenge";
-            return Ok(Some(Outcome::Unfinished(Failure::new(reason, APPLY))));
+            return Ok(Some(Outcome::Unfinished(Failure::new(reason, TRY_AGAIN))));
         }
         let Some(key) = keys.use_next() else { break };
         match lock.respond(challenge, &key) {
@@ -212,7 +212,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
         }
     }
     let remedy = if keys.withheld {
-        APPLY
+        TRY_AGAIN
     } else {
         "report a bug with the output of `wwan-quirks report`; to try every key again, power the modem off and on"
     };
