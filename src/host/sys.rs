@@ -144,14 +144,14 @@ pub(crate) fn detached(work: impl FnOnce()) -> nix::Result<()> {
 ///
 /// Waits for all children, so `work` must have a deadline. The process must have one thread.
 pub(crate) fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) -> bool) -> bool {
-    let (mut children, mut are_fine) = (Vec::new(), true);
+    let (mut children, mut all_succeeded) = (Vec::new(), true);
     for item in items {
         // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => children.push(child),
             // SAFETY: exits at once, without running destructors for resources that the parent still uses.
             Ok(ForkResult::Child) => unsafe { libc::_exit(i32::from(!work(item))) },
-            Err(_) => are_fine &= work(item),
+            Err(_) => all_succeeded &= work(item),
         }
     }
     for child in children {
@@ -161,9 +161,9 @@ pub(crate) fn in_parallel<T>(items: impl Iterator<Item = T>, work: impl Fn(T) ->
                 ended => break ended,
             }
         };
-        are_fine &= matches!(ended, Ok(WaitStatus::Exited(_, 0)));
+        all_succeeded &= matches!(ended, Ok(WaitStatus::Exited(_, 0)));
     }
-    are_fine
+    all_succeeded
 }
 
 /// Runs `work` in a child process and waits for its result, but not beyond the deadline. For calls that no signal

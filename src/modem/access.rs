@@ -440,7 +440,7 @@ mod tests {
         use std::os::linux::net::SocketAddrExt;
         use std::os::unix::net::{SocketAddr, UnixListener};
         static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _alone = ONE_AT_A_TIME.lock();
+        let _lock = ONE_AT_A_TIME.lock();
         let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name("qmi-proxy").unwrap()).unwrap();
         connect(Proxy::Qmi, &user, "/dev/null".into())
     }

@@ -19,7 +19,7 @@ use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::plan::Action;
 use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
-use crate::steps::fcc_auth::{Keys, Note};
+use crate::steps::fcc_auth::{KeyUse, Keys};
 use crate::steps::switch::Reaction;
 use crate::steps::{configure, fcc_auth, reset, switch};
 use crate::usb::TransferTarget;
@@ -250,8 +250,8 @@ fn unlock_once(
     let mut before = None;
     let keys = Keys::new(&laptop, procedure, &tried, |note| {
         match note {
-            Note::Sending(key) => before = state.memory().try_key(enumeration, key),
-            Note::NotSent(_) => state.memory().take_back_key(before.take()),
+            KeyUse::Sending(key) => before = state.memory().try_key(enumeration, key),
+            KeyUse::NotSent(_) => state.memory().take_back_key(before.take()),
         }
         state.keep();
     });

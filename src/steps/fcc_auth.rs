@@ -15,7 +15,7 @@ mod quectel;
 mod tests;
 mod xmm;
 
-pub use keys::{Key, Keys, Note};
+pub use keys::{Key, KeyUse, Keys};
 pub use messages::messages;
 
 use crate::database::quirks::{Procedure, StateCommand};

@@ -46,7 +46,7 @@ pub fn run(
     leaving: Duration,
     deadline: Deadline,
 ) -> Reaction {
-    let mut run = Run { usb, target, detached: Vec::new(), claimed: false, first_error: None, is_taken: true };
+    let mut run = Transfers { usb, target, detached: Vec::new(), claimed: false, first_error: None, is_taken: true };
     deadline.sleep(switch.wait_before.0);
     let ops = switch.part(returned);
     let mut changed = false;
@@ -80,7 +80,7 @@ pub fn run(
     run.end(changed, deadline.at_most(leaving))
 }
 
-struct Run<'a> {
+struct Transfers<'a> {
     usb: &'a mut dyn Usb,
     target: &'a TransferTarget,
     /// Interfaces that were detached from the kernel's drivers.
@@ -92,7 +92,7 @@ struct Run<'a> {
     is_taken: bool,
 }
 
-impl Run<'_> {
+impl Transfers<'_> {
     fn carry_out(&mut self, op: &Op, deadline: Deadline) -> Result<(), UsbError> {
         match op {
             Op::Detach => self.detach(),

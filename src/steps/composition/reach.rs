@@ -40,7 +40,7 @@ impl Reach<'_> {
         talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let deadline = Deadline::after(budget);
-        let _watch = sandbox::watchdog(budget + GRACE);
+        let _watchdog = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
         let state = match PortState::lock(self.root, &device.port, &holder, deadline) {

@@ -69,12 +69,12 @@ pub struct Keys<'a> {
     used: Vec<String>,
     /// Whether an earlier run has used keys since the power-up, and the modem has stayed locked as far as is known.
     used_before: bool,
-    note: Box<dyn FnMut(Note) + 'a>,
+    note: Box<dyn FnMut(KeyUse) + 'a>,
 }
 
 /// What happens to a key, with its [`Key::id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
+pub enum KeyUse {
     /// The modem is about to receive it.
     Sending(u32),
     /// The modem has not received it after all.
@@ -84,7 +84,7 @@ pub enum Note {
 impl<'a> Keys<'a> {
     /// The laptop's keys, then those of the procedure, without duplicates. `tried` has the IDs of the keys that the
     /// modem has received since its power-up, and `note` keeps them up to date.
-    pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(Note) + 'a) -> Keys<'a> {
+    pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(KeyUse) + 'a) -> Keys<'a> {
         let name = procedure.to_string();
         let oem_strings = procedure.oem_strings().unwrap_or_default();
         let key = |source, oem_string: &str| Key::new(source, &name, oem_string);
@@ -129,14 +129,14 @@ impl<'a> Keys<'a> {
     /// Returns the next key, and marks it as used.
     pub(crate) fn use_next(&mut self) -> Option<Key> {
         let key = self.remaining.pop_front()?;
-        (self.note)(Note::Sending(key.id));
+        (self.note)(KeyUse::Sending(key.id));
         self.used.push(key.source.clone());
         Some(key)
     }
 
     /// Takes back the key that was used last: the modem has not received it.
     fn take_back(&mut self, key: Key) {
-        (self.note)(Note::NotSent(key.id));
+        (self.note)(KeyUse::NotSent(key.id));
         self.used.pop();
         self.remaining.push_front(key);
     }
@@ -224,11 +224,11 @@ mod tests {
     use super::*;
     use ByteOrder::{BigEndian, LittleEndian};
 
-    impl Note {
+    impl KeyUse {
         pub(crate) fn apply(self, tried: &mut Vec<u32>) {
             match self {
-                Note::Sending(id) => tried.push(id),
-                Note::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
+                KeyUse::Sending(id) => tried.push(id),
+                KeyUse::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
             }
         }
     }
