@@ -39,9 +39,9 @@ pub(crate) const ATTEMPTS: u32 = 3;
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// A device that comes back later than this after an action that was verified was plugged in again: a modem that crashes
 /// returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
-const CRASH: Duration = Duration::from_secs(10);
+const CRASH_WINDOW: Duration = Duration::from_secs(10);
 /// The interval at which a waiting run tries to take the lock.
-const RETRY: Duration = Duration::from_millis(10);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 struct Folder {
     name: &'static str,
@@ -417,7 +417,7 @@ impl Memory {
     /// The last action of `step` was verified at `now`, since boot. Only a modem that then crashes is a loop.
     pub fn verified(&mut self, step: StepKind, now: Duration) {
         if let Some(acted) = self.acted.get_mut(&step) {
-            acted.until = now + CRASH;
+            acted.until = now + CRASH_WINDOW;
         }
     }
 
@@ -512,7 +512,7 @@ impl PortState {
             if sys::stops() > stops {
                 return Err(StateError::Interrupted);
             }
-            deadline.sleep(RETRY);
+            deadline.sleep(LOCK_RETRY_INTERVAL);
         };
         let results = open(root, &RESULTS, port).map_err(io(&RESULTS))?;
         Ok(PortState::locked(port, holder, lock, results))
@@ -741,8 +741,8 @@ mod tests {
             };
             (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
         };
-        assert_eq!(attempts(CRASH.as_secs_f64() + 1.0), [FIRST; 40]);
-        let crashes = attempts(CRASH.as_secs_f64() - 1.0);
+        assert_eq!(attempts(CRASH_WINDOW.as_secs_f64() + 1.0), [FIRST; 40]);
+        let crashes = attempts(CRASH_WINDOW.as_secs_f64() - 1.0);
         assert!(crashes[..3].iter().all(|attempt| !matches!(attempt, Attempt::GiveUp { .. })), "{crashes:?}");
         assert_eq!(crashes[3], Attempt::GiveUp { is_reported: false });
     }

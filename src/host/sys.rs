@@ -304,7 +304,7 @@ pub(crate) fn defer_stop_signals(port: &Port) {
 }
 
 /// The interval of the signals after a deadline.
-const AGAIN: Duration = Duration::from_millis(10);
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(10);
 
 extern "C" fn pass_over(_signal: i32) {}
 
@@ -324,9 +324,9 @@ pub fn interrupter() -> nix::Result<Timer> {
 /// `EINTR` after the deadline. The call must not repeat itself after `EINTR`, as most methods of `std` do.
 pub(crate) fn interrupted_at<T>(deadline: Deadline, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
     let mut timer = interrupter()?;
-    let first = deadline.remaining().max(AGAIN);
+    let first = deadline.remaining().max(SIGNAL_INTERVAL);
     // A single signal could come before the call.
-    let times = Expiration::IntervalDelayed(TimeSpec::from_duration(first), TimeSpec::from_duration(AGAIN));
+    let times = Expiration::IntervalDelayed(TimeSpec::from_duration(first), TimeSpec::from_duration(SIGNAL_INTERVAL));
     timer.set(times, TimerSetTimeFlags::empty())?;
     call()
 }

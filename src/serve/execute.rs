@@ -27,8 +27,8 @@ use crate::usb::TransferTarget;
 /// How long a run waits for a device to leave install mode. An event waits only briefly, because it holds up all other
 /// events of the device. Other runs wait longer: the kernel may take many seconds to notice that a device left, for
 /// example if its drive has a file system.
-const LEAVING: Duration = Duration::from_secs(1);
-const LEAVING_WITH_TIME: Duration = Duration::from_secs(20);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+const LONG_LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time that one transfer to a device in install mode needs. With less time left, an event sends nothing.
 const TRANSFER: Duration = Duration::from_millis(300);
 /// The result of a switch.
@@ -36,7 +36,7 @@ pub(crate) const LEFT: &str = "the device left install mode";
 /// The remedy for a device that stays in install mode.
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How long to wait before another attempt to open a port that other programs use.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 /// The time that an unlock needs.
 const UNLOCK: Duration = Duration::from_secs(10);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
@@ -84,7 +84,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
 /// Why an event has too little time for `switch`.
 fn too_long(switch: &Switch, deadline: Deadline) -> Option<String> {
     let pauses = switch.pauses();
-    if pauses >= LEAVING {
+    if pauses >= LEAVE_TIMEOUT {
         Some(format!("the switch takes {} s, which is too long for a udev event", pauses.as_secs_f32()))
     } else if switch.sets_configuration() {
         // The kernel may need seconds for that, and no signal interrupts it.
@@ -122,7 +122,7 @@ fn send_switch(
 ) -> Outcome {
     let Run { device, trigger, deadline, .. } = run;
     let enumeration = device.enumeration_id();
-    let leaving = if trigger.is_event() { LEAVING } else { LEAVING_WITH_TIME };
+    let leaving = if trigger.is_event() { LEAVE_TIMEOUT } else { LONG_LEAVE_TIMEOUT };
     // A single control transfer ends within the time that an event waits for the device to leave.
     let is_short = !switch.needs_interfaces() && trigger.is_event();
     let deadline = if is_short { deadline.at_most(leaving) } else { deadline };
@@ -196,11 +196,11 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
             _ => false,
         };
         let again = again && sys::stops() == 0;
-        if !again || deadline.remaining() < 2 * LOOK_AGAIN {
+        if !again || deadline.remaining() < 2 * REOPEN_INTERVAL {
             return outcome;
         }
         log::debug!("{}: {outcome:?}", device.port);
-        deadline.sleep(LOOK_AGAIN);
+        deadline.sleep(REOPEN_INTERVAL);
     }
 }
 

@@ -29,9 +29,9 @@ use family::FamilyConsole;
 use reach::Reach;
 use restart::{is_on_bus, wait_for_return};
 
-/// How long a conversation may take. [`QUESTION`] is for a single query after a restart.
-const TALK: Duration = Duration::from_secs(20);
-const QUESTION: Duration = Duration::from_secs(10);
+/// How long a conversation may take. [`QUERY_TIMEOUT`] is for a single query after a restart.
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(20);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +213,7 @@ pub(crate) fn run(
     sys::defer_stop_signals(&device.port);
     let reach = Reach { root, compositions, password: request.password.as_deref() };
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
-    let exchange = match reach.talk(device, TALK, |dialogue| read_and_set(dialogue, request, &waits)) {
+    let exchange = match reach.talk(device, CONVERSATION_TIMEOUT, |dialogue| read_and_set(dialogue, request, &waits)) {
         Ok(exchange) => exchange,
         Err(fault @ Fault::Busy(_)) => return (None, Some(Outcome::Busy(fault.failure().into()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The longest message that can be sent: proxies read this many bytes at once.
-const LONGEST: usize = 4096;
+const MAX_LENGTH: usize = 4096;
 
 /// The process at the other end of a socket, as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Stream {
 impl Stream {
     /// A stream over an open, non-blocking descriptor.
     pub fn over(descriptor: impl Into<OwnedFd>) -> Stream {
-        let buffer = vec![0; LONGEST].into_boxed_slice();
+        let buffer = vec![0; MAX_LENGTH].into_boxed_slice();
         Stream { file: File::from(descriptor.into()), buffer, stops: 0, _keeper: None }
     }
 
@@ -102,7 +102,7 @@ impl Link for Stream {
     }
 
     fn longest(&self) -> usize {
-        LONGEST
+        MAX_LENGTH
     }
 }
 

@@ -9,7 +9,7 @@ use log::debug;
 use std::time::Duration;
 
 /// How long late answers are discarded after a command was repeated, or was refused.
-const AFTERMATH: Duration = Duration::from_millis(200);
+const LATE_ANSWER_WAIT: Duration = Duration::from_millis(200);
 
 /// How many lines of an answer are kept. The longest known answer has about a hundred.
 const LINES: usize = 1000;
@@ -41,7 +41,7 @@ impl<'p> Conversation<'p> {
         retry_until(&mut conversation, by, attempt, Self::pause)?
             .ok_or_else(|| no_answer("ATE0", conversation.framer.skipped()))?;
         if tries > 1 {
-            conversation.pause(by.at_most(AFTERMATH))?;
+            conversation.pause(by.at_most(LATE_ANSWER_WAIT))?;
         }
         Ok(conversation)
     }
@@ -100,7 +100,7 @@ impl<'p> Conversation<'p> {
                     last = Some(Ok(None));
                 }
                 Err(error @ SessionError::At { .. }) => {
-                    until = until.at_most(AFTERMATH);
+                    until = until.at_most(LATE_ANSWER_WAIT);
                     last = Some(Err(error));
                 }
                 Ok(None) => return last.unwrap_or_else(|| Err(no_answer(name, self.framer.skipped()))),

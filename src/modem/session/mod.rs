@@ -28,8 +28,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const STALE_REPLY_WAIT: Duration = Duration::from_millis(50);
 /// How long to wait for the answer to a request that changes the modem after a later request was answered, and how
 /// often such a request is sent at most. Each allocation takes one of about ten CIDs.
-const PATIENCE: Duration = Duration::from_secs(2);
-const MOST_SENDS: usize = 3;
+const LOSS_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_SENDS: usize = 3;
 /// The pause before a busy modem is asked again: the first time, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ struct Loss {
 
 impl Loss {
     fn sent(&mut self) {
-        *self = Loss { sends: self.sends + 1, lost_after: Some(Deadline::after(PATIENCE)), is_overtaken: false };
+        *self = Loss { sends: self.sends + 1, lost_after: Some(Deadline::after(LOSS_TIMEOUT)), is_overtaken: false };
     }
 
     /// The answer to a later request came first.
@@ -105,7 +105,7 @@ impl Loss {
     }
 
     fn is_certain(&self) -> bool {
-        self.is_overtaken && self.sends < MOST_SENDS && self.lost_after.is_some_and(Deadline::has_passed)
+        self.is_overtaken && self.sends < MAX_SENDS && self.lost_after.is_some_and(Deadline::has_passed)
     }
 }
 

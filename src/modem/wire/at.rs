@@ -4,17 +4,17 @@ use super::Framer;
 use super::Head;
 
 /// Longer lines are discarded as noise.
-const LONGEST: usize = 1024;
+const MAX_LENGTH: usize = 1024;
 
 /// Splits the input from a tty into lines, including their line ends. NUL and bytes that are not text are kept.
 pub fn framer() -> Framer {
-    Framer::new(head, LONGEST)
+    Framer::new(head, MAX_LENGTH)
 }
 
 fn head(bytes: &[u8]) -> Head {
     match bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
         Some(end) => Head::Message(end + 1),
-        None if bytes.len() > LONGEST => Head::Noise,
+        None if bytes.len() > MAX_LENGTH => Head::Noise,
         None => Head::Incomplete,
     }
 }

@@ -29,7 +29,7 @@ const HEADER: usize = 12;
 const FRAGMENT_HEADER: usize = 20;
 
 /// The longest message that is accepted, in one piece or reassembled: the maximum of `wMaxControlMessage`.
-pub(crate) const LONGEST: usize = 64 * 1024;
+pub(crate) const MAX_LENGTH: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Uuid(pub [u8; 16]);
@@ -290,7 +290,7 @@ pub(crate) fn tid_of_answer(message: &[u8]) -> Option<u32> {
 
 /// Splits the input from an MBIM port into messages. Fragments are not reassembled.
 pub fn framer() -> Framer {
-    Framer::new(head, LONGEST)
+    Framer::new(head, MAX_LENGTH)
 }
 
 fn head(bytes: &[u8]) -> Head {
@@ -347,7 +347,7 @@ pub(crate) fn proxy_configuration(port: &str, seconds: u32) -> Vec<u8> {
     buffer
 }
 
-/// Reassembles fragments, one message at a time, of at most [`LONGEST`] bytes.
+/// Reassembles fragments, one message at a time, of at most [`MAX_LENGTH`] bytes.
 #[derive(Debug, Default)]
 pub struct Reassembly(Option<Unfinished>);
 
@@ -385,7 +385,7 @@ impl Reassembly {
         unfinished.data.extend_from_slice(rest.0);
         unfinished.next += 1;
         let length = FRAGMENT_HEADER + unfinished.data.len();
-        if length > LONGEST {
+        if length > MAX_LENGTH {
             return Err(Malformed::Value { field: "length of all fragments", value: length as u32 });
         }
         if unfinished.next < total {
@@ -580,7 +580,7 @@ mod tests {
                 Err(_) => break,
             }
         }
-        assert!(taken <= LONGEST && taken > LONGEST - 1020);
+        assert!(taken <= MAX_LENGTH && taken > MAX_LENGTH - 1020);
     }
 
     #[test]

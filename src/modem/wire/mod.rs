@@ -194,7 +194,7 @@ mod tests {
             }
         }
         for framer in &framers {
-            assert!(framer.bytes.len() <= mbim::LONGEST + 128);
+            assert!(framer.bytes.len() <= mbim::MAX_LENGTH + 128);
         }
     }
 }

@@ -20,10 +20,10 @@ use std::fmt;
 
 const MARKER: u8 = 0x01;
 const QMUX_HEAD: usize = 6;
-const SHORTEST: usize = 12;
+const MIN_LENGTH: usize = 12;
 
 /// The longest frame that is accepted: the maximum of cdc-wdm (`wMaxCommand` of qmi_wwan), with room to spare.
-pub(crate) const LONGEST: usize = 16 * 1024;
+pub(crate) const MAX_LENGTH: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service(pub u8);
@@ -309,14 +309,14 @@ fn emit(sender: u8, service: Service, cid: u8, kind: Kind, tid: u16, id: u16, tl
 
 /// Splits the input from a QMI port into QMUX frames.
 pub fn framer() -> Framer {
-    Framer::new(head, LONGEST)
+    Framer::new(head, MAX_LENGTH)
 }
 
 fn head(bytes: &[u8]) -> Head {
     let mut fields = Fields(bytes);
     match (fields.u8("marker"), fields.u16("length"), fields.u8("flags")) {
         (Ok(marker), ..) if marker != MARKER => Head::Noise,
-        (Ok(_), Ok(length), Ok(0x00 | 0x80)) if usize::from(length) + 1 >= SHORTEST => {
+        (Ok(_), Ok(length), Ok(0x00 | 0x80)) if usize::from(length) + 1 >= MIN_LENGTH => {
             Head::Message(usize::from(length) + 1)
         }
         (Ok(_), Ok(_), Ok(_)) => Head::Noise,

@@ -22,7 +22,7 @@ const ACKNOWLEDGES_FROM: u32 = 2000;
 const INTEGER: u8 = 0x02;
 const HEAD: usize = 20;
 /// The longest frame: the kernel's buffers are 32 KiB.
-pub(crate) const LONGEST: usize = 32 * 1024;
+pub(crate) const MAX_LENGTH: usize = 32 * 1024;
 
 /// A request, identified by its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,13 +115,13 @@ fn big_endian(bytes: &[u8]) -> u32 {
 
 /// Splits the input from an RPC port into frames.
 pub fn framer() -> Framer {
-    Framer::new(head, 4 + LONGEST)
+    Framer::new(head, 4 + MAX_LENGTH)
 }
 
 fn head(bytes: &[u8]) -> Head {
     let mut fields = Fields(bytes);
     let Ok(length) = fields.u32("XMM frame length") else { return Head::Incomplete };
-    if !(HEAD - 4..=LONGEST).contains(&(length as usize)) {
+    if !(HEAD - 4..=MAX_LENGTH).contains(&(length as usize)) {
         return Head::Noise;
     }
     match fields.bytes("repeated XMM frame length", 6) {

@@ -14,7 +14,7 @@ use crate::modem::wire::Malformed;
 use crate::outcome::Failure;
 
 /// How long a modem may take to answer a query for another setting.
-const FACT: Duration = Duration::from_secs(2);
+const SETTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The AT port of a modem that belongs to one of these families.
 pub(super) struct FamilyConsole<'c, 'p> {
@@ -74,7 +74,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
             let value = |lines: &[String]| {
                 lines.iter().find_map(|line| fact.answer.iter().find_map(|pattern| pattern.read(line)))
             };
-            match self.at.within(Deadline::after(FACT), |at| at.query("setting", &fact.command, value)) {
+            match self.at.within(Deadline::after(SETTING_TIMEOUT), |at| at.query("setting", &fact.command, value)) {
                 Ok(value) => facts.extend(value.map(|value| (fact.name.clone(), value.join(",")))),
                 Err(SessionError::At { .. }) => {}
                 Err(SessionError::NoAnswer { .. } | SessionError::Garbage { .. }) => {

@@ -21,7 +21,7 @@ use crate::modem::transport::{Protocol, over_qmi};
 use crate::modem::wire::qmi::Service;
 
 /// How long each of several ports may take to answer the first AT command.
-const PROBE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) struct Reach<'a> {
     pub root: &'a Root,
@@ -112,7 +112,7 @@ impl Reach<'_> {
         let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
         let mut last = Fault::NoPort;
         for port in at_ports(device, &families)? {
-            let answers = deadline.at_most(PROBE);
+            let answers = deadline.at_most(PROBE_TIMEOUT);
             let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
             match self.over_at(device, &port, answers, deadline, console) {
                 Err(

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::reach::Reach;
-use super::{Fault, QUESTION};
+use super::{Fault, QUERY_TIMEOUT};
 use crate::bus::Bus;
 use crate::database::compositions::{Composition, Compositions, Functions, Value};
 use crate::host::deadline::Deadline;
@@ -17,17 +17,17 @@ use crate::outcome::Failure;
 use crate::usb::Function;
 
 /// How long a modem may take to leave the bus after a reset, and then to return to it.
-const LEAVING: Duration = Duration::from_secs(20);
-const RETURNING: Duration = Duration::from_secs(90);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a modem may take to reply after its return to the bus.
-const SPEAKING: Duration = Duration::from_secs(15);
-const LOOK: Duration = Duration::from_millis(100);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 
 /// Waits until the modem has left the bus, is back on the same port with this composition, and reports it. Returns a
 /// description of its return.
 pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Composition) -> Result<String, Failure> {
-    let by = Deadline::after(LEAVING);
+    let by = Deadline::after(LEAVE_TIMEOUT);
     while device.is_present() {
         pause()?;
         if by.has_passed() {
@@ -35,7 +35,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
             return Err(Failure::new(reason, "power it off and on"));
         }
     }
-    let by = Deadline::after(RETURNING);
+    let by = Deadline::after(RETURN_TIMEOUT);
     let mut seen = "it has not come back".to_owned();
     let mut speaks_by: Option<Deadline> = None;
     while !by.has_passed() {
@@ -55,7 +55,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
         }
         // While udev processes events, the port belongs to the events that unlock the modem.
         let Some(speaks_by) = speaks_by.filter(|_| !reach.root.at(UDEV_IS_AT_WORK).exists()) else {
-            speaks_by = speaks_by.or_else(|| Some(Deadline::after(SPEAKING)));
+            speaks_by = speaks_by.or_else(|| Some(Deadline::after(ANSWER_TIMEOUT)));
             continue;
         };
         match judge(reach, &back, chosen, speaks_by.has_passed()) {
@@ -88,7 +88,7 @@ fn judge(reach: &Reach, back: &Device, chosen: &Composition, is_late: bool) -> R
     // reply.
     let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
     let is_on_bus = is_on_bus(reach.compositions, back, chosen);
-    let current = reach.talk(back, QUESTION, |dialogue| Ok(dialogue.read(None)?.current));
+    let current = reach.talk(back, QUERY_TIMEOUT, |dialogue| Ok(dialogue.read(None)?.current));
     match current.map(|current| chosen.is(&current)) {
         Ok(Some(false)) => {
             let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
@@ -126,7 +126,7 @@ fn lacks_driver(device: &Device, composition: &Composition) -> bool {
 }
 
 fn pause() -> Result<(), Failure> {
-    thread::sleep(LOOK);
+    thread::sleep(POLL_INTERVAL);
     if sys::stops() == 0 {
         return Ok(());
     }

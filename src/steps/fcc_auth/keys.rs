@@ -16,7 +16,7 @@ use crate::modem::session::SessionError;
 use crate::outcome::{Failure, Outcome};
 
 /// The time that the verdict on a response needs. With less time left, no key is used.
-const JUDGEMENT: Duration = Duration::from_millis(300);
+const VERDICT_TIME: Duration = Duration::from_millis(300);
 
 /// A key and its source. No message contains the key itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ pub(super) trait ChallengeLock {
 pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<Option<Outcome>, SessionError> {
     while !keys.is_empty() {
         let challenge = lock.challenge()?;
-        if lock.remaining() < JUDGEMENT {
+        if lock.remaining() < VERDICT_TIME {
             let reason = "too little time is left to answer the challenge";
             return Ok(Some(Outcome::Unfinished(Failure::new(reason, TRY_AGAIN))));
         }
@@ -308,7 +308,7 @@ mod tests {
 
     impl ChallengeLock for Contended {
         fn remaining(&self) -> Duration {
-            JUDGEMENT
+            VERDICT_TIME
         }
 
         fn challenge(&mut self) -> Result<u32, SessionError> {
