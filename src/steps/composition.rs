@@ -49,7 +49,7 @@ pub(crate) struct Reading {
     pub(crate) read_only: Option<String>,
     pub(crate) restart: Restart,
     /// Other settings, by name.
-    pub facts: BTreeMap<String, String>,
+    pub settings: BTreeMap<String, String>,
 }
 
 /// How the modem restarts with a new composition.
@@ -389,7 +389,7 @@ mod tests {
             other: None,
             read_only: None,
             restart: Restart::OnRequest,
-            facts: BTreeMap::new(),
+            settings: BTreeMap::new(),
         }
     }
 

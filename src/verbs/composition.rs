@@ -47,7 +47,7 @@ fn print(conversed: &CompositionReport, out: &mut impl Write) -> Result<(), Erro
 }
 
 fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<(), Error> {
-    let Reading { by, family, current, supported, read_only, facts, .. } = reading;
+    let Reading { by, family, current, supported, read_only, settings, .. } = reading;
     let line = format!("{head}: composition {}, by {by}", describe(current));
     writeln!(out, "{}", printable(&line))?;
     for known in supported {
@@ -61,7 +61,7 @@ fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<
         let line = format!("{mark} {value:<8}{functions:<10}{}{without}", known.layout);
         writeln!(out, "{}", printable(line.trim_end()))?;
     }
-    for (name, value) in facts {
+    for (name, value) in settings {
         writeln!(out, "  {name}: {}", printable(value))?;
     }
     writeln!(out, "  family: {} ({}); seen: {}", family.name, family.confidence, family.seen)?;
@@ -94,7 +94,7 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
         "current": reading.map(|reading| composition(&reading.current)),
         "supported": reading.map(|reading| reading.supported.iter().map(composition).collect::<Vec<_>>()),
         "read-only": reading.and_then(|reading| reading.read_only.as_ref()),
-        "settings": reading.map(|reading| &reading.facts),
+        "settings": reading.map(|reading| &reading.settings),
         "revert": ways_back().filter_map(Result::ok).next_back(),
         "irreversible": ways_back().find_map(Result::err),
         "result": report,
@@ -133,7 +133,7 @@ mod tests {
                 other: None,
                 read_only: read_only.map(str::to_owned),
                 restart: Restart::OnRequest,
-                facts: [("configuration type".to_owned(), "Generic".to_owned())].into(),
+                settings: [("configuration type".to_owned(), "Generic".to_owned())].into(),
             };
             let chosen = chosen.map(|number| table.of_number(number));
             let exchange = Exchange { reading, chosen, resets: false, is_intermediate: false, failure: None };

@@ -144,7 +144,7 @@ impl Dialogue for Console<'_, '_> {
             other,
             read_only,
             restart: Restart::OnRequest,
-            facts: Default::default(),
+            settings: Default::default(),
         })
     }
 

@@ -37,7 +37,7 @@ impl Dialogue for Dms<'_, '_> {
             other: None,
             read_only: None,
             restart: Restart::OnRequest,
-            facts: Default::default(),
+            settings: Default::default(),
         })
     }
 

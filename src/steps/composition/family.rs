@@ -68,22 +68,22 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
 
     /// The other settings. The error names a command whose answer did not come in time: it may come later, and be taken
     /// for the answer to another command.
-    fn facts(&mut self, family: &Family) -> Result<(BTreeMap<String, String>, Option<String>), Fault> {
-        let mut facts = BTreeMap::new();
-        for fact in &family.also {
+    fn settings(&mut self, family: &Family) -> Result<(BTreeMap<String, String>, Option<String>), Fault> {
+        let mut settings = BTreeMap::new();
+        for setting in &family.also {
             let value = |lines: &[String]| {
-                lines.iter().find_map(|line| fact.answer.iter().find_map(|pattern| pattern.read(line)))
+                lines.iter().find_map(|line| setting.answer.iter().find_map(|pattern| pattern.read(line)))
             };
-            match self.at.within(Deadline::after(SETTING_TIMEOUT), |at| at.query("setting", &fact.command, value)) {
-                Ok(value) => facts.extend(value.map(|value| (fact.name.clone(), value.join(",")))),
+            match self.at.within(Deadline::after(SETTING_TIMEOUT), |at| at.query("setting", &setting.command, value)) {
+                Ok(value) => settings.extend(value.map(|value| (setting.name.clone(), value.join(",")))),
                 Err(SessionError::At { .. }) => {}
                 Err(SessionError::NoAnswer { .. } | SessionError::Garbage { .. }) => {
-                    return Ok((facts, Some(format!("the modem does not answer {}", fact.command))));
+                    return Ok((settings, Some(format!("the modem does not answer {}", setting.command))));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok((facts, None))
+        Ok((settings, None))
     }
 }
 
@@ -136,7 +136,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
         };
         let current = spelling(&current, listed.iter().map(String::as_str)).unwrap_or(&current);
         let (supported, reason) = offer(family, current, &listed, wanted);
-        let (facts, late) = self.facts(family)?;
+        let (settings, late) = self.settings(family)?;
         let refused = wanted_value(wanted).and_then(|wanted| {
             let reason = family.refusal(&wanted)?;
             Some(Err(Failure::new(format!("{wanted} is never set: {reason}"), "choose another composition")))
@@ -153,7 +153,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
                 (false, Some(_)) => Restart::OnRequest,
                 (false, None) => Restart::Unknown,
             },
-            facts,
+            settings,
         })
     }
 
