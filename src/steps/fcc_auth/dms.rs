@@ -39,19 +39,8 @@ pub(super) fn sierra(
     stays_off: Option<&str>,
     deadline: Deadline,
 ) -> Result<Outcome, SessionError> {
-    let mut dms = Client::allocate(qmux, Service::DMS, deadline)?;
-    if let Some(why_not) = unless_in_low_power(&mut dms)? {
-        return Ok(why_not);
-    }
-    match dms.request(dms::SET_FCC_AUTHENTICATION, &[]) {
-        Ok(_) => {
-            let radio = watch(&mut dms);
-            finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
-        }
-        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
-        Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
-        Err(error) => Err(error),
-    }
+    let authenticate = |dms: &mut Client| dms.request(dms::SET_FCC_AUTHENTICATION, &[]).map(drop);
+    unlock(qmux, stays_off, deadline, authenticate, watch)
 }
 
 /// Tries Foxconn's version 2 first: newer firmware accepts only this version, and older firmware refuses it without
@@ -62,13 +51,26 @@ pub(super) fn foxconn(
     stays_off: Option<&str>,
     deadline: Deadline,
 ) -> Result<Outcome, SessionError> {
+    let authenticate =
+        |dms: &mut Client| foxconn_version_2(dms, magic).or_else(|refused| foxconn_version_1(dms, refused));
+    unlock(qmux, stays_off, deadline, authenticate, look)
+}
+
+/// Unlocks a modem that is in low power. `radio` reads the state of the radio after the unlock.
+fn unlock(
+    qmux: &mut dyn QmuxTransport,
+    stays_off: Option<&str>,
+    deadline: Deadline,
+    authenticate: impl FnOnce(&mut Client) -> Result<(), SessionError>,
+    radio: impl FnOnce(&mut Client) -> Result<Radio, SessionError>,
+) -> Result<Outcome, SessionError> {
     let mut dms = Client::allocate(qmux, Service::DMS, deadline)?;
     if let Some(why_not) = unless_in_low_power(&mut dms)? {
         return Ok(why_not);
     }
-    match foxconn_version_2(&mut dms, magic).or_else(|refused| foxconn_version_1(&mut dms, refused)) {
+    match authenticate(&mut dms) {
         Ok(()) => {
-            let radio = look(&mut dms);
+            let radio = radio(&mut dms);
             finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
         }
         Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
