@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_modem_calls_itself_cannot_forge_a_line() {
+    fn a_string_of_a_modem_cannot_forge_a_line() {
         assert_eq!(printable("a\nb\u{1b}[31m\u{202e}"), "a\\u{a}b\\u{1b}[31m\\u{202e}");
         assert!(printable(&"x".repeat(9000)).len() < 2000);
     }

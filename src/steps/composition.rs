@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_set_is_reported_with_the_failure() {
+    fn a_lost_answer_is_reported_as_a_possible_change() {
         let no_answer = || SessionError::NoAnswer { request: "x" };
         let refused = || SessionError::At { request: "x", error: "ERROR".to_owned() };
         let contended = || SessionError::Link(LinkError::Contended);

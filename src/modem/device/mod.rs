@@ -771,7 +771,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_took_its_place_is_not_acted_on() {
+    fn a_device_that_took_its_place_is_not_touched() {
         let root = TempRoot::new("swapped");
         plug(&root, "1199");
         let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
