@@ -11,7 +11,7 @@ use crate::modem::device::Device;
 use crate::outcome::StepResult;
 use crate::serve::composition::{CompositionReport, serve_composition};
 use crate::serve::error::{Error, Exit};
-use crate::steps::composition::{Reading, Request, describe};
+use crate::steps::composition::{CompositionState, Request, describe};
 use crate::verbs::cli::Setting;
 use crate::verbs::output::{print_json, report_errors};
 
@@ -46,8 +46,8 @@ fn print(conversed: &CompositionReport, out: &mut impl Write) -> Result<(), Erro
     Ok(())
 }
 
-fn print_reading(head: &str, reading: &Reading, out: &mut impl Write) -> Result<(), Error> {
-    let Reading { by, family, current, supported, read_only, settings, .. } = reading;
+fn print_reading(head: &str, reading: &CompositionState, out: &mut impl Write) -> Result<(), Error> {
+    let CompositionState { by, family, current, supported, read_only, settings, .. } = reading;
     let line = format!("{head}: composition {}, by {by}", describe(current));
     writeln!(out, "{}", printable(&line))?;
     for known in supported {
@@ -121,7 +121,7 @@ mod tests {
         }
         let table = shipped().sierra.unwrap();
         let printed = |chosen: Option<u8>, read_only: Option<&str>, report| {
-            let reading = Reading {
+            let reading = CompositionState {
                 by: "QMI in MBIM".to_owned(),
                 family: Provenance {
                     name: "Sierra Wireless".to_owned(),

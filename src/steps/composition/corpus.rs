@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::at as sierra;
+use super::sierra_at as sierra;
 use crate::bus::DeviceId;
 use crate::database::compositions::shipped;
 use crate::database::compositions::sierra::Bits;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Dialogue, Fault, Reading, Restart};
+use super::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::bus::Bus;
 use crate::database::compositions::family::Query;
 use crate::database::compositions::{Composition, Family, Wanted, spelling};
@@ -31,7 +31,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
     }
 
     /// Finds the family whose read command the modem knows. Also returns the current value.
-    fn find(&mut self) -> Result<(&'c Family, String), Fault> {
+    fn find(&mut self) -> Result<(&'c Family, String), CompositionError> {
         for family in &self.families {
             let values = |lines: &[String]| Some(family.read.read(lines)).filter(|values| !values.is_empty());
             match self.at.query("composition", &family.read.command, values) {
@@ -48,17 +48,17 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
         Err(self.no_command())
     }
 
-    fn family(&self) -> Result<&'c Family, Fault> {
+    fn family(&self) -> Result<&'c Family, CompositionError> {
         self.found.ok_or_else(|| self.no_command())
     }
 
-    fn no_command(&self) -> Fault {
+    fn no_command(&self) -> CompositionError {
         let commands: Vec<&str> = self.families.iter().map(|family| family.read.command.as_str()).collect();
-        Fault::NoCommand(commands.join(", "))
+        CompositionError::NoCommand(commands.join(", "))
     }
 
     /// The values that the modem lists. Empty if it does not answer with a list.
-    fn list(&mut self, test: &Query) -> Result<Vec<String>, Fault> {
+    fn list(&mut self, test: &Query) -> Result<Vec<String>, CompositionError> {
         let values = |lines: &[String]| Some(test.read(lines)).filter(|values| !values.is_empty());
         match self.at.query("composition", &test.command, values) {
             Err(SessionError::At { .. }) => Ok(Vec::new()),
@@ -68,7 +68,7 @@ impl<'c, 'p> FamilyConsole<'c, 'p> {
 
     /// The other settings. The error names a command whose answer did not come in time: it may come later, and be taken
     /// for the answer to another command.
-    fn settings(&mut self, family: &Family) -> Result<(BTreeMap<String, String>, Option<String>), Fault> {
+    fn settings(&mut self, family: &Family) -> Result<(BTreeMap<String, String>, Option<String>), CompositionError> {
         let mut settings = BTreeMap::new();
         for setting in &family.also {
             let value = |lines: &[String]| {
@@ -127,7 +127,7 @@ fn offer(
 }
 
 impl Dialogue for FamilyConsole<'_, '_> {
-    fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault> {
+    fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
         let (family, current) = self.find()?;
         self.found = Some(family);
         let listed = match &family.test {
@@ -141,7 +141,7 @@ impl Dialogue for FamilyConsole<'_, '_> {
             let reason = family.refusal(&wanted)?;
             Some(Err(Failure::new(format!("{wanted} is never set: {reason}"), "choose another composition")))
         });
-        Ok(Reading {
+        Ok(CompositionState {
             by: family.read.command.clone(),
             family: family.provenance(),
             current: family.composition(current),
@@ -157,26 +157,26 @@ impl Dialogue for FamilyConsole<'_, '_> {
         })
     }
 
-    fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+    fn set(&mut self, composition: &Composition) -> Result<(), CompositionError> {
         let family = self.family()?;
         let value = composition.value.to_string();
-        let command = family.set(&value).ok_or_else(|| Fault::NoCommand(family.name.clone()))?;
+        let command = family.set(&value).ok_or_else(|| CompositionError::NoCommand(family.name.clone()))?;
         match self.at.command("composition", &command) {
             Err(error) if family.set_restarts && error.is_departure() => Ok(()),
-            Err(SessionError::At { error, .. }) => Err(Fault::NotAccepted { value, answer: error }),
+            Err(SessionError::At { error, .. }) => Err(CompositionError::NotAccepted { value, answer: error }),
             Err(error) => Err(error.into()),
             Ok(lines) => match &family.accepted {
                 Some(accepted) if !lines.iter().any(|line| accepted.read(line).is_some()) => {
-                    Err(Fault::NotAccepted { value, answer: lines.join(" ") })
+                    Err(CompositionError::NotAccepted { value, answer: lines.join(" ") })
                 }
                 _ => Ok(()),
             },
         }
     }
 
-    fn reset(&mut self) -> Result<(), Fault> {
+    fn reset(&mut self) -> Result<(), CompositionError> {
         let family = self.family()?;
-        let command = family.restart.as_ref().ok_or_else(|| Fault::NoCommand(family.name.clone()))?;
+        let command = family.restart.as_ref().ok_or_else(|| CompositionError::NoCommand(family.name.clone()))?;
         match self.at.command("restart", command) {
             Err(error) if error.is_departure() => Ok(()),
             answer => Ok(answer.map(drop)?),

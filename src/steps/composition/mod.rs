@@ -4,11 +4,11 @@
 //! [`Dialogue`] is one way to query a modem. [`read_and_set`] is the same for all of them. [`run`] finds the port, and
 //! waits for the modem if it restarts.
 
-mod at;
-mod dms;
 mod family;
 mod reach;
 mod restart;
+mod sierra_at;
+mod sierra_qmi;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::modem::wire::qmi::ErrorCode;
 use crate::outcome::{Failure, Outcome};
-use at::{Commands, Console};
-use dms::Dms;
 use family::FamilyConsole;
 use reach::Reach;
 use restart::{is_on_bus, wait_for_return};
+use sierra_at::{Commands, SierraConsole};
+use sierra_qmi::SierraQmi;
 
 /// How long a conversation may take. [`QUERY_TIMEOUT`] is for a single query after a restart.
 const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the modem reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub(crate) struct CompositionState {
     /// The protocol or command of the query: `QMI`, `QMI in MBIM`, or the AT command.
     pub by: String,
     pub family: Provenance,
@@ -65,18 +65,18 @@ pub(crate) enum Restart {
 /// One way to read and set the composition of a modem.
 pub(crate) trait Dialogue {
     /// Reads the current composition and the supported ones. `wanted` is for values that are too many to list.
-    fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault>;
+    fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError>;
 
     /// Sets the composition. If [`Restart`] is `BySetting`, the modem may restart before it replies.
-    fn set(&mut self, composition: &Composition) -> Result<(), Fault>;
+    fn set(&mut self, composition: &Composition) -> Result<(), CompositionError>;
 
     /// Restarts the modem. The modem may leave before it replies.
-    fn reset(&mut self) -> Result<(), Fault>;
+    fn reset(&mut self) -> Result<(), CompositionError>;
 }
 
 /// Why a composition was not read or set.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum CompositionError {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("the modem refused the password")]
@@ -97,17 +97,17 @@ pub(crate) enum Fault {
     #[error("the modem refuses composition {value}: {answer}")]
     NotAccepted { value: String, answer: String },
     #[error("composition {value} is set, but the modem does not restart: {fault}")]
-    NotReset { value: String, fault: Box<Fault> },
+    NotReset { value: String, fault: Box<CompositionError> },
     #[error("composition {value} may be set: {fault}")]
-    Unconfirmed { value: String, fault: Box<Fault> },
+    Unconfirmed { value: String, fault: Box<CompositionError> },
 }
 
-impl Fault {
+impl CompositionError {
     /// Whether the modem reports that it does not support compositions on this port.
     pub(crate) fn is_unsupported(&self) -> bool {
         match self {
-            Fault::Session(SessionError::At { .. }) => false,
-            Fault::Session(error) => error.is_unsupported(),
+            CompositionError::Session(SessionError::At { .. }) => false,
+            CompositionError::Session(error) => error.is_unsupported(),
             _ => false,
         }
     }
@@ -115,8 +115,10 @@ impl Fault {
     /// Whether a request was sent, and its answer is not known.
     fn is_lost_answer(&self) -> bool {
         match self {
-            Fault::Session(SessionError::Link(error)) => *error != LinkError::Contended,
-            Fault::Session(error) => matches!(error, SessionError::NoAnswer { .. } | SessionError::Garbage { .. }),
+            CompositionError::Session(SessionError::Link(error)) => *error != LinkError::Contended,
+            CompositionError::Session(error) => {
+                matches!(error, SessionError::NoAnswer { .. } | SessionError::Garbage { .. })
+            }
             _ => false,
         }
     }
@@ -124,27 +126,29 @@ impl Fault {
     /// The fault as text, with a remedy.
     pub(crate) fn failure(self) -> Failure {
         let remedy = match &self {
-            Fault::Refused(failure) => failure.remedy.clone(),
-            Fault::NotReset { .. } => "power it off and on".to_owned(),
-            Fault::Unconfirmed { .. } => "run `wwan-quirks composition` to see which one is set".to_owned(),
-            Fault::Password => "pass the correct password with --password".to_owned(),
-            Fault::NoPort => {
+            CompositionError::Refused(failure) => failure.remedy.clone(),
+            CompositionError::NotReset { .. } => "power it off and on".to_owned(),
+            CompositionError::Unconfirmed { .. } => "run `wwan-quirks composition` to see which one is set".to_owned(),
+            CompositionError::Password => "pass the correct password with --password".to_owned(),
+            CompositionError::NoPort => {
                 "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
             }
-            Fault::Unavailable(PortUnavailable::Held { .. }) => {
+            CompositionError::Unavailable(PortUnavailable::Held { .. }) => {
                 "stop that program, or keep ModemManager away with `mmcli --inhibit-device`, then try again".to_owned()
             }
-            Fault::Unavailable(error) => error.remedy().to_owned(),
-            Fault::NotOpened(_) => "run the command as root; if that does not help, see the kernel log".to_owned(),
-            Fault::Busy(_) => AFTER_OTHER_RUN.to_owned(),
-            Fault::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
-            Fault::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
+            CompositionError::Unavailable(error) => error.remedy().to_owned(),
+            CompositionError::NotOpened(_) => {
+                "run the command as root; if that does not help, see the kernel log".to_owned()
+            }
+            CompositionError::Busy(_) => AFTER_OTHER_RUN.to_owned(),
+            CompositionError::Session(SessionError::Link(LinkError::Interrupted)) => "run the command again".to_owned(),
+            CompositionError::Session(SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. }) => {
                 "the modem has no client ID left: power it off and on".to_owned()
             }
-            Fault::Session(SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(_)) => {
-                "the modem may still be starting: try again; if the problem persists, power it off and on".to_owned()
-            }
-            Fault::NoCommand(_) | Fault::Session(_) | Fault::NotAccepted { .. } => {
+            CompositionError::Session(
+                SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(_),
+            ) => "the modem may still be starting: try again; if the problem persists, power it off and on".to_owned(),
+            CompositionError::NoCommand(_) | CompositionError::Session(_) | CompositionError::NotAccepted { .. } => {
                 "its firmware may not support compositions; nothing was changed".to_owned()
             }
         };
@@ -155,7 +159,7 @@ impl Fault {
 /// The result of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
-    pub reading: Reading,
+    pub reading: CompositionState,
     /// The composition that was chosen for the request, if there was one.
     pub(crate) chosen: Option<Composition>,
     /// Whether the modem restarts now.
@@ -215,7 +219,7 @@ pub(crate) fn run(
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
     let exchange = match reach.talk(device, CONVERSATION_TIMEOUT, |dialogue| read_and_set(dialogue, request, &waits)) {
         Ok(exchange) => exchange,
-        Err(fault @ Fault::Busy(_)) => return (None, Some(Outcome::Busy(fault.failure().into()))),
+        Err(fault @ CompositionError::Busy(_)) => return (None, Some(Outcome::Busy(fault.failure().into()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
     };
     if let Some(failure) = exchange.failure.clone() {
@@ -250,7 +254,7 @@ fn read_and_set(
     dialogue: &mut dyn Dialogue,
     request: &Request,
     waits: &dyn Fn(&Composition) -> bool,
-) -> Result<Exchange, Fault> {
+) -> Result<Exchange, CompositionError> {
     let wanted = request.wanted.as_ref();
     let reading = dialogue.read(wanted)?;
     let Some(wanted) = wanted else {
@@ -258,36 +262,41 @@ fn read_and_set(
     };
     let known = [&reading.current].into_iter().chain(&reading.supported);
     let wanted = &wanted.spelled(known.chain(reading.other.iter().flatten()));
-    let chosen = choose(&reading, wanted, request.no_at_port).map_err(Fault::Refused)?;
+    let chosen = choose(&reading, wanted, request.no_at_port).map_err(CompositionError::Refused)?;
     let is_intermediate = !wanted.fits(&chosen);
     let is_set = chosen.is(&reading.current) == Some(true);
     if !is_set || is_intermediate {
-        check_restart(reading.restart, is_intermediate, request.reset).map_err(Fault::Refused)?;
+        check_restart(reading.restart, is_intermediate, request.reset).map_err(CompositionError::Refused)?;
     }
     if !is_set {
-        check_table(&reading, waits).map_err(Fault::Refused)?;
+        check_table(&reading, waits).map_err(CompositionError::Refused)?;
     }
     let by_request = request.reset && reading.restart == Restart::OnRequest && (!is_set || waits(&chosen));
-    let failure = send(dialogue, &chosen, !is_set, by_request)?.map(Fault::failure);
+    let failure = send(dialogue, &chosen, !is_set, by_request)?.map(CompositionError::failure);
     let resets = failure.is_none() && (by_request || (!is_set && reading.restart == Restart::BySetting));
     Ok(Exchange { reading, chosen: Some(chosen), resets, is_intermediate, failure })
 }
 
 /// Sets `chosen`, and restarts the modem. An error means that nothing was changed. The fault is one after which the modem
 /// has, or may have, the new value.
-fn send(dialogue: &mut dyn Dialogue, chosen: &Composition, sets: bool, resets: bool) -> Result<Option<Fault>, Fault> {
+fn send(
+    dialogue: &mut dyn Dialogue,
+    chosen: &Composition,
+    sets: bool,
+    resets: bool,
+) -> Result<Option<CompositionError>, CompositionError> {
     let value = chosen.value.to_string();
     if sets {
         match dialogue.set(chosen) {
             Err(fault) if fault.is_lost_answer() => {
-                return Ok(Some(Fault::Unconfirmed { value, fault: Box::new(fault) }));
+                return Ok(Some(CompositionError::Unconfirmed { value, fault: Box::new(fault) }));
             }
             result => result?,
         }
     }
     match if resets { dialogue.reset() } else { Ok(()) } {
         Ok(()) => Ok(None),
-        Err(fault) => Ok(Some(Fault::NotReset { value, fault: Box::new(fault) })),
+        Err(fault) => Ok(Some(CompositionError::NotReset { value, fault: Box::new(fault) })),
     }
 }
 
@@ -311,7 +320,7 @@ fn check_restart(restart: Restart, is_intermediate: bool, reset: bool) -> Result
 
 /// Checks the table of the family on this modem: what it says about the current composition must be on the bus. A modem
 /// that restarts only on request may wait for a restart with another composition.
-fn check_table(reading: &Reading, waits: &dyn Fn(&Composition) -> bool) -> Result<(), Failure> {
+fn check_table(reading: &CompositionState, waits: &dyn Fn(&Composition) -> bool) -> Result<(), Failure> {
     if reading.restart != Restart::BySetting || !waits(&reading.current) {
         return Ok(());
     }
@@ -326,7 +335,7 @@ fn check_table(reading: &Reading, waits: &dyn Fn(&Composition) -> bool) -> Resul
 }
 
 /// The composition that `wanted` selects on this modem, if it may be set.
-fn choose(reading: &Reading, wanted: &Wanted, no_at_port: bool) -> Result<Composition, Failure> {
+fn choose(reading: &CompositionState, wanted: &Wanted, no_at_port: bool) -> Result<Composition, Failure> {
     // The current composition is always allowed, because it is not set again.
     if wanted.fits(&reading.current) {
         return Ok(reading.current.clone());
@@ -378,10 +387,10 @@ mod tests {
     use super::*;
     use crate::database::compositions::shipped;
 
-    fn reading(current: u8, supported: &[u8]) -> Reading {
+    fn reading(current: u8, supported: &[u8]) -> CompositionState {
         let table = shipped().sierra.unwrap();
         let supported = supported.iter().map(|number| table.of_number(*number)).collect();
-        Reading {
+        CompositionState {
             by: "QMI".to_owned(),
             family: table.provenance(),
             current: table.of_number(current),
@@ -395,14 +404,14 @@ mod tests {
 
     /// A modem that reports this, even if another composition is set.
     struct Modem {
-        reading: Reading,
+        reading: CompositionState,
         seen: Vec<String>,
         /// The command that fails, and how.
         fails: Option<(&'static str, SessionError)>,
     }
 
     impl Modem {
-        fn take(&mut self, command: String) -> Result<(), Fault> {
+        fn take(&mut self, command: String) -> Result<(), CompositionError> {
             let fails = self.fails.clone().filter(|(failing, _)| command.starts_with(failing));
             self.seen.push(command);
             fails.map_or(Ok(()), |(_, error)| Err(error.into()))
@@ -410,15 +419,15 @@ mod tests {
     }
 
     impl Dialogue for Modem {
-        fn read(&mut self, _: Option<&Wanted>) -> Result<Reading, Fault> {
+        fn read(&mut self, _: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
             Ok(self.reading.clone())
         }
 
-        fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+        fn set(&mut self, composition: &Composition) -> Result<(), CompositionError> {
             self.take(format!("set {}", composition.value))
         }
 
-        fn reset(&mut self) -> Result<(), Fault> {
+        fn reset(&mut self) -> Result<(), CompositionError> {
             self.take("reset".to_owned())
         }
     }

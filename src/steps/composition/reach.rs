@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::{Commands, Console, Dialogue, Dms, FamilyConsole, Fault};
+use super::{Commands, CompositionError, Dialogue, FamilyConsole, SierraConsole, SierraQmi};
 use crate::bus::Bus;
 use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
@@ -37,15 +37,17 @@ impl Reach<'_> {
         &self,
         device: &Device,
         budget: Duration,
-        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, CompositionError>,
+    ) -> Result<T, CompositionError> {
         let deadline = Deadline::after(budget);
         let _watchdog = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
         let state = match PortState::lock(self.root, &device.port, &holder, deadline) {
             Ok(state) => state,
-            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Err(Fault::Busy(error)),
+            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
+                return Err(CompositionError::Busy(error));
+            }
             Err(error) => {
                 warn!("{}: {error}", device.port);
                 PortState::in_memory(&device.port)
@@ -67,14 +69,14 @@ impl Reach<'_> {
         device: &Device,
         sierra: &Sierra,
         deadline: Deadline,
-        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, CompositionError>,
+    ) -> Result<T, CompositionError> {
         match self.over_control_port(device, sierra, deadline, &talk) {
-            Err(fault) if fault.is_unsupported() || matches!(fault, Fault::NoPort) => {
+            Err(fault) if fault.is_unsupported() || matches!(fault, CompositionError::NoPort) => {
                 let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
                 let password = self.password.unwrap_or(&sierra.password);
                 self.over_at(device, &tty, deadline, deadline, |at| {
-                    talk(&mut Console::new(at, sierra, password, Commands::of(sierra, device.id)))
+                    talk(&mut SierraConsole::new(at, sierra, password, Commands::of(sierra, device.id)))
                 })
             }
             result => result,
@@ -86,18 +88,18 @@ impl Reach<'_> {
         device: &Device,
         sierra: &Sierra,
         deadline: Deadline,
-        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, CompositionError>,
+    ) -> Result<T, CompositionError> {
         let ports = device.control_ports().map_err(not_read)?;
         let speaks_qmi = !sierra.is_direct_ip(device.id) && !sierra.has_only_masks(device.id);
         let known = ports.iter().filter(|_| speaks_qmi).find_map(|port| Some((port, Protocol::of_port(port)?)));
-        let (port, protocol) = known.ok_or(Fault::NoPort)?;
+        let (port, protocol) = known.ok_or(CompositionError::NoPort)?;
         let mut opened = access::open(self.root, device, port, protocol, Sharing::Possible, deadline)?;
         let transport = opened.transport();
         let by = if transport.protocol == Protocol::Mbim { "QMI in MBIM" } else { "QMI" };
         over_qmi(transport, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
-            Ok(talk(&mut Dms { client: &mut client, table: sierra, by }))
+            Ok(talk(&mut SierraQmi { client: &mut client, table: sierra, by }))
         })?
     }
 
@@ -107,16 +109,16 @@ impl Reach<'_> {
         &self,
         device: &Device,
         deadline: Deadline,
-        talk: impl Fn(&mut dyn Dialogue) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        talk: impl Fn(&mut dyn Dialogue) -> Result<T, CompositionError>,
+    ) -> Result<T, CompositionError> {
         let families: Vec<&Family> = self.compositions.families_of(device.id).collect();
-        let mut last = Fault::NoPort;
+        let mut last = CompositionError::NoPort;
         for port in at_ports(device, &families)? {
             let answers = deadline.at_most(PROBE_TIMEOUT);
             let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
             match self.over_at(device, &port, answers, deadline, console) {
                 Err(
-                    fault @ Fault::Session(
+                    fault @ CompositionError::Session(
                         SessionError::NoAnswer { request: "ATE0" } | SessionError::Garbage { request: "ATE0", .. },
                     ),
                 ) => {
@@ -136,8 +138,8 @@ impl Reach<'_> {
         port: &ControlPort,
         answers: Deadline,
         deadline: Deadline,
-        talk: impl FnOnce(&mut Conversation) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        talk: impl FnOnce(&mut Conversation) -> Result<T, CompositionError>,
+    ) -> Result<T, CompositionError> {
         let mut opened = access::open(self.root, device, port, Protocol::At, Sharing::Possible, deadline)?;
         let mut at = Conversation::open(opened.transport().port, answers)?;
         at.extend(deadline);
@@ -147,7 +149,7 @@ impl Reach<'_> {
 
 /// The ports that may accept AT commands, in the order in which they are tried: ttys on USB, and AT ports of the
 /// kernel's WWAN subsystem on PCI.
-fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, Fault> {
+fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, CompositionError> {
     if device.id.bus == Bus::Pci {
         let mut ports = device.control_ports().map_err(not_read)?;
         ports.retain(|port| Protocol::of_port(port) == Some(Protocol::At));
@@ -173,6 +175,6 @@ fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, F
     Ok(ports)
 }
 
-fn not_read(error: DeviceError) -> Fault {
-    Fault::NotOpened(error.to_string())
+fn not_read(error: DeviceError) -> CompositionError {
+    CompositionError::NotOpened(error.to_string())
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::reach::Reach;
-use super::{Fault, QUERY_TIMEOUT};
+use super::{CompositionError, QUERY_TIMEOUT};
 use crate::bus::Bus;
 use crate::database::compositions::{Composition, Compositions, Functions, Value};
 use crate::host::deadline::Deadline;
@@ -104,8 +104,8 @@ fn judge(reach: &Reach, back: &Device, chosen: &Composition, is_late: bool) -> R
             Return::Final(Ok(format!("the modem came back as {}, and its descriptors match", back.id)))
         }
         Ok(_) => Return::Seen(format!("{seen}, but its descriptors do not match")),
-        Err(Fault::NoPort) => Return::WithoutPort(format!("{seen} without an AT port")),
-        Err(fault @ Fault::Unavailable(_)) if is_late => {
+        Err(CompositionError::NoPort) => Return::WithoutPort(format!("{seen} without an AT port")),
+        Err(fault @ CompositionError::Unavailable(_)) if is_late => {
             let failure = fault.failure();
             let reason = format!("composition {} is set, and {seen}: {}", chosen.value, failure.reason);
             Return::Final(Err(Failure::new(reason, failure.remedy)))

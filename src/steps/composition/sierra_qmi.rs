@@ -1,6 +1,6 @@
-//! Compositions by QMI: messages 0x555B and 0x555C of the device management service.
+//! Compositions of Sierra modems by QMI: messages 0x555B and 0x555C of the device management service.
 
-use super::{Dialogue, Fault, Reading, Restart};
+use super::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::Client;
@@ -8,14 +8,14 @@ use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::{OperatingMode, dms};
 use log::debug;
 
-pub(super) struct Dms<'d, 'c> {
+pub(super) struct SierraQmi<'d, 'c> {
     pub(crate) client: &'d mut Client<'c>,
     pub table: &'d Sierra,
     pub by: &'static str,
 }
 
-impl Dialogue for Dms<'_, '_> {
-    fn read(&mut self, _: Option<&Wanted>) -> Result<Reading, Fault> {
+impl Dialogue for SierraQmi<'_, '_> {
+    fn read(&mut self, _: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
         let (current, supported) = self.client.request(dms::SWI_GET_USB_COMPOSITION, &[])?.read(|tlvs| {
             let field = "supported compositions";
             let current = tlvs.u8(0x10, "composition")?;
@@ -29,7 +29,7 @@ impl Dialogue for Dms<'_, '_> {
             };
             Ok((current, supported.to_vec()))
         })?;
-        Ok(Reading {
+        Ok(CompositionState {
             by: self.by.to_owned(),
             family: self.table.provenance(),
             current: self.table.of_number(current),
@@ -41,14 +41,16 @@ impl Dialogue for Dms<'_, '_> {
         })
     }
 
-    fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
-        let Value::Number(number) = composition.value else { return Err(Fault::NoCommand(self.by.to_owned())) };
+    fn set(&mut self, composition: &Composition) -> Result<(), CompositionError> {
+        let Value::Number(number) = composition.value else {
+            return Err(CompositionError::NoCommand(self.by.to_owned()));
+        };
         self.client.request(dms::SWI_SET_USB_COMPOSITION, &[(0x01, &[number])])?;
         Ok(())
     }
 
     /// Resets the modem, which is possible only in offline mode. If the modem refuses, restores its previous mode.
-    fn reset(&mut self) -> Result<(), Fault> {
+    fn reset(&mut self) -> Result<(), CompositionError> {
         let before = self.client.request(dms::GET_OPERATING_MODE, &[])?.read(|tlvs| tlvs.u8(0x01, "operating mode"))?;
         let set = |client: &mut Client, mode: u8| client.request(dms::SET_OPERATING_MODE, &[(0x01, &[mode])]);
         let half = self.client.work_deadline().share(2);
@@ -99,7 +101,7 @@ mod tests {
     }
 
     /// Sets composition 8 and restarts the modem.
-    fn set(modem: &mut Modem) -> Result<Exchange, Fault> {
+    fn set(modem: &mut Modem) -> Result<Exchange, CompositionError> {
         let _clock = StoppedClock::stop();
         let deadline = Deadline::after(Duration::from_millis(1500));
         let wanted = Wanted::Value("8".to_owned());
@@ -108,7 +110,7 @@ mod tests {
         let table = shipped().sierra.unwrap();
         let exchange = over_qmi(Transport { protocol: modem.protocol, port: modem, proxied: None }, deadline, |qmux| {
             let mut client = Client::allocate(qmux, Service::DMS, deadline)?;
-            Ok(read_and_set(&mut Dms { client: &mut client, table: &table, by: "QMI" }, &request, &waits))
+            Ok(read_and_set(&mut SierraQmi { client: &mut client, table: &table, by: "QMI" }, &request, &waits))
         });
         exchange?
     }

@@ -1,10 +1,10 @@
-//! Compositions by AT commands: `AT!UDPID` for modems that are DirectIP or QMI, `AT!UDUSBCOMP` by number, `AT!USBCOMP`
+//! Compositions of Sierra modems by AT commands: `AT!UDPID` for modems that are DirectIP or QMI, `AT!UDUSBCOMP` by number, `AT!USBCOMP`
 //! by bitmask.
 //!
 //! Facts: Sierra's AT command references 2130616 and 4114486. Help texts and replies posted by users of an MC7455
 //! (forum.sierrawireless.com 9372), and in the message of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
-use super::{Dialogue, Fault, Reading, Restart};
+use super::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::session::SessionError;
@@ -31,7 +31,7 @@ impl Commands {
 }
 
 /// The AT port of a Sierra modem.
-pub(super) struct Console<'c, 'p> {
+pub(super) struct SierraConsole<'c, 'p> {
     at: &'c mut Conversation<'p>,
     table: &'c Sierra,
     password: &'c str,
@@ -42,19 +42,19 @@ pub(super) struct Console<'c, 'p> {
     config_type: u8,
 }
 
-impl<'c, 'p> Console<'c, 'p> {
+impl<'c, 'p> SierraConsole<'c, 'p> {
     pub(super) fn new(
         at: &'c mut Conversation<'p>,
         table: &'c Sierra,
         password: &'c str,
         commands: Commands,
-    ) -> Console<'c, 'p> {
-        Console { at, table, password, commands, is_open: false, config_type: 0 }
+    ) -> SierraConsole<'c, 'p> {
+        SierraConsole { at, table, password, commands, is_open: false, config_type: 0 }
     }
 
     /// Finds the command that the modem knows, and its list. If the modem knows no command, sends the password and
     /// tries again.
-    fn list(&mut self) -> Result<(&'static str, Vec<String>), Fault> {
+    fn list(&mut self) -> Result<(&'static str, Vec<String>), CompositionError> {
         loop {
             for command in self.commands.0 {
                 // Lines that begin with + are unsolicited.
@@ -65,14 +65,14 @@ impl<'c, 'p> Console<'c, 'p> {
                 }
             }
             if self.is_open {
-                return Err(Fault::NoCommand(self.commands.0.join(", ")));
+                return Err(CompositionError::NoCommand(self.commands.0.join(", ")));
             }
             self.enter()?;
         }
     }
 
     /// Sends a command. If the modem refuses it, sends the password and the command once more.
-    fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, Fault> {
+    fn command(&mut self, name: &'static str, command: &str) -> Result<Vec<String>, CompositionError> {
         match self.at.command(name, command) {
             Err(error @ SessionError::At { .. }) if !self.is_open && !error.is_transient() => {
                 self.enter()?;
@@ -82,9 +82,9 @@ impl<'c, 'p> Console<'c, 'p> {
         }
     }
 
-    fn enter(&mut self) -> Result<(), Fault> {
+    fn enter(&mut self) -> Result<(), CompositionError> {
         match self.at.command("AT!ENTERCND", &format!("AT!ENTERCND=\"{}\"", self.password)) {
-            Err(SessionError::At { .. }) => Err(Fault::Password),
+            Err(SessionError::At { .. }) => Err(CompositionError::Password),
             Err(error) => Err(error.into()),
             Ok(_) => {
                 self.is_open = true;
@@ -94,8 +94,8 @@ impl<'c, 'p> Console<'c, 'p> {
     }
 }
 
-impl Dialogue for Console<'_, '_> {
-    fn read(&mut self, wanted: Option<&Wanted>) -> Result<Reading, Fault> {
+impl Dialogue for SierraConsole<'_, '_> {
+    fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
         let (by, listed) = self.list()?;
         let current = self.command(by, &format!("{by}?"))?;
         let table = self.table;
@@ -136,7 +136,7 @@ impl Dialogue for Console<'_, '_> {
                 (table.of_mask(current, &bits), table.of_bits(&bits, current))
             }
         };
-        Ok(Reading {
+        Ok(CompositionState {
             by: by.to_owned(),
             family: table.provenance(),
             current,
@@ -148,13 +148,13 @@ impl Dialogue for Console<'_, '_> {
         })
     }
 
-    fn set(&mut self, composition: &Composition) -> Result<(), Fault> {
+    fn set(&mut self, composition: &Composition) -> Result<(), CompositionError> {
         match &composition.value {
             Value::Product(product) => self.command(PRODUCT, &format!("{PRODUCT}={product:04X}")),
             Value::Number(number) => self.command(NUMBER, &format!("{NUMBER}={number}")),
             Value::Mask(mask) => self.command(MASK, &format!("{MASK}=1,{},{mask:X}", self.config_type)),
             Value::Text(text) => {
-                return Err(Fault::Refused(Failure::new(
+                return Err(CompositionError::Refused(Failure::new(
                     format!("{text} is not a composition of a Sierra modem"),
                     "choose a value that `wwan-quirks composition` lists",
                 )));
@@ -163,9 +163,9 @@ impl Dialogue for Console<'_, '_> {
         .map(drop)
     }
 
-    fn reset(&mut self) -> Result<(), Fault> {
+    fn reset(&mut self) -> Result<(), CompositionError> {
         match self.command("AT!RESET", "AT!RESET") {
-            Err(Fault::Session(error)) if error.is_departure() => Ok(()),
+            Err(CompositionError::Session(error)) if error.is_departure() => Ok(()),
             answered => answered.map(drop),
         }
     }
@@ -269,15 +269,15 @@ mod tests {
         13 - Config1: comp6    Config2: comp8                      NOT SUPPORTED\r\n\
         14 - Config1: comp6    Config2: comp9                      SUPPORTED\r\n";
 
-    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut Console) -> T) -> T {
+    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut SierraConsole) -> T) -> T {
         let table = shipped().sierra.unwrap();
         let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
         let commands = Commands::of(&table, id.parse().unwrap());
-        with(&mut Console::new(&mut at, &table, password, commands))
+        with(&mut SierraConsole::new(&mut at, &table, password, commands))
     }
 
-    fn values(reading: &Reading) -> (String, Vec<String>) {
+    fn values(reading: &CompositionState) -> (String, Vec<String>) {
         let supported = reading.supported.iter().map(|known| known.value.to_string()).collect();
         (reading.current.value.to_string(), supported)
     }
@@ -410,11 +410,11 @@ mod tests {
     fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
         let mut locked = Modem::at("OTHER", &[("AT!USBCOMP=?", MASKS)]);
         let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
-        assert!(matches!(fault, Fault::Password), "{fault}");
+        assert!(matches!(fault, CompositionError::Password), "{fault}");
         assert_eq!(locked.seen.len(), 4, "{:?}", locked.seen);
         let mut other = Modem::at("A710", &[]);
         let fault = talk(&mut other, "A710", "1199:9071", |console| console.read(None).unwrap_err());
-        assert!(matches!(fault, Fault::NoCommand(_)), "{fault}");
+        assert!(matches!(fault, CompositionError::NoCommand(_)), "{fault}");
     }
 
     #[test]
