@@ -5,6 +5,7 @@
 //! (forum.sierrawireless.com 9372), and in the message of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
 use super::{CompositionError, CompositionState, Dialogue, Restart};
+use crate::bus::DeviceId;
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::session::SessionError;
@@ -16,17 +17,41 @@ const PRODUCT: &str = "AT!UDPID";
 const NUMBER: &str = "AT!UDUSBCOMP";
 const MASK: &str = "AT!USBCOMP";
 
+/// A command that reads and sets the composition, by what it calls a composition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Product,
+    Number,
+    Mask,
+}
+
+impl Command {
+    fn name(self) -> &'static str {
+        match self {
+            Command::Product => PRODUCT,
+            Command::Number => NUMBER,
+            Command::Mask => MASK,
+        }
+    }
+}
+
 /// The commands of a kind of modem, in the order in which they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Commands(&'static [&'static str]);
+pub(super) struct Commands(&'static [Command]);
 
 impl Commands {
-    pub(super) fn of(table: &Sierra, id: crate::bus::DeviceId) -> Commands {
-        match () {
-            () if table.is_direct_ip(id) => Commands(&[PRODUCT]),
-            () if table.has_only_masks(id) => Commands(&[MASK]),
-            () => Commands(&[NUMBER, MASK]),
+    pub(super) fn of(table: &Sierra, id: DeviceId) -> Commands {
+        if table.is_direct_ip(id) {
+            Commands(&[Command::Product])
+        } else if table.has_only_masks(id) {
+            Commands(&[Command::Mask])
+        } else {
+            Commands(&[Command::Number, Command::Mask])
         }
+    }
+
+    fn names(self) -> String {
+        self.0.iter().map(|command| command.name()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -54,18 +79,19 @@ impl<'c, 'p> SierraConsole<'c, 'p> {
 
     /// Finds the command that the modem knows, and its list. If the modem knows no command, sends the password and
     /// tries again.
-    fn list(&mut self) -> Result<(&'static str, Vec<String>), CompositionError> {
+    fn list(&mut self) -> Result<(Command, Vec<String>), CompositionError> {
         loop {
             for command in self.commands.0 {
+                let name = command.name();
                 // Lines that begin with + are unsolicited.
                 let list = |lines: &[String]| lines.iter().any(|line| !line.starts_with('+')).then(|| lines.to_vec());
-                match self.at.query(command, &format!("{command}=?"), list) {
+                match self.at.query(name, &format!("{name}=?"), list) {
                     Err(error @ SessionError::At { .. }) if !error.is_transient() => {}
-                    listed => return Ok((command, listed?.unwrap_or_default())),
+                    listed => return Ok((*command, listed?.unwrap_or_default())),
                 }
             }
             if self.is_open {
-                return Err(CompositionError::NoCommand(self.commands.0.join(", ")));
+                return Err(CompositionError::NoCommand(self.commands.names()));
             }
             self.enter()?;
         }
@@ -96,13 +122,14 @@ impl<'c, 'p> SierraConsole<'c, 'p> {
 
 impl Dialogue for SierraConsole<'_, '_> {
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
-        let (by, listed) = self.list()?;
+        let (command, listed) = self.list()?;
+        let by = command.name();
         let current = self.command(by, &format!("{by}?"))?;
         let table = self.table;
         let missing = |field| SessionError::Malformed { request: by, malformed: Malformed::Missing { field } };
         let (mut other, mut read_only) = (None, None);
-        let (current, supported) = match by {
-            PRODUCT => {
+        let (current, supported) = match command {
+            Command::Product => {
                 let current = products(&current).next().ok_or(missing("product ID"))?;
                 let supported: Vec<_> = products(&listed).map(|product| table.of_product(product)).collect();
                 // In its QMI form, the modem lists the functions that it can have in addition to QMI.
@@ -115,13 +142,13 @@ impl Dialogue for SierraConsole<'_, '_> {
                 }
                 (table.of_product(current), supported)
             }
-            NUMBER => {
+            Command::Number => {
                 let current = current.iter().find_map(|line| number(line)).ok_or(missing("composition"))?;
                 let supported: Vec<Composition> =
                     listed.iter().filter_map(|line| supported(line)).map(|number| table.of_number(number)).collect();
                 (table.of_number(current), supported)
             }
-            _ => {
+            Command::Mask => {
                 let bits = bits(&listed);
                 let (config_type, name) =
                     config_type(table, &current, &listed).ok_or(missing("usable configuration type"))?;
