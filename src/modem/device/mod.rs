@@ -680,11 +680,14 @@ pub(crate) fn is_wwan_port(name: &str) -> bool {
 
 /// The class of a port with this name.
 fn class_of(name: &str) -> Option<&'static str> {
-    match () {
-        () if is_cdc_wdm(name) => Some("/sys/class/usbmisc"),
-        () if is_tty(name) => Some("/sys/class/tty"),
-        () if is_wwan_port(name) => Some("/sys/class/wwan"),
-        () => None,
+    if is_cdc_wdm(name) {
+        Some("/sys/class/usbmisc")
+    } else if is_tty(name) {
+        Some("/sys/class/tty")
+    } else if is_wwan_port(name) {
+        Some("/sys/class/wwan")
+    } else {
+        None
     }
 }
 
