@@ -1,8 +1,12 @@
 //! Kernel interfaces that need `unsafe`, and waiting.
 #![allow(unsafe_code)]
 
-use crate::bus::Port;
-use crate::host::deadline::Deadline;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -18,11 +22,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::ClockId;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+
+use crate::bus::Port;
+use crate::host::deadline::Deadline;
 
 mod ioctl {
     // IOCTL_WDM_MAX_COMMAND of linux/usb/cdc-wdm.h.

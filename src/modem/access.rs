@@ -16,7 +16,6 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
-
 use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::database::layers::Layer;
 use serde::Serialize;
 
+use crate::database::layers::Layer;
 use crate::database::policy::{Resolved, Setting};
 use crate::database::quirks::huawei::Rewind;
 use crate::database::quirks::switch::Op;

@@ -1,14 +1,16 @@
 //! A byte stream in both directions: a tty, a WWAN port, or the socket of a proxy.
 
-use super::{Link, LinkError, ready};
-use crate::host::deadline::Deadline;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use nix::unistd;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::{Link, LinkError, ready};
+use crate::host::deadline::Deadline;
 
 /// The longest message that can be sent: proxies read this many bytes at once.
 const MAX_LENGTH: usize = 4096;

@@ -3,19 +3,21 @@
 //! The driver sends a control transfer at the open, at each change of the settings, and at the close. If the modem does
 //! not answer, each of them takes 5 s, and no signal interrupts it. For this reason a child process does all of them.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::termios::{
+    BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
+};
+
 use super::stream::Stream;
 use super::{OpenError, PromptClose, check_number, open_error, open_path};
 use crate::host::deadline::Deadline;
 use crate::host::sys::{self, Opened};
 use crate::modem::device::DeviceNumber;
-use nix::errno::Errno;
-use nix::sys::termios::{
-    BaudRate, ControlFlags, FlushArg, SetArg, Termios, cfmakeraw, cfsetspeed, tcflush, tcgetattr, tcsetattr,
-};
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
 
 /// Opens the tty without echo, line discipline or flow control. Does not wait beyond the deadline. A child process
 /// restores the settings after the stream is dropped.

@@ -8,17 +8,19 @@
 //! - Several openers share the replies: the first reader takes a reply.
 //! - The last close discards data that was not sent or not read.
 
-use super::{Link, LinkError, OpenError, PromptClose, open_node};
-use crate::host::deadline::Deadline;
-use crate::host::sys;
-use crate::modem::device::DeviceNumber;
-use nix::errno::Errno;
-use nix::poll::PollFlags;
-use nix::unistd;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::unistd;
+
+use super::{Link, LinkError, OpenError, PromptClose, open_node};
+use crate::host::deadline::Deadline;
+use crate::host::sys;
+use crate::modem::device::DeviceNumber;
 
 /// The size in qmi_wwan, and the usual maximum in cdc_mbim.
 const USUAL_MAX_COMMAND: u16 = 4096;

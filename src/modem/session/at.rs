@@ -1,12 +1,14 @@
 //! A session of AT commands. The modem answers each command with lines and a final result code.
 
+use std::time::Duration;
+
+use log::debug;
+
 use super::{CLEANUP_RESERVE, LONGEST_WAIT, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::Framer;
 use crate::modem::wire::at;
-use log::debug;
-use std::time::Duration;
 
 /// How long late answers are discarded after a command was repeated, or was refused.
 const LATE_ANSWER_WAIT: Duration = Duration::from_millis(200);

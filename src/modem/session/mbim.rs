@@ -1,5 +1,9 @@
 //! An MBIM session: OPEN, commands and their answers, CLOSE.
 
+use std::path::Path;
+
+use log::debug;
+
 use super::qmi::QmuxTransport;
 use super::{
     CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
@@ -9,8 +13,6 @@ use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
 use crate::modem::wire::{Framer, Malformed};
-use log::debug;
-use std::path::Path;
 
 /// The names of requests in messages.
 pub(crate) const OPEN: &str = "MBIM open";

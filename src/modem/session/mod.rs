@@ -7,14 +7,16 @@ pub(crate) mod mbim;
 pub(crate) mod qmi;
 pub(crate) mod xmm;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use log::debug;
+
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
 use crate::modem::wire::mbim::{ProtocolError, Status};
 use crate::modem::wire::qmi::ErrorCode;
 use crate::modem::wire::{self, Malformed};
-use log::debug;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
 
 /// The time reserved for releasing the CID and closing the MBIM session. A working modem answers within milliseconds.
 const CLEANUP_RESERVE: Duration = Duration::from_millis(150);

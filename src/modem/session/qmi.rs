@@ -1,5 +1,10 @@
 //! A QMI client: a CID for each service that it uses, over anything that carries QMUX frames.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use log::debug;
+
 use super::{
     CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
     uninterrupted,
@@ -8,9 +13,6 @@ use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms, fox};
 use crate::modem::wire::{Framer, Malformed};
-use log::debug;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// A transport for QMUX frames.
 pub(crate) trait QmuxTransport {

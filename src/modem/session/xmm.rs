@@ -1,11 +1,12 @@
 //! Requests by the RPC of Intel's XMM7360.
 
+use log::debug;
+
 use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::Framer;
 use crate::modem::wire::xmm::{self, Call, Message};
-use log::debug;
 
 pub(crate) struct Rpc<'p> {
     port: &'p mut dyn Link,

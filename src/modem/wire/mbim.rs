@@ -12,8 +12,9 @@
 //! All numbers are little-endian. UUIDs are in network byte order. In a continuation fragment, data follows the two
 //! headers.
 
-use super::{Fields, Framer, Head, Malformed};
 use std::fmt;
+
+use super::{Fields, Framer, Head, Malformed};
 
 const OPEN: u32 = 1;
 const CLOSE: u32 = 2;

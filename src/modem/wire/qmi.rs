@@ -15,8 +15,9 @@
 //! than the other services (0, 2, 4). Message IDs from 0x5550 on are vendor-specific: the same number has another
 //! meaning on the modem of another vendor.
 
-use super::{Fields, Framer, Head, Malformed};
 use std::fmt;
+
+use super::{Fields, Framer, Head, Malformed};
 
 const MARKER: u8 = 0x01;
 const QMUX_HEAD: usize = 6;

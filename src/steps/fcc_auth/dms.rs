@@ -1,5 +1,10 @@
 //! The procedures over QMI, of Sierra and Foxconn.
 
+use std::time::Duration;
+
+use log::debug;
+use md5::{Digest, Md5};
+
 use super::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unlocked_before,
 };
@@ -9,9 +14,6 @@ use crate::modem::session::qmi::{Client, QmuxTransport};
 use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::{Call, ErrorCode, OfflineReason, OperatingMode, Service, dms, fox};
 use crate::outcome::Outcome;
-use log::debug;
-use md5::{Digest, Md5};
-use std::time::Duration;
 
 /// How long an unlocked modem is polled while it goes online, first at short and then at longer intervals.
 const WATCH: Duration = Duration::from_secs(5);

@@ -8,6 +8,8 @@
 //! RW101R-GL, only the effective state counts. An XMM7560 (L860-GL) replies with bare numbers, and its state is that of
 //! `at+gtfcclockstate`: 0 is locked. Commands that change the lock permanently (`GTFCCLOCKMODE`) are never sent.
 
+use std::time::Duration;
+
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before};
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
@@ -17,7 +19,6 @@ use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::{Malformed, at};
 use crate::outcome::Outcome;
-use std::time::Duration;
 
 const RADIO: &str = "+CFUN";
 const STATE: &str = "+GTFCCEFFSTATUS";

@@ -3,6 +3,8 @@
 //! Facts: libmbim (service intel-mutual-authentication), ModemManager merge requests 1496, 1499 and 1501, and traces by
 //! others of Lenovo's unlock library (github.com/twh/wwan-unlock, `fcc_unlock_lte_5g`).
 
+use std::time::Duration;
+
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, unlocked_before,
@@ -13,7 +15,6 @@ use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::modem::wire::{Fields, Malformed};
 use crate::outcome::Outcome;
-use std::time::Duration;
 
 pub(super) const QUERY: Command = Command {
     service: Uuid::INTEL_MUTUAL_AUTHENTICATION,

@@ -1,12 +1,13 @@
 //! The messages of an unlock, byte for byte, for display: the requests to a locked modem, in order.
 
+use std::fmt::Write as _;
+
 use super::{Protocol, gtfcclock, intel, mbim_radio, quectel};
 use crate::database::quirks::{Procedure, StateCommand};
 use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
 use crate::modem::wire::mbim::{Body, Message};
 use crate::modem::wire::qmi::{self, Call, Service, ctl, dms, fox};
 use crate::modem::wire::xmm;
-use std::fmt::Write as _;
 
 /// One line for each message: its name, and its bytes in hex. Values that only the modem knows are 0: CID, TID, and the
 /// length of a control transfer. A message that depends on earlier replies is shown without its bytes.

@@ -18,6 +18,8 @@ mod xmm;
 pub use keys::{Key, KeyUse, Keys};
 pub use messages::messages;
 
+use std::fmt;
+
 use crate::database::quirks::{Procedure, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
@@ -28,7 +30,6 @@ use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
 use crate::modem::wire::mbim::Status;
 use crate::modem::wire::qmi::{ErrorCode, OfflineReason, OperatingMode, Service};
 use crate::outcome::{Failure, Outcome};
-use std::fmt;
 
 const TRY_AGAIN: &str = "`wwan-quirks apply` tries again";
 const NO_SUCH_LOCK: &str = "the modem's firmware has no lock of this kind";

@@ -1,5 +1,7 @@
 //! Quectel's procedure: the radio state in Quectel's own MBIM service.
 
+use std::time::Duration;
+
 use super::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, still_locked,
     unlocked_before,
@@ -9,7 +11,6 @@ use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::Fields;
 use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::outcome::Outcome;
-use std::time::Duration;
 
 pub(super) const QUERY: Command =
     Command { service: Uuid::QUECTEL, cid: 1, kind: CommandType::Query, name: "Quectel radio state query" };

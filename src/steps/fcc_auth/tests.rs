@@ -1,3 +1,6 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::*;
 use crate::database::quirks::{ByteOrder, Gtfcclock, Number, StateCommand};
 use crate::host::deadline::clock::StoppedClock;
@@ -5,8 +8,6 @@ use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::fake::{Modem, Port, simulated};
 use ::modem::qmi::Clients;
 use ::modem::radio::{LOW_POWER, Lock, Modem as Simulated, ONLINE};
-use std::path::PathBuf;
-use std::time::Duration;
 
 const BUDGET: Duration = Duration::from_millis(600);
 /// The time for cleanup transfers after the deadline.

@@ -3,6 +3,8 @@
 //! Facts: ModemManager's script 8086:7360 and its Intel plugin, and xmm7360-pci (rpc/rpc.py). The RPC port does not
 //! report the radio state: a locked modem replies to no other request.
 
+use std::time::Duration;
+
 use super::RadioState;
 use super::keys::{self, ChallengeLock, Key, Keys};
 use crate::database::quirks::ByteOrder;
@@ -14,7 +16,6 @@ use crate::modem::wire::Malformed;
 use crate::modem::wire::qmi::OperatingMode;
 use crate::modem::wire::xmm::{Call, FCC_LOCK_CHALLENGE, FCC_LOCK_QUERY, FCC_LOCK_RESPONSE};
 use crate::outcome::Outcome;
-use std::time::Duration;
 
 pub(super) fn unlock(port: &mut dyn Link, mut keys: Keys, deadline: Deadline) -> Result<Outcome, SessionError> {
     let mut rpc = Rpc::new(port, deadline);
