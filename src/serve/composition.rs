@@ -29,7 +29,7 @@ pub(crate) struct CompositionReport {
     /// The name in the database, or the modem's `product` string.
     pub name: String,
     /// `None` if it failed.
-    pub(crate) exchange: Option<Exchange>,
+    pub exchange: Option<Exchange>,
     /// `None` if the composition was only read.
     pub report: Option<StepReport>,
 }

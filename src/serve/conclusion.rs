@@ -5,14 +5,14 @@ use crate::serve::hand_off::Successor;
 
 /// How a step ended.
 pub(crate) struct Conclusion {
-    pub(crate) result: StepResult,
-    pub(crate) message: Message,
+    pub result: StepResult,
+    pub message: Message,
     /// The modem may have a lock of another kind.
-    pub(crate) may_be_another_lock: bool,
+    pub may_be_another_lock: bool,
     /// The modem disconnected, so that nothing is known about its state.
-    pub(crate) has_left: bool,
+    pub has_left: bool,
     /// The radio is known to be online.
-    pub(crate) is_online: bool,
+    pub is_online: bool,
 }
 
 impl Conclusion {

@@ -7,16 +7,16 @@ use crate::serve::record::Recorder;
 use crate::serve::run::Run;
 
 pub(super) struct LockedRun<'a, 'r> {
-    pub(super) run: Run<'a>,
-    pub(super) quirk: &'a Quirk,
-    pub(super) identity: Identity,
-    pub(super) state: PortState,
-    pub(super) recorder: &'a mut Recorder<'r>,
-    pub(super) successor: &'a Successor,
+    pub run: Run<'a>,
+    pub quirk: &'a Quirk,
+    pub identity: Identity,
+    pub state: PortState,
+    pub recorder: &'a mut Recorder<'r>,
+    pub successor: &'a Successor,
     /// What became of a configuration that was planned, if the unlock has to follow in this run.
-    pub(super) configuration: Option<Configuration>,
+    pub configuration: Option<Configuration>,
     /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
-    pub(super) has_child: bool,
+    pub has_child: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

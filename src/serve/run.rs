@@ -17,9 +17,9 @@ pub(crate) const LONGEST_PROBE: Duration = Duration::from_secs(30);
 /// One run on one device.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
-    pub(crate) root: &'a Root,
-    pub(crate) device: &'a Device,
-    pub(crate) scope: &'a Scope,
-    pub(crate) trigger: Trigger,
-    pub(crate) deadline: Deadline,
+    pub root: &'a Root,
+    pub device: &'a Device,
+    pub scope: &'a Scope,
+    pub trigger: Trigger,
+    pub deadline: Deadline,
 }

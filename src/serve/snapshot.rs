@@ -26,7 +26,7 @@ pub(crate) struct Snapshot {
     /// Ports that may carry an unlock.
     pub ports: Vec<ControlPort>,
     /// What uses the modem, if the run must not disturb it.
-    pub(crate) used_by: Option<String>,
+    pub used_by: Option<String>,
 }
 
 pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError> {

@@ -36,24 +36,24 @@ impl<F: FnMut(&[u8]) -> Vec<Vec<u8>>> Replies for F {
 
 pub(crate) struct Port<R> {
     replies: R,
-    pub(crate) protocol: Protocol,
+    pub protocol: Protocol,
     /// `wMaxControlMessage`, in both directions.
     longest: usize,
     /// The modem leaves at this transfer.
-    pub(crate) gone_at: Option<usize>,
+    pub gone_at: Option<usize>,
     /// The process receives a stop request at this transfer.
-    pub(crate) interrupted_at: Option<usize>,
+    pub interrupted_at: Option<usize>,
     /// Another program opens the port before this message is sent.
-    pub(crate) contended_at: Option<usize>,
-    pub(crate) sends: usize,
+    pub contended_at: Option<usize>,
+    pub sends: usize,
     /// The port accepts no message.
-    pub(crate) jammed: bool,
+    pub jammed: bool,
     /// The modem sends these bytes endlessly, and nothing else.
-    pub(crate) flood: Vec<u8>,
+    pub flood: Vec<u8>,
     /// Replies to an earlier host that did not read them. Each new reply releases the oldest one, and is queued behind
     /// the others.
-    pub(crate) held: VecDeque<Vec<u8>>,
-    pub(crate) transfers: usize,
+    pub held: VecDeque<Vec<u8>>,
+    pub transfers: usize,
     /// Each read, with the time from which it is available.
     waiting: VecDeque<(Instant, Vec<u8>)>,
     read: Vec<u8>,

@@ -18,7 +18,7 @@ const MAX_LENGTH: usize = 4096;
 /// The process at the other end of a socket, as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
-    pub(crate) pid: u32,
+    pub pid: u32,
     pub uid: u32,
 }
 

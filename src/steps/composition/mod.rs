@@ -46,8 +46,8 @@ pub(crate) struct CompositionState {
     /// it may not be set.
     pub other: Option<Result<Composition, Failure>>,
     /// The reason if no composition may be set.
-    pub(crate) read_only: Option<String>,
-    pub(crate) restart: Restart,
+    pub read_only: Option<String>,
+    pub restart: Restart,
     /// Other settings, by name.
     pub settings: BTreeMap<String, String>,
 }
@@ -161,13 +161,13 @@ impl CompositionError {
 pub(crate) struct Exchange {
     pub reading: CompositionState,
     /// The composition that was chosen for the request, if there was one.
-    pub(crate) chosen: Option<Composition>,
+    pub chosen: Option<Composition>,
     /// Whether the modem restarts now.
-    pub(crate) resets: bool,
+    pub resets: bool,
     /// Whether `chosen` is only a step towards the requested composition, which the modem lists later.
-    pub(crate) is_intermediate: bool,
+    pub is_intermediate: bool,
     /// What failed after `chosen` was sent to the modem.
-    pub(crate) failure: Option<Failure>,
+    pub failure: Option<Failure>,
 }
 
 impl Exchange {
@@ -193,7 +193,7 @@ impl Exchange {
 pub(crate) struct Request {
     pub wanted: Option<Wanted>,
     /// Whether a composition without an AT port is allowed.
-    pub(crate) no_at_port: bool,
+    pub no_at_port: bool,
     pub reset: bool,
     /// The password for AT!ENTERCND, instead of the well-known one.
     pub password: Option<String>,

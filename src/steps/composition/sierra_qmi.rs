@@ -9,7 +9,7 @@ use crate::modem::wire::qmi::{OperatingMode, dms};
 use log::debug;
 
 pub(super) struct SierraQmi<'d, 'c> {
-    pub(crate) client: &'d mut Client<'c>,
+    pub client: &'d mut Client<'c>,
     pub table: &'d Sierra,
     pub by: &'static str,
 }
