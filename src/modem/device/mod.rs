@@ -306,9 +306,8 @@ impl Device {
     pub(crate) fn attribute_by(&self, name: &str, deadline: Deadline) -> Result<Option<String>, DeviceError> {
         // A string descriptor has up to 126 characters, and the kernel writes up to three bytes for each.
         let mut text = [0; 512];
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let read = sys::interrupted_at(deadline, || {
-            let file = fcntl::openat(&self.directory, name, flags, Mode::empty())?;
+            let file = self.open_file(Path::new(name), OFlag::O_RDONLY)?;
             nix::unistd::read(file, &mut text)
         });
         match read {
@@ -401,23 +400,19 @@ impl Device {
     /// Writes `bConfigurationValue`. The write returns after the kernel has unbound the drivers, sent SET_CONFIGURATION
     /// (up to 5 s), and bound the new drivers.
     pub(crate) fn set_configuration(&self, value: u8) -> nix::Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
+        let file = self.open_file(Path::new("bConfigurationValue"), OFlag::O_WRONLY)?;
         nix::unistd::write(file, format!("{value}\n").as_bytes()).map(drop)
     }
 
     /// Opens `bConfigurationValue` for later reads and writes.
     pub(crate) fn configuration_value(&self) -> io::Result<ConfigurationValue> {
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = fcntl::openat(&self.directory, "bConfigurationValue", flags, Mode::empty())?;
-        Ok(ConfigurationValue(File::from(file)))
+        Ok(ConfigurationValue(self.open_file(Path::new("bConfigurationValue"), OFlag::O_RDWR)?))
     }
 
     /// Opens `authorized` for writing. 0 unconfigures the device and unbinds its drivers. 1 lets the kernel choose a
     /// configuration again.
     pub fn authorized(&self) -> io::Result<File> {
-        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(File::from(fcntl::openat(&self.directory, "authorized", flags, Mode::empty())?))
+        Ok(self.open_file(Path::new("authorized"), OFlag::O_WRONLY)?)
     }
 
     /// Identifies this enumeration of the device: the inode number of its sysfs folder, which sysfs does not reuse. A
@@ -451,8 +446,7 @@ impl Device {
 
     /// A network interface of the modem that is up (`IFF_UP` of linux/if.h).
     pub(crate) fn network_interface_up(&self) -> Result<Option<String>, DeviceError> {
-        let prefix = format!("{}:", self.port);
-        for interface in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for interface in self.interface_directories()? {
             for name in self.list(&Path::new(&interface).join("net")).unwrap_or_default() {
                 let flags = self.attribute(&format!("{interface}/net/{name}/flags")).unwrap_or_default();
                 if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 != 0) {
@@ -477,9 +471,8 @@ impl Device {
         if self.id.bus == Bus::Pci {
             return Ok(Vec::new());
         }
-        let prefix = format!("{}:", self.port);
         let mut found = Vec::new();
-        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for name in self.interface_directories()? {
             let directory = Path::new(&name);
             let number = self.attribute(&format!("{name}/bInterfaceNumber"))?;
             let number = u8::from_str_radix(&number, 16).map_err(|_| self.unparsable("bInterfaceNumber", &number))?;
@@ -501,9 +494,8 @@ impl Device {
         if self.id.bus == Bus::Pci {
             return self.wwan_ports();
         }
-        let prefix = format!("{}:", self.port);
         let mut ports = Vec::new();
-        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for name in self.interface_directories()? {
             let class = Path::new(&name).join("usbmisc");
             for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_cdc_wdm(port)) {
                 let number = self.number(&class.join(&port).join("dev").display().to_string())?;
@@ -578,8 +570,7 @@ impl Device {
     /// The ttys of the wanted interfaces, at most one of each.
     fn ttys_of(&self, is_wanted: impl Fn(u8) -> bool) -> Result<Vec<ControlPort>, DeviceError> {
         let mut ttys = Vec::new();
-        let prefix = format!("{}:", self.port);
-        for name in self.list(Path::new(""))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for name in self.interface_directories()? {
             let interface = Path::new(&name);
             let found = self.attribute(&format!("{name}/bInterfaceNumber"))?;
             if !u8::from_str_radix(&found, 16).is_ok_and(&is_wanted) {
@@ -599,9 +590,20 @@ impl Device {
         Ok(ttys)
     }
 
+    /// The folders of the interfaces of the active configuration, such as `1-1:1.0`.
+    fn interface_directories(&self) -> Result<impl Iterator<Item = String>, DeviceError> {
+        let prefix = format!("{}:", self.port);
+        Ok(self.list(Path::new(""))?.into_iter().filter(move |name| name.starts_with(&prefix)))
+    }
+
     fn driver(&self, directory: &Path) -> Option<String> {
         let target = fcntl::readlinkat(&self.directory, &directory.join("driver")).ok()?;
         Path::new(&target).file_name()?.to_str().map(str::to_owned)
+    }
+
+    fn open_file(&self, name: &Path, access: OFlag) -> nix::Result<File> {
+        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        fcntl::openat(&self.directory, name, flags, Mode::empty()).map(File::from)
     }
 
     fn open_directory(&self, directory: &Path) -> nix::Result<OwnedFd> {
@@ -626,10 +628,9 @@ impl Device {
 
     fn read(&self, name: &Path, limit: usize) -> Result<Vec<u8>, DeviceError> {
         debug_assert!(name.components().all(|part| matches!(part, Component::Normal(_))));
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        fcntl::openat(self.directory.as_fd(), name, flags, Mode::empty())
+        self.open_file(name, OFlag::O_RDONLY)
             .map_err(io::Error::from)
-            .and_then(|file| read_limited(File::from(file), limit))
+            .and_then(|file| read_limited(file, limit))
             .map_err(|error| self.error(name, error))
     }
 
