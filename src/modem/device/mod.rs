@@ -9,6 +9,8 @@
 
 pub mod descriptors;
 mod functions;
+mod named;
+mod ports;
 pub mod vendor_interfaces;
 
 use std::ffi::CStr;
@@ -29,6 +31,9 @@ use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 use crate::pci::Subsystem;
 use descriptors::{Descriptors, Malformed};
+pub use ports::ControlPort;
+use ports::is_number;
+pub(crate) use ports::{is_cdc_wdm, is_tty, is_wwan_port};
 
 /// A sysfs attribute is at most a page.
 const ATTRIBUTE_LIMIT: usize = 4096;
@@ -92,18 +97,6 @@ pub struct BoundInterface {
     pub driver: Option<String>,
     /// Names of the `usbmisc`, `tty` and `net` devices of this interface.
     pub nodes: Vec<String>,
-}
-
-/// A character device of a modem that accepts commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlPort {
-    /// `cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`.
-    pub name: String,
-    /// The driver of the USB interface or of the PCI device.
-    pub driver: Option<String>,
-    /// The protocol of a WWAN port, as the kernel names it (`MBIM`, `AT`). `None` for other kinds of ports.
-    pub wwan_type: Option<String>,
-    pub number: DeviceNumber,
 }
 
 /// An open `bConfigurationValue`, for use where no file can be opened any more.
@@ -210,52 +203,6 @@ impl Device {
         device.id.vendor = device.hex(device.vendor_attribute())?;
         device.id.product = device.hex(if bus == Bus::Pci { "device" } else { "idProduct" })?;
         Ok(device)
-    }
-
-    /// The ports of the devices that `text` names: a port, an ID, the node of a command port, or a usbfs node.
-    ///
-    /// # Errors
-    /// `NoSuchForm` if `text` is none of these, `NotFound` if no device has that name, and `OnPci` if only a PCI device has
-    /// that ID.
-    pub fn named(root: &Root, text: &str) -> Result<Vec<Port>, DeviceError> {
-        let ports_of = |is_meant: &dyn Fn(&Device) -> bool| -> Result<Vec<Port>, DeviceError> {
-            Ok(Device::all(root)?.filter(is_meant).map(|device| device.port).collect())
-        };
-        let not_found = || DeviceError::NotFound(text.to_owned());
-        let found = if let Some(port) = Port::new(text) {
-            vec![Device::at_port(root, port)?.port]
-        } else if let Ok(id) = text.parse::<DeviceId>() {
-            let found = ports_of(&|device| device.id == id)?;
-            if found.is_empty() && !ports_of(&|device| device.id == id.on_pci())?.is_empty() {
-                return Err(DeviceError::OnPci(id));
-            }
-            found
-        } else if let Some((name, class)) = text.strip_prefix("/dev/").and_then(|name| Some((name, class_of(name)?))) {
-            let real = root.at(class).join(name).canonicalize().map_err(|_| not_found())?;
-            let sys = root.at("/sys").canonicalize().map_err(|_| not_found())?;
-            let relative = real.strip_prefix(&sys).map_err(|_| not_found())?;
-            vec![Device::at_devpath(root, &format!("/{}", relative.display()))?.port]
-        } else if let Some(numbers) = text.strip_prefix("/dev/bus/usb/") {
-            let (bus, device) = numbers.split_once('/').ok_or_else(|| DeviceError::NoSuchForm(text.to_owned()))?;
-            let wanted = (bus.parse::<u16>().ok(), device.parse::<u16>().ok());
-            let here = |device: &Device| (device.decimal("busnum").ok(), device.decimal("devnum").ok());
-            let is_usb = |device: &Device| device.id.bus == Bus::Usb;
-            ports_of(&|device| is_usb(device) && here(device) == wanted)?
-        } else {
-            return Err(DeviceError::NoSuchForm(text.to_owned()));
-        };
-        if found.is_empty() { Err(not_found()) } else { Ok(found) }
-    }
-
-    /// The only device that `text` names.
-    pub(crate) fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
-        match Device::named(root, text)?.as_slice() {
-            [port] => Device::at_port(root, port.clone()),
-            ports => {
-                let ports = ports.iter().map(Port::to_string).collect();
-                Err(DeviceError::Ambiguous { name: text.to_owned(), ports })
-            }
-        }
     }
 
     pub fn path(&self) -> &Path {
@@ -489,51 +436,6 @@ impl Device {
         Ok(found)
     }
 
-    /// The `cdc-wdm` ports of a USB device, or the WWAN ports of a PCI device, in the order of their names.
-    pub(crate) fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
-        if self.id.bus == Bus::Pci {
-            return self.wwan_ports();
-        }
-        let mut ports = Vec::new();
-        for name in self.interface_directories()? {
-            let class = Path::new(&name).join("usbmisc");
-            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_cdc_wdm(port)) {
-                let number = self.number(&class.join(&port).join("dev").display().to_string())?;
-                let driver = self.driver(Path::new(&name));
-                ports.push(ControlPort { driver, wwan_type: None, name: port, number });
-            }
-        }
-        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(ports)
-    }
-
-    fn wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
-        // The modem is down, or no driver has created a port yet.
-        let Some(directory) = self.wwan_directory() else { return Ok(Vec::new()) };
-        let driver = self.bound_driver();
-        let mut ports = Vec::new();
-        for name in self.list(&directory)?.into_iter().filter(|name| is_wwan_port(name)) {
-            let attribute = |attribute| directory.join(&name).join(attribute).display().to_string();
-            let number = self.number(&attribute("dev"))?;
-            let wwan_type = Some(self.attribute(&attribute("type"))?);
-            ports.push(ControlPort { name, driver: driver.clone(), wwan_type, number });
-        }
-        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(ports)
-    }
-
-    /// The kernel's WWAN device on a PCI device, `wwan/wwan0`. The driver for MHI modems has a controller in between:
-    /// `mhi0/wwan/wwan0`.
-    fn wwan_directory(&self) -> Option<PathBuf> {
-        let is_pci = self.id.bus == Bus::Pci;
-        let controller = is_pci.then(|| self.mhi_controller())?.map(PathBuf::from);
-        controller.into_iter().chain([PathBuf::new()]).find_map(|parent| {
-            let class = parent.join("wwan");
-            let names = self.list(&class).ok()?;
-            names.into_iter().find(|name| name.strip_prefix("wwan").is_some_and(is_number)).map(|name| class.join(name))
-        })
-    }
-
     /// The MHI controller of a PCI modem, `mhi0`.
     pub(crate) fn mhi_controller(&self) -> Option<String> {
         let names = self.list(Path::new("")).ok()?;
@@ -555,39 +457,6 @@ impl Device {
     /// The driver that is bound to the device itself, not to an interface.
     pub(crate) fn bound_driver(&self) -> Option<String> {
         self.driver(Path::new(""))
-    }
-
-    /// The tty of interface `number`. `None` if no driver has created one.
-    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
-        Ok(self.ttys_of(|interface| interface == number)?.into_iter().next())
-    }
-
-    /// The ttys of all interfaces.
-    pub(crate) fn ttys(&self) -> Result<Vec<ControlPort>, DeviceError> {
-        self.ttys_of(|_| true)
-    }
-
-    /// The ttys of the wanted interfaces, at most one of each.
-    fn ttys_of(&self, is_wanted: impl Fn(u8) -> bool) -> Result<Vec<ControlPort>, DeviceError> {
-        let mut ttys = Vec::new();
-        for name in self.interface_directories()? {
-            let interface = Path::new(&name);
-            let found = self.attribute(&format!("{name}/bInterfaceNumber"))?;
-            if !u8::from_str_radix(&found, 16).is_ok_and(&is_wanted) {
-                continue;
-            }
-            // usb-serial has a directory for the port between the interface and the class. cdc-acm does not.
-            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
-            for directory in serial.chain([interface.to_owned()]) {
-                let class = directory.join("tty");
-                let names = self.list(&class).unwrap_or_default();
-                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
-                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
-                ttys.push(ControlPort { driver: self.driver(interface), wwan_type: None, name, number });
-                break;
-            }
-        }
-        Ok(ttys)
     }
 
     /// The folders of the interfaces of the active configuration, such as `1-1:1.0`.
@@ -664,48 +533,11 @@ impl Device {
     }
 }
 
-/// `cdc-wdm` and a number, such as `cdc-wdm0`.
-pub(crate) fn is_cdc_wdm(name: &str) -> bool {
-    name.strip_prefix("cdc-wdm").is_some_and(is_number)
-}
-
-/// `wwan`, a number, the type in lower case, and a number, such as `wwan0mbim0`.
-pub(crate) fn is_wwan_port(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("wwan") else { return false };
-    let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };
-    let (device, port) = rest.split_at(start);
-    let end = port.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(port.len());
-    let (kind, number) = port.split_at(end);
-    is_number(device) && kind.len() <= 16 && is_number(number)
-}
-
-/// The class of a port with this name.
-fn class_of(name: &str) -> Option<&'static str> {
-    if is_cdc_wdm(name) {
-        Some("/sys/class/usbmisc")
-    } else if is_tty(name) {
-        Some("/sys/class/tty")
-    } else if is_wwan_port(name) {
-        Some("/sys/class/wwan")
-    } else {
-        None
-    }
-}
-
 fn devices_of(bus: Bus) -> &'static str {
     match bus {
         Bus::Usb => "/sys/bus/usb/devices",
         Bus::Pci => "/sys/bus/pci/devices",
     }
-}
-
-/// `ttyUSB` or `ttyACM` and a number.
-pub(crate) fn is_tty(name: &str) -> bool {
-    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
-}
-
-fn is_number(digits: &str) -> bool {
-    (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -725,40 +557,6 @@ mod tests {
             let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
             (Root::clone(&root), device)
         }
-    }
-
-    #[test]
-    fn ttys_are_found_wherever_their_driver_puts_them() {
-        let root = TempRoot::new("ttys");
-        for (path, text) in [
-            ("idVendor", "1199\n"),
-            ("idProduct", "9071\n"),
-            ("1-1:1.3/bInterfaceNumber", "03\n"),
-            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
-            ("1-1:1.2/bInterfaceNumber", "02\n"),
-            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
-            ("1-1:1.4/bInterfaceNumber", "04\n"),
-            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
-            ("1-1:1.8/bInterfaceNumber", "08\n"),
-        ] {
-            root.write(&format!("/sys/devices/usb1/1-1/{path}"), text);
-        }
-        symlink("/sys/bus/usb/drivers/qcserial", root.at("/sys/devices/usb1/1-1/1-1:1.3/driver")).unwrap();
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-        let found = [2, 3, 4, 8, 9].map(|number| device.tty(number));
-        let tty = |name: &str, driver: Option<&str>, major, minor| {
-            let number = DeviceNumber { major, minor };
-            let (name, driver) = (name.to_owned(), driver.map(str::to_owned));
-            Some(ControlPort { name, driver, wwan_type: None, number })
-        };
-        let expected = [
-            tty("ttyUSB0", None, 188, 0),
-            tty("ttyUSB1", Some("qcserial"), 188, 1),
-            tty("ttyACM0", None, 166, 0),
-            None,
-            None,
-        ];
-        assert_eq!(found.map(Result::unwrap), expected);
     }
 
     fn plug(root: &TempRoot, vendor: &str) {

@@ -1,0 +1,164 @@
+//! The ports of a modem that accept commands.
+
+use std::path::{Path, PathBuf};
+
+use super::{Device, DeviceError, DeviceNumber};
+use crate::bus::Bus;
+
+/// A character device of a modem that accepts commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPort {
+    /// `cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`.
+    pub name: String,
+    /// The driver of the USB interface or of the PCI device.
+    pub driver: Option<String>,
+    /// The protocol of a WWAN port, as the kernel names it (`MBIM`, `AT`). `None` for other kinds of ports.
+    pub wwan_type: Option<String>,
+    pub number: DeviceNumber,
+}
+
+impl Device {
+    /// The `cdc-wdm` ports of a USB device, or the WWAN ports of a PCI device, in the order of their names.
+    pub(crate) fn control_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        if self.id.bus == Bus::Pci {
+            return self.wwan_ports();
+        }
+        let mut ports = Vec::new();
+        for name in self.interface_directories()? {
+            let class = Path::new(&name).join("usbmisc");
+            for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_cdc_wdm(port)) {
+                let number = self.number(&class.join(&port).join("dev").display().to_string())?;
+                let driver = self.driver(Path::new(&name));
+                ports.push(ControlPort { driver, wwan_type: None, name: port, number });
+            }
+        }
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(ports)
+    }
+
+    fn wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        // The modem is down, or no driver has created a port yet.
+        let Some(directory) = self.wwan_directory() else { return Ok(Vec::new()) };
+        let driver = self.bound_driver();
+        let mut ports = Vec::new();
+        for name in self.list(&directory)?.into_iter().filter(|name| is_wwan_port(name)) {
+            let attribute = |attribute| directory.join(&name).join(attribute).display().to_string();
+            let number = self.number(&attribute("dev"))?;
+            let wwan_type = Some(self.attribute(&attribute("type"))?);
+            ports.push(ControlPort { name, driver: driver.clone(), wwan_type, number });
+        }
+        ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(ports)
+    }
+
+    /// The kernel's WWAN device on a PCI device, `wwan/wwan0`. The driver for MHI modems has a controller in between:
+    /// `mhi0/wwan/wwan0`.
+    pub(super) fn wwan_directory(&self) -> Option<PathBuf> {
+        let is_pci = self.id.bus == Bus::Pci;
+        let controller = is_pci.then(|| self.mhi_controller())?.map(PathBuf::from);
+        controller.into_iter().chain([PathBuf::new()]).find_map(|parent| {
+            let class = parent.join("wwan");
+            let names = self.list(&class).ok()?;
+            names.into_iter().find(|name| name.strip_prefix("wwan").is_some_and(is_number)).map(|name| class.join(name))
+        })
+    }
+
+    /// The tty of interface `number`. `None` if no driver has created one.
+    pub fn tty(&self, number: u8) -> Result<Option<ControlPort>, DeviceError> {
+        Ok(self.ttys_of(|interface| interface == number)?.into_iter().next())
+    }
+
+    /// The ttys of all interfaces.
+    pub(crate) fn ttys(&self) -> Result<Vec<ControlPort>, DeviceError> {
+        self.ttys_of(|_| true)
+    }
+
+    /// The ttys of the wanted interfaces, at most one of each.
+    fn ttys_of(&self, is_wanted: impl Fn(u8) -> bool) -> Result<Vec<ControlPort>, DeviceError> {
+        let mut ttys = Vec::new();
+        for name in self.interface_directories()? {
+            let interface = Path::new(&name);
+            let found = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            if !u8::from_str_radix(&found, 16).is_ok_and(&is_wanted) {
+                continue;
+            }
+            // usb-serial has a directory for the port between the interface and the class. cdc-acm does not.
+            let serial = self.list(interface)?.into_iter().filter(|name| is_tty(name)).map(|name| interface.join(name));
+            for directory in serial.chain([interface.to_owned()]) {
+                let class = directory.join("tty");
+                let names = self.list(&class).unwrap_or_default();
+                let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
+                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                ttys.push(ControlPort { driver: self.driver(interface), wwan_type: None, name, number });
+                break;
+            }
+        }
+        Ok(ttys)
+    }
+}
+
+/// `cdc-wdm` and a number, such as `cdc-wdm0`.
+pub(crate) fn is_cdc_wdm(name: &str) -> bool {
+    name.strip_prefix("cdc-wdm").is_some_and(is_number)
+}
+
+/// `wwan`, a number, the type in lower case, and a number, such as `wwan0mbim0`.
+pub(crate) fn is_wwan_port(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("wwan") else { return false };
+    let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };
+    let (device, port) = rest.split_at(start);
+    let end = port.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(port.len());
+    let (kind, number) = port.split_at(end);
+    is_number(device) && kind.len() <= 16 && is_number(number)
+}
+
+/// `ttyUSB` or `ttyACM` and a number.
+pub(crate) fn is_tty(name: &str) -> bool {
+    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
+}
+
+pub(super) fn is_number(digits: &str) -> bool {
+    (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::host::root::tests::TempRoot;
+
+    #[test]
+    fn ttys_are_found_wherever_their_driver_puts_them() {
+        let root = TempRoot::new("ttys");
+        for (path, text) in [
+            ("idVendor", "1199\n"),
+            ("idProduct", "9071\n"),
+            ("1-1:1.3/bInterfaceNumber", "03\n"),
+            ("1-1:1.3/ttyUSB1/tty/ttyUSB1/dev", "188:1\n"),
+            ("1-1:1.2/bInterfaceNumber", "02\n"),
+            ("1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("1-1:1.4/bInterfaceNumber", "04\n"),
+            ("1-1:1.4/tty/ttyACM0/dev", "166:0\n"),
+            ("1-1:1.8/bInterfaceNumber", "08\n"),
+        ] {
+            root.write(&format!("/sys/devices/usb1/1-1/{path}"), text);
+        }
+        symlink("/sys/bus/usb/drivers/qcserial", root.at("/sys/devices/usb1/1-1/1-1:1.3/driver")).unwrap();
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let found = [2, 3, 4, 8, 9].map(|number| device.tty(number));
+        let tty = |name: &str, driver: Option<&str>, major, minor| {
+            let number = DeviceNumber { major, minor };
+            let (name, driver) = (name.to_owned(), driver.map(str::to_owned));
+            Some(ControlPort { name, driver, wwan_type: None, number })
+        };
+        let expected = [
+            tty("ttyUSB0", None, 188, 0),
+            tty("ttyUSB1", Some("qcserial"), 188, 1),
+            tty("ttyACM0", None, 166, 0),
+            None,
+            None,
+        ];
+        assert_eq!(found.map(Result::unwrap), expected);
+    }
+}
