@@ -1,0 +1,284 @@
+//! What the guard against loops knows of earlier actions on a port.
+
+use std::iter::successors;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Memory;
+use crate::bus::DeviceId;
+use crate::outcome::StepKind;
+
+/// How often a step may act on a device that repeatedly comes back in the same state.
+pub(crate) const ATTEMPTS: u32 = 3;
+/// A device that comes back later than this after an action was plugged in again.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+/// A device that comes back later than this after an action that was verified was plugged in again: a modem that crashes
+/// returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
+const CRASH_WINDOW: Duration = Duration::from_secs(10);
+
+/// One device on one port, for the guard against loops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub id: DeviceId,
+    pub serial: Option<String>,
+    /// Identifies this enumeration of the device.
+    pub enumeration: u64,
+    /// `devnum`. The kernel numbers the devices of a bus in sequence.
+    pub number: Option<u16>,
+}
+
+impl Identity {
+    /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device on its port in
+    /// between. `elsewhere` returns the numbers of devices on other ports.
+    fn came_back(&self, earlier: &Identity, elsewhere: impl FnOnce() -> Vec<u16>) -> bool {
+        let is_same = (&self.id, &self.serial) == (&earlier.id, &earlier.serial);
+        if !is_same || self.enumeration == earlier.enumeration {
+            return false;
+        }
+        let (Some(now), Some(then)) = (self.number, earlier.number) else { return true };
+        // Device numbers wrap from 127 to 1, which the root hub has (Linux drivers/usb/core/hub.c, choose_devnum).
+        let next = |number: &u16| Some(number % 127 + 1);
+        let mut between: Vec<u16> =
+            successors(next(&then), next).take(126).take_while(|number| *number != now).collect();
+        between.retain(|number| *number != 1);
+        if between.is_empty() {
+            return true;
+        }
+        let elsewhere = elsewhere();
+        between.iter().all(|number| elsewhere.contains(number))
+    }
+}
+
+/// An action of a step on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ActionRecord {
+    pub identity: Identity,
+    /// Since boot. A device that comes back later than this was plugged in again.
+    #[serde(with = "seconds")]
+    pub until: Duration,
+    /// The number of consecutive actions, including this one, after each of which the device came back in the same
+    /// state.
+    count: u32,
+    /// Whether the device had come back since the previous action. Alternates: some sticks need two different actions.
+    returned: bool,
+    gave_up: bool,
+}
+
+/// What the guard knows of earlier actions of a step on this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    First,
+    /// The step has acted on this enumeration before.
+    Repeat {
+        returned: bool,
+    },
+    /// The device came back in the same state. `returned` alternates with each return.
+    CameBack {
+        returned: bool,
+    },
+    /// The device came back too often.
+    GiveUp {
+        is_reported: bool,
+    },
+}
+
+impl Attempt {
+    /// Whether the device has come back since the action before this one.
+    pub fn returned(self) -> bool {
+        matches!(self, Attempt::Repeat { returned: true } | Attempt::CameBack { returned: true })
+    }
+}
+
+/// A time in `/run`, as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Memory {
+    /// Records that `step` is about to act on this device at `now`, since boot. If `by_request` is set, the
+    /// guard does not apply. `elsewhere` returns the device numbers that belong to other ports of the bus.
+    pub fn attempt(
+        &mut self,
+        step: StepKind,
+        identity: &Identity,
+        now: Duration,
+        by_request: bool,
+        elsewhere: impl FnOnce() -> Vec<u16>,
+    ) -> Attempt {
+        let earlier = self.acted.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
+        let (attempt, count, returned) = match earlier {
+            Some(acted) if acted.identity == *identity => {
+                let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
+                (Attempt::Repeat { returned: acted.returned }, count, acted.returned)
+            }
+            Some(acted) if identity.came_back(&acted.identity, elsewhere) => {
+                let returned = !acted.returned;
+                (Attempt::CameBack { returned }, acted.count + 1, returned)
+            }
+            _ => (Attempt::First, 1, false),
+        };
+        let is_reported = earlier.is_some_and(|acted| acted.gave_up);
+        if count > ATTEMPTS && !by_request {
+            if let Some(acted) = self.acted.get_mut(&step) {
+                // Remembers this enumeration, so that the next one counts as a return, too.
+                acted.identity = identity.clone();
+                acted.gave_up = true;
+            }
+            return Attempt::GiveUp { is_reported };
+        }
+        let count = if by_request { 1 } else { count };
+        let (identity, until) = (identity.clone(), now + WINDOW);
+        self.acted.insert(step, ActionRecord { identity, until, count, returned, gave_up: false });
+        attempt
+    }
+
+    /// The last action of `step` was verified at `now`, since boot. Only a modem that then crashes is a loop.
+    pub fn verified(&mut self, step: StepKind, now: Duration) {
+        if let Some(acted) = self.acted.get_mut(&step) {
+            acted.until = now + CRASH_WINDOW;
+        }
+    }
+
+    /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
+    pub(crate) fn clear_attempts(&mut self, step: StepKind) {
+        self.acted.remove(&step);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const STICK: &str = "1199:0fff";
+
+    pub(crate) fn identity(id: &str, serial: &str, enumeration: u64) -> Identity {
+        Identity {
+            id: id.parse().unwrap(),
+            serial: Some(serial.to_owned()),
+            enumeration,
+            number: Some((enumeration % 127) as u16 + 1),
+        }
+    }
+
+    /// An attempt without other devices on the bus.
+    fn attempt(memory: &mut Memory, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
+        memory.attempt(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
+    }
+
+    fn attempts(memory: &mut Memory, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
+        let attempt =
+            |(enumeration, at)| attempt(memory, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
+        enumerations.into_iter().map(attempt).collect()
+    }
+
+    const FIRST: Attempt = Attempt::First;
+
+    fn came_back(returned: bool) -> Attempt {
+        Attempt::CameBack { returned }
+    }
+
+    #[test]
+    fn a_device_that_keeps_coming_back_is_left_alone_after_three_attempts() {
+        let mut memory = Memory::default();
+        let found = attempts(&mut memory, (1..=5).map(|number| (number, number as f64 * 5.0)));
+        let give_up = |is_reported| Attempt::GiveUp { is_reported };
+        assert_eq!(found, [FIRST, came_back(true), came_back(false), give_up(false), give_up(true)]);
+        assert_eq!(attempts(&mut memory, [(5, 25.5)]), [give_up(true)]);
+        // On request, the step acts, and the count starts again.
+        assert_eq!(
+            attempt(&mut memory, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
+            Attempt::CameBack { returned: true }
+        );
+        assert_eq!(attempts(&mut memory, [(7, 27.0), (8, 28.0)]).len(), 2);
+        assert_eq!(attempts(&mut memory, [(9, 29.0)]), [give_up(false)]);
+        // A minute later it was plugged in again.
+        assert_eq!(attempts(&mut memory, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
+    }
+
+    #[test]
+    fn forty_successes_on_one_port_are_no_loop() {
+        let mut memory = Memory::default();
+        // The stick in install mode, then the modem that it becomes. Each enumeration has the next device number.
+        let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
+        assert!(attempts(&mut memory, plugs).iter().all(|attempt| *attempt == FIRST));
+        // The modem comes up in the state that the step wants.
+        for plug in 0..40 {
+            assert_eq!(attempts(&mut memory, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
+            memory.clear_attempts(StepKind::Switch);
+        }
+    }
+
+    /// A modem that only needs a configuration has no later step that finds it in the wanted state.
+    #[test]
+    fn a_modem_that_keeps_its_configuration_is_no_loop_and_one_that_crashes_is() {
+        let attempts = |seconds: f64| {
+            let mut memory = Memory::default();
+            let mut plugged = |plug| {
+                let at = seconds * plug as f64;
+                let attempt = attempt(&mut memory, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
+                memory.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
+                attempt
+            };
+            (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
+        };
+        assert_eq!(attempts(CRASH_WINDOW.as_secs_f64() + 1.0), [FIRST; 40]);
+        let crashes = attempts(CRASH_WINDOW.as_secs_f64() - 1.0);
+        assert!(crashes[..3].iter().all(|attempt| !matches!(attempt, Attempt::GiveUp { .. })), "{crashes:?}");
+        assert_eq!(crashes[3], Attempt::GiveUp { is_reported: false });
+    }
+
+    #[test]
+    fn other_devices_do_not_count() {
+        let mut memory = Memory::default();
+        for enumeration in 1..=20 {
+            let device = identity(STICK, &enumeration.to_string(), enumeration);
+            assert_eq!(attempt(&mut memory, StepKind::Switch, &device, 1.0, false), FIRST);
+        }
+        assert_eq!(attempt(&mut memory, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
+    }
+
+    #[test]
+    fn a_rerun_on_the_same_enumeration_does_not_count() {
+        let mut memory = Memory::default();
+        assert_eq!(attempts(&mut memory, [(1, 1.0)]), [FIRST]);
+        let repeat = |returned| Attempt::Repeat { returned };
+        assert_eq!(attempts(&mut memory, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
+        assert_eq!(attempts(&mut memory, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_does_not_lock_a_modem_out() {
+        let mut memory = Memory::default();
+        attempts(&mut memory, (1..=4).map(|number| (number, 1000.0)));
+        assert_eq!(attempts(&mut memory, [(5, 5.0)]), [FIRST]);
+    }
+
+    #[test]
+    fn device_numbers_wrap_around() {
+        let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity(STICK, "1", 0) };
+        for (then, now, elsewhere, is_back) in [
+            (5, 6, vec![], true),
+            (5, 7, vec![], false),
+            (5, 8, vec![6, 7], true),
+            (5, 8, vec![6], false),
+            // The root hub has the number 1.
+            (127, 2, vec![], true),
+            (127, 3, vec![], false),
+            (126, 4, vec![3, 2, 127], true),
+        ] {
+            let came_back = numbered(now, 2).came_back(&numbered(then, 1), || elsewhere.clone());
+            assert_eq!(came_back, is_back, "{then} {now} {elsewhere:?}");
+        }
+    }
+}
