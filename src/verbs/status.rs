@@ -254,7 +254,9 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         }
         Err(reason) => {
             // A child process may still open the port.
-            lock.map(PortState::leave_to_child);
+            if let Some(state) = lock {
+                state.leave_to_child();
+            }
             Query::Error(reason)
         }
     }
