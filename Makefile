@@ -62,6 +62,9 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 # udev, systemd and mdev split commands at blanks.
 FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
 $(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
+# Make, the shell, sed, udev or systemd give a meaning to others.
+ODD := $(shell printf %s $(call quote,$(foreach name,$(FOLDERS),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -')
+$(if $(ODD),$(error folders may contain only letters, digits and / . _ + , : @ = ~ -, and not $(ODD)))
 # Some shells leave the `~` of `NAME=~/folder` as it is.
 $(foreach name,DESTDIR $(FOLDERS),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))
 # The program names itself without `//`, and so must the rules.
@@ -254,6 +257,11 @@ page:
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
 install-program: check-program
+ifneq ($(DATADIR),$(FOUND_DATADIR))
+	@test ! -d $(DEST)$(FOUND_DATADIR)/wwan-quirks -o -L $(DEST)$(FOUND_DATADIR)/wwan-quirks || { \
+		echo "make: $(FOUND_DATADIR)/wwan-quirks is a folder, and has to be a link to $(DATADIR)/wwan-quirks:" \
+			"remove the earlier installation first" >&2; exit 1; }
+endif
 	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
 	install -d $(DEST)$(DATADIR)/wwan-quirks/quirks.d
 	install -m 644 config/quirks.d/*.toml $(DEST)$(DATADIR)/wwan-quirks/quirks.d
