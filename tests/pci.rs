@@ -85,6 +85,18 @@ fn ports_without_a_controller_are_found() {
     assert!(ended.stderr.contains("10000:e1:00.0 pci:8086:7560 Mine"), "{ended:?}");
 }
 
+#[test]
+fn a_policy_without_the_bus_does_not_leave_the_modem_to_the_shipped_policy() {
+    let root = Root::new();
+    rm520n(&root);
+    root.write("/etc/wwan-quirks/config.toml", "[[device]]\nmatch = { id = \"1eac:1007\" }\nfcc-auth = false\n");
+    for arguments in [&["apply", "0000:08:00.0"][..], &["explain", "0000:08:00.0"]] {
+        let ended = root.run(arguments);
+        let said = "config.toml:2:17: no entry has the USB ID 1eac:1007; did you mean pci:1eac:1007?";
+        assert!(ended.code == 3 && ended.stderr.contains(said), "{ended:?}");
+    }
+}
+
 /// Kernels with `CONFIG_WWAN=y` show an MBIM port of a USB modem as a WWAN port, too.
 #[test]
 fn a_wwan_port_of_a_usb_modem_starts_no_run() {
@@ -108,7 +120,7 @@ fn a_shared_id_is_known_by_its_subsystem() {
     };
     let text = [entry("105b:*", "All of Foxconn"), entry("105B:E142", "One of Foxconn"), entry("1eac:*", "Quectel")];
     root.write(OWN, format!("schema = 1\n{}", text.concat()));
-    assert_eq!(root.run(&["check"]).stdout, "");
+    assert_eq!(root.run(&["check"]).stdout, "no errors\n");
     let explained = root.run(&["explain", "pci:17cb:0308"]).stdout;
     assert!(explained.contains("for subsystem \"105b:e142\""), "{explained}");
     for (address, subsystem, name) in [
@@ -145,7 +157,7 @@ fn check_compares_subsystems_with_the_rules() {
     let entry = "schema = 1\n[[device]]\nid = \"pci:17cb:0306\"\nname = \"A\"\nsubsystem = \"17cb:010c\"\n\
                  steps = [{ fcc-auth = \"quectel\" }]\n";
     root.write(OWN, entry);
-    assert_eq!(root.run(&["check"]).stdout, "");
+    assert_eq!(root.run(&["check"]).stdout, "no errors\n");
     for subsystem in ["17cb:010d", "17cb:*", "105b:010c"] {
         root.write(OWN, entry.replace("17cb:010c", subsystem));
         let ended = root.run(&["check"]);

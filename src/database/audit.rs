@@ -2,12 +2,15 @@
 //! on the other bus, and weak points.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::bus::DeviceId;
-use crate::database::diagnostic::Location;
+use crate::database::diagnostic::{Diagnostic, Location, line_start};
+use crate::database::layers::{self, ConfigFile, FileError};
 use crate::database::policy::Policy;
-use crate::database::quirks::{Quirk, Select, Step, matches, narrowness};
+use crate::database::quirks::{Quirk, Select, Step, fragment, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
+use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::usb::Function;
 
@@ -20,6 +23,28 @@ pub struct Finding<'a> {
     pub location: &'a Location,
     pub id: DeviceId,
     pub message: String,
+}
+
+impl Finding<'_> {
+    /// The finding at its ID in the file that it names.
+    pub(crate) fn read(&self, root: &Root) -> Result<Diagnostic, FileError> {
+        let Location { layer, path, .. } = self.location;
+        let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() })?;
+        Ok(self.locate(path, &text.unwrap_or_default()))
+    }
+
+    /// The finding at its ID in `text`.
+    pub(crate) fn locate(&self, path: &Path, text: &str) -> Diagnostic {
+        let entry = line_start(text, self.location.line);
+        let rest = text.get(entry..).unwrap_or_default();
+        // A list `device = [{ … }]` has no headers, and the policy has other tables.
+        let found = || {
+            let forms = self.id.forms();
+            forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
+        };
+        let place = fragment::place_of(rest, self.id).or_else(found).unwrap_or_default();
+        Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone())
+    }
 }
 
 /// The conflicts between `quirks`, which must be in the order of their files. An entry may override an entry of a lower layer.

@@ -124,7 +124,7 @@ fn add_files(
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory = match fcntl::open(&root.at(&path), flags, Mode::empty()) {
         Ok(opened) => File::from(opened),
-        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(()),
+        Err(nix::Error::ENOENT) => return Ok(()),
         Err(error) => return Err(io(error.into())),
     };
     check_owner(root, &path, &directory.metadata().map_err(io)?)?;
@@ -166,12 +166,18 @@ fn folder(root: &Root, path: PathBuf) -> Result<Option<PathBuf>, FileError> {
     if metadata.is_symlink() {
         return follow(root, &path).or_else(unless_missing);
     }
+    if !metadata.is_dir() {
+        return Err(FileError::Io { path, source: nix::Error::ENOTDIR.into() });
+    }
     check_owner(root, &path, &metadata)?;
     Ok(Some(path))
 }
 
 fn unless_missing(error: FileError) -> Result<Option<PathBuf>, FileError> {
-    if error.is_missing() { Ok(None) } else { Err(error) }
+    match error {
+        FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        error => Err(error),
+    }
 }
 
 /// The text of a file. `None` if the file masks the files of its name in lower layers.
@@ -202,7 +208,10 @@ pub(crate) fn read_bytes(root: &Root, file: &ConfigFile) -> Result<Option<Vec<u8
 
 /// Whether a TOML file has no key: only comments and blank lines.
 pub(crate) fn has_no_key(text: &str) -> bool {
-    text.lines().map(str::trim_start).all(|line| line.is_empty() || line.starts_with('#'))
+    text.trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim_start)
+        .all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 /// Opens a file that is not a link. Does not block if the file is a pipe.

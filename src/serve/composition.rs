@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::database::compositions::Compositions;
+use crate::database::policy::Policy;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
@@ -47,6 +48,10 @@ pub(crate) fn serve_composition(
     while let Some(device) = next.take() {
         let (matched, invalid) = lookup(root, &device);
         errors.extend(invalid);
+        if matched.is_none() {
+            // The lookup has read the policy only for a modem with a quirk.
+            errors.extend(Policy::load(root).1.into_iter().map(Error::from));
+        }
         if request.wanted.is_some() && !errors.is_empty() {
             break;
         }

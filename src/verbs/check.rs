@@ -6,10 +6,10 @@ use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::database::audit::{Finding, audit, warnings, without_bus, without_rule};
+use crate::database::audit::{audit, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
-use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start, merge};
-use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
+use crate::database::diagnostic::{Diagnostic, LoadError, merge};
+use crate::database::layers::{ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, fragment};
 use crate::database::udev_rules::RuledIds;
@@ -45,6 +45,9 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
         for warning in &warned {
             writeln!(out, "{warning}")?;
         }
+        if errors.is_empty() && warned.is_empty() && exit == Exit::Success {
+            writeln!(out, "no errors")?;
+        }
     }
     Ok(if errors.is_empty() { exit } else { exit.max(Exit::Invalid) })
 }
@@ -53,18 +56,13 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 /// without a udev rule.
 fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     let (quirks, mut errors) = quirks::installed(root);
-    let read = |finding: Finding| {
-        let Location { layer, path, .. } = finding.location;
-        let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() });
-        text.map(|text| locate(&finding, path, &text.unwrap_or_default()))
-    };
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
-    let warned = weak.chain(unruled).filter_map(|warning| read(warning).ok()).collect();
+    let warned = weak.chain(unruled).filter_map(|warning| warning.read(root).ok()).collect();
     let (policy, policy_errors) = Policy::load(root);
     for finding in audit(&quirks).into_iter().chain(without_bus(&quirks, &policy)) {
-        errors.push(read(finding).map_or_else(LoadError::from, LoadError::from));
+        errors.push(finding.read(root).map_or_else(LoadError::from, LoadError::from));
     }
     merge(&mut errors, policy_errors);
     merge(&mut errors, Compositions::load(root).1);
@@ -84,22 +82,9 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let (quirks, mut errors) = fragment::parse(&file, text);
-    errors.extend(audit(&quirks).iter().map(|finding| locate(finding, path, text)));
-    let warned = warnings(&quirks).iter().map(|warning| locate(warning, path, text)).collect();
+    errors.extend(audit(&quirks).iter().map(|finding| finding.locate(path, text)));
+    let warned = warnings(&quirks).iter().map(|warning| warning.locate(path, text)).collect();
     (errors.into_iter().map(LoadError::from).collect(), warned)
-}
-
-/// A finding at its ID in `text`.
-fn locate(finding: &Finding, path: &Path, text: &str) -> Diagnostic {
-    let entry = line_start(text, finding.location.line);
-    let rest = text.get(entry..).unwrap_or_default();
-    // A list `device = [{ … }]` has no headers, and the policy has other tables.
-    let found = || {
-        let forms = finding.id.forms();
-        forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
-    };
-    let place = fragment::place_of(rest, finding.id).or_else(found).unwrap_or_default();
-    Diagnostic::at(path, text, entry + place.start..entry + place.end, finding.message.clone())
 }
 
 fn read(path: &Path) -> Result<String, FileError> {

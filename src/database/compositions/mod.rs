@@ -59,7 +59,8 @@ impl Compositions {
                     all.sierra = all.sierra.or(layer.sierra);
                 }
                 Some(Err(found)) => errors.extend(found),
-                None => {}
+                // The file masks those of lower layers.
+                None => break,
             }
         }
         (all, errors)

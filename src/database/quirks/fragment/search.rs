@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_key_has_no_entry() {
-        for text in ["\n", "# 1199:9071\r\n\t# schema = 1\n", "#"] {
+        for text in ["\n", "\u{feff}# 1199:9071\n", "# 1199:9071\r\n\t# schema = 1\n", "#"] {
             assert_eq!(parse(&file("1199-x.toml"), text), (Vec::new(), Vec::new()), "{text:?}");
             assert_eq!(parse_for(&file("1199-x.toml"), text, "1199:9071".parse().unwrap()), (Vec::new(), Vec::new()));
         }
