@@ -382,7 +382,7 @@ fn file_names_that_are_not_text_can_be_reported() {
 fn the_shipped_files_are_valid_and_match_the_rules() {
     let root = Root::new();
     let ended = root.run(&["check"]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "{}", ended.stderr);
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "no errors\n"), "{}", ended.stderr);
     let rules =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/udev-rules/85-wwan-quirks.rules")).unwrap();
     assert_eq!(root.run(&["rules"]).stdout, rules, "run `make rules`");
@@ -725,6 +725,44 @@ fn no_composition_is_set_while_a_file_is_invalid() {
             assert_eq!(ended.stdout.contains("failed"), value.is_empty(), "{ended:?}");
         }
     }
+    // No quirk applies to this modem.
+    let root = Root::new();
+    root.plug("1-1", "2c7c:0125", &mc7710());
+    root.write("etc/wwan-quirks/config.toml", "prefer = \"x\"\n");
+    let ended = root.run(&["composition", "1-1", "ecm"]);
+    assert!(ended.code == 3 && ended.stderr.contains("config.toml:1:10") && ended.stdout.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn a_file_in_place_of_a_folder_is_an_error() {
+    for folder in ["config.d", "quirks.d"] {
+        let root = Root::new();
+        root.plug("1-1", "1199:68a2", &mc7710());
+        let path = root.0.join("etc/wwan-quirks").join(folder);
+        let _ = fs::remove_dir_all(&path);
+        root.write(&format!("etc/wwan-quirks/{folder}"), "");
+        for arguments in [&["check"][..], &["explain", "1-1"], &["apply", "--dry-run", "1-1"]] {
+            let ended = root.run(arguments);
+            let printed = ended.stdout + &ended.stderr;
+            assert!(
+                ended.code == 3 && printed.contains(&format!("{folder}: cannot read: Not a directory")),
+                "{printed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_only_modem_need_not_be_named_for_a_report() {
+    let root = Root::new();
+    assert_eq!(root.run(&["report"]).code, 2);
+    root.plug("1-1", "1199:68a2", &mc7710());
+    root.plug("1-3", "dead:beef", &mc7710());
+    let ended = root.run(&["report"]);
+    assert!(ended.code == 0 && ended.stdout.contains("port = 1-1\n"), "{ended:?}");
+    root.plug("1-2", "1199:68a2", &mc7710());
+    let ended = root.run(&["report"]);
+    assert!(ended.code == 2 && ended.stderr.contains("name one of the ports 1-1, 1-2"), "{ended:?}");
 }
 
 #[test]
@@ -754,8 +792,9 @@ fn output_that_cannot_be_written_changes_only_the_exit_status() {
         let ended = fake::program().arg("--root").arg(&root.0).arg(verb).stdout(stdout).output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
     };
-    for verb in ["list", "rules"] {
+    for verb in ["list", "rules", "--help"] {
         assert_eq!(run(verb, closed()), (Some(0), String::new()), "{verb}");
+        assert_eq!(run(verb, full()).0, Some(1), "{verb}");
     }
     for (stdout, expected, ports) in [(closed(), 0, ["1-1", "1-2"]), (full(), 1, ["1-3", "1-4"])] {
         let devices = ports.map(|port| root.plug(port, "1199:68a2", &mc7710()));

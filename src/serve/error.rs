@@ -28,6 +28,10 @@ pub enum Error {
     Event(#[from] EventError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error("no known modem is plugged in: name the device")]
+    NoModem,
+    #[error("several modems are plugged in: name one of the ports {}", .0.join(", "))]
+    SeveralModems(Vec<String>),
     /// An error in the installed database or policy.
     #[error(transparent)]
     Database(#[from] LoadError),
@@ -46,7 +50,7 @@ pub enum Error {
 impl Error {
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Event(_) => Exit::Usage,
+            Error::Event(_) | Error::NoModem | Error::SeveralModems(_) => Exit::Usage,
             Error::Device(
                 DeviceError::BadPath(_)
                 | DeviceError::NoDevice(_)

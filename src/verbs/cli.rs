@@ -68,8 +68,8 @@ pub enum Verb {
     },
     /// Print what a maintainer needs to add or fix a quirk, with serial numbers masked
     Report {
-        #[arg(help = DEVICE)]
-        device: String,
+        #[arg(help = format!("{DEVICE}; the only modem by default"))]
+        device: Option<String>,
         #[command(flatten)]
         output: Output,
     },

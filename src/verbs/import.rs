@@ -207,7 +207,8 @@ impl Import {
         let bytes = fs::File::open(path).and_then(|file| read_limited(file, FILE_LIMIT));
         let bytes = bytes.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
         // Some known files have comments in Latin-1.
-        self.add(path, &String::from_utf8_lossy(&bytes));
+        let text = String::from_utf8_lossy(&bytes);
+        self.add(path, text.strip_prefix('\u{feff}').unwrap_or(&text));
         Ok(())
     }
 
@@ -499,7 +500,7 @@ impl<'a> Reader<'a> {
         let products = match self.get("TargetProductList") {
             Some((list, span)) => {
                 let products: Option<Vec<u16>> =
-                    list.split(',').map(|product| u16::from_str_radix(product.trim(), 16).ok()).collect();
+                    list.split(',').map(|product| unsigned(product.trim(), 16)?.try_into().ok()).collect();
                 if products.is_none() {
                     self.error(span, "TargetProductList must be a comma-separated list of product IDs");
                 }
@@ -626,7 +627,7 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let (value, span) = self.get(key)?;
         let digits = if radix == 16 { value.trim_start_matches("0x").trim_start_matches("0X") } else { value };
-        let number = u32::from_str_radix(digits, radix).ok().and_then(|number| T::try_from(number).ok());
+        let number = unsigned(digits, radix).and_then(|number| T::try_from(number).ok());
         let number = number.filter(|number| *number <= most);
         if number.is_none() {
             let most = if radix == 16 { format!("{most:x}") } else { most.to_string() };
@@ -642,6 +643,11 @@ impl<'a> Reader<'a> {
     fn error(&mut self, span: Range<usize>, message: &str) {
         self.errors.push(Diagnostic::at(self.path, self.text, span, message));
     }
+}
+
+/// A number without a sign.
+fn unsigned(digits: &str, radix: u32) -> Option<u32> {
+    u32::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
 }
 
 #[cfg(test)]
@@ -781,6 +787,7 @@ mod tests {
             ("1234:5678", "HuaweiMode=1\nSierraMode=1", "2:12", "a second mode"),
             ("1234:5678", "MessageContent=\"5553424\"", "1:17", "hex digits"),
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
+            ("1234:5678", "TargetProductList=1,+1", "1:19", "TargetProductList must be a comma-separated"),
             ("1234:5678", "TargetProductList=1,x", "1:19", "TargetProductList must be a comma-separated"),
             ("1234:5678", "Configuration=x", "1:15", "Configuration must be a number"),
             ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),

@@ -18,7 +18,7 @@ pub(crate) mod select;
 pub(crate) mod status;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 
 use clap::Parser;
 use log::LevelFilter;
@@ -47,7 +47,10 @@ pub fn run_fcc_unlock(ports: &[String]) -> Exit {
 
 /// The entry point for the command line. The first argument is the name of the program.
 pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = Cli::parse_from(arguments);
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(text) => return print_usage(&text),
+    };
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => LevelFilter::Error,
         (false, 0) => LevelFilter::Warn,
@@ -74,7 +77,7 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Composition { device, setting, output } => {
             composition::run(&root, &device, setting, output.json, &mut out)
         }
-        Verb::Report { device, output } => report::run(&root, &device, output.json, &mut out),
+        Verb::Report { device, output } => report::run(&root, device.as_deref(), output.json, &mut out),
         Verb::Doctor { output } => doctor::run(&root, output.json, &mut out),
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
@@ -83,6 +86,16 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Import { file, output } => import::run(&file, output.json, &mut out),
     };
     finish(exit.and_then(|exit| Ok(out.flush().map(|()| exit)?)))
+}
+
+/// Prints the help, the version, or what is wrong with the command line.
+fn print_usage(text: &clap::Error) -> Exit {
+    let printed = text.print().and_then(|()| Stdout(io::stdout()).flush());
+    match (text.use_stderr(), printed) {
+        (true, _) => Exit::Usage,
+        (false, Err(error)) if error.kind() != ErrorKind::BrokenPipe => finish(Err(error.into())),
+        (false, _) => Exit::Success,
+    }
 }
 
 /// Prints the error, and returns the exit status.

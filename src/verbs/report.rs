@@ -37,9 +37,9 @@ const VENDOR: usize = 4;
 const LINES: &str = "20";
 const NO_DRIVER: &str = "no driver";
 
-/// Prints the report on one device. The exit status is [`Exit::Invalid`] if a file that concerns the device is invalid.
-pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let device = Device::one_named(root, name)?;
+/// Prints the report on `name`, or on the only modem that is plugged in. The exit status is [`Exit::Invalid`] if a file that concerns the device is invalid.
+pub(crate) fn run(root: &Root, name: Option<&str>, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
+    let device = name.map_or_else(|| only_modem(root), |name| Ok(Device::one_named(root, name)?))?;
     // Lines from the journal are already escaped.
     let serial = printable(device.serial().unwrap_or_default().trim());
     let (report, exit) = report(root, &device)?;
@@ -58,6 +58,18 @@ pub(crate) fn run(root: &Root, name: &str, json: bool, out: &mut impl Write) -> 
         }
     }
     Ok(exit)
+}
+
+fn only_modem(root: &Root) -> Result<Device, Error> {
+    let known = Device::all(root)?.filter(|device| lookup(root, device).0.is_some());
+    let mut known: Vec<Device> = known.collect();
+    match known.pop() {
+        None => Err(Error::NoModem),
+        Some(device) if known.is_empty() => Ok(device),
+        Some(device) => {
+            Err(Error::SeveralModems(known.iter().chain([&device]).map(|device| device.port.to_string()).collect()))
+        }
+    }
 }
 
 /// The report, before identifiers are masked. Keys of USB devices are empty on PCI, and the other way round.

@@ -318,10 +318,12 @@ struct Paint {
 }
 
 impl Paint {
-    /// Colours are off if standard output is no terminal, or if `NO_COLOR` is set (no-color.org).
+    /// Colours are off if standard output is no terminal, if `TERM` names none that has colours, or if `NO_COLOR` is set
+    /// (no-color.org).
     fn for_terminal() -> Paint {
         let is_wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Paint { is_on: is_wanted && io::stdout().is_terminal() }
+        let is_possible = env::var_os("TERM").is_some_and(|value| !value.is_empty() && value != "dumb");
+        Paint { is_on: is_wanted && is_possible && io::stdout().is_terminal() }
     }
 
     /// `text` with an SGR code of ECMA-48: 1 bold, 31 red, 32 green, 33 yellow.

@@ -34,6 +34,12 @@ If it is set and not empty,
 .B status
 prints no colours on a terminal.
 .TP
+.B TERM
+Without it, or if it is
+.BR dumb ,
+.B status
+prints no colours, either.
+.TP
 .BR ACTION ", " DEVPATH ", " SUBSYSTEM ", " DEVTYPE ", " SYNTH_UUID ", " WWAN_QUIRKS
 The udev event that
 .B hook

@@ -128,7 +128,9 @@ impl CompositionError {
         let remedy = match &self {
             CompositionError::Refused(failure) => failure.remedy.clone(),
             CompositionError::NotReset { .. } => "power it off and on".to_owned(),
-            CompositionError::Unconfirmed { .. } => "run `wwan-quirks composition` to see which one is set".to_owned(),
+            CompositionError::Unconfirmed { .. } => {
+                "`wwan-quirks composition DEVICE` shows which one is set".to_owned()
+            }
             CompositionError::Password => "pass the correct password with --password".to_owned(),
             CompositionError::NoPort => {
                 "check that the drivers qmi_wwan, cdc_mbim, qcserial, option and cdc_acm are loaded".to_owned()
@@ -330,7 +332,7 @@ fn check_table(reading: &CompositionState, waits: &dyn Fn(&Composition) -> bool)
             describe(&reading.current),
             reading.family.name
         ),
-        "nothing was changed; please send the output of `wwan-quirks report` and `wwan-quirks composition`",
+        "nothing was changed; please send the output of `wwan-quirks report` and of `wwan-quirks composition DEVICE`",
     ))
 }
 
