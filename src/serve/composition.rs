@@ -129,7 +129,7 @@ mod tests {
             let unlocked = r#"{"at":0,"outcome":"done","text":"unlocked","id":"2c7c:6026"}"#;
             root.write(
                 "/run/wwan-quirks/state/1-1",
-                &format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
+                format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
             );
             let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned()), &Request::default()).unwrap();
             assert_eq!(report.result, StepResult::Done);

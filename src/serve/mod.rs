@@ -278,7 +278,7 @@ mod tests {
             let switched = format!(r#"{{"enumeration":{sent},"answer":""}}"#);
             root.write(
                 "/run/wwan-quirks/lock/1-1",
-                &format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#),
+                format!(r#"{{"switched":{switched},"acted":{{"switch":{acted}}}}}"#),
             );
             fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
             let steps = serve(&root, &Journal::open(&root), &device, &Scope::All, Trigger::Unit).steps;
