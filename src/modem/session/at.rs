@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use log::debug;
 
-use super::{CLEANUP_RESERVE, LONGEST_WAIT, SessionError, no_answer, retry_until};
+use super::{CLEANUP_RESERVE, LONGEST_WAIT, SessionError, fill, no_answer, retry_until};
 use crate::host::deadline::Deadline;
-use crate::modem::link::{Link, LinkError};
+use crate::modem::link::Link;
 use crate::modem::wire::Framer;
 use crate::modem::wire::at;
 
@@ -168,11 +168,8 @@ impl<'p> Conversation<'p> {
                     line => return Ok(Some(line.to_owned())),
                 }
             }
-            match self.port.receive(until) {
-                Ok(Some(read)) => self.framer.push(read),
-                Ok(None) => return Ok(None),
-                Err(LinkError::Overrun) => self.framer.clear(),
-                Err(error) => return Err(error.into()),
+            if !fill(&mut self.framer, self.port, until)? {
+                return Ok(None);
             }
         }
     }

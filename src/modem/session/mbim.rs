@@ -6,7 +6,7 @@ use log::debug;
 
 use super::qmi::QmuxTransport;
 use super::{
-    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
+    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, fill, first_tid, no_answer, retry_until,
     uninterrupted,
 };
 use crate::host::deadline::Deadline;
@@ -347,11 +347,8 @@ impl<'p> Session<'p> {
                     return Ok(Some(Received::AnswerFragment { tid }));
                 }
             }
-            match self.port.receive(until) {
-                Ok(Some(read)) => self.framer.push(read),
-                Ok(None) => return Ok(None),
-                Err(LinkError::Overrun) => self.framer.clear(),
-                Err(error) => return Err(error.into()),
+            if !fill(&mut self.framer, self.port, until)? {
+                return Ok(None);
             }
         }
     }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use log::debug;
 
 use crate::host::deadline::Deadline;
-use crate::modem::link::LinkError;
+use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::mbim::{ProtocolError, Status};
 use crate::modem::wire::qmi::ErrorCode;
-use crate::modem::wire::{self, Malformed};
+use crate::modem::wire::{self, Framer, Malformed};
 
 /// The time reserved for releasing the CID and closing the MBIM session. A working modem answers within milliseconds.
 const CLEANUP_RESERVE: Duration = Duration::from_millis(150);
@@ -150,6 +150,18 @@ pub(crate) fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>
             done => return done,
         }
     }
+}
+
+/// Reads bytes from the port. Returns whether there were any before the deadline. After a loss of bytes, discards the
+/// incomplete message.
+fn fill(framer: &mut Framer, port: &mut dyn Link, by: Deadline) -> Result<bool, SessionError> {
+    match port.receive(by) {
+        Ok(Some(read)) => framer.push(read),
+        Ok(None) => return Ok(false),
+        Err(LinkError::Overrun) => framer.clear(),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
 }
 
 /// The error for an answer that did not come.

@@ -6,11 +6,11 @@ use std::path::Path;
 use log::debug;
 
 use super::{
-    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, first_tid, no_answer, retry_until,
+    CLEANUP_RESERVE, CLOSE_RESERVE, Loss, STALE_REPLY_WAIT, SessionError, fill, first_tid, no_answer, retry_until,
     uninterrupted,
 };
 use crate::host::deadline::Deadline;
-use crate::modem::link::{Link, LinkError};
+use crate::modem::link::Link;
 use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms, fox};
 use crate::modem::wire::{Framer, Malformed};
 
@@ -50,11 +50,8 @@ impl QmuxTransport for RawQmux<'_> {
             if let Some(frame) = self.framer.next_message() {
                 return Ok(Some(frame.to_vec()));
             }
-            match self.port.receive(by) {
-                Ok(Some(read)) => self.framer.push(read),
-                Ok(None) => return Ok(None),
-                Err(LinkError::Overrun) => self.framer.clear(),
-                Err(error) => return Err(error.into()),
+            if !fill(&mut self.framer, self.port, by)? {
+                return Ok(None);
             }
         }
     }

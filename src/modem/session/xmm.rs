@@ -2,9 +2,9 @@
 
 use log::debug;
 
-use super::{CLEANUP_RESERVE, SessionError, no_answer, retry_until};
+use super::{CLEANUP_RESERVE, SessionError, fill, no_answer, retry_until};
 use crate::host::deadline::Deadline;
-use crate::modem::link::{Link, LinkError};
+use crate::modem::link::Link;
 use crate::modem::wire::Framer;
 use crate::modem::wire::xmm::{self, Call, Message};
 
@@ -61,11 +61,8 @@ impl<'p> Rpc<'p> {
                     return Ok(None);
                 }
             }
-            match self.port.receive(until) {
-                Ok(Some(read)) => self.framer.push(read),
-                Ok(None) => return Ok(None),
-                Err(LinkError::Overrun) => self.framer.clear(),
-                Err(error) => return Err(error.into()),
+            if !fill(&mut self.framer, self.port, until)? {
+                return Ok(None);
             }
         }
     }
