@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::pattern::{Pattern, is_value};
 use super::{Composition, Confidence, Functions, Provenance, Value, spelling};
 use crate::bus::{Bus, DeviceId};
+use crate::usb::InterfaceClass;
 
 /// One `[[family]]` table of `compositions.toml`. The file explains each key.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,21 +102,6 @@ impl<'de> Deserialize<'de> for IdPattern {
             serde::de::Error::custom(format!("{text:?} is neither an ID (\"1e0e:9001\") nor a vendor (\"2c7c:*\")"))
         })?;
         Ok(IdPattern { bus: id.bus, vendor: id.vendor, product: all.is_none().then_some(id.product) })
-    }
-}
-
-/// `ff/ff/40`: class, subclass and protocol of an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct InterfaceClass(pub [u8; 3]);
-
-impl<'de> Deserialize<'de> for InterfaceClass {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<InterfaceClass, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let numbers: Vec<u8> = text.split('/').filter_map(|part| u8::from_str_radix(part, 16).ok()).collect();
-        let class = numbers.try_into().ok().filter(|_| text.split('/').count() == 3).map(InterfaceClass);
-        class.ok_or_else(|| {
-            serde::de::Error::custom(format!("expected an interface class such as \"ff/ff/40\", got {text:?}"))
-        })
     }
 }
 

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::usb::InterfaceClass;
+
 const DEVICE: u8 = 1;
 const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
@@ -52,6 +54,12 @@ pub struct Interface {
     #[doc(alias = "bInterfaceProtocol")]
     pub protocol: u8,
     pub endpoints: Vec<Endpoint>,
+}
+
+impl Interface {
+    pub(crate) fn class_code(&self) -> InterfaceClass {
+        InterfaceClass([self.class, self.subclass, self.protocol])
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

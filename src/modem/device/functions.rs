@@ -2,10 +2,11 @@
 
 use super::descriptors::{CLASS_MASS_STORAGE, CLASS_VENDOR, Configuration, Interface};
 use super::vendor_interfaces::VendorInterfaces;
-use crate::usb::Function;
+use crate::usb::{Function, InterfaceClass};
 
 /// Linux drivers/net/usb/rndis_host.c.
-const RNDIS: [[u8; 3]; 3] = [[0x02, 0x02, 0xff], [0xe0, 0x01, 0x03], [0xef, 0x04, 0x01]];
+const RNDIS: [InterfaceClass; 3] =
+    [InterfaceClass([0x02, 0x02, 0xff]), InterfaceClass([0xe0, 0x01, 0x03]), InterfaceClass([0xef, 0x04, 0x01])];
 const CLASS_COMMUNICATIONS: u8 = 0x02;
 const SUBCLASS_ECM: u8 = 0x06;
 const SUBCLASS_NCM: u8 = 0x0d;
@@ -18,8 +19,8 @@ impl Configuration {
         let first: Vec<&Interface> = self.interfaces.iter().filter(|interface| interface.alternate == 0).collect();
         // The drivers for the communications class require protocol 0.
         let communications = |subclass| {
-            let class = [CLASS_COMMUNICATIONS, subclass, 0];
-            first.iter().any(|i| [i.class, i.subclass, i.protocol] == class && !vendor.is_qmi(i))
+            let class = InterfaceClass([CLASS_COMMUNICATIONS, subclass, 0]);
+            first.iter().any(|i| i.class_code() == class && !vendor.is_qmi(i))
         };
         if communications(SUBCLASS_MBIM) {
             functions.push(Function::Mbim);
@@ -33,7 +34,7 @@ impl Configuration {
         if communications(SUBCLASS_NCM) || first.iter().any(|interface| vendor.is_ncm(interface)) {
             functions.push(Function::Ncm);
         }
-        if first.iter().any(|i| RNDIS.contains(&[i.class, i.subclass, i.protocol])) {
+        if first.iter().any(|i| RNDIS.contains(&i.class_code())) {
             functions.push(Function::Rndis);
         }
         if first.iter().any(|interface| interface.class == CLASS_MASS_STORAGE) {

@@ -3,6 +3,7 @@
 
 use super::descriptors::{CLASS_VENDOR, Interface};
 use crate::bus::DeviceId;
+use crate::usb::InterfaceClass;
 
 /// Facts about the drivers, generated from the aliases of their modules. The file is TOML, but is read line by line:
 /// parsing all of it takes as long as the rest of a hook.
@@ -13,9 +14,8 @@ const TABLE: &str = include_str!("../../../config/qmi-wwan.toml");
 pub struct VendorInterfaces {
     /// `bInterfaceNumber`s of vendor-specific interfaces.
     numbers: Vec<u8>,
-    /// `bInterfaceClass`, `bInterfaceSubClass`, `bInterfaceProtocol`.
-    classes: Vec<[u8; 3]>,
-    ncm_classes: Vec<[u8; 3]>,
+    classes: Vec<InterfaceClass>,
+    ncm_classes: Vec<InterfaceClass>,
 }
 
 impl VendorInterfaces {
@@ -32,11 +32,12 @@ impl VendorInterfaces {
         let (numbers, classes) = TABLE.split_once("[classes]").unwrap_or((TABLE, ""));
         let (classes, ncm_classes) = classes.split_once("[ncm-classes]").unwrap_or((classes, ""));
         let (device, vendor) = (id.to_string(), format!("{:04x}:*", id.vendor));
-        let triples = |section| values(section, &device).chain(values(section, &vendor)).filter_map(triple).collect();
+        let class = |text: &str| text.trim_matches('"').parse().ok();
+        let of_id = |section| values(section, &device).chain(values(section, &vendor)).filter_map(class).collect();
         VendorInterfaces {
             numbers: values(numbers, &device).filter_map(|number| number.parse().ok()).collect(),
-            classes: triples(classes),
-            ncm_classes: triples(ncm_classes),
+            classes: of_id(classes),
+            ncm_classes: of_id(ncm_classes),
         }
     }
 
@@ -51,15 +52,14 @@ impl VendorInterfaces {
     }
 
     pub(crate) fn is_qmi(&self, interface: &Interface) -> bool {
-        let class = [interface.class, interface.subclass, interface.protocol];
         let is_number = interface.class == CLASS_VENDOR && self.numbers.contains(&interface.number);
         // The driver treats an interface with two endpoints as a diagnostic port.
-        interface.endpoints.len() != 2 && (is_number || self.classes.contains(&class))
+        interface.endpoints.len() != 2 && (is_number || self.classes.contains(&interface.class_code()))
     }
 
     /// Whether the interface has NCM, although its class is vendor-specific.
     pub(crate) fn is_ncm(&self, interface: &Interface) -> bool {
-        self.ncm_classes.contains(&[interface.class, interface.subclass, interface.protocol])
+        self.ncm_classes.contains(&interface.class_code())
     }
 }
 
@@ -67,12 +67,6 @@ impl VendorInterfaces {
 fn values<'t>(section: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
     let list = |line: &'t str| line.strip_prefix('"')?.strip_prefix(key)?.strip_prefix("\" = [")?.strip_suffix(']');
     section.lines().find_map(list).into_iter().flat_map(|list| list.split(", "))
-}
-
-/// Parses `"ff/01/07"`, including the quotation marks.
-fn triple(text: &str) -> Option<[u8; 3]> {
-    let bytes = text.trim_matches('"').split('/').map(|byte| u8::from_str_radix(byte, 16).ok());
-    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -100,8 +94,10 @@ mod tests {
         let qmi = table.classes.iter().map(|(key, classes)| (key, of(key).classes, classes));
         let ncm = table.ncm_classes.iter().map(|(key, classes)| (key, of(key).ncm_classes, classes));
         for (key, found, classes) in qmi.chain(ncm) {
-            let found: Vec<_> =
-                found.iter().map(|[class, sub, protocol]| format!("{class:02x}/{sub:02x}/{protocol:02x}")).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|InterfaceClass([class, sub, protocol])| format!("{class:02x}/{sub:02x}/{protocol:02x}"))
+                .collect();
             assert_eq!(found, *classes, "{key}");
         }
     }
@@ -112,7 +108,7 @@ mod tests {
         assert_eq!(of("1199:68a2", &[]).numbers, [8, 19]);
         assert_eq!(of("1199:68a2", &[10]), VendorInterfaces { numbers: vec![10], ..VendorInterfaces::default() });
         assert!(of("12d1:15c1", &[]).numbers.is_empty());
-        assert!(of("12d1:15c1", &[]).classes.contains(&[0xff, 1, 7]));
+        assert!(of("12d1:15c1", &[]).classes.contains(&InterfaceClass([0xff, 1, 7])));
         assert_eq!(of("1234:5678", &[]), VendorInterfaces::default());
     }
 }

@@ -161,9 +161,7 @@ fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, C
     let mut numbers: Vec<u8> = Vec::new();
     for family in families {
         let interfaces = configuration.iter().flat_map(|configuration| &configuration.interfaces);
-        let of_class = interfaces.filter(|found| {
-            family.at_classes.iter().any(|class| class.0 == [found.class, found.subclass, found.protocol])
-        });
+        let of_class = interfaces.filter(|interface| family.at_classes.contains(&interface.class_code()));
         numbers.extend(of_class.map(|interface| interface.number));
         numbers.extend(&family.at_interfaces);
     }
