@@ -20,7 +20,7 @@ pub(crate) mod hand_off;
 mod locked_run;
 pub(crate) mod lookup;
 pub(crate) mod plan;
-mod preview;
+pub(crate) mod preview;
 pub(crate) mod query;
 pub(crate) mod record;
 pub(crate) mod run;
@@ -45,9 +45,7 @@ use crate::serve::hand_off::Successor;
 use crate::serve::locked_run::{Configuration, LockedRun};
 use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
-pub(crate) use crate::serve::preview::{NO_ACTION, planned, preview, preview_lines};
-use crate::serve::record::Recorder;
-pub(crate) use crate::serve::record::{RunReport, StepReport};
+use crate::serve::record::{Recorder, RunReport};
 use crate::serve::run::{APPLY, Run};
 use crate::serve::snapshot::snapshot;
 use crate::serve::trigger::Trigger;
@@ -117,7 +115,11 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> RunReport {
 }
 
 impl Run<'_> {
-    fn planned(&self, MatchedDevice { quirk, policy, .. }: &MatchedDevice) -> Result<Vec<PlanStep>, DeviceError> {
+    /// The plan for a device.
+    pub(crate) fn planned(
+        &self,
+        MatchedDevice { quirk, policy, .. }: &MatchedDevice,
+    ) -> Result<Vec<PlanStep>, DeviceError> {
         Ok(plan(self.scope, &snapshot(self, quirk)?, quirk, policy))
     }
 

@@ -13,37 +13,26 @@ use crate::steps::fcc_auth;
 /// The plan while a file that concerns the device is invalid.
 pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
 
-/// The plan of `apply` for `device`.
-pub(crate) fn planned(
-    root: &Root,
-    device: &Device,
-    scope: &Scope,
-    trigger: Trigger,
-    matched: &MatchedDevice,
-) -> Result<Vec<PlanStep>, DeviceError> {
-    Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }.planned(matched)
-}
-
-/// The plan of `apply` for `device`, in words. Empty while a file that concerns the device is invalid. With `verbose`, an
-/// unlock has its messages in hex; the text of a switch has them in any case.
-pub(crate) fn preview(
-    root: &Root,
-    device: &Device,
-    scope: &Scope,
-    trigger: Trigger,
-    matched: &MatchedDevice,
-    verbose: bool,
-) -> Result<Vec<PlanLine>, DeviceError> {
-    if !matched.complete {
-        return Ok(Vec::new());
+impl<'a> Run<'a> {
+    /// A run that only plans. Waits for a driver that holds the device.
+    pub(crate) fn to_preview(root: &'a Root, device: &'a Device, scope: &'a Scope, trigger: Trigger) -> Run<'a> {
+        Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }
     }
-    let line = |step: &PlanStep| match step {
-        PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
-            PlanLine { messages: fcc_auth::messages(procedure, *protocol), ..step.describe() }
+
+    /// The plan in words. Empty while a file that concerns the device is invalid. With `verbose`, an unlock has its
+    /// messages in hex; the text of a switch has them in any case.
+    pub(crate) fn preview(&self, matched: &MatchedDevice, verbose: bool) -> Result<Vec<PlanLine>, DeviceError> {
+        if !matched.complete {
+            return Ok(Vec::new());
         }
-        step => step.describe(),
-    };
-    Ok(planned(root, device, scope, trigger, matched)?.iter().map(line).collect())
+        let line = |step: &PlanStep| match step {
+            PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
+                PlanLine { messages: fcc_auth::messages(procedure, *protocol), ..step.describe() }
+            }
+            step => step.describe(),
+        };
+        Ok(self.planned(matched)?.iter().map(line).collect())
+    }
 }
 
 /// The lines of a preview for people. `complete`: all files that concern the device are valid.

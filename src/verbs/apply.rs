@@ -16,8 +16,11 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::PlanLine;
+use crate::serve::preview::{NO_ACTION, preview_lines};
+use crate::serve::record::{RunReport, StepReport};
+use crate::serve::run::Run;
+use crate::serve::serve;
 use crate::serve::trigger::Trigger;
-use crate::serve::{self, NO_ACTION, RunReport, StepReport, preview, preview_lines};
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, print_json, report_errors};
 use crate::verbs::select::{Devices, Found, NO_MODEM, complain_without_quirk, devices, look_up};
@@ -78,11 +81,13 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     }));
     let json = options.output.json;
     if options.dry_run {
-        let plan = |device: &Device, matched: &MatchedDevice| preview(root, device, &scope, trigger, matched, verbose);
+        let plan = |device: &Device, matched: &MatchedDevice| {
+            Run::to_preview(root, device, &scope, trigger).preview(matched, verbose)
+        };
         return print_plans(root, devices, trigger, json, out, plan);
     }
     let serve = |device: &Device| {
-        let served = serve::serve(root, &journal, device, &scope, trigger);
+        let served = serve(root, &journal, device, &scope, trigger);
         let exit = served.exit(&scope, trigger);
         (served, exit)
     };

@@ -14,8 +14,9 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::MatchedDevice;
 use crate::serve::plan::{PlanLine, plan_without_device};
+use crate::serve::preview::preview_lines;
+use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
-use crate::serve::{preview, preview_lines};
 use crate::verbs::output::{print_json, report_errors};
 use crate::verbs::select::{Found, devices, look_up};
 
@@ -28,7 +29,9 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let Some(found) = look_up(root, device, &mut errors) else { continue };
                 let Found { device, matched, complete } = found;
                 let plan = match &matched {
-                    Some(matched) => preview(root, &device, &Scope::All, Trigger::Named, matched, verbose),
+                    Some(matched) => {
+                        Run::to_preview(root, &device, &Scope::All, Trigger::Named).preview(matched, verbose)
+                    }
                     None => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {

@@ -24,9 +24,10 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::lookup;
 use crate::serve::plan::PlanLine;
+use crate::serve::preview::preview_lines;
 use crate::serve::record::results;
+use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
-use crate::serve::{preview, preview_lines};
 use crate::usb::Function;
 use crate::verbs::output::print_json;
 
@@ -131,7 +132,7 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
     let attribute = |name: &&'static str| Some((*name, device.attribute(name).ok()?));
     let (known, errors) = lookup(root, device);
     let plan = match &known {
-        Some(known) => preview(root, device, &Scope::All, Trigger::Named, known, false)?,
+        Some(known) => Run::to_preview(root, device, &Scope::All, Trigger::Named).preview(known, false)?,
         None => Vec::new(),
     };
     let mut report = Report {

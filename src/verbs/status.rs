@@ -24,14 +24,16 @@ use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::outcome::{StepKind, StepResult};
+use crate::serve::UNNAMED;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
+use crate::serve::preview::NO_ACTION;
 use crate::serve::query::query;
 use crate::serve::record::{came_from, results};
+use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
-use crate::serve::{NO_ACTION, UNNAMED, planned};
 use crate::steps::fcc_auth::RadioState;
 use crate::usb::Function;
 use crate::verbs::output::{print_json, report_errors};
@@ -272,7 +274,7 @@ fn attention(
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
         Some(matched) if matched.complete => {
-            for planned in planned(root, device, &Scope::All, Trigger::Named, matched)? {
+            for planned in Run::to_preview(root, device, &Scope::All, Trigger::Named).planned(matched)? {
                 let note = |text| Note { step: Some(planned.step()), text };
                 match &planned {
                     PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {

@@ -10,7 +10,7 @@ use super::{
     uninterrupted,
 };
 use crate::host::deadline::Deadline;
-use crate::modem::link::Link;
+use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms, fox};
 use crate::modem::wire::{Framer, Malformed};
 
