@@ -154,7 +154,7 @@ pub(crate) fn drop_earlier(device: &Device, results: &mut Results) {
 pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> {
     // A device may leave only after the run that sent the message has ended.
     let was_sent =
-        |last: &&LastResult| matches!(last.outcome, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
+        |last: &&LastResult| matches!(last.result, StepResult::Done | StepResult::Unfinished | StepResult::Failed);
     let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
     let id = switch.id.filter(|id| *id != device.id)?;
     // A device that was connected much later than the switch is another device.

@@ -231,7 +231,7 @@ impl Report {
             }
         }
         lines.extend(
-            self.last.iter().map(|(step, last)| ("last", format!("{step}: {}: {}", last.outcome.name(), last.message))),
+            self.last.iter().map(|(step, last)| ("last", format!("{step}: {}: {}", last.result.name(), last.message))),
         );
         match &self.journal {
             None => lines.push(("journal", "not readable".to_owned())),

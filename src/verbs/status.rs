@@ -295,18 +295,18 @@ fn attention(
 /// What keeps `planned` from being done, if that is known without a query.
 fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<String> {
     let ended = last.get(&planned.step());
-    let is_success = ended.is_some_and(|last| last.outcome.is_success());
+    let is_success = ended.is_some_and(|last| last.result.is_success());
     match (planned, ended) {
         (PlanStep::Infeasible { failure, .. }, _) => Some(format!("not possible: {failure}")),
         (PlanStep::NotAuthorized { .. }, _) => Some(format!("not authorized; {AUTHORIZE}")),
         (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. } | PlanStep::NoPort { .. }, _) => None,
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
-        (PlanStep::Run(_), Some(last)) if !is_success && last.outcome != StepResult::Suppressed => {
-            Some(format!("{}: {}", last.outcome.words(), last.message))
+        (PlanStep::Run(_), Some(last)) if !is_success && last.result != StepResult::Suppressed => {
+            Some(format!("{}: {}", last.result.words(), last.message))
         }
         (PlanStep::Run(_), last) => {
-            let suppressed = last.filter(|last| last.outcome == StepResult::Suppressed);
+            let suppressed = last.filter(|last| last.result == StepResult::Suppressed);
             let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.message));
             let why = why.unwrap_or_default();
             Some(format!("not done yet{why}; run `wwan-quirks apply {}`", device.port))
@@ -371,10 +371,10 @@ impl Status {
             let driver = port.driver.as_deref().unwrap_or("no driver");
             ("ports", format!("{} ({}, {driver})", port.name, port.r#type), PLAIN)
         }));
-        let shown = self.last.iter().filter(|(_, last)| last.outcome != StepResult::Suppressed);
+        let shown = self.last.iter().filter(|(_, last)| last.result != StepResult::Suppressed);
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
-            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.outcome.words(), ago(last.at), last.message);
+            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.result.words(), ago(last.at), last.message);
             if let (StepKind::Switch, Some(before)) = (step, self.came_from) {
                 text += &format!("; {before} came back as {}, {}", self.id, self.name);
             }
@@ -435,7 +435,7 @@ mod tests {
     fn the_json_of_a_query_is_that_of_the_stored_file() {
         let radio = LastResult {
             at: 1_800_000_000,
-            outcome: StepResult::Done,
+            result: StepResult::Done,
             message: "unlocked".into(),
             id: Some("1199:9071".parse().unwrap()),
             confirmed: Some(1_800_000_060),

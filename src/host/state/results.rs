@@ -14,7 +14,8 @@ use crate::outcome::{Message, StepKind, StepResult};
 pub struct LastResult {
     /// Seconds since the epoch.
     pub at: u64,
-    pub outcome: StepResult,
+    #[serde(rename = "outcome")]
+    pub result: StepResult,
     #[serde(flatten)]
     pub message: Message,
     /// The device that the step acted on. A switch changes this ID.
@@ -69,33 +70,33 @@ impl Results {
         &mut self,
         step: StepKind,
         id: DeviceId,
-        outcome: StepResult,
+        result: StepResult,
         message: impl Into<Message>,
         is_online: bool,
     ) {
         let at = since_the_epoch();
-        let result = LastResult { at, outcome, message: message.into(), id: Some(id), confirmed: None };
+        let last = LastResult { at, result, message: message.into(), id: Some(id), confirmed: None };
         // A suppressed step did not reach the modem. After a failure, the radio may have another state than before.
-        if step == StepKind::FccAuth && outcome != StepResult::Suppressed {
-            self.radio = outcome.is_success().then(|| Radio { last: result.clone(), online: is_online });
+        if step == StepKind::FccAuth && result != StepResult::Suppressed {
+            self.radio = result.is_success().then(|| Radio { last: last.clone(), online: is_online });
         }
         match self.last.get_mut(&step) {
-            Some(earlier) if outcome == StepResult::Unchanged && earlier.outcome == StepResult::Done => {
+            Some(earlier) if result == StepResult::Unchanged && earlier.result == StepResult::Done => {
                 earlier.confirmed = Some(at);
             }
             _ => {
-                self.last.insert(step, result);
+                self.last.insert(step, last);
             }
         }
     }
 
     pub(crate) fn has_failed(&self, step: StepKind) -> bool {
-        self.last.get(&step).is_some_and(|last| last.outcome == StepResult::Failed)
+        self.last.get(&step).is_some_and(|last| last.result == StepResult::Failed)
     }
 
     /// Whether a step waits for the authorization of the device.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.last.values().any(|last| last.outcome == StepResult::NotAuthorized)
+        self.last.values().any(|last| last.result == StepResult::NotAuthorized)
     }
 
     /// Records that the device of the last switch came back as another device. `left` describes that. Returns the
@@ -103,10 +104,10 @@ impl Results {
     pub(crate) fn came_back(&mut self, left: &str) -> StepResult {
         let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
         switch.confirmed = Some(since_the_epoch());
-        if switch.outcome == StepResult::Done {
+        if switch.result == StepResult::Done {
             return StepResult::Unchanged;
         }
-        switch.outcome = StepResult::Done;
+        switch.result = StepResult::Done;
         switch.message = left.into();
         StepResult::Done
     }
@@ -132,7 +133,7 @@ mod tests {
             [StepResult::Done, StepResult::Unchanged]
         );
         let last = &results.last[&StepKind::Switch];
-        assert_eq!((last.outcome, last.message.text.as_str()), (StepResult::Done, "it left"));
+        assert_eq!((last.result, last.message.text.as_str()), (StepResult::Done, "it left"));
         assert_eq!(last.id, Some(id));
         assert!(last.confirmed.is_some());
     }
@@ -143,7 +144,7 @@ mod tests {
         results.record(StepKind::FccAuth, id, StepResult::Done, "unlocked", false);
         results.record(StepKind::FccAuth, id, StepResult::Unchanged, "the radio is already online", true);
         let last = &results.last[&StepKind::FccAuth];
-        assert_eq!((last.outcome, last.message.text.as_str()), (StepResult::Done, "unlocked"));
+        assert_eq!((last.result, last.message.text.as_str()), (StepResult::Done, "unlocked"));
         assert!(last.confirmed.is_some());
         let online =
             |results: &Results| results.radio.as_ref().map(|radio| (radio.last.message.text.clone(), radio.online));
@@ -152,7 +153,7 @@ mod tests {
         results.record(StepKind::FccAuth, id, StepResult::Suppressed, "held", false);
         assert_eq!(online(&results), found);
         results.record(StepKind::FccAuth, id, StepResult::Failed, "no", false);
-        assert_eq!(results.last[&StepKind::FccAuth].outcome, StepResult::Failed);
+        assert_eq!(results.last[&StepKind::FccAuth].result, StepResult::Failed);
         assert_eq!(online(&results), None);
     }
 
