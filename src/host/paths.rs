@@ -53,27 +53,25 @@ fn installed(root: &Root, program: &Path) -> Option<(PathBuf, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
     use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn a_root_may_have_the_program_in_usr_local() {
-        let top = env::temp_dir().join(format!("wwan-quirks-local-{}", std::process::id()));
-        let root = Root::new(&top);
+        let root = TempRoot::new("local");
         let (installed, shipped) = ("/usr/local/sbin/wwan-quirks", "/usr/local/share/wwan-quirks");
         fs::create_dir_all(root.at(shipped)).unwrap();
         let without_program = data(&root);
         fs::create_dir_all(root.at("/usr/local/sbin")).unwrap();
         fs::write(root.at(installed), "").unwrap();
         let found = (program(&root), data(&root));
-        fs::remove_dir_all(top).unwrap();
         assert_eq!((without_program, found), (DATA.into(), (installed.into(), shipped.into())));
     }
 
     #[test]
     fn the_data_is_beside_the_folder_of_the_program() {
-        let top = env::temp_dir().join(format!("wwan-quirks-paths-{}", std::process::id()));
-        let root = Root::new(&top);
+        let root = TempRoot::new("paths");
         let found = |program: &str| installed(&root, Path::new(program));
         let both = |program: &str, data: &str| Some((PathBuf::from(program), PathBuf::from(data)));
         for (program, data) in [
@@ -100,6 +98,5 @@ mod tests {
         symlink("/", &data).unwrap();
         assert_eq!(found("/usr/local/bin/wwan-quirks"), None);
         assert_eq!(found("/target/release/wwan-quirks"), None);
-        fs::remove_dir_all(top).unwrap();
     }
 }

@@ -375,6 +375,7 @@ fn poll(polled: &mut [PollFd], deadline: Deadline, seen: usize) -> nix::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
     use std::ffi::CStr;
     use std::sync::Mutex;
 
@@ -415,8 +416,8 @@ mod tests {
 
     #[test]
     fn every_name_is_listed_once() {
-        let directory = std::env::temp_dir().join(format!("wwan-quirks-{}-names", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
+        let root = TempRoot::new("names");
+        let directory = root.at("/");
         // More names than fit into the buffer at once, of all lengths.
         let mut expected: Vec<String> =
             (0..600).map(|number| format!("{number:0length$}", length = 4 + number % 200)).collect();
@@ -429,7 +430,6 @@ mod tests {
             names.push(CStr::from_bytes_until_nul(name).unwrap().to_string_lossy().into_owned())
         })
         .unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
         names.sort();
         assert_eq!(names, expected);
         let file = std::fs::File::open("/proc/self/cmdline").unwrap();
