@@ -51,9 +51,9 @@ impl PromptClose {
     }
 }
 
-/// How often a port with a pending error is polled. cdc-wdm keeps the error of a failed write until the next write.
-/// While an error is pending, poll returns at once.
-const ERROR_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a port is polled for which poll returns at once. cdc-wdm keeps the error of a failed write until the next
+/// write, and a WWAN port may deliver empty messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A port of a modem.
 pub trait Link {
@@ -148,23 +148,28 @@ fn check_number(file: &File, path: &Path, number: DeviceNumber) -> Result<(), Op
 /// that the port has reported.
 fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> Result<bool, LinkError> {
     loop {
-        let paused = match sys::wait(fd, events, by, *stops) {
+        match sys::wait(fd, events, by, *stops) {
             Ok(flags) if flags.contains(PollFlags::POLLHUP) => return Err(LinkError::Gone),
             Ok(flags) if flags.intersects(events) => return Ok(true),
             Ok(flags) if flags.is_empty() || by.has_passed() => return Ok(false),
             // Only POLLERR is set.
-            Ok(_) => sys::pause(by.at_most(ERROR_INTERVAL), *stops),
-            Err(errno) => Err(errno),
-        };
-        match paused {
-            Ok(()) => {}
-            Err(Errno::EINTR) => {
-                *stops += 1;
-                return Err(LinkError::Interrupted);
-            }
-            Err(errno) => return Err(LinkError::Io { operation: "poll", errno }),
+            Ok(_) => pause(by, stops)?,
+            Err(errno) => return Err(not_waited(errno, stops)),
         }
     }
+}
+
+/// Waits before the port is polled again, which would return at once.
+fn pause(by: Deadline, stops: &mut usize) -> Result<(), LinkError> {
+    sys::pause(by.at_most(POLL_INTERVAL), *stops).map_err(|errno| not_waited(errno, stops))
+}
+
+fn not_waited(errno: Errno, stops: &mut usize) -> LinkError {
+    if errno == Errno::EINTR {
+        *stops += 1;
+        return LinkError::Interrupted;
+    }
+    LinkError::Io { operation: "poll", errno }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use nix::unistd;
 
-use super::{Link, LinkError, ready};
+use super::{Link, LinkError, pause, ready};
 use crate::host::deadline::Deadline;
 
 /// The longest message that can be sent: proxies read this many bytes at once.
@@ -64,6 +64,10 @@ impl Stream {
     fn ready(&mut self, events: PollFlags, by: Deadline) -> Result<bool, LinkError> {
         ready(self.file.as_fd(), events, by, &mut self.stops)
     }
+
+    fn pause(&mut self, by: Deadline) -> Result<(), LinkError> {
+        pause(by, &mut self.stops)
+    }
 }
 
 impl Link for Stream {
@@ -93,7 +97,8 @@ impl Link for Stream {
                 return Ok(None);
             }
             match unistd::read(&self.file, &mut self.buffer) {
-                Ok(0) => return Err(LinkError::Gone),
+                // An empty message of a WWAN port. The end of a stream is a hang-up.
+                Ok(0) => self.pause(by)?,
                 Ok(length) => return Ok(self.buffer.get(..length)),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(Errno::ECONNRESET | Errno::ENODEV | Errno::ENXIO | Errno::EIO) => return Err(LinkError::Gone),
@@ -114,12 +119,26 @@ mod tests {
     use crate::host::deadline::clock::soon;
     use std::io::{Read, Write};
     use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
     use std::time::Duration;
 
     /// The time to wait for what does not come.
     fn silence() -> Deadline {
         Deadline::after(Duration::from_millis(50))
+    }
+
+    /// As a WWAN port does with an empty packet.
+    #[test]
+    fn an_empty_message_is_skipped_and_a_hang_up_is_the_end() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::over(ours);
+        theirs.send(b"").unwrap();
+        theirs.send(b"x").unwrap();
+        assert_eq!(stream.receive(soon()), Ok(Some(&b"x"[..])));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert_eq!(Stream::over(ours).receive(soon()), Err(LinkError::Gone));
     }
 
     #[test]
