@@ -6,7 +6,8 @@ use log::debug;
 use md5::{Digest, Md5};
 
 use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unlocked_before,
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unknown_state,
+    unlocked_before,
 };
 use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
@@ -96,7 +97,7 @@ pub(super) fn fox(
     match fox_lock(&mut client, service) {
         Ok(FOX_LOCKED) => {}
         Ok(FOX_UNLOCKED) => return Ok(unlocked_before(look(&mut client)?)),
-        Ok(other) => return Ok(Outcome::Unchanged(format!("the modem reports an unknown lock state: {other}"))),
+        Ok(other) => return Ok(unknown_state("lock", other)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, look(&mut client)?)),
         Err(error) => return Err(error),
     }

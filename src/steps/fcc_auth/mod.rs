@@ -249,6 +249,14 @@ fn no_lock(why: &str, radio: Radio) -> Outcome {
     if radio == Radio::On { online_already() } else { Outcome::NoLock(format!("{why}; {radio}")) }
 }
 
+/// `what`: the lock or the radio.
+fn unknown_state(what: &str, state: impl fmt::Display) -> Outcome {
+    Outcome::Failed(Failure::new(
+        format!("the modem reports an unknown {what} state: {state}"),
+        "report a bug with the output of `wwan-quirks report`",
+    ))
+}
+
 fn still_locked() -> Outcome {
     Outcome::Failed(Failure::new(
         "the modem accepted the unlock, but still reports that it is locked",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, still_locked,
-    unlocked_before,
+    unknown_state, unlocked_before,
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
@@ -35,7 +35,7 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
         Ok(FCC_LOCKED) => {}
         Ok(ON) => return Ok(online_already()),
         Ok(OFF) => return Ok(unlocked_before(radio)),
-        Ok(other) => return Ok(Outcome::Unchanged(format!("the modem reports an unknown radio state: {other}"))),
+        Ok(other) => return Ok(unknown_state("radio", other)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => return Err(error),
     }
