@@ -122,6 +122,13 @@ pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Like [`complain`], but prints nothing if only errors are wanted.
+pub(crate) fn warn(line: impl Display) {
+    if log::log_enabled!(Level::Warn) {
+        complain(line);
+    }
+}
+
 /// Returns `text` as one line, with control characters escaped, and truncated if it is far too long. Strings of a modem
 /// are data.
 pub fn printable(text: &str) -> String {

@@ -20,7 +20,7 @@ use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::{ConfigFile, FileError, Layer};
 use crate::database::quirks::switch::Bytes;
 use crate::database::quirks::{DeviceString, fragment};
-use crate::host::journal::complain;
+use crate::host::journal::{complain, warn};
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{print_json, report_errors};
@@ -126,10 +126,10 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         complain(error);
     }
     for message in &import.replaced {
-        complain(message);
+        warn(message);
     }
     for (key, uses) in &import.ignored_keys {
-        complain(format_args!("{key}, {uses}"));
+        warn(format_args!("{key}, {uses}"));
     }
     Ok(if import.errors.is_empty() { exit } else { exit.max(Exit::Failed) })
 }

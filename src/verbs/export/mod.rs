@@ -20,7 +20,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::database::quirks::{self, Quirk};
-use crate::host::journal::{complain, printable};
+use crate::host::journal::{complain, printable, warn};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
@@ -106,7 +106,7 @@ fn write_files(quirks: &[Quirk], dir: &Path) -> Result<(), Error> {
 /// Reports the entries, or the parts of entries, that a format cannot express, one per line.
 fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
-        complain(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
+        warn(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
     }
 }
 
