@@ -125,6 +125,26 @@ fn a_unit_that_does_not_repeat_a_configuration_unlocks_the_modem() {
     let ended = root.run(&["apply", "--unit", "1-1"]);
     assert!(ended.code == 1 && ended.stdout.contains("/dev/cdc-wdm0 is not the character device"), "{ended:?}");
     assert!(!ended.stdout.contains("configuration"), "{ended:?}");
+    // The same if it sets the configuration: the event of the new port may have given up waiting for the lock.
+    root.write("run/wwan-quirks/state/1-1", "");
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert!(ended.code == 1 && ended.stdout.contains("/dev/cdc-wdm0 is not the character device"), "{ended:?}");
+    assert!(ended.stdout.contains("configuration: done"), "{ended:?}");
+}
+
+#[test]
+fn a_unit_waits_for_a_run_with_the_same_task() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.policy("[timeouts]\nmodem-ready = 1\n");
+    let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();
+    let holder = Holder { enumeration, task: Task::All };
+    let (port, deadline) = (Port::new("1-1").unwrap(), Deadline::after(Duration::from_secs(60)));
+    let _lock = PortState::lock(&root::Root::new(&root.0), &port, &holder, deadline).unwrap();
+    let begun = Instant::now();
+    let ended = root.run(&["apply", "--unit", "1-1"]);
+    assert!(ended.code == 1 && ended.stdout.contains("busy: another run"), "{ended:?}");
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
 }
 
 #[test]
