@@ -776,8 +776,13 @@ fn a_file_in_place_of_a_folder_is_an_error() {
 fn the_only_modem_need_not_be_named_for_a_report() {
     let root = Root::new();
     assert_eq!(root.run(&["report"]).code, 2);
-    root.plug("1-1", "1199:68a2", &mc7710());
+    // Its only entry has an error.
     root.plug("1-3", "dead:beef", &mc7710());
+    root.write("etc/wwan-quirks/quirks.d/own.toml", "schema = 1\n[[device]]\nid = \"dead:beef\"\n");
+    let ended = root.run(&["report"]);
+    assert!(ended.code == 3 && ended.stderr.contains("own.toml:2:1"), "{ended:?}");
+    fs::remove_file(root.0.join("etc/wwan-quirks/quirks.d/own.toml")).unwrap();
+    root.plug("1-1", "1199:68a2", &mc7710());
     let ended = root.run(&["report"]);
     assert!(ended.code == 0 && ended.stdout.contains("port = 1-1\n"), "{ended:?}");
     root.plug("1-2", "1199:68a2", &mc7710());

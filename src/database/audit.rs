@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::bus::DeviceId;
-use crate::database::diagnostic::{Diagnostic, Location, line_start};
+use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start};
 use crate::database::layers::{self, ConfigFile, FileError};
 use crate::database::policy::Policy;
-use crate::database::quirks::{Quirk, Select, Step, fragment, matches, narrowness};
+use crate::database::quirks::{self, Quirk, Select, Step, fragment, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -85,6 +85,17 @@ pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
         Finding { location, id, message }
     })
     .collect()
+}
+
+/// The errors of [`without_bus`] that concern the modem `id`: the policy may say to leave it alone.
+pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<LoadError> {
+    let lacks_bus = |other: DeviceId| other != id && other.on_pci() == id;
+    if !policy.ids().any(|(other, _)| lacks_bus(other)) {
+        return Vec::new();
+    }
+    let (quirks, _) = quirks::all(root);
+    let findings = without_bus(&quirks, policy).into_iter().filter(|finding| lacks_bus(finding.id));
+    findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)).collect()
 }
 
 /// The warnings about weak points in valid quirks.

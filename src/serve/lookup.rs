@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use crate::bus::DeviceId;
-use crate::database::audit::without_bus;
-use crate::database::diagnostic::{LoadError, merge};
+use crate::database::audit;
+use crate::database::diagnostic::merge;
 use crate::database::policy::{Policy, Resolved};
 use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
 use crate::host::deadline::Deadline;
@@ -44,12 +44,7 @@ pub(crate) fn lookup_by(root: &Root, device: &Device, deadline: Deadline) -> (Op
     let matched = quirk.map(|quirk| {
         let (policy, policy_errors) = Policy::load(root);
         merge(&mut errors, policy_errors);
-        // The policy may say to leave this modem alone, and lack `pci:`.
-        if policy.ids().any(|(id, _)| id != device.id && id.on_pci() == device.id) {
-            let (quirks, _) = quirks::all(root);
-            let findings = without_bus(&quirks, &policy).into_iter().filter(|finding| finding.id.on_pci() == device.id);
-            errors.extend(findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)));
-        }
+        errors.extend(audit::policy_errors(root, &policy, device.id));
         let policy = policy.resolve(device.id, Some(&device.port), || read(DeviceString::Serial));
         (quirk, policy)
     });

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
+use crate::database::audit;
 use crate::database::diagnostic::merge;
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, Lookup, Quirk};
@@ -70,6 +71,7 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let Lookup { quirk, mut errors } = quirks::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
     merge(&mut errors, policy_errors);
+    errors.extend(audit::policy_errors(root, &policy, id));
     let complete = errors.is_empty();
     let (all, _) = quirks::all(root);
     let knows = |id| all.iter().any(|quirk| quirk.model(id).is_some());

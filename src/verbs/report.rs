@@ -62,10 +62,15 @@ pub(crate) fn run(root: &Root, name: Option<&str>, json: bool, out: &mut impl Wr
 }
 
 fn only_modem(root: &Root) -> Result<Device, Error> {
-    let known = Device::all(root)?.filter(|device| lookup(root, device).0.is_some());
-    let mut known: Vec<Device> = known.collect();
+    let (mut known, mut invalid) = (Vec::new(), None);
+    for device in Device::all(root)? {
+        match lookup(root, &device) {
+            (Some(_), _) => known.push(device),
+            (None, errors) => invalid = invalid.or(errors.into_iter().next()),
+        }
+    }
     match known.pop() {
-        None => Err(Error::NoModem),
+        None => Err(invalid.unwrap_or(Error::NoModem)),
         Some(device) if known.is_empty() => Ok(device),
         Some(device) => {
             Err(Error::SeveralModems(known.iter().chain([&device]).map(|device| device.port.to_string()).collect()))
