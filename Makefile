@@ -63,7 +63,7 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
 $(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
 # Make, the shell, sed, udev or systemd give a meaning to others.
-ODD := $(shell printf %s $(call quote,$(foreach name,$(FOLDERS),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -')
+ODD := $(shell printf %s $(call quote,$(foreach name,$(FOLDERS),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -' | cut -c1)
 $(if $(ODD),$(error folders may contain only letters, digits and / . _ + , : @ = ~ -, and not $(ODD)))
 # Some shells leave the `~` of `NAME=~/folder` as it is.
 $(foreach name,DESTDIR $(FOLDERS),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))

@@ -94,7 +94,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     if options.unit && names.is_empty() {
         return Ok(serve_apart(root, devices.flatten(), |device| serve(device).1));
     }
-    serve_all(devices, trigger, json, out, serve)
+    serve_all(root, devices, trigger, json, out, serve)
 }
 
 /// Reports that there is no device any more on the port of a unit.
@@ -107,15 +107,19 @@ fn disconnected(journal: &Journal, port: &str) {
 /// Serves the devices that the database knows at the same time, so that a mute modem does not delay the others. Prints
 /// nothing: the journal has the results.
 fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl Fn(&Device) -> Exit) -> Exit {
-    let known = devices.filter(|device| {
-        let (matched, errors) = lookup(root, device);
-        matched.is_some() || !errors.is_empty()
-    });
+    let known = devices.filter(|device| is_known(root, device));
     if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }
+}
+
+/// Whether a quirk applies to the device, or may apply.
+fn is_known(root: &Root, device: &Device) -> bool {
+    let (matched, errors) = lookup(root, device);
+    matched.is_some() || !errors.is_empty()
 }
 
 /// Serves the devices in turn with `serve`, and prints their results.
 fn serve_all(
+    root: &Root,
     devices: Devices,
     trigger: Trigger,
     json: bool,
@@ -126,11 +130,6 @@ fn serve_all(
     let (mut reports, mut errors) = (Vec::new(), Vec::new());
     let mut printed = Ok(());
     for device in devices {
-        if sys::stops() > 0 {
-            exit = exit.max(Exit::Failed);
-            complain("wwan-quirks: stopped by a signal: the other modems were not served".to_owned());
-            break;
-        }
         let device = match device {
             Ok(device) => device,
             Err(error) => {
@@ -138,6 +137,14 @@ fn serve_all(
                 continue;
             }
         };
+        if sys::stops() > 0 {
+            if !is_known(root, &device) {
+                continue;
+            }
+            exit = exit.max(Exit::Failed);
+            complain("wwan-quirks: stopped by a signal: the other modems were not served");
+            break;
+        }
         let (served, ended) = serve(&device);
         exit = exit.max(ended);
         if served.name.is_none() && served.errors.is_empty() {

@@ -12,8 +12,9 @@ use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
 use crate::host::state::{Holder, PortState, StateError, Task};
-use crate::modem::access::{self, Sharing};
+use crate::modem::access::{self, PortUnavailable, Sharing};
 use crate::modem::device::{ControlPort, Device, DeviceError};
+use crate::modem::link::OpenError;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::session::qmi::Client;
@@ -57,8 +58,11 @@ impl Reach<'_> {
             Some(sierra) => self.reach_sierra(device, sierra, deadline, &talk),
             None => self.reach_family(device, deadline, &talk),
         };
-        if result.is_err() {
-            // A child process may still open the port.
+        if let Err(CompositionError::Unavailable(PortUnavailable::Open(
+            OpenError::NotReady { .. } | OpenError::Interrupted { .. },
+        ))) = result
+        {
+            // A child process still opens the port.
             state.leave_to_child();
         }
         result
