@@ -16,6 +16,7 @@ use crate::modem::link::OpenError;
 use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
+use crate::serve::event::Scope;
 use crate::serve::plan::Action;
 use crate::serve::run::{APPLY, Run};
 use crate::serve::trigger::Trigger;
@@ -70,7 +71,12 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset, (reset == NeededReset::Reset).then(|| device.authorized())));
             let outcome = unlock(run, port, *protocol, procedure, state);
-            remember(&outcome, trigger, device.id.bus, enumeration, state);
+            let is_plugged_in = match trigger {
+                Trigger::Uevent => true,
+                Trigger::Unit => *run.scope == Scope::All,
+                _ => false,
+            };
+            remember(&outcome, is_plugged_in, device.id.bus, enumeration, state);
             match (outcome, reset) {
                 (Outcome::StillOff(text), Some((_, authorized))) => {
                     Outcome::Done(reset_modem(device, enumeration, &text, authorized, state))
@@ -153,7 +159,11 @@ fn send_switch(
     // The unit sends a message that the device has not taken in the short time of an event.
     let is_taken = !matches!(reaction, Reaction::NotTaken(_));
     match reaction {
-        Reaction::Left => Outcome::Done(LEFT.to_owned()),
+        Reaction::Left => {
+            // Another process that waited for the lock does not report it again.
+            state.memory().switched = None;
+            Outcome::Done(LEFT.to_owned())
+        }
         Reaction::Changed => Outcome::Done("the device changed its configuration in place".to_owned()),
         Reaction::Stays(answer) | Reaction::NotTaken(answer) if trigger.is_event() => {
             let reason = format!("{answer}, and the device has not left install mode yet");
@@ -260,13 +270,14 @@ fn unlock_once(
     fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
 }
 
-/// Records what later runs need to know about the radio of this enumeration.
-fn remember(outcome: &Outcome, trigger: Trigger, bus: Bus, enumeration: u64, state: &mut PortState) {
+/// Records what later runs need to know about the radio of this enumeration. `is_plugged_in`: the run serves a modem that
+/// was just plugged in.
+fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, state: &mut PortState) {
     let is_refused = state.results().has_failed(StepKind::Configuration);
     let memory = state.memory();
     match outcome {
-        // The event of another port of a modem that was just unlocked, which ModemManager has not switched on yet.
-        Outcome::SwitchedOff(_) if trigger == Trigger::Uevent && memory.unlocked == Some(enumeration) => {}
+        // An earlier event has unlocked it, and ModemManager has not switched it on yet.
+        Outcome::SwitchedOff(_) if is_plugged_in && memory.unlocked == Some(enumeration) => {}
         Outcome::SwitchedOff(_) => memory.switched_off = Some(enumeration),
         Outcome::Unchanged(_) | Outcome::NoLock(_) | Outcome::Online { unlocked: false, .. } => {
             memory.switched_off = None;
@@ -319,7 +330,6 @@ mod tests {
     use crate::host::root::Root;
     use crate::host::state::Identity;
     use crate::outcome::StepResult;
-    use crate::serve::event::Scope;
     use crate::steps::switch::tests::Script;
 
     #[test]
@@ -360,7 +370,7 @@ mod tests {
             for key in [1, 2] {
                 state.memory().try_key(7, key);
             }
-            remember(&outcome, Trigger::Unit, Bus::Pci, 7, &mut state);
+            remember(&outcome, false, Bus::Pci, 7, &mut state);
             assert_eq!(state.memory().tried_keys(7).0, kept, "{outcome:?}");
         }
     }
@@ -378,7 +388,7 @@ mod tests {
             attempt(&mut state);
             state.results().record(StepKind::Configuration, id, result, "", false);
             let online = Outcome::Online { text: String::new(), unlocked: true };
-            remember(&online, Trigger::Unit, Bus::Usb, 7, &mut state);
+            remember(&online, false, Bus::Usb, 7, &mut state);
             assert_eq!(matches!(attempt(&mut state), Attempt::Repeat { .. }), attempted, "{result:?}");
         }
     }
@@ -411,16 +421,13 @@ mod tests {
     /// The first event unlocked it, and ModemManager has not switched it on yet.
     #[test]
     fn a_radio_that_a_second_event_finds_off_was_not_switched_off_by_the_user() {
-        for (trigger, unlocked, switched_off) in [
-            (Trigger::Uevent, Some(7), None),
-            (Trigger::Uevent, Some(6), Some(7)),
-            (Trigger::Uevent, None, Some(7)),
-            (Trigger::Coldplug, Some(7), Some(7)),
-        ] {
+        for (is_plugged_in, unlocked, switched_off) in
+            [(true, Some(7), None), (true, Some(6), Some(7)), (true, None, Some(7)), (false, Some(7), Some(7))]
+        {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             state.memory().unlocked = unlocked;
-            remember(&Outcome::SwitchedOff(String::new()), trigger, Bus::Usb, 7, &mut state);
-            assert_eq!(state.memory().switched_off, switched_off, "{trigger:?} {unlocked:?}");
+            remember(&Outcome::SwitchedOff(String::new()), is_plugged_in, Bus::Usb, 7, &mut state);
+            assert_eq!(state.memory().switched_off, switched_off, "{is_plugged_in} {unlocked:?}");
         }
     }
 
@@ -451,7 +458,7 @@ mod tests {
                     state.memory().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
                 let gives_up = matches!(attempt, Attempt::GiveUp { .. });
                 assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
-                remember(&outcome, Trigger::Unit, bus, enumeration, &mut state);
+                remember(&outcome, false, bus, enumeration, &mut state);
             }
             let is_unlocked = state.memory().unlocked == Some(4);
             let answers = matches!(

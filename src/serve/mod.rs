@@ -170,11 +170,15 @@ impl Run<'_> {
         locked.carry_out(planned);
         if let (Some(configuration), Scope::All) = (locked.configuration, self.scope) {
             locked.run.scope = &Scope::Unlock;
-            let mut planned = locked.run.planned(matched)?;
-            if configuration == Configuration::New {
-                planned.retain(|planned| matches!(planned, PlanStep::Run(_)));
+            match (locked.run.planned(matched), configuration) {
+                (Ok(mut planned), Configuration::New) => {
+                    planned.retain(|planned| matches!(planned, PlanStep::Run(_)));
+                    locked.carry_out(planned);
+                }
+                // The new ports have events of their own.
+                (Err(error), Configuration::New) => log::debug!("{}: {error}", self.device.port),
+                (planned, Configuration::Kept) => locked.carry_out(planned?),
             }
-            locked.carry_out(planned);
         }
         locked.end();
         Ok(())
