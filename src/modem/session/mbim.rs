@@ -151,12 +151,8 @@ impl<'p> Session<'p> {
                 // A proxy loses no message, and accepts no other message before this one.
                 if command != PROXY_CONFIGURATION {
                     let query = Command { kind: CommandType::Query, ..command };
-                    let sent = session.send_command(query, &[], by).map_err(|error| match error {
-                        // The command itself was sent.
-                        SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request: command.name },
-                        error => error,
-                    });
-                    flushes.push(sent?);
+                    let flush = session.send_command(query, &[], by);
+                    flushes.push(flush.map_err(|error| error.after(command.name))?);
                 }
             } else {
                 is_sent = true;

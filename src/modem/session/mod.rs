@@ -64,6 +64,15 @@ impl SessionError {
         matches!(self, SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone))
     }
 
+    /// The error of a message that follows `request`, which was sent: if another program has opened the port, only the
+    /// answer is lost.
+    fn after(self, request: &'static str) -> SessionError {
+        match self {
+            SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request },
+            error => error,
+        }
+    }
+
     /// Whether the request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

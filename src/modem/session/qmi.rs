@@ -10,7 +10,7 @@ use super::{
     uninterrupted,
 };
 use crate::host::deadline::Deadline;
-use crate::modem::link::{Link, LinkError};
+use crate::modem::link::Link;
 use crate::modem::wire::qmi::{self, Call, ErrorCode, Kind, Message, Service, Tlvs, ctl, dms, fox};
 use crate::modem::wire::{Framer, Malformed};
 
@@ -201,12 +201,8 @@ impl<'c> Client<'c> {
             if call.is_change() && is_sent && !loss.is_certain() {
                 // A proxy loses no message, and accepts no other message before this one.
                 if call != ctl::PROXY_OPEN {
-                    let flush = client.flush_stale_reply(call.service, cid, by).map_err(|error| match error {
-                        // The request itself was sent.
-                        SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request: call.name },
-                        error => error,
-                    });
-                    flushes.push(flush?);
+                    let flush = client.flush_stale_reply(call.service, cid, by);
+                    flushes.push(flush.map_err(|error| error.after(call.name))?);
                 }
             } else {
                 let tid = client.next_tid(call.service);

@@ -146,6 +146,24 @@ mod tests {
         assert!(matches!(modem.transitions[..], [(_, Transition::Reset)]));
     }
 
+    /// Another program opens the port at any time, also while the answer to the change is missing.
+    #[test]
+    fn an_error_means_that_nothing_was_changed() {
+        for protocol in PROTOCOLS {
+            let mut unconfirmed = 0;
+            for at in 0..20 {
+                let mut modem = modem(protocol).with("lost=1");
+                modem.fault("at-message=DMS SWI Set USB Composition");
+                modem.contended_at = Some(at);
+                match set(&mut modem) {
+                    Ok(exchange) => unconfirmed += usize::from(exchange.failure.is_some()),
+                    Err(error) => assert_eq!(number(&modem), Some(14), "{protocol:?} {at}: {error}"),
+                }
+            }
+            assert!(unconfirmed > 0, "{protocol:?}");
+        }
+    }
+
     #[test]
     fn other_modems_and_malformed_lists_are_distinguished() {
         for protocol in PROTOCOLS {
