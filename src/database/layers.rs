@@ -284,32 +284,24 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("wwan-quirks-layers-{name}-{}", std::process::id()));
-            fs::create_dir_all(path.join("etc/wwan-quirks")).unwrap();
-            Folder(path)
-        }
-
-        fn read(&self, name: &str) -> Result<Option<String>, FileError> {
-            let path = Path::new("/etc/wwan-quirks").join(name);
-            read(&Root::new(&self.0), &ConfigFile { layer: Layer::Administrator, path })
-        }
+    /// A root with the folder of the administrator.
+    fn root(name: &str) -> TempRoot {
+        let root = TempRoot::new(&format!("layers-{name}"));
+        fs::create_dir_all(root.at("/etc/wwan-quirks")).unwrap();
+        root
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn read_own(root: &Root, name: &str) -> Result<Option<String>, FileError> {
+        let path = Path::new("/etc/wwan-quirks").join(name);
+        read(root, &ConfigFile { layer: Layer::Administrator, path })
     }
 
     #[test]
     fn a_file_that_is_no_text_file_is_an_error_and_does_not_block() {
-        let folder = Folder::new("kinds");
-        let path = folder.0.join("etc/wwan-quirks");
+        let folder = root("kinds");
+        let path = folder.at("/etc/wwan-quirks");
         fs::create_dir(path.join("folder.toml")).unwrap();
         nix::unistd::mkfifo(&path.join("pipe.toml"), Mode::from_bits_truncate(0o600)).unwrap();
         symlink("pipe.toml", path.join("link.toml")).unwrap();
@@ -318,17 +310,17 @@ mod tests {
         fs::write(path.join("long.toml"), vec![b'#'; FILE_LIMIT + 1]).unwrap();
         fs::write(path.join("bytes.toml"), [0xff]).unwrap();
         for name in ["folder", "pipe", "link", "loop", "dangling", "long", "bytes"] {
-            let error = folder.read(&format!("{name}.toml")).unwrap_err().to_string();
+            let error = read_own(&folder, &format!("{name}.toml")).unwrap_err().to_string();
             assert!(error.starts_with(&format!("/etc/wwan-quirks/{name}.toml: ")), "{error}");
         }
     }
 
     #[test]
     fn a_folder_of_more_than_ten_thousand_files_is_an_error() {
-        let folder = Folder::new("many");
-        let path = folder.0.join("etc/wwan-quirks/quirks.d");
+        let folder = root("many");
+        let path = folder.at("/etc/wwan-quirks/quirks.d");
         fs::create_dir(&path).unwrap();
-        let all = || files(&Root::new(&folder.0), "quirks.d", |_, _| true);
+        let all = || files(&folder, "quirks.d", |_, _| true);
         (1..=10_000).for_each(|number| symlink("x", path.join(format!("{number}.toml"))).unwrap());
         assert!(all().0.len() == 10_000 && all().1.is_empty());
         symlink("x", path.join("0.toml")).unwrap();
@@ -337,28 +329,28 @@ mod tests {
 
     #[test]
     fn a_link_is_followed_inside_of_the_root() {
-        let folder = Folder::new("links");
-        let path = folder.0.join("etc/wwan-quirks");
-        fs::create_dir_all(folder.0.join("store/hash")).unwrap();
-        fs::write(folder.0.join("store/hash/x.toml"), "text").unwrap();
-        symlink("/store/hash", folder.0.join("etc/static")).unwrap();
+        let folder = root("links");
+        let path = folder.at("/etc/wwan-quirks");
+        fs::create_dir_all(folder.at("/store/hash")).unwrap();
+        fs::write(folder.at("/store/hash/x.toml"), "text").unwrap();
+        symlink("/store/hash", folder.at("/etc/static")).unwrap();
         symlink("/etc/static/x.toml", path.join("absolute.toml")).unwrap();
         symlink("../.././store/hash/../hash/x.toml", path.join("relative.toml")).unwrap();
         symlink("absolute.toml", path.join("twice.toml")).unwrap();
         symlink("../../../../../../../../../store/hash/x.toml", path.join("above.toml")).unwrap();
         for name in ["absolute.toml", "relative.toml", "twice.toml", "above.toml"] {
-            assert_eq!(folder.read(name).unwrap().as_deref(), Some("text"), "{name}");
+            assert_eq!(read_own(&folder, name).unwrap().as_deref(), Some("text"), "{name}");
         }
         // A folder, too.
         symlink("/store/hash", path.join("quirks.d")).unwrap();
-        let (files, errors) = files(&Root::new(&folder.0), "quirks.d", |_, _| true);
+        let (files, errors) = files(&folder, "quirks.d", |_, _| true);
         let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
         assert_eq!((paths, errors.len()), (vec!["/store/hash/x.toml"], 0));
         symlink("/dev/null", path.join("masked.toml")).unwrap();
         symlink("masked.toml", path.join("masked-twice.toml")).unwrap();
         fs::write(path.join("empty.toml"), "").unwrap();
         for name in ["masked.toml", "masked-twice.toml", "empty.toml"] {
-            assert_eq!(folder.read(name).unwrap(), None, "{name}");
+            assert_eq!(read_own(&folder, name).unwrap(), None, "{name}");
         }
     }
 
@@ -381,34 +373,34 @@ mod tests {
     /// Uses the running system. If root does not run the test, its folders belong to another user.
     #[test]
     fn a_folder_that_others_can_replace_is_refused() {
-        let home = Folder::new("home");
+        let home = root("home");
         let live = Root::new("/");
-        let target = home.0.join("target");
+        let target = home.at("/target");
         fs::create_dir(&target).unwrap();
-        let link = home.0.join("quirks.d");
+        let link = home.at("/quirks.d");
         symlink(&target, &link).unwrap();
         let is_root = fs::metadata(&target).unwrap().uid() == 0;
         for (above, itself, expected) in
             [(0o755, 0o755, true), (0o1777, 0o755, true), (0o777, 0o755, false), (0o755, 0o777, false)]
         {
-            fs::set_permissions(&home.0, fs::Permissions::from_mode(above)).unwrap();
+            fs::set_permissions(home.at("/"), fs::Permissions::from_mode(above)).unwrap();
             fs::set_permissions(&target, fs::Permissions::from_mode(itself)).unwrap();
             let through_link = folder(&live, link.clone());
             assert_eq!(through_link.is_ok(), expected && is_root, "{above:o} {itself:o} {through_link:?}");
             assert_eq!(folder(&live, target.clone()).is_ok(), itself == 0o755 && is_root, "{itself:o}");
         }
-        assert_eq!(folder(&live, home.0.join("missing")).unwrap(), None);
+        assert_eq!(folder(&live, home.at("/missing")).unwrap(), None);
     }
 
     /// Uses the running system. If root does not run the test, its folders belong to another user.
     #[test]
     fn a_link_must_not_lead_through_a_folder_that_others_can_change() {
-        let folder = Folder::new("live");
+        let folder = root("live");
         let live = Root::new("/");
-        let store = folder.0.join("store");
+        let store = folder.at("/store");
         fs::create_dir(&store).unwrap();
         fs::write(store.join("x.toml"), "text").unwrap();
-        let link = folder.0.join("x.toml");
+        let link = folder.at("/x.toml");
         symlink(store.join("x.toml"), &link).unwrap();
         let is_root = fs::metadata(&store).unwrap().uid() == 0;
         for (mode, expected) in [(0o755, true), (0o1775, true), (0o1777, true), (0o775, false), (0o777, false)] {

@@ -469,6 +469,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
     /// Tables that can set a key, from the weakest to the strongest: the file, and whether it is a `[[device]]`.
     const TABLES: [(&str, bool); 12] = [
@@ -498,18 +499,15 @@ mod tests {
     const RUNTIME: &str = TABLES[4].0;
     const ADMINISTRATOR: &str = TABLES[5].0;
 
-    struct Files(Root, PathBuf);
+    struct Files(TempRoot);
 
     impl Files {
         fn new(name: &str) -> Files {
-            let path = std::env::temp_dir().join(format!("wwan-quirks-policy-{name}-{}", std::process::id()));
-            Files(Root::new(&path), path)
+            Files(TempRoot::new(&format!("policy-{name}")))
         }
 
         fn write(&self, path: &str, text: &str) {
-            let path = self.0.at(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            self.0.write(path, text);
         }
 
         /// Loads the policy that sets `values`: each is a table, a key and a value.
@@ -521,7 +519,7 @@ mod tests {
                 let text = if device { of_device } else { global };
                 text.push_str(&format!("{key} = {value}\n"));
             }
-            let _ = fs::remove_dir_all(&self.1);
+            let _ = fs::remove_dir_all(self.0.at("/"));
             for (path, (global, of_device)) in &texts {
                 // An empty file would mask other files.
                 self.write(
@@ -538,12 +536,6 @@ mod tests {
             let resolved = policy.resolve("1199:9079".parse().unwrap(), None, || None);
             let entries = resolved.entries().into_iter();
             entries.map(|(key, value, origin)| (key, (value.to_string(), origin.clone()))).collect()
-        }
-    }
-
-    impl Drop for Files {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.1);
         }
     }
 
@@ -606,7 +598,7 @@ mod tests {
     fn what_the_package_ships_holds_until_an_administrator_sets_the_key() {
         let files = Files::new("package");
         let shipped = || {
-            let _ = fs::remove_dir_all(&files.1);
+            let _ = fs::remove_dir_all(files.0.at("/"));
             files.write(SHIPPED, "fcc-auth = false\n");
             files.write(RUNTIME, "prefer = \"qmi\"\n");
         };

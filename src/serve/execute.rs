@@ -327,7 +327,7 @@ mod tests {
     use super::*;
     use crate::bus::Port;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::host::root::Root;
+    use crate::host::root::tests::TempRoot;
     use crate::host::state::Identity;
     use crate::outcome::StepResult;
     use crate::steps::switch::tests::Script;
@@ -395,16 +395,13 @@ mod tests {
 
     #[test]
     fn the_configuration_before_a_run_that_was_killed_is_the_earlier_one() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-killed-{}", std::process::id()));
-        let folder = top.join("sys/devices/usb1/1-1");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9041\n"), ("bConfigurationValue", "\n")] {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        let root = Root::new(&top);
+        let root = TempRoot::new("killed");
+        let value_file = "/sys/devices/usb1/1-1/bConfigurationValue";
+        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        root.write("/sys/devices/usb1/1-1/idProduct", "9041\n");
         let device = &Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
         for (value, of_this, text) in [(1, true, "configuration 2 instead of 1"), (1, false, "2 instead of none")] {
-            std::fs::write(folder.join("bConfigurationValue"), "\n").unwrap();
+            root.write(value_file, "\n");
             let mut state = PortState::in_memory(&device.port);
             let enumeration = device.enumeration_id() + u64::from(!of_this);
             state.memory().configured = Some(EarlierConfiguration { enumeration, value });
@@ -415,7 +412,6 @@ mod tests {
             assert!(matches!(&outcome, Outcome::Done(done) if done.contains(text)), "{outcome:?}");
             assert_eq!(state.memory().configured, None);
         }
-        std::fs::remove_dir_all(&top).unwrap();
     }
 
     /// The first event unlocked it, and ModemManager has not switched it on yet.

@@ -103,10 +103,10 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
 
     use super::*;
     use crate::database::compositions::{Confidence, Provenance, shipped};
+    use crate::host::root::tests::TempRoot;
     use crate::outcome::StepKind;
     use crate::serve::record::StepReport;
     use crate::steps::composition::{Exchange, Restart};
@@ -114,10 +114,9 @@ mod tests {
     /// `tests/schema.rs` validates the files.
     #[test]
     fn the_json_of_a_composition_is_that_of_the_stored_files() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-json-{}", std::process::id()));
-        fs::create_dir_all(top.join("sys/devices/usb1/1-1")).unwrap();
+        let root = TempRoot::new("json");
         for (name, text) in [("idVendor", "1199\n"), ("idProduct", "9071\n")] {
-            fs::write(top.join("sys/devices/usb1/1-1").join(name), text).unwrap();
+            root.write(&format!("/sys/devices/usb1/1-1/{name}"), text);
         }
         let table = shipped().sierra.unwrap();
         let printed = |chosen: Option<u8>, read_only: Option<&str>, report| {
@@ -137,7 +136,7 @@ mod tests {
             };
             let chosen = chosen.map(|number| table.of_number(number));
             let exchange = Exchange { reading, chosen, resets: false, is_intermediate: false, failure: None };
-            let device = Device::at_devpath(&Root::new(&top), "/devices/usb1/1-1").unwrap();
+            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
             let name = "Sierra Wireless MC7455".to_owned();
             let all = [CompositionReport { device, name, exchange: Some(exchange), report }];
             let mut out = Vec::new();
@@ -150,7 +149,6 @@ mod tests {
             message: "6 (qmi) instead of 8".into(),
         };
         let (read, set) = (printed(None, Some("too little is known"), None), printed(Some(6), None, Some(done)));
-        fs::remove_dir_all(top).unwrap();
         assert_eq!(read, include_str!("../../tests/json/composition-read.json"));
         assert_eq!(set, include_str!("../../tests/json/composition-set.json"));
     }

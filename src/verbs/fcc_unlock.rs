@@ -94,6 +94,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::host::root::tests::TempRoot;
 
     fn called(arguments: &[&str]) -> Option<Vec<String>> {
         called_for(arguments.iter().map(OsString::from))
@@ -129,12 +130,8 @@ mod tests {
     /// For a PCI modem, ModemManager also passes the network interface, and the ports in any order.
     #[test]
     fn a_pci_modem_is_found_by_any_of_its_ports() {
-        let top = std::env::temp_dir().join(format!("wwan-quirks-fcc-unlock-{}", std::process::id()));
-        let root = Root::new(&top);
-        let write = |path: &str, text: &str| {
-            fs::create_dir_all(root.at(path).parent().unwrap()).unwrap();
-            fs::write(root.at(path), text).unwrap();
-        };
+        let root = TempRoot::new("fcc-unlock");
+        let write = |path: &str, text: &str| root.write(path, text);
         let quirks = include_str!("../../config/quirks.d/pci-1eac-quectel.toml");
         write("/usr/share/wwan-quirks/quirks.d/pci-1eac-quectel.toml", quirks);
         for folder in ["/sys/class/wwan", "/sys/bus/pci/devices"] {
@@ -171,7 +168,6 @@ mod tests {
             // A file outside of the class is not accepted, nor is a missing port.
             found(&["../../devices/pci0000:00/0000:00:1c.0/0000:08:00.0", "wwan2mbim0", ""]),
         ];
-        fs::remove_dir_all(top).unwrap();
         assert_eq!(all, [first.clone(), first.clone(), first, second, None]);
     }
 }

@@ -289,6 +289,7 @@ pub use tests::shipped;
 mod tests {
     use super::*;
     use crate::bus::Bus;
+    use crate::host::root::tests::TempRoot;
 
     pub(super) const SHIPPED: &str = include_str!("../../../config/compositions.toml");
 
@@ -374,15 +375,11 @@ mod tests {
 
     #[test]
     fn an_administrators_family_comes_first_and_does_not_hide_others() {
-        let path = std::env::temp_dir().join(format!("wwan-quirks-compositions-{}", std::process::id()));
-        let root = Root::new(&path);
+        let root = TempRoot::new("compositions");
         for (layer, text) in [(layers::Layer::Shipped, SHIPPED), (layers::Layer::Administrator, OWN)] {
-            let directory = root.at(layer.directory(&root));
-            std::fs::create_dir_all(&directory).unwrap();
-            std::fs::write(directory.join(FILE), text).unwrap();
+            root.write(layer.directory(&root).join(FILE).to_str().unwrap(), text);
         }
         let (all, errors) = Compositions::load(&root);
-        std::fs::remove_dir_all(path).unwrap();
         assert!(errors.is_empty(), "{errors:?}");
         let names: Vec<&str> =
             all.families_of("2c7c:0125".parse().unwrap()).map(|family| family.name.as_str()).collect();
@@ -391,6 +388,10 @@ mod tests {
         let read_only = all.families.iter().map(|family| family.read_only(Bus::Usb).is_some());
         assert_eq!(read_only.take(2).collect::<Vec<_>>(), [true, false]);
         assert!(names.len() > 1 && all.sierra.is_some());
+        // An empty file masks the shipped ones.
+        root.write(layers::Layer::Administrator.directory(&root).join(FILE).to_str().unwrap(), "");
+        let (all, errors) = Compositions::load(&root);
+        assert!(errors.is_empty() && all.families.is_empty() && all.sierra.is_none(), "{errors:?}");
     }
 
     const OWN: &str = r#"schema = 1
