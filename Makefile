@@ -258,7 +258,7 @@ install: install-program install-etc install-udev install-systemd install-modemm
 
 install-program: check-program
 ifneq ($(DATADIR),$(FOUND_DATADIR))
-	@test ! -d $(DEST)$(FOUND_DATADIR)/wwan-quirks -o -L $(DEST)$(FOUND_DATADIR)/wwan-quirks || { \
+	@test ! -d $(DEST)$(FOUND_DATADIR)/wwan-quirks || test -L $(DEST)$(FOUND_DATADIR)/wwan-quirks || { \
 		echo "make: $(FOUND_DATADIR)/wwan-quirks is a folder, and has to be a link to $(DATADIR)/wwan-quirks:" \
 			"remove the earlier installation first" >&2; exit 1; }
 endif
