@@ -363,6 +363,21 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_that_failed_is_not_taken_for_one_in_progress() {
+        let (root, device) = Device::that_left("stays", "1199", "0fff");
+        let sierra = Switch::method("sierra").unwrap();
+        for (mut usb, is_done) in [(Script::default(), false), (Script::that_leaves(), true)] {
+            let _clock = StoppedClock::stop();
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let run = Run { root: &root, device: &device, scope: &Scope::All, trigger: Trigger::Named, deadline };
+            let mut state = PortState::in_memory(&device.port);
+            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), Attempt::First, &mut state);
+            assert_eq!(matches!(outcome, Outcome::Done(_)), is_done, "{outcome:?}");
+            assert!(state.memory().switched.is_none(), "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn a_key_that_opened_the_lock_is_not_refused_if_the_radio_stays_on() {
         let failure = || Failure::new("", "");
         for (outcome, kept) in [(Outcome::NotOff(failure()), &[1][..]), (Outcome::Failed(failure()), &[1, 2])] {
