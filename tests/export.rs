@@ -47,15 +47,20 @@ fn importing_the_exported_json_gives_the_database() {
     assert!(wanted.len() > 250);
     assert_eq!(imported, wanted);
     for (text, expected) in [
-        ("{ \"schema\": 1, \"device\": 1 }", "1:1: expected a list `device`"),
+        ("{ \"schema\": 1, \"device\": 1 }", "1:26: invalid type: integer `1`, expected a sequence"),
         ("{ \"schema\": 99, \"device\": [] }", "1:1: expected \"schema\": 1"),
         ("{ \"schema\": 1, \"device\": [] }", "1:1: the list `device` is empty"),
         ("{ \"schema\": 1,\n\"device\": [{\n  \"id\": \"1234:5678\", 7: 1 }] }", "3:22: key must be a string\n"),
         (
             "{ \"schema\": 1, \"device\": [{ \"a b\": 1, \"id\": \"zz\" }] }",
-            "1:1: element 1 of `device`: unknown field `a b`",
+            "1:27: element 1 of `device`: unknown field `a b`",
         ),
-        ("{ \"schema\": 1, \"device\": [{ \"id\": \"zz\" }] }", "1:1: element 1 of `device`: missing field `name`"),
+        (
+            "{ \"schema\": 1, \"device\": [\n  { \"id\": \"1234:5678\", \"name\": \"A\", \"steps\": [] },\n  { \"id\": \"zz\" }] }",
+            "3:3: element 2 of `device`: missing field `name`",
+        ),
+        ("{ \"device\": [] }", "1:16: missing field `schema`"),
+        ("{ \"schema\": 1, \"device\": [\n  5] }", "2:3: invalid type: integer `5`, expected a map"),
     ] {
         fs::write(&file, text).unwrap();
         let refused = root.run(&["import", file.to_str().unwrap()]);

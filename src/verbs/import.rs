@@ -13,6 +13,8 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::bus::{Bus, DeviceId};
@@ -267,32 +269,39 @@ impl Import {
     }
 }
 
+/// The output of `export json`.
+#[derive(Deserialize)]
+struct Exported<'a> {
+    schema: u64,
+    #[serde(borrow)]
+    device: Vec<&'a RawValue>,
+}
+
 /// The entries that `export json` printed, in TOML, or the first error with its offset in `text`.
 fn entries_from_json(path: &Path, text: &str) -> Result<String, (usize, String)> {
-    let file: toml::Table = serde_json::from_str(text).map_err(|error| {
-        let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
-        let at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
-        let message = error.to_string();
-        (at, message.split(" at line ").next().unwrap_or_default().to_owned())
-    })?;
-    if file.get("schema") != Some(&toml::Value::Integer(1)) {
+    let exported: Exported = serde_json::from_str(text).map_err(|error| json_error(text, &error))?;
+    if exported.schema != 1 {
         return Err((0, "expected \"schema\": 1: a newer version of wwan-quirks may read this file".to_owned()));
     }
-    let entries = file.get("device").and_then(toml::Value::as_array);
-    let entries = entries.ok_or((0, "expected a list `device`".to_owned()))?;
-    if entries.is_empty() {
+    if exported.device.is_empty() {
         return Err((0, "the list `device` is empty".to_owned()));
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
     let mut toml = String::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let wrong = |message: &str| (0, format!("element {} of `device`: {message}", index + 1));
+    for (index, entry) in exported.device.iter().enumerate() {
+        // The entry is a part of `text`.
+        let at = entry.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        let wrong = |message: &str| (at, format!("element {} of `device`: {message}", index + 1));
+        let table: toml::Table = serde_json::from_str(entry.get()).map_err(|error| {
+            let (offset, message) = json_error(entry.get(), &error);
+            (at + offset, message)
+        })?;
         let mut text = "\n[[device]]\n".to_owned();
-        for (key, value) in entry.as_table().ok_or_else(|| wrong("expected an object"))? {
+        for (key, value) in table {
             // All known keys are bare. Writing to a String does not fail.
             let _ = match key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
                 true => writeln!(text, "{key} = {value}"),
-                false => writeln!(text, "{} = {value}", quoted(key)),
+                false => writeln!(text, "{} = {value}", quoted(&key)),
             };
         }
         let (_, errors) = fragment::parse(&file, &format!("schema = 1\n{text}"));
@@ -302,6 +311,14 @@ fn entries_from_json(path: &Path, text: &str) -> Result<String, (usize, String)>
         toml.push_str(&text);
     }
     Ok(toml)
+}
+
+/// The offset in `text`, and the message, of an error in JSON.
+fn json_error(text: &str, error: &serde_json::Error) -> (usize, String) {
+    let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+    let at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
+    let message = error.to_string();
+    (at, message.split(" at line ").next().unwrap_or_default().to_owned())
 }
 
 fn write_group(text: &mut String, group: &[&Entry]) -> fmt::Result {
