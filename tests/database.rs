@@ -172,7 +172,7 @@ fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     let empty = root.0.join("empty").display().to_string();
     let ended = root.run(&["import", &empty]);
     assert_eq!((ended.code, ended.stdout.as_str()), (1, "schema = 1\n"));
-    assert_eq!(ended.stderr, format!("wwan-quirks: {empty}: the folder has no configuration file\n"));
+    assert_eq!(ended.stderr, format!("wwan-quirks: {empty}: the directory has no configuration file\n"));
 }
 
 #[test]

@@ -425,7 +425,7 @@ fn a_wrong_root_is_an_error() {
     for verb in ["check", "rules", "status"] {
         let ended = fake::program().arg("--root").arg(root.0.join("nowhere")).arg(verb).output().unwrap();
         assert_eq!(ended.status.code(), Some(2), "{verb}");
-        assert!(String::from_utf8_lossy(&ended.stderr).contains("not a folder"), "{verb}: {ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("not a directory"), "{verb}: {ended:?}");
     }
 }
 

@@ -8,23 +8,23 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::database::compositions::Wanted;
 
-/// What names a device.
+/// The ways to name a device.
 const DEVICE: &str =
     "Port (1-1.2, 0000:08:00.0), ID (VID:PID, pci:VID:PID), /dev/cdc-wdmN, /dev/wwanNxxxN or /dev/bus/usb/BBB/DDD";
 
-/// Make WWAN modems work: leave install mode, set the USB configuration, unlock the radio, on USB and PCI
+/// Make WWAN modems on USB and PCI work: leave install mode, set the USB configuration, unlock the radio
 ///
-/// udev runs `wwan-quirks hook` for every modem that the quirks database knows; the other verbs are for people and scripts.
+/// udev runs `wwan-quirks hook` for every modem in the quirks database; the other verbs are for people and scripts.
 #[derive(Debug, Parser)]
 #[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed, a request was not \
-                        carried out (busy, not finished, not authorized, no quirk applies), or doctor found a problem; 2 wrong usage, or a named \
-                        device or file does not exist; 3 database or policy invalid.")]
+                        carried out (busy, not finished, not authorized, no quirk applies), or doctor found a problem; 2 usage error, or a named \
+                        device or file does not exist; 3 invalid database or policy.")]
 pub struct Cli {
-    /// Use DIR instead of `/`, for tests and images
+    /// Use DIR instead of `/` as the root directory, for tests and images
     #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true, value_parser = folder())]
     pub root: PathBuf,
-    /// Print informational messages to standard error, too; -vv prints all messages
+    /// Also print informational messages to standard error; -vv prints all messages
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
     /// Print only errors to standard error
@@ -38,7 +38,7 @@ pub struct Cli {
 pub enum Verb {
     /// Handle one udev event, described by the environment
     Hook,
-    /// Do immediately what the hook would do; a modem in use is reconfigured only if DEVICE names it
+    /// Do now what the hook would do; reconfigure a modem that is in use only if DEVICE names it
     Apply(Apply),
     /// Show each modem's identity, mode, configuration and last result
     Status {
@@ -68,12 +68,12 @@ pub enum Verb {
     },
     /// Print what a maintainer needs to add or fix a quirk, with serial numbers masked
     Report {
-        #[arg(help = format!("{DEVICE}; the only modem by default"))]
+        #[arg(help = format!("{DEVICE}; default: the only modem that is plugged in"))]
         device: Option<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// Find problems on this system, with their remedies
+    /// Find problems on this system, and show their remedies
     Doctor {
         #[command(flatten)]
         output: Output,
@@ -85,7 +85,7 @@ pub enum Verb {
     },
     /// Validate the database and the policy, or the named files
     Check {
-        /// Files of the quirks database, `config.toml`, `config.d/*.toml` or `compositions.toml`
+        /// Quirks files, `config.toml`, `config.d/*.toml` or `compositions.toml`
         file: Vec<PathBuf>,
         #[command(flatten)]
         output: Output,
@@ -95,18 +95,18 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Print the database for other programs, or write it to a folder
+    /// Print the database in a format for other programs, or write it to a directory
     Export {
         /// usb-modeswitch (files in DIR), usb-mode.json (OpenWrt's usbmode), json (everything) or ids (ID, tab, name)
         #[arg(value_enum, hide_possible_values = true)]
         format: Format,
-        /// Folder for the files of usb-modeswitch
+        /// Directory for the usb-modeswitch files
         #[arg(required_if_eq("format", "usb-modeswitch"))]
         dir: Option<PathBuf>,
     },
-    /// Turn usb_modeswitch configuration files, or what `export json` prints, into quirks
+    /// Convert usb_modeswitch configuration files, or the output of `export json`, into quirks
     Import {
-        /// Files named VID:PID…, folders of such files, or JSON files
+        /// Files named VID:PID…, directories of such files, or JSON files
         #[arg(required = true)]
         file: Vec<PathBuf>,
         #[command(flatten)]
@@ -136,7 +136,7 @@ pub struct Apply {
     /// For the systemd units: do not disturb programs that use the modem
     #[arg(long, hide = true)]
     pub unit: bool,
-    /// For the unit before sleep: look at the radios within a second, and change nothing
+    /// For the sleep unit: check the radios within a second, and change nothing
     #[arg(long, hide = true, conflicts_with_all = ["unlock", "dry_run"])]
     pub(crate) before_sleep: bool,
     #[command(flatten)]
@@ -154,7 +154,7 @@ pub struct Setting {
     /// Composition to set: a value that the modem lists (8, 0x100d, 9011), or its functions (qmi, mbim, qmi+mbim)
     #[arg(value_parser = WantedParser, hide_possible_values = true)]
     pub value: Option<Wanted>,
-    /// Allow a composition that has no AT port, or that is not known
+    /// Allow a composition that has no AT port, or whose functions are not known
     #[arg(long, requires = "value")]
     pub(crate) no_at_port: bool,
     /// Reset the modem and wait until it returns with the new composition
@@ -166,7 +166,7 @@ pub struct Setting {
 }
 
 fn folder() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| if path.is_dir() { Ok(path) } else { Err("not a folder") })
+    PathBufValueParser::new().try_map(|path| if path.is_dir() { Ok(path) } else { Err("not a directory") })
 }
 
 /// Accepts any value. Shells complete the functions.
@@ -194,7 +194,7 @@ impl TypedValueParser for WantedParser {
 /// Letters and digits only, because the password is part of a quoted string in a command.
 fn password(text: &str) -> Result<String, &'static str> {
     let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    fits.then(|| text.to_owned()).ok_or("a password consists of 1 to 32 letters and digits")
+    fits.then(|| text.to_owned()).ok_or("the password must consist of 1 to 32 letters and digits")
 }
 
 #[derive(Debug, Args)]

@@ -105,7 +105,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         };
         let errors = match files {
             Ok(files) if files.is_empty() => {
-                complain(format_args!("wwan-quirks: {}: the folder has no configuration file", path.display()));
+                complain(format_args!("wwan-quirks: {}: the directory has no configuration file", path.display()));
                 exit = exit.max(Exit::Failed);
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The list of devices, for people.
+//! The list of devices, for human readers.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use wwan_quirks::database::quirks::{Quirk, Seen, Select, Step};
 
 const INTRO: &str = "wwan-quirks acts on these devices. `seen` says how well each entry is known.";
 const SEEN: &str = "**hardware**: the action worked on such a device. **capture**: its descriptors or messages were recorded. \
-    **table**: from a table of another project. **hint**: one unconfirmed mention.";
+    **table**: taken from a table of another project. **hint**: one unconfirmed mention.";
 
 /// One row, for one device.
 struct Row<'a> {
@@ -39,7 +39,7 @@ fn row(quirk: &Quirk, id: wwan_quirks::bus::DeviceId) -> Row<'_> {
 
 fn action(step: &Step) -> String {
     match step {
-        Step::Switch(switch) if switch.to_string().contains(':') => "leaves install mode (own message)".to_owned(),
+        Step::Switch(switch) if switch.to_string().contains(':') => "leaves install mode (custom message)".to_owned(),
         Step::Switch(switch) => format!("leaves install mode ({switch})"),
         Step::Configuration { select: Select::Preferred, .. } => {
             "gets the USB configuration that the policy prefers".to_owned()
@@ -58,7 +58,7 @@ pub(crate) fn markdown(quirks: &[Quirk]) -> String {
     let rows = rows(quirks);
     let mut text = format!(
         "# Devices\n\n<!-- Generated from the database by `make pages`. -->\n\n{INTRO}\n\n[devices.html](devices.html) is the same \
-         list with a search box. It works without a network. `wwan-quirks explain VID:PID` tells more about one device.\n\n\
+         list with a search box. It works offline. `wwan-quirks explain VID:PID` shows more about a device.\n\n\
          ![The page after a search for 1199 FCC](devices.png)\n\n\
          {} entries. {SEEN}\n\n| ID | name | action | seen | source |\n|---|---|---|---|---|\n",
         rows.len()
@@ -75,7 +75,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// The modems whose unlock has no report from hardware.
+/// The modems whose unlock has not been confirmed on hardware.
 fn untried(quirks: &[Quirk]) -> String {
     let is_untried = |quirk: &&Quirk| quirk.procedure().is_some() && quirk.seen != Some(Seen::Hardware);
     let mut ids: Vec<String> = quirks
@@ -85,14 +85,14 @@ fn untried(quirks: &[Quirk]) -> String {
         .collect();
     ids.sort_unstable();
     format!(
-        "\n## Unlocks without a report from hardware\n\nNo one has reported yet that the unlock works on these modems. \
-         `wwan-quirks status` says so, too. If you have one, please send us the output of `sudo wwan-quirks report`, and tell \
-         whether the radio came online.\n\n| ID | name |\n|---|---|\n{}",
+        "\n## Unlocks without a report from hardware\n\nThere is no report yet that the unlock works on these modems. \
+         `wwan-quirks status` also says so. If you have one of them, please send us the output of `sudo wwan-quirks report`, \
+         and tell us whether the radio came online.\n\n| ID | name |\n|---|---|\n{}",
         ids.concat()
     )
 }
 
-/// One page that needs no other file.
+/// A self-contained HTML page.
 pub(crate) fn html(quirks: &[Quirk]) -> String {
     let mut body = String::new();
     let rows = rows(quirks);
@@ -122,7 +122,7 @@ code { background: #f2f2f2; padding: 0 .2rem }
 </style>
 <h1>Devices that wwan-quirks knows</h1>
 <p>wwan-quirks acts on these devices. <code>seen</code> says how well each entry is known.
-<code>wwan-quirks explain VID:PID</code> tells more about one device.</p>
+<code>wwan-quirks explain VID:PID</code> shows more about a device.</p>
 <p><label for="search">Search by ID, name or action, for example <code>1199:9079 FCC</code>:</label>
 <input id="search" type="search" autofocus autocomplete="off"></p>
 <p id="found" role="status">COUNT devices</p>

@@ -1,5 +1,5 @@
 //! Generates files from the command line and the database: the man page of the program, completions for three shells, the
-//! AppStream metainfo, the list of devices as Markdown and as a page with a search box, and pictures of the program's output.
+//! AppStream metainfo, the device list as Markdown and as a searchable HTML page, and pictures of the program's output.
 //!
 //! The generated files are checked in, so that building a package does not need this program. A test fails if they are out of
 //! date. `make pages` updates them.
@@ -26,25 +26,25 @@ use wwan_quirks::verbs::cli::Cli;
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
 
-/// Sections that do not follow from the command line.
+/// The sections that are not generated from the command line.
 const MORE: &str = r#".SH ENVIRONMENT
 .TP
 .B NO_COLOR
-If it is set and not empty,
+If this is set and not empty,
 .B status
-prints no colours on a terminal.
+prints no colours.
 .TP
 .B TERM
-Without it, or if it is
+If this is not set, or is
 .BR dumb ,
 .B status
-prints no colours, either.
+prints no colours.
 .TP
 .BR ACTION ", " DEVPATH ", " SUBSYSTEM ", " DEVTYPE ", " SYNTH_UUID ", " WWAN_QUIRKS
-The udev event that
+Describe the udev event that
 .B hook
 handles.
-The other verbs ignore them.
+The other verbs ignore these variables.
 .SH FILES
 .TP
 .I /etc/wwan\-quirks/config.toml, /etc/wwan\-quirks/config.d/*.toml
@@ -59,14 +59,14 @@ Your own quirks; see
 Your own families for
 .BR composition .
 They take precedence over the shipped ones.
-The head of the shipped file explains each key.
+The comment at the top of the shipped file explains each key.
 .TP
 .I /usr/share/wwan\-quirks
 The policy, the quirks and the compositions that the package ships.
 .TP
 .I /usr/share/wwan\-quirks/fcc\-unlock.available.d
 Links for ModemManager.
-To let ModemManager unlock one modem with this program, link its file into
+To let ModemManager unlock a certain modem with this program, create a link to the modem's file in
 .IR /etc/ModemManager/fcc\-unlock.d .
 .TP
 .I /etc/udev/rules.d/86\-wwan\-quirks\-local.rules
@@ -74,7 +74,8 @@ Rules for your own IDs, printed by
 .BR "wwan\-quirks rules" .
 .TP
 .I /run/wwan\-quirks/lock/PORT
-The lock of a port, and the memory of the guard against loops.
+The lock file of a port.
+It also stores the earlier actions that the guard against loops counts.
 Only root can open it.
 .TP
 .I /run/wwan\-quirks/state/PORT
@@ -86,13 +87,13 @@ Show all modems, and ask each modem for the state of its radio:
 wwan\-quirks status \-\-query
 .fi
 .PP
-Show which quirk and which policy apply to a device, plugged in or not:
+Show which quirk and which policy apply to a device, even if it is not plugged in:
 .PP
 .nf
 wwan\-quirks explain 12d1:1446
 .fi
 .PP
-Print what would be sent to the modem on port 1\-1.2, then do it:
+Print what would be sent to the modem on port 1\-1.2, then send it:
 .PP
 .nf
 wwan\-quirks apply \-\-dry\-run \-v 1\-1.2
@@ -113,7 +114,7 @@ wwan\-quirks check && wwan\-quirks rules > /etc/udev/rules.d/86\-wwan\-quirks\-l
 udevadm control \-\-reload
 .fi
 .PP
-Check the files of an image before it boots:
+Check the files of a system image:
 .PP
 .nf
 wwan\-quirks \-\-root image check
@@ -167,7 +168,7 @@ fn man_page() -> Result<String> {
     let about = command.get_long_about().ok_or("the command line says what the program does")?.to_string();
     // The first paragraph is the text of NAME.
     let (_, about) = about.split_once("\n\n").ok_or("the description has two paragraphs")?;
-    let help = |arg: Arg| arg.long_help("Print a summary (-h) or the whole help (--help)");
+    let help = |arg: Arg| arg.long_help("Print a summary (-h) or the full help (--help)");
     let shown = command.clone().subcommand_help_heading("VERB").long_about(about.to_owned()).mut_arg("help", help);
     let man = Man::new(shown);
     let mut page =
@@ -213,15 +214,15 @@ fn bold_code(page: &str) -> String {
     parts.map(|(number, part)| if number % 2 == 1 { format!("\\fB{part}\\fR") } else { part.to_owned() }).collect()
 }
 
-/// The families whose composition the program knows, with the values of each.
+/// The families of modems whose compositions the program knows, each with its values.
 fn families(roff: &mut Roff) -> Result<()> {
     let Compositions { sierra, families } = with_database(|root| match Compositions::load(root) {
         (compositions, errors) if errors.is_empty() => Ok(compositions),
         (_, errors) => Err(format!("{errors:?}").into()),
     })?;
     roff.control("SH", ["COMPOSITIONS"]);
-    roff.text([roman("Families of modems, their commands, and the values that are known. ")]);
-    roff.text([roman("A value is set only if the modem lists both the current and the new one, or if `without-test` in compositions.toml says why the change can be reverted. sure: two sources or a device; likely: one good source; weak: unconfirmed, only read.")]);
+    roff.text([roman("Families of modems, their commands, and their known values. ")]);
+    roff.text([roman("A value is set only if the modem lists both the current and the new one, or if `without-test` in compositions.toml says why the change can be reverted. sure: two sources, or a test on a device; likely: one good source; weak: unconfirmed, read only.")]);
     let mut entry = |name: &str, confidence: String, text: String| {
         roff.control("TP", []);
         roff.text([bold(name), roman(format!(" ({confidence})"))]);
@@ -235,14 +236,14 @@ fn families(roff: &mut Roff) -> Result<()> {
             let composition = family.composition(value);
             let at_port = if composition.has_at_port() { "" } else { " without AT port" };
             let functions = composition.functions();
-            // An AT port is no function in this list, but may be all that there is.
+            // An AT port does not count as a function here, but a composition may have nothing else.
             let is_serial = functions.is_empty() && composition.has_at_port();
             let names = if is_serial { "serial".to_owned() } else { compositions::names(&functions) };
             format!("{value} {names}{at_port}")
         });
         let mut values: Vec<String> = values.collect();
         if values.is_empty() {
-            values.push("only read".to_owned());
+            values.push("read only".to_owned());
         }
         let text = format!("{}: {}", family.read.command, values.join(", "));
         entry(&family.name, family.provenance().confidence.to_string(), text);
@@ -305,7 +306,7 @@ fn with_database<T>(read: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
     result
 }
 
-/// For software centres, which offer the package to users who have such a modem. `make install` fills in the values of
+/// The AppStream metainfo. Software centres use it to offer the package to users who have such a modem. `make install` fills in the values of
 /// `packaging/project.env`.
 fn metainfo(quirks: &[Quirk]) -> String {
     let ids: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
@@ -329,9 +330,10 @@ fn metainfo(quirks: &[Quirk]) -> String {
   <summary>Make WWAN modems on USB and PCI work when they are plugged in</summary>
   <description>
     <p>
-      Many USB modems come up as a CD-ROM with drivers for another system, in an unsuitable USB configuration,
-      or with a radio that the laptop vendor has locked. A short-lived helper, run by udev, takes them out of install
-      mode, sets the USB configuration that the administrator prefers, and unlocks the radio.
+      Many WWAN modems first appear as a CD-ROM with drivers for another system, start in the wrong USB configuration,
+      or have a radio that the laptop vendor has locked. udev runs this short-lived helper for each modem in its database. It
+      switches the modem out of install mode, sets the USB configuration that the administrator prefers, and unlocks
+      the radio.
     </p>
   </description>
   <url type="homepage">@HOMEPAGE@</url>
@@ -393,8 +395,8 @@ mod tests {
         found.filter(|flag| flag.len() > 2).map(str::to_owned).collect()
     }
 
-    /// The manual pages of the files name every key that the program accepts. The program lists its keys when it finds
-    /// an unknown key.
+    /// The manual pages of the file formats name every key that the program accepts. The program lists its keys when it
+    /// finds an unknown key.
     #[test]
     fn the_pages_for_files_name_every_key() {
         let page = |name: &str| fs::read_to_string(Path::new(PACKAGING).join("man").join(name)).unwrap();

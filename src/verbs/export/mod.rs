@@ -27,11 +27,11 @@ use crate::verbs::cli::Format;
 use crate::verbs::import::METHODS;
 use crate::verbs::output::report_errors;
 
-/// Prints the database in another format, or writes it to a folder. Prints nothing if a database file has an error.
+/// Prints the database in another format, or writes it to a directory. Prints nothing if a database file has an error.
 pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
     if dir.is_some() && !matches!(format, Format::UsbModeswitch) {
         complain(
-            "wwan-quirks: only `export usb-modeswitch` writes to a folder: redirect the output of the other formats",
+            "wwan-quirks: only `export usb-modeswitch` writes to a directory: redirect the output for other formats",
         );
         return Ok(Exit::Usage);
     }
@@ -45,7 +45,7 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
     }
     quirks.retain(|quirk| !quirk.models.is_empty());
     match format {
-        // The command line requires a folder for this format.
+        // The command line requires a directory for this format.
         Format::UsbModeswitch => write_files(&quirks, dir.unwrap_or(Path::new(".")))?,
         Format::UsbMode => {
             let (text, left_out) = usb_mode::export(&quirks);
