@@ -39,7 +39,7 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
     root.write("usr/lib/udev/rules.d/40-usb_modeswitch.rules", rules);
     root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
     let ended = root.run(&["doctor"]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problem found\n"));
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problems found\n"));
     // Only systemd reads the drop-in.
     fs::create_dir(root.0.join("run/udev")).unwrap();
     assert!(only_finding(&root).starts_with("usb_modeswitch also switches 1 IDs of this database: "));
@@ -54,7 +54,7 @@ fn doctor_knows_the_device_managers_of_other_systems() {
         let root = healthy();
         fs::remove_file(root.0.join("usr/lib/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         root.write(&file[1..], right);
-        assert_eq!(root.run(&["doctor"]).stdout, "no problem found\n");
+        assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
         root.write(&file[1..], wrong);
         assert!(
             only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: {file} has no line for it"))
@@ -155,7 +155,7 @@ fn doctor_says_that_it_has_not_checked_all() {
     let said = root.run(&["doctor"]).stdout;
     let as_root =
         if nix::unistd::geteuid().is_root() { "" } else { "; run `wwan-quirks doctor` as root to check the rest" };
-    let expected = format!("no problem found in the files that could be read{as_root}\n");
+    let expected = format!("no problems found in the files that could be read{as_root}\n");
     assert!(said.starts_with("not checked: /var/log/audit/audit.log: ") && said.ends_with(&expected), "{said}");
     let json: serde_json::Value = serde_json::from_str(&root.run(&["doctor", "--json"]).stdout).unwrap();
     assert_eq!(json["unreadable"][0]["path"], "/var/log/audit/audit.log");

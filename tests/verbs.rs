@@ -925,7 +925,7 @@ fn an_event_does_not_wait_for_a_driver_beyond_its_time() {
     let ended = root.hook(&[("ACTION", "add"), ("DEVPATH", path), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]);
     assert!(began.elapsed() < Duration::from_secs(20));
     assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
-    let said = "configuration: not finished: a driver has held the device, so that its attribute bConfigurationValue";
+    let said = "configuration: not finished: a driver held the device, so its attribute bConfigurationValue";
     assert!(ended.stderr.contains(said), "{ended:?}");
 }
 

@@ -73,9 +73,9 @@ pub enum FileError {
     TooMany { path: PathBuf },
     #[error("{path}: not UTF-8")]
     NotText { path: PathBuf },
-    #[error("the database is missing: there is no {path}; install the package again")]
+    #[error("the database is missing: there is no {path}; reinstall the package")]
     NoDatabase { path: PathBuf },
-    #[error("the database is empty: no file in {path} has a quirk; install the package again")]
+    #[error("the database is empty: no file in {path} has a quirk; reinstall the package")]
     EmptyDatabase { path: PathBuf },
 }
 

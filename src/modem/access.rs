@@ -85,7 +85,7 @@ pub enum PortUnavailable {
     Left,
     #[error("{port} is held by {}", names(.users))]
     Held { port: PathBuf, users: Vec<PortUser> },
-    #[error("{name} holds {port}, but accepts no connection: {source}")]
+    #[error("{name} holds {port}, but does not accept connections: {source}")]
     Proxy { port: PathBuf, name: &'static str, source: io::Error },
     /// The process that holds the port, or that owns the proxy's socket, is neither root nor the owner of the port.
     #[error("{name} holds {port}, but another process answers on its socket")]

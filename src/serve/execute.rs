@@ -194,7 +194,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
     };
     loop {
         let outcome = if waits_for_var(deadline) && rfkill::is_unknown_yet(root) {
-            Outcome::Unfinished(Failure::new("the state of NetworkManager is not mounted yet", APPLY))
+            Outcome::Unfinished(Failure::new("/var/lib/NetworkManager is not mounted yet", APPLY))
         } else {
             unlock_once(run, port, protocol, procedure, state)
         };

@@ -142,7 +142,7 @@ fn serve_all(
                 continue;
             }
             exit = exit.max(Exit::Failed);
-            complain("wwan-quirks: stopped by a signal: the other modems were not served");
+            complain("wwan-quirks: stopped by a signal: the remaining modems were not handled");
             break;
         }
         let (served, ended) = serve(&device);

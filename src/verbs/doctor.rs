@@ -127,11 +127,11 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
             writeln!(out, "not checked: {}", printable(&format!("{path}: {message}")))?;
         }
         match (diagnosis.problems.is_empty(), diagnosis.unreadable.is_empty()) {
-            (true, true) => writeln!(out, "no problem found")?,
+            (true, true) => writeln!(out, "no problems found")?,
             (true, false) => {
                 let root =
                     if geteuid().is_root() { "" } else { "; run `wwan-quirks doctor` as root to check the rest" };
-                writeln!(out, "no problem found in the files that could be read{root}")?;
+                writeln!(out, "no problems found in the files that could be read{root}")?;
             }
             (false, _) => {}
         }
@@ -147,7 +147,7 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         (true, true) => format!("the database is empty: no file in {} has a quirk", shipped.display()),
         (false, _) => format!("the database is missing: there is no {}", shipped.display()),
     };
-    diagnosis.add(cause, format!("install the package again; {} reads this database", paths::program(root).display()));
+    diagnosis.add(cause, format!("reinstall the package; {} reads this database", paths::program(root).display()));
 }
 
 /// Checks that the udev rules run this program for every ID of the database.
@@ -184,7 +184,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     }
     let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
     if let Some(program) = program.filter(|program| !root.at(program).exists()) {
-        diagnosis.add(format!("{path} runs {program}, which does not exist"), "install the package again");
+        diagnosis.add(format!("{path} runs {program}, which does not exist"), "reinstall the package");
     }
 }
 
@@ -194,7 +194,7 @@ fn without_udev(root: &Root) -> Option<(&'static str, &'static str, String)> {
     if has("/run/udev") {
         None
     } else if has("/etc/hotplug.d") {
-        Some(("procd", "/etc/hotplug.d/usb/20-wwan-quirks", "install the package again".to_owned()))
+        Some(("procd", "/etc/hotplug.d/usb/20-wwan-quirks", "reinstall the package".to_owned()))
     } else if has("/etc/mdev.conf") {
         let lines = paths::data(root).join("mdev.conf");
         Some(("mdev", "/etc/mdev.conf", format!("add the lines of {} to /etc/mdev.conf", lines.display())))
@@ -226,7 +226,7 @@ fn own_units(root: &Root, diagnosis: &mut Diagnosis) {
         let remedy: Vec<String> = match (has(unit), own_file(root, &format!("systemd/system/{unit}"))) {
             (true, _) => wants.collect(),
             (false, Some(unread)) => iter::once(format!("systemctl link {unread}")).chain(wants).collect(),
-            (false, None) => vec!["install the package again".to_owned()],
+            (false, None) => vec!["reinstall the package".to_owned()],
         };
         if !remedy.is_empty() {
             diagnosis.add(format!("systemd does not start {unit}: {effect}"), remedy.join(" && "));
@@ -320,7 +320,7 @@ fn kernel(root: &Root, diagnosis: &mut Diagnosis) {
         if !lists.iter().any(|list| list.contains(&file) || list.contains(&other)) {
             diagnosis.add(
                 format!("this kernel lacks the driver {driver} ({folder})"),
-                format!("install the package of the kernel's modules, or build the kernel with {driver}"),
+                format!("install the package with the kernel modules, or build a kernel with {driver}"),
             );
         }
     }

@@ -66,7 +66,7 @@ fn locked(root: &Root, ports: &[String]) -> Result<Device, String> {
             Err(format!("{} {}: no quirk unlocks this modem (see `wwan-quirks explain {0}`)", device.port, device.id))
         }
         Err(Some(error)) => Err(format!("no modem for ModemManager's ports {ports:?}: {}", Error::from(error).chain())),
-        Err(None) => Err("ModemManager passed no ports, which would identify the modem".to_owned()),
+        Err(None) => Err("ModemManager passed no ports, so the modem is not known".to_owned()),
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
             let ports: Vec<String> = ports.iter().map(|port| (*port).to_owned()).collect();
             locked(&root, &ports).err().unwrap_or_default()
         };
-        assert_eq!(reason(&[]), "ModemManager passed no ports, which would identify the modem");
+        assert_eq!(reason(&[]), "ModemManager passed no ports, so the modem is not known");
         let text = reason(&["cdc-wdm7", "cdc-wdm8"]);
         assert!(text.starts_with("no modem for ModemManager's ports [\"cdc-wdm7\", \"cdc-wdm8\"]: "), "{text}");
         assert!(text.contains("/dev/cdc-wdm8"), "{text}");

@@ -469,7 +469,7 @@ impl<'a> Reader<'a> {
         };
         for key in ["DefaultVendor", "DefaultProduct"] {
             if self.has(key) {
-                self.ignore(key, "the name of the file has the ID");
+                self.ignore(key, "the file name contains the ID");
             }
         }
         match matchers(parts) {

@@ -25,9 +25,9 @@ pub struct Pattern(Vec<Token>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum BadPattern {
-    #[error("a pattern has at most one of {{value}} and {{values}}")]
+    #[error("a pattern can have only one of {{value}} and {{values}}")]
     Several,
-    #[error("unknown placeholder {{{0}}}: known are {{value}}, {{values}} and {{*}}")]
+    #[error("unknown placeholder {{{0}}}: expected {{value}}, {{values}} or {{*}}")]
     Unknown(String),
     #[error("two placeholders need text between them")]
     Adjacent,

@@ -347,7 +347,7 @@ fn endpoint<'de, D: Deserializer<'de>, T: From<u8>, const IN: bool>(deserializer
     match address & 0x80 != 0 {
         is_in if is_in == IN => Ok(address.into()),
         is_in => Err(de::Error::custom(format!(
-            "0x{address:02x} is the address of an {} endpoint, and this is for an {} endpoint",
+            "0x{address:02x} is the address of an {} endpoint, but this key is for an {} endpoint",
             name(is_in),
             name(IN)
         ))),

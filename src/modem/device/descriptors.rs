@@ -22,7 +22,7 @@ pub enum Malformed {
     Length { at: usize, length: usize, left: usize },
     #[error("the descriptor of type {kind} at byte {at} is {length} bytes long, too short for its kind")]
     Short { at: usize, kind: u8, length: usize },
-    #[error("the descriptor of type {kind} at byte {at} is outside of the descriptor that must contain it")]
+    #[error("the descriptor of type {kind} at byte {at} is outside the descriptor that must contain it")]
     Stray { at: usize, kind: u8 },
     #[error("no device descriptor at the start")]
     NoDevice,

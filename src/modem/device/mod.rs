@@ -44,11 +44,11 @@ const DESCRIPTORS_LIMIT: usize = 18 + 8 * 65_535;
 pub enum DeviceError {
     #[error("DEVPATH {0:?} is not the path of a device: it must start with /devices and must not contain \"..\"")]
     BadPath(String),
-    #[error("DEVPATH {0:?} is not on a USB or PCI device")]
+    #[error("DEVPATH {0:?} does not belong to a USB or PCI device")]
     NoDevice(String),
     #[error("the device at {port} is gone")]
     Gone { port: String },
-    #[error("a driver has held the device, so that its attribute {name} could not be read")]
+    #[error("a driver held the device, so its attribute {name} could not be read")]
     Held { name: String },
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },

@@ -46,7 +46,7 @@ impl PromptClose {
     fn begin(&mut self) {
         let each = Expiration::Interval(TimeSpec::from_duration(CLOSING));
         if let Err(errno) = self.0.set(each, TimerSetTimeFlags::empty()) {
-            log::debug!("the close of the port has no time limit: {errno}");
+            log::debug!("closing the port has no time limit: {errno}");
         }
     }
 }

@@ -545,9 +545,9 @@ mod tests {
         let noisy =
             |count, _| if count == 1 { vec![GARBAGE.to_vec(), done(STALE, Status::SUCCESS)] } else { Vec::new() };
         let (result, ..) = ask(open, noisy);
-        assert_eq!(result.unwrap_err(), "no answer to radio state, but 5 bytes that are not part of the protocol");
+        assert_eq!(result.unwrap_err(), "no answer to radio state, only 5 bytes that are not part of the protocol");
         let (result, ..) = ask(|_, tid| vec![GARBAGE.to_vec(), opened(tid)], noisy);
-        assert_eq!(result.unwrap_err(), "no answer to radio state, but 5 bytes that are not part of the protocol");
+        assert_eq!(result.unwrap_err(), "no answer to radio state, only 5 bytes that are not part of the protocol");
         let (result, ..) = ask(|_, _| vec![GARBAGE.to_vec(), opened(STALE)], answered);
         assert!(result.unwrap_err().starts_with("no answer to MBIM open, but "));
     }

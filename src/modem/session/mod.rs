@@ -42,7 +42,7 @@ pub enum SessionError {
     #[error("no answer to {request}")]
     NoAnswer { request: &'static str },
     /// Bytes came that are not part of the protocol.
-    #[error("no answer to {request}, but {bytes} bytes that are not part of the protocol")]
+    #[error("no answer to {request}, only {bytes} bytes that are not part of the protocol")]
     Garbage { request: &'static str, bytes: usize },
     #[error(transparent)]
     Link(#[from] LinkError),

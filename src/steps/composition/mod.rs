@@ -328,7 +328,7 @@ fn check_table(reading: &CompositionState, waits: &dyn Fn(&Composition) -> bool)
     }
     Err(Failure::new(
         format!(
-            "the modem reports {}, but the bus shows another composition: the table of {} is not for this firmware",
+            "the modem reports {}, but the bus shows another composition: the table for {} does not fit this firmware",
             describe(&reading.current),
             reading.family.name
         ),
@@ -522,7 +522,7 @@ mod tests {
         let text = ask(&mut itself, "qmi", [false, false, false], &[]).unwrap_err();
         assert_eq!(text, "refused: the modem restarts when its composition is set; add --reset to allow the restart");
         let text = ask(&mut itself, "qmi", [false, true, true], &[]).unwrap_err();
-        assert!(text.contains("the table of Sierra Wireless is not for this firmware"), "{text}");
+        assert!(text.contains("the table for Sierra Wireless does not fit this firmware"), "{text}");
         assert!(ask(&mut itself, "qmi", [false, true, false], &["set 6"]).is_ok());
         let mut never = restarts(Restart::Unknown);
         assert!(ask(&mut never, "qmi", [false, true, false], &[]).unwrap_err().contains("no command is known"));

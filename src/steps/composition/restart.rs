@@ -46,7 +46,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
             continue;
         };
         if !reach.compositions.knows(back.id) {
-            seen = format!("it came back as {}, an ID that no family of compositions.toml has", back.id);
+            seen = format!("it came back as {}, an ID that no family in compositions.toml has", back.id);
             continue;
         }
         seen = format!("it came back as {}", back.id);

@@ -163,7 +163,7 @@ impl fmt::Display for Radio {
                 "the radio stays in low power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
             }
             Radio::SwitchedOff => {
-                "a hardware switch holds the radio off (W_DISABLE pin): turn on the radio switch of the laptop"
+                "a hardware switch holds the radio off (W_DISABLE pin): turn on the laptop's radio switch"
             }
             Radio::Misconfigured(reason) => {
                 return write!(
@@ -284,11 +284,11 @@ fn outcome_of(error: SessionError) -> Outcome {
         error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), TRY_AGAIN),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(
             format!("the modem has no client ID left: {error}"),
-            "power it off and on; killed programs have not released their client IDs",
+            "power it off and on; programs that were killed have not released their client IDs",
         ),
         SessionError::Qmi { error: ErrorCode::HARDWARE_RESTRICTED, .. } => failed(
             format!("a hardware switch holds the radio off: {error}"),
-            "turn on the radio switch of the laptop; without a switch, check the slot's W_DISABLE pin",
+            "turn on the laptop's radio switch; without a switch, check the slot's W_DISABLE pin",
         ),
         error if error.is_unsupported() => failed(
             format!("the modem does not support the request: {error}"),

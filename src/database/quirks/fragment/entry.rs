@@ -288,7 +288,7 @@ impl<'de> Deserialize<'de> for ConfigurationEntry {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConfigurationEntry, A::Error> {
                 let Table { select, fallback, unconfigured } = Table::deserialize(MapAccessDeserializer::new(map))?;
                 if unconfigured.is_some_and(|Seconds(pause)| pause > LONGEST_PAUSE) {
-                    return Err(de::Error::custom("unconfigured can be at most 1 second"));
+                    return Err(de::Error::custom("`unconfigured` must be at most 1 second"));
                 }
                 if fallback.is_some() && !matches!(select, SelectEntry(Select::Preferred | Select::Function(_))) {
                     return Err(de::Error::custom("only a function can have a `fallback`"));

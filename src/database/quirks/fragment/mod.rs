@@ -210,7 +210,7 @@ mod tests {
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { interface = 3, oem-strings = [\"\"] } } }]",
                 "3:9",
-                "no empty one",
+                "none may be empty",
             ),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { oem-strings = [\"X\"] } } }]",
@@ -220,7 +220,7 @@ mod tests {
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { xmm-rpc = { oem-strings = [\"X\"] } } }]",
                 "3:9",
-                "fcc-auth=xmm-rpc is for PCI modems, and this is a USB ID",
+                "fcc-auth=xmm-rpc is for PCI modems, but this is a USB ID",
             ),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { foxconn = \"\" } }]",

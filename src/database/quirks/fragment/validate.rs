@@ -33,10 +33,10 @@ fn check_step(step: &Step, is_pci: bool) -> Result<(), String> {
     let is_keyless = |strings: &[String]| strings.is_empty() || strings.iter().any(String::is_empty);
     match step {
         Step::FccAuth(Procedure::Xmm { .. }) if !is_pci => {
-            Err(format!("{step} is for PCI modems, and this is a USB ID"))
+            Err(format!("{step} is for PCI modems, but this is a USB ID"))
         }
         Step::Switch(_) | Step::Configuration { .. } | Step::FccAuth(Procedure::Sierra) if is_pci => {
-            Err(format!("{step} is for USB modems, and this is a PCI ID"))
+            Err(format!("{step} is for USB modems, but this is a PCI ID"))
         }
         Step::FccAuth(Procedure::Gtfcclock(Gtfcclock { interface, .. })) if is_pci == interface.is_some() => {
             Err(match is_pci {
@@ -48,7 +48,7 @@ fn check_step(step: &Step, is_pci: bool) -> Result<(), String> {
             Err(format!("{procedure} needs the magic string of the vendor"))
         }
         Step::FccAuth(procedure) if procedure.oem_strings().is_some_and(is_keyless) => {
-            Err("oem-strings needs at least one string, and no empty one".to_owned())
+            Err("oem-strings needs at least one string, and none may be empty".to_owned())
         }
         _ => Ok(()),
     }
@@ -68,7 +68,7 @@ pub(super) fn fits_bus(quirk: &Quirk) -> Result<(), String> {
         return if subsystem { Err("only PCI IDs have a subsystem".to_owned()) } else { Ok(()) };
     }
     if let Some(shared) = pci.iter().find(|id| id.vendor == SHARED_PCI_VENDOR && !subsystem) {
-        return Err(format!("several makers use {shared}: the entry needs a subsystem, such as \"105b:*\""));
+        return Err(format!("several manufacturers use {shared}: the entry needs a subsystem, such as \"105b:*\""));
     }
     if let Some(string) = quirk.matchers.keys().find(|string| **string != DeviceString::Subsystem) {
         return Err(format!("a PCI device has no {string}"));
@@ -79,7 +79,7 @@ pub(super) fn fits_bus(quirk: &Quirk) -> Result<(), String> {
         ("new-id", quirk.new_id.is_some()),
     ];
     match of_usb.into_iter().find(|(_, is_set)| *is_set) {
-        Some((key, _)) => Err(format!("`{key}` is for USB modems, and this is a PCI ID")),
+        Some((key, _)) => Err(format!("`{key}` is for USB modems, but this is a PCI ID")),
         None => Ok(()),
     }
 }
