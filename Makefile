@@ -1,35 +1,35 @@
 # Builds, tests, installs and packages wwan-quirks.
 #
-#   make            the program
-#   make demo       shows in a virtual machine, with times, how a locked modem in install mode comes online
-#   make check      clippy, unit and integration tests, packages, fleets, minimal, fuzz, and with rustup targets
+#   make            builds the program
+#   make demo       shows in a virtual machine, with timestamps, how a locked modem in install mode comes online
+#   make check      clippy, unit and integration tests, packages, fleets, minimal, fuzz, and, if rustup is installed, targets
 #   make test       `make check`, then `make vm`; `lint`, `fresh`, `reproducible`, `soak`, `bench`, `page` and
 #                   `peers` are separate
-#   make unit       unit and integration tests; as root, also those with libqmi's and libmbim's proxies
-#   make lint       formatting and lints, warnings denied; CI runs it with Debian 13's Rust
-#   make fresh      the README's commands in a clone on a new Debian 13; FRESH='demo test' names the targets
-#   make targets    builds for other processors and C libraries, and runs the tests that this machine can run or emulate
-#   make vm         the scenarios; with ARCH=arm64 a few of them on an arm64 machine; vm-mdev and
+#   make unit       runs unit and integration tests; as root, also those with libqmi's and libmbim's proxies
+#   make lint       checks formatting and lints, and treats warnings as errors; CI runs it with Debian 13's Rust
+#   make fresh      runs make targets in a clone on a fresh Debian 13, as the README describes; FRESH='demo test' names the targets
+#   make targets    builds for other processors and C libraries, and runs those tests that this machine can run or emulate
+#   make vm         runs the scenarios; with ARCH=arm64, a few of them on an arm64 machine; vm-mdev and
 #                   vm-openwrt run those without udev on a busybox machine; vm-udevd runs a few without systemd;
 #                   vm-selinux runs the one with SELinux
-#                   JOBS machines run at once; JUNIT=FILE writes the results of the machines with systemd as JUnit XML
-#   make minimal    builds, and runs the unit tests, with the lowest versions of dependencies that Cargo.toml allows
-#   make fleets     what docs/fleets.md describes, with Ansible and systemd-journal-remote
-#   make fuzz       every parser on noise, FUZZ_SECONDS each (default: 3)
-#   make soak       random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: an hour)
-#   make bench      compares speed and memory with other programs in the same virtual machine
-#   make install    installs the files of a package below DESTDIR; builds nothing
-#   make deb        target/debian/wwan-quirks_*.deb; package-lint checks it with lintian and appstreamcli
-#   make rpm        target/rpm/wwan-quirks-*.rpm, on Debian; elsewhere, run packaging/rpm
-#   make dist       target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
-#   make pages      man page, completions and metainfo, from the command line and the database
-#   make peers      lists what the tables of other projects, as Debian packages them, have and the database lacks
+#                   JOBS sets how many machines run at once; JUNIT=FILE writes the results of the machines with systemd as JUnit XML
+#   make minimal    builds and runs the unit tests with the lowest dependency versions that Cargo.toml allows
+#   make fleets     tests what docs/fleets.md describes, with Ansible and systemd-journal-remote
+#   make fuzz       fuzzes every parser for FUZZ_SECONDS each (default: 3)
+#   make soak       runs random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: one hour)
+#   make bench      compares speed and memory use with those of other programs in the same virtual machine
+#   make install    installs everything that a package contains below DESTDIR; builds nothing
+#   make deb        builds target/debian/wwan-quirks_*.deb; package-lint checks it with lintian and appstreamcli
+#   make rpm        builds target/rpm/wwan-quirks-*.rpm on Debian; elsewhere, run packaging/rpm
+#   make dist       creates target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
+#   make pages      generates the man page, completions, metainfo and device lists from the command line and the database
+#   make peers      lists devices that are in the tables of other projects, as packaged by Debian, but not in the database
 #   make page       searches docs/devices.html with Chromium, and takes the screenshot in docs
-#   make reproducible   builds the package twice, in two folders, and compares the bytes
+#   make reproducible   builds the package twice, in two directories, and compares the bytes
 
 PREFIX ?= /usr
 DESTDIR ?=
-# A word for the shell.
+# Quotes its argument as one shell word.
 quote = '$(subst ','\'',$1)'
 # `false` installs the shipped policy with unlocking off.
 FCC_AUTH ?= true
@@ -48,7 +48,7 @@ SUITE ?= $(if $(findstring trixie,$(shell cat /etc/os-release)),trixie,bookworm)
 # Each machine has two processors.
 JOBS ?= $(shell echo $$(( ($$(nproc) + 1) / 2 )))
 
-# udev and systemd read /usr/lib and /usr/local/lib. For another PREFIX, either set UDEVDIR and UNITDIR to folders that they
+# udev and systemd read /usr/lib and /usr/local/lib. For another PREFIX, either set UDEVDIR and UNITDIR to directories that they
 # read, or follow what `wwan-quirks doctor` prints.
 SBINDIR ?= $(PREFIX)/sbin
 UDEVDIR ?= $(PREFIX)/lib/udev
@@ -59,30 +59,30 @@ BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 
-# udev, systemd and mdev split commands at blanks.
+# udev, systemd and mdev split commands at spaces.
 FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
-$(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a blank, got "$($(name))")))
-# Make, the shell, sed, udev or systemd give a meaning to others.
+$(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a space, got "$($(name))")))
+# All other characters have a special meaning in make, the shell, sed, udev or systemd.
 ODD := $(shell printf %s $(call quote,$(foreach name,$(FOLDERS),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -' | cut -c1)
-$(if $(ODD),$(error folders may contain only letters, digits and / . _ + , : @ = ~ -, and not $(ODD)))
-# Some shells leave the `~` of `NAME=~/folder` as it is.
+$(if $(ODD),$(error directories may contain only letters, digits and / . _ + , : @ = ~ -, and not $(ODD)))
+# Some shells do not expand the `~` of `NAME=~/directory`.
 $(foreach name,DESTDIR $(FOLDERS),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))
-# The program names itself without `//`, and so must the rules.
+# The program prints its own path without `//`, so the rules must do the same.
 $(foreach name,$(FOLDERS),$(eval override $(name) := $(abspath $($(name)))))
 DEST = $(call quote,$(DESTDIR))
 
 METAINFO = $(DEST)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
 
-# The program finds its database and policy from its own path; `/sbin` belongs to /usr.
+# Where the program looks for its database and policy: relative to its own path. `/sbin` belongs to /usr.
 FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
-# Installed files name the program and its data where they are installed.
+# Installed files contain the paths at which the program and its data are installed.
 PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/wwan\(\\*\)-quirks|$(DATADIR)/wwan\1-quirks|g'
 
-# Links for ModemManager's own mechanism. An administrator who chooses it links to them.
+# Links for ModemManager's own unlock mechanism. An administrator enables one by linking to it.
 UNLOCKDIR = $(DEST)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
 BUILT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
-# CARGO_BUILD_TARGET names Cargo's folder for another processor.
+# CARGO_BUILD_TARGET names Cargo's directory for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
 PROGRAM = $(call quote,$(BIN))
 USES_LIBUSB = grep -qsF libusb-1.0.so $(PROGRAM)
@@ -105,7 +105,7 @@ LINK = $(LDFLAGS:%=-Clink-arg=%)
 .PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean check-libusb check-program
 
-# Cargo and the virtual machines run in parallel by themselves.
+# Cargo and the virtual machines already run in parallel.
 .NOTPARALLEL:
 
 all: build
@@ -136,7 +136,7 @@ build:
 	$(CARGO) build --release --locked --target-dir $(call quote,$(BUILT)) $(CONFIG) $(FEATURES:%=--features %)
 	$(if $(VENDORED),,@$(MAKE) --no-print-directory check-libusb)
 
-# Cargo links in the libusb of its crate without a word if pkg-config does not find one for the target.
+# Cargo silently links in the libusb of its crate if pkg-config does not find one for the target.
 check-libusb: check-program
 	@$(USES_LIBUSB) || { \
 		echo "make: $(BIN) contains a libusb instead of using the system's library: pkg-config found no libusb-1.0, or only a static one." \
@@ -145,13 +145,13 @@ check-libusb: check-program
 
 check-program:
 	@test -x $(PROGRAM) || { \
-		echo "make: $(BIN) is missing: run \`make\` first. If Cargo builds in another folder, name the program:" \
+		echo "make: $(BIN) is missing: run \`make\` first. If Cargo builds in another directory, name the program:" \
 			"\`make BIN=PATH\`, \`make install BIN=PATH\`. sudo drops CARGO_TARGET_DIR and CARGO_BUILD_TARGET" >&2; exit 1; }
 
 deps:
 	tests/deps
 
-# The input of the virtual machine: the install tree of a package, and the software modem.
+# What the virtual machine needs: the installed files of a package, and the software modem.
 testbed: deps build
 	$(CARGO) build --release --locked -p modem
 	rm -rf $(STAGE)
@@ -211,7 +211,7 @@ vm-udevd: testbed
 vm-selinux: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux
 
-# Runs the arm64 package on an arm64 machine: the whole trip, both unlocks, a stick.
+# Runs the arm64 package on an arm64 machine: from install mode to online, both unlocks, and a stick.
 vm-arm64: export ARCH = arm64
 vm-arm64: deps
 	packaging/deb target/debian-arm64
@@ -259,7 +259,7 @@ install: install-program install-etc install-udev install-systemd install-modemm
 install-program: check-program
 ifneq ($(DATADIR),$(FOUND_DATADIR))
 	@test ! -d $(DEST)$(FOUND_DATADIR)/wwan-quirks || test -L $(DEST)$(FOUND_DATADIR)/wwan-quirks || { \
-		echo "make: $(FOUND_DATADIR)/wwan-quirks is a folder, and has to be a link to $(DATADIR)/wwan-quirks:" \
+		echo "make: $(FOUND_DATADIR)/wwan-quirks is a directory, but must be a link to $(DATADIR)/wwan-quirks:" \
 			"remove the earlier installation first" >&2; exit 1; }
 endif
 	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
@@ -317,7 +317,7 @@ install-pages:
 	packaging/fill $(METAINFO)
 	$(USES_LIBUSB) || [ $$? != 1 ] || sed -i 's|<project_license>MIT|& AND LGPL-2.1-or-later|' $(METAINFO)
 
-# OpenWrt has procd instead of udev and systemd, and no space for manual pages.
+# OpenWrt has procd instead of udev and systemd, and too little space for manual pages.
 install-openwrt: install-program install-etc
 	for kind in usb block usbmisc tty wwan; do \
 		install -D -m 644 packaging/openwrt/wwan-quirks.hotplug $(DEST)/etc/hotplug.d/$$kind/20-wwan-quirks || exit; \

@@ -1,4 +1,4 @@
-//! Runs `check` on databases and policies with errors. Each folder in `tests/check` is a case: it has one or several
+//! Runs `check` on databases and policies with errors. Each directory in `tests/check` is a case: it has one or several
 //! `*.toml`, or a root in `etc` and `usr`. The file `expected` has the output and the exit status.
 //!
 //! `BLESS=1 cargo test --test check` writes the actual output to `expected`.
@@ -32,7 +32,7 @@ fn an_error_is_printed_with_its_location() {
     assert!(folders.len() > 10 && wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The folder of a file says what kind of file it is, also if the given path has no folder.
+/// The directory of a file says what kind of file it is, also if the given path has no directory.
 #[test]
 fn a_drop_in_can_be_named_from_inside_its_folder() {
     let root = fake::Root::new();

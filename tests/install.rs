@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 const TOP: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A folder that `make install` wrote to.
+/// A directory that `make install` wrote to.
 struct Stage(PathBuf);
 
 impl Stage {
@@ -33,7 +33,7 @@ impl Stage {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The path of `absolute` in this folder, links followed.
+    /// The path of `absolute` in this directory, links followed.
     fn real(&self, absolute: &str) -> Option<PathBuf> {
         self.0.join(absolute.trim_start_matches('/')).canonicalize().ok()
     }
@@ -58,7 +58,7 @@ impl Stage {
         found
     }
 
-    /// What the installed program prints about this folder.
+    /// What the installed program prints about this directory.
     fn run(&self, program: &str, verb: &[&str]) -> String {
         let program = self.real(program).unwrap();
         let output = fake::command(program).arg("--root").arg(&self.0).args(verb).env_clear().output().unwrap();
@@ -128,7 +128,7 @@ fn a_prefix_with_a_blank_is_refused() {
     let stage = Stage::new("blank");
     let refused = stage.try_make(&["install-etc", "PREFIX=/opt/a b"]);
     let error = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && error.contains("must not contain a blank, got \"/opt/a b/"), "{error}");
+    assert!(!refused.status.success() && error.contains("must not contain a space, got \"/opt/a b/"), "{error}");
     assert_eq!(stage.files(), []);
 }
 

@@ -323,7 +323,7 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
         let expected =
             if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
-        // The kernel creates the ports again, on MHI with the whole WWAN device. The new folders exist before the old
+        // The kernel creates the ports again, on MHI with the whole WWAN device. The new directories exist before the old
         // ones are removed.
         let device = if attempt == 2 { wwan.join("wwan0") } else { wwan.join("wwan1") };
         for port in ["wwan0at0", "wwan0mbim0", "wwan0qcdm0"] {

@@ -1,4 +1,4 @@
-# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`. NixOS takes no `*.wants` from a package:
+# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`. NixOS ignores `*.wants` links from packages:
 #
 #   systemd.services.wwan-quirks-sleep.wantedBy = [ "sleep.target" ];
 #   systemd.services.wwan-quirks-resume.wantedBy =
@@ -15,7 +15,7 @@ rustPlatform.buildRustPackage {
   nativeBuildInputs = [ pkg-config ];
   buildInputs = [ libusb1 ];
 
-  # The Makefile builds, and installs udev rules and units with the paths of the store.
+  # The Makefile builds the program, and installs udev rules and units with paths in the store.
   dontCargoBuild = true;
   dontCargoInstall = true;
   buildFlags = [ "build" ];
@@ -35,7 +35,7 @@ rustPlatform.buildRustPackage {
   doCheck = false;
 
   meta = {
-    description = "Makes WWAN modems on USB and PCI work when they are plugged in";
+    description = "Make WWAN modems on USB and PCI work when they are plugged in";
     homepage = "@HOMEPAGE@";
     license = lib.licenses.mit;
     mainProgram = "wwan-quirks";

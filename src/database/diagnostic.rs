@@ -57,7 +57,7 @@ pub enum LoadError {
     Invalid(#[from] Box<Diagnostic>),
 }
 
-/// Adds to `errors` those of `more` that it lacks: several kinds of files fail for the same folder.
+/// Adds to `errors` those of `more` that it lacks: several kinds of files fail for the same directory.
 pub(crate) fn merge(errors: &mut Vec<LoadError>, more: Vec<LoadError>) {
     for error in more {
         let text = error.to_string();

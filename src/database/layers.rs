@@ -31,7 +31,7 @@ const LINKS_LIMIT: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
-    /// `/usr/share/wwan-quirks`, or the folder of another prefix.
+    /// `/usr/share/wwan-quirks`, or the directory of another prefix.
     Shipped,
     /// `/run/wwan-quirks`.
     Runtime,
@@ -58,7 +58,7 @@ pub struct ConfigFile {
     pub path: PathBuf,
 }
 
-/// The reason why a file or a folder is not read.
+/// The reason why a file or a directory is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("{path}: cannot read: {source}")]
@@ -100,7 +100,7 @@ impl FileError {
 }
 
 /// The `*.toml` files of `directory` in all layers, in the order of their names. A file is left out if `wanted` returns
-/// false for its layer and its name, which is padded with NULs. A folder that cannot be read is an error, but does not
+/// false for its layer and its name, which is padded with NULs. A directory that cannot be read is an error, but does not
 /// hide the files of other layers.
 pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool) -> (Vec<ConfigFile>, Vec<FileError>) {
     let mut files = BTreeMap::new();
@@ -155,9 +155,9 @@ pub(crate) fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
     files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
 }
 
-/// The folder at `path`, or the folder that a link at `path` leads to. `None` if there is none.
+/// The directory at `path`, or the directory that a link at `path` leads to. `None` if there is none.
 ///
-/// On the running system, only root can change its entries. The folders above it belong to the distribution.
+/// On the running system, only root can change its entries. The directories above it belong to the distribution.
 fn folder(root: &Root, path: PathBuf) -> Result<Option<PathBuf>, FileError> {
     let metadata = match fs::symlink_metadata(root.at(&path)) {
         Ok(metadata) => metadata,
@@ -265,13 +265,13 @@ fn reversed(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Whether only root can remove or replace root's entries in a folder. Other users may be able to add entries: the
+/// Whether only root can remove or replace root's entries in a directory. Other users may be able to add entries: the
 /// sticky bit keeps them from replacing those of root (/nix/store, /tmp).
 fn protects_entries(uid: u32, mode: u32) -> bool {
     uid == 0 && (mode & 0o022 == 0 || mode & 0o1000 != 0)
 }
 
-/// Checks that only root can change a file or a folder. Other roots than the running system's are not checked.
+/// Checks that only root can change a file or a directory. Other roots than the running system's are not checked.
 fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), FileError> {
     if root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(FileError::Insecure { path: path.to_owned() });
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::host::root::tests::TempRoot;
 
-    /// A root with the folder of the administrator.
+    /// A root with the directory of the administrator.
     fn root(name: &str) -> TempRoot {
         let root = TempRoot::new(&format!("layers-{name}"));
         fs::create_dir_all(root.at("/etc/wwan-quirks")).unwrap();
@@ -341,7 +341,7 @@ mod tests {
         for name in ["absolute.toml", "relative.toml", "twice.toml", "above.toml"] {
             assert_eq!(read_own(&folder, name).unwrap().as_deref(), Some("text"), "{name}");
         }
-        // A folder, too.
+        // A directory, too.
         symlink("/store/hash", path.join("quirks.d")).unwrap();
         let (files, errors) = files(&folder, "quirks.d", |_, _| true);
         let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Uses the running system. If root does not run the test, its folders belong to another user.
+    /// Uses the running system. If root does not run the test, its directories belong to another user.
     #[test]
     fn a_folder_that_others_can_replace_is_refused() {
         let home = root("home");
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(folder(&live, home.at("/missing")).unwrap(), None);
     }
 
-    /// Uses the running system. If root does not run the test, its folders belong to another user.
+    /// Uses the running system. If root does not run the test, its directories belong to another user.
     #[test]
     fn a_link_must_not_lead_through_a_folder_that_others_can_change() {
         let folder = root("live");

@@ -2,7 +2,7 @@
 //!
 //! The program derives the path of its data from its own path, so that one build works with every prefix:
 //! `/usr/local/sbin/wwan-quirks` reads `/usr/local/share/wwan-quirks`. `make install` creates a link there if `DATADIR`
-//! is another folder.
+//! is another directory.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) fn program(root: &Root) -> PathBuf {
     in_root(root).map_or_else(|| PROGRAM.into(), |(program, _)| program)
 }
 
-/// The folder of the shipped database and policy.
+/// The directory of the shipped database and policy.
 pub(crate) fn data(root: &Root) -> PathBuf {
     in_root(root).map_or_else(|| DATA.into(), |(_, data)| data)
 }

@@ -1,4 +1,4 @@
-//! The root folder. Every function that reads or writes files takes a [`Root`], so that tests and images can use
+//! The root directory. Every function that reads or writes files takes a [`Root`], so that tests and images can use
 //! another one.
 
 use std::fs::{self, File};
@@ -74,7 +74,7 @@ pub(crate) mod tests {
             TempRoot(root)
         }
 
-        /// Writes the file, and creates its folder.
+        /// Writes the file, and creates its directory.
         pub(crate) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
             fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
             fs::write(self.at(path), text).unwrap();

@@ -252,7 +252,7 @@ fn parent(process: &Path) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
-/// Only nodes in a folder `dev` count, also that of a container. Asking for the others would be slow, could wait for a dead
+/// Only nodes in a directory `dev` count, also that of a container. Asking for the others would be slow, could wait for a dead
 /// network mount, and SELinux would report it.
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();

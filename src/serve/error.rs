@@ -38,7 +38,7 @@ pub enum Error {
     /// An error in a file named on the command line.
     #[error(transparent)]
     NamedFile(#[from] FileError),
-    /// A file or a folder that a verb writes.
+    /// A file or a directory that a verb writes.
     #[error("{path}: cannot write: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot write the output: {0}")]

@@ -69,9 +69,9 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     (errors, warned)
 }
 
-/// The errors and the warnings in one file. Its name or its folder says what kind of file it is.
+/// The errors and the warnings in one file. Its name or its directory says what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
-    // A path relative to the working folder may lack the name of the folder.
+    // A path relative to the working directory may lack the name of the directory.
     let is_drop_in =
         path::absolute(path).is_ok_and(|path| path.parent().is_some_and(|folder| folder.ends_with("config.d")));
     if is_drop_in || path.ends_with("config.toml") {

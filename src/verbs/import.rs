@@ -94,7 +94,7 @@ const NO_EQUIVALENT: [(&str, &str); 5] = [
     ("NoMBIMCheck", "`prefer` in the policy selects the configuration"),
 ];
 
-/// Prints the quirks in `paths`, which are files and folders of files.
+/// Prints the quirks in `paths`, which are files and directories of files.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
     let mut exit = Exit::Success;
@@ -136,7 +136,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
     Ok(if import.errors.is_empty() { exit } else { exit.max(Exit::Failed) })
 }
 
-/// The configuration files in a folder, in the order of their names.
+/// The configuration files in a directory, in the order of their names.
 fn configurations(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     let mut files: Vec<PathBuf> = entries.into_iter().filter(|path| is_configuration(path)).collect();

@@ -1,4 +1,4 @@
-//! A root folder with a modem in its sysfs, for tests of the whole program.
+//! A root directory with a modem in its sysfs, for tests of the whole program.
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A folder for scratch files, in memory if possible: file systems on disks are slow at creating many files just after
+/// A directory for scratch files, in memory if possible: file systems on disks are slow at creating many files just after
 /// others were deleted.
 fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");

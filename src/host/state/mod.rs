@@ -517,7 +517,7 @@ mod tests {
             fs::remove_file(&file).unwrap();
             assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_ok());
         }
-        // A file in place of a folder.
+        // A file in place of a directory.
         fs::remove_dir_all(root.at(DIRECTORY)).unwrap();
         fs::write(root.at(DIRECTORY), "").unwrap();
         assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_err());

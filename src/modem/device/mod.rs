@@ -362,7 +362,7 @@ impl Device {
         Ok(self.open_file(Path::new("authorized"), OFlag::O_WRONLY)?)
     }
 
-    /// Identifies this enumeration of the device: the inode number of its sysfs folder, which sysfs does not reuse. A
+    /// Identifies this enumeration of the device: the inode number of its sysfs directory, which sysfs does not reuse. A
     /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN ports again (t7xx), or the
     /// whole WWAN device (MHI). For this reason its oldest port identifies it: inode numbers grow.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
@@ -459,7 +459,7 @@ impl Device {
         self.driver(Path::new(""))
     }
 
-    /// The folders of the interfaces of the active configuration, such as `1-1:1.0`.
+    /// The directories of the interfaces of the active configuration, such as `1-1:1.0`.
     fn interface_directories(&self) -> Result<impl Iterator<Item = String>, DeviceError> {
         let prefix = format!("{}:", self.port);
         Ok(self.list(Path::new(""))?.into_iter().filter(move |name| name.starts_with(&prefix)))

@@ -158,8 +158,8 @@ impl<'a> Keys<'a> {
     /// A message that no key was right.
     pub(crate) fn failure(&self) -> String {
         if self.withheld {
-            return "no key of this laptop opens the lock; only `wwan-quirks apply` sends other keys, because the state of \
-                    the port cannot be saved"
+            return "no key of this laptop opens the lock; only `wwan-quirks apply` sends other keys, because the \
+                    state of the port cannot be saved"
                 .to_owned();
         }
         let before = if self.used_before { " (and others in earlier runs since its power-up)" } else { "" };

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Functions for scenarios. Each scenario runs in its own folder, $SCENARIO, and starts without leftovers of others.
+# Functions for scenarios. Each scenario runs in its own directory, $SCENARIO, and starts without leftovers of others.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -130,7 +130,7 @@ left_tidy() {
 	is "$(modem "$1" get cids)" 0 && is "$(modem "$1" get mbim-open)" false
 }
 
-# sysfs_port NAME: the modem's folder in sysfs, as `…/1-1`. Ports of vhci are numbered from 1 on its high-speed hub.
+# sysfs_port NAME: the modem's directory in sysfs, as `…/1-1`. Ports of vhci are numbered from 1 on its high-speed hub.
 sysfs_port() {
 	local bus
 	bus=$(grep -lx 480 /sys/devices/platform/vhci_hcd.0/usb*/speed | head -n 1)
@@ -150,7 +150,7 @@ wdm() {
 	echo "/dev/${path##*/}"
 }
 
-# pci_function NAME: the PCI modem's folder in sysfs, as `/sys/devices/pci0001:00/0001:00:1c.0/0001:08:00.0`.
+# pci_function NAME: the PCI modem's directory in sysfs, as `/sys/devices/pci0001:00/0001:00:1c.0/0001:08:00.0`.
 pci_function() {
 	local name
 	name=$(modem "$1" get port) && [[ $name == *:* ]] && readlink -e "/sys/bus/pci/devices/$name"
