@@ -19,6 +19,9 @@ use wwan_quirks::host::state::{Holder, PortState, Task};
 
 const PATH: &str = "/devices/pci0000:00/usb1/1-1";
 
+/// A busy machine needs longer than an event has by default.
+const PATIENT: &str = "[timeouts]\nhook = 30\n";
+
 fn device_event(devpath: &str) -> [(&str, &str); 4] {
     [("ACTION", "add"), ("DEVPATH", devpath), ("SUBSYSTEM", "usb"), ("DEVTYPE", "usb_device")]
 }
@@ -28,13 +31,14 @@ fn the_preferred_function_is_found_in_the_descriptors() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     let value = format!("{device}/bConfigurationValue");
+    root.policy(PATIENT);
     // The default is MBIM, if the modem has it.
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&value).trim(), "2");
-    root.policy("prefer = \"qmi\"\n");
+    root.policy(&format!("prefer = \"qmi\"\n{PATIENT}"));
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&value).trim(), "1");
-    root.policy("prefer = \"keep\"\n");
+    root.policy(&format!("prefer = \"keep\"\n{PATIENT}"));
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&value).trim(), "1");
 }
@@ -151,9 +155,9 @@ fn a_unit_waits_for_a_run_with_the_same_task() {
 fn an_administrators_entry_for_one_modem_comes_first() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
-    root.policy(
-        "prefer = \"keep\"\n[[device]]\nmatch = { serial = \"LF53920000010\", port = \"1-1\" }\nprefer = \"mbim\"\n",
-    );
+    root.policy(&format!(
+        "prefer = \"keep\"\n{PATIENT}[[device]]\nmatch = {{ serial = \"LF53920000010\", port = \"1-1\" }}\nprefer = \"mbim\"\n",
+    ));
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
     let explained = root.run(&["explain", "1-1"]).stdout;
@@ -243,6 +247,7 @@ fn a_node_of_another_device_is_refused() {
 #[test]
 fn a_new_interface_serves_a_device_that_was_blocked() {
     let root = Root::new();
+    root.policy(PATIENT);
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     let interface = format!("{PATH}/1-1:1.0");
     let mut event = device_event(&interface);
@@ -329,6 +334,7 @@ fn malformed_descriptors_are_reported_and_nothing_is_written() {
 #[test]
 fn strings_of_a_device_are_data() {
     let root = Root::new();
+    root.policy(PATIENT);
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.write(&format!("{device}/product"), b"\x1b[2J\xff\xfe\n\n");
     root.write(
@@ -487,6 +493,7 @@ fn a_unit_reports_a_device_that_left_before_it_started() {
 #[test]
 fn a_modem_is_served_without_state() {
     let root = Root::new();
+    root.policy(PATIENT);
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     root.write("/run/wwan-quirks/state", "in the way");
     root.write("/run/systemd/system/unit", "");

@@ -192,6 +192,10 @@ mod tests {
     #[test]
     fn a_string_of_a_modem_cannot_forge_a_line() {
         assert_eq!(printable("a\nb\u{1b}[31m\u{202e}"), "a\\u{a}b\\u{1b}[31m\\u{202e}");
+        for code in [0x7f, 0x9b, 0x200b, 0x200f, 0x2028, 0x2029, 0x2060, 0x2066, 0x206f, 0xfeff] {
+            let character = char::from_u32(code).unwrap();
+            assert_eq!(printable(&character.to_string()), format!("\\u{{{code:x}}}"));
+        }
         assert!(printable(&"x".repeat(9000)).len() < 2000);
     }
 }

@@ -191,6 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn six_variables_are_read() {
+        let names = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        for subsystem in ["usb", "scsi", "block", "usbmisc", "tty", "wwan", "net"] {
+            let values = [("ACTION", "add"), ("DEVPATH", "/devices/usb1/1-1"), ("SUBSYSTEM", subsystem)];
+            let _ = Event::read(|name| {
+                names.borrow_mut().insert(name.to_owned());
+                values.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            });
+        }
+        let names: Vec<String> = names.into_inner().into_iter().collect();
+        assert_eq!(names, ["ACTION", "DEVPATH", "DEVTYPE", "SUBSYSTEM", "SYNTH_UUID", "WWAN_QUIRKS"]);
+    }
+
+    #[test]
     fn a_missing_or_unknown_value_is_an_error() {
         assert_eq!(read(&[("ACTION", "add")]), Err(EventError::Missing("DEVPATH")));
         assert_eq!(read(&[("ACTION", ""), ("DEVPATH", "/devices/x")]), Err(EventError::Missing("ACTION")));

@@ -592,6 +592,17 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_that_are_larger_than_the_kernel_keeps_are_an_error() {
+        let root = TempRoot::new("large");
+        plug(&root, "1199");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        for (bytes, is_read) in [(DESCRIPTORS_LIMIT, true), (DESCRIPTORS_LIMIT + 1, false)] {
+            root.write("/sys/devices/usb1/1-1/descriptors", vec![0; bytes]);
+            assert_eq!(device.raw_descriptors().is_ok(), is_read, "{bytes}");
+        }
+    }
+
+    #[test]
     fn no_link_is_passed_on_the_way_to_a_device() {
         let root = TempRoot::new("linked");
         plug(&root, "1199");

@@ -283,9 +283,14 @@ no_run_in_udev() {
 	done
 }
 
-# crashed: whether the program crashed; prints the kernel's message.
+# crashed: whether the program crashed; prints the messages of the kernel, udev and systemd about it. A panic aborts the
+# process, and outside the sandbox the kernel does not mention that.
 crashed() {
-	dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
+	{
+		dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
+		if [ -d /run/systemd/system ]; then journalctl -q -o cat --since "@$BEGAN"; else tail -n "+$((LOGGED + 1))" /run/vm/messages; fi |
+			grep -E "wwan-quirks.* terminated by signal (ABRT|SEGV|BUS|ILL|FPE|SYS)|wwan-quirks.*status=[0-9]*/(ABRT|SEGV|BUS|ILL|FPE|SYS)"
+	} | grep .
 }
 
 # served NAME: plugs the modem in again without faults. It comes online, and no CID or session remains.

@@ -91,8 +91,8 @@ put_through() {
 	together fault mute
 	policy '[timeouts]' 'modem-ready = 4'
 	together plug
-	for name; do wait_for 20 last_result "$name" 'not finished: no answer'; done
-	wait_for 60 no_unit
+	for name; do wait_for 60 unit_gave_up "$name"; done
+	wait_for 10 no_unit
 	rm /etc/wwan-quirks/config.toml
 	still
 	for name; do
@@ -102,6 +102,8 @@ put_through() {
 	done
 	settle
 }
+# The event says that the unit continues, and the unit does not.
+unit_gave_up() { last_result "$1" 'not finished: no answer' && ! last_result "$1" '.*continues$'; }
 no_unit() { ! systemctl list-units --plain --no-legend 'wwan-quirks@*' | grep -q ' activ'; }
 
 # last_result NAME REGEX: the last result of the modem matches.
