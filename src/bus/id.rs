@@ -31,7 +31,7 @@ impl DeviceId {
         DeviceId { bus: Bus::Pci, ..self }
     }
 
-    /// The ID in lower case and in upper case. The name of the bus is in lower case in both.
+    /// The ID with its digits in lower case and in upper case. The name of the bus is always in lower case.
     pub(crate) fn forms(self) -> [String; 2] {
         let DeviceId { bus, vendor, product } = self;
         let prefix = if bus == Bus::Pci { PCI } else { "" };

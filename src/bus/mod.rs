@@ -1,4 +1,4 @@
-//! What devices on USB and on PCI have in common: an ID, and a place on the bus.
+//! What USB and PCI devices have in common: an ID, and a location on the bus.
 
 mod id;
 mod port;

@@ -1,4 +1,4 @@
-//! Where a device is on its bus.
+//! The location of a device on its bus.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::Bus;
 
-/// The place of a device, as the kernel names it. USB: the bus, then the port on every hub (`1-1.2`). PCI: domain, bus,
-/// device and function (`0000:08:00.0`).
+/// The location of a device, in the kernel's notation. USB: the bus, then the port on every hub (`1-1.2`). PCI: domain,
+/// bus, device and function (`0000:08:00.0`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
     bus: Bus,
@@ -16,7 +16,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// `text` if it has the form of a USB port or of a PCI address.
+    /// `text` as a port, if it has the form of a USB port or of a PCI address.
     pub fn new(text: &str) -> Option<Port> {
         let port = |bus| Port { bus, name: text.to_owned() };
         match () {

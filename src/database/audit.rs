@@ -1,5 +1,5 @@
-//! Checks of valid entries: duplicate IDs, entries that never apply, IDs without a udev rule, IDs of the policy that are
-//! on the other bus, and weak points.
+//! Checks on entries that are valid on their own: duplicate IDs, entries that never apply, IDs without a udev rule, IDs
+//! in the policy that are on the other bus, and weak points.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::usb::Function;
 /// Unassigned vendor IDs that makers of cheap chips use.
 const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
-/// An error of the entry at `location`, for `id`.
+/// An error in the entry at `location`, concerning `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding<'a> {
     pub location: &'a Location,
@@ -26,14 +26,14 @@ pub struct Finding<'a> {
 }
 
 impl Finding<'_> {
-    /// The finding at its ID in the file that it names.
+    /// This finding as a diagnostic that points at the ID in its file.
     pub(crate) fn read(&self, root: &Root) -> Result<Diagnostic, FileError> {
         let Location { layer, path, .. } = self.location;
         let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() })?;
         Ok(self.locate(path, &text.unwrap_or_default()))
     }
 
-    /// The finding at its ID in `text`.
+    /// This finding as a diagnostic that points at the ID in `text`.
     pub(crate) fn locate(&self, path: &Path, text: &str) -> Diagnostic {
         let entry = line_start(text, self.location.line);
         let rest = text.get(entry..).unwrap_or_default();
@@ -66,7 +66,7 @@ pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     findings
 }
 
-/// The IDs that the rules lack.
+/// The IDs for which the rules have no line.
 pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Finding<'a>> {
     let message = "warning: the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
                    `wwan-quirks check && wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
@@ -76,7 +76,7 @@ pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Fin
         .collect()
 }
 
-/// The IDs of the policy that lack `pci:`. They select no modem.
+/// The IDs in the policy that lack the prefix `pci:`. They select no modem.
 pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Finding<'a>> {
     let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
     let ids = policy.ids().filter(|(id, _)| !knows(*id) && knows(id.on_pci()));
@@ -98,7 +98,7 @@ pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<L
     findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)).collect()
 }
 
-/// The warnings about weak points in valid quirks.
+/// Warnings about weak points in valid quirks.
 pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     let mut findings = Vec::new();
     for quirk in quirks {

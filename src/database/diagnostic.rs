@@ -57,7 +57,8 @@ pub enum LoadError {
     Invalid(#[from] Box<Diagnostic>),
 }
 
-/// Adds to `errors` those of `more` that it lacks: several kinds of files fail for the same directory.
+/// Adds the errors in `more` that `errors` does not contain yet: one bad directory causes the same error for several
+/// kinds of files.
 pub(crate) fn merge(errors: &mut Vec<LoadError>, more: Vec<LoadError>) {
     for error in more {
         let text = error.to_string();

@@ -22,7 +22,7 @@ use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 
-/// Longer than any real file.
+/// Bytes. No real file is as long.
 pub(crate) const FILE_LIMIT: usize = 1 << 20;
 const FILES_LIMIT: usize = 10_000;
 const LINKS_LIMIT: usize = 8;
@@ -58,7 +58,7 @@ pub struct ConfigFile {
     pub path: PathBuf,
 }
 
-/// The reason why a file or a directory is not read.
+/// Why a file or a directory was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("{path}: cannot read: {source}")]
@@ -129,7 +129,7 @@ fn add_files(
     };
     check_owner(root, &path, &directory.metadata().map_err(io)?)?;
     let mut count = 0;
-    // A lookup skips most names, so do not search each name for its end.
+    // A lookup skips most names, so do not determine the length of each name.
     let listed = sys::for_each_name(directory.as_fd(), |padded| {
         if !wanted(layer, padded) || count > FILES_LIMIT {
             return;
@@ -220,7 +220,8 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The target of a link, without any link in its path. `None` if it is `/dev/null`. An absolute link starts at `root`.
+/// The target of a link, with all links in its path resolved. `None` if it is `/dev/null`. An absolute link starts at
+/// `root`.
 ///
 /// On the running system, no user other than root can replace any part of the path.
 fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
@@ -260,7 +261,7 @@ fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
     Ok(Some(resolved))
 }
 
-/// The parts of a path, the last one first.
+/// The components of a path, the last one first.
 fn reversed(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
 }
@@ -271,7 +272,7 @@ fn protects_entries(uid: u32, mode: u32) -> bool {
     uid == 0 && (mode & 0o022 == 0 || mode & 0o1000 != 0)
 }
 
-/// Checks that only root can change a file or a directory. Other roots than the running system's are not checked.
+/// Checks that only root can change a file or a directory. Roots other than that of the running system are not checked.
 fn check_owner(root: &Root, path: &Path, metadata: &Metadata) -> Result<(), FileError> {
     if root.is_live() && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(FileError::Insecure { path: path.to_owned() });

@@ -57,7 +57,7 @@ impl fmt::Display for Prefer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Huawei {
-    /// What the entry of the database says.
+    /// What the database entry says.
     Entry,
     /// A network card, with its own NAT.
     Network,
@@ -132,7 +132,7 @@ pub struct Setting<T> {
     pub origin: Origin,
 }
 
-/// A value in the notation of the files, and in JSON.
+/// A value, for display in the notation of the files and in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Value {
@@ -333,7 +333,7 @@ impl Policy {
         reader.errors
     }
 
-    /// The IDs that select modems, and where they are.
+    /// The IDs that select modems, with their locations.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (DeviceId, &Location)> {
         let ids = self.0.iter().filter_map(|table| table.selector.as_ref()?.id.as_ref());
         ids.filter_map(|id| match &id.origin {
@@ -539,7 +539,7 @@ mod tests {
         }
     }
 
-    /// The value is `value`, and `table` sets it.
+    /// Checks that the value is `value`, and that `table` sets it.
     fn check(found: &(String, Origin), table: usize, value: &str, context: &str) {
         let (path, in_device) = TABLES[table];
         let Origin::File { location, device } = &found.1 else { panic!("{context}: {found:?}") };
@@ -642,7 +642,7 @@ mod tests {
         }
     }
 
-    /// The man page and the shipped file state the values that the program uses without any file.
+    /// The man page and the shipped file state the same values that the program uses without any file.
     #[test]
     fn the_shipped_policy_sets_every_key_to_its_default() {
         let files = Files::new("shipped");

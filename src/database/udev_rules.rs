@@ -30,11 +30,11 @@ GOTO="wwan_quirks_end"
 "#;
 
 /// The links mark the devices that usb_modeswitch's unit must leave alone. The unit is named after the device or its
-/// first interface. udev deletes a link if an event of the device does not request it again.
+/// first interface. udev deletes a link if a later event of the device does not request it again.
 ///
 /// `IMPORT` runs the hook, so that its result is a property of the device: `udevadm info` shows it, and the rules start
-/// the unit that continues with a slow modem. udev compares all keys of a line before it imports, so the keys that
-/// depend on the result are on separate lines. udev imports nothing from a program that fails.
+/// the unit that continues with a slow modem. udev evaluates all match keys of a line before it imports, so the keys
+/// that depend on the result are on separate lines. udev imports nothing from a program that fails.
 ///
 /// After a device is authorized, the kernel sends a `change` event only if the configuration supports remote wake-up. New
 /// interfaces have events in any case. They request a `change` event, whose UUID marks it: after the first event of a
@@ -101,7 +101,7 @@ pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
     let own = ("ATTR{idVendor}==", "ATTR{idProduct}==");
     section(&mut text, Event::Device.label(), own, &device, "wwan_quirks_serve", "wwan_quirks_idle");
     section(&mut text, "wwan_quirks_idle", own, &known, "wwan_quirks_known", "wwan_quirks_end");
-    // Attributes of the USB device above the event's own.
+    // Attributes of the USB device above the device of the event.
     let above = ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}==");
     for event in [Event::Scsi, Event::Port, Event::Tty] {
         let products = of_vendors(quirks, |quirk| event.concerns(quirk));
@@ -119,11 +119,11 @@ pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
 enum Event {
     /// The USB device.
     Device,
-    /// A SCSI device on it.
+    /// A SCSI device on the USB device.
     Scsi,
-    /// A control port of it.
+    /// A control port of the USB device.
     Port,
-    /// A tty of it.
+    /// A tty of the USB device.
     Tty,
     /// A WWAN port of a PCI device.
     Wwan(Protocol),
@@ -229,7 +229,7 @@ impl RuledIds {
 
 type Products = BTreeMap<u16, BTreeSet<u16>>;
 
-/// The IDs of the quirks that are `wanted`.
+/// The IDs of the quirks for which `wanted` returns true.
 fn of_vendors(quirks: &[Quirk], wanted: impl Fn(&Quirk) -> bool) -> Products {
     let mut products = Products::new();
     let ids = quirks.iter().filter(|quirk| wanted(quirk)).flat_map(Quirk::ids);
@@ -244,7 +244,7 @@ fn section(text: &mut String, label: &str, keys: (&str, &str), products: &Produc
     // Writing to a String does not fail.
     let _ = writeln!(text, "\nLABEL=\"{label}\"");
     if keys.0.starts_with("ATTR{") {
-        // Only events of this subsystem reach the section, but lintian requires it to name the subsystem.
+        // Only events of this subsystem reach this section, but lintian requires the section to name the subsystem.
         let _ = writeln!(text, "SUBSYSTEM!=\"usb\", GOTO=\"{on}\"");
     }
     for (vendor, products) in products {

@@ -67,7 +67,7 @@ pub(crate) mod clock {
 
     use super::Deadline;
 
-    /// Enough time for what comes at once.
+    /// Enough time for something that happens at once.
     pub(crate) fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(60))
     }
@@ -77,7 +77,8 @@ pub(crate) mod clock {
         static STOPPED_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    /// Keeps this thread's clock stopped until it is dropped. Stops can be nested: the first one ends the stop.
+    /// Keeps this thread's clock stopped until it is dropped. Stops can be nested: the clock runs again when the first
+    /// one is dropped.
     pub(crate) struct StoppedClock {
         began: Instant,
         is_first: bool,

@@ -9,7 +9,7 @@ use crate::host::sandbox::Limits;
 /// Who reads the program's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// No person reads standard error, as with udev and ModemManager. Messages go to the journal.
+    /// No person reads standard error, for example under udev and ModemManager. Messages go to the journal.
     Journal,
     /// A person at a terminal sees messages up to this level.
     Person(LevelFilter),

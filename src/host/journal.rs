@@ -116,8 +116,8 @@ fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     datagram
 }
 
-/// Prints a line to standard error. `eprintln!` panics if standard error is closed or full. No modem may stay unserved
-/// because of a message.
+/// Prints a line to standard error. `eprintln!` would panic if standard error is closed or full, and a message must not
+/// keep a modem from being handled.
 pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -129,8 +129,8 @@ pub(crate) fn warn(line: impl Display) {
     }
 }
 
-/// Returns `text` as one line, with control characters escaped, and truncated if it is far too long. Strings of a modem
-/// are data.
+/// Returns `text` as one line, with control characters escaped, and truncated if it is far too long. Strings from a
+/// modem are untrusted data.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

@@ -11,7 +11,7 @@ use crate::host::root::Root;
 
 /// Used if the running program is not installed, for example in a build tree.
 const PROGRAM: &str = "/usr/sbin/wwan-quirks";
-/// Where the program may be in a root from which it does not run.
+/// Where the program may be installed in a root other than the one that it runs from.
 const PROGRAMS: [&str; 2] = [PROGRAM, "/usr/local/sbin/wwan-quirks"];
 const DATA: &str = "/usr/share/wwan-quirks";
 

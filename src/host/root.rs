@@ -22,7 +22,7 @@ impl Root {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Reads a whole regular file of at most `limit` bytes. Does not block if a pipe has its name.
+    /// Reads a whole regular file of at most `limit` bytes. Does not block if the file is a pipe.
     pub(crate) fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = File::options().read(true).custom_flags(flags.bits()).open(self.at(path))?;

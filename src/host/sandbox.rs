@@ -1,7 +1,7 @@
 //! Limits, a watchdog, and the sandbox that a run enters before it reads the first byte from a modem.
 //!
-//! At that time, everything that the run needs is open. In the sandbox, the process can use open descriptors, wait, and
-//! exit. It can open no file, socket or device, start no process, and make no memory executable. Other system calls
+//! At that point, everything that the run needs is open. In the sandbox, the process can use open descriptors, wait,
+//! and exit. It can open no file, socket or device, start no process, and make no memory executable. Other system calls
 //! fail with `EPERM`.
 //!
 //! `prctl(2)` installs the filter, because the sandbox of Debian 12's udevd allows neither `seccomp(2)` nor Landlock.
@@ -28,7 +28,7 @@ const FILE_SIZE: rlim_t = 64 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limits {
     All,
-    /// All but the size of files: a person may redirect the output to one.
+    /// All but the limit on file size, because a person may redirect the output to a file.
     ExceptFileSize,
     /// None: the process writes long files, or starts programs, which would inherit the limits.
     None,
@@ -62,7 +62,7 @@ pub fn watchdog(limit: Duration) -> Watchdog {
 pub struct Watchdog;
 
 impl Drop for Watchdog {
-    /// Without effect in the sandbox, where nothing is left to do but to exit.
+    /// Has no effect in the sandbox, where the process only has to exit.
     fn drop(&mut self) {
         alarm::cancel();
     }
@@ -134,7 +134,7 @@ const SYS_MMAP: c_long = libc::SYS_mmap2;
 #[cfg(not(target_pointer_width = "32"))]
 const SYS_MMAP: c_long = libc::SYS_mmap;
 
-/// System calls that only reach open descriptors.
+/// System calls that affect only descriptors that are already open.
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,

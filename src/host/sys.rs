@@ -90,7 +90,7 @@ pub(crate) fn drop_capabilities() -> nix::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
 }
 
-/// Forbids all opening of files, with Landlock.
+/// Forbids opening any file, with Landlock.
 ///
 /// # Errors
 /// `ENOSYS` or `EOPNOTSUPP` if the kernel does not support Landlock, `EPERM` if a sandbox around the process forbids
@@ -199,15 +199,15 @@ pub(crate) fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result
 }
 
 /// A file that a child process opened and keeps open until this process drops [`Opened::keeper`] or ends. The child
-/// then drops what it opened. It does the last close, which may take as long as the open.
+/// then drops what it opened. Its close is the last one, which may take as long as the open.
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
     pub(crate) keeper: OwnedFd,
 }
 
-/// Runs `open` in a child process and takes over the file, but does not wait beyond the deadline. For devices whose
-/// open or close no signal interrupts.
+/// Runs `open` in a child process and takes over the file, but does not wait beyond the deadline. For devices that no
+/// signal interrupts while they are opened or closed.
 ///
 /// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
@@ -320,7 +320,7 @@ pub fn interrupter() -> nix::Result<Timer> {
     Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
 }
 
-/// Makes one call that waits until a signal comes, and interrupts it from the deadline on.
+/// Makes one call that blocks until a signal arrives, and interrupts it from the deadline on.
 ///
 /// # Errors
 /// `EINTR` after the deadline. The call must not repeat itself after `EINTR`, as most methods of `std` do.

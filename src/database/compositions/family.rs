@@ -27,7 +27,7 @@ pub struct Family {
     pub test: Option<Query>,
     pub(crate) without_test: Option<String>,
     set: Option<String>,
-    /// A line of the answer to `set`. Without it, the modem has refused the value.
+    /// A line that the answer to `set` must contain. If it is missing, the modem has refused the value.
     pub(crate) accepted: Option<Pattern>,
     pub(crate) restart: Option<String>,
     #[serde(default)]
@@ -41,7 +41,7 @@ pub struct Family {
     values: Vec<ValueEntry>,
 }
 
-/// A command, and the possible forms of the answer line that has the value.
+/// A command, and the possible forms of the answer line that contains the value.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -118,7 +118,7 @@ impl Family {
         Provenance { name: self.name.clone(), confidence: self.confidence, seen: self.seen.clone() }
     }
 
-    /// The reason why compositions of this family are only read on this bus, if there is one.
+    /// Why compositions of this family are read-only on this bus. `None` if they can be set.
     pub(crate) fn read_only(&self, bus: Bus) -> Option<String> {
         match (self.confidence, &self.set) {
             _ if bus == Bus::Pci => Some("the setting affects only USB, but the modem is on PCI".to_owned()),
@@ -130,7 +130,7 @@ impl Family {
         }
     }
 
-    /// The values of the table.
+    /// The values in the table.
     pub fn values(&self) -> impl Iterator<Item = &str> {
         self.values.iter().map(|entry| entry.value.as_str())
     }
@@ -167,7 +167,7 @@ impl Family {
         self.parts.is_some()
     }
 
-    /// Why `value` is never set, if it is not.
+    /// Why `value` is never set. `None` if it can be set.
     pub(crate) fn refusal(&self, value: &str) -> Option<&str> {
         let (_, reason) = self.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(value))?;
         Some(reason)

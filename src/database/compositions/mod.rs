@@ -108,15 +108,15 @@ pub fn check(path: &Path, text: &str) -> Vec<LoadError> {
     parse(path, text).err().unwrap_or_default()
 }
 
-/// How well a family's commands are known.
+/// How reliable the facts about a family's commands are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// Two independent sources, or a device.
+    /// Two independent sources, or a test on a device.
     Sure,
     /// One good source.
     Likely,
-    /// Hearsay: the composition is only read.
+    /// Unconfirmed: the composition is only read.
     Weak,
 }
 
@@ -130,7 +130,7 @@ impl fmt::Display for Confidence {
     }
 }
 
-/// How well a family is known, and from which sources.
+/// How reliable the facts about a family are, and where they come from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Provenance {
     pub name: String,
@@ -142,7 +142,7 @@ pub struct Provenance {
 /// The value of a composition, in the modem's own notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A number of QMI and AT!UDUSBCOMP.
+    /// The number used by QMI and AT!UDUSBCOMP.
     Number(u8),
     /// The interface bitmask of AT!USBCOMP.
     Mask(u32),
@@ -181,7 +181,7 @@ pub struct Composition {
 }
 
 impl Composition {
-    /// Whether `current` is this composition; `None` if the two were read in different ways and cannot be compared.
+    /// Whether `current` is this composition. `None` if the two were read in different ways and cannot be compared.
     pub fn is(&self, current: &Composition) -> Option<bool> {
         match (&self.value, &current.value) {
             (Value::Mask(_), Value::Number(number)) => self.number.map(|known| known == *number),
@@ -191,7 +191,7 @@ impl Composition {
         }
     }
 
-    /// Whether it is known what the composition consists of.
+    /// Whether the functions of the composition are known.
     pub(crate) fn is_known(&self) -> bool {
         !self.configurations.is_empty()
     }
@@ -208,11 +208,11 @@ impl Composition {
     }
 }
 
-/// A composition as a person requests it.
+/// A composition, as a person requests it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     Value(String),
-    /// The functions that it must have, and no others.
+    /// Exactly the functions that the composition must have.
     Functions(Functions),
 }
 
@@ -247,7 +247,7 @@ impl fmt::Display for Wanted {
 }
 
 impl Wanted {
-    /// The request as one of these compositions spells it.
+    /// The request, spelled like the matching composition among `known`.
     pub(crate) fn spelled<'c>(&self, known: impl Iterator<Item = &'c Composition>) -> Wanted {
         let Wanted::Value(text) = self else { return self.clone() };
         let known: Vec<String> = known.map(|composition| composition.value.to_string()).collect();
@@ -267,7 +267,7 @@ impl Wanted {
     }
 }
 
-/// The one of `known` that `text` means. Letter case matters only if several of them differ in nothing else.
+/// The element of `known` that `text` refers to. Letter case matters only between elements that differ in nothing else.
 pub(crate) fn spelling<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let alike: Vec<&str> = known.into_iter().filter(|known| known.eq_ignore_ascii_case(text)).collect();
     let same = alike.iter().copied().find(|known| *known == text);

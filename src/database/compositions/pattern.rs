@@ -1,13 +1,13 @@
 //! The patterns for AT answers in `compositions.toml`.
 //!
-//! A pattern is the text of a line with placeholders: `{value}` takes one value, `{values}` takes a list of values and
-//! ranges (`0-3,5` or `(0-3,5)`) and ignores what follows the list, `{*}` takes anything. Blanks, quotation marks around
-//! values and letter case are ignored, because they differ between firmware versions. A value or list without text
-//! before it must begin with a digit: other words may be messages of the modem.
+//! A pattern is the text of a line with placeholders: `{value}` matches one value, `{values}` matches a list of values
+//! and ranges (`0-3,5` or `(0-3,5)`) and ignores what follows the list, `{*}` matches anything. Spaces, quotation marks
+//! around values, and letter case are ignored, because they differ between firmware versions. A value or list without
+//! text before it must begin with a digit: other words may be messages from the modem.
 
 use serde::Deserialize;
 
-/// Longer than the list of any modem. Limits the expansion of a range like `0-4294967295`.
+/// More values than any modem lists. Limits the expansion of a range like `0-4294967295`.
 const LONGEST_LIST: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,12 +75,12 @@ impl TryFrom<String> for Pattern {
 }
 
 impl Pattern {
-    /// Whether the pattern takes a value or a list from a line.
+    /// Whether the pattern extracts a value or a list from a line.
     pub fn reads(&self) -> bool {
         self.0.iter().any(|token| matches!(token, Token::Value | Token::Values))
     }
 
-    /// A line from which the pattern takes `value` or the list `values`.
+    /// A line from which the pattern extracts `value` or the list `values`.
     #[cfg(test)]
     pub fn line(&self, value: &str, values: &str) -> String {
         let text = |token: &Token| match token {
@@ -92,7 +92,7 @@ impl Pattern {
         self.0.iter().map(text).collect()
     }
 
-    /// What the pattern takes from `line`, empty if it takes nothing. `None` if the line does not match.
+    /// What the pattern extracts from `line`. Empty if it extracts nothing. `None` if the line does not match.
     pub fn read(&self, line: &str) -> Option<Vec<String>> {
         let line = squeeze(line);
         let mut rest = line.as_str();
@@ -124,7 +124,7 @@ impl Pattern {
     }
 }
 
-/// Removes the blanks.
+/// Removes all whitespace.
 fn squeeze(text: &str) -> String {
     text.chars().filter(|character| !character.is_ascii_whitespace()).collect()
 }

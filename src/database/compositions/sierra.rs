@@ -100,7 +100,7 @@ impl Sierra {
     }
 
     /// The numbered compositions of a modem that lists these bits. Bits of `current` with unknown meaning are kept,
-    /// because a modem does not start with every combination of bits (osmocom.org, Sierra_Wireless_Modems).
+    /// because certain combinations of bits keep a modem from starting (osmocom.org, Sierra_Wireless_Modems).
     pub(crate) fn of_bits(&self, listed: &Bits, current: u32) -> Vec<Composition> {
         let unknown = current & !self.known(listed);
         let masks = (0..=u8::MAX).filter_map(|number| self.mask_of(number, listed));

@@ -19,7 +19,7 @@ pub(crate) struct Rewind {
     pub new_id: bool,
     #[doc(alias = "bSupportCD")]
     pub keep_cd: bool,
-    /// For a gateway: a network interface, instead of a dial-up modem.
+    /// For a gateway: a network interface instead of a dial-up modem.
     #[doc(alias = "bProFile")]
     pub ndis: bool,
     /// A network card with RNDIS for Windows, with CDC Ethernet for others.

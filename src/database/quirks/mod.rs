@@ -30,7 +30,7 @@ pub struct Quirk {
     pub models: Vec<Model>,
     /// A name that fits all models. [`Quirk::name_of`] returns the name of one of them.
     pub name: String,
-    /// What an administrator should know; `explain` prints it.
+    /// A note for administrators, which `explain` prints.
     pub note: Option<String>,
     /// The source of the facts in the entry.
     pub source: Option<String>,
@@ -53,7 +53,7 @@ pub struct Model {
     pub id: DeviceId,
     /// `None` for the name of the entry.
     pub name: Option<String>,
-    /// What the device becomes after a switch, if known. This is for information: any ID is accepted.
+    /// What the device becomes after a switch, if known. For information only: any ID is accepted.
     pub becomes: Vec<Target>,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// How many targets fit on a line.
+/// The number of targets that fit on a line.
 const FEW: usize = 3;
 
 /// A line for the file `new_id` of a usb-serial driver. The program does not write it. `doctor` prints the command for
@@ -82,7 +82,7 @@ pub struct NewId {
     pub module: String,
     /// The name of the driver in `/sys/bus/usb-serial/drivers`.
     pub driver: String,
-    /// `bInterfaceClass` of the interfaces that the driver may have.
+    /// `bInterfaceClass` of the interfaces that the driver may bind.
     pub interface_class: u8,
 }
 
@@ -98,7 +98,7 @@ impl NewId {
     }
 }
 
-/// How well the facts of an entry are known.
+/// How well the facts in an entry are confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seen {
@@ -179,7 +179,7 @@ impl Quirk {
     }
 }
 
-/// What a device reports about itself in addition to its ID.
+/// What a device reports about itself besides its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceString {
@@ -308,22 +308,22 @@ pub enum NeededReset {
 /// How to unlock a radio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Procedure {
-    /// DMS 0x555F of Sierra modems, under all brands. No secret.
+    /// DMS 0x555F of Sierra modems, under all brands. Needs no secret.
     Sierra,
-    /// The radio state in Quectel's MBIM service. No secret.
+    /// The radio state in Quectel's MBIM service. Needs no secret.
     Quectel,
-    /// Message 0x5571 with a hash over versions, IMEI and this magic string. Services are DMS (older firmware takes the
-    /// message without the hash) and Foxconn's own FOX and FOXAP.
+    /// Message 0x5571 with a hash over versions, IMEI and this magic string. The service is DMS, where older firmware
+    /// accepts the message without the hash, or Foxconn's own FOX or FOXAP.
     Foxconn { service: Service, magic: String },
-    /// A challenge by AT commands.
+    /// Challenge and response over AT commands.
     Gtfcclock(Gtfcclock),
-    /// A challenge in the MBIM service Intel Mutual Authentication. The keys are those of [`Gtfcclock`].
+    /// Challenge and response in the MBIM service Intel Mutual Authentication. The keys are those of [`Gtfcclock`].
     Intel { oem_strings: Vec<String> },
-    /// A challenge over the RPC of Intel's XMM7360, with the same kind of keys.
+    /// Challenge and response over the RPC of Intel's XMM7360, with the same kind of keys.
     Xmm { oem_strings: Vec<String> },
 }
 
-/// `AT+GTFCCLOCKGEN` requests a challenge. `AT+GTFCCLOCKVER` takes the response: a hash over the challenge and a key.
+/// `AT+GTFCCLOCKGEN` requests a challenge. `AT+GTFCCLOCKVER` sends the response: a hash over the challenge and a key.
 /// The keys are tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gtfcclock {
@@ -363,8 +363,8 @@ pub enum StateCommand {
     /// `AT+GTFCCEFFSTATUS?`: mode and status.
     #[default]
     Gtfcceffstatus,
-    /// `AT+GTFCCLOCKSTATE` of Intel's XMM7560: 0 means locked. On the FM350, a command of this name is about a permanent
-    /// setting.
+    /// `AT+GTFCCLOCKSTATE` of Intel's XMM7560: 0 means locked. On the FM350, the command of this name concerns a
+    /// permanent setting.
     Gtfcclockstate,
 }
 
@@ -429,9 +429,9 @@ pub struct Lookup {
     pub errors: Vec<LoadError>,
 }
 
-/// The narrowest quirk for a device: the one with the most matchers, among these the one in the highest layer, among
-/// these the last one. A whole subsystem is narrower than its vendor alone. `read` is called only for strings that an
-/// entry needs, because reading them takes the device's lock.
+/// The narrowest quirk for a device: the one with the most matchers. Among equally narrow ones, the one in the highest
+/// layer wins, then the last one. A whole subsystem is narrower than its vendor alone. `read` is called only for
+/// strings that an entry needs, because reading them takes the device's lock.
 ///
 /// A lookup reads all of the administrator's files, but only those shipped files that can have the ID: a shipped file
 /// whose name begins with four hex digits and a hyphen (`1199-`, on PCI `pci-1eac-`) contains only that vendor.

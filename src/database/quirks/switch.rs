@@ -1,4 +1,4 @@
-//! How a device leaves install mode: a list of USB transfers and other operations, written as data.
+//! How a device leaves install mode: a list of USB transfers and other operations, expressed as data.
 //!
 //! ```toml
 //! { switch = "huawei-new" }                                    # a method of config/methods.toml, by name
@@ -18,7 +18,7 @@
 //! | `{ sleep = SECONDS }` | a pause |
 //! | `"wait-for-return"` | the device leaves the bus and returns with the same ID before the next operation |
 //!
-//! Keys beside `do`: `interface`, `out`, `in` (bulk endpoint addresses), `wait-before` and `release-delay` (seconds),
+//! Keys besides `do`: `interface`, `out`, `in` (bulk endpoint addresses), `wait-before` and `release-delay` (seconds),
 //! `target-class` (`bInterfaceClass` of the first interface of a device that has already left install mode),
 //! `interface-class` (`bInterfaceClass` that the interface must have; a device with another class is left alone).
 //!
@@ -42,7 +42,7 @@ const METHODS: &str = include_str!("../../../config/methods.toml");
 /// The first four bytes of a command block wrapper (USB Mass Storage Bulk-Only 1.0, 5.1).
 const CBW_SIGNATURE: [u8; 4] = *b"USBC";
 const CBW_LENGTH: usize = 31;
-/// The longest command in a CBW. The standard's shortest is 1 byte; Huawei's own messages state 0.
+/// The longest command in a CBW. In the standard, the shortest has 1 byte, but Huawei's own messages state 0.
 const CBW_COMMAND_LENGTH: u8 = 16;
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -82,7 +82,7 @@ pub enum Op {
     Detach,
     Reset,
     Control(Control),
-    /// To the device. After a CBW its data and its CSW are read; after anything else, nothing is.
+    /// A transfer to the device. After a CBW, its data and CSW are read. After anything else, nothing is read.
     Bulk(Bytes),
     InterruptOut(InterruptOut),
     InterruptIn(InterruptIn),
@@ -166,20 +166,20 @@ impl Switch {
         }
     }
 
-    /// The switch that is the method `name`, which an entry states.
+    /// The switch for the method `name`, which an entry states.
     pub fn method(name: &str) -> Result<Switch, String> {
         Operations::named(name).map(Switch::of)
     }
 
-    /// The switch that is the method `name`, which the source of the program states.
+    /// The switch for the method `name`, which the program's source states.
     ///
     /// # Panics
-    /// If config/methods.toml has no such method, or it is broken. Tests use each such name, and read each method.
+    /// If config/methods.toml has no such method, or the method is invalid. Tests cover each such name and each method.
     pub(crate) fn built_in(name: &'static str) -> Switch {
         Switch::method(name).expect("a valid method of config/methods.toml")
     }
 
-    /// This switch with the operations of a [built-in](Self::built_in) method. Endpoints and pauses stay.
+    /// This switch with the operations of a [built-in](Self::built_in) method. Endpoints and pauses are kept.
     pub(crate) fn with_method(&self, name: &'static str) -> Switch {
         Switch { operations: Switch::built_in(name).operations, ..self.clone() }
     }
@@ -251,7 +251,7 @@ fn method(methods: &str, name: &str) -> Option<Result<Vec<Op>, String>> {
     struct Method {
         r#do: Vec<Op>,
     }
-    // Parse one table and not the file, so that the cost does not depend on the number of methods.
+    // Parse only this table, so that the cost does not depend on the number of methods in the file.
     let header = format!("\n[{name}]\n");
     let start = methods.find(&header)? + header.len();
     let rest = methods.get(start..).unwrap_or_default();
@@ -313,7 +313,7 @@ impl Control {
         self.request_type & 0x80 != 0
     }
 
-    /// Why the transfer cannot be what its direction says.
+    /// The contradiction between the direction of the transfer and its fields.
     fn error(&self) -> Option<&'static str> {
         match (self.is_in(), self.data.0.is_empty(), self.length) {
             (true, false, _) => {

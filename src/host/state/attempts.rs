@@ -1,4 +1,4 @@
-//! What the guard against loops knows of earlier actions on a port.
+//! What the guard against loops knows about earlier actions on a port.
 
 use std::iter::successors;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::outcome::StepKind;
 
 /// How often a step may act on a device that repeatedly comes back in the same state.
 pub(crate) const ATTEMPTS: u32 = 3;
-/// A device that comes back later than this after an action was plugged in again.
+/// If a device comes back later than this after an action, a person has plugged it in again.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
-/// A device that comes back later than this after an action that was verified was plugged in again: a modem that crashes
-/// returns within a few seconds, and a person needs more time to look at the modem and to plug it again.
+/// The same for an action that was verified. A modem that crashes returns within a few seconds, and a person needs more
+/// time to look at the modem and to plug it in again.
 const CRASH_WINDOW: Duration = Duration::from_secs(10);
 
 /// One device on one port, for the guard against loops.
@@ -54,7 +54,7 @@ impl Identity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ActionRecord {
     pub identity: Identity,
-    /// Since boot. A device that comes back later than this was plugged in again.
+    /// Time since boot. A device that comes back later than this has been plugged in again.
     #[serde(with = "seconds")]
     pub until: Duration,
     /// The number of consecutive actions, including this one, after each of which the device came back in the same
@@ -65,7 +65,7 @@ pub(super) struct ActionRecord {
     gave_up: bool,
 }
 
-/// What the guard knows of earlier actions of a step on this device.
+/// What the guard knows about earlier actions of a step on this device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     First,
@@ -143,14 +143,15 @@ impl Memory {
         attempt
     }
 
-    /// The last action of `step` was verified at `now`, since boot. Only a modem that then crashes is a loop.
+    /// Records that the last action of `step` was verified at `now`, since boot. It counts as part of a loop only if
+    /// the modem then crashes.
     pub fn verified(&mut self, step: StepKind, now: Duration) {
         if let Some(acted) = self.acted.get_mut(&step) {
             acted.until = now + CRASH_WINDOW;
         }
     }
 
-    /// The modem came up in the state that `step` wants. The earlier actions of the step were not a loop.
+    /// Forgets the actions of `step`: the modem came up in the state that the step wants, so they were not a loop.
     pub(crate) fn clear_attempts(&mut self, step: StepKind) {
         self.acted.remove(&step);
     }

@@ -65,7 +65,7 @@ pub enum StateError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// What the program remembers of a port, for itself.
+/// What the program remembers about a port for its own use.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -74,7 +74,7 @@ pub struct Memory {
     acted: BTreeMap<StepKind, ActionRecord>,
     /// The device that last received a switch message. The unit does not send a second one.
     pub switched: Option<SentSwitch>,
-    /// The configuration before one that a run was still setting when it last saved this.
+    /// The earlier configuration, if a run was still setting a new one when it last saved its state.
     pub(crate) configured: Option<EarlierConfiguration>,
     /// The enumeration that was last seen unlocked and in low power: the user switched its radio off.
     pub(crate) switched_off: Option<u64>,
@@ -159,7 +159,7 @@ pub struct PortState {
     results: StateFile<Results>,
     files: Option<(Flock<File>, File)>,
     port: Port,
-    /// The state could not be saved, which was reported.
+    /// The state could not be saved, and this has been reported.
     is_failing: bool,
 }
 
@@ -218,7 +218,7 @@ impl PortState {
         Ok(PortState::locked(port, holder, lock, results))
     }
 
-    /// The lock counts even if nothing can be saved.
+    /// The state under this lock. The lock is effective even if nothing can be saved.
     fn locked(port: &Port, holder: &Holder, lock: Flock<File>, results: File) -> PortState {
         let mut memory: StateFile<Memory> = StateFile::read(&lock);
         memory.value.holder = Some(holder.clone());
@@ -235,7 +235,7 @@ impl PortState {
         PortState { memory, results, files: None, port: port.clone(), is_failing: false }
     }
 
-    /// Whether later runs know this state.
+    /// Whether later runs can see this state.
     pub(crate) fn is_kept(&self) -> bool {
         self.files.is_some() && !self.is_failing
     }
@@ -267,7 +267,7 @@ impl PortState {
     pub(crate) fn leave_to_child(mut self) {
         if let Some((lock, _)) = self.files.take() {
             let descriptor = lock.as_raw_fd();
-            // Its drop would unlock the port for the child, too.
+            // Dropping it would also release the lock that the child shares.
             std::mem::forget(lock);
             let _ = close(descriptor);
         }
@@ -292,8 +292,8 @@ fn reads(root: &Root, folder: &Folder, name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The device numbers that the last actions on the other ports of the bus met. Such a device may be away at present. Reads
-/// the files without their locks: a file that is being written counts as empty.
+/// The numbers that devices on other ports of the bus had at the last actions. Such a device may be away at present.
+/// Reads the files without their locks: a file that is being written counts as empty.
 pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     let is_elsewhere = |name: &str| Port::new(name).is_some_and(|other| other.shares_bus(port) && other != *port);
     let Ok(entries) = fs::read_dir(root.at(DIRECTORY).join(LOCKS.name)) else { return Vec::new() };

@@ -43,7 +43,7 @@ pub struct Results {
     /// The enumeration that the results concern.
     enumeration: Option<u64>,
     pub last: BTreeMap<StepKind, LastResult>,
-    /// The state of the radio that the last run which reached the modem found.
+    /// What the last run that reached the modem found out about the radio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub radio: Option<Radio>,
 }

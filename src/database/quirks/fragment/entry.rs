@@ -23,7 +23,8 @@ use crate::modem::wire::qmi::Service;
 use crate::pci::Subsystem;
 use crate::usb::Function;
 
-/// The limit of `unconfigured`. A udev event also has to wait for the kernel's work on the new configuration.
+/// The upper limit of `unconfigured`. A udev event must also have time left for the kernel to set the new
+/// configuration.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
@@ -61,7 +62,7 @@ enum StepEntry {
 enum ProcedureEntry {
     Sierra,
     Quectel,
-    /// With the magic string for the hash, like the next two.
+    /// Contains the magic string for the hash, like the next two.
     Foxconn(String),
     Fox(String),
     Foxap(String),
@@ -252,7 +253,7 @@ fn read_id(span: Range<usize>, text: &str) -> Result<DeviceId, InvalidValue> {
     }
 }
 
-/// A selection, or a table with `select` and how to set the configuration.
+/// A selection, or a table with `select` that also says how to set the configuration.
 struct ConfigurationEntry {
     select: SelectEntry,
     fallback: Option<NonZeroU8>,
@@ -337,7 +338,7 @@ impl Visitor<'_> for SelectVisitor {
     }
 }
 
-/// The quirk of an entry. `vendor`: the only one that the file may contain. Returns the first error, and its place.
+/// The quirk of an entry. `vendor`: the only one that the file may contain. Returns the first error, and its location.
 pub(super) fn quirk(entry: Entry, vendor: Option<(Bus, u16)>, location: Location) -> Result<Quirk, InvalidValue> {
     let id_span = entry.id.span();
     let models = ModelEntries::read(entry.id, vendor)?;

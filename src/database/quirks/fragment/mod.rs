@@ -43,8 +43,8 @@ pub fn parse(file: &ConfigFile, text: &str) -> (Vec<Quirk>, Vec<Diagnostic>) {
     (quirks, errors)
 }
 
-/// The text before the first entry, and the text of each entry. `None` if the text has no entry, or if text in the form of
-/// a header may not be one.
+/// The text before the first entry, and the text of each entry. `None` if the text has no entry, or if something that
+/// looks like a header may not be one.
 fn split(text: &str) -> Option<(&str, Vec<&str>)> {
     let mut starts: Vec<usize> = text.match_indices(HEADER).map(|(at, _)| at).collect();
     for start in &mut starts {
@@ -52,14 +52,14 @@ fn split(text: &str) -> Option<(&str, Vec<&str>)> {
         *start -= usize::from(ends_with_cr);
     }
     let head = text.get(..*starts.first()?)?;
-    // Text in the form of a header may be part of a string, and a header may be indented.
+    // Text that looks like a header may be part of a string, and a header may be indented.
     let is_plain = !text.contains("\"\"\"") && !text.contains("'''") && !head.contains(HEADER.trim_start());
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     let entries = starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end));
     is_plain.then(|| (head, entries.collect()))
 }
 
-/// Parses each of the entries that `is_wanted` accepts on its own.
+/// Parses the entries that `is_wanted` accepts, each on its own.
 fn parse_entries(
     file: &ConfigFile,
     head: &str,
@@ -71,7 +71,7 @@ fn parse_entries(
     for entry in entries {
         if is_wanted(entry) {
             let (mut more, mut wrong) = parse_entry(file, head, skipped, entry);
-            // Every entry repeats an error before the first entry.
+            // An error before the first entry shows up with every entry.
             wrong.retain(|error| is_first || error.line > head_lines);
             quirks.append(&mut more);
             errors.append(&mut wrong);

@@ -123,12 +123,12 @@ fn is_target(before: &str) -> bool {
     let Some(list) = memmem::rfind(before.as_bytes(), b"becomes = [") else { return false };
     let (before, list) = before.split_at(list);
     let line = before.rsplit('\n').next().unwrap_or_default();
-    // In a comment or a string, the words mean nothing.
+    // In a comment or a string, these words have no meaning.
     let is_in_string = line.contains('\'') || line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1;
     !line.contains('#') && !is_in_string && !list.contains(']')
 }
 
-/// How the line of a model in a list begins and ends. The shipped files and `import` write it like this.
+/// How the line of a model in a list begins and ends, in the shipped files and in the output of `import`.
 const MODEL: (&str, &str) = ("    { id = \"", "},\n");
 
 /// The text of an entry, with empty lines in place of the models whose ID is not in `forms`. If a target is indented
@@ -152,7 +152,7 @@ fn only_model(entry: &str, forms: &[String; 2]) -> String {
     kept
 }
 
-/// Where the model `id` is in `text`, which begins with the header of its entry.
+/// The location of the model `id` in `text`, which begins with the header of its entry.
 pub(crate) fn place_of(text: &str, id: DeviceId) -> Option<Range<usize>> {
     #[derive(Deserialize)]
     struct Entries {
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// An entry that may say to leave the modem alone is not passed over.
+    /// An entry that may say to leave the modem alone must not be skipped.
     #[test]
     fn an_entry_of_the_administrator_is_parsed_if_it_names_the_modem_in_any_way() {
         let own = ConfigFile { layer: Layer::Administrator, path: "own.toml".into() };

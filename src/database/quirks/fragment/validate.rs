@@ -12,7 +12,7 @@ pub(super) fn check_names(NewId { module, driver, .. }: &NewId) -> Result<(), St
     Err("the name of a module or driver may contain only letters, digits, `_` and `-`".to_owned())
 }
 
-/// Checks that no step is there twice, and that each has what it needs.
+/// Checks that no step occurs twice, and that each step has what it needs.
 pub(super) fn check_steps(quirk: &Quirk) -> Result<(), String> {
     // A modem can have one of several locks.
     let kind = |step: &Step| match step {
@@ -54,7 +54,7 @@ fn check_step(step: &Step, is_pci: bool) -> Result<(), String> {
     }
 }
 
-/// Several makers use Qualcomm's own PCI IDs.
+/// Several manufacturers use Qualcomm's own PCI IDs.
 const SHARED_PCI_VENDOR: u16 = 0x17cb;
 
 /// Checks that an entry has only keys that are possible on the bus of its IDs.
