@@ -5,11 +5,11 @@ use std::fmt;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-/// A step on a modem's way from plugged in to online.
+/// A step on a modem's way from plug-in to online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepKind {
-    /// Leaves install mode.
+    /// Makes the modem leave install mode.
     Switch,
     /// Sets the USB configuration.
     Configuration,
@@ -44,7 +44,7 @@ pub enum StepResult {
     /// The modem was already in the wanted state, or the step does not apply to it.
     #[serde(rename = "nothing")]
     Unchanged,
-    /// The policy, a program that uses the modem, or a missing port keeps the step from running.
+    /// The policy, a program that uses the modem, or a missing port prevents the step.
     Suppressed,
     /// The event was too short: another process continues.
     Unfinished,
@@ -53,9 +53,9 @@ pub enum StepResult {
     LeftAlone,
     /// Database or policy is invalid.
     Invalid,
-    /// Another run serves the port.
+    /// Another run is using the port.
     Busy,
-    /// The kernel may not use the device (USBGuard, `authorized_default`).
+    /// The kernel is not allowed to use the device (USBGuard, `authorized_default`).
     NotAuthorized,
 }
 
@@ -130,7 +130,7 @@ impl StepResult {
     }
 }
 
-/// Why a step did not do its work, and what a person can do about it.
+/// Why a step did not do its work, and how a person can fix that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub reason: String,
@@ -198,7 +198,7 @@ pub enum Outcome {
     NoLock(String),
     /// The radio is unlocked now, but has not come online by itself.
     StillOff(String),
-    /// The radio is unlocked now, but was not set to low power, in which it must stay.
+    /// The radio is unlocked now and must stay in low power, but it was not set to low power.
     NotOff(Failure),
     /// The radio was unlocked before and is off: the user switched it off.
     SwitchedOff(String),

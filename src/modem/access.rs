@@ -99,7 +99,7 @@ pub enum PortUnavailable {
 }
 
 impl PortUnavailable {
-    /// What a person can do about it.
+    /// What a person can do about the problem.
     pub fn remedy(&self) -> &'static str {
         match self {
             PortUnavailable::Left => "plug the modem in again",
@@ -252,8 +252,8 @@ fn parent(process: &Path) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
-/// Only nodes in a directory `dev` count, also that of a container. Asking for the others would be slow, could wait for a dead
-/// network mount, and SELinux would report it.
+/// Considers only nodes in a directory named `dev`, including that of a container. Checking all other files would be
+/// slow, could block on a dead network mount, and would cause SELinux denials.
 fn holds(process: &Path, port: &ControlPort) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     let is_node = |path: &Path| fs::read_link(path).is_ok_and(|target| target.iter().any(|name| name == "dev"));
@@ -273,8 +273,8 @@ fn is_reference(fdinfo: &Path) -> bool {
 }
 
 /// A port that no other process had open. If another process opens it later, the next `send` fails once with
-/// [`LinkError::Contended`]; later sends succeed, so that cleanup can finish. A later open of another node of the port, as
-/// in a container, is not noticed.
+/// [`LinkError::Contended`]; later sends succeed, so that cleanup can finish. If another process opens the port later
+/// through another node, as in a container, that is not noticed.
 struct ExclusivePort {
     link: Box<dyn Link>,
     opens: Option<Inotify>,
@@ -449,7 +449,7 @@ mod tests {
         let uid = nix::unistd::getuid().as_raw();
         let user = |pid| PortUser { pid, uid, name: "qmi-proxy".to_owned() };
         let trusted = connect_to_this_process(user(std::process::id()));
-        // A process of an ordinary user is not trusted as the proxy of root's port.
+        // A process of an ordinary user is not trusted as the proxy for root's port.
         assert_eq!(trusted.is_ok(), uid == 0);
         let untrusted = connect_to_this_process(user(std::process::id() + 1));
         assert!(matches!(untrusted, Err(PortUnavailable::UntrustedProxy { .. })));

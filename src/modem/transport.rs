@@ -1,4 +1,4 @@
-//! How a conversation reaches the modem: which protocol the port speaks, and whether a proxy is in between.
+//! How a conversation reaches the modem: which protocol the port uses, and whether a proxy is in between.
 
 use std::fmt;
 use std::path::Path;

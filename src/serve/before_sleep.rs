@@ -17,8 +17,8 @@ use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 
 /// Records whether the unlocked radio is off, so that it stays off after sleep. Sends no unlock.
 ///
-/// Asks a modem on PCI only through a proxy. The kernel may not return from another open for many seconds, which would
-/// delay sleep and block the freezer.
+/// Queries a modem on PCI only through a proxy. Otherwise, opening the port may block in the kernel for many seconds,
+/// which would delay sleep and block the freezer.
 pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     let _watchdog = sandbox::watchdog(2 * BEFORE_SLEEP);

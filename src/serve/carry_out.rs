@@ -1,4 +1,4 @@
-//! Carries out a plan under the lock of the port, and reports each step.
+//! Carries out a plan while the port is locked, and reports each step.
 
 use crate::host::deadline::Deadline;
 use crate::host::sys;
@@ -47,7 +47,7 @@ impl LockedRun<'_, '_> {
         tried
     }
 
-    /// Whether this is a new port of a modem that was already unlocked over another port.
+    /// Whether this is a new port of a modem that has already been unlocked over another port.
     fn is_unlocked(&mut self) -> bool {
         let is_new_port = self.run.trigger == Trigger::Uevent && self.quirk.procedures().count() > 1;
         is_new_port && self.state.memory().unlocked == Some(self.identity.enumeration)

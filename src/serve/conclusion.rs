@@ -21,8 +21,8 @@ impl Conclusion {
     }
 }
 
-/// The results of the procedures that were tried, without those that say less than others: the lock is behind one of the
-/// procedures, and a procedure without an answer says more than one that found no lock.
+/// The most informative results of the procedures that were tried. Only one of the procedures can open the lock, and
+/// one that got no answer says more than one that found no lock.
 pub(crate) fn to_report(tried: Vec<Conclusion>) -> impl Iterator<Item = Conclusion> {
     let weight = |ended: &Conclusion| match ended.result {
         _ if !ended.may_be_another_lock => 4,

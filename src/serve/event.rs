@@ -20,7 +20,7 @@ pub enum EventError {
     UnknownAction(String),
 }
 
-/// Which steps a run considers.
+/// The steps that a run considers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// The steps of the USB device itself.
@@ -54,7 +54,7 @@ pub struct Event {
     pub devpath: String,
     pub scope: Scope,
     pub trigger: Trigger,
-    /// Whether the event only concerns a device that the kernel was not authorized to use before.
+    /// Whether the event matters only for a device that the kernel was not authorized to use before.
     pub(crate) only_if_blocked: bool,
 }
 

@@ -30,7 +30,7 @@ use crate::usb::TransferTarget;
 /// example if its drive has a file system.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 const LONG_LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The time that one transfer to a device in install mode needs. With less time left, an event sends nothing.
+/// The time needed for one transfer to a device in install mode. With less time left, an event sends nothing.
 const TRANSFER: Duration = Duration::from_millis(300);
 /// The result of a switch.
 pub(crate) const LEFT: &str = "the device left install mode";
@@ -38,11 +38,11 @@ pub(crate) const LEFT: &str = "the device left install mode";
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How long to wait before another attempt to open a port that other programs use.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
-/// The time that an unlock needs.
+/// The time needed for an unlock.
 const UNLOCK: Duration = Duration::from_secs(10);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
 
-/// Carries out `action`. `attempt` says how often earlier runs have done that.
+/// Carries out `action`. `attempt` says whether earlier runs have already acted on the device.
 pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut PortState) -> Outcome {
     let Run { device, trigger, deadline, .. } = run;
     match action {
@@ -290,7 +290,7 @@ fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, 
     if !is_refused {
         memory.clear_attempts(StepKind::Configuration);
     }
-    // A modem on PCI may crash after an unlock that succeeded. It arrives when it is seen unlocked.
+    // A modem on PCI may crash after an unlock that succeeded, so only a run that finds it unlocked clears the attempts.
     let was_unlocked =
         matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
     if bus == Bus::Usb || was_unlocked {

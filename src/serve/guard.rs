@@ -12,7 +12,7 @@ use crate::serve::plan::{Action, PlanStep};
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 
-/// If no state can be kept, a run that the guard applies to acts only on a device that has been connected for this long.
+/// If no state can be kept, a guarded run acts only on a device that has been connected for this long.
 /// This slows down a loop that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
 

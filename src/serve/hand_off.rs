@@ -1,4 +1,4 @@
-//! Passes a modem on to another process if an event has too little time for it.
+//! Hands a modem over to another process if an event has too little time for it.
 //!
 //! With systemd, the hook prints the result, and the udev rules add `wwan-quirks@PORT.service` to the device's
 //! `SYSTEMD_WANTS`. Without systemd, a background process continues. udev, mdev and procd do not wait for it. The hook

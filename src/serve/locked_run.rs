@@ -13,7 +13,7 @@ pub(super) struct LockedRun<'a, 'r> {
     pub state: PortState,
     pub recorder: &'a mut Recorder<'r>,
     pub successor: &'a Successor,
-    /// What became of a configuration that was planned, if the unlock has to follow in this run.
+    /// What happened to a planned configuration, if the unlock must follow in this run.
     pub configuration: Option<Configuration>,
     /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.
     pub has_child: bool,

@@ -4,9 +4,9 @@
 //! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 //!
-//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans under the lock of the port.
-//! Then [`carry_out`] asks the [`guard`] before it executes each action. [`hand_off`] passes on the work that an event
-//! has no time for.
+//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans while the port is locked.
+//! Then [`carry_out`] asks the [`guard`] before it executes each action. [`hand_off`] hands over the work for which an
+//! event has no time.
 
 pub(crate) mod before_sleep;
 mod carry_out;
@@ -86,7 +86,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
     match run.plan_and_carry_out(&matched, &mut recorder, &successor) {
         Ok(()) => {}
-        // A modem that left is served when it comes back. Only a person who named it waits for a result.
+        // A modem that left is handled when it comes back. Only a person who named it waits for a result.
         Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
         Err(error) => recorder.error(error),
     }

@@ -79,7 +79,7 @@ pub(crate) enum PlanStep {
         step: StepKind,
         reason: String,
     },
-    /// The policy, or a program that uses the modem, keeps the step from running.
+    /// The policy, or a program that uses the modem, prevents the step.
     Suppressed {
         step: StepKind,
         reason: String,
@@ -89,7 +89,7 @@ pub(crate) enum PlanStep {
         step: StepKind,
         reason: String,
     },
-    /// The kernel may not use the device.
+    /// The kernel is not allowed to use the device.
     NotAuthorized {
         step: StepKind,
     },
@@ -100,7 +100,7 @@ pub(crate) enum PlanStep {
     },
 }
 
-/// The remedy for a device that the kernel may not use.
+/// The remedy for a device that the kernel is not allowed to use.
 pub(crate) const AUTHORIZE: &str = "allow it (`usbguard list-devices`, then `usbguard allow-device NUMBER`; or write 1 to the file `authorized` of the device)";
 
 impl PlanStep {
@@ -299,7 +299,7 @@ fn plan_switch_of(
         (several, active) => several.iter().find(|configuration| Some(configuration.value) == active),
     };
     let interfaces = active.map(|active| active.interfaces.as_slice()).unwrap_or_default();
-    // A configuration that offers the preferred function makes a switch needless.
+    // If a configuration offers the preferred function, no switch is needed.
     let offers = |configuration: &Configuration| {
         let offered = configuration.functions(&snapshot.qmi);
         configurations.len() > 1 && function.is_some_and(|function| offered.contains(&function))
@@ -635,7 +635,7 @@ pub(crate) mod tests {
         };
         assert_eq!(target(HUAWEI, &two(Some(1))), expect(0, 0x02, 0x81, &[0]));
         assert_eq!(target(HUAWEI, &two(Some(2))), expect(3, 0x05, 0x84, &[3]));
-        // A device with one configuration may not be configured yet.
+        // A device with one configuration can still be unconfigured.
         assert_eq!(target(HUAWEI, &Snapshot { configuration: None, ..drive() }), expect(0, 0x02, 0x81, &[0]));
         let own = "{ switch = { do = [\"huawei-new\"], out = 0x0a, in = 0x8b } }";
         assert_eq!(target(own, &two(Some(1))), expect(0, 0x0a, 0x8b, &[0]));

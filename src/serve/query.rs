@@ -17,7 +17,7 @@ const NO_PORT: &str = "the modem has no port that can be queried; see `wwan-quir
 /// whether the modem is locked. If no answer does, the first success counts, or else the first error.
 ///
 /// # Errors
-/// Why the modem was not asked, or did not answer.
+/// Why the modem was not queried, or did not answer.
 pub(crate) fn query(
     root: &Root,
     device: &Device,

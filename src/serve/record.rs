@@ -51,12 +51,12 @@ impl RunReport {
             StepResult::Invalid => Exit::Invalid,
             StepResult::Unfinished => match trigger {
                 _ if trigger.is_event() => Exit::Success,
-                // After sleep, a modem that does not answer is reported, but does not fail the unit.
+                // After sleep, a modem that does not answer is reported, but does not make the unit fail.
                 Trigger::Unit if *scope == Scope::Unlock => Exit::Success,
                 _ => Exit::Failed,
             },
             StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
-            // ModemManager takes success for an unlocked modem.
+            // ModemManager takes success to mean that the modem is unlocked.
             StepResult::Suppressed if trigger == Trigger::ModemManager => Exit::Failed,
             _ => Exit::Success,
         };

@@ -11,7 +11,7 @@ use crate::serve::trigger::Trigger;
 /// The remedy if no other process continues.
 pub(crate) const APPLY: &str = "run `wwan-quirks apply`";
 
-/// How long a lookup or a preview waits for a driver that holds the device while it probes.
+/// How long a lookup or a preview waits for a driver that holds the device's lock while probing.
 pub(crate) const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// One run on one device.

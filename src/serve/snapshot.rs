@@ -12,10 +12,10 @@ use crate::serve::event::Scope;
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 
-/// What the steps of the quirk need in this scope.
+/// What the steps of the quirk in this scope need to know.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    /// The kernel may use the device (`authorized`).
+    /// The kernel is allowed to use the device (`authorized`).
     pub authorized: bool,
     /// The descriptors, or why they cannot be read. `None` if no step needs them.
     pub descriptors: Option<Result<Descriptors, String>>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::database::policy::Resolved;
 use crate::modem::access::Sharing;
 
-/// The part of ModemManager's 5 s that remains after the start and the exit of a process.
+/// What remains of ModemManager's 5 s after the time for starting and ending a process.
 const MODEM_MANAGER: Duration = Duration::from_millis(4500);
 /// The time limit of the run before sleep. Each modem has a run of its own.
 pub(crate) const BEFORE_SLEEP: Duration = Duration::from_millis(700);
@@ -25,7 +25,7 @@ pub enum Trigger {
     Named,
     /// A systemd unit, or the process that continues after an event on a system without systemd.
     Unit,
-    /// ModemManager, by its own unlock mechanism.
+    /// ModemManager, through its own unlock mechanism.
     ModemManager,
     /// The process that continues after ModemManager's call, if ModemManager held the port.
     AfterModemManager,

@@ -9,8 +9,8 @@ use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome};
 use crate::usb::configuration_name;
 
-/// Sets configuration `to` instead of `from`. If `unconfigured` is given, the device has no configuration for this time
-/// in between. If the modem does not accept the new configuration, the old one is restored.
+/// Sets configuration `to` instead of `from`. If `unconfigured` is given, the device stays without a configuration for
+/// that long in between. If the modem does not accept the new configuration, the old one is restored.
 ///
 /// The writes do not return while the modem or one of its drivers is slow, and no signal interrupts them. After
 /// `deadline`, they continue without this process.

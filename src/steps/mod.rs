@@ -1,5 +1,5 @@
-//! The steps of a plan. Each step is idempotent. After a failure, it restores the modem if it can. It reports one of a
-//! few results.
+//! The steps of a plan. Each step is idempotent, restores the modem after a failure if it can, and reports one of a few
+//! results.
 
 pub(crate) mod composition;
 pub(crate) mod configure;

@@ -1,4 +1,5 @@
-//! `switch`: makes a device leave its install mode, and finds out whether the device left, changed in place, or stayed.
+//! `switch`: makes a device leave install mode, and finds out whether the device disconnected, changed in place, or
+//! stayed.
 //!
 //! Interfaces are detached or claimed only for transfers that need it. If the device stays, detached interfaces are
 //! returned to the kernel's drivers. A failed transfer does not prevent the next one: only the final reaction of the
@@ -67,8 +68,8 @@ pub fn run(
         };
         match done {
             Ok(()) => {}
-            // libusb also reports this error for a device that it may not use. Only the kernel knows whether the device
-            // left.
+            // libusb also reports this error for a device that it is not allowed to use. Only the kernel knows whether
+            // the device left.
             Err(UsbError::Gone) if run.usb.wait_until_gone(deadline.at_most(leaving)) => return Reaction::Left,
             Err(error) => {
                 log::debug!("{op}: {error}");

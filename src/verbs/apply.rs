@@ -48,7 +48,7 @@ impl DeviceReport {
     }
 }
 
-/// Serves the named devices, or all that the database knows.
+/// Handles the named devices, or all that are in the database.
 pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let names = &options.devices.device;
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
@@ -97,15 +97,15 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     serve_all(root, devices, trigger, json, out, serve)
 }
 
-/// Reports that there is no device any more on the port of a unit.
+/// Reports that the device on the port of a unit is gone.
 fn disconnected(journal: &Journal, port: &str) {
     let text =
         format!("{port}: the device disconnected before its unit started; wwan-quirks handles it when it returns");
     journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", port)]);
 }
 
-/// Serves the devices that the database knows at the same time, so that a mute modem does not delay the others. Prints
-/// nothing: the journal has the results.
+/// Handles all devices in the database at the same time, so that an unresponsive modem does not delay the others.
+/// Prints nothing: the journal has the results.
 fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl Fn(&Device) -> Exit) -> Exit {
     let known = devices.filter(|device| is_known(root, device));
     if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }

@@ -69,7 +69,7 @@ fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
     (errors, warned)
 }
 
-/// The errors and the warnings in one file. Its name or its directory says what kind of file it is.
+/// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
 fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     // A path relative to the working directory may lack the name of the directory.
     let is_drop_in =

@@ -214,7 +214,7 @@ const OWN_UNITS: [(&str, &[&str], &str); 3] = [
     ),
 ];
 
-/// Checks that systemd can continue with a slow modem, and serves modems before and after sleep.
+/// Checks that systemd starts the unit for slow modems, and the units before and after sleep.
 fn own_units(root: &Root, diagnosis: &mut Diagnosis) {
     if !paths::has_systemd(root) {
         return;
@@ -479,7 +479,7 @@ fn is_alias_of(alias: &str, device: &Device) -> bool {
         && rest.split_once("bc").is_some_and(|(card, _)| is(card, subsystem.and_then(|it| it.device)))
 }
 
-/// Finds calls that SELinux denied.
+/// Finds system calls that SELinux denied.
 fn selinux(root: &Root, diagnosis: &mut Diagnosis) {
     if diagnosis.read(root, "/sys/fs/selinux/enforce").is_none_or(|enforce| enforce.trim() != "1") {
         return;

@@ -1,4 +1,4 @@
-//! `VID:PID`: unlocks a modem for ModemManager, by ModemManager's own mechanism.
+//! `VID:PID`: unlocks a modem for ModemManager, through ModemManager's own mechanism.
 //!
 //! An administrator links `/etc/ModemManager/fcc-unlock.d/VID:PID` to this program. If ModemManager fails to switch on
 //! the radio, it runs the link as `VID:PID DBUS-PATH PORT…`, and then tries again. It discards the output, and kills a
@@ -58,7 +58,7 @@ fn continue_later(root: &Root, device: &Device) {
     }
 }
 
-/// The modem that has these ports, if a quirk unlocks it. Otherwise the reason.
+/// The modem that has these ports, if a quirk unlocks it. Otherwise, the reason why there is none.
 fn locked(root: &Root, ports: &[String]) -> Result<Device, String> {
     match device(root, ports) {
         Ok(device) if has_lock(root, &device) => Ok(device),

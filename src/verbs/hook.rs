@@ -11,7 +11,8 @@ use crate::serve::event::Event;
 use crate::serve::{record, serve};
 
 /// Serves the event. Prints the properties that the udev rules import, `WWAN_QUIRKS` and `WWAN_QUIRKS_PORT`, if there
-/// is a result. Errors before the modem is known also go to the journal, because udev discards standard error.
+/// is a result. Errors that occur before the modem is known also go to the journal, because udev discards standard
+/// error.
 pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
     let journal = Journal::open(root);
     let (event, device) = match find(root) {

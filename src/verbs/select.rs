@@ -13,7 +13,7 @@ pub(crate) type Devices<'a> = Box<dyn Iterator<Item = Result<Device, DeviceError
 
 /// The devices that `names` select, without duplicates. Without names, all devices that are plugged in. Each device is
 /// opened when the iterator reaches it: a process may not have as many open files as a machine has devices. A named
-/// device that has left meanwhile is an error.
+/// device that has left in the meantime is an error.
 pub(crate) fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Devices<'a>, Error> {
     if names.is_empty() {
         return Ok(Box::new(Device::all(root)?.map(Ok)));

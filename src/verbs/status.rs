@@ -51,13 +51,13 @@ struct Status {
     /// The device's own strings.
     manufacturer: Option<String>,
     product: Option<String>,
-    /// How well the quirk is known, and its source.
+    /// How well the quirk is confirmed, and its source.
     seen: Option<Seen>,
     source: Option<String>,
     mode: Mode,
     #[serde(skip)]
     has_quirk: bool,
-    /// Whether the kernel may use the device.
+    /// Whether the kernel is allowed to use the device.
     authorized: bool,
     configurations: Vec<Configuration>,
     interfaces: Vec<BoundInterface>,
@@ -70,7 +70,7 @@ struct Status {
     last: BTreeMap<StepKind, LastResult>,
     /// What keeps the modem from working, with the remedy.
     problems: Vec<Note>,
-    /// Steps that the policy, or a program that uses the modem, keeps from running.
+    /// Steps that are prevented by the policy, or by a program that uses the modem.
     suppressed: Vec<Note>,
 }
 

@@ -1,8 +1,8 @@
 //! One USB or PCI device in sysfs.
 //!
 //! A [`Device`] holds its sysfs directory open. That handle belongs to this device alone: once the device has left the
-//! bus, every read and write through the handle fails, even if another device is on the same port. For this reason no
-//! code below acts on a modem other than the one that it was given.
+//! bus, every read and write through the handle fails, even if another device is on the same port. For this reason,
+//! the code below never acts on a modem other than the one that it was given.
 //!
 //! All input here comes from the device or from the environment, and is checked: paths stay below `/sys/devices` and
 //! follow no symbolic link, and the size of texts and descriptors is limited.
@@ -164,14 +164,14 @@ impl Device {
             }
         }
         ports.sort_unstable();
-        // A device that has left meanwhile, or that cannot be read, is skipped.
+        // A device that has left in the meantime, or that cannot be read, is skipped.
         Ok(ports.into_iter().filter_map(|port| Device::at_port(root, port).ok()))
     }
 
     /// The device on `port`.
     ///
     /// # Errors
-    /// `NotFound` if no device is on the port. Then those of [`at_devpath`](Self::at_devpath).
+    /// `NotFound` if no device is on the port. Otherwise, those of [`at_devpath`](Self::at_devpath).
     pub fn at_port(root: &Root, port: Port) -> Result<Device, DeviceError> {
         let link = root.at(devices_of(port.bus())).join(port.as_str());
         let sys = root.at("/sys").canonicalize();
@@ -328,7 +328,7 @@ impl Device {
     /// Like [`configuration`](Self::configuration), but does not wait beyond the deadline.
     ///
     /// # Errors
-    /// [`DeviceError::Held`] too.
+    /// Those of `configuration`, and [`DeviceError::Held`].
     pub(crate) fn configuration_by(&self, deadline: Deadline) -> Result<Option<u8>, DeviceError> {
         if self.id.bus == Bus::Pci {
             return Ok(None);
@@ -364,7 +364,7 @@ impl Device {
 
     /// Identifies this enumeration of the device: the inode number of its sysfs directory, which sysfs does not reuse. A
     /// PCI modem that crashes or loses power stays on the bus, but the kernel creates its WWAN ports again (t7xx), or the
-    /// whole WWAN device (MHI). For this reason its oldest port identifies it: inode numbers grow.
+    /// whole WWAN device (MHI). For this reason, its oldest port identifies it: inode numbers increase.
     #[allow(clippy::unnecessary_cast, reason = "an inode number has 32 bits on 32-bit ARM")]
     pub(crate) fn enumeration_id(&self) -> u64 {
         let of = |path: &Path| self.open_directory(path).and_then(fstat).map(|status| status.st_ino as u64);
@@ -376,12 +376,12 @@ impl Device {
         oldest.or_else(|| of(&wwan).ok()).unwrap_or(0)
     }
 
-    /// Whether the kernel may use the device. USBGuard or `usbcore.authorized_default=0` can forbid that.
+    /// Whether the kernel is allowed to use the device. USBGuard or `usbcore.authorized_default=0` can forbid that.
     pub(crate) fn is_authorized(&self) -> bool {
         !self.attribute("authorized").is_ok_and(|value| value == "0")
     }
 
-    /// How long the device has been connected. `None` if the kernel does not count the time (`CONFIG_PM`).
+    /// How long the device has been connected. `None` if the kernel does not keep track of that (`CONFIG_PM`).
     pub(crate) fn connected_for(&self) -> Option<Duration> {
         self.attribute("power/connected_duration").ok()?.parse().ok().map(Duration::from_millis)
     }

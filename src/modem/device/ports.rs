@@ -73,7 +73,7 @@ impl Device {
         self.ttys_of(|_| true)
     }
 
-    /// The ttys of the wanted interfaces, at most one of each.
+    /// The ttys of the wanted interfaces, at most one for each interface.
     fn ttys_of(&self, is_wanted: impl Fn(u8) -> bool) -> Result<Vec<ControlPort>, DeviceError> {
         let mut ttys = Vec::new();
         for name in self.interface_directories()? {

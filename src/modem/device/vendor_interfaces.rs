@@ -19,7 +19,7 @@ pub struct VendorInterfaces {
 }
 
 impl VendorInterfaces {
-    /// The numbers in the modem's quirk. Without such numbers, the interfaces that the driver binds for this ID.
+    /// The numbers in the modem's quirk. If it has none, the interfaces that the driver binds for this ID.
     pub fn of(id: DeviceId, quirk: &[u8]) -> VendorInterfaces {
         let of_driver = VendorInterfaces::of_driver(id);
         match quirk {
@@ -41,7 +41,7 @@ impl VendorInterfaces {
         }
     }
 
-    /// Whether the kernel has QMI on no interface.
+    /// Whether the kernel knows no interface with QMI.
     pub fn lacks_qmi(&self) -> bool {
         self.numbers.is_empty() && self.classes.is_empty()
     }

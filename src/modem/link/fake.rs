@@ -13,7 +13,7 @@ use super::{Link, LinkError};
 use crate::host::deadline::{Deadline, clock};
 use crate::modem::transport::Protocol;
 
-/// The time that a transfer takes, so that time passes even if the host never waits.
+/// The duration of a transfer, so that time passes even if the host never waits.
 const TRANSFER: Duration = Duration::from_micros(20);
 
 /// What replies to the host.
@@ -39,7 +39,7 @@ pub(crate) struct Port<R> {
     pub protocol: Protocol,
     /// `wMaxControlMessage`, in both directions.
     longest: usize,
-    /// The modem leaves at this transfer.
+    /// The modem disconnects at this transfer.
     pub gone_at: Option<usize>,
     /// The process receives a stop request at this transfer.
     pub interrupted_at: Option<usize>,
@@ -157,7 +157,7 @@ impl<R: Replies> Port<R> {
         self.waiting.push_back((clock::now(), bytes.to_vec()));
     }
 
-    /// The common part of every transfer: the modem may have left, or the process may have been asked to stop.
+    /// The common part of every transfer: the modem may have disconnected, or the process may have been asked to stop.
     fn transfer(&mut self) -> Result<(), LinkError> {
         let number = self.transfers;
         self.transfers += 1;

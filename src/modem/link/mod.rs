@@ -27,10 +27,10 @@ use crate::host::deadline::Deadline;
 use crate::host::sys;
 use crate::modem::device::DeviceNumber;
 
-/// How long a close may wait for the modem to take the last bytes.
+/// How long closing a port may wait for the modem to accept the last bytes.
 const CLOSING: Duration = Duration::from_millis(50);
 
-/// Bounds the time that closing a port takes. The kernel waits up to 30 s for a modem to accept the written bytes:
+/// Limits the time that closing a port takes. The kernel waits up to 30 s for a modem to accept the written bytes:
 /// `closing_wait` of a tty, `WDM_FLUSH_TIMEOUT` of cdc-wdm. A signal ends that wait.
 ///
 /// In a struct, this field must come after the port, because fields are dropped in the order of their declaration.
@@ -51,7 +51,7 @@ impl PromptClose {
     }
 }
 
-/// How often a port is polled for which poll returns at once. cdc-wdm keeps the error of a failed write until the next
+/// How often to poll a port on which poll(2) returns at once. cdc-wdm keeps the error of a failed write until the next
 /// write, and a WWAN port may deliver empty messages.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -82,7 +82,7 @@ pub enum LinkError {
     /// The process received a termination signal. Reported once for each signal.
     #[error("stopped by a signal")]
     Interrupted,
-    /// Bytes from the modem are lost. The next bytes may begin in the middle of a message.
+    /// Bytes from the modem were lost. The next bytes may begin in the middle of a message.
     #[error("bytes from the modem were lost")]
     Overrun,
     #[error("a message of {length} bytes is longer than the {longest} bytes that the port accepts")]
@@ -99,7 +99,7 @@ pub enum OpenError {
     /// uses a tty exclusively (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
     InUse { path: PathBuf },
-    /// The modem's firmware does not run, or does not reply. A later attempt may succeed.
+    /// The modem's firmware is not running, or does not reply. A later attempt may succeed.
     #[error("{path} cannot be opened yet: the modem is not ready ({source})")]
     NotReady { path: PathBuf, source: io::Error },
     /// The process received a termination signal.
@@ -159,7 +159,7 @@ fn ready(fd: BorrowedFd, events: PollFlags, by: Deadline, stops: &mut usize) -> 
     }
 }
 
-/// Waits before the port is polled again, which would return at once.
+/// Waits before the port is polled again, because poll(2) would return at once.
 fn pause(by: Deadline, stops: &mut usize) -> Result<(), LinkError> {
     sys::pause(by.at_most(POLL_INTERVAL), *stops).map_err(|errno| not_waited(errno, stops))
 }

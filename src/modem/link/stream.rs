@@ -122,12 +122,12 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
     use std::time::Duration;
 
-    /// The time to wait for what does not come.
+    /// How long to wait for data that does not arrive.
     fn silence() -> Deadline {
         Deadline::after(Duration::from_millis(50))
     }
 
-    /// As a WWAN port does with an empty packet.
+    /// A WWAN port passes on an empty packet as an empty message.
     #[test]
     fn an_empty_message_is_skipped_and_a_hang_up_is_the_end() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();

@@ -1,7 +1,8 @@
 //! A modem's tty for AT commands, as the option driver creates it.
 //!
-//! The driver sends a control transfer at the open, at each change of the settings, and at the close. If the modem does
-//! not answer, each of them takes 5 s, and no signal interrupts it. For this reason a child process does all of them.
+//! The driver sends a control transfer when the tty is opened, when its settings change, and when it is closed. If the
+//! modem does not answer, each of them takes 5 s, and no signal interrupts it. For this reason, a child process does
+//! all of them.
 
 use std::fs::File;
 use std::io;
@@ -38,8 +39,8 @@ pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Res
 /// A tty whose settings are changed. On drop, it restores them.
 struct RawTty {
     file: File,
-    /// The settings before, and ours as the kernel has kept them. `None` if the file is not the named device: its
-    /// settings are not changed.
+    /// The original settings, and our settings as the kernel has stored them. `None` if the file is not the named
+    /// device: its settings are not changed.
     settings: Option<(Termios, Termios)>,
     closing: PromptClose,
 }
@@ -53,7 +54,7 @@ impl RawTty {
     }
 }
 
-/// Returns the settings before, and those after.
+/// Returns the original settings and the new ones.
 fn make_raw(file: &File) -> nix::Result<(Termios, Termios)> {
     let before = tcgetattr(file)?;
     let mut raw = before.clone();

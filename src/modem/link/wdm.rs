@@ -114,7 +114,7 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
     use std::time::{Duration, Instant};
 
-    /// The time to wait for what does not come.
+    /// How long to wait for data that does not arrive.
     const SILENCE: Duration = Duration::from_millis(50);
 
     fn silence() -> Deadline {

@@ -6,8 +6,8 @@
 //! - A read returns at most one message. The next read returns the rest of it.
 //! - Several processes can open a port. The first reader takes a reply.
 //! - The first open starts the port's channel to the modem, and the last close stops it. Over MHI both wait for the
-//!   modem, 8 to 50 s depending on its model, and no signal interrupts them. For this reason a child process opens the
-//!   port, and closes it last.
+//!   modem, 8 to 50 s depending on its model, and no signal interrupts them. For this reason, a child process opens
+//!   the port, and is the last to close it.
 
 use std::path::Path;
 

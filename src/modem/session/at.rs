@@ -48,7 +48,7 @@ impl<'p> Conversation<'p> {
         Ok(conversation)
     }
 
-    /// Gives the conversation another deadline.
+    /// Changes the deadline of the conversation.
     pub(crate) fn extend(&mut self, deadline: Deadline) {
         self.deadline = deadline;
     }
@@ -59,7 +59,7 @@ impl<'p> Conversation<'p> {
         self.exchange(name, command, self.work_deadline())?.ok_or(SessionError::NoAnswer { request: name })
     }
 
-    /// Reads a setting, `+CFUN` by `AT+CFUN?`, and returns its values.
+    /// Reads a setting (`+CFUN` with `AT+CFUN?`), and returns its values.
     pub(crate) fn read(&mut self, name: &'static str) -> Result<Vec<String>, SessionError> {
         let find = |lines: &[String]| {
             let values = lines.iter().find_map(|line| at::values(line, name))?;
@@ -68,8 +68,8 @@ impl<'p> Conversation<'p> {
         self.query_once(name, &format!("AT{name}?"), &find)?.ok_or_else(|| no_answer(name, self.framer.skipped()))
     }
 
-    /// Sends a query, and returns what `find` takes from the lines of its answer. `None` if it takes nothing. A busy modem
-    /// is asked again.
+    /// Sends a query, and returns what `find` extracts from the lines of its answer. `None` if it finds nothing. A busy
+    /// modem is asked again.
     pub(crate) fn query<T>(
         &mut self,
         name: &'static str,
@@ -81,8 +81,7 @@ impl<'p> Conversation<'p> {
         retry_until(self, by, attempt, Self::pause)?.ok_or_else(|| no_answer(name, self.framer.skipped()))
     }
 
-    /// Results from which `find` takes nothing may be those of earlier commands, whose answers came late. The last result
-    /// counts.
+    /// An answer in which `find` finds nothing may be the late answer to an earlier command. The last answer counts.
     fn query_once<T>(
         &mut self,
         name: &'static str,
@@ -219,7 +218,7 @@ mod tests {
         for (quiet, numbers) in [(false, false), (true, false), (false, true), (true, true)] {
             let _clock = StoppedClock::stop();
             let mut profile = (quiet, numbers);
-            // A modem with a profile of its own: no results, or numbers.
+            // A modem whose stored profile turns results off, or into numbers.
             let mut modem = Port::replying(Protocol::At, |message: &[u8]| {
                 if message == b"ATE0Q0V1\r" {
                     profile = (false, false);

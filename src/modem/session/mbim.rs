@@ -56,7 +56,7 @@ pub(crate) struct Session<'p> {
 struct PendingCommand {
     command: Command,
     buffer: Vec<u8>,
-    /// The TID of each time that it was sent.
+    /// The TIDs with which it was sent.
     tids: Vec<u32>,
 }
 
@@ -88,7 +88,7 @@ struct CommandDone {
 }
 
 impl<'p> Session<'p> {
-    /// Opens the session. OPEN is repeated until the modem answers, because some modems are still starting.
+    /// Opens the session. OPEN is repeated until the modem answers, because the modem may still be starting.
     ///
     /// The session, including CLOSE, ends by `deadline`.
     pub(crate) fn open(port: &'p mut dyn Link, deadline: Deadline) -> Result<Session<'p>, SessionError> {
@@ -196,8 +196,9 @@ impl<'p> Session<'p> {
         self.deadline.minus(CLEANUP_RESERVE)
     }
 
-    /// Sends OPEN until the modem answers. A modem that an earlier host left open can answer with CLOSE_DONE for ever
-    /// (EM7345, LN930): it needs CLOSE first, and OPEN again. A CLOSE_DONE for an earlier host looks the same.
+    /// Sends OPEN until the modem answers. A modem whose session an earlier host left open may always answer with
+    /// CLOSE_DONE (EM7345, LN930). It needs CLOSE first, and then OPEN again. A CLOSE_DONE for an earlier host looks
+    /// the same.
     fn open_function(&mut self) -> Result<(), SessionError> {
         let (by, skipped) = (self.work_deadline(), self.skipped());
         let max_control_transfer = self.port.longest() as u32;

@@ -41,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub enum SessionError {
     #[error("no answer to {request}")]
     NoAnswer { request: &'static str },
-    /// Bytes came that are not part of the protocol.
+    /// The only bytes that arrived are not part of the protocol.
     #[error("no answer to {request}, only {bytes} bytes that are not part of the protocol")]
     Garbage { request: &'static str, bytes: usize },
     #[error(transparent)]
@@ -59,7 +59,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether a modem that restarts may fail to answer the request in this way.
+    /// Whether a request to a modem that then restarts may fail in this way.
     pub(crate) fn is_departure(&self) -> bool {
         matches!(self, SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone))
     }
@@ -150,8 +150,7 @@ fn retry_until<S, T>(
     last_busy.map_or(Ok(None), Err)
 }
 
-/// Repeats an operation of the cleanup that a signal or another program interrupts. The cleanup is short, and must be
-/// complete.
+/// Repeats a cleanup operation if a signal or another program interrupts it. Cleanup is short, and must be complete.
 pub(crate) fn uninterrupted<T>(mut what: impl FnMut() -> Result<T, SessionError>) -> Result<T, SessionError> {
     loop {
         match what() {

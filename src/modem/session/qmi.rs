@@ -65,7 +65,7 @@ impl QmuxTransport for RawQmux<'_> {
     }
 }
 
-/// Sends qmi-proxy the path of the port that a new connection is for.
+/// Sends qmi-proxy the path of the port, on a new connection.
 pub(crate) fn open_through_proxy(
     qmux: &mut dyn QmuxTransport,
     port: &Path,
@@ -106,8 +106,8 @@ pub(crate) struct Client<'c> {
 }
 
 impl<'c> Client<'c> {
-    /// Waits until the modem answers, then allocates a CID of `service`. Each allocation takes one of about ten CIDs. A
-    /// request to another service allocates a CID of that one.
+    /// Waits until the modem answers, then allocates a CID for `service`. Each allocation takes one of about ten CIDs.
+    /// A request to another service allocates a CID for that service.
     ///
     /// The client, including the release of its CIDs, is done by `deadline`.
     pub(crate) fn allocate(

@@ -1,4 +1,4 @@
-//! Requests by the RPC of Intel's XMM7360.
+//! Requests over the RPC of Intel's XMM7360.
 
 use log::debug;
 

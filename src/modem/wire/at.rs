@@ -6,7 +6,7 @@ use super::Head;
 /// Longer lines are discarded as noise.
 const MAX_LENGTH: usize = 1024;
 
-/// Splits the input from a tty into lines, including their line ends. NUL and bytes that are not text are kept.
+/// Splits the input from a tty into lines, including their line endings. NUL and bytes that are not text are kept.
 pub fn framer() -> Framer {
     Framer::new(head, MAX_LENGTH)
 }
@@ -20,7 +20,7 @@ fn head(bytes: &[u8]) -> Head {
 }
 
 /// Parses the final result of a reply: success, or the error text of the modem. `None` for other lines: the reply
-/// itself, the echo, or unsolicited messages. Some modems use small letters.
+/// itself, the echo, or unsolicited messages. Some modems use lower case.
 pub fn final_result(line: &str) -> Option<Result<(), &str>> {
     match line.to_ascii_uppercase().as_str() {
         "OK" => Some(Ok(())),
@@ -46,7 +46,7 @@ pub(crate) fn is_busy(error: &str) -> bool {
     matches!(of_equipment(&error.to_ascii_lowercase()), Some("14" | "sim busy"))
 }
 
-/// The error in a line in small letters: `14` in `+cme error: 14`.
+/// The error in a line in lower case: `14` in `+cme error: 14`.
 fn of_equipment(error: &str) -> Option<&str> {
     error.strip_prefix("+cme error:").map(str::trim)
 }

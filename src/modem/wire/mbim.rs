@@ -364,7 +364,8 @@ struct Unfinished {
 impl Reassembly {
     /// Takes one message or fragment. Returns the message when it is complete.
     ///
-    /// A fragment that is out of sequence, or one too many, is an error. The incomplete message is then dropped.
+    /// A fragment that is out of sequence, or one fragment too many, is an error. The incomplete message is then
+    /// dropped.
     pub fn push(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
         let Header { kind, tid, mut rest } = Header::parse(message)?;
         if !matches!(kind, COMMAND | COMMAND_DONE | INDICATE_STATUS) {

@@ -64,7 +64,7 @@ pub(crate) enum Head {
     Noise,
 }
 
-/// Splits a stream of bytes into messages. A read may have several messages, a part of one, or noise.
+/// Splits a stream of bytes into messages. A read may contain several messages, a part of one, or noise.
 ///
 /// Holds at most one message of `longest` bytes and one read.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Framer {
         }
     }
 
-    /// Gives up an incomplete message, and looks for the next one after its first byte.
+    /// Gives up on an incomplete message, and looks for the next one after its first byte.
     pub fn resynchronise(&mut self) {
         if self.start < self.bytes.len() {
             self.skip();

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! All numbers are little-endian. Flags distinguish requests, responses and indications. CTL has other values (0, 1, 2)
-//! than the other services (0, 2, 4). Message IDs from 0x5550 on are vendor-specific: the same number has another
-//! meaning on the modem of another vendor.
+//! than the other services (0, 2, 4). Message IDs from 0x5550 on are vendor-specific: the same number has a
+//! different meaning on another vendor's modem.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The RPC protocol of Intel's XMM7360 modem, as far as the FCC lock needs it.
+//! The RPC protocol of Intel's XMM7360 modem, as far as it is needed for the FCC lock.
 //!
 //! ```text
 //! off len  frame
@@ -17,7 +17,7 @@ use super::{Fields, Framer, Head, Malformed};
 
 /// TID of an asynchronous request. The TID of an acknowledgement or reply differs in the last byte at most.
 const TID: u32 = 0x1100_0101;
-/// Codes from this one on acknowledge a request.
+/// Messages with this code or a higher one acknowledge a request.
 const ACKNOWLEDGES_FROM: u32 = 2000;
 const INTEGER: u8 = 0x02;
 const HEAD: usize = 20;

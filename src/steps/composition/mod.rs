@@ -1,5 +1,5 @@
 //! The USB composition that a modem stores: read it, check the requested one against the modem's list, set it. The
-//! modem uses a new composition from its next start on.
+//! modem uses a new composition after its next start.
 //!
 //! [`Dialogue`] is one way to query a modem. [`read_and_set`] is the same for all of them. [`run`] finds the port, and
 //! waits for the modem if it restarts.
@@ -43,9 +43,9 @@ pub(crate) struct CompositionState {
     /// The compositions that the modem lists as supported.
     pub supported: Vec<Composition>,
     /// The requested composition, or a step towards it, if it is not in `supported` and may be set. An error says why
-    /// it may not be set.
+    /// it must not be set.
     pub other: Option<Result<Composition, Failure>>,
-    /// The reason if no composition may be set.
+    /// Why no composition may be set. `None` if one may be set.
     pub read_only: Option<String>,
     pub restart: Restart,
     /// Other settings, by name.
@@ -64,7 +64,8 @@ pub(crate) enum Restart {
 
 /// One way to read and set the composition of a modem.
 pub(crate) trait Dialogue {
-    /// Reads the current composition and the supported ones. `wanted` is for values that are too many to list.
+    /// Reads the current composition and the supported ones. `wanted` is for modems with too many possible values to
+    /// list.
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError>;
 
     /// Sets the composition. If [`Restart`] is `BySetting`, the modem may restart before it replies.

@@ -135,7 +135,7 @@ impl Reach<'_> {
         Err(last)
     }
 
-    /// The port must answer the first command by `answers`.
+    /// Talks over an AT port, if the port answers the first command by `answers`.
     fn over_at<T>(
         &self,
         device: &Device,

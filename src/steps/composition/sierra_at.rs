@@ -17,7 +17,7 @@ const PRODUCT: &str = "AT!UDPID";
 const NUMBER: &str = "AT!UDUSBCOMP";
 const MASK: &str = "AT!USBCOMP";
 
-/// A command that reads and sets the composition, by what it calls a composition.
+/// A command that reads and sets the composition, named after the kind of value that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
     Product,

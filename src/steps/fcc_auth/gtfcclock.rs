@@ -1,4 +1,4 @@
-//! The lock of Fibocom, Intel, MediaTek and Rolling modems: a challenge by AT commands.
+//! The lock of Fibocom, Intel, MediaTek and Rolling modems: challenge and response over AT commands.
 //!
 //! Facts: ModemManager's script for the FM350-GL (14c3), chapter 17 of Fibocom's AT manual for the FM350, and traces by
 //! others of Lenovo's unlock library for RW101R-GL, FM350-GL and L860-GL (github.com/twh/wwan-unlock).

@@ -15,7 +15,7 @@ use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::outcome::{Failure, Outcome};
 
-/// The time that the verdict on a response needs. With less time left, no key is used.
+/// The time needed for the verdict on a response. With less time left, no key is used.
 const VERDICT_TIME: Duration = Duration::from_millis(300);
 
 /// A key and its source. No message contains the key itself.
@@ -155,7 +155,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A message that no key was right.
+    /// A message that says that no key was right.
     pub(crate) fn failure(&self) -> String {
         if self.withheld {
             return "no key of this laptop opens the lock; only `wwan-quirks apply` sends other keys, because the \

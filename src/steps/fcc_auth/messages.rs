@@ -79,8 +79,8 @@ fn foxconn(service: Service) -> Vec<Request> {
     own
 }
 
-/// The requests `own` of a procedure, and those that surround them: clients are allocated and released, and the radio is
-/// looked at before and after.
+/// The requests `own` of a procedure, and those that surround them: clients are allocated and released, and the state
+/// of the radio is read before and after.
 fn over_qmi(own: Vec<Request>, protocol: Protocol) -> Vec<String> {
     let dms = Service::DMS.0;
     let look = (dms::GET_OPERATING_MODE, Vec::new());

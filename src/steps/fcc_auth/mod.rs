@@ -92,8 +92,8 @@ pub fn run(
     }
 }
 
-/// Talks to the device management service, or to a service of Foxconn. For an MBIM modem without the QMI service, which has
-/// no lock of this kind, `without` makes the result from the state of its radio.
+/// Talks to the device management service, or to a service of Foxconn. An MBIM modem without the QMI service
+/// has no lock of this kind: `without` then derives the result from the state of its radio.
 fn over_dms<T>(
     transport: Transport,
     deadline: Deadline,
@@ -151,7 +151,7 @@ enum Radio {
     Off,
     /// A hardware switch or the slot's W_DISABLE pin keeps the radio off.
     SwitchedOff,
-    /// The modem cannot go online, mostly because it has no matching firmware image.
+    /// The modem cannot go online, usually because it has no matching firmware image.
     Misconfigured(OfflineReason),
 }
 
