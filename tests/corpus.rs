@@ -399,15 +399,15 @@ struct WantedDevices {
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Confidence {
-    /// Several people saw it work, or a maintained table has it together with a log.
+    /// Several people saw it work, or a maintained table lists it and there is a log.
     High,
-    /// One maintained table has it.
+    /// One maintained table lists it.
     Medium,
     Low,
 }
 
 impl WantedDevices {
-    /// The error in the entries that the database has for a device.
+    /// What is wrong with the entries that the database has for a device.
     fn complaint(&self, entries: &[&Quirk]) -> Option<&'static str> {
         let has_step =
             |step: &String| entries.iter().any(|quirk| quirk.steps.iter().any(|own| own.kind().name() == step));

@@ -311,7 +311,7 @@ fn a_broken_database_is_not_exported() {
     assert!(ended.code == 2 && ended.stderr.contains("only `export usb-modeswitch` writes to a directory"), "{ended:?}");
 }
 
-/// Verbs that print the database can write long files.
+/// Verbs that print the database must be able to write long files.
 #[test]
 fn long_output_fits_into_a_file() {
     let root = Root::new();

@@ -139,7 +139,7 @@ fn a_shared_id_is_known_by_its_subsystem() {
         assert!(explained.lines().next().unwrap().ends_with(name), "{subsystem}: {explained}");
     }
 
-    // The rules name the subsystem: a modem of another maker starts no process.
+    // The rules name the subsystem: a modem from another manufacturer starts no process.
     let rules = root.run(&["rules"]).stdout;
     let line = "SUBSYSTEMS==\"pci\", ATTRS{vendor}==\"0x17cb\", ATTRS{device}==\"0x0308\", ATTRS{subsystem_vendor}==\"0x105b\", ";
     assert!(rules.contains(&format!("{line}GOTO=\"wwan_quirks_hook\"\n")), "{rules}");
@@ -311,7 +311,8 @@ fn modem_manager_finds_the_modem_by_its_ports() {
     assert!(said.contains("ModemManager also unlocks 1eac:1007"), "{said}");
 }
 
-/// A modem whose ports stayed is checked after sleep. After a crash, the modem has new ports on the same function.
+/// A modem whose ports did not change is checked after sleep. After a crash, the modem has new ports on the same
+/// function.
 #[test]
 fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     let root = Root::new();

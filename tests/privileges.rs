@@ -28,7 +28,7 @@ use wwan_quirks::host::sandbox::{self, Limits};
 use wwan_quirks::host::{root, sys};
 use wwan_quirks::verbs::{fcc_unlock, run_cli, run_fcc_unlock, run_hook};
 
-/// The exit status of a process that ran its test to the end. A process that ran no test has another one.
+/// The exit status of a process that ran its test to the end. A process that ran no test has a different one.
 const PASSED: i32 = 77;
 
 /// A udev event of a port on a bus that no machine has.
@@ -207,7 +207,7 @@ fn each_entry_point_has_its_limits() {
     });
 }
 
-/// A call that does not return cannot look at the time. Each run blocks at a pipe, once for each watchdog.
+/// A call that does not return cannot check the deadline. Each run blocks at a pipe, once for each watchdog.
 #[test]
 fn a_watchdog_is_armed_when_a_call_blocks() {
     // What runs, where it blocks, and the seconds until the kernel ends it.

@@ -1,5 +1,5 @@
-//! `SECURITY.md` names a test for each promise. These tests check that they exist, and check some of the promises on
-//! the source text.
+//! `SECURITY.md` names tests for each promise. These tests check that the named tests exist, and check some of the
+//! promises against the source text.
 
 mod fake;
 

@@ -248,7 +248,7 @@ fn the_transfers_are_those_of_usb_modeswitch() {
     }
 }
 
-/// Devices that are better known than usb-modeswitch-data says, with the additional facts.
+/// Devices about which more is known than usb-modeswitch-data says, with the additional facts.
 const BETTER_KNOWN: [(&str, &str); 34] = [
     ("8888:6500", "the ID is invented: the entry matches only with the strings of the device"),
     ("03f0:581d", "ME906E: needs to be unconfigured first"),

@@ -108,7 +108,7 @@ fn a_unit_does_not_repeat_a_refused_configuration() {
     }
 }
 
-/// Its port has had its event, which has left the unlock to the unit.
+/// Its port has already had its event, which left the unlock to the unit.
 #[test]
 fn a_unit_that_does_not_repeat_a_configuration_unlocks_the_modem() {
     let root = Root::new();

@@ -1,7 +1,7 @@
-//! The fuzz targets: one function per target, which takes any bytes.
+//! The fuzz targets: one function per target, which accepts any bytes.
 //!
-//! No target may panic. Each also checks an invariant: what is parsed and emitted again is the same, the fast parser
-//! reads the same as the slow one, what is written can be read, and memory use is limited by the size of the input.
+//! No target may panic. Targets also check invariants: a message that is parsed and emitted again is the same, the fast
+//! parser finds the same as the slow one, what is written can be read, and memory use is limited by the input size.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::VecDeque;
@@ -283,9 +283,9 @@ pub fn smbios(data: &[u8]) {
     }
 }
 
-/// A modem whose answers are `data`: a length, and that many bytes. It is gone after the last answer. Length 255 is no
-/// answer. Length 254 is the next answer of a simulated modem, and length 253 the same with a changed byte: its place, and
-/// the change.
+/// A modem whose answers are `data`: a length, and that many bytes. It is gone after the last answer. Length 255 means
+/// no answer. Length 254 means the next answer of a simulated modem, and length 253 the same with one changed byte: its
+/// position, and the change.
 struct Answers<'a> {
     data: &'a [u8],
     modem: Simulated,

@@ -13,8 +13,8 @@ use modem::{faults, install, pci, transcript};
 
 const USAGE: &str = "\
 modem list                     models: NAME  VID:PID  description
-modem faults                   faults that --fault takes
-modem methods                  methods to leave install mode that --method takes
+modem faults                   faults that --fault accepts
+modem methods                  methods to leave install mode that --method accepts
 modem run MODEL [OPTIONS]      plug in a modem and serve it until SIGTERM or `quit`
 modem run --report FILE        the same for a modem that `wwan-quirks report` described
 modem ask PATH COMMAND…        send one command to the control socket of a running modem, print its reply
@@ -28,15 +28,15 @@ modem ask PATH COMMAND…        send one command to the control socket of a run
   --serial --imei --manufacturer --product TEXT, --id VID:PID
                                (the last three of the first form)
   --subsystem VID:PID          of a PCI modem
-  --oem-string TEXT            what the key to a challenge is made of (KHOIHGIUCCHHII)
+  --oem-string TEXT            the OEM string of the key to a challenge (KHOIHGIUCCHHII)
   --max-control-message N      wMaxControlMessage of MBIM (4096)
   --method NAME, --message HEX (repeatable), --value N
                                what the `install` model, or any other with --method, waits for
   --target VID:PID, --then MODEL
-                               what it becomes: another id, or another model
+                               what it becomes: another ID, or another model
   --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk, --medium FILE
-                               the interface, the drive and what is in it, of the `install` model
-  --mbim N, --ecm N            its next configuration, with this number and MBIM or ECM
+                               the interface, the drive and its medium, for the `install` model
+  --mbim N, --ecm N            adds a configuration with this number, and with MBIM or ECM
 ";
 
 fn main() -> ExitCode {

@@ -208,7 +208,7 @@ settle() {
 	fi
 	[ ! -d /run/systemd/system ] || journalctl --sync
 }
-# settle_udev SECONDS: waits at most so long, scaled, until udev has handled all events.
+# settle_udev SECONDS: waits until udev has handled all events, but at most for this number of seconds, scaled.
 settle_udev() {
 	udevadm settle --timeout="$(scaled "$1")" || { slower && udevadm settle --timeout="$(scaled "$1")"; } ||
 		fail "udev is not done within $1 s, at $SLOW % of the usual time"
@@ -266,7 +266,7 @@ slowest_event() {
 		END { printf "%d\n", 1000 * most; print "slowest event:" which >"/dev/stderr" }' events
 }
 
-# still: waits until udev is idle and has no run of the program left. Units may continue. A late event of the kernel
+# still: waits until udev is idle and no run of the program is left. Units may continue. A late event of the kernel
 # starts another run, which also gets time to end.
 still() {
 	settle
