@@ -14,7 +14,7 @@ use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::usb::Function;
 
-/// Unassigned vendor IDs that makers of cheap chips use.
+/// Unassigned vendor IDs that manufacturers of cheap chips use.
 const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
 /// An error in the entry at `location`, concerning `id`.

@@ -215,7 +215,7 @@ impl DeviceString {
     }
 }
 
-/// For each string, the text that it must contain. `_` matches itself and a blank.
+/// For each string, the text that it must contain. `_` matches itself and a space.
 pub(crate) type Matchers = BTreeMap<DeviceString, String>;
 
 pub(crate) fn matches(string: DeviceString, part: &str, whole: &str) -> bool {

@@ -175,7 +175,7 @@ pub const ROWS: &[Row] = &[
         id: (0x17cb, 0x0308),
         subsystem: (0x105b, 0xe142),
         product: "T99W696",
-        note: "T99W696, MHI, Foxconn's service FOXAP; the id is of several makers",
+        note: "T99W696, MHI, Foxconn's service FOXAP; the ID is shared by several manufacturers",
         ..DW5934E
     },
     L860,
