@@ -86,8 +86,8 @@ fn untried(quirks: &[Quirk]) -> String {
     ids.sort_unstable();
     format!(
         "\n## Unlocks without a report from hardware\n\nThere is no report yet that the unlock works on these modems. \
-         `wwan-quirks status` also says so. If you have one of them, please send us the output of `sudo wwan-quirks report`, \
-         and tell us whether the radio came online.\n\n| ID | name |\n|---|---|\n{}",
+         `wwan-quirks status` also says so. If you have one of them, please send us the output of `sudo wwan-quirks \
+         report`, and tell us whether the radio came online.\n\n| ID | name |\n|---|---|\n{}",
         ids.concat()
     )
 }
