@@ -550,7 +550,7 @@ mod tests {
         let (result, ..) = ask(|_, tid| vec![GARBAGE.to_vec(), opened(tid)], noisy);
         assert_eq!(result.unwrap_err(), "no answer to radio state, only 5 bytes that are not part of the protocol");
         let (result, ..) = ask(|_, _| vec![GARBAGE.to_vec(), opened(STALE)], answered);
-        assert!(result.unwrap_err().starts_with("no answer to MBIM open, but "));
+        assert!(result.unwrap_err().starts_with("no answer to MBIM open, only "));
     }
 
     #[test]
