@@ -136,6 +136,20 @@ fn a_unit_that_does_not_repeat_a_configuration_unlocks_the_modem() {
     assert!(ended.stdout.contains("configuration: done"), "{ended:?}");
 }
 
+/// A hardened shell of root may be the first to create the directory.
+#[test]
+fn all_users_can_read_the_results_of_a_run_with_another_umask() {
+    let root = Root::new();
+    root.plug("1-1", "1199:68a2", &mc7710());
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077 && exec \"$@\"", "sh"]).arg(fake::program().get_program());
+    command.args(fake::program().get_args()).arg("--root").arg(&root.0).args(["apply", "1-1"]);
+    assert!(command.status().unwrap().success());
+    let mode = |path: &str| fs::metadata(root.0.join("run/wwan-quirks").join(path)).unwrap().mode() & 0o777;
+    assert_eq!([mode(""), mode("state"), mode("state/1-1")], [0o755, 0o755, 0o644]);
+    assert_eq!([mode("lock"), mode("lock/1-1")], [0o700, 0o600]);
+}
+
 #[test]
 fn a_unit_waits_for_a_run_with_the_same_task() {
     let root = Root::new();

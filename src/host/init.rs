@@ -1,6 +1,7 @@
 //! The first actions of every entry point.
 
 use log::LevelFilter;
+use nix::sys::stat::{Mode, umask};
 
 use crate::host::journal::Journal;
 use crate::host::root::Root;
@@ -15,9 +16,13 @@ pub(crate) enum Audience {
     Person(LevelFilter),
 }
 
-/// Sets the limits of the process, and directs its messages to the audience.
+/// Sets the limits and the umask of the process, and directs its messages to the audience.
 pub(crate) fn init(root: &Root, audience: Audience, limits: Limits) {
     limits.set();
+    // All users may read the results in /run/wwan-quirks, whatever umask the shell of root has.
+    if limits != Limits::None {
+        umask(Mode::from_bits_truncate(0o022));
+    }
     match audience {
         Audience::Journal => {
             // Fails only if a logger is already set.
