@@ -99,9 +99,9 @@ impl FileError {
     }
 }
 
-/// The `*.toml` files of `directory` in all layers, in the order of their names. A file is left out if `wanted` returns
-/// false for its layer and its name, which is padded with NULs. A directory that cannot be read is an error, but does not
-/// hide the files of other layers.
+/// The `*.toml` files of `directory` in all layers, in the order of their names. Hidden files (`.*`) are left out: editors
+/// create them. A file is also left out if `wanted` returns false for its layer and its name, which is padded with NULs.
+/// A directory that cannot be read is an error, but does not hide the files of other layers.
 pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool) -> (Vec<ConfigFile>, Vec<FileError>) {
     let mut files = BTreeMap::new();
     let mut errors = Vec::new();
@@ -135,7 +135,7 @@ fn add_files(
             return;
         }
         let name = CStr::from_bytes_until_nul(padded).map(CStr::to_bytes).unwrap_or(padded);
-        if name.ends_with(b".toml") {
+        if is_read(name) {
             let name = PathBuf::from(OsStr::from_bytes(name));
             files.insert(name.clone(), ConfigFile { layer, path: path.join(name) });
             count += 1;
@@ -143,6 +143,11 @@ fn add_files(
     });
     listed.map_err(|error| io(error.into()))?;
     if count > FILES_LIMIT { Err(FileError::TooMany { path }) } else { Ok(()) }
+}
+
+/// Whether a directory of configuration files is searched for files with this name.
+fn is_read(name: &[u8]) -> bool {
+    name.ends_with(b".toml") && !name.starts_with(b".")
 }
 
 /// The file `name` (`config.toml`) of each layer that has one, from the lowest layer to the highest.
@@ -326,6 +331,21 @@ mod tests {
         assert!(all().0.len() == 10_000 && all().1.is_empty());
         symlink("x", path.join("0.toml")).unwrap();
         assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files");
+    }
+
+    /// Emacs locks a file with a dangling link, and macOS adds files with binary data to an archive.
+    #[test]
+    fn hidden_files_are_not_read() {
+        let folder = root("hidden");
+        let path = folder.at("/etc/wwan-quirks/quirks.d");
+        fs::create_dir(&path).unwrap();
+        symlink("root@host.1234:1", path.join(".#own.toml")).unwrap();
+        for name in ["._own.toml", ".toml", "own.toml"] {
+            fs::write(path.join(name), [0xff]).unwrap();
+        }
+        let (files, errors) = files(&folder, "quirks.d", |_, _| true);
+        let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
+        assert_eq!((paths, errors.len()), (vec!["/etc/wwan-quirks/quirks.d/own.toml"], 0));
     }
 
     #[test]
