@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{self, OFlag};
 use nix::libc;
@@ -256,14 +256,28 @@ fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
                 return Err(io(io::Error::other("too many links")));
             }
             let target = fs::read_link(root.at(&resolved)).map_err(io)?;
-            if target == Path::new("/dev/null") {
+            resolved.pop();
+            // An image may have no /dev.
+            if joined(&resolved, &target) == Path::new("/dev/null") {
                 return Ok(None);
             }
-            resolved.pop();
             rest.extend(reversed(&target));
         }
     }
     Ok(Some(resolved))
+}
+
+/// `path`, which starts at the directory `base`, without `.` and `..`.
+fn joined(base: &Path, path: &Path) -> PathBuf {
+    let mut joined = base.to_owned();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(joined.pop()),
+            part => joined.push(part),
+        }
+    }
+    joined
 }
 
 /// The components of a path, the last one first.
@@ -370,7 +384,9 @@ mod tests {
         symlink("/dev/null", path.join("masked.toml")).unwrap();
         symlink("masked.toml", path.join("masked-twice.toml")).unwrap();
         fs::write(path.join("empty.toml"), "").unwrap();
-        for name in ["masked.toml", "masked-twice.toml", "empty.toml"] {
+        symlink("../../dev/null", path.join("masked-relatively.toml")).unwrap();
+        symlink("../../../.././dev/x/../null", path.join("masked-oddly.toml")).unwrap();
+        for name in ["masked.toml", "masked-twice.toml", "masked-relatively.toml", "masked-oddly.toml", "empty.toml"] {
             assert_eq!(read_own(&folder, name).unwrap(), None, "{name}");
         }
     }
