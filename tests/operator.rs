@@ -71,9 +71,16 @@ fn selinux_denial(root: &Root) {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 14] = [
+    let failures: [Failure; 16] = [
         ("compositions.toml:1:10: unsupported schema 9 (expected 1)", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
+        }),
+        ("config.toml:2:17: no entry has the USB ID 1eac:1001; did you mean pci:1eac:1001?", |root| {
+            root.policy("[[device]]\nmatch = { id = \"1eac:1001\" }\nfcc-auth = false\n");
+        }),
+        ("own.toml:3:8: the entry lists this ID twice\n  remedy: correct the file", |root| {
+            let quirk = "schema = 1\n[[device]]\nid = [\"1199:0fff\", \"1199:0fff\"]\nname = \"x\"\nsteps = []\n";
+            root.write("etc/wwan-quirks/quirks.d/own.toml", quirk);
         }),
         ("usb_modeswitch also switches 2 IDs of this database", |root| {
             root.write(

@@ -11,7 +11,7 @@ use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, merge};
 use crate::database::layers::{ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::{self, fragment};
+use crate::database::quirks::{self, Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
@@ -55,18 +55,23 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 /// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks and for IDs
 /// without a udev rule.
 fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
-    let (quirks, mut errors) = quirks::installed(root);
+    let (quirks, errors) = quirks::installed(root);
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
     let warned = weak.chain(unruled).filter_map(|warning| warning.read(root).ok()).collect();
+    (all_errors(root, &quirks, errors), warned)
+}
+
+/// The errors in all files that are installed below `root`. `errors` are those that were found while reading `quirks`.
+pub(crate) fn all_errors(root: &Root, quirks: &[Quirk], mut errors: Vec<LoadError>) -> Vec<LoadError> {
     let (policy, policy_errors) = Policy::load(root);
-    for finding in audit(&quirks).into_iter().chain(without_bus(&quirks, &policy)) {
+    for finding in audit(quirks).into_iter().chain(without_bus(quirks, &policy)) {
         errors.push(finding.read(root).map_or_else(LoadError::from, LoadError::from));
     }
     merge(&mut errors, policy_errors);
     merge(&mut errors, Compositions::load(root).1);
-    (errors, warned)
+    errors
 }
 
 /// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.

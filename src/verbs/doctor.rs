@@ -11,8 +11,6 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
-use crate::database::compositions::Compositions;
-use crate::database::diagnostic::merge;
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
@@ -23,6 +21,7 @@ use crate::modem::device::{BoundInterface, Device};
 use crate::modem::transport::Protocol;
 use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
+use crate::verbs::check::all_errors;
 use crate::verbs::output::print_json;
 
 /// Bytes. Rules files are shorter, and auditd rotates its log at 8 MB.
@@ -99,13 +98,11 @@ impl Diagnosis {
 /// Prints all problems. The exit status is [`Exit::Failed`] if there is one.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
-    let (quirks, mut errors) = quirks::all(root);
+    let (quirks, errors) = quirks::all(root);
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
-    merge(&mut errors, Policy::load(root).1);
-    merge(&mut errors, Compositions::load(root).1);
-    for error in errors.into_iter().map(Error::from) {
+    for error in all_errors(root, &quirks, errors).into_iter().map(Error::from) {
         diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
     }
     own_rules(root, &quirks, &mut diagnosis);
