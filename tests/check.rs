@@ -48,3 +48,46 @@ fn a_drop_in_can_be_named_from_inside_its_folder() {
         assert!(printed.starts_with(&format!("{path}:1:10: unknown variant `mbin`")), "{path}: {printed}");
     }
 }
+
+#[test]
+fn a_file_that_is_not_read_is_a_warning() {
+    let root = fake::Root::new();
+    let elsewhere = ["policy.toml", "quirks.toml", "10-own.toml", "state"];
+    let misnamed = ["config.d/10-x.conf", "quirks.d/foo.TOML", "quirks.d/foo.toml.txt", "quirks.d/more/own.toml"];
+    let text = "schema = 1\n";
+    for name in elsewhere.iter().chain(&misnamed) {
+        root.write(&format!("etc/wwan-quirks/{name}"), text);
+    }
+    root.write("run/wwan-quirks/config.d/20-run", text);
+    for name in [
+        ".hidden",
+        "config.toml~",
+        "config.toml.dpkg-old",
+        "config.d/a.rpmsave",
+        "quirks.d/README",
+        "quirks.d/.#a.toml",
+    ] {
+        root.write(&format!("etc/wwan-quirks/{name}"), text);
+    }
+    for name in ["config.toml", "state/1-1", "lock/1-1"] {
+        root.write(&format!("run/wwan-quirks/{name}"), "# nothing\n");
+    }
+    let ended = root.run(&["check"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let warning = |path: &str, read| format!("/{path}: warning: not read: the program reads only {read} here\n");
+    let own = ["quirks.d/foo.TOML", "quirks.d/foo.toml.txt", "quirks.d/more"]
+        .map(|name| warning(&format!("etc/wwan-quirks/{name}"), "*.toml"));
+    for expected in own.iter().chain(&[
+        warning("run/wwan-quirks/config.d/20-run", "*.toml"),
+        warning("etc/wwan-quirks/config.d/10-x.conf", "*.toml"),
+    ]) {
+        assert!(ended.stdout.contains(expected), "{expected}: {}", ended.stdout);
+    }
+    for name in elsewhere {
+        let read = "config.toml, compositions.toml, config.d/*.toml and quirks.d/*.toml";
+        assert!(ended.stdout.contains(&warning(&format!("etc/wwan-quirks/{name}"), read)), "{name}: {}", ended.stdout);
+    }
+    assert_eq!(ended.stdout.lines().count(), 9, "{}", ended.stdout);
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["check", "--json"]).stdout).unwrap();
+    assert_eq!(json["warnings"][0]["path"], "/run/wwan-quirks/config.d/20-run");
+}

@@ -71,7 +71,10 @@ fn selinux_denial(root: &Root) {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 16] = [
+    let failures: [Failure; 17] = [
+        ("/etc/wwan-quirks/policy.toml: not read: the program reads only config.toml, ", |root| {
+            root.write("etc/wwan-quirks/policy.toml", "switch = false\n");
+        }),
         ("compositions.toml:1:10: unsupported schema 9 (expected 1)", |root| {
             root.write("etc/wwan-quirks/compositions.toml", "schema = 9\n");
         }),

@@ -71,6 +71,9 @@ pub enum FileError {
     InsecureLink { path: PathBuf, part: PathBuf },
     #[error("{path}: more than {FILES_LIMIT} files")]
     TooMany { path: PathBuf },
+    /// A warning. `read`: the names that are read in its directory.
+    #[error("{path}: warning: not read: the program reads only {read} here")]
+    Ignored { path: PathBuf, read: &'static str },
     #[error("{path}: not UTF-8")]
     NotText { path: PathBuf },
     #[error("the database is missing: there is no {path}; reinstall the package")]
@@ -92,6 +95,7 @@ impl FileError {
             | FileError::Insecure { path }
             | FileError::InsecureLink { path, .. }
             | FileError::TooMany { path }
+            | FileError::Ignored { path, .. }
             | FileError::NotText { path }
             | FileError::NoDatabase { path }
             | FileError::EmptyDatabase { path } => path,
@@ -143,6 +147,47 @@ fn add_files(
     });
     listed.map_err(|error| io(error.into()))?;
     if count > FILES_LIMIT { Err(FileError::TooMany { path }) } else { Ok(()) }
+}
+
+/// The entries of the administrator's directories that have no effect, because of their names.
+pub(crate) fn ignored(root: &Root) -> Vec<FileError> {
+    const DIRECTORIES: [&str; 2] = ["config.d", "quirks.d"];
+    let mut ignored = Vec::new();
+    for layer in [Layer::Runtime, Layer::Administrator] {
+        // `files` reports a directory that cannot be read.
+        let Ok(Some(base)) = folder(root, layer.directory(root)) else { continue };
+        let is_state = |name: &str| layer == Layer::Runtime && ["lock", "state"].contains(&name);
+        let is_known = |name: &str| {
+            DIRECTORIES.contains(&name) || ["config.toml", "compositions.toml"].contains(&name) || is_state(name)
+        };
+        let read = "config.toml, compositions.toml, config.d/*.toml and quirks.d/*.toml";
+        ignored.extend(others(root, &base, is_known).into_iter().map(|path| FileError::Ignored { path, read }));
+        for directory in DIRECTORIES {
+            let Ok(Some(path)) = folder(root, base.join(directory)) else { continue };
+            let others = others(root, &path, |name| is_read(name.as_bytes()));
+            ignored.extend(others.into_iter().map(|path| FileError::Ignored { path, read: "*.toml" }));
+        }
+    }
+    ignored
+}
+
+/// The entries of a directory that are not `known`. Leaves out hidden files, files that editors and package managers
+/// leave behind, and READMEs.
+fn others(root: &Root, directory: &Path, known: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let is_leftover = |name: &str| {
+        name.starts_with(['.', '#'])
+            || name.ends_with('~')
+            || name.starts_with("README")
+            || [".dpkg-", ".ucf-", ".rpm", ".pac", ".apk-"].iter().any(|part| name.contains(part))
+    };
+    let Ok(entries) = fs::read_dir(root.at(directory)) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name()).filter(|name| {
+        let name = name.to_string_lossy();
+        !known(&name) && !is_leftover(&name)
+    });
+    let mut others: Vec<PathBuf> = names.map(|name| directory.join(name)).collect();
+    others.sort();
+    others
 }
 
 /// Whether a directory of configuration files is searched for files with this name.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::database::audit::{audit, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, merge};
-use crate::database::layers::{ConfigFile, FILE_LIMIT, FileError, Layer};
+use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
@@ -29,7 +29,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
             Ok(text) => {
                 let (wrong, weak) = check(path, &text);
                 errors.extend(wrong);
-                warned.extend(weak);
+                warned.extend(weak.into_iter().map(LoadError::from));
             }
             Err(error) if error.is_missing() => exit = exit.max(report_errors([Error::from(error)])),
             Err(error) => errors.push(error.into()),
@@ -37,6 +37,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     }
     if json {
         let diagnostics: Vec<Value> = errors.iter().map(load_error_json).collect();
+        let warned: Vec<Value> = warned.iter().map(load_error_json).collect();
         print_json(out, "check", &json!({ "diagnostics": diagnostics, "warnings": warned }))?;
     } else {
         for error in &errors {
@@ -52,14 +53,15 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     Ok(if errors.is_empty() { exit } else { exit.max(Exit::Invalid) })
 }
 
-/// The errors in all files that are installed below `root`, and the warnings for the administrator's quirks and for IDs
+/// The errors in all files that are installed below `root`, and the warnings for the administrator's files and for IDs
 /// without a udev rule.
-fn installed(root: &Root) -> (Vec<LoadError>, Vec<Diagnostic>) {
+fn installed(root: &Root) -> (Vec<LoadError>, Vec<LoadError>) {
     let (quirks, errors) = quirks::installed(root);
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
-    let warned = weak.chain(unruled).filter_map(|warning| warning.read(root).ok()).collect();
+    let mut warned = ineffective(root);
+    warned.extend(weak.chain(unruled).filter_map(|warning| warning.read(root).ok()).map(LoadError::from));
     (all_errors(root, &quirks, errors), warned)
 }
 
@@ -72,6 +74,11 @@ pub(crate) fn all_errors(root: &Root, quirks: &[Quirk], mut errors: Vec<LoadErro
     merge(&mut errors, policy_errors);
     merge(&mut errors, Compositions::load(root).1);
     errors
+}
+
+/// The warnings for what an administrator wrote that has no effect.
+pub(crate) fn ineffective(root: &Root) -> Vec<LoadError> {
+    layers::ignored(root).into_iter().map(LoadError::from).collect()
 }
 
 /// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
