@@ -32,8 +32,8 @@ use crate::host::sys;
 use crate::pci::Subsystem;
 use descriptors::{Descriptors, Malformed};
 pub use ports::ControlPort;
-use ports::is_number;
 pub(crate) use ports::{is_cdc_wdm, is_tty, is_wwan_port};
+use ports::{is_number, unless_missing};
 
 /// A sysfs attribute is at most a page.
 const ATTRIBUTE_LIMIT: usize = 4096;
@@ -421,7 +421,8 @@ impl Device {
         let mut found = Vec::new();
         for name in self.interface_directories()? {
             let directory = Path::new(&name);
-            let number = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            let number = self.attribute(&format!("{name}/bInterfaceNumber"));
+            let Some(number) = unless_missing(number)? else { continue };
             let number = u8::from_str_radix(&number, 16).map_err(|_| self.unparsable("bInterfaceNumber", &number))?;
             let mut nodes = Vec::new();
             for class in ["usbmisc", "net", "tty"] {

@@ -1,5 +1,6 @@
 //! The ports of a modem that accept commands.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Device, DeviceError, DeviceNumber};
@@ -27,7 +28,8 @@ impl Device {
         for name in self.interface_directories()? {
             let class = Path::new(&name).join("usbmisc");
             for port in self.list(&class).unwrap_or_default().into_iter().filter(|port| is_cdc_wdm(port)) {
-                let number = self.number(&class.join(&port).join("dev").display().to_string())?;
+                let number = self.number(&class.join(&port).join("dev").display().to_string());
+                let Some(number) = unless_missing(number)? else { continue };
                 let driver = self.driver(Path::new(&name));
                 ports.push(ControlPort { driver, wwan_type: None, name: port, number });
             }
@@ -43,9 +45,9 @@ impl Device {
         let mut ports = Vec::new();
         for name in self.list(&directory)?.into_iter().filter(|name| is_wwan_port(name)) {
             let attribute = |attribute| directory.join(&name).join(attribute).display().to_string();
-            let number = self.number(&attribute("dev"))?;
-            let wwan_type = Some(self.attribute(&attribute("type"))?);
-            ports.push(ControlPort { name, driver: driver.clone(), wwan_type, number });
+            let Some(wwan_type) = unless_missing(self.attribute(&attribute("type")))? else { continue };
+            let Some(number) = unless_missing(self.number(&attribute("dev")))? else { continue };
+            ports.push(ControlPort { name, driver: driver.clone(), wwan_type: Some(wwan_type), number });
         }
         ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
@@ -78,7 +80,8 @@ impl Device {
         let mut ttys = Vec::new();
         for name in self.interface_directories()? {
             let interface = Path::new(&name);
-            let found = self.attribute(&format!("{name}/bInterfaceNumber"))?;
+            let found = self.attribute(&format!("{name}/bInterfaceNumber"));
+            let Some(found) = unless_missing(found)? else { continue };
             if !u8::from_str_radix(&found, 16).is_ok_and(&is_wanted) {
                 continue;
             }
@@ -88,12 +91,22 @@ impl Device {
                 let class = directory.join("tty");
                 let names = self.list(&class).unwrap_or_default();
                 let Some(name) = names.into_iter().find(|name| is_tty(name)) else { continue };
-                let number = self.number(&class.join(&name).join("dev").display().to_string())?;
+                let number = self.number(&class.join(&name).join("dev").display().to_string());
+                let Some(number) = unless_missing(number)? else { break };
                 ttys.push(ControlPort { driver: self.driver(interface), wwan_type: None, name, number });
                 break;
             }
         }
         Ok(ttys)
+    }
+}
+
+/// `None` if the device is present, and only this attribute is missing. The kernel creates the directory of a port or of an
+/// interface first, then its attributes, and then sends its event (Linux `drivers/base/core.c`, `device_add`).
+pub(super) fn unless_missing<T>(found: Result<T, DeviceError>) -> Result<Option<T>, DeviceError> {
+    match found {
+        Err(DeviceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -123,6 +136,7 @@ pub(super) fn is_number(digits: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -160,5 +174,47 @@ mod tests {
             None,
         ];
         assert_eq!(found.map(Result::unwrap), expected);
+    }
+
+    /// The kernel creates `type` before `dev`. The event of one port must not fail because of the next port.
+    #[test]
+    fn a_port_that_is_not_complete_yet_is_skipped() {
+        let root = TempRoot::new("incomplete");
+        for (path, text) in [
+            ("pci0000:00/0000:08:00.0/vendor", "0x1eac\n"),
+            ("pci0000:00/0000:08:00.0/device", "0x1007\n"),
+            ("pci0000:00/0000:08:00.0/mhi0/wwan/wwan0/wwan0at0/type", "AT\n"),
+            ("pci0000:00/0000:08:00.0/mhi0/wwan/wwan0/wwan0at0/dev", "240:0\n"),
+            ("pci0000:00/0000:08:00.0/mhi0/wwan/wwan0/wwan0mbim0/type", "MBIM\n"),
+            ("usb1/1-1/idVendor", "1199\n"),
+            ("usb1/1-1/idProduct", "9071\n"),
+            ("usb1/1-1/1-1:1.2/bInterfaceNumber", "02\n"),
+            ("usb1/1-1/1-1:1.2/ttyUSB0/tty/ttyUSB0/dev", "188:0\n"),
+            ("usb1/1-1/1-1:1.3/bInterfaceNumber", "03\n"),
+            ("usb1/1-1/1-1:1.8/bInterfaceNumber", "08\n"),
+            ("usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0/dev", "180:0\n"),
+        ] {
+            root.write(&format!("/sys/devices/{path}"), text);
+        }
+        for directory in [
+            "pci0000:00/0000:08:00.0/mhi0/wwan/wwan0/wwan0qcdm0",
+            "usb1/1-1/1-1:1.3/ttyUSB1/tty/ttyUSB1",
+            "usb1/1-1/1-1:1.9",
+            "usb1/1-1/1-1:1.10/usbmisc/cdc-wdm1",
+        ] {
+            fs::create_dir_all(root.at("/sys/devices").join(directory)).unwrap();
+        }
+        let device = |path: &str| Device::at_devpath(&root, path).unwrap();
+        let (pci, usb) = (device("/devices/pci0000:00/0000:08:00.0"), device("/devices/usb1/1-1"));
+        let names = |ports: Result<Vec<ControlPort>, DeviceError>| {
+            ports.unwrap().into_iter().map(|port| port.name).collect::<Vec<String>>()
+        };
+        assert_eq!(names(pci.control_ports()), ["wwan0at0"]);
+        assert_eq!(names(usb.control_ports()), ["cdc-wdm0"]);
+        assert_eq!(names(usb.ttys()), ["ttyUSB0"]);
+        assert_eq!(usb.interfaces().unwrap().iter().map(|found| found.number).collect::<Vec<u8>>(), [2, 3, 8]);
+        // Without the device, there is no result.
+        fs::remove_dir_all(usb.path()).unwrap();
+        assert!(matches!(usb.control_ports(), Err(DeviceError::Gone { .. })));
     }
 }
