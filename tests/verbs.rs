@@ -726,6 +726,26 @@ fn a_result_of_composition_that_status_cannot_show_is_announced() {
 }
 
 #[test]
+fn a_composition_that_was_only_read_is_not_recorded() {
+    let root = Root::new();
+    root.plug("1-1", "1199:9071", &mc7710());
+    root.plug("1-2", "046d:c31c", &mc7710());
+    root.results("1-1", r#""last":{"composition":{"at":5,"outcome":"done","text":"6 (qmi) instead of 8"}}"#);
+    let before = root.read("run/wwan-quirks/state/1-1");
+    for port in ["1-1", "1-2"] {
+        let ended = root.run(&["composition", port]);
+        assert!(ended.code == 1 && ended.stdout.contains("composition: failed: "), "{ended:?}");
+        assert_eq!(ended.stderr, "", "{port}");
+    }
+    assert_eq!(root.read("run/wwan-quirks/state/1-1"), before);
+    for folder in ["lock", "state"] {
+        assert!(!root.0.join("run/wwan-quirks").join(folder).join("1-2").exists(), "{folder}");
+    }
+    root.run(&["composition", "1-1", "mbim"]);
+    assert!(root.read("run/wwan-quirks/state/1-1").contains("failed"));
+}
+
+#[test]
 fn a_person_who_meets_another_run_learns_when_to_try_again() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());

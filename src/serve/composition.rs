@@ -1,9 +1,7 @@
 //! The run of `composition`. Only the modem knows which compositions it supports, so the plan is part of the
-//! conversation. The result is recorded like that of every other step.
+//! conversation. The result of a change is recorded like that of every other step.
 
 use std::time::Duration;
-
-use log::Level;
 
 use crate::database::compositions::Compositions;
 use crate::database::policy::Policy;
@@ -58,7 +56,14 @@ pub(crate) fn serve_composition(
         let product = || device.attribute("product").unwrap_or_default();
         let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
         let (exchange, outcome) = composition::run(root, &device, &compositions, request);
-        let report = outcome.and_then(|outcome| record(root, &device, &name, outcome, request));
+        let report = outcome.and_then(|outcome| match request.wanted {
+            Some(_) => record(root, &device, &name, outcome),
+            // A failed read says nothing about an earlier change, and concerns only the caller.
+            None => {
+                let ended = conclude(outcome, &Successor::None);
+                Some(StepReport { step: StepKind::Composition, result: ended.result, message: ended.message })
+            }
+        });
         let is_done = report.as_ref().is_some_and(|report| report.result == StepResult::Done);
         if is_done && exchange.as_ref().is_some_and(|exchange| exchange.is_intermediate) {
             match Device::at_port(root, device.port.clone()) {
@@ -71,7 +76,7 @@ pub(crate) fn serve_composition(
     (all, errors)
 }
 
-fn record(root: &Root, device: &Device, name: &str, outcome: Outcome, request: &Request) -> Option<StepReport> {
+fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
     let journal = Journal::open(root);
     let mut recorder = Recorder::new(&journal, device, name, Trigger::Named);
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
@@ -81,9 +86,7 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome, request: &
         _ => PortState::lock(root, &device.port, &holder, Deadline::after(RECORDING))
             .inspect_err(|error| {
                 let port = &device.port;
-                let level = if request.wanted.is_some() { Level::Warn } else { Level::Debug };
-                log::log!(
-                    level,
+                log::warn!(
                     "{port}: `wwan-quirks status` will not show this result: {error}; \
                      run `wwan-quirks composition {port}` to see which composition is set"
                 );
@@ -131,7 +134,7 @@ mod tests {
                 "/run/wwan-quirks/state/1-1",
                 format!(r#"{{"enumeration":{enumeration},"last":{{"fcc-auth":{unlocked}}}}}"#),
             );
-            let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned()), &Request::default()).unwrap();
+            let report = record(&root, &before, "EC25", Outcome::Done("set".to_owned())).unwrap();
             assert_eq!(report.result, StepResult::Done);
             let last = peek(&root, &present.port).last;
             assert!(last.len() == left && last.contains_key(&StepKind::Composition), "{last:?}");
