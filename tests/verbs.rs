@@ -746,6 +746,15 @@ fn a_composition_that_was_only_read_is_not_recorded() {
 }
 
 #[test]
+fn a_device_without_a_name_is_called_unnamed() {
+    let root = Root::new();
+    let device = root.plug("1-1", "046d:c31c", &mc7710());
+    fs::remove_file(root.0.join(&device[1..]).join("product")).unwrap();
+    let printed = root.run(&["composition", "1-1"]).stdout;
+    assert!(printed.starts_with("1-1 046d:c31c unnamed device: composition: failed: "), "{printed}");
+}
+
+#[test]
 fn a_person_who_meets_another_run_learns_when_to_try_again() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());

@@ -11,6 +11,7 @@ use crate::host::root::Root;
 use crate::host::state::{Holder, PortState, Task};
 use crate::modem::device::Device;
 use crate::outcome::{Outcome, StepKind, StepResult};
+use crate::serve::UNNAMED;
 use crate::serve::conclusion::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
@@ -25,7 +26,7 @@ const RECORDING: Duration = Duration::from_secs(10);
 /// One conversation with the modem.
 pub(crate) struct CompositionReport {
     pub device: Device,
-    /// The name in the database, or the modem's `product` string.
+    /// The name in the database, or the modem's `product` string, or [`UNNAMED`].
     pub name: String,
     /// `None` if it failed.
     pub exchange: Option<Exchange>,
@@ -53,7 +54,7 @@ pub(crate) fn serve_composition(
         if request.wanted.is_some() && !errors.is_empty() {
             break;
         }
-        let product = || device.attribute("product").unwrap_or_default();
+        let product = || device.attribute("product").unwrap_or_else(|_| UNNAMED.to_owned());
         let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
         let (exchange, outcome) = composition::run(root, &device, &compositions, request);
         let report = outcome.and_then(|outcome| match request.wanted {
