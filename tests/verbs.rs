@@ -650,7 +650,8 @@ fn before_sleep_only_a_modem_that_cannot_delay_sleep_is_asked() {
 fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
     let root = Root::new();
     root.plug("1-1", "1199:9071", &mc7710());
-    root.plug("1-2", "1bbb:00ca", &mc7710());
+    root.plug("1-2", "046d:c31c", &mc7710());
+    root.plug("1-4", "1199:0fff", &install_mode());
     for (arguments, code, words) in [
         (&["1-1", "foo\""][..], 2, "expected a value that the modem lists (8, 0x100d, 9011) or functions"),
         (&["1-1", "qmi+at"], 2, "expected a value"),
@@ -658,9 +659,10 @@ fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
         (&["1-1", "--no-at-port"], 2, "VALUE"),
         (&["1-1", "--password", "A\""], 2, "letters and digits"),
         (&["1-7"], 2, "no such device: 1-7"),
-        (&["1-2", "mbim"], 1, "composition: failed: compositions.toml has no family for 1bbb:00ca"),
+        (&["1-2", "mbim"], 1, "composition: failed: compositions.toml has no family for 046d:c31c"),
         (&["1-1", "mbim"], 1, "composition: failed: the modem has no QMI, MBIM or AT port"),
         (&["1-1", "--json"], 1, "\"outcome\": \"failed\""),
+        (&["1-4"], 1, "failed: the modem is in install mode; run `wwan-quirks apply 1-4` first"),
     ] {
         let ended = root.run(&[&["composition"], arguments].concat());
         assert_eq!(ended.code, code, "{arguments:?}: {}", ended.stderr);

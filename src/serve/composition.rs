@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::database::compositions::Compositions;
 use crate::database::policy::Policy;
+use crate::database::quirks::Quirk;
 use crate::host::deadline::Deadline;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::state::{Holder, PortState, Task};
 use crate::modem::device::Device;
-use crate::outcome::{Outcome, StepKind, StepResult};
+use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::conclusion::conclude;
 use crate::serve::error::Error;
@@ -55,8 +56,15 @@ pub(crate) fn serve_composition(
             break;
         }
         let product = || device.attribute("product").unwrap_or_else(|_| UNNAMED.to_owned());
-        let name = matched.map_or_else(product, |matched| matched.quirk.name_of(device.id).to_owned());
-        let (exchange, outcome) = composition::run(root, &device, &compositions, request);
+        let quirk = matched.map(|matched| matched.quirk);
+        let name = quirk.as_ref().map_or_else(product, |quirk| quirk.name_of(device.id).to_owned());
+        let (exchange, outcome) = match quirk.filter(|quirk| is_in_install_mode(&device, quirk)) {
+            Some(_) => {
+                let remedy = format!("run `wwan-quirks apply {}` first", device.port);
+                (None, Some(Outcome::Failed(Failure::new("the modem is in install mode", remedy))))
+            }
+            None => composition::run(root, &device, &compositions, request),
+        };
         let report = outcome.and_then(|outcome| match request.wanted {
             Some(_) => record(root, &device, &name, outcome),
             // A failed read says nothing about an earlier change, and concerns only the caller.
@@ -75,6 +83,12 @@ pub(crate) fn serve_composition(
         all.push(CompositionReport { device, name, exchange, report });
     }
     (all, errors)
+}
+
+/// Some modems have the same ID in modem mode, and then have ports.
+fn is_in_install_mode(device: &Device, quirk: &Quirk) -> bool {
+    let ports = [device.control_ports(), device.ttys()];
+    quirk.is_install_mode() && ports.iter().all(|ports| ports.as_ref().is_ok_and(Vec::is_empty))
 }
 
 fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<StepReport> {
