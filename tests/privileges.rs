@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::net::UdpSocket;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -205,6 +205,45 @@ fn each_entry_point_has_its_limits() {
         }
         assert_eq!(limits(), expected);
     });
+}
+
+/// Users see the same modems, but may neither open the nodes nor read each file.
+#[test]
+fn a_person_who_forgets_sudo_learns_it() {
+    let cases = [
+        (
+            "apply 1-1",
+            "dev/bus/usb/001/005",
+            "dev/bus/usb/001/005: Permission denied (os error 13); run the command as root",
+        ),
+        ("apply 1-2", "sys/bus/usb/devices/1-2/bConfigurationValue", "2: Permission denied; run the command as root"),
+        ("apply 1-3", "dev/cdc-wdm0", "dev/cdc-wdm0: Permission denied (os error 13); run the command as root"),
+        ("composition 1-3", "dev/cdc-wdm0", "; run the command as root"),
+        ("status 1-3", "etc/wwan-quirks/config.toml", "if a file cannot be read, run the command as root"),
+    ];
+    let ended = alone("a_person_who_forgets_sudo_learns_it", &cases, |(words, denied, _)| {
+        let root = Root::new();
+        root.plug("1-1", "1199:0fff", &fake::install_mode());
+        root.plug("1-2", "1199:68a2", &mc7710());
+        root.plug("1-3", "1199:9071", &mc7710());
+        root.control_port("1-3", "1.12", "cdc_mbim", "cdc-wdm0");
+        fs::create_dir_all(root.0.join("proc/self")).unwrap();
+        root.write("dev/bus/usb/001/005", "");
+        root.write("dev/cdc-wdm0", "");
+        root.policy("");
+        let mode = if denied.ends_with(".toml") { 0 } else { 0o444 };
+        fs::set_permissions(root.0.join(denied), fs::Permissions::from_mode(mode)).unwrap();
+        let before = unistd::geteuid();
+        if before.is_root() {
+            unistd::seteuid(unistd::Uid::from_raw(65534)).unwrap();
+        }
+        run(&root.0, words);
+        unistd::seteuid(before).unwrap();
+    });
+    for ((words, _, said), ended) in cases.iter().zip(ended) {
+        let printed = String::from_utf8(ended.stdout).unwrap();
+        assert!(printed.contains(said), "{words}: {printed}{}", String::from_utf8_lossy(&ended.stderr));
+    }
 }
 
 /// A call that does not return cannot check the deadline. Each run blocks at a pipe, once for each watchdog.

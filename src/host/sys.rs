@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::ClockId;
-use nix::unistd::{ForkResult, fork, pipe2, setsid};
+use nix::unistd::{ForkResult, fork, geteuid, pipe2, setsid};
 use rusb::{Context, DeviceHandle, UsbContext};
 
 use crate::bus::Port;
@@ -72,6 +72,14 @@ pub(crate) fn for_each_name(directory: BorrowedFd, mut each: impl FnMut(&[u8])) 
             records = rest;
         }
     }
+}
+
+/// The remedy for an operation that only root may do.
+pub(crate) const AS_ROOT: &str = "run the command as root";
+
+/// Whether the kernel refused an operation because this process does not run as root.
+pub(crate) fn lacks_root(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root()
 }
 
 /// Prevents this process and its children from ever gaining privileges.

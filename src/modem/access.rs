@@ -111,14 +111,7 @@ impl PortUnavailable {
             }
             PortUnavailable::NotProxied { .. } => "let qmi-proxy or mbim-proxy hold it",
             PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
-            PortUnavailable::Open(OpenError::NotReady { .. }) => {
-                "if the problem persists, shut the machine down and turn it on again"
-            }
-            PortUnavailable::Open(OpenError::Interrupted { .. }) => "try again",
-            PortUnavailable::Open(OpenError::InUse { .. }) => {
-                "stop the program that uses it, then run `wwan-quirks apply`"
-            }
-            PortUnavailable::Open(_) => "check the kernel log for messages about the port",
+            PortUnavailable::Open(error) => error.remedy(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
 use crate::modem::link::OpenError;
-use crate::modem::link::usb::{Node, Usb};
+use crate::modem::link::usb::{Node, NodeError, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::event::Scope;
@@ -113,7 +113,13 @@ fn leave_install_mode(
         Ok(mut node) => send_switch(run, &mut node, switch, target, attempt, state),
         // The kernel may have switched the device first.
         Err(_) if !run.device.is_present() => Outcome::Done(LEFT.to_owned()),
-        Err(error) => Outcome::Failed(Failure::new(error.to_string(), "see `wwan-quirks doctor`")),
+        Err(error) => {
+            let remedy = match &error {
+                NodeError::Open(error) => error.remedy(),
+                NodeError::Device(_) | NodeError::Libusb { .. } => "see `wwan-quirks doctor`",
+            };
+            Outcome::Failed(Failure::new(error.to_string(), remedy))
+        }
     }
 }
 

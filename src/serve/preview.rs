@@ -1,5 +1,7 @@
 //! What `apply` would do, for `apply --dry-run`, `explain`, `report` and `status`. Acts on nothing.
 
+use nix::unistd::geteuid;
+
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
@@ -10,8 +12,13 @@ use crate::serve::run::{LONGEST_PROBE, Run};
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth;
 
-/// The plan while a file that concerns the device is invalid.
-pub(crate) const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
+const NO_ACTION: &str = "no action: fix the database or policy first (`wwan-quirks check`)";
+
+/// The plan while a file that concerns the device is invalid, or cannot be read. Root can read all files.
+pub(crate) fn no_action() -> String {
+    let as_root = if geteuid().is_root() { "" } else { "; if a file cannot be read, run the command as root" };
+    format!("{NO_ACTION}{as_root}")
+}
 
 impl<'a> Run<'a> {
     /// A run that only plans. Waits for a driver that holds the device.
@@ -37,5 +44,5 @@ impl<'a> Run<'a> {
 
 /// The lines of a preview for people. `complete`: all files that concern the device are valid.
 pub(crate) fn preview_lines(complete: bool, plan: &[PlanLine]) -> Vec<String> {
-    if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![NO_ACTION.to_owned()] }
+    if complete { plan.iter().flat_map(PlanLine::lines).collect() } else { vec![no_action()] }
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::host::deadline::Deadline;
-use crate::host::sys;
+use crate::host::sys::{self, AS_ROOT};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome};
 use crate::usb::configuration_name;
@@ -40,6 +40,10 @@ pub(crate) fn run(
     });
     let Some(written) = written else { return still_setting(to) };
     let refusal = match written {
+        Err(errno) if sys::lacks_root(&errno.into()) => {
+            let reason = format!("cannot set configuration {to}: {}", errno.desc());
+            return Outcome::Failed(Failure::new(reason, AS_ROOT));
+        }
         Err(_) if !device.is_present() => return Outcome::Left,
         Err(errno) => format!("cannot set configuration {to}: {}", errno.desc()),
         Ok(()) => match device.configuration() {

@@ -16,7 +16,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::PlanLine;
-use crate::serve::preview::{NO_ACTION, preview_lines};
+use crate::serve::preview::{no_action, preview_lines};
 use crate::serve::record::{RunReport, StepReport};
 use crate::serve::run::Run;
 use crate::serve::serve;
@@ -160,7 +160,7 @@ fn serve_all(
             printed = printed.and(print_lines(&device, &served, out));
         }
         if served.errors.iter().any(|error| error.exit() == Exit::Invalid) {
-            complain(format_args!("wwan-quirks: {} {}: {NO_ACTION}", device.port, device.id));
+            complain(format_args!("wwan-quirks: {} {}: {}", device.port, device.id, no_action()));
         }
         reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);

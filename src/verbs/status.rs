@@ -29,7 +29,7 @@ use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, name_after_switch};
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
-use crate::serve::preview::NO_ACTION;
+use crate::serve::preview::no_action;
 use crate::serve::query::query;
 use crate::serve::record::{came_from, results};
 use crate::serve::run::Run;
@@ -284,7 +284,7 @@ fn attention(
                 }
             }
         }
-        Some(_) => problems.push(Note { step: None, text: NO_ACTION.to_owned() }),
+        Some(_) => problems.push(Note { step: None, text: no_action() }),
         None => {}
     }
     // Print one line for all procedures of an unlock.

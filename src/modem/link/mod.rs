@@ -24,7 +24,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 
 use crate::host::deadline::Deadline;
-use crate::host::sys;
+use crate::host::sys::{self, AS_ROOT};
 use crate::modem::device::DeviceNumber;
 
 /// How long closing a port may wait for the modem to accept the last bytes.
@@ -109,6 +109,19 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is not the character device {major}:{minor} that sysfs names")]
     WrongDevice { path: PathBuf, major: u64, minor: u64 },
+}
+
+impl OpenError {
+    /// What a person can do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            OpenError::NotReady { .. } => "if the problem persists, shut the machine down and turn it on again",
+            OpenError::Interrupted { .. } => "try again",
+            OpenError::InUse { .. } => "stop the program that uses it, then run `wwan-quirks apply`",
+            OpenError::Io { source, .. } if sys::lacks_root(source) => AS_ROOT,
+            _ => "check the kernel log for messages about the port",
+        }
+    }
 }
 
 /// Opens a device node for reading and writing, without blocking.
