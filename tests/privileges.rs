@@ -218,6 +218,8 @@ fn a_person_who_forgets_sudo_learns_it() {
         ),
         ("apply 1-2", "sys/bus/usb/devices/1-2/bConfigurationValue", "2: Permission denied; run the command as root"),
         ("apply 1-3", "dev/cdc-wdm0", "dev/cdc-wdm0: Permission denied (os error 13); run the command as root"),
+        ("composition 1-3", "proc/1/fd", "failed: cannot determine which programs use "),
+        ("apply --dry-run", "proc/1/fd", "configuration: write 2 to bConfigurationValue"),
         ("composition 1-3", "dev/cdc-wdm0", "; run the command as root"),
         ("status 1-3", "etc/wwan-quirks/config.toml", "if a file cannot be read, run the command as root"),
     ];
@@ -227,11 +229,11 @@ fn a_person_who_forgets_sudo_learns_it() {
         root.plug("1-2", "1199:68a2", &mc7710());
         root.plug("1-3", "1199:9071", &mc7710());
         root.control_port("1-3", "1.12", "cdc_mbim", "cdc-wdm0");
-        fs::create_dir_all(root.0.join("proc/self")).unwrap();
+        fs::create_dir_all(root.0.join("proc/1/fd")).unwrap();
         root.write("dev/bus/usb/001/005", "");
         root.write("dev/cdc-wdm0", "");
         root.policy("");
-        let mode = if denied.ends_with(".toml") { 0 } else { 0o444 };
+        let mode = if denied.starts_with("dev") || denied.starts_with("sys") { 0o444 } else { 0 };
         fs::set_permissions(root.0.join(denied), fs::Permissions::from_mode(mode)).unwrap();
         let before = unistd::geteuid();
         if before.is_root() {

@@ -16,6 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
+use crate::host::sys::{self, AS_ROOT};
 use crate::modem::device::{ControlPort, Device, DeviceNumber, is_tty};
 use crate::modem::link::stream::Stream;
 use crate::modem::link::wdm::Wdm;
@@ -110,6 +111,7 @@ impl PortUnavailable {
                 "stop it, then run `wwan-quirks apply`"
             }
             PortUnavailable::NotProxied { .. } => "let qmi-proxy or mbim-proxy hold it",
+            PortUnavailable::UsersUnknown { source, .. } if sys::lacks_root(source) => AS_ROOT,
             PortUnavailable::UsersUnknown { .. } => "mount /proc so that root sees all processes",
             PortUnavailable::Open(error) => error.remedy(),
         }
@@ -219,15 +221,22 @@ fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, Por
 /// can have the node under another name, and can give any file the name `/dev/cdc-wdm0`.
 ///
 /// # Errors
-/// If `/proc` does not list this process, because other processes are then hidden, too.
+/// If `/proc` does not list this process, because other processes are then hidden, too. `PermissionDenied` if no process
+/// was found, but this process is not root and may not look at all of them.
 pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
     let mut users = Vec::new();
-    let mut is_listed = false;
+    let (mut is_listed, mut denied) = (false, None);
     for entry in fs::read_dir(root.at("/proc"))?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if pid == std::process::id() {
             is_listed = true;
-        } else if holds(&entry.path(), port) && parent(&entry.path()) != Some(std::process::id()) {
+            continue;
+        }
+        let is_user = holds(&entry.path(), port).unwrap_or_else(|error| {
+            denied = denied.take().or_else(|| Some(error).filter(sys::lacks_root));
+            false
+        });
+        if is_user && parent(&entry.path()) != Some(std::process::id()) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let uid = fs::metadata(entry.path()).map_or(u32::MAX, |metadata| metadata.uid());
             users.push(PortUser { pid, uid, name: name.trim_end().to_owned() });
@@ -237,7 +246,7 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "/proc does not list this process"));
     }
     users.sort_unstable_by_key(|user| user.pid);
-    Ok(users)
+    denied.filter(|_| users.is_empty()).map_or(Ok(users), Err)
 }
 
 fn parent(process: &Path) -> Option<u32> {
@@ -247,14 +256,14 @@ fn parent(process: &Path) -> Option<u32> {
 
 /// Considers only nodes in a directory named `dev`, including that of a container. Checking all other files would be
 /// slow, could block on a dead network mount, and would cause SELinux denials.
-fn holds(process: &Path, port: &ControlPort) -> bool {
-    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+fn holds(process: &Path, port: &ControlPort) -> io::Result<bool> {
+    let mut descriptors = fs::read_dir(process.join("fd"))?.flatten();
     let is_node = |path: &Path| fs::read_link(path).is_ok_and(|target| target.iter().any(|name| name == "dev"));
     let is_port = |path: &Path| fs::metadata(path).is_ok_and(|node| DeviceNumber::of(&node) == Some(port.number));
-    descriptors.into_iter().any(|entry| {
+    Ok(descriptors.any(|entry| {
         let path = entry.path();
         is_node(&path) && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name()))
-    })
+    }))
 }
 
 /// Whether the descriptor is an `O_PATH` one. Every user can have such a descriptor of a node without permission for the
@@ -420,7 +429,7 @@ mod tests {
             let mut sleep = Command::new("sleep");
             sleep.arg("60").stdin(descriptor).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut sleep = sleep.spawn().unwrap();
-            let found = holds(Path::new(&format!("/proc/{}", sleep.id())), &full);
+            let found = holds(Path::new(&format!("/proc/{}", sleep.id())), &full).unwrap();
             sleep.kill().unwrap();
             sleep.wait().unwrap();
             assert_eq!(found, expected, "{flags:?}");

@@ -3,6 +3,7 @@
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Quirk, Step};
 use crate::host::root::Root;
+use crate::host::sys;
 use crate::modem::access;
 use crate::modem::device::descriptors::Descriptors;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -85,6 +86,8 @@ fn used_by(root: &Root, device: &Device) -> Result<Option<String>, DeviceError> 
         match access::users(root, &port) {
             Ok(users) if users.is_empty() => {}
             Ok(users) => return Ok(Some(format!("{} holds /dev/{}", access::names(&users), port.name))),
+            // This process may not change the configuration either. The run reports that.
+            Err(error) if sys::lacks_root(&error) => {}
             Err(error) => return Ok(Some(format!("unknown programs ({error})"))),
         }
     }
