@@ -177,6 +177,16 @@ fn values_are_typed() {
         policy["timeouts"]["hook"]["origin"],
         json!({ "layer": "administrator", "path": "/etc/wwan-quirks/config.toml", "line": 2, "device": false })
     );
+    let entry = |id: &str, configuration: &str| {
+        format!("[[device]]\nid = \"1234:{id}\"\nname = \"{id}\"\nsteps = [{{ configuration = {configuration} }}]\n")
+    };
+    let entries = [entry("0001", "2"), entry("0002", "{ select = \"mbim\", fallback = 3 }")];
+    root.write("/etc/wwan-quirks/quirks.d/1234-own.toml", format!("schema = 1\n{}", entries.concat()));
+    let listed = output(&root, &["list"]);
+    for (name, value, fallback) in [("0001", json!(2), json!(null)), ("0002", json!("mbim"), json!(3))] {
+        let own = listed["quirks"].as_array().unwrap().iter().find(|quirk| quirk["name"] == name).unwrap();
+        assert_eq!((&own["steps"][0]["value"], &own["steps"][0]["fallback"]), (&value, &fallback));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value as Json, json};
 
-use crate::database::compositions::{Composition, names};
+use crate::database::compositions::{Composition, Value, names};
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::modem::device::Device;
@@ -76,8 +76,12 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
     let CompositionReport { device, name, exchange, report } = last;
     let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.revert_command(&step.device));
     let composition = |composition: &Composition| {
+        let value = match &composition.value {
+            Value::Number(number) => json!(number),
+            value => json!(value.to_string()),
+        };
         json!({
-            "value": composition.value.to_string(),
+            "value": value,
             "functions": composition.functions(),
             "at-port": composition.has_at_port(),
             "configurations": composition.configurations,

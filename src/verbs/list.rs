@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
-use crate::database::quirks::{self, Quirk};
+use crate::database::quirks::{self, Quirk, Select, Step};
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -30,7 +30,14 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
 }
 
 fn entry(quirk: &Quirk) -> Value {
-    let steps = quirk.steps.iter().map(|step| json!({ "step": step.kind(), "value": step.value() }));
+    let steps = quirk.steps.iter().map(|step| {
+        let (value, fallback) = match step {
+            Step::Configuration { select: Select::Value(value), fallback, .. } => (json!(value), *fallback),
+            Step::Configuration { select, fallback, .. } => (json!(select.to_string()), *fallback),
+            step => (json!(step.value()), None),
+        };
+        json!({ "step": step.kind(), "value": value, "fallback": fallback })
+    });
     json!({
         "models": quirk.models,
         "name": quirk.name,

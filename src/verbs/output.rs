@@ -1,7 +1,8 @@
 //! Output that all verbs share: errors on standard error, and one JSON envelope, `{"schema": 1, "verb": "list", …}`.
 //!
-//! JSON keys are in kebab-case. A boolean or a number is never printed as a string. `docs/schema/VERB.schema.json` describes
-//! the output of each verb, and `tests/schema.rs` validates real output against it.
+//! JSON keys and the values of enumerations are in kebab-case. A boolean or a number is never printed as a string. IDs
+//! and what has a modem's own notation (`0x100d`, `90d5`) are strings. `docs/schema/VERB.schema.json` describes the
+//! output of each verb, and `tests/schema.rs` validates real output against it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

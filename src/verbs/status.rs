@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::bus::{Bus, DeviceId, Port};
@@ -23,6 +23,7 @@ use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
+use crate::modem::wire::qmi::OperatingMode;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::error::{Error, Exit};
@@ -130,8 +131,17 @@ enum Query {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Answer {
-    operating_mode: String,
+    #[serde(serialize_with = "name_or_number")]
+    operating_mode: OperatingMode,
     locked: Option<bool>,
+}
+
+/// The name of the mode, or the number of a mode without a name.
+fn name_or_number<S: Serializer>(mode: &OperatingMode, serializer: S) -> Result<S::Ok, S::Error> {
+    match *mode {
+        OperatingMode::Other(number) if *mode != OperatingMode::UNKNOWN => serializer.serialize_u8(number),
+        _ => serializer.collect_str(mode),
+    }
 }
 
 /// The time limit for one modem's answer.
@@ -251,9 +261,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         locked => locked.ok(),
     };
     match query(root, device, &matched.quirk, Sharing::Possible, deadline) {
-        Ok(RadioState { operating_mode, locked }) => {
-            Query::Answer(Answer { operating_mode: operating_mode.to_string(), locked })
-        }
+        Ok(RadioState { operating_mode, locked }) => Query::Answer(Answer { operating_mode, locked }),
         Err(reason) => {
             // A child process may still open the port.
             if let Some(state) = lock {
@@ -460,7 +468,7 @@ mod tests {
             interfaces: vec![BoundInterface { number: 12, driver: None, nodes: vec!["cdc-wdm0".to_owned()] }],
             wwan_ports: vec![WwanPort { name: "wwan0mbim0".to_owned(), r#type: "MBIM".to_owned(), driver: None }],
             radio: Some(Radio { last: radio.clone(), online: true }),
-            query: Some(Query::Answer(Answer { operating_mode: "low power".to_owned(), locked: Some(true) })),
+            query: Some(Query::Answer(Answer { operating_mode: OperatingMode::LowPower, locked: Some(true) })),
             last: [(StepKind::FccAuth, radio)].into(),
             problems: vec![Note { step: None, text: "the radio is locked".to_owned() }],
             suppressed: vec![Note { step: Some(StepKind::FccAuth), text: "`fcc-auth = false`".to_owned() }],
@@ -468,5 +476,9 @@ mod tests {
         let mut out = Vec::new();
         print_json(&mut out, "status", &json!({ "devices": [status] })).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), include_str!("../../tests/json/status-query.json"));
+        for (mode, expected) in [(3, json!("offline")), (0xff, json!("unknown")), (9, json!(9))] {
+            let answer = json!(Answer { operating_mode: OperatingMode::from(mode), locked: None });
+            assert_eq!(answer["operating-mode"], expected);
+        }
     }
 }
