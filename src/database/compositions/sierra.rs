@@ -181,7 +181,11 @@ mod tests {
         let id = |text: &str| text.parse().unwrap();
         assert!(table.is_direct_ip(id("1199:68a3")) && !table.is_direct_ip(id("1199:68a2")));
         assert!(table.knows(id("1199:9071")) && !table.knows(id("1199:0fff")) && !table.knows(id("12d1:15c1")));
-        assert!(table.has_only_masks(id("1199:90d3")) && table.has_only_masks(id("1199:90e3")));
+        assert!(table.knows(id("1199:68aa")) && table.is_direct_ip(id("1199:68aa")));
+        assert!(!table.of_product(0x68aa).has_at_port());
+        for masked in ["1199:90d3", "1199:90e3", "1199:90e5"] {
+            assert!(table.has_only_masks(id(masked)), "{masked}");
+        }
         for (name, keeps) in [("Generic", true), ("Legacy-Generic", true), ("MBIM V2", true), ("USBIF-MBIM", false)] {
             assert_eq!(table.keeps_ports(name), keeps, "{name}");
         }
