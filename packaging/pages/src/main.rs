@@ -26,6 +26,9 @@ use wwan_quirks::verbs::cli::Cli;
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DATABASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
 
+/// The date of the release, from `packaging/debian/changelog`.
+const RELEASED: &str = "2026-11-21";
+
 /// The sections that are not generated from the command line.
 const MORE: &str = r#".SH ENVIRONMENT
 .TP
@@ -172,7 +175,7 @@ fn man_page() -> Result<String> {
     let shown = command.clone().subcommand_help_heading("VERB").long_about(about.to_owned()).mut_arg("help", help);
     let man = Man::new(shown);
     let mut page =
-        format!(".TH wwan\\-quirks 8 \"\" \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
+        format!(".TH wwan\\-quirks 8 {RELEASED} \"wwan\\-quirks {version}\" \"System administration\"\n").into_bytes();
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
