@@ -175,7 +175,7 @@ fn an_administrators_entry_for_one_modem_comes_first() {
     assert_eq!(root.hook(&device_event(PATH)).code, 0);
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
     let explained = root.run(&["explain", "1-1"]).stdout;
-    assert!(explained.contains("prefer = mbim  (/etc/wwan-quirks/config.toml:4, [[device]])"), "{explained}");
+    assert!(explained.contains("prefer = mbim  (/etc/wwan-quirks/config.toml:6, [[device]])"), "{explained}");
     root.policy("[[device]]\nmatch = { serial = \"another\" }\nprefer = \"qmi\"\n");
     let explained = root.run(&["explain", "1-1"]).stdout;
     assert!(explained.contains("prefer = mbim  (/usr/share/wwan-quirks/config.toml:8)"), "{explained}");
