@@ -394,6 +394,32 @@ fn a_broken_file_is_reported_with_its_location_and_its_devices_are_left_alone() 
     assert_eq!(root.run(&["explain", "1199:9071"]).code, 0);
 }
 
+/// An error outside of any entry may concern every device of the machine.
+#[test]
+fn a_broken_file_is_reported_once_and_only_known_modems_are() {
+    let root = Root::new();
+    root.plug("1-1", "046d:c31c", &install_mode());
+    root.plug("1-2", "1d6b:0002", &install_mode());
+    root.pci("0000:08:00.0", "10ec:8168 17aa:5082", "");
+    root.write("etc/wwan-quirks/quirks.d/own.toml", "schema = 1\nid = \"1199:68a2\"\nname = \"x\"\n");
+    let place = "own.toml:2:1: ";
+    let ended = root.run(&["apply"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, "no known modem is plugged in\n"), "{ended:?}");
+    assert!(ended.stderr.matches(place).count() == 1 && !ended.stderr.contains("no action"), "{ended:?}");
+    let ended = root.run(&["apply", "--unit"]);
+    assert!(ended.code == 1 && ended.stderr.matches(place).count() == 1, "{ended:?}");
+    root.plug("1-3", "1199:68a2", &mc7710());
+    let ended = root.run(&["apply", "--unit"]);
+    assert!(ended.code == 1 && ended.stderr.contains("1-3 1199:68a2: "), "{ended:?}");
+    let ended = root.run(&["apply"]);
+    let no_action: Vec<_> = ended.stderr.lines().filter(|line| line.contains("no action")).collect();
+    assert!(matches!(no_action.as_slice(), [line] if line.contains("1-3 1199:68a2")), "{ended:?}");
+    assert_eq!((ended.code, ended.stderr.matches(place).count()), (3, 1), "{ended:?}");
+    // A named device may be meant by the file.
+    let ended = root.run(&["apply", "1-1"]);
+    assert!(ended.code == 3 && ended.stderr.contains("1-1 046d:c31c: no action"), "{ended:?}");
+}
+
 /// JSON is UTF-8, and file names need not be.
 #[test]
 fn file_names_that_are_not_text_can_be_reported() {

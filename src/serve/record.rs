@@ -204,7 +204,7 @@ fn send(
 }
 
 /// A journal entry has one line. People at a terminal also see the source line and the caret.
-fn first_line(text: &str) -> &str {
+pub(crate) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 

@@ -1,5 +1,6 @@
 //! `apply`: does at once what the hook would do.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::serve::event::Scope;
 use crate::serve::lookup::{MatchedDevice, lookup};
 use crate::serve::plan::PlanLine;
 use crate::serve::preview::{no_action, preview_lines};
-use crate::serve::record::{RunReport, StepReport};
+use crate::serve::record::{RunReport, StepReport, first_line};
 use crate::serve::run::Run;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
@@ -54,7 +55,7 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     let scope = if options.unlock { Scope::Unlock } else { Scope::All };
     let journal = Journal::open(root);
     if options.before_sleep {
-        serve_apart(root, devices(root, names)?.flatten(), |device| {
+        serve_apart(root, devices(root, names)?.flatten(), &mut Vec::new(), |device| {
             before_sleep(root, &journal, device);
             Exit::Success
         });
@@ -92,7 +93,13 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
         (served, exit)
     };
     if options.unit && names.is_empty() {
-        return Ok(serve_apart(root, devices.flatten(), |device| serve(device).1));
+        let mut errors = Vec::new();
+        let exit = serve_apart(root, devices.flatten(), &mut errors, |device| serve(device).1);
+        let lines: BTreeSet<_> = errors.iter().map(|error| first_line(&error.chain()).to_owned()).collect();
+        for line in &lines {
+            journal.send(StepResult::Invalid, &format!("{line}; correct the file (`wwan-quirks check`)"), &[]);
+        }
+        return Ok(if lines.is_empty() { exit } else { Exit::Failed });
     }
     serve_all(root, devices, trigger, json, out, serve)
 }
@@ -104,17 +111,27 @@ fn disconnected(journal: &Journal, port: &str) {
     journal.send(StepResult::Unchanged, &text, &[("WWAN_QUIRKS_PORT", port)]);
 }
 
-/// Handles all devices in the database at the same time, so that an unresponsive modem does not delay the others.
-/// Prints nothing: the journal has the results.
-fn serve_apart(root: &Root, devices: impl Iterator<Item = Device>, serve: impl Fn(&Device) -> Exit) -> Exit {
-    let known = devices.filter(|device| is_known(root, device));
+/// Handles the devices in the database at the same time, so that an unresponsive modem does not delay the others. Prints
+/// nothing: the journal has the results. Adds errors that concern none of these devices to `errors`.
+fn serve_apart(
+    root: &Root,
+    devices: impl Iterator<Item = Device>,
+    errors: &mut Vec<Error>,
+    serve: impl Fn(&Device) -> Exit,
+) -> Exit {
+    let known = devices.filter(|device| is_known(root, device, errors));
     if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }
 }
 
-/// Whether a quirk applies to the device, or may apply.
-fn is_known(root: &Root, device: &Device) -> bool {
-    let (matched, errors) = lookup(root, device);
-    matched.is_some() || !errors.is_empty()
+/// Whether a quirk applies to the device, or may apply because a string could not be read. If not, adds the errors in
+/// files that may have such a quirk to `errors`: any file with an error may concern any device.
+fn is_known(root: &Root, device: &Device, errors: &mut Vec<Error>) -> bool {
+    let (matched, more) = lookup(root, device);
+    let is_known = matched.is_some() || more.iter().any(|error| matches!(error, Error::Device(_)));
+    if !is_known {
+        errors.extend(more);
+    }
+    is_known
 }
 
 /// Serves the devices in turn with `serve`, and prints their results.
@@ -137,10 +154,11 @@ fn serve_all(
                 continue;
             }
         };
-        if sys::stops() > 0 {
-            if !is_known(root, &device) {
-                continue;
-            }
+        let is_stopped = sys::stops() > 0;
+        if (trigger == Trigger::Command || is_stopped) && !is_known(root, &device, &mut errors) {
+            continue;
+        }
+        if is_stopped {
             exit = exit.max(Exit::Failed);
             complain("wwan-quirks: stopped by a signal: the remaining modems were not handled");
             break;
