@@ -71,7 +71,15 @@ fn selinux_denial(root: &Root) {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 17] = [
+    let failures: [Failure; 19] = [
+        ("own.toml:3:7: this entry does not apply to modems that the narrower entry at /usr/share/", |root| {
+            let quirk =
+                "schema = 1\n[[device]]\nid = \"8888:6500\"\nname = \"x\"\nproduct = \"CDMA USB\"\nsteps = []\n";
+            root.write("etc/wwan-quirks/quirks.d/own.toml", quirk);
+        }),
+        ("config.toml:2:17: no entry of the database has this ID: these settings have no effect", |root| {
+            root.policy("[[device]]\nmatch = { id = \"12d1:1466\" }\nswitch = false\n");
+        }),
         ("/etc/wwan-quirks/policy.toml: not read: the program reads only config.toml, ", |root| {
             root.write("etc/wwan-quirks/policy.toml", "switch = false\n");
         }),

@@ -165,7 +165,7 @@ fn check_compares_subsystems_with_the_rules() {
         root.write(OWN, entry.replace("17cb:010c", subsystem));
         let ended = root.run(&["check"]);
         assert!(
-            ended.stdout.starts_with(&format!("{OWN}:3:7: warning: the installed udev rules lack this ID")),
+            ended.stdout.contains(&format!("{OWN}:3:7: warning: the installed udev rules lack this ID")),
             "{ended:?}"
         );
     }

@@ -1,14 +1,14 @@
 //! Checks on entries that are valid on their own: duplicate IDs, entries that never apply, IDs without a udev rule, IDs
-//! in the policy that are on the other bus, and weak points.
+//! in the policy that are on the other bus or in no entry, and weak points.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::bus::DeviceId;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start};
-use crate::database::layers::{self, ConfigFile, FileError};
+use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::database::policy::Policy;
-use crate::database::quirks::{self, Quirk, Select, Step, fragment, matches, narrowness};
+use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, fragment, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -87,6 +87,56 @@ pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
     .collect()
 }
 
+/// The IDs of the policy that no entry has, on neither bus. They select no modem.
+pub(crate) fn unknown_ids<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Finding<'a>> {
+    let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
+    let ids = policy.ids().filter(|(id, _)| !knows(*id) && !knows(id.on_pci()));
+    ids.map(|(id, location)| {
+        let message = "warning: no entry of the database has this ID: these settings have no effect".to_owned();
+        Finding { location, id, message }
+    })
+    .collect()
+}
+
+/// The entries of the administrator that lose to a narrower entry of a lower layer, although the administrator's layer
+/// would win if both were equally narrow.
+pub(crate) fn outranked(quirks: &[Quirk]) -> Vec<Finding<'_>> {
+    let mut findings = Vec::new();
+    for quirk in quirks.iter().filter(|quirk| quirk.location.layer != Layer::Shipped) {
+        for id in quirk.ids() {
+            let narrower = quirks.iter().filter(|other| {
+                other.location.layer < quirk.location.layer
+                    && other.model(id).is_some()
+                    && narrowness(&other.matchers) > narrowness(&quirk.matchers)
+                    && may_share(&quirk.matchers, &other.matchers)
+            });
+            findings.extend(narrower.map(|other| {
+                let lacking: Vec<String> = other
+                    .matchers
+                    .iter()
+                    .filter(|(string, _)| **string == DeviceString::Subsystem || !quirk.matchers.contains_key(string))
+                    .map(|(string, part)| format!("{string} = {part:?}"))
+                    .collect();
+                let message = format!(
+                    "warning: this entry does not apply to modems that the narrower entry at {} matches: add {}; to \
+                     leave a modem alone, set `switch` or `fcc-auth` to false in a [[device]] of the policy",
+                    other.location,
+                    lacking.join(", ")
+                );
+                Finding { location: &quirk.location, id, message }
+            }));
+        }
+    }
+    findings
+}
+
+/// Whether a device can match both: for each string that both have, one text contains the other.
+fn may_share(one: &Matchers, other: &Matchers) -> bool {
+    one.iter().all(|(string, part)| {
+        other.get(string).is_none_or(|whole| matches(*string, part, whole) || matches(*string, whole, part))
+    })
+}
+
 /// The errors of [`without_bus`] that concern the modem `id`: the policy may say to leave it alone.
 pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<LoadError> {
     let lacks_bus = |other: DeviceId| other != id && other.on_pci() == id;
@@ -155,7 +205,7 @@ fn conflict(earlier: &Quirk, later: &Quirk) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::layers::{ConfigFile, Layer};
+    use crate::database::layers::ConfigFile;
     use crate::database::quirks::fragment;
 
     fn quirks(layer: Layer, text: &str) -> Vec<Quirk> {
@@ -199,6 +249,43 @@ mod tests {
         let mut both = quirks(Layer::Shipped, PLAIN);
         both.extend(quirks(Layer::Administrator, &PLAIN.replace("= 1 }", "= 2 }")));
         assert_eq!(found(&both), []);
+    }
+
+    #[test]
+    fn an_entry_that_loses_to_a_narrower_one_of_a_lower_layer_is_found() {
+        let narrow = PLAIN.replace("steps", "manufacturer = \"SW\"\nproduct = \"MC 74\"\nsteps");
+        let product = |part: &str| PLAIN.replace("steps", &format!("product = \"{part}\"\nsteps"));
+        for (shipped, own, expected) in [
+            (&narrow, PLAIN.to_owned(), Some("add manufacturer = \"SW\", product = \"MC 74\"; ")),
+            (&narrow, product("MC 74"), Some("add manufacturer = \"SW\"; ")),
+            (&narrow, product("MC 7400"), Some("add manufacturer = \"SW\"; ")),
+            // No modem matches both.
+            (&narrow, product("EM"), None),
+            (&narrow, narrow.clone(), None),
+            (&PLAIN.to_owned(), narrow.clone(), None),
+            (&narrow, PLAIN.replace("9071", "9079"), None),
+        ] {
+            let mut both = quirks(Layer::Shipped, &format!("{shipped}{}", PLAIN.replace("9071", "9070")));
+            assert_eq!(outranked(&both), []);
+            both.extend(quirks(Layer::Administrator, &own));
+            let findings = outranked(&both);
+            assert_eq!(findings.len(), usize::from(expected.is_some()), "{own}: {findings:?}");
+            for finding in findings {
+                assert!(finding.message.contains(expected.unwrap()), "{own}: {}", finding.message);
+                assert_eq!(finding.location.layer, Layer::Administrator);
+            }
+        }
+        // A whole subsystem is narrower than its vendor.
+        let pci = |part: &str| {
+            PLAIN
+                .replace("1199", "pci:17cb")
+                .replace("steps = [{ configuration = 1 }]", &format!("subsystem = \"{part}\"\nsteps = []"))
+        };
+        for (own, expected) in [("17cb:*", 1), ("105b:*", 0), ("17cb:010c", 0)] {
+            let mut both = quirks(Layer::Shipped, &pci("17cb:010c"));
+            both.extend(quirks(Layer::Runtime, &pci(own)));
+            assert_eq!(outranked(&both).len(), expected, "{own}");
+        }
     }
 
     #[test]

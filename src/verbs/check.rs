@@ -6,7 +6,7 @@ use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::database::audit::{audit, warnings, without_bus, without_rule};
+use crate::database::audit::{Finding, audit, outranked, unknown_ids, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{Diagnostic, LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
@@ -25,7 +25,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
         (errors, warned) = installed(root);
     }
     for path in files {
-        match read(path) {
+        match read_named(path) {
             Ok(text) => {
                 let (wrong, weak) = check(path, &text);
                 errors.extend(wrong);
@@ -57,28 +57,33 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 /// without a udev rule.
 fn installed(root: &Root) -> (Vec<LoadError>, Vec<LoadError>) {
     let (quirks, errors) = quirks::installed(root);
+    let (errors, mut warned) = problems(root, &quirks, errors);
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
-    let mut warned = ineffective(root);
-    warned.extend(weak.chain(unruled).filter_map(|warning| warning.read(root).ok()).map(LoadError::from));
-    (all_errors(root, &quirks, errors), warned)
+    warned.extend(read(root, weak.chain(unruled)));
+    (errors, warned)
 }
 
-/// The errors in all files that are installed below `root`. `errors` are those that were found while reading `quirks`.
-pub(crate) fn all_errors(root: &Root, quirks: &[Quirk], mut errors: Vec<LoadError>) -> Vec<LoadError> {
+/// The errors in all files that are installed below `root`, and the warnings for what an administrator wrote that has no
+/// effect. `errors` are those that were found while reading `quirks`.
+pub(crate) fn problems(root: &Root, quirks: &[Quirk], mut errors: Vec<LoadError>) -> (Vec<LoadError>, Vec<LoadError>) {
     let (policy, policy_errors) = Policy::load(root);
-    for finding in audit(quirks).into_iter().chain(without_bus(quirks, &policy)) {
-        errors.push(finding.read(root).map_or_else(LoadError::from, LoadError::from));
+    let mut warned: Vec<_> = layers::ignored(root).into_iter().map(LoadError::from).collect();
+    warned.extend(read(root, outranked(quirks).into_iter()));
+    // An entry that could not be read may have the ID.
+    if errors.is_empty() {
+        warned.extend(read(root, unknown_ids(quirks, &policy).into_iter()));
     }
+    errors.extend(read(root, audit(quirks).into_iter().chain(without_bus(quirks, &policy))));
     merge(&mut errors, policy_errors);
     merge(&mut errors, Compositions::load(root).1);
-    errors
+    (errors, warned)
 }
 
-/// The warnings for what an administrator wrote that has no effect.
-pub(crate) fn ineffective(root: &Root) -> Vec<LoadError> {
-    layers::ignored(root).into_iter().map(LoadError::from).collect()
+/// The findings with their text, which is read from the file that each one names.
+fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl Iterator<Item = LoadError> {
+    findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from))
 }
 
 /// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
@@ -99,7 +104,7 @@ fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
     (errors.into_iter().map(LoadError::from).collect(), warned)
 }
 
-fn read(path: &Path) -> Result<String, FileError> {
+fn read_named(path: &Path) -> Result<String, FileError> {
     let bytes = File::open(path).and_then(|file| read_limited(file, FILE_LIMIT));
     let bytes = bytes.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })

@@ -21,7 +21,7 @@ use crate::modem::device::{BoundInterface, Device};
 use crate::modem::transport::Protocol;
 use crate::serve::error::{Error, Exit};
 use crate::serve::lookup::lookup;
-use crate::verbs::check::{all_errors, ineffective};
+use crate::verbs::check::problems;
 use crate::verbs::output::print_json;
 
 /// Bytes. Rules files are shorter, and auditd rotates its log at 8 MB.
@@ -102,10 +102,11 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
-    for error in all_errors(root, &quirks, errors).into_iter().map(Error::from) {
+    let (errors, warned) = problems(root, &quirks, errors);
+    for error in errors.into_iter().map(Error::from) {
         diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
     }
-    for warning in ineffective(root) {
+    for warning in warned {
         let text = warning.to_string().replacen(" warning: ", " ", 1);
         diagnosis.add(text.lines().next().unwrap_or_default(), "correct, rename or remove the file");
     }
