@@ -141,6 +141,24 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["apply", "--dry-run"], "/devices/0/plan/0"),
         (&root, &["apply"], "/devices/0/results/0/outcome"),
         (&broken, &["apply", "1-1"], "/devices/0/errors/0/line"),
+        (&broken, &["apply", "1-1"], "/errors/0/line"),
+        (&root, &["apply", "1-3"], "/errors/0/message"),
+        (&root, &["apply", "1-3", "--dry-run"], "/errors/0/message"),
+        (&root, &["apply", "1-9"], "/errors/0/message"),
+        (&root, &["status", "1-3"], "/errors/0/message"),
+        (&broken, &["status"], "/errors/0/line"),
+        (&root, &["status", "1-9"], "/errors/0/message"),
+        (&root, &["explain", "1-9"], "/errors/0/message"),
+        (&broken, &["explain", "1-1"], "/errors/0/column"),
+        (&root, &["composition", "1-9"], "/errors/0/message"),
+        (&broken, &["composition", "1-1", "8"], "/errors/0/path"),
+        (&root, &["report", "1-9"], "/errors/0/message"),
+        (&root, &["report"], "/errors/0/message"),
+        (&broken, &["report", "1-1"], "/errors/0/line"),
+        (&broken, &["list"], "/errors/0/line"),
+        (&broken, &["rules"], "/errors/0/line"),
+        (&root, &["check", "/nonexistent"], "/errors/0/path"),
+        (&root, &["import", "/nonexistent"], "/errors/0/path"),
     ] {
         let output = output(root, arguments);
         assert_eq!(differences(&schema(arguments[0]), &output, ""), [""; 0], "{arguments:?}: {output:#}");
@@ -194,7 +212,7 @@ fn a_run_and_a_dry_run_have_different_members() {
     let with = |members: Value| {
         let mut device = json!({ "port": "1-1", "id": "1199:68a2", "name": null });
         device.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        let output = json!({ "schema": 1, "verb": "apply", "devices": [device] });
+        let output = json!({ "schema": 1, "verb": "apply", "devices": [device], "errors": [] });
         differences(&schema("apply"), &output, "").is_empty()
     };
     assert!(with(json!({ "results": [], "errors": [] })));

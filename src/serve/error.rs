@@ -32,6 +32,13 @@ pub enum Error {
     NoModem,
     #[error("several modems are plugged in: name one of the ports {}", .0.join(", "))]
     SeveralModems(Vec<String>),
+    /// For a device or an ID that the command line names.
+    #[error("{0}: no quirk applies (see `wwan-quirks list`)")]
+    NoQuirk(String),
+    #[error("{path}: the directory has no configuration file")]
+    NoFiles { path: PathBuf },
+    #[error("stopped by a signal: the remaining modems were not handled")]
+    Stopped,
     /// An error in the installed database or policy.
     #[error(transparent)]
     Database(#[from] LoadError),
@@ -61,9 +68,14 @@ impl Error {
             ) => Exit::Usage,
             Error::NamedFile(error) if error.is_missing() => Exit::Usage,
             Error::Database(_) => Exit::Invalid,
-            Error::NamedFile(_) | Error::Device(_) | Error::Write { .. } | Error::Output(_) | Error::Json(_) => {
-                Exit::Failed
-            }
+            Error::NoQuirk(_)
+            | Error::NoFiles { .. }
+            | Error::Stopped
+            | Error::NamedFile(_)
+            | Error::Device(_)
+            | Error::Write { .. }
+            | Error::Output(_)
+            | Error::Json(_) => Exit::Failed,
         }
     }
 

@@ -23,8 +23,8 @@ use crate::serve::run::Run;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 use crate::verbs::cli::Apply;
-use crate::verbs::output::{error_json, print_json, report_errors};
-use crate::verbs::select::{Devices, Found, NO_MODEM, complain_without_quirk, devices, look_up};
+use crate::verbs::output::{error_json, errors_json, print_json, report_errors};
+use crate::verbs::select::{Devices, Found, NO_MODEM, devices, look_up, no_quirk};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -159,8 +159,7 @@ fn serve_all(
             continue;
         }
         if is_stopped {
-            exit = exit.max(Exit::Failed);
-            complain("wwan-quirks: stopped by a signal: the remaining modems were not handled");
+            errors.push(Error::Stopped);
             break;
         }
         let (served, ended) = serve(&device);
@@ -168,8 +167,7 @@ fn serve_all(
         if served.name.is_none() && served.errors.is_empty() {
             // Report a device without a quirk only if it was named.
             if trigger.is_named() {
-                exit = exit.max(Exit::Failed);
-                complain_without_quirk(&device);
+                errors.push(no_quirk(&device));
             }
             continue;
         }
@@ -183,10 +181,10 @@ fn serve_all(
         reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);
     }
-    exit = exit.max(report_errors(errors));
+    exit = exit.max(report_errors(&errors));
     printed?;
     if json {
-        print_json(out, "apply", &json!({ "devices": reports }))?;
+        print_json(out, "apply", &json!({ "devices": reports }), &errors_json(&errors))?;
     } else if reports.is_empty() && !trigger.is_named() {
         writeln!(out, "{NO_MODEM}")?;
     }
@@ -213,14 +211,12 @@ fn print_plans(
     out: &mut impl Write,
     plan: impl Fn(&Device, &MatchedDevice) -> Result<Vec<PlanLine>, DeviceError>,
 ) -> Result<Exit, Error> {
-    let mut exit = Exit::Success;
     let (mut plans, mut errors, mut is_any) = (Vec::new(), Vec::new(), false);
     for device in devices {
         let Some(Found { device, matched, complete }) = look_up(root, device, &mut errors) else { continue };
         let Some(matched) = matched else {
             if trigger.is_named() && complete {
-                exit = exit.max(Exit::Failed);
-                complain_without_quirk(&device);
+                errors.push(no_quirk(&device));
             }
             continue;
         };
@@ -244,9 +240,9 @@ fn print_plans(
             }
         }
     }
-    exit = exit.max(report_errors(errors));
+    let exit = report_errors(&errors);
     if json {
-        print_json(out, "apply", &json!({ "devices": plans }))?;
+        print_json(out, "apply", &json!({ "devices": plans }), &errors_json(&errors))?;
     } else if !is_any && !trigger.is_named() {
         writeln!(out, "{NO_MODEM}")?;
     }

@@ -15,12 +15,12 @@ use crate::database::quirks::{self, Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
-use crate::verbs::output::{load_error_json, print_json, report_errors};
+use crate::verbs::output::{errors_json, load_error_json, print_json, report_errors};
 
 /// Prints all errors in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (mut errors, mut warned) = (Vec::new(), Vec::new());
-    let mut exit = Exit::Success;
+    let mut missing = Vec::new();
     if files.is_empty() {
         (errors, warned) = installed(root);
     }
@@ -31,14 +31,16 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
                 errors.extend(wrong);
                 warned.extend(weak.into_iter().map(LoadError::from));
             }
-            Err(error) if error.is_missing() => exit = exit.max(report_errors([Error::from(error)])),
+            Err(error) if error.is_missing() => missing.push(Error::from(error)),
             Err(error) => errors.push(error.into()),
         }
     }
+    let exit = report_errors(&missing);
     if json {
         let diagnostics: Vec<Value> = errors.iter().map(load_error_json).collect();
         let warned: Vec<Value> = warned.iter().map(load_error_json).collect();
-        print_json(out, "check", &json!({ "diagnostics": diagnostics, "warnings": warned }))?;
+        let body = json!({ "diagnostics": diagnostics, "warnings": warned });
+        print_json(out, "check", &body, &errors_json(&missing))?;
     } else {
         for error in &errors {
             writeln!(out, "{error}")?;

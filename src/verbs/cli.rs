@@ -114,6 +114,26 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// The name of the verb if it prints JSON.
+    pub(crate) fn json(&self) -> Option<&'static str> {
+        let (name, output) = match self {
+            Verb::Hook | Verb::Export { .. } => return None,
+            Verb::Apply(apply) => ("apply", &apply.output),
+            Verb::Status { output, .. } => ("status", output),
+            Verb::Explain { output, .. } => ("explain", output),
+            Verb::Composition { output, .. } => ("composition", output),
+            Verb::Report { output, .. } => ("report", output),
+            Verb::Doctor { output } => ("doctor", output),
+            Verb::List { output } => ("list", output),
+            Verb::Check { output, .. } => ("check", output),
+            Verb::Rules { output } => ("rules", output),
+            Verb::Import { output, .. } => ("import", output),
+        };
+        output.json.then_some(name)
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Format {
     UsbModeswitch,

@@ -13,17 +13,17 @@ use crate::serve::composition::{CompositionReport, serve_composition};
 use crate::serve::error::{Error, Exit};
 use crate::steps::composition::{CompositionState, Request, describe};
 use crate::verbs::cli::Setting;
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{errors_json, print_json, report_errors};
 
 /// Shows the composition of the named modem, or sets another one if `setting` has a value.
 pub(crate) fn run(root: &Root, name: &str, setting: Setting, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let Setting { value, no_at_port, reset, password } = setting;
     let request = Request { wanted: value, no_at_port, reset, password };
     let (all, errors) = serve_composition(root, Device::one_named(root, name)?, &request);
-    let exit = report_errors(errors);
-    match all.last() {
-        Some(last) if json => print_json(out, "composition", &to_json(last, &all))?,
-        _ => all.iter().try_for_each(|conversed| print(conversed, out))?,
+    let exit = report_errors(&errors);
+    match json {
+        true => print_json(out, "composition", &to_json(&all), &errors_json(&errors))?,
+        false => all.iter().try_for_each(|conversed| print(conversed, out))?,
     }
     let results = all.iter().filter_map(|conversed| conversed.report.as_ref());
     let has_failed = results.into_iter().any(|report| matches!(report.result, StepResult::Failed | StepResult::Busy));
@@ -71,9 +71,10 @@ fn print_reading(head: &str, reading: &CompositionState, out: &mut impl Write) -
     Ok(())
 }
 
-/// `last` as JSON. `all` also has the steps that led to it.
-fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
-    let CompositionReport { device, name, exchange, report } = last;
+/// The last conversation as JSON. The others are steps that led to it. Without any, all values are null.
+pub(crate) fn to_json(all: &[CompositionReport]) -> Json {
+    let last = all.last();
+    let device = last.map(|last| &last.device);
     let ways_back = || all.iter().filter_map(|step| step.exchange.as_ref()?.revert_command(&step.device));
     let composition = |composition: &Composition| {
         let value = match &composition.value {
@@ -88,11 +89,11 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
             "layout": Some(&composition.layout).filter(|_| composition.is_known() && !composition.layout.is_empty()),
         })
     };
-    let reading = exchange.as_ref().map(|exchange| &exchange.reading);
+    let reading = last.and_then(|last| Some(&last.exchange.as_ref()?.reading));
     json!({
-        "port": device.port,
-        "id": device.id,
-        "name": name,
+        "port": device.map(|device| &device.port),
+        "id": device.map(|device| device.id),
+        "name": last.map(|last| &last.name),
         "by": reading.map(|reading| &reading.by),
         "family": reading.map(|reading| &reading.family),
         "current": reading.map(|reading| composition(&reading.current)),
@@ -101,7 +102,7 @@ fn to_json(last: &CompositionReport, all: &[CompositionReport]) -> Json {
         "settings": reading.map(|reading| &reading.settings),
         "revert": ways_back().filter_map(Result::ok).next_back(),
         "irreversible": ways_back().find_map(Result::err),
-        "result": report,
+        "result": last.and_then(|last| last.report.as_ref()),
     })
 }
 
@@ -144,7 +145,7 @@ mod tests {
             let name = "Sierra Wireless MC7455".to_owned();
             let all = [CompositionReport { device, name, exchange: Some(exchange), report }];
             let mut out = Vec::new();
-            print_json(&mut out, "composition", &to_json(&all[0], &all)).unwrap();
+            print_json(&mut out, "composition", &to_json(&all), &[]).unwrap();
             String::from_utf8(out).unwrap()
         };
         let done = StepReport {

@@ -120,7 +120,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     selinux(root, &mut diagnosis);
 
     if json {
-        print_json(out, "doctor", &diagnosis)?;
+        print_json(out, "doctor", &diagnosis, &[])?;
     } else {
         for Problem { problem, remedy } in &diagnosis.problems {
             writeln!(out, "{}\n  remedy: {}", printable(problem), printable(remedy))?;

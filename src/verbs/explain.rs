@@ -18,7 +18,7 @@ use crate::serve::plan::{PlanLine, plan_without_device};
 use crate::serve::preview::preview_lines;
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{errors_json, print_json, report_errors};
 use crate::verbs::select::{Found, devices, look_up};
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
@@ -54,10 +54,10 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         let (quirks, without_quirk) = quirks::installed(root);
         errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
     }
-    let exit = report_errors(errors);
+    let exit = report_errors(&errors);
     if json {
         let values: Vec<Value> = explained.iter().map(Explanation::json).collect();
-        print_json(out, "explain", &json!({ "devices": values }))?;
+        print_json(out, "explain", &json!({ "devices": values }), &errors_json(&errors))?;
     } else {
         for explained in &explained {
             explained.print(out)?;

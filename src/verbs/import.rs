@@ -25,7 +25,7 @@ use crate::database::quirks::{DeviceString, fragment};
 use crate::host::journal::{complain, warn};
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{errors_json, print_json, report_errors};
 
 /// Bytes. All known files are shorter.
 const FILE_LIMIT: usize = 4 << 20;
@@ -97,30 +97,26 @@ const NO_EQUIVALENT: [(&str, &str); 5] = [
 /// Prints the quirks in `paths`, which are files and directories of files.
 pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut import = Import::default();
-    let mut exit = Exit::Success;
+    let mut errors = Vec::new();
     for path in paths {
         let files = match path.is_dir() {
             true => configurations(path),
             false => Ok(vec![path.clone()]),
         };
-        let errors = match files {
-            Ok(files) if files.is_empty() => {
-                complain(format_args!("wwan-quirks: {}: the directory has no configuration file", path.display()));
-                exit = exit.max(Exit::Failed);
-                continue;
-            }
-            Ok(files) => files.iter().filter_map(|file| import.file(file).err()).collect(),
-            Err(source) => vec![FileError::Io { path: path.clone(), source }],
-        };
-        exit = exit.max(report_errors(errors.into_iter().map(Error::from)));
+        match files {
+            Ok(files) if files.is_empty() => errors.push(Error::NoFiles { path: path.clone() }),
+            Ok(files) => errors.extend(files.iter().filter_map(|file| Some(import.file(file).err()?.into()))),
+            Err(source) => errors.push(FileError::Io { path: path.clone(), source }.into()),
+        }
     }
+    let exit = report_errors(&errors);
     if json {
         let keys = import.ignored_keys.iter().map(
             |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first.display().to_string(), "files": uses.files }),
         );
         let keys: Vec<Value> = keys.collect();
         let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "ignored-keys": keys });
-        print_json(out, "import", &body)?;
+        print_json(out, "import", &body, &errors_json(&errors))?;
     } else {
         out.write_all(import.toml().as_bytes())?;
     }

@@ -9,14 +9,15 @@ use crate::database::quirks::{self, Quirk, Select, Step};
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
-use crate::verbs::output::{print_json, report_errors};
+use crate::verbs::output::{errors_json, print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let (quirks, errors) = quirks::installed(root);
+    let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
     if json {
         let entries: Vec<Value> = quirks.iter().map(entry).collect();
-        print_json(out, "list", &json!({ "quirks": entries }))?;
+        print_json(out, "list", &json!({ "quirks": entries }), &errors_json(&errors))?;
     } else {
         for quirk in &quirks {
             let ids: Vec<DeviceId> = quirk.ids().collect();
@@ -26,7 +27,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
             writeln!(out, "{ids}  {name}  {steps}  {location}")?;
         }
     }
-    Ok(report_errors(errors.into_iter().map(Error::from)))
+    Ok(report_errors(&errors))
 }
 
 fn entry(quirk: &Quirk) -> Value {

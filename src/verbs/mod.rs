@@ -22,6 +22,7 @@ use std::io::{self, ErrorKind, Write};
 
 use clap::Parser;
 use log::LevelFilter;
+use serde_json::json;
 
 use crate::host::init::{Audience, init};
 use crate::host::journal::complain;
@@ -29,7 +30,7 @@ use crate::host::root::Root;
 use crate::host::sandbox::Limits;
 use crate::serve::error::{Error, Exit};
 use cli::{Cli, Verb};
-use output::Stdout;
+use output::{Stdout, error_json, print_json};
 
 /// The entry point for udev, `wwan-quirks hook`.
 pub fn run_hook() -> Exit {
@@ -67,7 +68,7 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         _ => (Audience::Person(level), Limits::None),
     };
     init(&root, audience, limits);
-    let verbose = cli.verbose > 0;
+    let (verbose, json) = (cli.verbose > 0, cli.verb.json());
     let mut out = Stdout(io::stdout());
     let exit = match cli.verb {
         Verb::Hook => hook::run(&root, &mut out),
@@ -85,7 +86,23 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Export { format, dir } => export::run(&root, format, dir.as_deref(), &mut out),
         Verb::Import { file, output } => import::run(&file, output.json, &mut out),
     };
+    if let (Err(error), Some(verb)) = (&exit, json) {
+        print_early_error(verb, error, &mut out);
+    }
     finish(exit.and_then(|exit| Ok(out.flush().map(|()| exit)?)))
+}
+
+/// Prints the JSON of a verb that ended before it printed anything, with empty content.
+fn print_early_error(verb: &str, error: &Error, out: &mut impl Write) {
+    let empty = match verb {
+        _ if matches!(error, Error::Output(_) | Error::Json(_)) => return,
+        "composition" => composition::to_json(&[]),
+        "report" => report::empty(),
+        // The other verbs have no such errors.
+        _ => json!({ "devices": [] }),
+    };
+    // The error itself counts, also if it cannot be printed here.
+    let _ = print_json(out, verb, &empty, &[error_json(error)]).and_then(|()| Ok(out.flush()?));
 }
 
 /// Prints the help, the version, or what is wrong with the command line.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::bus::{Bus, DeviceId, Port};
 use crate::database::diagnostic::Location;
@@ -29,7 +29,7 @@ use crate::serve::record::results;
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 use crate::usb::Function;
-use crate::verbs::output::print_json;
+use crate::verbs::output::{errors_json, print_json};
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
 const DIGITS: usize = 10;
@@ -45,9 +45,11 @@ pub(crate) fn run(root: &Root, name: Option<&str>, json: bool, out: &mut impl Wr
     let serial = printable(device.serial().unwrap_or_default().trim());
     let (report, exit) = report(root, &device)?;
     if json {
+        let mut errors = errors_json(&report.errors);
         let mut report = serde_json::to_value(report)?;
         publish(&mut report, "", &serial);
-        print_json(out, "report", &report)?;
+        errors.iter_mut().for_each(|error| publish(error, "", &serial));
+        print_json(out, "report", &report, &errors)?;
     } else {
         writeln!(
             out,
@@ -59,6 +61,15 @@ pub(crate) fn run(root: &Root, name: Option<&str>, json: bool, out: &mut impl Wr
         }
     }
     Ok(exit)
+}
+
+/// The keys of a report that cannot be made.
+pub(crate) fn empty() -> Json {
+    json!({
+        "port": null, "id": null, "attributes": {}, "descriptors": null, "configurations": [], "interfaces": [],
+        "subsystem": null, "driver": null, "mhi-channels": [], "wwan-ports": [], "kernel": null, "name": null,
+        "quirk": null, "complete": false, "plan": [], "last": {}, "journal": null,
+    })
 }
 
 fn only_modem(root: &Root) -> Result<Device, Error> {
@@ -88,7 +99,8 @@ struct Report {
     id: DeviceId,
     /// The text of attributes in sysfs, by name.
     attributes: BTreeMap<&'static str, String>,
-    errors: Vec<String>,
+    #[serde(skip)]
+    errors: Vec<Error>,
     /// In hex.
     descriptors: Option<String>,
     configurations: Vec<Configuration>,
@@ -145,7 +157,7 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         port: device.port.clone(),
         id: device.id,
         attributes: attributes(device.id.bus).iter().filter_map(attribute).collect(),
-        errors: errors.iter().map(Error::chain).collect(),
+        errors: Vec::new(),
         descriptors: None,
         configurations: Vec::new(),
         interfaces: Vec::new(),
@@ -161,6 +173,8 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         last: results(root, device).last,
         journal: if root.is_live() { journal() } else { Some(Vec::new()) },
     };
+    let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Success);
+    report.errors = errors;
     match device.id.bus {
         Bus::Usb => {
             let qmi_of_quirk = known.as_ref().map_or(&[][..], |known| &known.quirk.qmi_interfaces);
@@ -168,7 +182,7 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         }
         Bus::Pci => report.add_pci(device)?,
     }
-    Ok((report, errors.iter().map(Error::exit).max().unwrap_or(Exit::Success)))
+    Ok((report, exit))
 }
 
 impl Report {
@@ -186,7 +200,7 @@ impl Report {
                     })
                     .collect();
             }
-            Err(error) => self.errors.push(Error::from(error).chain()),
+            Err(error) => self.errors.push(error.into()),
         }
         self.interfaces = device.interfaces()?;
         Ok(())
@@ -206,7 +220,7 @@ impl Report {
         let mut lines = vec![("port", self.port.to_string()), ("id", self.id.to_string())];
         let attribute = |name: &&'static str| Some((*name, self.attributes.get(name)?.clone()));
         lines.extend(attributes(self.bus).iter().filter_map(attribute));
-        lines.extend(self.errors.iter().map(|error| ("error", error.clone())));
+        lines.extend(self.errors.iter().map(|error| ("error", error.chain())));
         lines.extend(self.descriptors.iter().map(|hex| ("descriptors", hex.clone())));
         for configuration in &self.configurations {
             let functions: Vec<&str> = configuration.functions.iter().map(|function| function.name()).collect();

@@ -1,6 +1,5 @@
 //! Finds the devices that the command line names.
 
-use crate::host::journal::complain;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
 use crate::serve::error::Error;
@@ -50,7 +49,7 @@ pub(crate) fn look_up(root: &Root, device: Result<Device, DeviceError>, errors: 
     Some(Found { device, matched, complete })
 }
 
-/// Tells the person who named `device` that no quirk applies to it.
-pub(crate) fn complain_without_quirk(device: &Device) {
-    complain(format_args!("wwan-quirks: {} {}: no quirk applies (see `wwan-quirks list`)", device.port, device.id));
+/// The error for a device that was named, and that no quirk applies to.
+pub(crate) fn no_quirk(device: &Device) -> Error {
+    Error::NoQuirk(format!("{} {}", device.port, device.id))
 }

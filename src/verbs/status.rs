@@ -37,8 +37,8 @@ use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::RadioState;
 use crate::usb::Function;
-use crate::verbs::output::{print_json, report_errors};
-use crate::verbs::select::{Found, NO_MODEM, complain_without_quirk, devices, look_up};
+use crate::verbs::output::{errors_json, print_json, report_errors};
+use crate::verbs::select::{Found, NO_MODEM, devices, look_up, no_quirk};
 
 /// One modem, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -157,8 +157,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
         let came_from = came_from(&device, &results);
         if matched.is_none() && came_from.is_none() {
             if !names.is_empty() && complete {
-                exit = exit.max(Exit::Failed);
-                complain_without_quirk(&device);
+                errors.push(no_quirk(&device));
             }
             continue;
         }
@@ -173,9 +172,9 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             Err(error) => errors.push(error.into()),
         }
     }
-    exit = exit.max(report_errors(errors));
+    exit = exit.max(report_errors(&errors));
     if json {
-        print_json(out, "status", &json!({ "devices": all }))?;
+        print_json(out, "status", &json!({ "devices": all }), &errors_json(&errors))?;
     } else {
         let paint = Paint::for_terminal();
         for (index, status) in all.iter().enumerate() {
@@ -474,7 +473,7 @@ mod tests {
             suppressed: vec![Note { step: Some(StepKind::FccAuth), text: "`fcc-auth = false`".to_owned() }],
         };
         let mut out = Vec::new();
-        print_json(&mut out, "status", &json!({ "devices": [status] })).unwrap();
+        print_json(&mut out, "status", &json!({ "devices": [status] }), &[]).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), include_str!("../../tests/json/status-query.json"));
         for (mode, expected) in [(3, json!("offline")), (0xff, json!("unknown")), (9, json!(9))] {
             let answer = json!(Answer { operating_mode: OperatingMode::from(mode), locked: None });

@@ -37,7 +37,8 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
     }
     let (mut quirks, errors) = quirks::installed(root);
     if !errors.is_empty() {
-        return Ok(report_errors(errors.into_iter().map(Error::from)));
+        let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
+        return Ok(report_errors(&errors));
     }
     let kept = applying(&quirks);
     for (quirk, kept) in quirks.iter_mut().zip(&kept) {
