@@ -40,6 +40,7 @@ fn importing_the_exported_json_gives_the_database() {
     root.write("/etc/wwan-quirks/quirks.d/own.toml", own);
     let file = root.0.join("all.json");
     fs::write(&file, root.run(&["export", "json"]).stdout).unwrap();
+    assert_eq!(root.run(&["export", "json", "--json"]).stdout, fs::read_to_string(&file).unwrap());
     let imported = root.run(&["import", file.to_str().unwrap()]);
     assert_eq!((imported.code, imported.stderr.as_str()), (0, ""));
     let imported: Vec<Quirk> = parsed(&imported.stdout).into_iter().map(content).collect();
@@ -307,6 +308,10 @@ fn a_broken_database_is_not_exported() {
         assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{format:?}");
     }
     assert!(!Path::new("/nowhere").exists());
+    for format in [&["usb-mode.json"][..], &["usb-modeswitch", "/nowhere"]] {
+        let ended = root.run(&[&["export", "--json"], format].concat());
+        assert!(ended.code == 2 && ended.stderr.contains("--json is for `export json` and `export ids`"), "{ended:?}");
+    }
     let ended = root.run(&["export", "json", "/nowhere"]);
     assert!(ended.code == 2 && ended.stderr.contains("`export usb-modeswitch` writes to a directory"), "{ended:?}");
 }

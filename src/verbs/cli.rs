@@ -103,6 +103,8 @@ pub enum Verb {
         /// Directory for the usb-modeswitch files
         #[arg(required_if_eq("format", "usb-modeswitch"))]
         dir: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Convert usb_modeswitch configuration files, or the output of `export json`, into quirks
     Import {
@@ -118,7 +120,7 @@ impl Verb {
     /// The name of the verb if it prints JSON.
     pub(crate) fn json(&self) -> Option<&'static str> {
         let (name, output) = match self {
-            Verb::Hook | Verb::Export { .. } => return None,
+            Verb::Hook => return None,
             Verb::Apply(apply) => ("apply", &apply.output),
             Verb::Status { output, .. } => ("status", output),
             Verb::Explain { output, .. } => ("explain", output),
@@ -128,6 +130,7 @@ impl Verb {
             Verb::List { output } => ("list", output),
             Verb::Check { output, .. } => ("check", output),
             Verb::Rules { output } => ("rules", output),
+            Verb::Export { output, .. } => ("export", output),
             Verb::Import { output, .. } => ("import", output),
         };
         output.json.then_some(name)

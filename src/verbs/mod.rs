@@ -83,7 +83,7 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::List { output } => list::run(&root, output.json, &mut out),
         Verb::Check { file, output } => check::run(&root, &file, output.json, &mut out),
         Verb::Rules { output } => rules::run(&root, output.json, &mut out),
-        Verb::Export { format, dir } => export::run(&root, format, dir.as_deref(), &mut out),
+        Verb::Export { format, dir, output } => export::run(&root, format, dir.as_deref(), output.json, &mut out),
         Verb::Import { file, output } => import::run(&file, output.json, &mut out),
     };
     if let (Err(error), Some(verb)) = (&exit, json) {
@@ -97,6 +97,7 @@ fn print_early_error(verb: &str, error: &Error, out: &mut impl Write) {
     let empty = match verb {
         _ if matches!(error, Error::Output(_) | Error::Json(_)) => return,
         "composition" => composition::to_json(&[]),
+        "export" => json!({ "device": [] }),
         "report" => report::empty(),
         // The other verbs have no such errors.
         _ => json!({ "devices": [] }),

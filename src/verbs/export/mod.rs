@@ -25,19 +25,34 @@ use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
 use crate::verbs::import::METHODS;
-use crate::verbs::output::report_errors;
+use crate::verbs::output::{errors_json, print_json, report_errors};
 
-/// Prints the database in another format, or writes it to a directory. Prints nothing if a database file has an error.
-pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut impl Write) -> Result<Exit, Error> {
+/// Prints the database in another format, or writes it to a directory. Prints no entries if a database file has an
+/// error.
+pub(crate) fn run(
+    root: &Root,
+    format: Format,
+    dir: Option<&Path>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Error> {
     if dir.is_some() && !matches!(format, Format::UsbModeswitch) {
         complain(
             "wwan-quirks: only `export usb-modeswitch` writes to a directory: redirect the output for other formats",
         );
         return Ok(Exit::Usage);
     }
+    if json && !matches!(format, Format::Json | Format::Ids) {
+        complain("wwan-quirks: --json is for `export json` and `export ids`: other programs define the other formats");
+        return Ok(Exit::Usage);
+    }
     let (mut quirks, errors) = quirks::installed(root);
     if !errors.is_empty() {
         let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
+        if json {
+            let key = if matches!(format, Format::Ids) { "ids" } else { "device" };
+            print_json(out, "export", &json!({ key: [] }), &errors_json(&errors))?;
+        }
         return Ok(report_errors(&errors));
     }
     let kept = applying(&quirks);
@@ -54,9 +69,11 @@ pub(crate) fn run(root: &Root, format: Format, dir: Option<&Path>, out: &mut imp
             writeln!(out)?;
             report(&left_out);
         }
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &whole(root, &kept)?)?;
-            writeln!(out)?;
+        Format::Json => print_json(out, "export", &json!({ "device": whole(root, &kept)? }), &[])?,
+        Format::Ids if json => {
+            let ids = quirks.iter().flat_map(|quirk| quirk.ids().map(|id| (id, quirk.name_of(id))));
+            let ids: Vec<Value> = ids.map(|(id, name)| json!({ "id": id, "name": name })).collect();
+            print_json(out, "export", &json!({ "ids": ids }), &[])?;
         }
         Format::Ids => {
             for quirk in &quirks {
@@ -122,8 +139,8 @@ fn methods() -> impl Iterator<Item = (&'static str, &'static str)> {
     METHODS.into_iter().chain([("StandardEject", "eject")])
 }
 
-/// All files in one, as JSON. The structure is that of the TOML files.
-fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Value, Error> {
+/// The entries of all files, as JSON. The structure is that of the TOML files.
+fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Vec<Value>, Error> {
     let mut entries = Vec::new();
     for text in quirks::texts(root)? {
         // The database is valid here.
@@ -141,5 +158,5 @@ fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Value, Error> {
             devices.push(serde_json::to_value(&entry)?);
         }
     }
-    Ok(json!({ "schema": 1, "device": devices }))
+    Ok(devices)
 }
