@@ -429,9 +429,12 @@ fn an_invented_id_needs_its_strings() {
     let device = root.plug("1-1", "1111:1111", &fake::install_mode());
     let explain = || root.run(&["explain", "1-1"]).stdout;
     root.write(&format!("{device}/manufacturer"), "AIC\n");
+    assert_eq!(["explain", "status", "apply"].map(|verb| root.run(&[verb, "1-1"]).code), [1; 3]);
+    assert_eq!(root.run(&["explain", "1111:1112"]).code, 1);
     assert!(explain().contains("no quirk applies"), "{}", explain());
     root.write(&format!("{device}/product"), "88M80\n");
     assert!(explain().contains("LGX"), "{}", explain());
+    assert_eq!(root.run(&["explain", "1-1"]).code, 0);
 }
 
 #[test]
@@ -456,7 +459,9 @@ fn a_device_with_scsi_matchers_is_known_after_the_scsi_inquiry() {
     let explain = || root.run(&["explain", "1-1"]).stdout;
     assert!(explain().contains("no quirk applies"), "{}", explain());
     // Without a device, every entry with the ID is possible.
-    let explained = root.run(&["explain", "05c6:1000"]).stdout;
+    let ended = root.run(&["explain", "05c6:1000"]);
+    assert_eq!(ended.code, 0);
+    let explained = ended.stdout;
     assert!(explained.starts_with("05c6:1000 (not plugged in): depends on the device's strings\n"), "{explained}");
     assert!(explained.contains("for scsi-vendor \"GT\""), "{explained}");
     let scsi = format!("{device}/1-1:1.9/host0/target0:0:0/0:0:0:0");

@@ -45,7 +45,7 @@ fn a_modem_is_named_by_its_address_its_id_and_its_ports() {
         let ended = root.run(&[verb, "1eac:1007"]);
         let hint = "1eac:1007 is a USB ID; did you mean pci:1eac:1007?";
         assert!(ended.stderr.contains(hint), "{verb}: {ended:?}");
-        assert_eq!(ended.code, if verb == "explain" { 0 } else { 2 }, "{verb}");
+        assert_eq!(ended.code, if verb == "explain" { 1 } else { 2 }, "{verb}");
     }
     assert!(root.run(&["explain", "1eac:1007"]).stdout.contains("no quirk applies"));
     assert!(root.run(&["explain", "1eac:1004"]).stderr.contains("did you mean pci:1eac:1004?"), "not plugged in");

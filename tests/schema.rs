@@ -152,6 +152,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["status", "1-3"], "/errors/0/message"),
         (&broken, &["status"], "/errors/0/line"),
         (&root, &["status", "1-9"], "/errors/0/message"),
+        (&root, &["explain", "1-3"], "/errors/0/message"),
         (&root, &["explain", "1-9"], "/errors/0/message"),
         (&broken, &["explain", "1-1"], "/errors/0/column"),
         (&root, &["composition", "1-9"], "/errors/0/message"),

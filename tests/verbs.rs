@@ -500,7 +500,7 @@ fn a_missing_or_empty_database_is_an_error() {
         "/etc/wwan-quirks/quirks.d/own.toml",
         "schema = 1\n[[device]]\nid = \"1199:9079\"\nname = \"A\"\nsteps = []\n",
     );
-    for arguments in [&["check"][..], &["list"], &["rules"], &["export", "ids"], &["explain", "1199:9071"]] {
+    for arguments in [&["check"][..], &["list"], &["rules"], &["export", "ids"], &["explain", "1199:9079"]] {
         assert_eq!(root.run(arguments).code, 0, "{arguments:?}");
     }
 }

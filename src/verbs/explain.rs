@@ -54,8 +54,15 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         let (quirks, without_quirk) = quirks::installed(root);
         errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
     }
-    let exit = report_errors(&errors);
+    let mut exit = report_errors(&errors);
+    let without = explained.iter().filter(|explained| explained.is_without_quirk());
+    let without: Vec<Error> = without.map(|explained| Error::NoQuirk(explained.title())).collect();
+    if !without.is_empty() {
+        // The text says so, too.
+        exit = exit.max(Exit::Failed);
+    }
     if json {
+        errors.extend(without);
         let values: Vec<Value> = explained.iter().map(Explanation::json).collect();
         print_json(out, "explain", &json!({ "devices": values }), &errors_json(&errors))?;
     } else {
@@ -99,16 +106,27 @@ struct Explanation {
 }
 
 impl Explanation {
+    fn title(&self) -> String {
+        format!("{} ({})", self.id, self.port.as_ref().map_or("not plugged in", Port::as_str))
+    }
+
+    /// Whether it is certain that no quirk applies. Without a device, its strings may select one of `others`.
+    fn is_without_quirk(&self) -> bool {
+        self.matched.is_none() && self.complete && (self.port.is_some() || self.others.is_empty())
+    }
+
     fn print(&self, out: &mut impl Write) -> Result<(), Error> {
-        let port = self.port.as_ref().map_or("not plugged in", Port::as_str);
+        let title = self.title();
         match &self.matched {
             Some(matched) => {
-                writeln!(out, "{} ({port}): {}", self.id, printable(matched.quirk.name_of(self.id)))?;
+                writeln!(out, "{title}: {}", printable(matched.quirk.name_of(self.id)))?;
                 self.print_match(matched, out)?;
             }
-            None if !self.others.is_empty() => writeln!(out, "{} ({port}): depends on the device's strings", self.id)?,
-            None if self.complete => writeln!(out, "{} ({port}): no quirk applies", self.id)?,
-            None => writeln!(out, "{} ({port}): unknown: a file of the database has an error", self.id)?,
+            None if self.is_without_quirk() => writeln!(out, "{title}: no quirk applies")?,
+            None if self.port.is_none() && !self.others.is_empty() => {
+                writeln!(out, "{title}: depends on the device's strings")?;
+            }
+            None => writeln!(out, "{title}: unknown: a file of the database has an error")?,
         }
         for quirk in &self.others {
             let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
