@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use toml::Spanned;
 
 use crate::database::layers::{FileError, Layer};
+use crate::host::journal::{is_unprintable, printable, printable_path};
 
 /// The location of an entry or a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,7 +22,7 @@ pub struct Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.path.display(), self.line)
+        write!(f, "{}:{}", printable_path(&self.path), self.line)
     }
 }
 
@@ -127,11 +128,16 @@ fn floor(text: &str, at: usize) -> usize {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Diagnostic { line, column, message, source, width, .. } = self;
-        writeln!(f, "{}:{line}:{column}: {message}", self.path.display())?;
+        writeln!(f, "{}:{line}:{column}: {}", printable_path(&self.path), printable(message))?;
         let number = line.to_string();
         let indent: String =
             source.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
-        writeln!(f, "{number} | {source}")?;
+        // Each character keeps its column.
+        let shown: String = source
+            .chars()
+            .map(|character| if character != '\t' && is_unprintable(character) { '\u{fffd}' } else { character })
+            .collect();
+        writeln!(f, "{number} | {shown}")?;
         write!(f, "{:width$} | {indent}{}", "", "^".repeat(*width), width = number.len())
     }
 }
@@ -161,6 +167,20 @@ mod tests {
         let at = text.find("\"x\"").unwrap();
         let shown = Diagnostic::at(Path::new("a.toml"), text, at..at + 3, "no").to_string();
         assert_eq!(shown, "a.toml:2:6: no\n2 | \tü = \"x\"\n  | \t    ^^^");
+    }
+
+    /// A file from elsewhere may contain escape sequences for the terminal.
+    #[test]
+    fn control_characters_are_not_printed() {
+        let text = "a = \"\u{1b}[2J\u{202e}\u{9b}\" x";
+        let at = text.find('x').unwrap();
+        let shown = Diagnostic::at(Path::new("\u{1b}c.toml"), text, at..at + 1, "no \u{7}").to_string();
+        let expected = "\\u{1b}c.toml:1:14: no \\u{7}\n1 | a = \"\u{fffd}[2J\u{fffd}\u{fffd}\" x\n  |              ^";
+        assert_eq!(shown, expected);
+        let location = Location { layer: Layer::Runtime, path: "\u{1b}c".into(), line: 1 };
+        assert_eq!(location.to_string(), "\\u{1b}c:1");
+        let error = FileError::Insecure { path: "\u{1b}c".into() }.to_string();
+        assert!(error.starts_with("\\u{1b}c: ") && error.contains("chown root \\u{1b}c "), "{error}");
     }
 
     #[test]

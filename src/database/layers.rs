@@ -18,6 +18,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
+use crate::host::journal::printable_path;
 use crate::host::paths;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
@@ -61,24 +62,29 @@ pub struct ConfigFile {
 /// Why a file or a directory was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("{path}: cannot read: {source}")]
+    #[error("{}: cannot read: {source}", printable_path(path))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path}: users other than root can change it; to protect it: `chown root {path} && chmod go-w {path}`")]
+    #[error(
+        "{at}: users other than root can change it; to protect it: `chown root {at} && chmod go-w {at}`",
+        at = printable_path(path)
+    )]
     Insecure { path: PathBuf },
     #[error(
-        "{path}: users other than root can change {part}, which the link passes through; replace the link with a copy"
+        "{}: users other than root can change {}, which the link passes through; replace the link with a copy",
+        printable_path(path),
+        printable_path(part)
     )]
     InsecureLink { path: PathBuf, part: PathBuf },
-    #[error("{path}: more than {FILES_LIMIT} files")]
+    #[error("{}: more than {FILES_LIMIT} files", printable_path(path))]
     TooMany { path: PathBuf },
     /// A warning. `read`: the names that are read in its directory.
-    #[error("{path}: warning: not read: the program reads only {read} here")]
+    #[error("{}: warning: not read: the program reads only {read} here", printable_path(path))]
     Ignored { path: PathBuf, read: &'static str },
-    #[error("{path}: not UTF-8")]
+    #[error("{}: not UTF-8", printable_path(path))]
     NotText { path: PathBuf },
-    #[error("the database is missing: there is no {path}; reinstall the package")]
+    #[error("the database is missing: there is no {}; reinstall the package", printable_path(path))]
     NoDatabase { path: PathBuf },
-    #[error("the database is empty: no file in {path} has a quirk; reinstall the package")]
+    #[error("the database is empty: no file in {} has a quirk; reinstall the package", printable_path(path))]
     EmptyDatabase { path: PathBuf },
 }
 

@@ -7,6 +7,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use log::Level;
 use nix::errno::Errno;
@@ -138,7 +139,7 @@ pub fn printable(text: &str) -> String {
             line.push('…');
             break;
         }
-        if character.is_control() || is_invisible(character) {
+        if is_unprintable(character) {
             // Writing to a `String` never fails.
             let _ = write!(line, "\\u{{{:x}}}", u32::from(character));
         } else {
@@ -148,9 +149,16 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Characters that reorder or hide the text around them.
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// Control characters, and characters that reorder or hide the text around them.
+pub(crate) fn is_unprintable(character: char) -> bool {
+    let is_invisible =
+        matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    character.is_control() || is_invisible
+}
+
+/// Like [`printable`], for a path.
+pub(crate) fn printable_path(path: &Path) -> String {
+    printable(&path.display().to_string())
 }
 
 #[cfg(test)]
