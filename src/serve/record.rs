@@ -6,7 +6,7 @@ use crate::bus::DeviceId;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{self, LastResult, PortState, Results, WINDOW, since_the_epoch};
+use crate::host::state::{self, LastResult, PortState, Results, awake};
 use crate::modem::device::Device;
 use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::conclusion::Conclusion;
@@ -146,7 +146,7 @@ pub(crate) fn results(root: &Root, device: &Device) -> Results {
 
 /// Drops what `results`, which are those of its port, contain about devices before `device`.
 pub(crate) fn drop_earlier(device: &Device, results: &mut Results) {
-    let connected = connected_at(device).unwrap_or_else(since_the_epoch);
+    let connected = connected_at(device).unwrap_or_else(awake);
     results.drop_earlier(device.enumeration_id(), device.id, connected);
 }
 
@@ -158,14 +158,14 @@ pub(crate) fn came_from(device: &Device, results: &Results) -> Option<DeviceId> 
     let switch = results.last.get(&StepKind::Switch).filter(was_sent)?;
     let id = switch.id.filter(|id| *id != device.id)?;
     // A device that was connected much later than the switch is another device.
-    let is_another = connected_at(device).is_some_and(|at| at.saturating_sub(switch.at) > WINDOW.as_secs());
+    let is_another = connected_at(device).is_some_and(|at| !switch.may_have_connected(at));
     (!is_another).then_some(id)
 }
 
-/// When `device` was connected, in seconds since the epoch. `None`: without power management, the kernel does not report
+/// When `device` was connected, on the clock of [`awake`]. `None`: without power management, the kernel does not report
 /// that.
-fn connected_at(device: &Device) -> Option<u64> {
-    Some(since_the_epoch().saturating_sub(device.connected_for()?.as_secs()))
+fn connected_at(device: &Device) -> Option<i64> {
+    Some(awake().saturating_sub_unsigned(device.connected_for()?.as_secs()))
 }
 
 /// Records that files that concern `device` are invalid, or that a string which they name could not be read. Nothing is

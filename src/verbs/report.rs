@@ -170,7 +170,7 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         quirk: known.as_ref().map(|known| known.quirk.location.clone()),
         complete: errors.is_empty(),
         plan,
-        last: results(root, device).last,
+        last: results(root, device).dated().last,
         journal: if root.is_live() { journal() } else { Some(Vec::new()) },
     };
     let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Success);

@@ -161,7 +161,7 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             }
             continue;
         }
-        match status(root, &device, matched.as_ref(), results, came_from, ask) {
+        match status(root, &device, matched.as_ref(), results.dated(), came_from, ask) {
             Ok(status) => {
                 if !names.is_empty() && matches!(status.query, Some(Query::Error(_))) {
                     exit = exit.max(Exit::Failed);
@@ -442,6 +442,7 @@ mod tests {
     fn the_json_of_a_query_is_that_of_the_stored_file() {
         let radio = LastResult {
             at: 1_800_000_000,
+            awake: None,
             result: StepResult::Done,
             message: "unlocked".into(),
             id: Some("1199:9071".parse().unwrap()),

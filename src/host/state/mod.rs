@@ -35,8 +35,8 @@ use attempts::ActionRecord;
 pub(crate) use attempts::{ATTEMPTS, WINDOW};
 pub use attempts::{Attempt, Identity};
 use keys::TriedKeys;
-pub(crate) use results::since_the_epoch;
 pub use results::{LastResult, Radio, Results};
+pub(crate) use results::{awake, since_the_epoch};
 
 const DIRECTORY: &str = "/run/wwan-quirks";
 const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!((&acted.identity, acted.until), (&identity(STICK, "1", 7), Duration::from_millis(61_500)));
         assert_eq!(serde_json::to_string(&read).unwrap(), memory);
         let results = concat!(
-            r#"{"enumeration":7,"last":{"switch":{"at":5,"outcome":"done","text":"left","id":"pci:1eac:1001","#,
+            r#"{"enumeration":7,"last":{"switch":{"at":5,"awake":4,"outcome":"done","text":"left","id":"pci:1eac:1001","#,
             r#""confirmed":6}}}"#
         );
         let read: Results = serde_json::from_str(results).unwrap();

@@ -1,19 +1,24 @@
 //! The results that `status` shows.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::WINDOW;
+use super::{WINDOW, now};
 use crate::bus::DeviceId;
 use crate::outcome::{Message, StepKind, StepResult};
 
-/// The last result of a step, as `status` shows it.
+/// The last result of a step. The state file has times that do not change when the wall clock is set: many machines set
+/// it only after their modem is online.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastResult {
-    /// Seconds since the epoch.
+    /// Seconds since boot, including suspend. After [`Results::dated`], seconds since the epoch.
     pub at: u64,
+    /// Like `at`, but without suspend, like the time that the kernel counts for a device. Not part of the output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) awake: Option<i64>,
     #[serde(rename = "outcome")]
     pub result: StepResult,
     #[serde(flatten)]
@@ -21,9 +26,23 @@ pub struct LastResult {
     /// The device that the step acted on. A switch changes this ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<DeviceId>,
-    /// When a later run found the modem still in the state of this result, in seconds since the epoch.
+    /// When a later run found the modem still in the state of this result, on the clock of `at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) confirmed: Option<u64>,
+}
+
+impl LastResult {
+    /// Whether a device that was connected at `connected` may have been connected by this step: at most a minute later.
+    pub(crate) fn may_have_connected(&self, connected: i64) -> bool {
+        self.awake.is_some_and(|at| connected.saturating_sub(at) <= seconds(WINDOW))
+    }
+
+    fn date(&mut self) {
+        let date = |at| since_the_epoch().saturating_sub(now().as_secs().saturating_sub(at));
+        self.at = date(self.at);
+        self.confirmed = self.confirmed.map(date);
+        self.awake = None;
+    }
 }
 
 /// What a run found out about the radio.
@@ -50,17 +69,16 @@ pub struct Results {
 
 impl Results {
     /// Drops what concerns earlier devices on the port. `enumeration` and `id` are those of the present one, which was
-    /// connected at `connected`, in seconds since the epoch. Keeps the results of the last minute before that: the step
+    /// connected at `connected`, on the clock of [`awake`]. Keeps the results of the last minute before that: the step
     /// may have made this device come back, a switch or a composition even with another ID.
-    pub fn drop_earlier(&mut self, enumeration: u64, id: DeviceId, connected: u64) {
+    pub fn drop_earlier(&mut self, enumeration: u64, id: DeviceId, connected: i64) {
         if self.enumeration.replace(enumeration) == Some(enumeration) {
             return;
         }
         self.radio = None;
         self.last.retain(|step, last| {
             let changes_id = matches!(step, StepKind::Switch | StepKind::Composition);
-            let is_recent = connected.saturating_sub(last.at) <= WINDOW.as_secs();
-            is_recent && (changes_id || last.id == Some(id))
+            last.may_have_connected(connected) && (changes_id || last.id == Some(id))
         });
     }
 
@@ -74,8 +92,9 @@ impl Results {
         message: impl Into<Message>,
         is_online: bool,
     ) {
-        let at = since_the_epoch();
-        let last = LastResult { at, result, message: message.into(), id: Some(id), confirmed: None };
+        let at = now().as_secs();
+        let last =
+            LastResult { at, awake: Some(awake()), result, message: message.into(), id: Some(id), confirmed: None };
         // A suppressed step did not reach the modem. After a failure, the radio may have another state than before.
         if step == StepKind::FccAuth && result != StepResult::Suppressed {
             self.radio = result.is_success().then(|| Radio { last: last.clone(), online: is_online });
@@ -88,6 +107,12 @@ impl Results {
                 self.last.insert(step, last);
             }
         }
+    }
+
+    /// These results with the times of the wall clock, for output.
+    pub(crate) fn dated(mut self) -> Results {
+        self.last.values_mut().chain(self.radio.as_mut().map(|radio| &mut radio.last)).for_each(LastResult::date);
+        self
     }
 
     pub(crate) fn has_failed(&self, step: StepKind) -> bool {
@@ -103,7 +128,7 @@ impl Results {
     /// result to report: `Done` if the run that sent the message had ended before the device left.
     pub(crate) fn came_back(&mut self, left: &str) -> StepResult {
         let Some(switch) = self.last.get_mut(&StepKind::Switch) else { return StepResult::Done };
-        switch.confirmed = Some(since_the_epoch());
+        switch.confirmed = Some(now().as_secs());
         if switch.result == StepResult::Done {
             return StepResult::Unchanged;
         }
@@ -116,6 +141,15 @@ impl Results {
 /// The time in seconds since the epoch, for display.
 pub(crate) fn since_the_epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The seconds since boot, without suspend.
+pub(crate) fn awake() -> i64 {
+    seconds(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from))
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -158,11 +192,23 @@ mod tests {
     }
 
     #[test]
+    fn the_output_has_the_time_of_the_wall_clock() {
+        let mut results = Results::default();
+        results.record(StepKind::FccAuth, "1199:68a2".parse().unwrap(), StepResult::Done, "unlocked", true);
+        let is_now = |at: u64| since_the_epoch().abs_diff(at) < 60;
+        let last = |results: &Results| results.last[&StepKind::FccAuth].clone();
+        assert!(last(&results).awake.is_some() && last(&results).at <= now().as_secs(), "{results:?}");
+        let dated = results.dated();
+        let radio = dated.radio.as_ref().map(|radio| radio.last.at);
+        assert!(last(&dated).awake.is_none() && is_now(last(&dated).at) && radio.is_some_and(is_now), "{dated:?}");
+    }
+
+    #[test]
     fn another_device_on_the_port_starts_without_results() {
         let [stick, modem, other]: [DeviceId; 3] =
             ["1199:0fff", "1199:68a2", "2c7c:0125"].map(|id| id.parse().unwrap());
         let steps = |results: &Results| results.last.keys().copied().collect::<Vec<StepKind>>();
-        let (mut results, now) = (Results::default(), since_the_epoch());
+        let (mut results, now) = (Results::default(), awake());
         results.drop_earlier(1, stick, now);
         results.record(StepKind::Switch, stick, StepResult::Done, "left", false);
         // The stick comes back as a modem. A later run on this modem drops nothing.

@@ -381,7 +381,8 @@ impl Device {
         !self.attribute("authorized").is_ok_and(|value| value == "0")
     }
 
-    /// How long the device has been connected. `None` if the kernel does not keep track of that (`CONFIG_PM`).
+    /// How long the device has been connected, without the time in suspend: the kernel counts jiffies. `None` if the
+    /// kernel does not keep track of that (`CONFIG_PM`).
     pub(crate) fn connected_for(&self) -> Option<Duration> {
         self.attribute("power/connected_duration").ok()?.parse().ok().map(Duration::from_millis)
     }
