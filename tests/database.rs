@@ -438,6 +438,34 @@ fn an_invented_id_needs_its_strings() {
 }
 
 #[test]
+fn entries_that_need_other_strings_are_explained() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1234:5678", &fake::install_mode());
+    root.write(&format!("{device}/product"), "Prod\n");
+    let entry = |name: &str, strings: &str| {
+        format!("[[device]]\nid = \"1234:5678\"\nname = \"{name}\"\n{strings}steps = [{{ switch = \"eject\" }}]\n")
+    };
+    let narrow = entry("A", "manufacturer = \"1\"\nproduct = \"prod\"\n");
+    root.write(OWN, format!("schema = 1\n{narrow}"));
+    for name in ["1-1", "1234:5678"] {
+        let ended = root.run(&["explain", name]);
+        let expected = "1234:5678 (1-1): no quirk applies\n  \
+            other   A (/etc/wwan-quirks/quirks.d/own.toml:2), for manufacturer \"1\" and product \"prod\"\n  \
+            device  manufacturer \"Sierra Wireless, Incorporated\"\n  device  product \"Prod\"\n";
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, expected), "{name}");
+    }
+    // A general entry applies.
+    root.write(OWN, format!("schema = 1\n{narrow}{}", entry("B", "")));
+    let explained = root.run(&["explain", "1-1"]).stdout;
+    assert!(explained.starts_with("1234:5678 (1-1): B\n") && explained.contains("\n  other   A ("), "{explained}");
+    // Both fit.
+    root.write(&format!("{device}/product"), "prod\n");
+    root.write(&format!("{device}/manufacturer"), "1\n");
+    let explained = root.run(&["explain", "1-1"]).stdout;
+    assert!(explained.contains(": A\n") && !explained.contains("\n  other"), "{explained}");
+}
+
+#[test]
 fn a_modem_can_be_left_unconfigured_for_a_moment() {
     let root = Root::new();
     let device = root.plug("1-1", "12d1:15c1", &fake::mc7710());

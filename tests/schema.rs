@@ -95,6 +95,7 @@ fn root() -> Root {
     root.plug("1-2", "1199:0fff", &install_mode());
     root.plug("1-3", "1234:5678", &install_mode());
     root.plug("1-4", "12d1:14dc", &mc7710());
+    root.plug("1-5", "05c6:1000", &install_mode());
     root.results("1-4", r#""last":{"switch":{"at":1,"outcome":"done","text":"1","id":"12d1:1f01"}}"#);
     let last = r#"{"at":1,"outcome":"done","text":"1"}"#;
     root.results("1-1", &format!(r#""last":{{"configuration":{last}}},"radio":{last}"#));
@@ -152,6 +153,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["status", "1-3"], "/errors/0/message"),
         (&broken, &["status"], "/errors/0/line"),
         (&root, &["status", "1-9"], "/errors/0/message"),
+        (&root, &["explain", "1-5"], "/devices/0/strings/scsi-vendor"),
         (&root, &["explain", "1-3"], "/errors/0/message"),
         (&root, &["explain", "1-9"], "/errors/0/message"),
         (&broken, &["explain", "1-1"], "/errors/0/column"),

@@ -59,7 +59,8 @@ pub(crate) fn name_after_switch(root: &Root, before: DeviceId, id: DeviceId) -> 
     models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
 }
 
-fn text(device: &Device, text: DeviceString, deadline: Deadline) -> Result<Option<String>, DeviceError> {
+/// A string of the device. `None` if it has no such string.
+pub(crate) fn text(device: &Device, text: DeviceString, deadline: Deadline) -> Result<Option<String>, DeviceError> {
     Ok(match text {
         DeviceString::Manufacturer => device.attribute_by("manufacturer", deadline)?,
         DeviceString::Product => device.attribute_by("product", deadline)?,

@@ -1,5 +1,6 @@
 //! `explain`: which quirk and which policy apply, from which file and line, and the plan.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use serde_json::{Value, json};
@@ -8,15 +9,17 @@ use crate::bus::{DeviceId, Port};
 use crate::database::audit;
 use crate::database::diagnostic::merge;
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::{self, Lookup, Quirk};
+use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
+use crate::host::deadline::Deadline;
 use crate::host::journal::{complain, printable};
 use crate::host::root::Root;
+use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::MatchedDevice;
+use crate::serve::lookup::{self, MatchedDevice};
 use crate::serve::plan::{PlanLine, plan_without_device};
 use crate::serve::preview::preview_lines;
-use crate::serve::run::Run;
+use crate::serve::run::{LONGEST_PROBE, Run};
 use crate::serve::trigger::Trigger;
 use crate::verbs::output::{errors_json, print_json, report_errors};
 use crate::verbs::select::{Found, devices, look_up};
@@ -39,8 +42,8 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                     errors.push(error.into());
                     Vec::new()
                 });
-                let port = Some(device.port.clone());
-                explained.push(Explanation { port, id: device.id, matched, others: Vec::new(), complete, plan });
+                let (port, (others, strings)) = (Some(device.port.clone()), others(root, &device));
+                explained.push(Explanation { port, id: device.id, matched, others, strings, complete, plan });
             }
             (explained, errors)
         }
@@ -90,7 +93,25 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let plan = matched.iter().filter(|_| complete);
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();
-    (Explanation { port: None, id, matched, others, complete, plan }, errors)
+    (Explanation { port: None, id, matched, others, strings: BTreeMap::new(), complete, plan }, errors)
+}
+
+/// Strings of a device. `None`: it has no such string.
+type Strings = BTreeMap<DeviceString, Option<String>>;
+
+/// The quirks for the ID of `device` that need other strings, and what the device has instead.
+fn others(root: &Root, device: &Device) -> (Vec<Quirk>, Strings) {
+    let (mut others, _) = quirks::all(root);
+    others.retain(|quirk| quirk.model(device.id).is_some() && !quirk.matchers.is_empty());
+    let read = |string| lookup::text(device, string, Deadline::after(LONGEST_PROBE)).ok().flatten();
+    let names = others.iter().flat_map(|quirk| quirk.matchers.keys().copied());
+    let mut strings: Strings = names.collect::<BTreeSet<_>>().into_iter().map(|name| (name, read(name))).collect();
+    let fits = |(name, part): (&DeviceString, &String)| {
+        strings.get(name).and_then(Option::as_ref).is_some_and(|whole| quirks::matches(*name, part, whole))
+    };
+    others.retain(|quirk| !quirk.matchers.iter().all(fits));
+    strings.retain(|name, _| others.iter().any(|quirk| quirk.matchers.contains_key(name)));
+    (others, strings)
 }
 
 struct Explanation {
@@ -98,8 +119,10 @@ struct Explanation {
     port: Option<Port>,
     id: DeviceId,
     matched: Option<MatchedDevice>,
-    /// Quirks for a device with this ID and with certain strings.
+    /// Quirks for a device with this ID and with certain strings, which this device lacks if it is plugged in.
     others: Vec<Quirk>,
+    /// The device's own strings of those kinds.
+    strings: Strings,
     /// All files that concern the device were read.
     complete: bool,
     plan: Vec<PlanLine>,
@@ -132,6 +155,10 @@ impl Explanation {
             let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
             let line = format!("{} ({}), for {}", quirk.name_of(self.id), quirk.location, strings.join(" and "));
             writeln!(out, "  other   {}", printable(&line))?;
+        }
+        for (name, text) in &self.strings {
+            let line = text.as_ref().map_or(format!("no {name}"), |text| format!("{name} {text:?}"));
+            writeln!(out, "  device  {}", printable(&line))?;
         }
         Ok(())
     }
@@ -193,6 +220,7 @@ impl Explanation {
             "becomes": model.map(|model| &model.becomes),
             "quirk": matched.map(|matched| &matched.quirk.location),
             "others": self.others.iter().map(other).collect::<Vec<_>>(),
+            "strings": self.strings,
             "policy": policy,
             "plan": self.plan,
         })
