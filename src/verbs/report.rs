@@ -35,6 +35,7 @@ use crate::verbs::output::{errors_json, print_json};
 const DIGITS: usize = 10;
 /// Characters of a vendor ID.
 const VENDOR: usize = 4;
+const PLAN: &str = "plan";
 const LINES: &str = "20";
 const NO_DRIVER: &str = "no driver";
 
@@ -246,7 +247,7 @@ impl Report {
             None => lines.push(("quirk", "none".to_owned())),
             Some((name, location)) => {
                 lines.push(("quirk", format!("{name} ({location})")));
-                lines.extend(preview_lines(self.complete, &self.plan).into_iter().map(|line| ("plan", line)));
+                lines.extend(preview_lines(self.complete, &self.plan).into_iter().map(|line| (PLAN, line)));
             }
         }
         lines.extend(
@@ -280,12 +281,15 @@ fn first_line(root: &Root, path: &str) -> Option<String> {
     String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
 }
 
-/// Applies [`published`] to each string in `json`, which is the value of `key`.
+/// Applies [`published`] to each string in `json`, which is the value of `key` or a part of the plan.
 fn publish(json: &mut Json, key: &str, serial: &str) {
     match json {
         Json::String(text) => *text = published(key, text, serial),
         Json::Array(items) => items.iter_mut().for_each(|item| publish(item, key, serial)),
-        Json::Object(members) => members.iter_mut().for_each(|(key, value)| publish(value, key, serial)),
+        Json::Object(members) => members.iter_mut().for_each(|(name, value)| {
+            let key = if key == PLAN { PLAN } else { name };
+            publish(value, key, serial);
+        }),
         Json::Null | Json::Bool(_) | Json::Number(_) => {}
     }
 }
@@ -296,12 +300,15 @@ fn published(key: &str, value: &str, serial: &str) -> String {
         // They identify a model. Descriptors contain only the numbers of strings.
         "port" | "id" | "descriptors" => value.to_owned(),
         "serial" => "x".repeat(value.trim().chars().count()),
-        _ => masked(&printable(value), serial),
+        // It contains messages in hex, but nothing that the modem says about itself or its SIM.
+        PLAN => masked(&printable(value), serial, usize::MAX),
+        _ => masked(&printable(value), serial, DIGITS),
     }
 }
 
-/// `text` without the serial number of the device, without long numbers, and without network addresses.
-fn masked(text: &str, serial: &str) -> String {
+/// `text` without the serial number of the device, without numbers of `long` or more digits, and without network
+/// addresses.
+fn masked(text: &str, serial: &str, long: usize) -> String {
     // A shorter string occurs everywhere: it can be a vendor ID, and identifies no modem.
     let is_long = serial.chars().count() > VENDOR;
     let text = if is_long { text.replace(serial, &"x".repeat(serial.len())) } else { text.to_owned() };
@@ -311,7 +318,7 @@ fn masked(text: &str, serial: &str) -> String {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (shown, hidden) = match address(rest) {
             Some(address) => (address.start, address.len()),
-            None if digits >= DIGITS => (0, digits),
+            None if digits >= long => (0, digits),
             // Copy a short number as a whole, so that no part of it is examined again.
             None => (digits.max(first.len_utf8()), 0),
         };
@@ -345,7 +352,7 @@ mod tests {
     fn identifiers_are_masked_and_the_rest_is_not() {
         let text = "1-1 LF53920000010: IMEI 358178040012345, ICCID 89490200001234567890; wwan0 02:00:5e:10:00:0a";
         assert_eq!(
-            masked(text, "LF53920000010"),
+            masked(text, "LF53920000010", DIGITS),
             format!(
                 "1-1 {}: IMEI {}, ICCID {}; wwan0 {}",
                 "x".repeat(13),
@@ -357,7 +364,7 @@ mod tests {
         for kept in
             ["", "2026-11-21T08:47:00+00:00 wwan-quirks[2654]: 1-1 1199:9071", "ü 0a:0b", "9".repeat(9).as_str()]
         {
-            assert_eq!(masked(kept, "1"), kept);
+            assert_eq!(masked(kept, "1", DIGITS), kept);
         }
     }
 
@@ -368,8 +375,19 @@ mod tests {
             ("enx02005e100000: up", "enxxxxxxxxxxxxx: up"),
             ("wwan0 wwx0a1b2c3d4e5 wwp0s20u1 enxü", "wwan0 wwx0a1b2c3d4e5 wwp0s20u1 enxü"),
         ] {
-            assert_eq!(masked(name, ""), expected);
+            assert_eq!(masked(name, "", DIGITS), expected);
         }
+    }
+
+    #[test]
+    fn a_plan_keeps_its_messages() {
+        let line = "switch: huawei-new: bulk 55534243123456780000000000000011; LF53920000010; wwx0a1b2c3d4e5f is up";
+        let expected = line.replace("LF53920000010", &"x".repeat(13)).replace("0a1b2c3d4e5f", &"x".repeat(12));
+        assert_eq!(published("plan", line, "LF53920000010"), expected);
+        let mut json = json!({ "plan": [{ "text": line }], "last": { "switch": { "text": "0123456789" } } });
+        publish(&mut json, "", "LF53920000010");
+        assert_eq!(json["plan"][0]["text"], expected);
+        assert_eq!(json["last"]["switch"]["text"], "x".repeat(10));
     }
 
     #[test]
