@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use fake::{Root, mc7710};
+use fake::{Root, install_mode, mc7710};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::mkfifo;
@@ -389,5 +389,16 @@ fn a_verbose_plan_has_every_message_in_hex() {
         assert!(!root.run(verb).stdout.contains(message));
         let said = root.run(&[verb, &["-v"]].concat()).stdout;
         assert!(said.contains(message), "{said}");
+    }
+}
+
+#[test]
+fn an_empty_plan_and_a_run_without_a_step_say_the_same() {
+    let root = Root::new();
+    root.plug("1-1", "1199:0fff", &install_mode());
+    for arguments in [&["apply", "--unlock", "1-1"][..], &["apply", "--unlock", "1-1", "--dry-run"]] {
+        let ended = root.run(arguments);
+        let expected = "1-1 1199:0fff Sierra Wireless, TRU-Install mode: nothing to do\n";
+        assert_eq!((ended.code, ended.stdout.as_str()), (0, expected), "{arguments:?}");
     }
 }

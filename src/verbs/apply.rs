@@ -197,9 +197,13 @@ fn print_lines(device: &Device, served: &RunReport, out: &mut impl Write) -> Res
         writeln!(out, "{}", printable(&report.line(device, name)))?;
     }
     if served.steps.is_empty() && served.errors.is_empty() {
-        writeln!(out, "{}", printable(&format!("{} {} {name}: nothing to do", device.port, device.id)))?;
+        print_nothing_to_do(device, name, out)?;
     }
     Ok(())
+}
+
+fn print_nothing_to_do(device: &Device, name: &str, out: &mut impl Write) -> Result<(), Error> {
+    Ok(writeln!(out, "{} {} {}: nothing to do", device.port, device.id, printable(name))?)
 }
 
 /// Prints what `plan` says about each device.
@@ -233,6 +237,8 @@ fn print_plans(
         if json {
             let (port, id) = (&device.port, device.id);
             plans.push(json!({ "port": port, "id": id, "name": name, "complete": complete, "plan": steps }));
+        } else if complete && steps.is_empty() {
+            print_nothing_to_do(&device, name, out)?;
         } else {
             writeln!(out, "{} {} {}", device.port, device.id, printable(name))?;
             for line in preview_lines(complete, &steps) {
