@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! A test without a bus uses [`port::Port`]: bytes in, replies out.
+//! `examples/plug.rs` is a complete program. A test without a bus uses [`port::Port`]: bytes in, replies out.
 
 mod at;
 pub mod challenge;

@@ -12,31 +12,47 @@ use modem::radio::Modem;
 use modem::{faults, install, pci, transcript};
 
 const USAGE: &str = "\
-modem list                     models: NAME  VID:PID  description
-modem faults                   faults that --fault accepts
-modem methods                  methods to leave install mode that --method accepts
-modem run MODEL [OPTIONS]      plug in a modem and serve it until SIGTERM or `quit`
-modem run --report FILE        the same for a modem that `wwan-quirks report` described
-modem ask PATH COMMAND…        send one command to the control socket of a running modem, print its reply
-  --port N                     vhci port (the first free high-speed one)
-  --control PATH               unix socket: one command per line, one reply per line
+usage:
+modem list                     print the models: NAME  VID:PID  description
+modem faults                   print the faults that --fault accepts
+modem methods                  print the methods to leave install mode that --method accepts
+modem run MODEL [OPTIONS]      plug in a modem, and serve it until SIGTERM or `quit`
+modem run --report FILE        plug in a modem that is described by the output of `wwan-quirks report`
+modem ask PATH COMMAND…        send one command to the control socket of a running modem, and print the reply
+
+options of all modems:
+  --control PATH               create this Unix socket: one command per line, one reply per line
                                unplug | plug | reset | relock | quit | fault NAME[=VALUE] | clear [NAME] |
                                get KEY | set KEY VALUE
-  --transcript PATH            append one line per event
-  --fault NAME[=VALUE]         repeatable
-  --unlocked                   comes up unlocked and online
-  --serial --imei --manufacturer --product TEXT, --id VID:PID
-                               (the last three of the first form)
-  --subsystem VID:PID          of a PCI modem
-  --oem-string TEXT            the OEM string of the key to a challenge (KHOIHGIUCCHHII)
+  --transcript PATH            append one line per event to this file
+  --fault NAME[=VALUE]         set a fault; may be repeated
+  --unlocked                   start unlocked and online
+  --imei TEXT                  the IMEI that the modem reports
+  --oem-string TEXT            the OEM string that is the key of the challenge (KHOIHGIUCCHHII)
+  --id VID:PID                 the ID after plug-in (in install mode, if the model has one)
+
+options of USB modems:
+  --port N                     the vhci port (default: the first free high-speed port)
+  --serial, --manufacturer, --product TEXT
+                               the strings of the device descriptor
   --max-control-message N      wMaxControlMessage of MBIM (4096)
-  --method NAME, --message HEX (repeatable), --value N
-                               what the `install` model, or any other with --method, waits for
-  --target VID:PID, --then MODEL
-                               what it becomes: another ID, or another model
-  --interface N, --class CC:SS:PP, --scsi-vendor TEXT, --scsi-model TEXT, --disk, --medium FILE
-                               the interface, the drive and its medium, for the `install` model
-  --mbim N, --ecm N            adds a configuration with this number, and with MBIM or ECM
+
+options of PCI modems:
+  --subsystem VID:PID          the subsystem ID
+
+options of the install mode, for the model `install` or with --method:
+  --method NAME                what the modem waits for before it leaves install mode (eject)
+  --message HEX                a message that the method `message` waits for; may be repeated
+  --value N                    the value that some methods wait for
+  --target VID:PID             the ID after install mode
+  --then MODEL                 the model after install mode
+  --interface N                the interface number (0)
+  --class CC:SS:PP             the class of the interface (08:06:50)
+  --scsi-vendor, --scsi-model TEXT
+                               the names of the drive
+  --disk                       the drive is a disk instead of a CD-ROM
+  --medium FILE                the content of the drive
+  --mbim N, --ecm N            add a configuration with this number, and MBIM or ECM
 ";
 
 fn main() -> ExitCode {
@@ -58,6 +74,10 @@ fn main() -> ExitCode {
         }
         ["methods"] => {
             install::METHODS.iter().for_each(|(name, what)| println!("{name:<14} {what}"));
+            Ok(())
+        }
+        [] | ["--help" | "-h" | "help"] => {
+            print!("{USAGE}");
             Ok(())
         }
         ["run", rest @ ..] => run(rest),
