@@ -103,7 +103,7 @@ VENDORED = $(findstring vendored,$(FEATURES))
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
 .PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
-	install-openwrt install-mdev deb package-lint rpm dist packages reproducible pages rules clean check-libusb check-program
+	install-openwrt install-mdev install-openrc deb package-lint rpm dist packages reproducible pages rules clean check-libusb check-program
 
 # Cargo and the virtual machines already run in parallel.
 .NOTPARALLEL:
@@ -329,6 +329,11 @@ install-openwrt: install-program install-etc
 install-mdev:
 	install -D -m 644 packaging/mdev/mdev.conf $(DEST)$(DATADIR)/wwan-quirks/mdev.conf
 	sed -i $(PATHS) $(DEST)$(DATADIR)/wwan-quirks/mdev.conf
+
+# Alpine's init. docs/mdev.md says how to enable the script.
+install-openrc:
+	install -D -m 755 packaging/openrc/wwan-quirks $(DEST)/etc/init.d/wwan-quirks
+	sed -i $(PATHS) $(DEST)/etc/init.d/wwan-quirks
 
 deb: deps
 	packaging/deb

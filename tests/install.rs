@@ -103,6 +103,11 @@ fn all_paths_agree_for_every_prefix() {
                 links.iter().for_each(|(link, target)| symlink(target, stage.0.join(link)).unwrap());
                 stage.make(&[&["install", "install-mdev", "install-openwrt"], variables].concat());
                 agree(&stage, sbindir, datadir, &format!("{variables:?} {links:?}"));
+                // OpenRC's script has the same path as OpenWrt's.
+                stage.make(&[&["install-openrc"], variables].concat());
+                let script = fs::read_to_string(stage.0.join("etc/init.d/wwan-quirks")).unwrap();
+                assert!(script.contains("#!/sbin/openrc-run\n"), "{script}");
+                assert_eq!(paths(&script, "bin/wwan-quirks"), [&*format!("{sbindir}/wwan-quirks")].into());
             });
         }
     });
