@@ -12,7 +12,8 @@
 #   make vm         runs the scenarios; with ARCH=arm64, a few of them on an arm64 machine; vm-mdev and
 #                   vm-openwrt run those without udev on a busybox machine; vm-udevd runs a few without systemd;
 #                   vm-selinux runs the one with SELinux
-#                   JOBS sets how many machines run at once; JUNIT=FILE writes the results of the machines with systemd as JUnit XML
+#                   JOBS sets how many machines run at once; JUNIT=FILE.xml writes the results of the machines with systemd as JUnit XML,
+#                   and those of the others to FILE-mdev.xml, FILE-openwrt.xml, FILE-selinux.xml, FILE-udevd.xml, FILE-arm64.xml
 #   make minimal    builds and runs the unit tests with the lowest dependency versions that Cargo.toml allows
 #   make fleets     tests what docs/fleets.md describes, with Ansible and systemd-journal-remote
 #   make fuzz       fuzzes every parser for FUZZ_SECONDS each (default: 3)
@@ -198,18 +199,21 @@ fresh:
 targets:
 	tests/targets
 
+# The option that writes the results of a machine to its own file.
+junit = $(if $(JUNIT),--junit $(call quote,$(basename $(JUNIT))$(1)$(suffix $(JUNIT))))
+
 vm: $(if $(filter arm64,$(ARCH)),vm-arm64,vm-all)
 
 vm-all: testbed deb vm-mdev vm-openwrt vm-selinux vm-udevd
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(JUNIT:%=--junit %)
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --jobs $(JOBS) $(junit)
 
 # udev without systemd.
 vm-udevd: testbed
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init udevd \
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init udevd $(call junit,-udevd) \
 		02-whole-trip 08-other-makers 24-other-switches 35-quectel 70-rolling-tty
 
 vm-selinux: testbed
-	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux
+	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --init selinux $(call junit,-selinux)
 
 # Runs the arm64 package on an arm64 machine: from install mode to online, both unlocks, and a stick.
 vm-arm64: export ARCH = arm64
@@ -217,17 +221,17 @@ vm-arm64: deps
 	packaging/deb target/debian-arm64
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc $(CARGO) build --release --locked -p modem --target aarch64-unknown-linux-gnu
 	DEB=$$(echo target/debian-arm64/wwan-quirks_*.deb) MODEM=$(BUILT)/aarch64-unknown-linux-gnu/release/modem \
-		tests/vm/run --suite $(SUITE) --arch arm64 02-whole-trip 08-other-makers 24-other-switches 35-quectel
+		tests/vm/run --suite $(SUITE) --arch arm64 $(call junit,-arm64) 02-whole-trip 08-other-makers 24-other-switches 35-quectel
 
 vm-mdev: static
 	rm -rf $(STAGE)-mdev
 	$(MAKE) --no-print-directory install-program install-mdev DESTDIR=$(STAGE)-mdev BIN=$(STATIC)/wwan-quirks
-	STAGE=$(STAGE)-mdev MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init mdev
+	STAGE=$(STAGE)-mdev MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init mdev $(call junit,-mdev)
 
 vm-openwrt: static
 	rm -rf $(STAGE)-openwrt
 	$(MAKE) --no-print-directory install-openwrt DESTDIR=$(STAGE)-openwrt BIN=$(STATIC)/wwan-quirks
-	STAGE=$(STAGE)-openwrt MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init procd
+	STAGE=$(STAGE)-openwrt MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init procd $(call junit,-openwrt)
 
 soak: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/run --suite $(SUITE) --soak $(SOAK)
