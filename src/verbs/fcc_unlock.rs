@@ -20,11 +20,17 @@ use crate::serve::lookup::lookup;
 use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 
-/// The names of the ports (`cdc-wdm0`, `wwan0mbim0`), if the program was called by an ID instead of its own name.
+/// The names of the ports (`cdc-wdm0`, `wwan0mbim0`), if the program was called by an ID or a vendor ID instead of its
+/// own name.
 pub fn called_for(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<String>> {
     let mut arguments = arguments.into_iter();
     let name = arguments.next()?;
-    Path::new(&name).file_name()?.to_str()?.parse::<DeviceId>().ok()?;
+    let name = Path::new(&name).file_name()?.to_str()?;
+    // The scripts of ModemManager have the name of a vendor, `1199`. The ports identify the modem in any case.
+    let is_vendor = name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_vendor && name.parse::<DeviceId>().is_err() {
+        return None;
+    }
     // The first argument is the modem's D-Bus path, which is not needed.
     Some(arguments.skip(1).filter_map(|port| port.into_string().ok()).collect())
 }
@@ -106,9 +112,19 @@ mod tests {
         let ports = called(&["/etc/ModemManager/fcc-unlock.d/1199:9079", path, "cdc-wdm0", "ttyUSB0"]);
         assert_eq!(ports, Some(vec!["cdc-wdm0".to_owned(), "ttyUSB0".to_owned()]));
         assert_eq!(called(&["1199:9079"]), Some(Vec::new()));
-        for own in
-            ["/usr/sbin/wwan-quirks", "wwan-quirks", "", "1199", "/1199:9079/hook", "/etc/fcc-unlock.d/1199:9079.sh"]
-        {
+        assert_eq!(
+            called(&["/etc/ModemManager/fcc-unlock.d/14C3", path, "wwan0at0"]),
+            Some(vec!["wwan0at0".to_owned()])
+        );
+        for own in [
+            "/usr/sbin/wwan-quirks",
+            "wwan-quirks",
+            "",
+            "119",
+            "quir",
+            "/1199:9079/hook",
+            "/etc/fcc-unlock.d/1199:9079.sh",
+        ] {
             assert_eq!(called(&[own, "hook", "cdc-wdm0"]), None, "{own}");
         }
         assert_eq!(called(&[]), None);
