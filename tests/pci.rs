@@ -63,7 +63,7 @@ fn only_the_event_of_the_port_that_the_procedure_uses_starts_a_run() {
     let ports = format!("{}/mhi0/wwan/wwan0", function.trim_start_matches("/sys"));
     let of_mbim = root.hook(&port_event(&format!("{ports}/wwan0mbim0")));
     // This root has no device node.
-    assert!(of_mbim.code == 1 && of_mbim.stderr.contains("/dev/wwan0mbim0 is gone"), "{of_mbim:?}");
+    assert!(of_mbim.code == 1 && of_mbim.stderr.contains("/dev/wwan0mbim0 does not exist"), "{of_mbim:?}");
     assert!(of_mbim.stderr.contains("0000:08:00.0 pci:1eac:1007"), "{of_mbim:?}");
     for other in ["wwan0at0", "wwan0qcdm0", "wwan0"] {
         let ended = root.hook(&port_event(&format!("{ports}/{other}")));
@@ -322,7 +322,7 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     for attempt in 1..=4 {
         let ended = root.hook(&port_event(&devpath));
         let expected =
-            if attempt <= 3 { "/dev/wwan0mbim0 is gone" } else { "the device came back in the same state 3 times" };
+            if attempt <= 3 { "/dev/wwan0mbim0 does not exist" } else { "the device came back in the same state 3 times" };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
         // The kernel creates the ports again, on MHI with the whole WWAN device. The new directories exist before the old
         // ones are removed.
@@ -346,7 +346,7 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     // `apply` tries again.
     fs::create_dir(root.0.join("proc")).unwrap();
     let ended = root.run(&["apply", ADDRESS]);
-    assert!(ended.code == 1 && ended.stdout.contains("/dev/wwan0mbim0 is gone"), "{ended:?}");
+    assert!(ended.code == 1 && ended.stdout.contains("/dev/wwan0mbim0 does not exist"), "{ended:?}");
     // The command of the unit after sleep.
     let planned = root.run(&["apply", "--unit", "--unlock", "--dry-run"]).stdout;
     assert!(planned.contains("fcc-auth: quectel over MBIM on /dev/wwan0mbim0"), "{planned}");
@@ -396,7 +396,7 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
         });
         root.run(&["apply", "--unit", "--unlock"])
     });
-    assert!(ended.stderr.contains("fcc-auth: failed: ") && ended.stderr.contains("wwan0mbim0 is gone"), "{ended:?}");
+    assert!(ended.stderr.contains("fcc-auth: failed: ") && ended.stderr.contains("wwan0mbim0 does not exist"), "{ended:?}");
 }
 
 #[test]

@@ -495,7 +495,7 @@ mod tests {
         let port = device.control_ports().unwrap().remove(0);
         let open = || super::open(&root, &device, &port, Protocol::At, Sharing::New, soon()).err().unwrap();
         // The port has no node.
-        assert!(matches!(open(), PortUnavailable::Open(OpenError::Gone { .. })));
+        assert!(matches!(open(), PortUnavailable::Open(OpenError::Missing { .. })));
         write("wwan/wwan0/wwan0at0/dev", "240:1\n");
         assert!(matches!(open(), PortUnavailable::Left));
         fs::remove_dir_all(device.path().join("wwan")).unwrap();
@@ -519,7 +519,7 @@ mod tests {
         write("1-1:1.3/ttyUSB2/tty/ttyUSB2/dev", "188:2\n");
         fs::remove_dir_all(device.path().join("1-1:1.3/ttyUSB1")).unwrap();
         let after = open();
-        assert!(matches!(before, PortUnavailable::Open(OpenError::Gone { .. })), "{before}");
+        assert!(matches!(before, PortUnavailable::Open(OpenError::Missing { .. })), "{before}");
         assert!(matches!(after, PortUnavailable::Left), "{after}");
     }
 }

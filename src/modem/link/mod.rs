@@ -95,6 +95,8 @@ pub enum LinkError {
 pub enum OpenError {
     #[error("{path} is gone")]
     Gone { path: PathBuf },
+    #[error("{path} does not exist")]
+    Missing { path: PathBuf },
     /// The `/dev/wwan*` node of the same port is open, and the kernel allows only one of the two. Or another program
     /// uses a tty exclusively (`TIOCEXCL`).
     #[error("{path} is in use by another program, or as a /dev/wwan port")]
@@ -116,6 +118,8 @@ impl OpenError {
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             OpenError::NotReady { .. } => "if the problem persists, shut the machine down and turn it on again",
+            // The kernel has the port, but no node was created for it, or a container hides the node.
+            OpenError::Missing { .. } => "create this device node; in a container, pass the node on from the host",
             OpenError::Interrupted { .. } => "try again",
             OpenError::InUse { .. } => "stop the program that uses it, then run `wwan-quirks apply`",
             OpenError::Io { source, .. } if sys::lacks_root(source) => AS_ROOT,
@@ -141,7 +145,8 @@ fn open_path(path: &Path) -> io::Result<File> {
 
 fn open_error(path: &Path, source: io::Error) -> OpenError {
     match source.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
+        Some(Errno::ENOENT) => OpenError::Missing { path: path.to_owned() },
+        Some(Errno::ENODEV | Errno::ENXIO) => OpenError::Gone { path: path.to_owned() },
         Some(Errno::EBUSY) => OpenError::InUse { path: path.to_owned() },
         Some(Errno::EINTR) => OpenError::Interrupted { path: path.to_owned() },
         _ => OpenError::Io { path: path.to_owned(), source },
@@ -196,7 +201,7 @@ mod tests {
         assert!(open_node(Path::new("/dev/null"), null).is_ok());
         let other = open_node(Path::new("/dev/zero"), null).unwrap_err();
         assert!(matches!(other, OpenError::WrongDevice { .. }), "{other}");
-        assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Gone { .. })));
+        assert!(matches!(open_node(Path::new("/dev/no-such"), null), Err(OpenError::Missing { .. })));
         let root = TempRoot::new("link");
         let link = root.at("/null");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();

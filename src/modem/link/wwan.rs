@@ -52,6 +52,6 @@ mod tests {
         let wrong = open(Path::new("/dev/zero"), NULL, soon());
         assert!(matches!(wrong, Err(OpenError::WrongDevice { .. })), "{wrong:?}");
         let absent = open(Path::new("/dev/wwan99mbim99"), NULL, soon());
-        assert!(matches!(absent, Err(OpenError::Gone { .. })), "{absent:?}");
+        assert!(matches!(absent, Err(OpenError::Missing { .. })), "{absent:?}");
     }
 }
