@@ -99,7 +99,10 @@ fn a_stored_report_agrees_with_its_quirk() {
         if was != is {
             different.push(format!("{name}: `report` prints now:\n{is}"));
         }
-        assert!(!is.contains("quirk = none") && !is.contains(": not possible: "), "{name}:\n{is}");
+        // Some reports come from a system without the driver for the port.
+        let is_impossible =
+            |line: &str| line.contains(": not possible: ") && !line.contains(" has no QMI or MBIM port");
+        assert!(!is.contains("quirk = none") && !is.lines().any(is_impossible), "{name}:\n{is}");
         ids.insert(id.to_owned());
     }
     assert!(different.is_empty(), "{}", different.join("\n"));

@@ -276,6 +276,26 @@ fn status_shows_problems_until_they_are_solved() {
     assert_eq!((&device["last"]["fcc-auth"]["outcome"], &device["product"]), (&"done".into(), &"MC7710".into()));
 }
 
+/// The driver of the port is missing.
+#[test]
+fn a_missing_port_is_a_problem_and_printed_once() {
+    let root = Root::new();
+    root.plug("1-1", "1199:9071", &mc7710());
+    root.policy("prefer = \"keep\"\n");
+    let reason = "the modem has no QMI or MBIM port; check that the drivers qmi_wwan and cdc_mbim are loaded; \
+                  see `wwan-quirks doctor`";
+    let problem = format!("  problem         fcc-auth: not possible: {reason}\n");
+    let said = root.run(&["status"]).stdout;
+    assert!(said.contains(&problem) && !said.contains("suppressed"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["apply", "--dry-run", "--json"]).stdout).unwrap();
+    assert_eq!(json["devices"][0]["plan"].as_array().unwrap().last().unwrap()["decision"], "not-possible");
+    let ended = root.run(&["apply", "1-1"]);
+    assert!(ended.code == 1 && ended.stdout.contains(&format!("fcc-auth: failed: {reason}")), "{ended:?}");
+    let said = root.run(&["status"]).stdout;
+    assert!(said.contains(&problem) && said.contains("fcc-auth: failed, "), "{said}");
+    assert_eq!(said.matches("no QMI or MBIM port").count(), 1, "{said}");
+}
+
 #[test]
 fn status_of_another_modem_on_the_port_shows_nothing_of_the_first_one() {
     let root = Root::new();

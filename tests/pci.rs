@@ -39,7 +39,7 @@ fn a_modem_is_named_by_its_address_its_id_and_its_ports() {
     }
     root.pci("0000:09:00.0", "1eac:1001 1eac:1001", "mhi-pci-generic");
     let explained = root.run(&["explain", "pci:1eac:1001"]).stdout;
-    assert!(explained.contains("suppressed: the modem has no MBIM port (see `wwan-quirks doctor`)"), "{explained}");
+    assert!(explained.contains("not possible: the modem has no MBIM port; see `wwan-quirks doctor`"), "{explained}");
     // The same numbers on USB are another device.
     for verb in ["explain", "status", "report", "apply", "composition"] {
         let ended = root.run(&[verb, "1eac:1007"]);
@@ -321,8 +321,11 @@ fn a_modem_whose_firmware_keeps_crashing_is_left_alone() {
     let devpath = format!("{}/mhi0/wwan/wwan0/wwan0mbim0", function.trim_start_matches("/sys"));
     for attempt in 1..=4 {
         let ended = root.hook(&port_event(&devpath));
-        let expected =
-            if attempt <= 3 { "/dev/wwan0mbim0 does not exist" } else { "the device came back in the same state 3 times" };
+        let expected = if attempt <= 3 {
+            "/dev/wwan0mbim0 does not exist"
+        } else {
+            "the device came back in the same state 3 times"
+        };
         assert!(ended.stderr.contains(expected), "{attempt}: {ended:?}");
         // The kernel creates the ports again, on MHI with the whole WWAN device. The new directories exist before the old
         // ones are removed.
@@ -396,7 +399,10 @@ fn a_port_that_another_program_holds_suppresses_the_unlock() {
         });
         root.run(&["apply", "--unit", "--unlock"])
     });
-    assert!(ended.stderr.contains("fcc-auth: failed: ") && ended.stderr.contains("wwan0mbim0 does not exist"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("fcc-auth: failed: ") && ended.stderr.contains("wwan0mbim0 does not exist"),
+        "{ended:?}"
+    );
 }
 
 #[test]

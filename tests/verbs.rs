@@ -552,7 +552,7 @@ fn a_modem_that_is_unlocked_on_a_tty_is_asked_only_there() {
     root.control_port("1-1", "1.0", "cdc_mbim", "cdc-wdm0");
     root.tty("1-1", "1.2", "ttyUSB0");
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
-    assert!(plan().contains("suppressed: interface 3 has no tty"), "{}", plan());
+    assert!(plan().contains("not possible: interface 3 has no tty"), "{}", plan());
     // The request for this modem is not carried out.
     for (arguments, code, words) in
         [(&["apply"][..], 0, "suppressed: interface 3"), (&["apply", "1-1"], 1, "failed: interface 3")]
@@ -632,10 +632,10 @@ fn each_of_several_unlocks_uses_its_own_port() {
     );
     root.plug("1-1", "33f8:01a8", &mc7710());
     let plan = || root.run(&["apply", "--dry-run", "1-1"]).stdout;
-    assert_eq!(plan().matches("suppressed").count(), 2, "{}", plan());
+    assert_eq!(plan().matches("not possible").count(), 2, "{}", plan());
     root.control_port("1-1", "1.0", "cdc_mbim", "cdc-wdm0");
     assert!(plan().contains("intel-mutual-authentication over MBIM on /dev/cdc-wdm0"), "{}", plan());
-    assert!(!plan().contains("suppressed"), "{}", plan());
+    assert!(!plan().contains("not possible"), "{}", plan());
     root.tty("1-1", "1.3", "ttyUSB1");
     let [tty, mbim] = ["gtfcclock over AT", "intel-mutual-authentication over MBIM"].map(|text| plan().find(text));
     assert!(tty.is_some() && tty < mbim, "{}", plan());

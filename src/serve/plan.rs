@@ -87,7 +87,7 @@ pub(crate) enum PlanStep {
     /// The modem lacks the port for the step.
     NoPort {
         step: StepKind,
-        reason: String,
+        failure: Failure,
     },
     /// The kernel is not allowed to use the device.
     NotAuthorized {
@@ -120,11 +120,11 @@ impl PlanStep {
         let (decision, text) = match self {
             PlanStep::Run(action) => (Decision::Run, action.to_string()),
             PlanStep::Satisfied { reason, .. } => (Decision::Nothing, reason.clone()),
-            PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
-                (Decision::Suppressed, reason.clone())
-            }
+            PlanStep::Suppressed { reason, .. } => (Decision::Suppressed, reason.clone()),
             PlanStep::NotAuthorized { .. } => (Decision::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } => (Decision::NotPossible, failure.to_string()),
+            PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. } => {
+                (Decision::NotPossible, failure.to_string())
+            }
         };
         PlanLine { step: self.step(), decision, text, messages: Vec::new() }
     }
@@ -203,7 +203,7 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
     planned.dedup();
     if !snapshot.authorized {
         for planned in &mut planned {
-            if matches!(planned, PlanStep::Run(_) | PlanStep::Infeasible { .. } | PlanStep::Satisfied { .. }) {
+            if !matches!(planned, PlanStep::Suppressed { .. }) {
                 *planned = PlanStep::NotAuthorized { step: planned.step() };
             }
         }
@@ -474,17 +474,21 @@ fn plan_unlock(
     // One port is enough: the lock belongs to the modem, not to the port.
     let first: Vec<PlanStep> = ports.take(1).collect();
     if first.is_empty() {
-        let why = match procedure.interface() {
+        let failure = match procedure.interface() {
             _ if quirk.is_pci() => {
                 let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
-                format!("the modem has no {wanted} port (see `wwan-quirks doctor`)")
+                Failure::new(format!("the modem has no {wanted} port"), "see `wwan-quirks doctor`")
             }
-            Some(interface) => {
-                format!("interface {interface} has no tty (the option driver of a newer kernel may create it)")
-            }
-            None => "the modem has no QMI or MBIM port".to_owned(),
+            Some(interface) => Failure::new(
+                format!("interface {interface} has no tty"),
+                "the option driver of a newer kernel may create it; see `wwan-quirks doctor`",
+            ),
+            None => Failure::new(
+                "the modem has no QMI or MBIM port",
+                "check that the drivers qmi_wwan and cdc_mbim are loaded; see `wwan-quirks doctor`",
+            ),
         };
-        return vec![PlanStep::NoPort { step, reason: why }];
+        return vec![PlanStep::NoPort { step, failure }];
     }
     first
 }

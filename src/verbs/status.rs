@@ -284,9 +284,7 @@ fn attention(
             for planned in Run::to_preview(root, device, &Scope::All, Trigger::Named).planned(matched)? {
                 let note = |text| Note { step: Some(planned.step()), text };
                 match &planned {
-                    PlanStep::Suppressed { reason, .. } | PlanStep::NoPort { reason, .. } => {
-                        suppressed.push(note(reason.clone()));
-                    }
+                    PlanStep::Suppressed { reason, .. } => suppressed.push(note(reason.clone())),
                     planned => problems.extend(problem(device, planned, last).map(note)),
                 }
             }
@@ -304,9 +302,11 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
     let ended = last.get(&planned.step());
     let is_success = ended.is_some_and(|last| last.result.is_success());
     match (planned, ended) {
-        (PlanStep::Infeasible { failure, .. }, _) => Some(format!("not possible: {failure}")),
+        (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. }, _) => {
+            Some(format!("not possible: {failure}"))
+        }
         (PlanStep::NotAuthorized { .. }, _) => Some(format!("not authorized; {AUTHORIZE}")),
-        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. } | PlanStep::NoPort { .. }, _) => None,
+        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. }, _) => None,
         // Only the modem knows whether it is locked. The last result says more.
         (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
         (PlanStep::Run(_), Some(last)) if !is_success && last.result != StepResult::Suppressed => {
@@ -381,7 +381,14 @@ impl Status {
         let shown = self.last.iter().filter(|(_, last)| last.result != StepResult::Suppressed);
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
-            let mut text = format!("{step}: {}, {}{confirmed}: {}", last.result.words(), ago(last.at), last.message);
+            let mut text = format!("{step}: {}, {}{confirmed}", last.result.words(), ago(last.at));
+            let message = last.message.to_string();
+            // A problem has the same text if nothing has changed since.
+            let is_printed =
+                |problem: &Note| problem.step == Some(*step) && problem.text.ends_with(&format!(": {message}"));
+            if !self.problems.iter().any(is_printed) {
+                text += &format!(": {message}");
+            }
             if let (StepKind::Switch, Some(before)) = (step, self.came_from) {
                 text += &format!("; {before} came back as {}, {}", self.id, self.name);
             }
