@@ -26,7 +26,7 @@ fn a_signal_ends_one_wait_and_not_the_process() {
         raise(signal).unwrap();
         assert_eq!(wait(60_000, number), Err(Errno::EINTR));
     }
-    assert_eq!(sys::stops(), 3);
+    assert_eq!(sys::stop_requests(), 3);
     // Signals that were reported do not end another wait.
     assert_eq!(wait(20, 3), Ok(PollFlags::empty()));
 

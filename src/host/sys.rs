@@ -342,7 +342,7 @@ pub(crate) fn interrupted_at<T>(deadline: Deadline, call: impl FnOnce() -> nix::
 }
 
 /// The number of stop requests so far.
-pub fn stops() -> usize {
+pub fn stop_requests() -> usize {
     STOPS.load(Ordering::Relaxed)
 }
 
@@ -368,7 +368,7 @@ pub fn pause(deadline: Deadline, seen: usize) -> nix::Result<()> {
 fn poll(polled: &mut [PollFd], deadline: Deadline, seen: usize) -> nix::Result<()> {
     let before = stop_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let ended = loop {
-        if stops() > seen {
+        if stop_requests() > seen {
             break Err(Errno::EINTR);
         }
         match ppoll(polled, Some(TimeSpec::from_duration(deadline.remaining())), Some(before)) {

@@ -38,7 +38,7 @@ impl LockedRun<'_, '_> {
         for (planned, remaining) in procedures.into_iter().zip(remaining) {
             let Some(ended) = self.step(planned, self.run.deadline.share(remaining)) else { continue };
             // After a stop signal, no other procedure starts.
-            let is_last = !ended.may_be_another_lock || sys::stops() > 0;
+            let is_last = !ended.may_be_another_lock || sys::stop_requests() > 0;
             tried.push(ended);
             if is_last {
                 break;

@@ -211,7 +211,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
             Outcome::InUse(_) => trigger.waits_for_port(),
             _ => false,
         };
-        let again = again && sys::stops() == 0;
+        let again = again && sys::stop_requests() == 0;
         if !again || deadline.remaining() < 2 * REOPEN_INTERVAL {
             return outcome;
         }

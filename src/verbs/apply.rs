@@ -154,7 +154,7 @@ fn serve_all(
                 continue;
             }
         };
-        let is_stopped = sys::stops() > 0;
+        let is_stopped = sys::stop_requests() > 0;
         if (trigger == Trigger::Command || is_stopped) && !is_known(root, &device, &mut errors) {
             continue;
         }

@@ -26,7 +26,7 @@ pub struct Pattern(Vec<Token>);
 #[derive(Debug, thiserror::Error)]
 pub enum BadPattern {
     #[error("a pattern can have only one of {{value}} and {{values}}")]
-    Several,
+    Ambiguous,
     #[error("unknown placeholder {{{0}}}: expected {{value}}, {{values}} or {{*}}")]
     Unknown(String),
     #[error("two placeholders need text between them")]
@@ -70,7 +70,7 @@ impl TryFrom<String> for Pattern {
             rest = after;
         }
         let places = tokens.iter().filter(|token| matches!(token, Token::Value | Token::Values)).count();
-        if places > 1 { Err(BadPattern::Several) } else { Ok(Pattern(tokens)) }
+        if places > 1 { Err(BadPattern::Ambiguous) } else { Ok(Pattern(tokens)) }
     }
 }
 

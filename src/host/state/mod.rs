@@ -195,7 +195,7 @@ impl PortState {
             move |source| StateError::Io { path, source }
         };
         let mut opened = open(root, &LOCKS, port).map_err(io(&LOCKS))?;
-        let stops = sys::stops();
+        let stops = sys::stop_requests();
         let lock = loop {
             match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => break lock,
@@ -209,7 +209,7 @@ impl PortState {
                 }
                 Err((_, error)) => return Err(io(&LOCKS)(error.into())),
             }
-            if sys::stops() > stops {
+            if sys::stop_requests() > stops {
                 return Err(StateError::Interrupted);
             }
             deadline.sleep(LOCK_RETRY_INTERVAL);

@@ -127,7 +127,7 @@ fn lacks_driver(device: &Device, composition: &Composition) -> bool {
 
 fn pause() -> Result<(), Failure> {
     thread::sleep(POLL_INTERVAL);
-    if sys::stops() == 0 {
+    if sys::stop_requests() == 0 {
         return Ok(());
     }
     Err(Failure::new("stopped by a signal while the modem restarts", "see `wwan-quirks status`"))
