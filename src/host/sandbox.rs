@@ -47,8 +47,9 @@ impl Limits {
     }
 }
 
-/// How long a run may exceed its budget before the kernel ends it. The kernel gives a modem 5 s to accept a
-/// configuration. A run may set two: the new one, and the old one if the new one fails.
+/// How long a run may exceed its budget before the kernel ends it. Most calls that wait for the modem end at the deadline,
+/// or continue in a child process. Some do neither: the kernel gives a modem 5 s for a transfer, and a driver that probes
+/// the modem may hold it for 20 s. If such a call takes even longer, the run ends when the call returns.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
 /// Arms the watchdog: the kernel ends this process with SIGALRM after `limit`, unless the value is dropped before. A call

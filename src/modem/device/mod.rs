@@ -345,7 +345,7 @@ impl Device {
     }
 
     /// Writes `bConfigurationValue`. The write returns after the kernel has unbound the drivers, sent SET_CONFIGURATION
-    /// (up to 5 s), and bound the new drivers.
+    /// (up to 5 s), and bound the new drivers. If a driver waits for a modem that does not answer, that takes tens of seconds.
     pub(crate) fn set_configuration(&self, value: u8) -> nix::Result<()> {
         let file = self.open_file(Path::new("bConfigurationValue"), OFlag::O_WRONLY)?;
         nix::unistd::write(file, format!("{value}\n").as_bytes()).map(drop)
