@@ -71,7 +71,7 @@ impl Results {
     /// Drops what concerns earlier devices on the port. `enumeration` and `id` are those of the present one, which was
     /// connected at `connected`, on the clock of [`awake`]. Keeps the results of the last minute before that: the step
     /// may have made this device come back, a switch or a composition even with another ID.
-    pub fn drop_earlier(&mut self, enumeration: u64, id: DeviceId, connected: i64) {
+    pub(crate) fn drop_earlier(&mut self, enumeration: u64, id: DeviceId, connected: i64) {
         if self.enumeration.replace(enumeration) == Some(enumeration) {
             return;
         }

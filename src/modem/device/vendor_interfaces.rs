@@ -42,7 +42,7 @@ impl VendorInterfaces {
     }
 
     /// Whether the kernel knows no interface with QMI.
-    pub fn lacks_qmi(&self) -> bool {
+    pub(crate) fn lacks_qmi(&self) -> bool {
         self.numbers.is_empty() && self.classes.is_empty()
     }
 
