@@ -38,9 +38,9 @@ impl LastResult {
     }
 
     fn date(&mut self) {
-        let date = |at| since_the_epoch().saturating_sub(now().as_secs().saturating_sub(at));
-        self.at = date(self.at);
-        self.confirmed = self.confirmed.map(date);
+        for time in [Some(&mut self.at), self.confirmed.as_mut()].into_iter().flatten() {
+            *time = since_the_epoch().saturating_sub(now().as_secs().saturating_sub(*time));
+        }
         self.awake = None;
     }
 }
