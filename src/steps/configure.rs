@@ -1,6 +1,5 @@
 //! `configuration`: sets another USB configuration through the kernel, and verifies it.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::host::deadline::Deadline;
@@ -30,7 +29,8 @@ pub(crate) fn run(
     let written = sys::abandonable(deadline, || {
         if let Some(pause) = unconfigured {
             device.set_configuration(0)?;
-            thread::sleep(pause);
+            // The modem needs the whole pause, even beyond the deadline.
+            Deadline::after(pause).sleep(pause);
         }
         let written = device.set_configuration(to);
         if let (Err(_), Some(from)) = (written, from) {

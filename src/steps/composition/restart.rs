@@ -1,7 +1,6 @@
 //! The restart of a modem with a new composition: whether the modem comes back, with which composition, and whether it
 //! reports that composition.
 
-use std::thread;
 use std::time::Duration;
 
 use super::reach::Reach;
@@ -29,7 +28,7 @@ const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Composition) -> Result<String, Failure> {
     let by = Deadline::after(LEAVE_TIMEOUT);
     while device.is_present() {
-        pause()?;
+        pause(by)?;
         if by.has_passed() {
             let reason = format!("composition {} is set, but the modem does not restart", chosen.value);
             return Err(Failure::new(reason, "power it off and on"));
@@ -39,7 +38,7 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
     let mut seen = "it has not come back".to_owned();
     let mut speaks_by: Option<Deadline> = None;
     while !by.has_passed() {
-        pause()?;
+        pause(by)?;
         let Ok(back) = Device::at_port(reach.root, device.port.clone()) else {
             // Some modems leave and return several times.
             speaks_by = None;
@@ -125,8 +124,8 @@ fn lacks_driver(device: &Device, composition: &Composition) -> bool {
         && VendorInterfaces::of(device.id, &[]).lacks_qmi()
 }
 
-fn pause() -> Result<(), Failure> {
-    thread::sleep(POLL_INTERVAL);
+fn pause(by: Deadline) -> Result<(), Failure> {
+    by.sleep(POLL_INTERVAL);
     if sys::stop_requests() == 0 {
         return Ok(());
     }
