@@ -4,6 +4,7 @@ pub mod audit;
 pub mod compositions;
 pub mod diagnostic;
 pub mod layers;
+mod list;
 pub mod policy;
 pub mod quirks;
 pub(crate) mod udev_rules;

@@ -21,6 +21,7 @@ use crate::bus::DeviceId;
 use crate::bus::Port;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_of};
 use crate::database::layers::{self, ConfigFile, Layer};
+use crate::database::list::{List, Listed};
 use crate::host::root::Root;
 use crate::usb::Function;
 
@@ -207,7 +208,11 @@ struct Fragment {
     fcc_auth: Option<Spanned<bool>>,
     timeouts: Option<Timeouts>,
     #[serde(default)]
-    device: Vec<DeviceFragment>,
+    device: List<DeviceFragment>,
+}
+
+impl Listed for DeviceFragment {
+    const LIST: &'static str = "the header [[device]], with two pairs of brackets";
 }
 
 #[derive(Deserialize)]
@@ -320,7 +325,7 @@ impl Policy {
             reader.settings(fragment.prefer, fragment.switch, fragment.huawei, fragment.fcc_auth, fragment.timeouts);
         let mut tables = vec![Table { by_administrator, selector: None, settings }];
         reader.device = true;
-        for entry in fragment.device {
+        for entry in fragment.device.0 {
             let selector = Some(reader.selector(entry.r#match));
             let settings = reader.settings(entry.prefer, entry.switch, entry.huawei, entry.fcc_auth, entry.timeouts);
             tables.push(Table { by_administrator, selector, settings });

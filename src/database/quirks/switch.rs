@@ -33,6 +33,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::database::diagnostic::Diagnostic;
+use crate::database::list::{List, Listed};
 use crate::usb::Setup;
 
 /// The methods.
@@ -564,6 +565,10 @@ impl<'de> Deserialize<'de> for Op {
 /// An element of a list in an entry: a method by its name, or an operation.
 struct Element(Operations);
 
+impl Listed for Element {
+    const LIST: &'static str = "a list of methods and operations, such as [\"eject\"]";
+}
+
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Element, D::Error> {
         struct ElementVisitor;
@@ -589,7 +594,7 @@ impl<'de> Deserialize<'de> for Element {
 impl<'de> Deserialize<'de> for Operations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operations, D::Error> {
         let mut all = Operations::default();
-        for Element(Operations { names, ops }) in Vec::deserialize(deserializer)? {
+        for Element(Operations { names, ops }) in List::deserialize(deserializer)?.0 {
             all.names.extend(names);
             all.ops.extend(ops);
         }
@@ -711,6 +716,7 @@ mod tests {
             ("\"siera\"", "unknown switch method \"siera\"; the methods are: sierra, huawei, "),
             ("[]", "without operations"),
             ("{ do = [] }", "without operations"),
+            ("{ do = \"sierra\" }", "expected a list of methods and operations, such as [\"eject\"]"),
             ("{ interface = 1 }", "missing field `do`"),
             ("{ do = [\"sierra\"], colour = 1 }", "unknown field `colour`"),
             ("[{ bulk = \"555\" }]", "even number of hex digits"),

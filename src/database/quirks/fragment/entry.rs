@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::validate::{check_names, check_steps, fits_bus};
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Location;
+use crate::database::list::{List, Listed};
 use crate::database::quirks::switch::{Seconds, SwitchEntry};
 use crate::database::quirks::{
     ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NeededReset, NewId, Number, Procedure, Quirk, Seen, Select,
@@ -46,15 +47,55 @@ pub(super) struct Entry {
     qmi_interfaces: Vec<u8>,
     online_after_reset: Option<NeededReset>,
     new_id: Option<Spanned<NewId>>,
-    steps: Spanned<Vec<StepEntry>>,
+    steps: Spanned<List<StepEntry>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
 enum StepEntry {
     Switch(SwitchEntry),
     Configuration(ConfigurationEntry),
     FccAuth(ProcedureEntry),
+}
+
+impl Listed for StepEntry {
+    const LIST: &'static str = "a list of steps, such as [{ switch = \"eject\" }]";
+}
+
+/// A table with one key.
+impl<'de> Deserialize<'de> for StepEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StepEntry, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(field_identifier, rename_all = "kebab-case")]
+        enum Key {
+            Switch,
+            Configuration,
+            FccAuth,
+        }
+        struct StepVisitor;
+        impl<'de> Visitor<'de> for StepVisitor {
+            type Value = StepEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table with one step, such as { switch = \"eject\" }")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StepEntry, A::Error> {
+                let step = match map.next_key()? {
+                    Some(Key::Switch) => StepEntry::Switch(map.next_value()?),
+                    Some(Key::Configuration) => StepEntry::Configuration(map.next_value()?),
+                    Some(Key::FccAuth) => StepEntry::FccAuth(map.next_value()?),
+                    None => {
+                        let message = "an empty table is not a step: write a step, such as { switch = \"eject\" }";
+                        return Err(de::Error::custom(message));
+                    }
+                };
+                match map.next_key::<Key>()? {
+                    Some(_) => Err(de::Error::custom("a table contains one step: write a table for each step")),
+                    None => Ok(step),
+                }
+            }
+        }
+        deserializer.deserialize_any(StepVisitor)
+    }
 }
 
 #[derive(Deserialize)]
@@ -372,7 +413,7 @@ pub(super) fn quirk(entry: Entry, vendor: Option<(Bus, u16)>, location: Location
         qmi_interfaces: entry.qmi_interfaces,
         online_after_reset: entry.online_after_reset,
         new_id: entry.new_id.map(Spanned::into_inner),
-        steps: entry.steps.into_inner().into_iter().map(step).collect(),
+        steps: entry.steps.into_inner().0.into_iter().map(step).collect(),
         location,
     };
     fits_bus(&quirk).map_err(|message| (id_span, message))?;

@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::{Quirk, vendor_of};
 use crate::database::diagnostic::{Diagnostic, Location, line_of, unsupported};
 use crate::database::layers::{self, ConfigFile, Layer};
+use crate::database::list::{List, Listed};
 use entry::{Entry, quirk};
 pub use search::parse_for;
 pub(crate) use search::place_of;
@@ -25,7 +26,11 @@ const HEADER: &str = "\n[[device]]";
 struct Fragment {
     schema: Spanned<u32>,
     #[serde(default)]
-    device: Vec<Spanned<Entry>>,
+    device: List<Spanned<Entry>>,
+}
+
+impl Listed for Spanned<Entry> {
+    const LIST: &'static str = "the header [[device]], with two pairs of brackets";
 }
 
 /// The quirks of a file, and all errors. An entry with an error is left out.
@@ -107,7 +112,7 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     let vendor = name.and_then(|name| vendor_of(name.as_encoded_bytes()));
     let mut quirks = Vec::new();
     let mut errors = Vec::new();
-    for entry in fragment.device {
+    for entry in fragment.device.0 {
         let location = Location { layer: file.layer, path: file.path.clone(), line: line_of(text, entry.span().start) };
         match quirk(entry.into_inner(), vendor, location) {
             Ok(quirk) => quirks.push(quirk),
@@ -165,7 +170,7 @@ mod tests {
             ("id = \"1199:907\"\nname = \"A\"\nsteps = []", "1:6", "not a device ID"),
             ("id = [\"1199:9071\", \"x\"]\nname = \"A\"\nsteps = []", "1:20", "not a device ID"),
             ("id = \"1199:9071\"\nname = 1", "2:8", "invalid type"),
-            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown variant"),
+            ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ swich = \"sierra\" }]", "3:12", "unknown field `swich`"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = 0 }]", "3:28", "from 1 to 255, got 0"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = \"mbin\" }]", "3:28", "invalid value"),
             ("id = \"1199:9071\"\nname = \"A\"\nsteps = []\ncolour = 1", "4:1", "unknown field"),
