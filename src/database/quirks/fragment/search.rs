@@ -24,29 +24,29 @@ use crate::database::quirks::Quirk;
 pub fn parse_for(file: &ConfigFile, bytes: &[u8], id: DeviceId) -> Result<(Vec<Quirk>, Vec<Diagnostic>), Utf8Error> {
     match file.layer {
         Layer::Shipped => parse_shipped_for(file, bytes, id),
-        // The search would miss an ID in a string with escapes, and an error in a file without entries.
-        _ if memchr::memchr(b'\\', bytes).is_some() || memmem::find(bytes, HEADER.as_bytes()).is_none() => {
-            Ok(parse(file, str::from_utf8(bytes)?))
-        }
-        _ if names(bytes, id) => Ok(parse_naming(file, str::from_utf8(bytes)?, id)),
+        // The search would miss an error in a file without entries.
+        _ if memmem::find(bytes, HEADER.as_bytes()).is_none() => Ok(parse(file, str::from_utf8(bytes)?)),
+        _ if may_name(bytes, id) => Ok(parse_naming(file, str::from_utf8(bytes)?, id)),
         _ => Ok((Vec::new(), Vec::new())),
     }
 }
 
-/// Whether the numbers of `id` are anywhere in the text.
-fn names(text: &[u8], id: DeviceId) -> bool {
+/// Whether the numbers of `id` are anywhere in the text, or characters of an ID may be written as escapes.
+fn may_name(text: &[u8], id: DeviceId) -> bool {
     let [numbers, _] = DeviceId { bus: Bus::Usb, ..id }.forms();
-    memchr::memchr_iter(b':', text).any(|colon| {
+    let has_numbers = memchr::memchr_iter(b':', text).any(|colon| {
         let at = colon.checked_sub(4).and_then(|start| text.get(start..start + numbers.len()));
         at.is_some_and(|at| at.eq_ignore_ascii_case(numbers.as_bytes()))
-    })
+    });
+    let is_escape = |at: usize| matches!(text.get(at + 1), Some(b'u' | b'U' | b'x'));
+    has_numbers || memchr::memchr_iter(b'\\', text).any(is_escape)
 }
 
-/// The quirks and errors of the entries that name `id`.
+/// The quirks and errors of the entries that may name `id`.
 fn parse_naming(file: &ConfigFile, text: &str, id: DeviceId) -> (Vec<Quirk>, Vec<Diagnostic>) {
     match split(text) {
-        Some((head, entries)) if !names(head.as_bytes(), id) => {
-            parse_entries(file, head, entries, |entry| names(entry.as_bytes(), id))
+        Some((head, entries)) if !may_name(head.as_bytes(), id) => {
+            parse_entries(file, head, entries, |entry| may_name(entry.as_bytes(), id))
         }
         _ => parse(file, text),
     }
@@ -289,6 +289,27 @@ mod tests {
             name = \"\"\"\n[[device]]\n9071\"\"\"\nsteps = []\n";
         let (quirks, errors) = parse_for(&file("own.toml"), text, "1199:9071".parse().unwrap());
         assert_eq!((errors.len(), quirks.len()), (0, 2));
+    }
+
+    #[test]
+    fn an_escape_elsewhere_does_not_spread_an_error() {
+        let own = ConfigFile { layer: Layer::Administrator, path: "own.toml".into() };
+        let entry = |id: &str, more: &str| format!("[[device]]\nid = \"{id}\"\nname = \"A\"\n{more}\nsteps = []\n");
+        let note = entry("1199:9071", "note = \"a \\\" and a \\\\ b\"");
+        let look_up = |wrong: &str, id: &str| {
+            let text = ["schema = 1\n", &note, &entry(wrong, "nam = 1"), &entry("12d1:1446", "")].concat();
+            let (quirks, errors) = parse_for(&own, &text, id.parse().unwrap());
+            (quirks.iter().any(|quirk| quirk.model(id.parse().unwrap()).is_some()), errors.len())
+        };
+        for (id, expected) in [("1199:9071", (true, 0)), ("12d1:1446", (true, 0)), ("1bbb:0002", (false, 1))] {
+            assert_eq!(look_up("1bbb:0002", id), expected, "{id}");
+        }
+        // An ID that is written with escapes may be any ID.
+        for escaped in ["\\u0031bbb:0002", "\\U00000031bbb:0002"] {
+            assert_eq!(look_up(escaped, "12d1:1446"), (true, 1), "{escaped}");
+        }
+        let text = format!("schema = 1\n{}", entry("\\u00312d1:1446", ""));
+        assert_eq!(parse_for(&own, &text, "12d1:1446".parse().unwrap()).0.len(), 1);
     }
 
     #[test]
