@@ -101,6 +101,7 @@ fn root() -> Root {
     root.results("1-1", &format!(r#""last":{{"configuration":{last}}},"radio":{last}"#));
     root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
     root.write("usb_modeswitch/1234:5678", "NeedResponse=1\nStandardEject=1\n");
+    root.write("usb_modeswitch/1234:567a", "# A\n");
     root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");
     root
 }
@@ -136,6 +137,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["rules"], "/rules"),
         (&root, &["import", &files], "/ignored-keys/0/files"),
         (&root, &["import", &files], "/diagnostics/0/line"),
+        (&root, &["import", &files], "/warnings/0"),
         (&root, &["doctor"], "/problems/0/remedy"),
         (&root, &["report", "1-1"], "/configurations/0/interfaces/0/endpoints/0/address"),
         (&root, &["status"], "/devices/0/interfaces/0/nodes/0"),

@@ -115,7 +115,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
             |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first.display().to_string(), "files": uses.files }),
         );
         let keys: Vec<Value> = keys.collect();
-        let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "ignored-keys": keys });
+        let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "warnings": import.warnings, "ignored-keys": keys });
         print_json(out, "import", &body, &errors_json(&errors))?;
     } else {
         out.write_all(import.toml().as_bytes())?;
@@ -123,7 +123,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
     for error in &import.errors {
         complain(error);
     }
-    for message in &import.replaced {
+    for message in &import.warnings {
         warn(message);
     }
     for (key, uses) in &import.ignored_keys {
@@ -158,8 +158,9 @@ pub struct Import {
     from_json: String,
     /// Errors. A file with an error gives no entry.
     pub errors: Vec<Diagnostic>,
-    /// Messages about files that a later file with the same ID and the same strings replaces.
-    replaced: Vec<String>,
+    /// Messages about files that a later file with the same ID and the same strings replaces, about files without an
+    /// action, and about lines without a key.
+    warnings: Vec<String>,
     /// Keys without an equivalent.
     pub(crate) ignored_keys: BTreeMap<String, Uses>,
 }
@@ -226,11 +227,22 @@ impl Import {
             let uses = Uses { reason, first: path.to_owned(), files: 0 };
             self.ignored_keys.entry(key.to_owned()).or_insert(uses).files += 1;
         }
+        let mut without_key = without_key(text);
+        if let Some(first) = without_key.next() {
+            let lines = match without_key.count() {
+                0 => "the line without `=` is ignored".to_owned(),
+                more => format!("this and {more} more lines without `=` are ignored"),
+            };
+            self.warnings.push(format!("{}:{first}: {lines}", path.display()));
+        }
         if let Some(entry) = entry {
+            if entry.steps == "[]" {
+                self.warnings.push(format!("{} has no action: the entry leaves the device alone", path.display()));
+            }
             let same = |known: &Entry| (known.id, &known.suffix) == (entry.id, &entry.suffix);
             if let Some(at) = self.entries.iter().position(same) {
                 let old = self.entries.remove(at);
-                self.replaced.push(format!("{}: replaced by {}", old.path.display(), path.display()));
+                self.warnings.push(format!("{}: replaced by {}", old.path.display(), path.display()));
             }
             self.entries.push(entry);
         }
@@ -380,6 +392,13 @@ fn keys(text: &str) -> Vec<Key<'_>> {
         keys.push((key.trim(), value, at..at + value.len()));
     }
     keys
+}
+
+/// The numbers of lines that are neither blank nor a comment, and that have no equals sign.
+fn without_key(text: &str) -> impl Iterator<Item = usize> {
+    let lines = text.lines().map(str::trim).zip(1..);
+    let is_ignored = |line: &str| !line.is_empty() && !line.contains('=') && !line.starts_with([';', '#', '!']);
+    lines.filter(move |(line, _)| is_ignored(line)).map(|(_, number)| number)
 }
 
 /// The first comment, which in usb_modeswitch's files is the name of the device.
@@ -730,6 +749,17 @@ mod tests {
         );
         assert_eq!(ignored_keys("StandardEject=1\nResponseEndpoint=0x01"), ["ResponseEndpoint"]);
         assert_eq!(ignored_keys("StandardEject=1\nMessageEndpoint=0x81"), ["MessageEndpoint"]);
+    }
+
+    #[test]
+    fn what_a_file_does_not_say_is_a_warning() {
+        let warnings = |text: &str| import("1234:5678", text).warnings;
+        assert_eq!(warnings("# A\n\n ;b\n!c\nStandardEject=1\n"), [""; 0]);
+        let no_action = "1234:5678 has no action: the entry leaves the device alone";
+        assert_eq!(warnings("TargetVendor=0x1234\nTargetProduct=0001\n"), [no_action]);
+        assert_eq!(warnings("\nStandardEject 1\n"), ["1234:5678:2: the line without `=` is ignored", no_action]);
+        let lines = "1234:5678:1: this and 2 more lines without `=` are ignored";
+        assert_eq!(warnings("<html>\nStandardEject=1\n<p>\n</html>"), [lines]);
     }
 
     /// A file that is named after its device needs no other ID.
