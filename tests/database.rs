@@ -167,11 +167,14 @@ fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     let ended = root.run(&["import", "/nowhere/1234:5678", &format!("{path}/1234:5678")]);
     assert!(ended.code == 2 && ended.stdout.contains("1234:5678"), "{ended:?}");
     assert!(ended.stderr.contains("/nowhere/1234:5678: cannot read: No such file"), "{}", ended.stderr);
+    // Without an entry, there is no output.
+    let ended = root.run(&["import", "/nowhere/1234:5678"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     // Files of editors and package managers do not count.
     root.write("/empty/1234:5678~", "StandardEject=1\n");
     let empty = root.0.join("empty").display().to_string();
     let ended = root.run(&["import", &empty]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (1, "schema = 1\n"));
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
     assert_eq!(ended.stderr, format!("wwan-quirks: {empty}: the directory has no configuration file\n"));
 }
 

@@ -110,15 +110,18 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         }
     }
     let exit = report_errors(&errors);
+    // Without an entry, a file in quirks.d has no use.
+    let toml = if import.is_empty() { String::new() } else { import.toml() };
     if json {
         let keys = import.ignored_keys.iter().map(
             |(key, uses)| json!({ "key": key, "reason": uses.reason, "first-file": uses.first.display().to_string(), "files": uses.files }),
         );
         let keys: Vec<Value> = keys.collect();
-        let body = json!({ "toml": import.toml(), "diagnostics": import.errors, "warnings": import.warnings, "ignored-keys": keys });
+        let body =
+            json!({ "toml": toml, "diagnostics": import.errors, "warnings": import.warnings, "ignored-keys": keys });
         print_json(out, "import", &body, &errors_json(&errors))?;
     } else {
-        out.write_all(import.toml().as_bytes())?;
+        out.write_all(toml.as_bytes())?;
     }
     for error in &import.errors {
         complain(error);
@@ -246,6 +249,10 @@ impl Import {
             }
             self.entries.push(entry);
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.from_json.is_empty()
     }
 
     /// The entries in TOML. Entries of one vendor with the same steps become one.
