@@ -61,6 +61,7 @@ fn importing_the_exported_json_gives_the_database() {
             "3:3: element 2 of `device`: missing field `name`",
         ),
         ("{ \"device\": [] }", "1:16: missing field `schema`"),
+        (&root.run(&["export", "usb-mode.json"]).stdout, "1:1: the format of OpenWrt's usbmode cannot be imported: "),
         ("{ \"schema\": 1, \"device\": [\n  5] }", "2:3: invalid type: integer `5`, expected a map"),
     ] {
         fs::write(&file, text).unwrap();

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -292,9 +293,25 @@ struct Exported<'a> {
     device: Vec<&'a RawValue>,
 }
 
+/// The data of OpenWrt's usbmode.
+#[derive(Deserialize)]
+struct UsbMode {
+    #[serde(rename = "devices")]
+    _devices: IgnoredAny,
+    #[serde(rename = "messages")]
+    _messages: IgnoredAny,
+}
+
+const NO_USBMODE: &str = "the format of OpenWrt's usbmode cannot be imported: import the usb_modeswitch files, or the \
+                          output of `wwan-quirks export json`";
+
 /// The entries that `export json` printed, in TOML, or the first error with its offset in `text`.
 fn entries_from_json(path: &Path, text: &str) -> Result<String, (usize, String)> {
-    let exported: Exported = serde_json::from_str(text).map_err(|error| json_error(text, &error))?;
+    let exported: Exported =
+        serde_json::from_str(text).map_err(|error| match serde_json::from_str::<UsbMode>(text) {
+            Ok(_) => (0, NO_USBMODE.to_owned()),
+            Err(_) => json_error(text, &error),
+        })?;
     if exported.schema != 1 {
         return Err((0, "expected \"schema\": 1: a newer version of wwan-quirks may read this file".to_owned()));
     }
