@@ -1,5 +1,5 @@
-//! Pictures of `status`, `explain` and `doctor` at each stage of the trip, from the output that the scenario `50-operator`
-//! expects.
+//! Pictures of `status`, `explain` and `doctor` at each stage of the trip, from the output on a terminal that the scenario
+//! `50-operator` expects.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -10,6 +10,8 @@ use crate::devices::escaped;
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vm/scenarios/50-operator");
 const STAGES: [&str; 5] = ["install-mode", "locked", "broken-policy", "to-do", "online"];
 const LINE: usize = 18;
+/// The SGR codes in that output, and their styles.
+const CODES: [(&str, &str); 5] = [("<0>", ""), ("<1>", "bold"), ("<31>", "red"), ("<32>", "green"), ("<33>", "yellow")];
 /// Width of a character of the 13px font, in tenths of a pixel.
 const CHARACTER: usize = 79;
 
@@ -19,7 +21,7 @@ pub(crate) fn all() -> Result<Vec<(String, String)>, Box<dyn Error>> {
 }
 
 fn picture(stage: &str) -> Result<String, Box<dyn Error>> {
-    let mut lines: Vec<(&str, String)> = Vec::new();
+    let mut lines: Vec<Vec<(&str, String)>> = Vec::new();
     for (verb, command) in [("status", "status"), ("explain", "explain 1-1"), ("doctor", "doctor")] {
         let path = format!("{EXPECTED}/{stage}.{verb}");
         let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -27,12 +29,14 @@ fn picture(stage: &str) -> Result<String, Box<dyn Error>> {
         let text = text.replace("PORT", "1-1").replace("N s ago", "3 s ago");
         let text = text.replace("cdc-wdmN", "cdc-wdm0").replace("wwanN", "wwan0");
         if !lines.is_empty() {
-            lines.push(("", String::new()));
+            lines.push(Vec::new());
         }
-        lines.push(("prompt", format!("# wwan-quirks {command}")));
-        lines.extend(text.lines().map(|line| (colour(verb, line), line.to_owned())));
+        lines.push(vec![("prompt", format!("# wwan-quirks {command}"))]);
+        // The scenario, not the program, prints the exit status.
+        lines.extend(text.lines().filter(|line| !line.starts_with("exit status ")).map(styled));
     }
-    let columns = lines.iter().map(|(_, line)| line.chars().count()).max().unwrap_or(0);
+    let length = |line: &Vec<(&str, String)>| line.iter().map(|(_, text)| text.chars().count()).sum::<usize>();
+    let columns = lines.iter().map(length).max().unwrap_or(0);
     let (width, height) = (columns * CHARACTER / 10 + 24, lines.len() * LINE + 24);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" role=\"img\">\n\
@@ -41,25 +45,36 @@ fn picture(stage: &str) -> Result<String, Box<dyn Error>> {
          .bold {{ font-weight: bold }} .red {{ fill: #ff7b72 }} .green {{ fill: #7ee787 }} .yellow {{ fill: #e3b341 }}</style>\n\
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#1b1f24\"/>\n"
     );
-    for (row, (class, line)) in lines.iter().enumerate() {
-        let line = escaped(line);
-        if !line.is_empty() {
-            let y = row * LINE + 25;
-            writeln!(svg, "<text x=\"12\" y=\"{y}\" class=\"{class}\" xml:space=\"preserve\">{line}</text>")?;
+    for (row, line) in lines.iter().enumerate() {
+        if line.is_empty() {
+            continue;
         }
+        write!(svg, "<text x=\"12\" y=\"{}\" xml:space=\"preserve\">", row * LINE + 25)?;
+        for (style, text) in line {
+            match (*style, escaped(text)) {
+                ("", text) => svg.push_str(&text),
+                (style, text) => write!(svg, "<tspan class=\"{style}\">{text}</tspan>")?,
+            }
+        }
+        svg.push_str("</text>\n");
     }
     svg.push_str("</svg>\n");
     Ok(svg)
 }
 
-/// The colour that `status` gives to a row on a terminal.
-fn colour(verb: &str, line: &str) -> &'static str {
-    match line.split_whitespace().next() {
-        _ if verb != "status" => "",
-        _ if !line.starts_with(' ') => "bold",
-        Some("problem") => "red",
-        Some("suppressed") => "yellow",
-        Some("radio") if line.contains("the radio is online") => "green",
-        _ => "",
+/// The parts of a line, each with its style.
+fn styled(line: &str) -> Vec<(&'static str, String)> {
+    let (mut parts, mut style, mut rest) = (Vec::new(), "", line);
+    loop {
+        let code = CODES.iter().filter_map(|(code, style)| Some((rest.find(code)?, code.len(), *style))).min();
+        let (end, length, next) = code.unwrap_or((rest.len(), 0, ""));
+        if end > 0 {
+            parts.push((style, rest[..end].to_owned()));
+        }
+        rest = &rest[end + length..];
+        style = next;
+        if code.is_none() {
+            return parts;
+        }
     }
 }
