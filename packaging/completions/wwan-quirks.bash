@@ -171,7 +171,7 @@ _wwan__quirks() {
             return 0
             ;;
         wwan__subcmd__quirks__subcmd__export)
-            opts="-v -q -h --root --verbose --quiet --help usb-modeswitch usb-mode.json json ids"
+            opts="-v -q -h --json --root --verbose --quiet --help usb-modeswitch usb-mode.json json ids"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -97,6 +97,7 @@ complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s v -l v
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s q -l quiet -d 'Print only errors to standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand rules" -s h -l help -d 'Print help'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -l root -d 'Use DIR instead of `/` as the root directory, for tests and images' -r -F
+complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -l json -d 'Print JSON'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s v -l verbose -d 'Also print informational messages to standard error; -vv prints all messages'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s q -l quiet -d 'Print only errors to standard error'
 complete -c wwan-quirks -n "__fish_wwan_quirks_using_subcommand export" -s h -l help -d 'Print help'
