@@ -1,5 +1,6 @@
 //! `apply`: does at once what the hook would do.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Write;
 
@@ -7,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
+use crate::database::quirks;
 use crate::host::journal::{Journal, complain, printable};
 use crate::host::root::Root;
 use crate::host::sys;
@@ -15,7 +17,7 @@ use crate::outcome::StepResult;
 use crate::serve::before_sleep::before_sleep;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::{MatchedDevice, lookup};
+use crate::serve::lookup::MatchedDevice;
 use crate::serve::plan::PlanLine;
 use crate::serve::preview::{no_action, preview_lines};
 use crate::serve::record::{RunReport, StepReport, first_line};
@@ -123,13 +125,17 @@ fn serve_apart(
     if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }
 }
 
-/// Whether a quirk applies to the device, or may apply because a string could not be read. If not, adds the errors in
-/// files that may have such a quirk to `errors`: any file with an error may concern any device.
+/// Whether a valid entry has the ID of the device. If not, adds the errors in files that may have one to `errors`. Reads
+/// no string of the device, which could block.
 fn is_known(root: &Root, device: &Device, errors: &mut Vec<Error>) -> bool {
-    let (matched, more) = lookup(root, device);
-    let is_known = matched.is_some() || more.iter().any(|error| matches!(error, Error::Device(_)));
+    let needs_string = Cell::new(false);
+    let found = quirks::lookup(root, device.id, |_| {
+        needs_string.set(true);
+        None
+    });
+    let is_known = found.quirk.is_some() || needs_string.get();
     if !is_known {
-        errors.extend(more);
+        errors.extend(found.errors.into_iter().map(Error::from));
     }
     is_known
 }
