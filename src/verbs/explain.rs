@@ -57,15 +57,13 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         let (quirks, without_quirk) = quirks::installed(root);
         errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
     }
-    let mut exit = report_errors(&errors);
     let without = explained.iter().filter(|explained| explained.is_without_quirk());
     let without: Vec<Error> = without.map(|explained| Error::NoQuirk(explained.title())).collect();
-    if !without.is_empty() {
-        // The text says so, too.
-        exit = exit.max(Exit::Failed);
-    }
+    let found = if without.is_empty() { Exit::Success } else { Exit::Failed };
+    // The text says so already.
+    errors.extend(without.into_iter().filter(|_| json));
+    let exit = report_errors(&errors).max(found);
     if json {
-        errors.extend(without);
         let values: Vec<Value> = explained.iter().map(Explanation::json).collect();
         print_json(out, "explain", &json!({ "devices": values }), &errors_json(&errors))?;
     } else {
