@@ -283,13 +283,18 @@ no_run_in_udev() {
 	done
 }
 
+# kernel_time: prints the time of the kernel's last message. kernel_messages TIME: prints the messages after that time.
+# The kernel drops old messages, so their number says nothing.
+kernel_time() { dmesg | sed -n '$s/^\[ *\([0-9.]*\)\].*/\1/p'; }
+kernel_messages() { dmesg | awk -v since="$1" '{ time = $0; gsub(/^\[ *|\].*/, "", time) } time + 0 > since + 0'; }
+
 # crashed: whether the program crashed; prints the messages of the kernel, udev and systemd about it. A panic aborts the
 # process, and outside the sandbox the kernel does not mention that.
 crashed() {
 	{
-		dmesg | sed -n "$((${KERNEL_LINES:-0} + 1)),\$p" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault'
+		kernel_messages "${KERNEL_TIME:-0}" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault' || true
 		if [ -d /run/systemd/system ]; then journalctl -q -o cat --since "@$BEGAN"; else tail -n "+$((LOGGED + 1))" /run/vm/messages; fi |
-			grep -E "wwan-quirks.* terminated by signal (ABRT|SEGV|BUS|ILL|FPE|SYS)|wwan-quirks.*status=[0-9]*/(ABRT|SEGV|BUS|ILL|FPE|SYS)"
+			grep -E "wwan-quirks.* terminated by signal (ABRT|SEGV|BUS|ILL|FPE|SYS)|wwan-quirks.*status=[0-9]*/(ABRT|SEGV|BUS|ILL|FPE|SYS)" || true
 	} | grep .
 }
 
