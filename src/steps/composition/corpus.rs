@@ -136,3 +136,58 @@ fn every_captured_dialogue_is_parsed() {
     assert!(captures.len() > 14, "{}", captures.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// A small generator: xorshift64.
+fn random(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 33) as usize
+}
+
+/// `line` with one character removed, replaced or inserted. `None` for a line without characters.
+fn changed(line: &str, state: &mut u64) -> Option<String> {
+    const CHARACTERS: [char; 12] = ['0', '9', 'f', 'x', ':', ',', '(', ')', '"', '=', ' ', 'é'];
+    let mut characters: Vec<char> = line.chars().collect();
+    let at = random(state).checked_rem(characters.len())?;
+    let character = CHARACTERS[random(state) % CHARACTERS.len()];
+    match random(state) % 4 {
+        0 => drop(characters.remove(at)),
+        1 => characters[at] = character,
+        2 => characters.insert(at, character),
+        _ => characters.truncate(at),
+    }
+    Some(characters.into_iter().collect())
+}
+
+/// The answers of a faulty modem are refused or misread, but nothing panics.
+#[test]
+fn changed_dialogues_are_read_without_a_panic() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/at.json")).unwrap();
+    let captures: Vec<Capture> = serde_json::from_str(&text).unwrap();
+    let all = shipped();
+    let table = all.sierra.as_ref().unwrap();
+    let answers: Vec<&Vec<String>> =
+        captures.iter().flat_map(|capture| &capture.dialogue).map(|(_, lines)| lines).collect();
+    let mut state = 0x1199_9071;
+    for _ in 0..100 {
+        for lines in &answers {
+            let mut lines = (*lines).clone();
+            for _ in 0..=random(&mut state) % 3 {
+                let Some(at) = random(&mut state).checked_rem(lines.len()) else { break };
+                lines[at] = changed(&lines[at], &mut state).unwrap_or_default();
+            }
+            let bits = sierra::bits(&lines);
+            let _ = (sierra::config_type(table, &lines, &lines), sierra::products(&lines).count());
+            for line in &lines {
+                let _ = sierra::number(line).map(|number| table.of_number(number));
+                let Some(mask) = sierra::mask(line) else { continue };
+                let _ = (table.of_mask(mask, &bits), table.of_bits(&bits, mask).len());
+            }
+            for family in &all.families {
+                let _ = (family.read.read(&lines), family.test.as_ref().map(|test| test.read(&lines)));
+                let _ = family.accepted.as_ref().map(|accepted| lines.iter().find_map(|line| accepted.read(line)));
+            }
+        }
+    }
+}
