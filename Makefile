@@ -61,21 +61,21 @@ ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 
 # udev, systemd and mdev split commands at spaces.
-FOLDERS = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
-$(foreach name,$(FOLDERS),$(if $(word 2,$($(name))),$(error $(name) must not contain a space, got "$($(name))")))
+DIRECTORIES = SBINDIR UDEVDIR UNITDIR DATADIR MANDIR BASHDIR ZSHDIR FISHDIR
+$(foreach name,$(DIRECTORIES),$(if $(word 2,$($(name))),$(error $(name) must not contain a space, got "$($(name))")))
 # All other characters have a special meaning in make, the shell, sed, udev or systemd.
-ODD := $(shell printf %s $(call quote,$(foreach name,$(FOLDERS),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -' | cut -c1)
-$(if $(ODD),$(error directories may contain only letters, digits and / . _ + , : @ = ~ -, and not $(ODD)))
+BAD_CHARACTER := $(shell printf %s $(call quote,$(foreach name,$(DIRECTORIES),$($(name)))) | tr -d 'A-Za-z0-9/._+,:@=~ -' | cut -c1)
+$(if $(BAD_CHARACTER),$(error directories may contain only letters, digits and / . _ + , : @ = ~ -, and not $(BAD_CHARACTER)))
 # Some shells do not expand the `~` of `NAME=~/directory`.
-$(foreach name,DESTDIR $(FOLDERS),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))
+$(foreach name,DESTDIR $(DIRECTORIES),$(if $(filter ~%,$(firstword $($(name)))),$(error $(name) must not begin with ~, got "$($(name))")))
 # The program prints its own path without `//`, so the rules must do the same.
-$(foreach name,$(FOLDERS),$(eval override $(name) := $(abspath $($(name)))))
+$(foreach name,$(DIRECTORIES),$(eval override $(name) := $(abspath $($(name)))))
 DEST = $(call quote,$(DESTDIR))
 
 METAINFO = $(DEST)$(DATADIR)/metainfo/$(shell sed -n 's/^APPSTREAM_ID="\(.*\)"/\1/p' packaging/project.env).metainfo.xml
 
 # Where the program looks for its database and policy: relative to its own path. `/sbin` belongs to /usr.
-FOUND_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
+PROGRAM_DATADIR = $(patsubst /,/usr,$(abspath $(SBINDIR)/..))/share
 # Installed files contain the paths at which the program and its data are installed.
 PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/wwan\(\\*\)-quirks|$(DATADIR)/wwan\1-quirks|g'
 
@@ -261,9 +261,9 @@ page:
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
 install-program: check-program
-ifneq ($(DATADIR),$(FOUND_DATADIR))
-	@test ! -d $(DEST)$(FOUND_DATADIR)/wwan-quirks || test -L $(DEST)$(FOUND_DATADIR)/wwan-quirks || { \
-		echo "make: $(FOUND_DATADIR)/wwan-quirks is a directory, but must be a link to $(DATADIR)/wwan-quirks:" \
+ifneq ($(DATADIR),$(PROGRAM_DATADIR))
+	@test ! -d $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || test -L $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || { \
+		echo "make: $(PROGRAM_DATADIR)/wwan-quirks is a directory, but must be a link to $(DATADIR)/wwan-quirks:" \
 			"remove the earlier installation first" >&2; exit 1; }
 endif
 	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
@@ -272,9 +272,9 @@ endif
 	install -D -m 644 config/config.toml $(DEST)$(DATADIR)/wwan-quirks/config.toml
 	install -m 644 config/compositions.toml $(DEST)$(DATADIR)/wwan-quirks/compositions.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DEST)$(DATADIR)/wwan-quirks/config.toml
-ifneq ($(DATADIR),$(FOUND_DATADIR))
-	install -d $(DEST)$(FOUND_DATADIR)
-	ln -srfT $(DEST)$(DATADIR)/wwan-quirks $(DEST)$(FOUND_DATADIR)/wwan-quirks
+ifneq ($(DATADIR),$(PROGRAM_DATADIR))
+	install -d $(DEST)$(PROGRAM_DATADIR)
+	ln -srfT $(DEST)$(DATADIR)/wwan-quirks $(DEST)$(PROGRAM_DATADIR)/wwan-quirks
 endif
 
 # For the policy and the quirks of the administrator.

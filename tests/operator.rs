@@ -378,7 +378,7 @@ fn a_unit_that_finds_what_the_stick_has_become_reports_the_return_and_does_not_f
 
 /// If no entry has a name for what a stick has become, messages have the device's own string.
 #[test]
-fn the_own_string_of_a_device_is_escaped_in_the_journal_and_on_the_terminal() {
+fn a_devices_own_string_is_escaped_in_the_journal_and_on_the_terminal() {
     let root = Root::new();
     let device = root.plug("1-1", "12d1:14dc", &mc7710());
     root.write(&format!("{device}/product"), "a\nPRIORITY=0\n\u{1b}[2J\u{202e}b\n");

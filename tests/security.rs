@@ -84,7 +84,7 @@ fn only_the_test_module_at_the_end_of_a_source_is_skipped() {
 }
 
 #[test]
-fn the_sources_keep_to_what_is_promised() {
+fn the_sources_keep_the_promises() {
     for (path, source) in sources("src") {
         let name = path.strip_prefix(TOP).unwrap().display().to_string();
         assert!(!source.contains("unsafe_code") || name == "src/host/sys.rs", "unsafe in {name}");

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_text_file_is_an_error_and_does_not_block() {
+    fn a_file_that_is_not_text_is_an_error_and_does_not_block() {
         let folder = root("kinds");
         let path = folder.at("/etc/wwan-quirks");
         fs::create_dir(path.join("folder.toml")).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_more_than_ten_thousand_files_is_an_error() {
+    fn a_directory_of_more_than_ten_thousand_files_is_an_error() {
         let folder = root("many");
         let path = folder.at("/etc/wwan-quirks/quirks.d");
         fs::create_dir(&path).unwrap();
@@ -460,7 +460,7 @@ mod tests {
 
     /// Uses the running system. If root does not run the test, its directories belong to another user.
     #[test]
-    fn a_folder_that_others_can_replace_is_refused() {
+    fn a_directory_that_others_can_replace_is_refused() {
         let home = root("home");
         let live = Root::new("/");
         let target = home.at("/target");
@@ -482,7 +482,7 @@ mod tests {
 
     /// Uses the running system. If root does not run the test, its directories belong to another user.
     #[test]
-    fn a_link_must_not_lead_through_a_folder_that_others_can_change() {
+    fn a_link_must_not_lead_through_a_directory_that_others_can_change() {
         let folder = root("live");
         let live = Root::new("/");
         let store = folder.at("/store");

@@ -79,7 +79,7 @@ impl Journal {
             Journal::Stderr => Err(Errno::ENOTCONN),
         };
         if sent.is_err() {
-            complain(format_args!("{IDENTIFIER}: {message}"));
+            print_error(format_args!("{IDENTIFIER}: {message}"));
         }
     }
 }
@@ -119,14 +119,14 @@ fn native(level: Level, message: &str, fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// Prints a line to standard error. `eprintln!` would panic if standard error is closed or full, and a message must not
 /// keep a modem from being handled.
-pub(crate) fn complain(line: impl Display) {
+pub(crate) fn print_error(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Like [`complain`], but prints nothing if only errors are wanted.
+/// Like [`print_error`], but prints nothing if only errors are wanted.
 pub(crate) fn warn(line: impl Display) {
     if log::log_enabled!(Level::Warn) {
-        complain(line);
+        print_error(line);
     }
 }
 

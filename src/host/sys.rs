@@ -316,12 +316,12 @@ pub(crate) fn defer_stop_signals(port: &Port) {
 /// The interval of the signals after a deadline.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(10);
 
-extern "C" fn pass_over(_signal: i32) {}
+extern "C" fn do_nothing(_signal: i32) {}
 
 /// A timer whose signal interrupts the process, from when it is set until it is dropped. The signal ends a close that
 /// waits for its device, but does not end [`wait`].
 pub fn interrupter() -> nix::Result<Timer> {
-    let action = SigAction::new(SigHandler::Handler(pass_over), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGUSR1, &action) }?;
     let notify = SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 };

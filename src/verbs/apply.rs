@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
 use crate::database::quirks;
-use crate::host::journal::{Journal, complain, printable};
+use crate::host::journal::{Journal, print_error, printable};
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::{Device, DeviceError};
@@ -182,7 +182,7 @@ fn serve_all(
             printed = printed.and(print_lines(&device, &served, out));
         }
         if served.errors.iter().any(|error| error.exit() == Exit::Invalid) {
-            complain(format_args!("wwan-quirks: {} {}: {}", device.port, device.id, no_action()));
+            print_error(format_args!("wwan-quirks: {} {}: {}", device.port, device.id, no_action()));
         }
         reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);

@@ -51,7 +51,7 @@ fn print_reading(head: &str, reading: &CompositionState, out: &mut impl Write) -
     let line = format!("{head}: composition {}, by {by}", describe(current));
     writeln!(out, "{}", printable(&line))?;
     for known in supported {
-        let mark = if known.is(current) == Some(true) { '*' } else { ' ' };
+        let mark = if known.is_same_as(current) == Some(true) { '*' } else { ' ' };
         let without = match (known.configurations.is_empty(), known.has_at_port()) {
             (true, _) => "  (not known)",
             (false, true) => "",

@@ -11,7 +11,7 @@ use crate::database::diagnostic::merge;
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
 use crate::host::deadline::Deadline;
-use crate::host::journal::{complain, printable};
+use crate::host::journal::{print_error, printable};
 use crate::host::root::Root;
 use crate::modem::device::Device;
 use crate::serve::error::{Error, Exit};
@@ -84,7 +84,7 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let (all, _) = quirks::all(root);
     let knows = |id| all.iter().any(|quirk| quirk.model(id).is_some());
     if !knows(id) && knows(id.on_pci()) {
-        complain(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
+        print_error(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
     }
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
     let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });

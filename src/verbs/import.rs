@@ -23,7 +23,7 @@ use crate::database::diagnostic::Diagnostic;
 use crate::database::layers::{ConfigFile, FileError, Layer};
 use crate::database::quirks::switch::Bytes;
 use crate::database::quirks::{DeviceString, fragment};
-use crate::host::journal::{complain, warn};
+use crate::host::journal::{print_error, warn};
 use crate::host::root::read_limited;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{errors_json, print_json, report_errors};
@@ -125,7 +125,7 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, 
         out.write_all(toml.as_bytes())?;
     }
     for error in &import.errors {
-        complain(error);
+        print_error(error);
     }
     for message in &import.warnings {
         warn(message);

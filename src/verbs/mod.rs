@@ -25,7 +25,7 @@ use log::LevelFilter;
 use serde_json::json;
 
 use crate::host::init::{Audience, init};
-use crate::host::journal::complain;
+use crate::host::journal::print_error;
 use crate::host::root::Root;
 use crate::host::sandbox::Limits;
 use crate::serve::error::{Error, Exit};
@@ -119,7 +119,7 @@ fn print_usage(text: &clap::Error) -> Exit {
 /// Prints the error, and returns the exit status.
 fn finish(exit: Result<Exit, Error>) -> Exit {
     exit.unwrap_or_else(|error| {
-        complain(format_args!("wwan-quirks: {}", error.chain()));
+        print_error(format_args!("wwan-quirks: {}", error.chain()));
         error.exit()
     })
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::database::diagnostic::LoadError;
 use crate::database::layers::FileError;
-use crate::host::journal::complain;
+use crate::host::journal::print_error;
 use crate::serve::error::{Error, Exit};
 
 /// The version of all output. A new key does not change it. A key that disappears or changes its meaning does.
@@ -90,7 +90,7 @@ fn file_error_json(error: &FileError) -> Value {
 /// Prints every error to standard error, once. Returns the highest exit status.
 pub(crate) fn report_errors(errors: &[Error]) -> Exit {
     for error in distinct(errors) {
-        complain(format_args!("wwan-quirks: {}", error.chain()));
+        print_error(format_args!("wwan-quirks: {}", error.chain()));
     }
     errors.iter().map(Error::exit).max().unwrap_or(Exit::Success)
 }

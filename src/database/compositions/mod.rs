@@ -182,7 +182,7 @@ pub struct Composition {
 
 impl Composition {
     /// Whether `current` is this composition. `None` if the two were read in different ways and cannot be compared.
-    pub fn is(&self, current: &Composition) -> Option<bool> {
+    pub fn is_same_as(&self, current: &Composition) -> Option<bool> {
         match (&self.value, &current.value) {
             (Value::Mask(_), Value::Number(number)) => self.number.map(|known| known == *number),
             (Value::Number(number), Value::Mask(_)) => current.number.map(|known| known == *number),

@@ -208,7 +208,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn forty_successes_on_one_port_are_no_loop() {
+    fn forty_successes_on_one_port_are_not_a_loop() {
         let mut memory = Memory::default();
         // The stick in install mode, then the modem that it becomes. Each enumeration has the next device number.
         let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
@@ -222,7 +222,7 @@ pub(crate) mod tests {
 
     /// A modem that only needs a configuration has no later step that finds it in the wanted state.
     #[test]
-    fn a_modem_that_keeps_its_configuration_is_no_loop_and_one_that_crashes_is() {
+    fn a_modem_that_keeps_its_configuration_is_not_a_loop_and_one_that_crashes_is() {
         let attempts = |seconds: f64| {
             let mut memory = Memory::default();
             let mut plugged = |plug| {

@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_where_a_link_leads_elsewhere() {
+    fn no_state_is_kept_behind_a_symlink() {
         let root = TempRoot::new("planted");
         let elsewhere = root.at("/elsewhere");
         let port = Port::new("1-1").unwrap();

@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_is_passed_on_the_way_to_a_device() {
+    fn no_symlink_in_the_path_to_a_device_is_followed() {
         let root = TempRoot::new("linked");
         plug(&root, "1199");
         let link = root.at("/sys/devices/usb2");

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modem_that_never_stops_talking_does_not_outlast_the_deadline() {
+    fn a_modem_that_never_stops_sending_cannot_exceed_the_deadline() {
         let (mut port, modem) = pair();
         modem.send(b"more").unwrap();
         assert_eq!(port.receive(Deadline::after(Duration::ZERO)), Ok(None));

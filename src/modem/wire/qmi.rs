@@ -676,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_does_not_end_is_given_up() {
+    fn an_unterminated_frame_is_abandoned() {
         let (whole, mut framer) = (hex(LOW_POWER), framer());
         framer.push(&hex("01 40 00 80 02"));
         framer.push(&whole);

@@ -267,7 +267,7 @@ fn read_and_set(
     let wanted = &wanted.spelled(known.chain(reading.other.iter().flatten()));
     let chosen = choose(&reading, wanted, request.no_at_port).map_err(CompositionError::Refused)?;
     let is_intermediate = !wanted.fits(&chosen);
-    let is_set = chosen.is(&reading.current) == Some(true);
+    let is_set = chosen.is_same_as(&reading.current) == Some(true);
     if !is_set || is_intermediate {
         check_restart(reading.restart, is_intermediate, request.reset).map_err(CompositionError::Refused)?;
     }

@@ -88,7 +88,7 @@ fn judge(reach: &Reach, back: &Device, chosen: &Composition, is_late: bool) -> R
     let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
     let is_on_bus = is_on_bus(reach.compositions, back, chosen);
     let current = reach.talk(back, QUERY_TIMEOUT, |dialogue| Ok(dialogue.read(None)?.current));
-    match current.map(|current| chosen.is(&current)) {
+    match current.map(|current| chosen.is_same_as(&current)) {
         Ok(Some(false)) => {
             let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
             let remedy = "its firmware may not support this composition; choose another one";

@@ -467,7 +467,7 @@ fn garbage_is_skipped_and_reported_if_nothing_else_arrives() {
 }
 
 #[test]
-fn a_modem_that_never_stops_talking_does_not_outlast_the_deadline() {
+fn a_modem_that_never_stops_sending_cannot_exceed_the_deadline() {
     for (protocol, request) in [(Protocol::Qmi, "CTL Get Version Info"), (Protocol::Mbim, "MBIM open")] {
         let mut modem = locked(protocol);
         // CTL Sync.

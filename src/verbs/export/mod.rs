@@ -20,7 +20,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::database::quirks::{self, Quirk};
-use crate::host::journal::{complain, printable, warn};
+use crate::host::journal::{print_error, printable, warn};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
@@ -37,13 +37,15 @@ pub(crate) fn run(
     out: &mut impl Write,
 ) -> Result<Exit, Error> {
     if dir.is_some() && !matches!(format, Format::UsbModeswitch) {
-        complain(
+        print_error(
             "wwan-quirks: only `export usb-modeswitch` writes to a directory: redirect the output for other formats",
         );
         return Ok(Exit::Usage);
     }
     if json && !matches!(format, Format::Json | Format::Ids) {
-        complain("wwan-quirks: --json is for `export json` and `export ids`: other programs define the other formats");
+        print_error(
+            "wwan-quirks: --json is for `export json` and `export ids`: other programs define the other formats",
+        );
         return Ok(Exit::Usage);
     }
     let (mut quirks, errors) = quirks::installed(root);
