@@ -620,6 +620,17 @@ fn a_modem_whose_tty_is_in_use_is_not_reconfigured() {
     }
 }
 
+/// Programs that cannot be listed may use the modem.
+#[test]
+fn a_modem_whose_users_are_not_known_is_not_reconfigured() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.tty("1-1", "1.3", "ttyUSB1");
+    let ended = root.run(&["apply"]);
+    assert!(ended.code == 0 && ended.stdout.contains("suppressed: the modem is in use: unknown programs"), "{ended:?}");
+    assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "1");
+}
+
 /// A modem with one of two locks: each lock has its own port, and `apply` tries one after the other.
 #[test]
 fn each_of_several_unlocks_uses_its_own_port() {

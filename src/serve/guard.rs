@@ -116,6 +116,26 @@ fn was_refused(action: &Action, results: &Results) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::root::tests::TempRoot;
+    use crate::serve::event::Scope;
+
+    #[test]
+    fn the_numbers_of_devices_on_other_ports_of_the_bus_are_known() {
+        let root = TempRoot::new("numbers");
+        for (bus, port, number) in [(1, "1-1", "7"), (1, "1-2", "8"), (1, "1-3.1", "9"), (2, "2-1", "10")] {
+            let device = format!("/sys/devices/usb{bus}/{port}");
+            for (name, text) in [("idVendor", "1199"), ("idProduct", "9071"), ("devnum", number)] {
+                root.write(&format!("{device}/{name}"), format!("{text}\n"));
+            }
+            let link = root.at(format!("/sys/bus/usb/devices/{port}"));
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(format!("../../../devices/usb{bus}/{port}"), link).unwrap();
+        }
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let (scope, deadline) = (Scope::Device, Deadline::after(Duration::ZERO));
+        let run = Run { root: &root, device: &device, scope: &scope, trigger: Trigger::Uevent, deadline };
+        assert_eq!(numbers_on_other_ports(&run), [8, 9]);
+    }
 
     #[test]
     fn without_state_a_run_waits_or_leaves_the_device_to_the_unit() {

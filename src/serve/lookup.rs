@@ -71,3 +71,24 @@ pub(crate) fn text(device: &Device, text: DeviceString, deadline: Deadline) -> R
         DeviceString::Subsystem => device.subsystem().map(|subsystem| subsystem.to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::root::tests::TempRoot;
+
+    #[test]
+    fn the_name_after_a_switch_is_that_of_the_target() {
+        let root = TempRoot::new("after-switch");
+        root.write(
+            "/usr/share/wwan-quirks/quirks.d/x.toml",
+            "schema = 1\n[[device]]\nid = { id = \"12d1:1446\", becomes = [\n  { id = \"12d1:1001\", name = \"A\" }, \
+             { id = \"12d1:1002\", name = \"B\" }, \"12d1:1003\" ] }\nname = \"Stick\"\nsteps = [{ switch = \"huawei\" }]\n",
+        );
+        let [stick, one, two, unnamed, other] =
+            ["12d1:1446", "12d1:1001", "12d1:1002", "12d1:1003", "12d1:1004"].map(|id| id.parse().unwrap());
+        let name = |before, id| name_after_switch(&root, before, id);
+        assert_eq!((name(stick, one).as_deref(), name(stick, two).as_deref()), (Some("A"), Some("B")));
+        assert_eq!((name(stick, unnamed), name(stick, other), name(other, one)), (None, None, None));
+    }
+}
