@@ -161,6 +161,15 @@ impl Memory {
 pub(crate) mod tests {
     use super::*;
 
+    #[test]
+    fn an_attempt_knows_whether_the_device_came_back() {
+        for returned in [false, true] {
+            assert_eq!(Attempt::Repeat { returned }.returned(), returned);
+            assert_eq!(Attempt::CameBack { returned }.returned(), returned);
+        }
+        assert!(!Attempt::First.returned() && !Attempt::GiveUp { is_reported: true }.returned());
+    }
+
     pub(crate) const STICK: &str = "1199:0fff";
 
     pub(crate) fn identity(id: &str, serial: &str, enumeration: u64) -> Identity {
