@@ -205,6 +205,21 @@ mod tests {
     }
 
     #[test]
+    fn the_length_of_a_frame_has_limits_and_is_repeated() {
+        let is_message = |frame: &[u8]| {
+            let mut framer = framer();
+            framer.push(frame);
+            framer.next_message().is_some()
+        };
+        let long = emit(0x42, 9, &vec![7; MAX_LENGTH / 6 - 8]);
+        assert!(long.len() > MAX_LENGTH - 64 && is_message(&long));
+        assert!(!is_message(&hex("0a000000 02040000000a 020400000042")));
+        let mut other = hex(QUERY);
+        other[9] = 0x1d;
+        assert!(!is_message(&other));
+    }
+
+    #[test]
     fn a_length_beyond_the_limit_is_rejected() {
         let mut framer = framer();
         framer.push(&u32::MAX.to_le_bytes());
