@@ -38,7 +38,8 @@ fn may_name(text: &[u8], id: DeviceId) -> bool {
         let at = colon.checked_sub(4).and_then(|start| text.get(start..start + numbers.len()));
         at.is_some_and(|at| at.eq_ignore_ascii_case(numbers.as_bytes()))
     });
-    let is_escape = |at: usize| matches!(text.get(at + 1), Some(b'u' | b'U' | b'x'));
+    // A backslash at the end of a line joins two lines of a string.
+    let is_escape = |at: usize| matches!(text.get(at + 1), Some(b'u' | b'U' | b'x' | b' ' | b'\t' | b'\r' | b'\n'));
     has_numbers || memchr::memchr_iter(b'\\', text).any(is_escape)
 }
 
@@ -310,6 +311,8 @@ mod tests {
         }
         let text = format!("schema = 1\n{}", entry("\\u00312d1:1446", ""));
         assert_eq!(parse_for(&own, &text, "12d1:1446".parse().unwrap()).0.len(), 1);
+        let split = "schema = 1\n[[device]]\nid = \"\"\"12d1:\\\n  1446\"\"\"\nname = \"A\"\nsteps = []\n";
+        assert_eq!(parse_for(&own, split, "12d1:1446".parse().unwrap()).0.len(), 1);
     }
 
     #[test]
