@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{self, OFlag};
 use nix::libc;
@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::host::journal::printable_path;
 use crate::host::paths;
-use crate::host::root::{Root, read_limited};
+use crate::host::root::{Root, is_mask, read_limited};
 use crate::host::sys;
 
 /// Bytes. No real file is as long.
@@ -309,26 +309,13 @@ fn follow(root: &Root, link: &Path) -> Result<Option<PathBuf>, FileError> {
             let target = fs::read_link(root.at(&resolved)).map_err(io)?;
             resolved.pop();
             // An image may have no /dev.
-            if joined(&resolved, &target) == Path::new("/dev/null") {
+            if is_mask(&resolved, &target) {
                 return Ok(None);
             }
             rest.extend(reversed(&target));
         }
     }
     Ok(Some(resolved))
-}
-
-/// `path`, which starts at the directory `base`, without `.` and `..`.
-fn joined(base: &Path, path: &Path) -> PathBuf {
-    let mut joined = base.to_owned();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => drop(joined.pop()),
-            part => joined.push(part),
-        }
-    }
-    joined
 }
 
 /// The components of a path, the last one first.

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
@@ -37,7 +37,8 @@ impl Root {
     pub(crate) fn layered(&self, directories: &[&str], name: &str) -> Option<String> {
         let mut paths = directories.iter().map(|directory| format!("{directory}/{name}"));
         let path = paths.find(|path| fs::symlink_metadata(self.at(path)).is_ok())?;
-        let is_masked = fs::read_link(self.at(&path)).is_ok_and(|target| target == Path::new("/dev/null"));
+        let directory = Path::new(&path).parent()?;
+        let is_masked = fs::read_link(self.at(&path)).is_ok_and(|target| is_mask(directory, &target));
         (!is_masked).then_some(path)
     }
 
@@ -45,6 +46,19 @@ impl Root {
     pub(crate) fn is_live(&self) -> bool {
         self.0 == Path::new("/")
     }
+}
+
+/// Whether a link in `directory` to `target` is a mask: it leads to `/dev/null`, directly or relatively.
+pub(crate) fn is_mask(directory: &Path, target: &Path) -> bool {
+    let mut path = directory.to_owned();
+    for part in target.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path == Path::new("/dev/null")
 }
 
 /// Reads a whole file of at most `limit` bytes. A longer file is an error of kind `FileTooLarge`.
@@ -107,9 +121,12 @@ pub(crate) mod tests {
         fs::remove_file(root.at("/etc/a.rules")).unwrap();
         symlink("/dev/null", root.at("/etc/a.rules")).unwrap();
         let masked = found();
+        fs::remove_file(root.at("/etc/a.rules")).unwrap();
+        symlink("../dev/null", root.at("/etc/a.rules")).unwrap();
+        let masked_relatively = found();
         assert_eq!(
-            [nowhere, shipped, own, masked].map(|path| path.unwrap_or_default()),
-            ["", "/lib/a.rules", "/etc/a.rules", ""]
+            [nowhere, shipped, own, masked, masked_relatively].map(|path| path.unwrap_or_default()),
+            ["", "/lib/a.rules", "/etc/a.rules", "", ""]
         );
     }
 }
