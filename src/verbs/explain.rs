@@ -101,7 +101,8 @@ type Strings = BTreeMap<DeviceString, Option<String>>;
 fn others(root: &Root, device: &Device) -> (Vec<Quirk>, Strings) {
     let (mut others, _) = quirks::all(root);
     others.retain(|quirk| quirk.model(device.id).is_some() && !quirk.matchers.is_empty());
-    let read = |string| lookup::text(device, string, Deadline::after(LONGEST_PROBE)).ok().flatten();
+    let deadline = Deadline::after(LONGEST_PROBE);
+    let read = |string| lookup::text(device, string, deadline).ok().flatten();
     let names = others.iter().flat_map(|quirk| quirk.matchers.keys().copied());
     let mut strings: Strings = names.collect::<BTreeSet<_>>().into_iter().map(|name| (name, read(name))).collect();
     let fits = |(name, part): (&DeviceString, &String)| {
