@@ -2,9 +2,9 @@
 #
 #   make            builds the program
 #   make demo       shows in a virtual machine, with timestamps, how a locked modem in install mode comes online
-#   make check      clippy, unit and integration tests, packages, fleets, minimal, fuzz, and, if rustup is installed, targets
-#   make test       `make check`, then `make vm`; `lint`, `fresh`, `reproducible`, `soak`, `bench`, `page` and
-#                   `peers` are separate
+#   make check      clippy, unit and integration tests, packages, reproducible, fleets, minimal, fuzz, and, if rustup is
+#                   installed, targets
+#   make test       `make check`, then `make vm`; `lint`, `fresh`, `soak`, `bench`, `page` and `peers` are separate
 #   make unit       runs unit and integration tests; as root, also those with libqmi's and libmbim's proxies
 #   make lint       checks formatting and lints, and treats warnings as errors; CI runs it with Debian 13's Rust
 #   make fresh      runs make targets in a clone on a fresh Debian 13, as the README describes; FRESH='demo test' names the targets
@@ -174,7 +174,7 @@ demo: testbed
 check: deps unit
 	$(CARGO) clippy --workspace --all-targets --locked
 	@if command -v cargo-deny >/dev/null; then cargo-deny --offline check licenses bans sources; else echo "SKIPPED: cargo-deny is not installed"; fi
-	$(MAKE) --no-print-directory packages fleets minimal fuzz
+	$(MAKE) --no-print-directory packages reproducible fleets minimal fuzz
 	@if command -v rustup >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
 		$(MAKE) --no-print-directory targets; \
 	else \
@@ -357,7 +357,7 @@ packages: deps
 dist:
 	packaging/dist
 
-reproducible:
+reproducible: deps
 	tests/reproducible
 
 pages:
