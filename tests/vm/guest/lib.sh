@@ -6,8 +6,12 @@ shopt -s inherit_errexit
 cleanups=()
 trap run_cleanups EXIT
 run_cleanups() {
-	local command
-	for command in ${cleanups[@]+"${cleanups[@]}"}; do eval "$command"; done
+	local status=$? command
+	set +e
+	for command in ${cleanups[@]+"${cleanups[@]}"}; do
+		eval "$command" || { echo "FAIL: at the end: $command" && status=1; }
+	done
+	exit $status
 }
 
 fail() {
@@ -290,15 +294,9 @@ no_run_in_udev() {
 kernel_time() { dmesg | sed -n '$s/^\[ *\([0-9.]*\)\].*/\1/p'; }
 kernel_messages() { dmesg | awk -v since="$1" '{ time = $0; gsub(/^\[ *|\].*/, "", time) } time + 0 > since + 0'; }
 
-# crashed: whether the program crashed; prints the messages of the kernel, udev and systemd about it. A panic aborts the
-# process, and outside the sandbox the kernel does not mention that.
-crashed() {
-	{
-		kernel_messages "${KERNEL_TIME:-0}" | grep -E 'traps: wwan-quirks|wwan-quirks\[[0-9]*\]: segfault' || true
-		if [ -d /run/systemd/system ]; then journalctl -q -o cat --since "@$BEGAN"; else tail -n "+$((LOGGED + 1))" /run/vm/messages; fi |
-			grep -E "wwan-quirks.* terminated by signal (ABRT|SEGV|BUS|ILL|FPE|SYS)|wwan-quirks.*status=[0-9]*/(ABRT|SEGV|BUS|ILL|FPE|SYS)" || true
-	} | grep .
-}
+# crashed: whether the program crashed; prints the kernel's messages about it. The guest sets print-fatal-signals. A panic
+# aborts the process. Linux 6.1 names the process only in the line after that about the signal.
+crashed() { kernel_messages "${KERNEL_TIME:-0}" | grep -A 1 'potentially unexpected fatal signal' | grep -F wwan-quirks; }
 
 # served NAME: plugs the modem in again without faults. It comes online, and no CID or session remains.
 served() {
