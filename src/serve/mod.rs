@@ -298,6 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_carries_no_unlock_has_no_result_and_takes_no_lock() {
+        let root = TempRoot::new("other-port");
+        let quirks = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }]\n";
+        root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
+        root.write("/etc/wwan-quirks/config.toml", "fcc-auth = false\n");
+        root.write("/run/systemd/system/unit", "");
+        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        root.write("/sys/devices/usb1/1-1/idProduct", "9071\n");
+        root.write("/sys/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0/dev", "180:0\n");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let event = |port: &str| {
+            let steps =
+                serve(&root, &Journal::open(&root), &device, &Scope::Port(port.to_owned()), Trigger::Uevent).steps;
+            let results: Vec<StepResult> = steps.iter().map(|step| step.result).collect();
+            (results, root.at("/run/wwan-quirks/lock/1-1").exists())
+        };
+        assert_eq!(event("ttyUSB2"), (vec![], false));
+        assert_eq!(event("cdc-wdm0"), (vec![StepResult::Suppressed], true));
+    }
+
+    #[test]
     fn an_event_that_waited_for_the_lock_acts_on_the_ports_that_the_other_run_left() {
         let root = TempRoot::new("waited");
         let quirks = "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }]\n";

@@ -448,9 +448,6 @@ fn plan_unlock(
     policy: &Resolved,
 ) -> Vec<PlanStep> {
     let step = StepKind::FccAuth;
-    if let Err(planned) = unlock_of_policy(policy) {
-        return vec![*planned];
-    }
     let is_meant = |port: &ControlPort| match scope {
         Scope::Port(name) => port.name == *name,
         Scope::Device | Scope::All | Scope::Unlock => true,
@@ -459,6 +456,9 @@ fn plan_unlock(
     if matches!(scope, Scope::Port(_)) && concerned.clone().next().is_none() {
         // This port of the modem does not carry the unlock.
         return Vec::new();
+    }
+    if let Err(planned) = unlock_of_policy(policy) {
+        return vec![*planned];
     }
     // A port whose protocol is unknown is left alone.
     let ports = concerned.filter_map(|port| {
@@ -799,7 +799,11 @@ pub(crate) mod tests {
         assert_eq!(of(&Scope::Port("ttyUSB0".to_owned())), [""; 0], "another port of the modem");
         assert_eq!(of(&Scope::Device), [""; 0]);
         assert!(of(&Scope::Port("cdc-wdm0".to_owned())).concat().contains("the modem has no QMI or MBIM port"));
-        assert!(planned(&Scope::All, UNLOCK, "fcc-auth = false", &with).concat().contains("suppressed: `fcc-auth"));
+        let off = |scope: &Scope| planned(scope, UNLOCK, "fcc-auth = false", &with);
+        for scope in [Scope::All, Scope::Port("cdc-wdm2".to_owned())] {
+            assert!(off(&scope).concat().contains("suppressed: `fcc-auth"), "{scope:?}");
+        }
+        assert_eq!(off(&Scope::Port("ttyUSB0".to_owned())), [""; 0], "another port of the modem");
         // A port for one of two procedures is enough. Without one, the reason is reported once.
         let tty = "{ fcc-auth = { gtfcclock = { interface = 3, number = \"hex\", oem-strings = [\"A\"] } } }";
         let two = format!("{tty}, {UNLOCK}");
