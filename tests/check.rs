@@ -90,4 +90,5 @@ fn a_file_that_is_not_read_is_a_warning() {
     assert_eq!(ended.stdout.lines().count(), 9, "{}", ended.stdout);
     let json: serde_json::Value = serde_json::from_str(&root.run(&["check", "--json"]).stdout).unwrap();
     assert_eq!(json["warnings"][0]["path"], "/run/wwan-quirks/config.d/20-run");
+    assert_eq!(json["warnings"][0]["message"], "not read: the program reads only *.toml here");
 }

@@ -58,7 +58,9 @@ fn check_reports_every_file_that_cannot_be_read() {
     let named = folder.join("bytes.toml");
     std::fs::write(&named, [0xff]).unwrap();
     let ended = root.run(&["check", "--json", named.to_str().unwrap()]);
-    assert!(ended.code == 3 && ended.stdout.contains("bytes.toml: not UTF-8\""), "{ended:?}");
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let expected = serde_json::json!({ "path": named, "line": null, "column": null, "message": "not UTF-8" });
+    assert_eq!((ended.code, &json["diagnostics"][0]), (3, &expected));
     std::fs::write(&named, "").unwrap();
     let ended = root.run(&["check", named.to_str().unwrap()]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "no errors\n"), "an empty file masks a name: {ended:?}");
@@ -611,6 +613,8 @@ fn check_warns_about_weak_entries() {
     for (warning, expected) in warned.iter().zip(expected) {
         assert!(warning.starts_with(&format!("{OWN}:{expected}")), "{warning}");
     }
+    let json: serde_json::Value = serde_json::from_str(&root.run(&["check", "--json"]).stdout).unwrap();
+    assert!(json["warnings"][0]["message"].as_str().unwrap().starts_with("other devices"), "{json}");
     // For a named file, all warnings are printed.
     let path = root.0.join(OWN.trim_start_matches('/'));
     assert_eq!(root.run(&["check", path.to_str().unwrap()]).stdout.matches("warning: ").count(), 4);

@@ -479,7 +479,8 @@ fn a_wrong_root_is_an_error() {
 fn a_missing_or_empty_database_is_an_error() {
     let root = Root::new();
     let shipped = root.0.join("usr/share/wwan-quirks/quirks.d");
-    let (missing, empty) = ("the database is missing: there is no ", "the database is empty: no file in ");
+    let (missing, empty) =
+        ("the database is missing: there is no such directory", "the database is empty: no file here");
     for cause in [missing, empty] {
         fs::remove_dir_all(&shipped).unwrap();
         if cause == empty {
@@ -491,7 +492,7 @@ fn a_missing_or_empty_database_is_an_error() {
             let ended = root.run(arguments);
             let said = [ended.stdout.as_str(), &ended.stderr].concat();
             assert_eq!(ended.code, 3, "{arguments:?}: {said}");
-            assert!(said.contains(&format!("{cause}/usr/share/wwan-quirks/quirks.d")), "{arguments:?}: {said}");
+            assert!(said.contains(&format!("/usr/share/wwan-quirks/quirks.d: {cause}")), "{arguments:?}: {said}");
         }
         fs::create_dir_all(&shipped).unwrap();
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::bus::DeviceId;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start};
-use crate::database::layers::{self, ConfigFile, FileError, Layer};
+use crate::database::layers::{self, ConfigFile, FileError, Layer, Severity};
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, fragment, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
@@ -17,15 +17,24 @@ use crate::usb::Function;
 /// Unassigned vendor IDs that manufacturers of cheap chips use.
 const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
-/// An error in the entry at `location`, concerning `id`.
+/// A problem in the entry at `location`, concerning `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding<'a> {
     pub location: &'a Location,
     pub id: DeviceId,
+    pub severity: Severity,
     pub message: String,
 }
 
-impl Finding<'_> {
+impl<'a> Finding<'a> {
+    fn error(location: &'a Location, id: DeviceId, message: String) -> Finding<'a> {
+        Finding { location, id, severity: Severity::Error, message }
+    }
+
+    fn warning(location: &'a Location, id: DeviceId, message: String) -> Finding<'a> {
+        Finding { location, id, severity: Severity::Warning, message }
+    }
+
     /// This finding as a diagnostic that points at the ID in its file.
     pub(crate) fn read(&self, root: &Root) -> Result<Diagnostic, FileError> {
         let Location { layer, path, .. } = self.location;
@@ -43,7 +52,8 @@ impl Finding<'_> {
             forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
         };
         let place = fragment::place_of(rest, self.id).or_else(found).unwrap_or_default();
-        Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone())
+        let found = Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone());
+        Diagnostic { severity: self.severity, ..found }
     }
 }
 
@@ -56,7 +66,7 @@ pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
             let known = entries.entry(id).or_default();
             for earlier in known.iter().filter(|earlier| earlier.location.layer == quirk.location.layer) {
                 let conflict = conflict(earlier, quirk);
-                let finding = conflict.map(|message| Finding { location: &earlier.location, id, message });
+                let finding = conflict.map(|message| Finding::error(&earlier.location, id, message));
                 // An entry can list an ID more than twice.
                 findings.extend(finding.filter(|finding| !findings.contains(finding)));
             }
@@ -68,11 +78,11 @@ pub(crate) fn audit(quirks: &[Quirk]) -> Vec<Finding<'_>> {
 
 /// The IDs for which the rules have no line.
 pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Finding<'a>> {
-    let message = "warning: the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
+    let message = "the installed udev rules lack this ID: plugging in the device has no effect; to add it: \
                    `wwan-quirks check && wwan-quirks rules > /etc/udev/rules.d/86-wwan-quirks-local.rules`";
     let ids = quirks.iter().flat_map(|quirk| quirk.ids().map(move |id| (quirk, id)));
     ids.filter(|(quirk, id)| !ruled.covers(quirk, *id))
-        .map(|(quirk, id)| Finding { location: &quirk.location, id, message: message.to_owned() })
+        .map(|(quirk, id)| Finding::warning(&quirk.location, id, message.to_owned()))
         .collect()
 }
 
@@ -82,7 +92,7 @@ pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
     let ids = policy.ids().filter(|(id, _)| !knows(*id) && knows(id.on_pci()));
     ids.map(|(id, location)| {
         let message = format!("no entry has the USB ID {id}; did you mean {}?", id.on_pci());
-        Finding { location, id, message }
+        Finding::error(location, id, message)
     })
     .collect()
 }
@@ -92,8 +102,8 @@ pub(crate) fn unknown_ids<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
     let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
     let ids = policy.ids().filter(|(id, _)| !knows(*id) && !knows(id.on_pci()));
     ids.map(|(id, location)| {
-        let message = "warning: no entry of the database has this ID: these settings have no effect".to_owned();
-        Finding { location, id, message }
+        let message = "no entry of the database has this ID: these settings have no effect".to_owned();
+        Finding::warning(location, id, message)
     })
     .collect()
 }
@@ -118,12 +128,12 @@ pub(crate) fn outranked(quirks: &[Quirk]) -> Vec<Finding<'_>> {
                     .map(|(string, part)| format!("{string} = {part:?}"))
                     .collect();
                 let message = format!(
-                    "warning: this entry does not apply to modems that the narrower entry at {} matches: add {}; to \
+                    "this entry does not apply to modems that the narrower entry at {} matches: add {}; to \
                      leave a modem alone, set `switch` or `fcc-auth` to false in a [[device]] of the policy",
                     other.location,
                     lacking.join(", ")
                 );
-                Finding { location: &quirk.location, id, message }
+                Finding::warning(&quirk.location, id, message)
             }));
         }
     }
@@ -152,10 +162,7 @@ pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<L
 pub fn warnings(quirks: &[Quirk]) -> Vec<Finding<'_>> {
     let mut findings = Vec::new();
     for quirk in quirks {
-        let mut warn = |id: DeviceId, message: String| {
-            let message = format!("warning: {message}");
-            findings.push(Finding { location: &quirk.location, id, message });
-        };
+        let mut warn = |id: DeviceId, message: String| findings.push(Finding::warning(&quirk.location, id, message));
         for model in &quirk.models {
             let id = model.id;
             if SHARED.contains(&id.vendor) && quirk.matchers.is_empty() {

@@ -1,4 +1,4 @@
-//! Errors in configuration files, with their location: `path:line:column: message`, the line, and a caret.
+//! Errors and warnings in configuration files, with their location: `path:line:column: message`, the line, and a caret.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use crate::database::layers::{FileError, Layer};
+use crate::database::layers::{FileError, Layer, Severity};
 use crate::host::journal::{is_unprintable, printable, printable_path};
 
 /// The location of an entry or a value.
@@ -31,7 +31,7 @@ fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// An error in the text of a file.
+/// An error or a warning in the text of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     #[serde(serialize_with = "lossy")]
@@ -41,6 +41,8 @@ pub struct Diagnostic {
     /// Starts at 1, in characters.
     pub column: usize,
     pub message: String,
+    #[serde(skip)]
+    pub severity: Severity,
     /// The text of the line.
     #[serde(skip)]
     pub source: String,
@@ -49,13 +51,30 @@ pub struct Diagnostic {
     pub width: usize,
 }
 
-/// Why a file of the database or the policy has no effect.
+/// A problem in a file of the database or the policy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{0}")]
     Invalid(#[from] Box<Diagnostic>),
+}
+
+impl LoadError {
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            LoadError::File(error) => error.severity(),
+            LoadError::Invalid(diagnostic) => diagnostic.severity,
+        }
+    }
+
+    /// The problem in one line, without its severity.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            LoadError::File(error) => format!("{}: {}", printable_path(error.path()), error.message()),
+            LoadError::Invalid(diagnostic) => format!("{}: {}", diagnostic.place(), printable(&diagnostic.message)),
+        }
+    }
 }
 
 /// Adds the errors in `more` that `errors` does not contain yet: one bad directory causes the same error for several
@@ -89,6 +108,7 @@ impl Diagnostic {
             line: line_of(text, start),
             column: characters(begin..start) + 1,
             message: message.into(),
+            severity: Severity::Error,
             source: text.get(begin..end).unwrap_or_default().trim_end_matches('\r').to_owned(),
             width: characters(start..floor(text, span.end).min(end)).max(1),
         }
@@ -98,6 +118,10 @@ impl Diagnostic {
         // A message can span several lines.
         let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}:{}", printable_path(&self.path), self.line, self.column)
     }
 }
 
@@ -127,8 +151,8 @@ fn floor(text: &str, at: usize) -> usize {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Diagnostic { line, column, message, source, width, .. } = self;
-        writeln!(f, "{}:{line}:{column}: {}", printable_path(&self.path), printable(message))?;
+        let Diagnostic { line, column, message, severity, source, width, .. } = self;
+        writeln!(f, "{}: {severity}{}", self.place(), printable(message))?;
         let number = line.to_string();
         let indent: String =
             source.chars().take(column - 1).map(|character| if character == '\t' { '\t' } else { ' ' }).collect();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -59,33 +60,41 @@ pub struct ConfigFile {
     pub path: PathBuf,
 }
 
+/// Whether a problem makes a file invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    /// The file is valid. Part of it is weak, or has no effect.
+    Warning,
+}
+
+/// The beginning of a message.
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Error => "",
+            Severity::Warning => "warning: ",
+        })
+    }
+}
+
 /// Why a file or a directory was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("{}: cannot read: {source}", printable_path(path))]
     Io { path: PathBuf, source: io::Error },
-    #[error(
-        "{at}: users other than root can change it; to protect it: `chown root {at} && chmod go-w {at}`",
-        at = printable_path(path)
-    )]
     Insecure { path: PathBuf },
-    #[error(
-        "{}: users other than root can change {}, which the link passes through; replace the link with a copy",
-        printable_path(path),
-        printable_path(part)
-    )]
     InsecureLink { path: PathBuf, part: PathBuf },
-    #[error("{}: more than {FILES_LIMIT} files", printable_path(path))]
     TooMany { path: PathBuf },
-    /// A warning. `read`: the names that are read in its directory.
-    #[error("{}: warning: not read: the program reads only {read} here", printable_path(path))]
     Ignored { path: PathBuf, read: &'static str },
-    #[error("{}: not UTF-8", printable_path(path))]
     NotText { path: PathBuf },
-    #[error("the database is missing: there is no {}; reinstall the package", printable_path(path))]
     NoDatabase { path: PathBuf },
-    #[error("the database is empty: no file in {} has a quirk; reinstall the package", printable_path(path))]
     EmptyDatabase { path: PathBuf },
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}{}", printable_path(self.path()), self.severity(), self.message())
+    }
 }
 
 impl FileError {
@@ -93,6 +102,10 @@ impl FileError {
     pub(crate) fn is_missing(&self) -> bool {
         let FileError::Io { source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    }
+
+    pub(crate) fn severity(&self) -> Severity {
+        if matches!(self, FileError::Ignored { .. }) { Severity::Warning } else { Severity::Error }
     }
 
     pub fn path(&self) -> &Path {
@@ -105,6 +118,30 @@ impl FileError {
             | FileError::NotText { path }
             | FileError::NoDatabase { path }
             | FileError::EmptyDatabase { path } => path,
+        }
+    }
+
+    /// The problem and its remedy, without the path.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            FileError::Io { source, .. } => format!("cannot read: {source}"),
+            FileError::Insecure { path } => {
+                let at = printable_path(path);
+                format!("users other than root can change it; to protect it: `chown root {at} && chmod go-w {at}`")
+            }
+            FileError::InsecureLink { part, .. } => format!(
+                "users other than root can change {}, which the link passes through; replace the link with a copy",
+                printable_path(part)
+            ),
+            FileError::TooMany { .. } => format!("more than {FILES_LIMIT} files"),
+            FileError::Ignored { read, .. } => format!("not read: the program reads only {read} here"),
+            FileError::NotText { .. } => "not UTF-8".to_owned(),
+            FileError::NoDatabase { .. } => {
+                "the database is missing: there is no such directory; reinstall the package".to_owned()
+            }
+            FileError::EmptyDatabase { .. } => {
+                "the database is empty: no file here has a quirk; reinstall the package".to_owned()
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::database::audit::{Finding, audit, outranked, unknown_ids, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
-use crate::database::diagnostic::{Diagnostic, LoadError, merge};
-use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer};
+use crate::database::diagnostic::{LoadError, merge};
+use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
@@ -17,24 +17,18 @@ use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
 use crate::verbs::output::{errors_json, load_error_json, print_json, report_errors};
 
-/// Prints all errors in the database and the policy of `root`, or in `files`.
+/// Prints all errors and warnings in the database and the policy of `root`, or in `files`.
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (mut errors, mut warned) = (Vec::new(), Vec::new());
+    let mut found = if files.is_empty() { installed(root) } else { Vec::new() };
     let mut missing = Vec::new();
-    if files.is_empty() {
-        (errors, warned) = installed(root);
-    }
     for path in files {
         match read_named(path) {
-            Ok(text) => {
-                let (wrong, weak) = check(path, &text);
-                errors.extend(wrong);
-                warned.extend(weak.into_iter().map(LoadError::from));
-            }
+            Ok(text) => found.extend(check(path, &text)),
             Err(error) if error.is_missing() => missing.push(Error::from(error)),
-            Err(error) => errors.push(error.into()),
+            Err(error) => found.push(error.into()),
         }
     }
+    let (errors, warned): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity() == Severity::Error);
     let exit = report_errors(&missing);
     if json {
         let diagnostics: Vec<Value> = errors.iter().map(load_error_json).collect();
@@ -42,11 +36,8 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
         let body = json!({ "diagnostics": diagnostics, "warnings": warned });
         print_json(out, "check", &body, &errors_json(&missing))?;
     } else {
-        for error in &errors {
-            writeln!(out, "{error}")?;
-        }
-        for warning in &warned {
-            writeln!(out, "{warning}")?;
+        for found in errors.iter().chain(&warned) {
+            writeln!(out, "{found}")?;
         }
         if errors.is_empty() && warned.is_empty() && exit == Exit::Success {
             writeln!(out, "no errors")?;
@@ -57,30 +48,29 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 
 /// The errors in all files that are installed below `root`, and the warnings for the administrator's files and for IDs
 /// without a udev rule.
-fn installed(root: &Root) -> (Vec<LoadError>, Vec<LoadError>) {
+fn installed(root: &Root) -> Vec<LoadError> {
     let (quirks, errors) = quirks::installed(root);
-    let (errors, mut warned) = problems(root, &quirks, errors);
+    let mut found = problems(root, &quirks, errors);
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
-    warned.extend(read(root, weak.chain(unruled)));
-    (errors, warned)
+    found.extend(read(root, weak.chain(unruled)));
+    found
 }
 
 /// The errors in all files that are installed below `root`, and the warnings for what an administrator wrote that has no
 /// effect. `errors` are those that were found while reading `quirks`.
-pub(crate) fn problems(root: &Root, quirks: &[Quirk], mut errors: Vec<LoadError>) -> (Vec<LoadError>, Vec<LoadError>) {
+pub(crate) fn problems(root: &Root, quirks: &[Quirk], errors: Vec<LoadError>) -> Vec<LoadError> {
     let (policy, policy_errors) = Policy::load(root);
-    let mut warned: Vec<_> = layers::ignored(root).into_iter().map(LoadError::from).collect();
-    warned.extend(read(root, outranked(quirks).into_iter()));
     // An entry that could not be read may have the ID.
-    if errors.is_empty() {
-        warned.extend(read(root, unknown_ids(quirks, &policy).into_iter()));
-    }
-    errors.extend(read(root, audit(quirks).into_iter().chain(without_bus(quirks, &policy))));
-    merge(&mut errors, policy_errors);
-    merge(&mut errors, Compositions::load(root).1);
-    (errors, warned)
+    let unknown = if errors.is_empty() { unknown_ids(quirks, &policy) } else { Vec::new() };
+    let mut found = errors;
+    found.extend(read(root, audit(quirks).into_iter().chain(without_bus(quirks, &policy))));
+    merge(&mut found, policy_errors);
+    merge(&mut found, Compositions::load(root).1);
+    found.extend(layers::ignored(root).into_iter().map(LoadError::from));
+    found.extend(read(root, outranked(quirks).into_iter().chain(unknown)));
+    found
 }
 
 /// The findings with their text, which is read from the file that each one names.
@@ -89,21 +79,20 @@ fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl It
 }
 
 /// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
-fn check(path: &Path, text: &str) -> (Vec<LoadError>, Vec<Diagnostic>) {
+fn check(path: &Path, text: &str) -> Vec<LoadError> {
     // A path relative to the working directory may lack the name of the directory.
     let is_drop_in =
         path::absolute(path).is_ok_and(|path| path.parent().is_some_and(|folder| folder.ends_with("config.d")));
     if is_drop_in || path.ends_with("config.toml") {
-        return (policy::check(path, text).into_iter().map(LoadError::from).collect(), Vec::new());
+        return policy::check(path, text).into_iter().map(LoadError::from).collect();
     }
     if path.ends_with(compositions::FILE) {
-        return (compositions::check(path, text), Vec::new());
+        return compositions::check(path, text);
     }
     let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
-    let (quirks, mut errors) = fragment::parse(&file, text);
-    errors.extend(audit(&quirks).iter().map(|finding| finding.locate(path, text)));
-    let warned = warnings(&quirks).iter().map(|warning| warning.locate(path, text)).collect();
-    (errors.into_iter().map(LoadError::from).collect(), warned)
+    let (quirks, mut found) = fragment::parse(&file, text);
+    found.extend(audit(&quirks).iter().chain(&warnings(&quirks)).map(|finding| finding.locate(path, text)));
+    found.into_iter().map(LoadError::from).collect()
 }
 
 fn read_named(path: &Path) -> Result<String, FileError> {

@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
+use crate::database::layers::Severity;
 use crate::database::policy::Policy;
 use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
@@ -102,13 +103,12 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
-    let (errors, warned) = problems(root, &quirks, errors);
-    for error in errors.into_iter().map(Error::from) {
-        diagnosis.add(error.chain().lines().next().unwrap_or_default(), "correct the file");
-    }
-    for warning in warned {
-        let text = warning.to_string().replacen(" warning: ", " ", 1);
-        diagnosis.add(text.lines().next().unwrap_or_default(), "correct, rename or remove the file");
+    for found in problems(root, &quirks, errors) {
+        let remedy = match found.severity() {
+            Severity::Error => "correct the file",
+            Severity::Warning => "correct, rename or remove the file",
+        };
+        diagnosis.add(found.summary(), remedy);
     }
     own_rules(root, &quirks, &mut diagnosis);
     own_units(root, &mut diagnosis);

@@ -84,7 +84,7 @@ pub(crate) fn load_error_json(error: &LoadError) -> Value {
 }
 
 fn file_error_json(error: &FileError) -> Value {
-    json!({ "path": error.path().display().to_string(), "line": null, "column": null, "message": error.to_string() })
+    json!({ "path": error.path().display().to_string(), "line": null, "column": null, "message": error.message() })
 }
 
 /// Prints every error to standard error, once. Returns the highest exit status.
