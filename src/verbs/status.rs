@@ -24,7 +24,7 @@ use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
 use crate::modem::device::{BoundInterface, ControlPort, Device, DeviceError};
 use crate::modem::wire::qmi::OperatingMode;
-use crate::outcome::{StepKind, StepResult};
+use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
@@ -96,6 +96,15 @@ struct Note {
     /// `None` if it concerns the whole modem.
     step: Option<StepKind>,
     text: String,
+    /// The end of the text, if it is a message that the last result of the step may have, too.
+    #[serde(skip)]
+    message: Option<Message>,
+}
+
+impl Note {
+    fn new(step: Option<StepKind>, text: String) -> Note {
+        Note { step, text, message: None }
+    }
 }
 
 impl fmt::Display for Note {
@@ -218,7 +227,7 @@ fn status(
     let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
         let text = format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port);
-        problems.push(Note { step: None, text });
+        problems.push(Note::new(None, text));
     }
     let product = device.attribute("product").ok();
     let name = match (quirk, came_from) {
@@ -282,14 +291,13 @@ fn attention(
     match matched {
         Some(matched) if matched.complete => {
             for planned in Run::to_preview(root, device, &Scope::All, Trigger::Named).planned(matched)? {
-                let note = |text| Note { step: Some(planned.step()), text };
                 match &planned {
-                    PlanStep::Suppressed { reason, .. } => suppressed.push(note(reason.clone())),
-                    planned => problems.extend(problem(device, planned, last).map(note)),
+                    PlanStep::Suppressed { step, reason } => suppressed.push(Note::new(Some(*step), reason.clone())),
+                    planned => problems.extend(problem(device, planned, last)),
                 }
             }
         }
-        Some(_) => problems.push(Note { step: None, text: no_action() }),
+        Some(_) => problems.push(Note::new(None, no_action())),
         None => {}
     }
     // Print one line for all procedures of an unlock.
@@ -298,27 +306,29 @@ fn attention(
 }
 
 /// What keeps `planned` from being done, if that is known without a query.
-fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<String> {
-    let ended = last.get(&planned.step());
+fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<Note> {
+    let step = planned.step();
+    let ended = last.get(&step);
     let is_success = ended.is_some_and(|last| last.result.is_success());
-    match (planned, ended) {
+    let (text, message) = match (planned, ended) {
         (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. }, _) => {
-            Some(format!("not possible: {failure}"))
+            (format!("not possible: {failure}"), Some(failure.clone().into()))
         }
-        (PlanStep::NotAuthorized { .. }, _) => Some(format!("not authorized; {AUTHORIZE}")),
-        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. }, _) => None,
+        (PlanStep::NotAuthorized { .. }, _) => (format!("not authorized; {AUTHORIZE}"), None),
+        (PlanStep::Satisfied { .. } | PlanStep::Suppressed { .. }, _) => return None,
         // Only the modem knows whether it is locked. The last result says more.
-        (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => None,
+        (PlanStep::Run(Action::FccAuth { .. }), Some(_)) if is_success => return None,
         (PlanStep::Run(_), Some(last)) if !is_success && last.result != StepResult::Suppressed => {
-            Some(format!("{}: {}", last.result.words(), last.message))
+            (format!("{}: {}", last.result.words(), last.message), Some(last.message.clone()))
         }
         (PlanStep::Run(_), last) => {
             let suppressed = last.filter(|last| last.result == StepResult::Suppressed);
             let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.message));
             let why = why.unwrap_or_default();
-            Some(format!("not done yet{why}; run `wwan-quirks apply {}`", device.port))
+            (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), None)
         }
-    }
+    };
+    Some(Note { step: Some(step), text, message })
 }
 
 /// Colours for a person at a terminal.
@@ -382,12 +392,11 @@ impl Status {
         rows.extend(shown.map(|(step, last)| {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
             let mut text = format!("{step}: {}, {}{confirmed}", last.result.words(), ago(last.at));
-            let message = last.message.to_string();
-            // A problem has the same text if nothing has changed since.
+            // A problem has the same message if nothing has changed since.
             let is_printed =
-                |problem: &Note| problem.step == Some(*step) && problem.text.ends_with(&format!(": {message}"));
+                |problem: &Note| problem.step == Some(*step) && problem.message.as_ref() == Some(&last.message);
             if !self.problems.iter().any(is_printed) {
-                text += &format!(": {message}");
+                text += &format!(": {}", last.message);
             }
             if let (StepKind::Switch, Some(before)) = (step, self.came_from) {
                 text += &format!("; {before} came back as {}, {}", self.id, self.name);
@@ -477,8 +486,8 @@ mod tests {
             radio: Some(Radio { last: radio.clone(), online: true }),
             query: Some(Query::Answer(Answer { operating_mode: OperatingMode::LowPower, locked: Some(true) })),
             last: [(StepKind::FccAuth, radio)].into(),
-            problems: vec![Note { step: None, text: "the radio is locked".to_owned() }],
-            suppressed: vec![Note { step: Some(StepKind::FccAuth), text: "`fcc-auth = false`".to_owned() }],
+            problems: vec![Note::new(None, "the radio is locked".to_owned())],
+            suppressed: vec![Note::new(Some(StepKind::FccAuth), "`fcc-auth = false`".to_owned())],
         };
         let mut out = Vec::new();
         print_json(&mut out, "status", &json!({ "devices": [status] }), &[]).unwrap();
