@@ -5,10 +5,10 @@
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod stream;
-pub(crate) mod tty;
+pub(super) mod tty;
 pub mod usb;
-pub(crate) mod wdm;
-pub(crate) mod wwan;
+pub(super) mod wdm;
+pub(super) mod wwan;
 
 use std::fs::{File, OpenOptions};
 use std::io;
