@@ -250,10 +250,9 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
     if !switch.needs_interfaces() {
         return PlanStep::Run(Action::Switch { switch: switch.clone(), target: TransferTarget::default() });
     }
-    match &snapshot.descriptors {
-        Some(Ok(descriptors)) => plan_switch_of(&descriptors.configurations, switch, function, snapshot),
-        Some(Err(why)) => unreadable(StepKind::Switch, why, "device"),
-        None => satisfied(StepKind::Switch, "the interfaces of the device are unknown"),
+    match &snapshot.unreadable {
+        None => plan_switch_of(switch, function, snapshot),
+        Some(why) => unreadable(StepKind::Switch, why, "device"),
     }
 }
 
@@ -278,13 +277,9 @@ fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>
 }
 
 /// Plans a switch that depends on the interfaces of the device. `function` is the preferred one.
-fn plan_switch_of(
-    configurations: &[Configuration],
-    switch: &Switch,
-    function: Option<Function>,
-    snapshot: &Snapshot,
-) -> PlanStep {
+fn plan_switch_of(switch: &Switch, function: Option<Function>, snapshot: &Snapshot) -> PlanStep {
     let step = StepKind::Switch;
+    let configurations = snapshot.descriptors.configurations.as_slice();
     let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
     if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
         return satisfied(step, &format!("the device has already switched: its first interface has class {class:02x}"));
@@ -354,12 +349,10 @@ fn target(switch: &Switch, interface: &Interface, interfaces: &[Interface]) -> O
 
 fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
     let step = StepKind::Configuration;
-    let descriptors = match &snapshot.descriptors {
-        Some(Ok(descriptors)) => descriptors,
-        Some(Err(why)) => return unreadable(step, why, "modem"),
-        None => return satisfied(step, "the configurations of the modem are unknown"),
-    };
-    let configurations = &descriptors.configurations;
+    if let Some(why) = &snapshot.unreadable {
+        return unreadable(step, why, "modem");
+    }
+    let configurations = &snapshot.descriptors.configurations;
     if configurations.len() < 2 {
         return satisfied(step, "the modem has only one configuration");
     }
@@ -552,7 +545,7 @@ pub(crate) mod tests {
     fn snapshot(configuration: Option<u8>, configurations: &[Vec<u8>]) -> Snapshot {
         Snapshot {
             authorized: true,
-            descriptors: Some(Ok(parse(&device(configurations)).unwrap())),
+            descriptors: parse(&device(configurations)).unwrap(),
             qmi: VendorInterfaces::of(ID.parse().unwrap(), &[]),
             configuration,
             ..Snapshot::default()
@@ -560,7 +553,7 @@ pub(crate) mod tests {
     }
 
     fn modem(configuration: Option<u8>) -> Snapshot {
-        Snapshot { descriptors: Some(Ok(parse(&mc7710()).unwrap())), ..snapshot(configuration, &[]) }
+        Snapshot { descriptors: parse(&mc7710()).unwrap(), ..snapshot(configuration, &[]) }
     }
 
     fn port(name: &str, driver: &str) -> ControlPort {
@@ -607,10 +600,8 @@ pub(crate) mod tests {
             let text = text(&snapshot(Some(1), &[configuration(1, &interfaces)]));
             assert!(text.starts_with(&format!("switch: {reason}")), "{text}");
         }
-        let unreadable = Snapshot { descriptors: Some(Err("no".to_owned())), ..drive() };
+        let unreadable = Snapshot { unreadable: Some("no".to_owned()), ..snapshot(Some(1), &[]) };
         assert!(text(&unreadable).starts_with("switch: not possible: no; plug the device in again"));
-        let unknown = Snapshot { descriptors: None, ..drive() };
-        assert_eq!(text(&unknown), "switch: nothing to do: the interfaces of the device are unknown");
         // A message that is no SCSI command needs no answer, and no drive.
         let out = snapshot(Some(1), &[configuration(1, &[interface(0, VENDOR, &[(0x02, 2)])])]);
         assert!(only("{ switch = { do = [{ bulk = \"0102\" }] } }", "", &out).starts_with("switch: bulk:0102: "));
@@ -721,9 +712,7 @@ pub(crate) mod tests {
         assert_eq!(text("prefer = \"keep\"", &modem(Some(2))), kept);
         let one = snapshot(Some(1), &[configuration(1, &[interface(0, MBIM, &[])])]);
         assert_eq!(text("", &one), "configuration: nothing to do: the modem has only one configuration");
-        let unknown = Snapshot { descriptors: None, ..modem(Some(1)) };
-        assert_eq!(text("", &unknown), "configuration: nothing to do: the configurations of the modem are unknown");
-        let malformed = Snapshot { descriptors: Some(Err(Malformed::NoDevice.to_string())), ..modem(Some(1)) };
+        let malformed = Snapshot { unreadable: Some(Malformed::NoDevice.to_string()), ..snapshot(Some(1), &[]) };
         assert!(text("", &malformed).starts_with("configuration: not possible: no device descriptor"));
         // 0 means "unconfigured".
         let zero = snapshot(Some(1), &[configuration(1, &[]), configuration(0, &[interface(0, MBIM, &[])])]);

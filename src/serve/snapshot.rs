@@ -18,8 +18,10 @@ use crate::serve::trigger::Trigger;
 pub(crate) struct Snapshot {
     /// The kernel is allowed to use the device (`authorized`).
     pub authorized: bool,
-    /// The descriptors, or why they cannot be read. `None` if no step needs them.
-    pub descriptors: Option<Result<Descriptors, String>>,
+    /// Empty if no step needs the descriptors, or if they cannot be read.
+    pub descriptors: Descriptors,
+    /// Why the descriptors cannot be read.
+    pub unreadable: Option<String>,
     /// The interfaces that have QMI.
     pub qmi: VendorInterfaces,
     /// The active configuration; `None` if the device is unconfigured.
@@ -39,14 +41,15 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
         step => matches!(step, Step::Configuration { .. }),
     };
     if matches!(scope, Scope::Device | Scope::All) && has(needs_descriptors) {
-        snapshot.descriptors = match device.descriptors() {
+        match device.descriptors() {
+            Ok(descriptors) => snapshot.descriptors = descriptors,
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
-            read => Some(read.map_err(|error| error.to_string())),
-        };
+            Err(error) => snapshot.unreadable = Some(error.to_string()),
+        }
         snapshot.configuration = device.configuration_by(deadline)?;
         let is_new = matches!(trigger, Trigger::Uevent);
         // Only a device with several configurations can change its configuration.
-        if matches!(&snapshot.descriptors, Some(Ok(descriptors)) if descriptors.configurations.len() > 1) {
+        if snapshot.descriptors.configurations.len() > 1 {
             snapshot.qmi = VendorInterfaces::of(device.id, &quirk.qmi_interfaces);
             if !is_new && !trigger.may_interrupt_users() {
                 snapshot.used_by = used_by(root, device)?;

@@ -28,7 +28,7 @@ pub enum Malformed {
     NoDevice,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Descriptors {
     pub configurations: Vec<Configuration>,
 }
