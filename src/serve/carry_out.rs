@@ -60,12 +60,12 @@ impl LockedRun<'_, '_> {
                 self.state.memory().clear_attempts(step);
                 Conclusion::new(StepResult::Unchanged, reason)
             }
-            PlanStep::NoPort { failure, .. } if !self.run.trigger.is_named() => {
+            PlanStep::NoPort(failure) if !self.run.trigger.is_named() => {
                 Conclusion::new(StepResult::Suppressed, failure)
             }
             PlanStep::Suppressed { reason, .. } => Conclusion::new(StepResult::Suppressed, reason),
             PlanStep::NotAuthorized { .. } => Conclusion::new(StepResult::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. } => {
+            PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure) => {
                 Conclusion::new(StepResult::Failed, failure)
             }
             PlanStep::Run(action) => return self.act(&action, deadline),

@@ -84,11 +84,8 @@ pub(crate) enum PlanStep {
         step: StepKind,
         reason: String,
     },
-    /// The modem lacks the port for the step.
-    NoPort {
-        step: StepKind,
-        failure: Failure,
-    },
+    /// The modem lacks the port for an unlock.
+    NoPort(Failure),
     /// The kernel is not allowed to use the device.
     NotAuthorized {
         step: StepKind,
@@ -107,9 +104,9 @@ impl PlanStep {
     pub(crate) fn step(&self) -> StepKind {
         match self {
             PlanStep::Run(action) => action.step(),
+            PlanStep::NoPort(_) => StepKind::FccAuth,
             PlanStep::Satisfied { step, .. }
             | PlanStep::Suppressed { step, .. }
-            | PlanStep::NoPort { step, .. }
             | PlanStep::NotAuthorized { step }
             | PlanStep::Infeasible { step, .. } => *step,
         }
@@ -122,7 +119,7 @@ impl PlanStep {
             PlanStep::Satisfied { reason, .. } => (Decision::Nothing, reason.clone()),
             PlanStep::Suppressed { reason, .. } => (Decision::Suppressed, reason.clone()),
             PlanStep::NotAuthorized { .. } => (Decision::NotAuthorized, AUTHORIZE.to_owned()),
-            PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. } => {
+            PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure) => {
                 (Decision::NotPossible, failure.to_string())
             }
         };
@@ -198,7 +195,7 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
     }
     // One port for one of several procedures is enough. If there is none, report that once.
     if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
-        planned.retain(|planned| !matches!(planned, PlanStep::NoPort { .. }));
+        planned.retain(|planned| !matches!(planned, PlanStep::NoPort(_)));
     }
     planned.dedup();
     if !snapshot.authorized {
@@ -433,28 +430,27 @@ fn unlock_of_policy(policy: &Resolved) -> Result<(), Box<PlanStep>> {
     }
 }
 
+/// Plans the unlock with `procedure`. `None` if the event is about a port that does not carry it.
 fn plan_unlock(
     procedure: &Procedure,
     scope: &Scope,
     snapshot: &Snapshot,
     quirk: &Quirk,
     policy: &Resolved,
-) -> Vec<PlanStep> {
-    let step = StepKind::FccAuth;
+) -> Option<PlanStep> {
     let is_meant = |port: &ControlPort| match scope {
         Scope::Port(name) => port.name == *name,
         Scope::Device | Scope::All | Scope::Unlock => true,
     };
     let concerned = snapshot.ports.iter().filter(|port| is_meant(port));
     if matches!(scope, Scope::Port(_)) && concerned.clone().next().is_none() {
-        // This port of the modem does not carry the unlock.
-        return Vec::new();
+        return None;
     }
     if let Err(planned) = unlock_of_policy(policy) {
-        return vec![*planned];
+        return Some(*planned);
     }
     // A port whose protocol is unknown is left alone.
-    let ports = concerned.filter_map(|port| {
+    let mut unlocks = concerned.filter_map(|port| {
         let protocol = Protocol::of_port(port)?;
         procedure.protocols().contains(&protocol).then_some(())?;
         Some(PlanStep::Run(Action::FccAuth {
@@ -465,25 +461,24 @@ fn plan_unlock(
         }))
     });
     // One port is enough: the lock belongs to the modem, not to the port.
-    let first: Vec<PlanStep> = ports.take(1).collect();
-    if first.is_empty() {
-        let failure = match procedure.interface() {
-            _ if quirk.is_pci() => {
-                let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
-                Failure::new(format!("the modem has no {wanted} port"), "see `wwan-quirks doctor`")
-            }
-            Some(interface) => Failure::new(
-                format!("interface {interface} has no tty"),
-                "the option driver of a newer kernel may create it; see `wwan-quirks doctor`",
-            ),
-            None => Failure::new(
-                "the modem has no QMI or MBIM port",
-                "check that the drivers qmi_wwan and cdc_mbim are loaded; see `wwan-quirks doctor`",
-            ),
-        };
-        return vec![PlanStep::NoPort { step, failure }];
+    Some(unlocks.next().unwrap_or_else(|| PlanStep::NoPort(no_port(procedure, quirk.is_pci()))))
+}
+
+fn no_port(procedure: &Procedure, is_pci: bool) -> Failure {
+    match procedure.interface() {
+        _ if is_pci => {
+            let wanted = procedure.wwan_protocol().map_or("usable", Protocol::wwan_type);
+            Failure::new(format!("the modem has no {wanted} port"), "see `wwan-quirks doctor`")
+        }
+        Some(interface) => Failure::new(
+            format!("interface {interface} has no tty"),
+            "the option driver of a newer kernel may create it; see `wwan-quirks doctor`",
+        ),
+        None => Failure::new(
+            "the modem has no QMI or MBIM port",
+            "check that the drivers qmi_wwan and cdc_mbim are loaded; see `wwan-quirks doctor`",
+        ),
     }
-    first
 }
 
 fn runs(planned: &PlanStep, is_meant: impl Fn(StepKind) -> bool) -> bool {

@@ -311,7 +311,7 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
     let ended = last.get(&step);
     let is_success = ended.is_some_and(|last| last.result.is_success());
     let (text, message) = match (planned, ended) {
-        (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort { failure, .. }, _) => {
+        (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure), _) => {
             (format!("not possible: {failure}"), Some(failure.clone().into()))
         }
         (PlanStep::NotAuthorized { .. }, _) => (format!("not authorized; {AUTHORIZE}"), None),
