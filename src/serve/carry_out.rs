@@ -13,13 +13,13 @@ use crate::serve::trigger::Trigger;
 
 impl LockedRun<'_, '_> {
     /// Carries out the steps in order, and reports each. A plan either unlocks or has other actions.
-    pub(super) fn carry_out(&mut self, planned: Vec<PlanStep>) {
-        let is_unlock = |planned: &PlanStep| matches!(planned, PlanStep::Run(Action::FccAuth { .. }));
-        let (unlocks, others): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_unlock);
-        for planned in others {
-            let step = planned.step();
-            if let Some(ended) = self.step(planned, self.run.deadline) {
-                self.recorder.report(Some(&mut self.state), step, ended);
+    pub(super) fn carry_out(&mut self, plan: Vec<PlanStep>) {
+        let is_unlock = |step: &PlanStep| matches!(step, PlanStep::Run(Action::FccAuth { .. }));
+        let (unlocks, others): (Vec<_>, Vec<_>) = plan.into_iter().partition(is_unlock);
+        for step in others {
+            let kind = step.kind();
+            if let Some(ended) = self.carry_out_step(step, self.run.deadline) {
+                self.recorder.report(Some(&mut self.state), kind, ended);
             }
         }
         for ended in to_report(self.unlock(unlocks)) {
@@ -35,8 +35,8 @@ impl LockedRun<'_, '_> {
         }
         // Divide the remaining time equally among the remaining procedures.
         let remaining = (1..=procedures.len()).rev();
-        for (planned, remaining) in procedures.into_iter().zip(remaining) {
-            let Some(ended) = self.step(planned, self.run.deadline.share(remaining)) else { continue };
+        for (step, remaining) in procedures.into_iter().zip(remaining) {
+            let Some(ended) = self.carry_out_step(step, self.run.deadline.share(remaining)) else { continue };
             // After a stop signal, no other procedure starts.
             let is_last = !ended.may_be_another_lock || sys::stop_requests() > 0;
             tried.push(ended);
@@ -54,10 +54,10 @@ impl LockedRun<'_, '_> {
     }
 
     /// Carries out one step. `None` if this device was already reported.
-    fn step(&mut self, planned: PlanStep, deadline: Deadline) -> Option<Conclusion> {
-        Some(match planned {
-            PlanStep::Satisfied { step, reason } => {
-                self.state.memory().clear_attempts(step);
+    fn carry_out_step(&mut self, step: PlanStep, deadline: Deadline) -> Option<Conclusion> {
+        Some(match step {
+            PlanStep::Satisfied { kind, reason } => {
+                self.state.memory().clear_attempts(kind);
                 Conclusion::new(StepResult::Unchanged, reason)
             }
             PlanStep::NoPort(failure) if !self.run.trigger.is_named() => {
@@ -135,7 +135,7 @@ mod tests {
                 has_child: false,
             };
             locked.state.memory().unlocked = unlocked;
-            let suppressed = PlanStep::Suppressed { step: StepKind::FccAuth, reason: String::new() };
+            let suppressed = PlanStep::Suppressed { kind: StepKind::FccAuth, reason: String::new() };
             assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
         }
     }

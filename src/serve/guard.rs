@@ -26,8 +26,8 @@ pub(super) enum Verdict {
 }
 
 /// Identifies the device for the guard. Reads the serial number, whose attribute may block, only if the plan acts.
-pub(super) fn identity(run: &Run, planned: &[PlanStep]) -> Result<Identity, DeviceError> {
-    let acts = planned.iter().any(|planned| matches!(planned, PlanStep::Run(_)));
+pub(super) fn identity(run: &Run, plan: &[PlanStep]) -> Result<Identity, DeviceError> {
+    let acts = plan.iter().any(|step| matches!(step, PlanStep::Run(_)));
     Ok(Identity {
         id: run.device.id,
         serial: if acts { run.device.serial_by(run.deadline)? } else { None },
@@ -40,7 +40,7 @@ impl LockedRun<'_, '_> {
     /// Records an attempt of `action`, and decides whether it runs. May wait before that, but not beyond `deadline`.
     pub(super) fn judge(&mut self, action: &Action, deadline: Deadline) -> Verdict {
         let Run { device, trigger, .. } = self.run;
-        let step = action.step();
+        let step = action.kind();
         let elsewhere = || numbers_on_other_ports(&self.run);
         match self.state.memory().attempt(step, &self.identity, now(), !trigger.is_guarded(), elsewhere) {
             // A drive whose driver is attached again has a new SCSI event.

@@ -116,7 +116,7 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> RunReport {
 
 impl Run<'_> {
     /// The plan for a device.
-    pub(crate) fn planned(
+    pub(crate) fn plan(
         &self,
         MatchedDevice { quirk, policy, .. }: &MatchedDevice,
     ) -> Result<Vec<PlanStep>, DeviceError> {
@@ -132,7 +132,7 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
-        if matches!(self.scope, Scope::Port(_)) && self.planned(matched)?.is_empty() {
+        if matches!(self.scope, Scope::Port(_)) && self.plan(matched)?.is_empty() {
             return Ok(());
         }
         let Some(mut state) = self.lock(quirk, recorder, successor) else { return Ok(()) };
@@ -146,9 +146,9 @@ impl Run<'_> {
             state.memory().clear_attempts(StepKind::Switch);
         }
         // The run that had the lock before may have changed the modem.
-        let planned = self.planned(matched);
+        let plan = self.plan(matched);
         // Without its serial number, the guard would take the device for another one.
-        let (identity, planned) = match planned.and_then(|planned| Ok((guard::identity(self, &planned)?, planned))) {
+        let (identity, plan) = match plan.and_then(|plan| Ok((guard::identity(self, &plan)?, plan))) {
             Ok(found) => found,
             Err(gone @ DeviceError::Gone { .. }) => return self.end_without_device(gone, &mut state, recorder),
             Err(held @ DeviceError::Held { .. }) => {
@@ -167,17 +167,17 @@ impl Run<'_> {
             configuration: None,
             has_child: false,
         };
-        locked.carry_out(planned);
+        locked.carry_out(plan);
         if let (Some(configuration), Scope::All) = (locked.configuration, self.scope) {
             locked.run.scope = &Scope::Unlock;
-            match (locked.run.planned(matched), configuration) {
-                (Ok(mut planned), Configuration::New) => {
-                    planned.retain(|planned| matches!(planned, PlanStep::Run(_)));
-                    locked.carry_out(planned);
+            match (locked.run.plan(matched), configuration) {
+                (Ok(mut plan), Configuration::New) => {
+                    plan.retain(|step| matches!(step, PlanStep::Run(_)));
+                    locked.carry_out(plan);
                 }
                 // The new ports have events of their own.
                 (Err(error), Configuration::New) => log::debug!("{}: {error}", self.device.port),
-                (planned, Configuration::Kept) => locked.carry_out(planned?),
+                (plan, Configuration::Kept) => locked.carry_out(plan?),
             }
         }
         locked.end();

@@ -42,7 +42,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    pub(crate) fn step(&self) -> StepKind {
+    pub(crate) fn kind(&self) -> StepKind {
         match self {
             Action::Switch { .. } => StepKind::Switch,
             Action::Configure { .. } => StepKind::Configuration,
@@ -76,23 +76,23 @@ pub(crate) enum PlanStep {
     Run(Action),
     /// The modem is already in the wanted state, or the step does not apply to it.
     Satisfied {
-        step: StepKind,
+        kind: StepKind,
         reason: String,
     },
     /// The policy, or a program that uses the modem, prevents the step.
     Suppressed {
-        step: StepKind,
+        kind: StepKind,
         reason: String,
     },
     /// The modem lacks the port for an unlock.
     NoPort(Failure),
     /// The kernel is not allowed to use the device.
     NotAuthorized {
-        step: StepKind,
+        kind: StepKind,
     },
     /// The step cannot be planned. The modem is not touched.
     Infeasible {
-        step: StepKind,
+        kind: StepKind,
         failure: Failure,
     },
 }
@@ -101,14 +101,14 @@ pub(crate) enum PlanStep {
 pub(crate) const AUTHORIZE: &str = "allow it (`usbguard list-devices`, then `usbguard allow-device NUMBER`; or write 1 to the file `authorized` of the device)";
 
 impl PlanStep {
-    pub(crate) fn step(&self) -> StepKind {
+    pub(crate) fn kind(&self) -> StepKind {
         match self {
-            PlanStep::Run(action) => action.step(),
+            PlanStep::Run(action) => action.kind(),
             PlanStep::NoPort(_) => StepKind::FccAuth,
-            PlanStep::Satisfied { step, .. }
-            | PlanStep::Suppressed { step, .. }
-            | PlanStep::NotAuthorized { step }
-            | PlanStep::Infeasible { step, .. } => *step,
+            PlanStep::Satisfied { kind, .. }
+            | PlanStep::Suppressed { kind, .. }
+            | PlanStep::NotAuthorized { kind }
+            | PlanStep::Infeasible { kind, .. } => *kind,
         }
     }
 
@@ -123,7 +123,7 @@ impl PlanStep {
                 (Decision::NotPossible, failure.to_string())
             }
         };
-        PlanLine { step: self.step(), decision, text, messages: Vec::new() }
+        PlanLine { step: self.kind(), decision, text, messages: Vec::new() }
     }
 }
 
@@ -176,39 +176,39 @@ pub(crate) enum Decision {
 
 /// Plans the steps of the quirk in this scope, in order.
 pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &Resolved) -> Vec<PlanStep> {
-    let mut planned = Vec::new();
+    let mut plan = Vec::new();
     for step in &quirk.steps {
         match (step, scope) {
             (Step::Switch(_) | Step::Configuration { .. }, Scope::Port(_) | Scope::Unlock)
             | (Step::FccAuth(_), Scope::Device) => {}
-            (Step::Switch(switch), _) => planned.push(plan_switch(switch, snapshot, policy)),
+            (Step::Switch(switch), _) => plan.push(plan_switch(switch, snapshot, policy)),
             (Step::Configuration { select, fallback, unconfigured }, _) => {
                 let candidates = candidates(*select, *fallback, quirk, policy);
-                planned.push(plan_configuration(&candidates, *unconfigured, snapshot));
+                plan.push(plan_configuration(&candidates, *unconfigured, snapshot));
             }
-            (Step::FccAuth(procedure), _) => planned.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
+            (Step::FccAuth(procedure), _) => plan.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
     }
     // A new configuration creates new ports, and these have events of their own.
-    if planned.iter().any(|planned| runs(planned, |step| step != StepKind::FccAuth)) {
-        planned.retain(|planned| planned.step() != StepKind::FccAuth);
+    if plan.iter().any(|step| runs(step, |kind| kind != StepKind::FccAuth)) {
+        plan.retain(|step| step.kind() != StepKind::FccAuth);
     }
     // One port for one of several procedures is enough. If there is none, report that once.
-    if planned.iter().any(|planned| runs(planned, |step| step == StepKind::FccAuth)) {
-        planned.retain(|planned| !matches!(planned, PlanStep::NoPort(_)));
+    if plan.iter().any(|step| runs(step, |kind| kind == StepKind::FccAuth)) {
+        plan.retain(|step| !matches!(step, PlanStep::NoPort(_)));
     }
-    planned.dedup();
+    plan.dedup();
     if !snapshot.authorized {
-        for planned in &mut planned {
-            if !matches!(planned, PlanStep::Suppressed { .. }) {
-                *planned = PlanStep::NotAuthorized { step: planned.step() };
+        for step in &mut plan {
+            if !matches!(step, PlanStep::Suppressed { .. }) {
+                *step = PlanStep::NotAuthorized { kind: step.kind() };
             }
         }
         // An unauthorized device is not configured: report that once.
-        let is_refused = |planned: &PlanStep| matches!(planned, PlanStep::NotAuthorized { .. });
-        planned.dedup_by(|one, other| is_refused(one) && is_refused(other));
+        let is_refused = |step: &PlanStep| matches!(step, PlanStep::NotAuthorized { .. });
+        plan.dedup_by(|one, other| is_refused(one) && is_refused(other));
     }
-    planned
+    plan
 }
 
 /// The plan of a quirk for a device that is not plugged in, as far as the policy decides it.
@@ -227,7 +227,7 @@ pub(crate) fn plan_without_device(quirk: &Quirk, policy: &Resolved) -> Vec<PlanL
                 Step::FccAuth(_) => unlock_of_policy(policy).map(|()| step.value()),
             };
             value.map_or_else(
-                |planned| planned.describe(),
+                |step| step.describe(),
                 |text| PlanLine { step: step.kind(), decision: Decision::WhenPluggedIn, text, messages: Vec::new() },
             )
         })
@@ -239,7 +239,7 @@ pub(crate) fn plan_without_device(quirk: &Quirk, policy: &Resolved) -> Vec<PlanL
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
     let chosen = match switch_of_policy(switch, policy) {
         Ok(chosen) => chosen,
-        Err(planned) => return *planned,
+        Err(step) => return *step,
     };
     // A message from the policy says what the device becomes. Then the preferred function does not count.
     let function = policy.prefer.value.function().filter(|_| chosen.is_none());
@@ -256,9 +256,9 @@ fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanS
 /// The switch with the message that the policy chooses for a Huawei device, if it chooses one. Fails with the plan if
 /// the policy allows no switch.
 fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>, Box<PlanStep>> {
-    let step = StepKind::Switch;
+    let kind = StepKind::Switch;
     if !policy.switch.value {
-        return Err(suppressed(step, format!("`switch = false` in {}", policy.switch.origin)).into());
+        return Err(suppressed(kind, format!("`switch = false` in {}", policy.switch.origin)).into());
     }
     let Setting { value, origin } = &policy.huawei;
     match value.method() {
@@ -267,7 +267,7 @@ fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>
             let reason = format!(
                 "`huawei = \"{value}\"` in {origin}: this setting is only for devices that accept Huawei's command"
             );
-            Err(infeasible(step, &reason, "remove `huawei` from the `[[device]]` of this modem").into())
+            Err(infeasible(kind, &reason, "remove `huawei` from the `[[device]]` of this modem").into())
         }
         _ => Ok(None),
     }
@@ -275,16 +275,16 @@ fn switch_of_policy(switch: &Switch, policy: &Resolved) -> Result<Option<Switch>
 
 /// Plans a switch that depends on the interfaces of the device. `function` is the preferred one.
 fn plan_switch_of(switch: &Switch, function: Option<Function>, snapshot: &Snapshot) -> PlanStep {
-    let step = StepKind::Switch;
+    let kind = StepKind::Switch;
     let configurations = snapshot.descriptors.configurations.as_slice();
     let first = configurations.first().and_then(|configuration| configuration.interfaces.first());
     if let Some(class) = first.map(|first| first.class).filter(|class| switch.target_class == Some(*class)) {
-        return satisfied(step, &format!("the device has already switched: its first interface has class {class:02x}"));
+        return satisfied(kind, &format!("the device has already switched: its first interface has class {class:02x}"));
     }
     let ops = switch.ops();
     let wanted = ops.iter().rev().find_map(|op| if let Op::SetConfiguration(value) = op { Some(*value) } else { None });
     if wanted.is_some() && wanted == snapshot.configuration {
-        return satisfied(step, &format!("configuration {} is active", configuration_name(wanted)));
+        return satisfied(kind, &format!("configuration {} is active", configuration_name(wanted)));
     }
     let active = match (configurations, snapshot.configuration) {
         ([only], _) => Some(only),
@@ -304,14 +304,14 @@ fn plan_switch_of(switch: &Switch, function: Option<Function>, snapshot: &Snapsh
         None => interfaces.first(),
     };
     let Some(interface) = used else {
-        return satisfied(step, "the device lacks the interface that the switch uses");
+        return satisfied(kind, "the device lacks the interface that the switch uses");
     };
     if ops.iter().any(Op::is_cbw) && interface.class != CLASS_MASS_STORAGE {
         // A phone, or a device with the same ID in modem mode: it must not get SCSI commands.
-        return satisfied(step, &format!("interface {} is not mass storage", interface.number));
+        return satisfied(kind, &format!("interface {} is not mass storage", interface.number));
     }
     if let Some(wanted) = switch.interface_class.filter(|wanted| *wanted != interface.class) {
-        return satisfied(step, &format!("interface {} is not of class {wanted:02x}", interface.number));
+        return satisfied(kind, &format!("interface {} is not of class {wanted:02x}", interface.number));
     }
     if let Some(to) = configurations.iter().find(|configuration| offers(configuration)) {
         return configure(to.value, None, snapshot);
@@ -319,7 +319,7 @@ fn plan_switch_of(switch: &Switch, function: Option<Function>, snapshot: &Snapsh
     match target(switch, interface, interfaces) {
         Some(target) => PlanStep::Run(Action::Switch { switch: switch.clone(), target }),
         None => infeasible(
-            step,
+            kind,
             "the interface lacks the bulk endpoints that the switch needs",
             "report a bug with the output of `wwan-quirks report`",
         ),
@@ -345,13 +345,13 @@ fn target(switch: &Switch, interface: &Interface, interfaces: &[Interface]) -> O
 }
 
 fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
-    let step = StepKind::Configuration;
+    let kind = StepKind::Configuration;
     if let Some(why) = &snapshot.unreadable {
-        return unreadable(step, why, "modem");
+        return unreadable(kind, why, "modem");
     }
     let configurations = &snapshot.descriptors.configurations;
     if configurations.len() < 2 {
-        return satisfied(step, "the modem has only one configuration");
+        return satisfied(kind, "the modem has only one configuration");
     }
     let wanted = candidates.iter().find_map(|select| match *select {
         Select::Preferred | Select::Keep => None,
@@ -365,7 +365,7 @@ fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, sna
     let wanted = wanted.or(configurations.first().filter(|_| cut_short));
     match wanted.map(|configuration| configuration.value) {
         None => satisfied(
-            step,
+            kind,
             &format!("the kernel's choice, configuration {}, is kept", configuration_name(snapshot.configuration)),
         ),
         Some(to) => configure(to, unconfigured, snapshot),
@@ -374,14 +374,14 @@ fn plan_configuration(candidates: &[Select], unconfigured: Option<Duration>, sna
 
 /// Makes configuration `to` the active one.
 fn configure(to: u8, unconfigured: Option<Duration>, snapshot: &Snapshot) -> PlanStep {
-    let step = StepKind::Configuration;
+    let kind = StepKind::Configuration;
     match (to, snapshot.configuration) {
-        (to, Some(active)) if to == active => satisfied(step, &format!("configuration {to} is active")),
+        (to, Some(active)) if to == active => satisfied(kind, &format!("configuration {to} is active")),
         // To the kernel, 0 means "unconfigured": it cannot set a configuration with that number.
-        (0, _) => satisfied(step, "the wanted configuration has the number 0, which cannot be set"),
+        (0, _) => satisfied(kind, "the wanted configuration has the number 0, which cannot be set"),
         (to, from) => match &snapshot.used_by {
             Some(user) if from.is_some() => suppressed(
-                step,
+                kind,
                 format!("the modem is in use: {user}; `wwan-quirks apply DEVICE` sets configuration {to}"),
             ),
             _ => PlanStep::Run(Action::Configure { from, to, unconfigured }),
@@ -446,8 +446,8 @@ fn plan_unlock(
     if matches!(scope, Scope::Port(_)) && concerned.clone().next().is_none() {
         return None;
     }
-    if let Err(planned) = unlock_of_policy(policy) {
-        return Some(*planned);
+    if let Err(step) = unlock_of_policy(policy) {
+        return Some(*step);
     }
     // A port whose protocol is unknown is left alone.
     let mut unlocks = concerned.filter_map(|port| {
@@ -481,27 +481,27 @@ fn no_port(procedure: &Procedure, is_pci: bool) -> Failure {
     }
 }
 
-fn runs(planned: &PlanStep, is_meant: impl Fn(StepKind) -> bool) -> bool {
-    matches!(planned, PlanStep::Run(action) if is_meant(action.step()))
+fn runs(step: &PlanStep, is_meant: impl Fn(StepKind) -> bool) -> bool {
+    matches!(step, PlanStep::Run(action) if is_meant(action.kind()))
 }
 
-fn satisfied(step: StepKind, reason: &str) -> PlanStep {
-    PlanStep::Satisfied { step, reason: reason.to_owned() }
+fn satisfied(kind: StepKind, reason: &str) -> PlanStep {
+    PlanStep::Satisfied { kind, reason: reason.to_owned() }
 }
 
-fn suppressed(step: StepKind, reason: String) -> PlanStep {
-    PlanStep::Suppressed { step, reason }
+fn suppressed(kind: StepKind, reason: String) -> PlanStep {
+    PlanStep::Suppressed { kind, reason }
 }
 
-fn infeasible(step: StepKind, reason: &str, remedy: &str) -> PlanStep {
-    PlanStep::Infeasible { step, failure: Failure::new(reason, remedy) }
+fn infeasible(kind: StepKind, reason: &str, remedy: &str) -> PlanStep {
+    PlanStep::Infeasible { kind, failure: Failure::new(reason, remedy) }
 }
 
-fn unreadable(step: StepKind, why: &str, what: &str) -> PlanStep {
+fn unreadable(kind: StepKind, why: &str, what: &str) -> PlanStep {
     let remedy = format!(
         "plug the {what} in again; if that does not help, report a bug with the output of `wwan-quirks report`"
     );
-    infeasible(step, why, &remedy)
+    infeasible(kind, why, &remedy)
 }
 
 #[cfg(test)]
@@ -557,17 +557,17 @@ pub(crate) mod tests {
     }
 
     /// The plan of a shipped quirk under the policy of an administrator, in words.
-    fn planned(scope: &Scope, steps: &str, policy_text: &str, snapshot: &Snapshot) -> Vec<String> {
+    fn plan_lines(scope: &Scope, steps: &str, policy_text: &str, snapshot: &Snapshot) -> Vec<String> {
         let policy = policy(Layer::Administrator, policy_text);
-        let planned = plan(scope, snapshot, &quirk(Layer::Shipped, steps), &policy);
-        planned.iter().map(|step| step.describe().to_string()).collect()
+        let plan = plan(scope, snapshot, &quirk(Layer::Shipped, steps), &policy);
+        plan.iter().map(|step| step.describe().to_string()).collect()
     }
 
     /// The plan of a quirk with one step for the device.
     fn only(steps: &str, policy_text: &str, snapshot: &Snapshot) -> String {
-        let planned = planned(&Scope::All, steps, policy_text, snapshot);
-        assert_eq!(planned.len(), 1, "{planned:?}");
-        planned.concat()
+        let lines = plan_lines(&Scope::All, steps, policy_text, snapshot);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.concat()
     }
 
     const HUAWEI: &str = "{ switch = \"huawei-new\" }";
@@ -607,8 +607,8 @@ pub(crate) mod tests {
     #[test]
     fn a_switch_has_the_endpoints_and_the_interfaces_of_the_device() {
         let target = |steps: &str, snapshot: &Snapshot| {
-            let planned = plan(&Scope::All, snapshot, &quirk(Layer::Shipped, steps), &Resolved::default());
-            match planned.as_slice() {
+            let plan = plan(&Scope::All, snapshot, &quirk(Layer::Shipped, steps), &Resolved::default());
+            match plan.as_slice() {
                 [PlanStep::Run(Action::Switch { target, .. })] => target.clone(),
                 other => panic!("{other:?}"),
             }
@@ -743,8 +743,8 @@ pub(crate) mod tests {
         let to = |snapshot: &Snapshot, layer, select: &str, policy_layer, prefer: &str| {
             let quirk = quirk(layer, &format!("{{ configuration = {select} }}"));
             let policy = policy(policy_layer, &format!("prefer = \"{prefer}\"\n"));
-            let planned = plan(&Scope::All, snapshot, &quirk, &policy);
-            match planned.as_slice() {
+            let plan = plan(&Scope::All, snapshot, &quirk, &policy);
+            match plan.as_slice() {
                 [PlanStep::Run(Action::Configure { to, .. })] => Some(*to),
                 _ => None,
             }
@@ -777,13 +777,13 @@ pub(crate) mod tests {
         let on = |name: &str, protocol: &str| {
             vec![format!("fcc-auth: sierra over {protocol} on /dev/{name}, if the radio is in low power")]
         };
-        let of = |scope: &Scope| planned(scope, UNLOCK, "", &with);
+        let of = |scope: &Scope| plan_lines(scope, UNLOCK, "", &with);
         assert_eq!(of(&Scope::All), on("cdc-wdm1", "QMI"));
         assert_eq!(of(&Scope::Port("cdc-wdm2".to_owned())), on("cdc-wdm2", "MBIM"));
         assert_eq!(of(&Scope::Port("ttyUSB0".to_owned())), [""; 0], "another port of the modem");
         assert_eq!(of(&Scope::Device), [""; 0]);
         assert!(of(&Scope::Port("cdc-wdm0".to_owned())).concat().contains("the modem has no QMI or MBIM port"));
-        let off = |scope: &Scope| planned(scope, UNLOCK, "fcc-auth = false", &with);
+        let off = |scope: &Scope| plan_lines(scope, UNLOCK, "fcc-auth = false", &with);
         for scope in [Scope::All, Scope::Port("cdc-wdm2".to_owned())] {
             assert!(off(&scope).concat().contains("suppressed: `fcc-auth"), "{scope:?}");
         }
@@ -791,17 +791,17 @@ pub(crate) mod tests {
         // A port for one of two procedures is enough. Without one, the reason is reported once.
         let tty = "{ fcc-auth = { gtfcclock = { interface = 3, number = \"hex\", oem-strings = [\"A\"] } } }";
         let two = format!("{tty}, {UNLOCK}");
-        assert_eq!(planned(&Scope::All, &two, "", &with), on("cdc-wdm1", "QMI"));
-        assert_eq!(planned(&Scope::All, &two, "", &modem(Some(1))).len(), 2);
+        assert_eq!(plan_lines(&Scope::All, &two, "", &with), on("cdc-wdm1", "QMI"));
+        assert_eq!(plan_lines(&Scope::All, &two, "", &modem(Some(1))).len(), 2);
         let alike = format!("{UNLOCK}, {{ fcc-auth = \"quectel\" }}");
-        assert_eq!(planned(&Scope::All, &alike, "", &modem(Some(1))).len(), 1);
+        assert_eq!(plan_lines(&Scope::All, &alike, "", &modem(Some(1))).len(), 1);
     }
 
     #[test]
     fn an_unlock_waits_for_the_ports_of_a_new_configuration() {
         let steps = format!("{{ configuration = \"preferred\" }}, {UNLOCK}");
         let with = |active| Snapshot { ports: vec![port("cdc-wdm1", "qmi_wwan")], ..modem(active) };
-        let of = |scope: &Scope, active| planned(scope, &steps, "prefer = \"mbim\"", &with(active));
+        let of = |scope: &Scope, active| plan_lines(scope, &steps, "prefer = \"mbim\"", &with(active));
         let starts = |lines: Vec<String>| lines.iter().map(|line| line[..17].to_owned()).collect::<Vec<_>>();
         assert_eq!(starts(of(&Scope::All, Some(1))), ["configuration: wr"]);
         assert_eq!(starts(of(&Scope::All, Some(2))), ["configuration: no", "fcc-auth: sierra "]);
@@ -809,7 +809,7 @@ pub(crate) mod tests {
         assert_eq!(starts(of(&Scope::Unlock, Some(1))), ["fcc-auth: sierra "]);
         // The order of the steps in the quirk does not matter.
         let steps = format!("{UNLOCK}, {{ configuration = \"preferred\" }}");
-        let lines = planned(&Scope::All, &steps, "prefer = \"mbim\"", &with(Some(1)));
+        let lines = plan_lines(&Scope::All, &steps, "prefer = \"mbim\"", &with(Some(1)));
         assert_eq!(starts(lines), ["configuration: wr"]);
     }
 
@@ -817,10 +817,10 @@ pub(crate) mod tests {
     fn nothing_is_done_to_a_device_that_is_not_authorized() {
         let steps = format!("{{ configuration = \"preferred\" }}, {UNLOCK}");
         let blocked = Snapshot { authorized: false, ports: vec![port("cdc-wdm1", "qmi_wwan")], ..modem(Some(2)) };
-        let lines = planned(&Scope::All, &steps, "prefer = \"mbim\"", &blocked);
+        let lines = plan_lines(&Scope::All, &steps, "prefer = \"mbim\"", &blocked);
         assert_eq!(lines, [format!("configuration: not authorized; {AUTHORIZE}")]);
         // What the policy suppresses remains suppressed.
-        let lines = planned(&Scope::All, UNLOCK, "fcc-auth = false", &blocked);
+        let lines = plan_lines(&Scope::All, UNLOCK, "fcc-auth = false", &blocked);
         assert!(lines.concat().contains("suppressed"), "{lines:?}");
     }
 }

@@ -38,7 +38,7 @@ impl<'a> Run<'a> {
             }
             step => step.describe(),
         };
-        Ok(self.planned(matched)?.iter().map(line).collect())
+        Ok(self.plan(matched)?.iter().map(line).collect())
     }
 }
 

@@ -290,10 +290,10 @@ fn attention(
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
         Some(matched) if matched.complete => {
-            for planned in Run::to_preview(root, device, &Scope::All, Trigger::Named).planned(matched)? {
-                match &planned {
-                    PlanStep::Suppressed { step, reason } => suppressed.push(Note::new(Some(*step), reason.clone())),
-                    planned => problems.extend(problem(device, planned, last)),
+            for step in Run::to_preview(root, device, &Scope::All, Trigger::Named).plan(matched)? {
+                match &step {
+                    PlanStep::Suppressed { kind, reason } => suppressed.push(Note::new(Some(*kind), reason.clone())),
+                    step => problems.extend(problem(device, step, last)),
                 }
             }
         }
@@ -305,12 +305,12 @@ fn attention(
     Ok((problems, suppressed))
 }
 
-/// What keeps `planned` from being done, if that is known without a query.
-fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<Note> {
-    let step = planned.step();
-    let ended = last.get(&step);
+/// What keeps `step` from being done, if that is known without a query.
+fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<Note> {
+    let kind = step.kind();
+    let ended = last.get(&kind);
     let is_success = ended.is_some_and(|last| last.result.is_success());
-    let (text, message) = match (planned, ended) {
+    let (text, message) = match (step, ended) {
         (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure), _) => {
             (format!("not possible: {failure}"), Some(failure.clone().into()))
         }
@@ -328,7 +328,7 @@ fn problem(device: &Device, planned: &PlanStep, last: &BTreeMap<StepKind, LastRe
             (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), None)
         }
     };
-    Some(Note { step: Some(step), text, message })
+    Some(Note { step: Some(kind), text, message })
 }
 
 /// Colours for a person at a terminal.
