@@ -4,9 +4,10 @@
 //! event ──> lookup ──> snapshot ──> plan ──> execute ──> record
 //! ```
 //!
-//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans while the port is locked.
-//! Then [`carry_out`] asks the [`guard`] before it executes each action. [`hand_off`] hands over the work for which an
-//! event has no time.
+//! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans while the port is locked,
+//! because the run that had the lock before may have changed the modem. Then [`carry_out`] asks the [`guard`] before it
+//! executes each action. It plans a second time if the unlock must follow a configuration in the same run. [`hand_off`]
+//! hands over the work for which an event has no time.
 
 pub(crate) mod before_sleep;
 mod carry_out;
@@ -47,7 +48,7 @@ use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
 use crate::serve::record::{Recorder, RunReport};
 use crate::serve::run::{APPLY, Run};
-use crate::serve::snapshot::snapshot;
+use crate::serve::snapshot::{carries_unlock, snapshot};
 use crate::serve::trigger::Trigger;
 
 /// The name of a device that has none in the database and states none.
@@ -132,8 +133,10 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let MatchedDevice { quirk, policy, .. } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
-        if matches!(self.scope, Scope::Port(_)) && self.plan(matched)?.is_empty() {
-            return Ok(());
+        if let Scope::Port(name) = self.scope {
+            if !carries_unlock(self.device, quirk, name)? {
+                return Ok(());
+            }
         }
         let Some(mut state) = self.lock(quirk, recorder, successor) else { return Ok(()) };
         record::drop_earlier(self.device, state.results());
@@ -145,7 +148,6 @@ impl Run<'_> {
         if !quirk.is_install_mode() {
             state.memory().clear_attempts(StepKind::Switch);
         }
-        // The run that had the lock before may have changed the modem.
         let plan = self.plan(matched);
         // Without its serial number, the guard would take the device for another one.
         let (identity, plan) = match plan.and_then(|plan| Ok((guard::identity(self, &plan)?, plan))) {

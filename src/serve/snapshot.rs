@@ -68,6 +68,16 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
     Ok(snapshot)
 }
 
+/// Whether the port `name` of the device can carry an unlock.
+pub(crate) fn carries_unlock(device: &Device, quirk: &Quirk, name: &str) -> Result<bool, DeviceError> {
+    for procedure in quirk.procedures() {
+        if ports(device, Some(procedure))?.iter().any(|port| port.name == name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The ports that can carry `procedure`. Without a procedure, the ports for any conversation with the modem.
 pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Vec<ControlPort>, DeviceError> {
     if device.id.bus == Bus::Pci {
