@@ -2,11 +2,14 @@
 
 use crate::host::deadline::Deadline;
 use crate::host::sys;
+use crate::modem::device::DeviceError;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude, to_report};
+use crate::serve::event::Scope;
 use crate::serve::execute::execute;
 use crate::serve::guard::Verdict;
 use crate::serve::locked_run::{Configuration, LockedRun};
+use crate::serve::lookup::MatchedDevice;
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
@@ -25,6 +28,22 @@ impl LockedRun<'_, '_> {
         for ended in to_report(self.unlock(unlocks)) {
             self.recorder.report(Some(&mut self.state), StepKind::FccAuth, ended);
         }
+    }
+
+    /// Plans the unlock and carries it out, if it must follow a configuration in this run.
+    pub(super) fn unlock_after_configuration(&mut self, matched: &MatchedDevice) -> Result<(), DeviceError> {
+        let (Some(configuration), Scope::All) = (self.configuration, self.run.scope) else { return Ok(()) };
+        self.run.scope = &Scope::Unlock;
+        match (self.run.plan(matched), configuration) {
+            (Ok(mut plan), Configuration::New) => {
+                plan.retain(|step| matches!(step, PlanStep::Run(_)));
+                self.carry_out(plan);
+            }
+            // The new ports have events of their own.
+            (Err(error), Configuration::New) => log::debug!("{}: {error}", self.run.device.port),
+            (plan, Configuration::Kept) => self.carry_out(plan?),
+        }
+        Ok(())
     }
 
     /// Tries the procedures in turn, until one finds its lock. Returns the results of those that were tried.
@@ -104,7 +123,6 @@ mod tests {
     use crate::host::journal::Journal;
     use crate::host::state::{Identity, PortState};
     use crate::modem::device::Device;
-    use crate::serve::event::Scope;
     use crate::serve::hand_off::Successor;
     use crate::serve::plan::tests::quirk;
     use crate::serve::record::Recorder;

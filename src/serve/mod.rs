@@ -6,7 +6,7 @@
 //!
 //! [`serve`] runs the stages for one device, and [`run::Run`] is what they share. It plans while the port is locked,
 //! because the run that had the lock before may have changed the modem. Then [`carry_out`] asks the [`guard`] before it
-//! executes each action. It plans a second time if the unlock must follow a configuration in the same run. [`hand_off`]
+//! executes each action. It plans again if the unlock must follow a configuration in the same run. [`hand_off`]
 //! hands over the work for which an event has no time.
 
 pub(crate) mod before_sleep;
@@ -43,7 +43,7 @@ use crate::serve::conclusion::{Conclusion, conclude};
 use crate::serve::error::Error;
 use crate::serve::event::Scope;
 use crate::serve::hand_off::Successor;
-use crate::serve::locked_run::{Configuration, LockedRun};
+use crate::serve::locked_run::LockedRun;
 use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
 use crate::serve::record::{Recorder, RunReport};
@@ -170,18 +170,7 @@ impl Run<'_> {
             has_child: false,
         };
         locked.carry_out(plan);
-        if let (Some(configuration), Scope::All) = (locked.configuration, self.scope) {
-            locked.run.scope = &Scope::Unlock;
-            match (locked.run.plan(matched), configuration) {
-                (Ok(mut plan), Configuration::New) => {
-                    plan.retain(|step| matches!(step, PlanStep::Run(_)));
-                    locked.carry_out(plan);
-                }
-                // The new ports have events of their own.
-                (Err(error), Configuration::New) => log::debug!("{}: {error}", self.device.port),
-                (plan, Configuration::Kept) => locked.carry_out(plan?),
-            }
-        }
+        locked.unlock_after_configuration(matched)?;
         locked.end();
         Ok(())
     }
