@@ -143,7 +143,8 @@ fn send_switch(
         Some(Ok(attribute)) => attribute.set(value).is_ok() && attribute.get().ok() == Some(Some(value)),
         _ => false,
     };
-    if !trigger.serves_more() {
+    // A verb may serve other modems after this one. The sandbox would not allow that.
+    if !trigger.is_verb() {
         sandbox::enter();
     }
     let sent = state.memory().switched.clone().filter(|sent| sent.enumeration == enumeration);

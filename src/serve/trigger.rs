@@ -81,11 +81,6 @@ impl Trigger {
         self.is_event() || self == Trigger::Unit
     }
 
-    /// Whether the process may serve other modems after this one. The sandbox would not allow that.
-    pub(crate) fn serves_more(self) -> bool {
-        self.is_verb()
-    }
-
     /// Whether the run waits until another program closes the port.
     pub(crate) fn waits_for_port(self) -> bool {
         matches!(self, Trigger::Unit | Trigger::AfterModemManager)
@@ -114,7 +109,6 @@ mod tests {
         assert_eq!(of(Trigger::overrides_policy), [ModemManager, AfterModemManager]);
         assert_eq!(of(Trigger::may_interrupt_users), [Named]);
         assert_eq!(of(Trigger::is_guarded), [Uevent, Coldplug, Requested, Unit]);
-        assert_eq!(of(Trigger::serves_more), [Command, Named]);
         assert_eq!(of(Trigger::waits_for_port), [Unit, AfterModemManager]);
         assert_eq!(of(Trigger::may_reopen), [Command, Named, Unit, ModemManager, AfterModemManager]);
     }
