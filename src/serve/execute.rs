@@ -163,6 +163,11 @@ fn send_switch(
             switch::run(node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
         }
     };
+    outcome_of(reaction, trigger, enumeration, state)
+}
+
+/// The result of a switch. Records what the next run must know about the message.
+fn outcome_of(reaction: Reaction, trigger: Trigger, enumeration: u64, state: &mut PortState) -> Outcome {
     // The unit sends a message that the device has not taken in the short time of an event.
     let is_taken = !matches!(reaction, Reaction::NotTaken(_));
     match reaction {
@@ -236,26 +241,7 @@ fn unlock_once(
     let laptop = if procedure.oem_strings().is_some() { smbios::fcc_types(root) } else { Vec::new() };
     let mut opened = match access::open(root, device, port, protocol, trigger.sharing(), deadline) {
         Ok(opened) => opened,
-        Err(PortUnavailable::Left) => return Outcome::Left,
-        Err(error) => {
-            // The call leaves the unlock to a process that waits for the port.
-            let waits = trigger == Trigger::ModemManager && matches!(error, PortUnavailable::Held { .. });
-            let remedy = if waits { "enable the modem again when it is unlocked" } else { error.remedy() };
-            let failure = Failure::new(error.to_string(), remedy);
-            return match error {
-                PortUnavailable::Held { .. }
-                | PortUnavailable::Proxy { .. }
-                | PortUnavailable::UntrustedProxy { .. }
-                    if !trigger.is_verb() =>
-                {
-                    Outcome::InUse(failure)
-                }
-                PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. }) => {
-                    Outcome::Unfinished(failure)
-                }
-                _ => Outcome::Failed(failure),
-            };
-        }
+        Err(error) => return unavailable(&error, trigger),
     };
     if !trigger.may_reopen() {
         sandbox::enter();
@@ -275,6 +261,26 @@ fn unlock_once(
     let keys = if is_settled { keys.settled() } else { keys };
     let keys = if only_laptop { keys.laptop_only() } else { keys };
     fcc_auth::run(opened.transport(), procedure, keys, stays_off.as_deref(), deadline)
+}
+
+/// The result of an unlock whose port cannot be opened.
+fn unavailable(error: &PortUnavailable, trigger: Trigger) -> Outcome {
+    // The call leaves the unlock to a process that waits for the port.
+    let waits = trigger == Trigger::ModemManager && matches!(error, PortUnavailable::Held { .. });
+    let remedy = if waits { "enable the modem again when it is unlocked" } else { error.remedy() };
+    let failure = Failure::new(error.to_string(), remedy);
+    match error {
+        PortUnavailable::Left => Outcome::Left,
+        PortUnavailable::Held { .. } | PortUnavailable::Proxy { .. } | PortUnavailable::UntrustedProxy { .. }
+            if !trigger.is_verb() =>
+        {
+            Outcome::InUse(failure)
+        }
+        PortUnavailable::Open(OpenError::NotReady { .. } | OpenError::Interrupted { .. }) => {
+            Outcome::Unfinished(failure)
+        }
+        _ => Outcome::Failed(failure),
+    }
 }
 
 /// Records what later runs need to know about the radio of this enumeration. `is_plugged_in`: the run serves a modem that
