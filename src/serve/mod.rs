@@ -74,7 +74,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
         return recorder.finish();
     }
     if !errors.is_empty() {
-        return record::invalid(journal, device, trigger, errors);
+        return Recorder::new(journal, device, UNNAMED, trigger).invalid(errors);
     }
     let Some(mut matched) = matched else {
         return if trigger == Trigger::Unit { returned(root, journal, device) } else { RunReport::default() };

@@ -104,7 +104,7 @@ impl<'a> Recorder<'a> {
         }
         let report = StepReport { step, result, message };
         let line = report.line(self.device, self.name());
-        send(self.journal, self.device, self.trigger, result, &line, Some(step));
+        self.send(result, &line, Some(step));
         self.run_report.steps.push(report);
     }
 
@@ -124,8 +124,20 @@ impl<'a> Recorder<'a> {
     /// Records why the run ended early.
     pub(crate) fn error(&mut self, error: Error) {
         let message = format!("{} {}: {}", self.device.port, self.device.id, first_line(&error.chain()));
-        send(self.journal, self.device, self.trigger, kind(&error), &message, None);
+        self.send(kind(&error), &message, None);
         self.run_report.errors.push(error);
+    }
+
+    /// Records that files that concern the device are invalid, or that a string which they name could not be read.
+    /// Nothing is done, because one of them may say to leave the device alone.
+    pub(crate) fn invalid(self, errors: Vec<Error>) -> RunReport {
+        for error in &errors {
+            let text = first_line(&error.chain()).to_owned();
+            let remedy = if matches!(error, Error::Device(_)) { APPLY } else { "fix the database or policy first" };
+            let message = format!("{} {}: {text}; no action: {remedy}", self.device.port, self.device.id);
+            self.send(kind(error), &message, None);
+        }
+        RunReport { errors, ..RunReport::default() }
     }
 
     pub(crate) fn finish(self) -> RunReport {
@@ -134,6 +146,18 @@ impl<'a> Recorder<'a> {
 
     fn name(&self) -> &str {
         self.run_report.name.as_deref().unwrap_or_default()
+    }
+
+    fn send(&self, result: StepResult, message: &str, step: Option<StepKind>) {
+        // A person at a terminal reads the same line on standard output.
+        if self.trigger.is_verb() && self.journal.is_stderr() {
+            return;
+        }
+        let id = self.device.id.to_string();
+        let mut fields = vec![("WWAN_QUIRKS_PORT", self.device.port.as_str()), ("WWAN_QUIRKS_ID", &id)];
+        fields.extend(step.map(|step| ("WWAN_QUIRKS_STEP", step.name())));
+        fields.extend(sandbox::level().map(|level| ("WWAN_QUIRKS_SANDBOX", level)));
+        self.journal.send(result, message, &fields);
     }
 }
 
@@ -168,39 +192,8 @@ fn connected_at(device: &Device) -> Option<i64> {
     Some(awake().saturating_sub_unsigned(device.connected_for()?.as_secs()))
 }
 
-/// Records that files that concern `device` are invalid, or that a string which they name could not be read. Nothing is
-/// done, because one of them may say to leave the device alone.
-pub(crate) fn invalid(journal: &Journal, device: &Device, trigger: Trigger, errors: Vec<Error>) -> RunReport {
-    for error in &errors {
-        let text = first_line(&error.chain()).to_owned();
-        let remedy = if matches!(error, Error::Device(_)) { APPLY } else { "fix the database or policy first" };
-        let message = format!("{} {}: {text}; no action: {remedy}", device.port, device.id);
-        send(journal, device, trigger, kind(error), &message, None);
-    }
-    RunReport { errors, ..RunReport::default() }
-}
-
 fn kind(error: &Error) -> StepResult {
     if error.exit() == Exit::Invalid { StepResult::Invalid } else { StepResult::Failed }
-}
-
-fn send(
-    journal: &Journal,
-    device: &Device,
-    trigger: Trigger,
-    result: StepResult,
-    message: &str,
-    step: Option<StepKind>,
-) {
-    // A person at a terminal reads the same line on standard output.
-    if trigger.is_verb() && journal.is_stderr() {
-        return;
-    }
-    let id = device.id.to_string();
-    let mut fields = vec![("WWAN_QUIRKS_PORT", device.port.as_str()), ("WWAN_QUIRKS_ID", &id)];
-    fields.extend(step.map(|step| ("WWAN_QUIRKS_STEP", step.name())));
-    fields.extend(sandbox::level().map(|level| ("WWAN_QUIRKS_SANDBOX", level)));
-    journal.send(result, message, &fields);
 }
 
 /// A journal entry has one line. People at a terminal also see the source line and the caret.
