@@ -22,20 +22,19 @@ use crate::serve::trigger::{BEFORE_SLEEP, Trigger};
 pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     let deadline = Deadline::after(BEFORE_SLEEP);
     let _watchdog = sandbox::watchdog(2 * BEFORE_SLEEP);
-    // While a file that concerns the modem is invalid, nothing is done to it.
-    let (Some(matched @ MatchedDevice { complete: true, .. }), _) = lookup(root, device) else { return };
-    if matched.quirk.procedure().is_none() {
+    let (Some(MatchedDevice { quirk, .. }), errors) = lookup(root, device) else { return };
+    if !errors.is_empty() || quirk.procedure().is_none() {
         return;
     }
     let is_pci = device.id.bus == Bus::Pci;
     let sharing = if is_pci { Sharing::Proxied } else { Sharing::Possible };
-    let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), Trigger::Unit);
+    let mut recorder = Recorder::new(journal, device, quirk.name_of(device.id), Trigger::Unit);
     let holder = Holder { enumeration: device.enumeration_id(), task: Task::BeforeSleep };
     let Ok(mut state) = PortState::lock(root, &device.port, &holder, deadline) else { return };
     if state.memory().unlocked != Some(device.enumeration_id()) {
         return;
     }
-    match query(root, device, &matched.quirk, sharing, deadline) {
+    match query(root, device, &quirk, sharing, deadline) {
         Ok(radio) if radio.operating_mode.is_low_power() => {
             state.memory().switched_off = Some(device.enumeration_id());
         }

@@ -17,12 +17,11 @@ use crate::serve::run::LONGEST_PROBE;
 pub(crate) struct MatchedDevice {
     pub quirk: Quirk,
     pub policy: Resolved,
-    /// All files that concern the device were read. If one was not, it might have said to leave the device alone.
-    pub complete: bool,
 }
 
 /// The quirk and the policy for `device`, and the errors in files that concern it. There is no quirk if the database
-/// does not know the device.
+/// does not know the device. If there are errors, nothing is done to the device: one of these files may say to leave it
+/// alone.
 pub(crate) fn lookup(root: &Root, device: &Device) -> (Option<MatchedDevice>, Vec<Error>) {
     lookup_by(root, device, Deadline::after(LONGEST_PROBE))
 }
@@ -46,10 +45,10 @@ pub(crate) fn lookup_by(root: &Root, device: &Device, deadline: Deadline) -> (Op
         merge(&mut errors, policy_errors);
         errors.extend(audit::policy_errors(root, &policy, device.id));
         let policy = policy.resolve(device.id, Some(&device.port), || read(DeviceString::Serial));
-        (quirk, policy)
+        MatchedDevice { quirk, policy }
     });
-    let errors: Vec<_> = errors.into_iter().map(Error::from).chain(held.take().map(Error::from)).collect();
-    (matched.map(|(quirk, policy)| MatchedDevice { quirk, policy, complete: errors.is_empty() }), errors)
+    let errors = errors.into_iter().map(Error::from).chain(held.take().map(Error::from)).collect();
+    (matched, errors)
 }
 
 /// The name that an entry for `before` gives to `id`, which the device has after the switch.

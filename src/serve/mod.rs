@@ -117,10 +117,7 @@ fn returned(root: &Root, journal: &Journal, device: &Device) -> RunReport {
 
 impl Run<'_> {
     /// The plan for a device.
-    pub(crate) fn plan(
-        &self,
-        MatchedDevice { quirk, policy, .. }: &MatchedDevice,
-    ) -> Result<Vec<PlanStep>, DeviceError> {
+    pub(crate) fn plan(&self, MatchedDevice { quirk, policy }: &MatchedDevice) -> Result<Vec<PlanStep>, DeviceError> {
         Ok(plan(self.scope, &snapshot(self, quirk)?, quirk, policy))
     }
 
@@ -131,7 +128,7 @@ impl Run<'_> {
         recorder: &mut Recorder,
         successor: &Successor,
     ) -> Result<(), Error> {
-        let MatchedDevice { quirk, policy, .. } = matched;
+        let MatchedDevice { quirk, policy } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
         if let Scope::Port(name) = self.scope {
             if !carries_unlock(self.device, quirk, name)? {

@@ -26,12 +26,8 @@ impl<'a> Run<'a> {
         Run { root, device, scope, trigger, deadline: Deadline::after(LONGEST_PROBE) }
     }
 
-    /// The plan in words. Empty while a file that concerns the device is invalid. With `verbose`, an unlock has its
-    /// messages in hex; the text of a switch has them in any case.
+    /// The plan in words. With `verbose`, an unlock has its messages in hex; the text of a switch has them in any case.
     pub(crate) fn preview(&self, matched: &MatchedDevice, verbose: bool) -> Result<Vec<PlanLine>, DeviceError> {
-        if !matched.complete {
-            return Ok(Vec::new());
-        }
         let line = |step: &PlanStep| match step {
             PlanStep::Run(Action::FccAuth { protocol, procedure, .. }) if verbose => {
                 PlanLine { messages: fcc_auth::messages(procedure, *protocol), ..step.describe() }

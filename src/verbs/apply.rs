@@ -230,7 +230,8 @@ fn print_plans(
             }
             continue;
         };
-        let steps = match plan(&device, &matched) {
+        let steps = if complete { plan(&device, &matched) } else { Ok(Vec::new()) };
+        let steps = match steps {
             Ok(steps) => steps,
             Err(DeviceError::Gone { .. }) if !trigger.is_named() => continue,
             Err(error) => {

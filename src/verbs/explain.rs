@@ -33,10 +33,10 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                 let Some(found) = look_up(root, device, &mut errors) else { continue };
                 let Found { device, matched, complete } = found;
                 let plan = match &matched {
-                    Some(matched) => {
+                    Some(matched) if complete => {
                         Run::to_preview(root, &device, &Scope::All, Trigger::Named).preview(matched, verbose)
                     }
-                    None => Ok(Vec::new()),
+                    _ => Ok(Vec::new()),
                 };
                 let plan = plan.unwrap_or_else(|error| {
                     errors.push(error.into());
@@ -87,7 +87,7 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
         print_error(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
     }
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
-    let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk, complete });
+    let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk });
     let plan = matched.iter().filter(|_| complete);
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();

@@ -150,8 +150,10 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
     let attribute = |name: &&'static str| Some((*name, device.attribute(name).ok()?));
     let (known, errors) = lookup(root, device);
     let plan = match &known {
-        Some(known) => Run::to_preview(root, device, &Scope::All, Trigger::Named).preview(known, false)?,
-        None => Vec::new(),
+        Some(known) if errors.is_empty() => {
+            Run::to_preview(root, device, &Scope::All, Trigger::Named).preview(known, false)?
+        }
+        _ => Vec::new(),
     };
     let mut report = Report {
         bus: device.id.bus,

@@ -28,7 +28,7 @@ use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::error::{Error, Exit};
 use crate::serve::event::Scope;
-use crate::serve::lookup::{MatchedDevice, name_after_switch};
+use crate::serve::lookup::name_after_switch;
 use crate::serve::plan::{AUTHORIZE, Action, PlanStep};
 use crate::serve::preview::no_action;
 use crate::serve::query::query;
@@ -161,16 +161,16 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
     let mut exit = Exit::Success;
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for device in devices(root, names)? {
-        let Some(Found { device, matched, complete }) = look_up(root, device, &mut errors) else { continue };
-        let results = results(root, &device);
-        let came_from = came_from(&device, &results);
-        if matched.is_none() && came_from.is_none() {
-            if !names.is_empty() && complete {
-                errors.push(no_quirk(&device));
+        let Some(found) = look_up(root, device, &mut errors) else { continue };
+        let results = results(root, &found.device);
+        let came_from = came_from(&found.device, &results);
+        if found.matched.is_none() && came_from.is_none() {
+            if !names.is_empty() && found.complete {
+                errors.push(no_quirk(&found.device));
             }
             continue;
         }
-        match status(root, &device, matched.as_ref(), results.dated(), came_from, ask) {
+        match status(root, &found, results.dated(), came_from, ask) {
             Ok(status) => {
                 if !names.is_empty() && matches!(status.query, Some(Query::Error(_))) {
                     exit = exit.max(Exit::Failed);
@@ -202,13 +202,13 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
 /// The status of a device that has a quirk, or that returned from a switch.
 fn status(
     root: &Root,
-    device: &Device,
-    matched: Option<&MatchedDevice>,
+    found: &Found,
     results: Results,
     came_from: Option<DeviceId>,
     ask: bool,
 ) -> Result<Status, DeviceError> {
-    let quirk = matched.map(|matched| &matched.quirk);
+    let Found { device, matched, .. } = found;
+    let quirk = matched.as_ref().map(|matched| &matched.quirk);
     let active = device.configuration()?;
     let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
     let qmi = VendorInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
@@ -223,8 +223,8 @@ fn status(
         .into_iter()
         .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
     let Results { last, radio, .. } = results;
-    let (mut problems, suppressed) = attention(root, device, matched, &last)?;
-    let query = matched.filter(|_| ask).map(|matched| ask_modem(root, device, matched));
+    let (mut problems, suppressed) = attention(root, found, &last)?;
+    let query = quirk.filter(|_| ask).map(|quirk| ask_modem(root, device, quirk));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
         let text = format!("the radio is locked; `wwan-quirks apply --unlock {}` unlocks it", device.port);
         problems.push(Note::new(None, text));
@@ -258,7 +258,7 @@ fn status(
     })
 }
 
-fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
+fn ask_modem(root: &Root, device: &Device, quirk: &Quirk) -> Query {
     sys::defer_stop_signals(&device.port);
     let deadline = Deadline::after(QUERY);
     let _watch = sandbox::watchdog(QUERY + GRACE);
@@ -268,7 +268,7 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
         Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => return Query::Error(error.to_string()),
         locked => locked.ok(),
     };
-    match query(root, device, &matched.quirk, Sharing::Possible, deadline) {
+    match query(root, device, quirk, Sharing::Possible, deadline) {
         Ok(RadioState { operating_mode, locked }) => Query::Answer(Answer { operating_mode, locked }),
         Err(reason) => {
             // A child process may still open the port.
@@ -283,13 +283,12 @@ fn ask_modem(root: &Root, device: &Device, matched: &MatchedDevice) -> Query {
 /// What keeps the modem from working, and the steps that are suppressed.
 fn attention(
     root: &Root,
-    device: &Device,
-    matched: Option<&MatchedDevice>,
+    Found { device, matched, complete }: &Found,
     last: &BTreeMap<StepKind, LastResult>,
 ) -> Result<(Vec<Note>, Vec<Note>), DeviceError> {
     let (mut problems, mut suppressed) = (Vec::new(), Vec::new());
     match matched {
-        Some(matched) if matched.complete => {
+        Some(matched) if *complete => {
             for step in Run::to_preview(root, device, &Scope::All, Trigger::Named).plan(matched)? {
                 match &step {
                     PlanStep::Suppressed { kind, reason } => suppressed.push(Note::new(Some(*kind), reason.clone())),
