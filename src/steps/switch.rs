@@ -7,15 +7,14 @@
 
 use std::time::Duration;
 
-use crate::database::quirks::switch::{Op, Switch};
+use crate::database::quirks::switch::{Bytes, Op, Switch};
 use crate::host::deadline::Deadline;
 use crate::modem::link::usb::{Usb, UsbError};
 use crate::usb::TransferTarget;
 
 /// No device takes longer than this to accept or refuse a transfer, unless it never replies.
 const TRANSFER: Duration = Duration::from_secs(3);
-/// Bulk-only transport (USB Mass Storage Bulk-Only 1.0, 5.1 and 5.2).
-const CBW_SIGNATURE: &[u8] = b"USBC";
+/// Bulk-only transport (USB Mass Storage Bulk-Only 1.0, 5.2).
 const CSW_SIGNATURE: &[u8] = b"USBS";
 const CSW: usize = 13;
 /// No switch message requests more data than this.
@@ -110,7 +109,7 @@ impl Transfers<'_> {
             }
             Op::Bulk(message) => {
                 self.claim()?;
-                self.bulk(&message.0, deadline)
+                self.bulk(message, deadline)
             }
             Op::InterruptOut(transfer) => {
                 self.claim()?;
@@ -154,22 +153,22 @@ impl Transfers<'_> {
     }
 
     /// Sends one message. After a CBW, also reads the data stage and the CSW.
-    fn bulk(&mut self, message: &[u8], deadline: Deadline) -> Result<(), UsbError> {
+    fn bulk(&mut self, message: &Bytes, deadline: Deadline) -> Result<(), UsbError> {
         let missing = UsbError::Other(rusb::Error::NotFound);
         let bulk_out = self.target.bulk_out.ok_or(missing)?;
-        let sent = self.usb.bulk_out(bulk_out, message, timeout(deadline));
+        let sent = self.usb.bulk_out(bulk_out, &message.0, timeout(deadline));
         self.is_taken &= sent != Err(UsbError::TimedOut);
         match sent {
             // The reply shows whether the command failed.
             Err(UsbError::Stall) => self.usb.clear_halt(bulk_out)?,
             sent => drop(sent?),
         }
-        if !message.starts_with(CBW_SIGNATURE) {
+        if !message.is_cbw() {
             return Ok(());
         }
         let bulk_in = self.target.bulk_in.ok_or(missing)?;
-        let length = message.get(8..12).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
-        let to_host = message.get(12).is_some_and(|flags| flags & 0x80 != 0);
+        let length = message.0.get(8..12).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+        let to_host = message.0.get(12).is_some_and(|flags| flags & 0x80 != 0);
         if length > 0 && to_host {
             let mut data = vec![0; usize::try_from(length.min(DATA_LIMIT)).unwrap_or(CSW).max(CSW)];
             match self.answer(bulk_in, &mut data, deadline) {
