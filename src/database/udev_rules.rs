@@ -99,16 +99,20 @@ pub(crate) fn text(quirks: &[Quirk], program: &Path) -> String {
         products.retain(|product| !device.get(vendor).is_some_and(|served| served.contains(product)));
     }
     let own = ("ATTR{idVendor}==", "ATTR{idProduct}==");
-    section(&mut text, Event::Device.label(), own, &device, "wwan_quirks_serve", "wwan_quirks_idle");
-    section(&mut text, "wwan_quirks_idle", own, &known, "wwan_quirks_known", "wwan_quirks_end");
     // Attributes of the USB device above the device of the event.
     let above = ("SUBSYSTEMS==\"usb\", ATTRS{idVendor}==", "ATTRS{idProduct}==");
-    for event in [Event::Scsi, Event::Port, Event::Tty] {
-        let products = of_vendors(quirks, |quirk| event.concerns(quirk));
-        section(&mut text, event.label(), above, &products, "wwan_quirks_hook", "wwan_quirks_end");
-    }
-    for protocol in WWAN_PROTOCOLS {
-        wwan_section(&mut text, Event::Wwan(protocol), quirks);
+    for event in Event::ALL {
+        match event {
+            Event::Device => {
+                section(&mut text, &event.label(), own, &device, "wwan_quirks_serve", "wwan_quirks_idle");
+                section(&mut text, "wwan_quirks_idle", own, &known, "wwan_quirks_known", "wwan_quirks_end");
+            }
+            Event::Scsi | Event::Port | Event::Tty => {
+                let products = of_vendors(quirks, |quirk| event.concerns(quirk));
+                section(&mut text, &event.label(), above, &products, "wwan_quirks_hook", "wwan_quirks_end");
+            }
+            Event::Wwan(_) => wwan_section(&mut text, event, quirks),
+        }
     }
     text.push_str(&TAIL.replace("AUTHORIZED", AUTHORIZED).replace("PROGRAM", &program.display().to_string()));
     text
@@ -129,10 +133,8 @@ enum Event {
     Wwan(Protocol),
 }
 
-/// The protocols of the WWAN ports that procedures use.
-const WWAN_PROTOCOLS: [Protocol; 3] = [Protocol::At, Protocol::Mbim, Protocol::XmmRpc];
-
 impl Event {
+    /// In the order of their sections. Procedures use WWAN ports with these three protocols.
     const ALL: [Event; 7] = [
         Event::Device,
         Event::Scsi,
@@ -143,17 +145,15 @@ impl Event {
         Event::Wwan(Protocol::XmmRpc),
     ];
 
-    fn label(self) -> &'static str {
-        match self {
-            Event::Device => "wwan_quirks_device",
-            Event::Scsi => "wwan_quirks_scsi",
-            Event::Port => "wwan_quirks_port",
-            Event::Tty => "wwan_quirks_tty",
-            Event::Wwan(Protocol::At) => "wwan_quirks_wwan_at",
-            Event::Wwan(Protocol::Mbim) => "wwan_quirks_wwan_mbim",
-            Event::Wwan(Protocol::XmmRpc) => "wwan_quirks_wwan_xmmrpc",
-            Event::Wwan(Protocol::Qmi) => "wwan_quirks_wwan_qmi",
-        }
+    fn label(self) -> String {
+        let name = match self {
+            Event::Device => "device",
+            Event::Scsi => "scsi",
+            Event::Port => "port",
+            Event::Tty => "tty",
+            Event::Wwan(protocol) => return format!("wwan_quirks_wwan_{}", protocol.wwan_type().to_lowercase()),
+        };
+        format!("wwan_quirks_{name}")
     }
 
     /// Whether `quirk` has something to do at this event.
