@@ -275,35 +275,35 @@ fn take_tlv<'a>(rest: &mut Fields<'a>) -> Result<(u8, &'a [u8]), Malformed> {
 ///
 /// A CTL TID keeps its low 8 bits. TLVs are sent in the given order, which some Foxconn messages require.
 pub fn request(call: Call, cid: u8, tid: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
-    emit(0x00, call.service, cid, Kind::Request, tid, call.id, tlvs)
+    emit(0x00, call, cid, Kind::Request, tid, tlvs)
 }
 
 /// Encodes a response or indication, as a modem sends it.
 #[cfg(test)]
 pub(crate) fn from_modem(call: Call, cid: u8, kind: Kind, tid: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
-    emit(0x80, call.service, cid, kind, tid, call.id, tlvs)
+    emit(0x80, call, cid, kind, tid, tlvs)
 }
 
-fn emit(sender: u8, service: Service, cid: u8, kind: Kind, tid: u16, id: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
+fn emit(sender: u8, call: Call, cid: u8, kind: Kind, tid: u16, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (kind, value) in tlvs {
         body.push(*kind);
         body.extend((value.len() as u16).to_le_bytes());
         body.extend_from_slice(value);
     }
-    let mut sdu = vec![kind.flags(service)];
-    match service {
+    let mut sdu = vec![kind.flags(call.service)];
+    match call.service {
         Service::CTL => sdu.push(tid as u8),
         _ => sdu.extend(tid.to_le_bytes()),
     }
-    sdu.extend(id.to_le_bytes());
+    sdu.extend(call.id.to_le_bytes());
     sdu.extend((body.len() as u16).to_le_bytes());
     sdu.extend(body);
 
     let length = (QMUX_HEAD - 1 + sdu.len()) as u16;
     let mut frame = vec![MARKER];
     frame.extend(length.to_le_bytes());
-    frame.extend([sender, service.0, cid]);
+    frame.extend([sender, call.service.0, cid]);
     frame.extend(sdu);
     frame
 }
