@@ -88,8 +88,7 @@ pub(crate) fn without_rule<'a>(quirks: &'a [Quirk], ruled: &RuledIds) -> Vec<Fin
 
 /// The IDs in the policy that lack the prefix `pci:`. They select no modem.
 pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Finding<'a>> {
-    let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
-    let ids = policy.ids().filter(|(id, _)| !knows(*id) && knows(id.on_pci()));
+    let ids = policy.ids().filter(|(id, _)| !quirks::knows(quirks, *id) && quirks::knows(quirks, id.on_pci()));
     ids.map(|(id, location)| {
         let message = format!("no entry has the USB ID {id}; did you mean {}?", id.on_pci());
         Finding::error(location, id, message)
@@ -99,8 +98,7 @@ pub(crate) fn without_bus<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
 
 /// The IDs of the policy that no entry has, on neither bus. They select no modem.
 pub(crate) fn unknown_ids<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Finding<'a>> {
-    let knows = |id| quirks.iter().any(|quirk| quirk.model(id).is_some());
-    let ids = policy.ids().filter(|(id, _)| !knows(*id) && !knows(id.on_pci()));
+    let ids = policy.ids().filter(|(id, _)| !quirks::knows(quirks, *id) && !quirks::knows(quirks, id.on_pci()));
     ids.map(|(id, location)| {
         let message = "no entry of the database has this ID: these settings have no effect".to_owned();
         Finding::warning(location, id, message)

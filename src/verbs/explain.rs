@@ -82,8 +82,7 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     errors.extend(audit::policy_errors(root, &policy, id));
     let complete = errors.is_empty();
     let (all, _) = quirks::all(root);
-    let knows = |id| all.iter().any(|quirk| quirk.model(id).is_some());
-    if !knows(id) && knows(id.on_pci()) {
+    if !quirks::knows(&all, id) && quirks::knows(&all, id.on_pci()) {
         print_error(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
     }
     let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();

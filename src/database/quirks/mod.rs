@@ -179,6 +179,11 @@ impl Quirk {
     }
 }
 
+/// Whether an entry has this ID.
+pub(crate) fn knows(quirks: &[Quirk], id: DeviceId) -> bool {
+    quirks.iter().any(|quirk| quirk.model(id).is_some())
+}
+
 /// What a device reports about itself besides its ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
