@@ -104,36 +104,6 @@ fn rules_are_printed_for_the_whole_database_or_not_at_all() {
 }
 
 #[test]
-fn check_reports_all_errors_of_a_file() {
-    let root = Root::new();
-    root.write(OWN, "schema = 1\n\n[[device]]\nid = \"1234:567\"\n\n[[device]]\nnam = \"A\"\n");
-    let ended = root.run(&["check"]);
-    let places: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with("/etc")).collect();
-    assert_eq!(ended.code, 3);
-    assert!(
-        places[0].contains("own.toml:3:1: missing field") && places[1].contains("own.toml:7:1: unknown"),
-        "{places:?}"
-    );
-}
-
-#[test]
-fn an_unknown_switch_method_is_an_error_with_its_location() {
-    let root = Root::new();
-    root.write(OWN, "schema = 1\n[[device]]\nid = \"1234:5678\"\nname = \"A\"\nsteps = [{ switch = \"siera\" }]\n");
-    let ended = root.run(&["check"]);
-    assert!(
-        ended.stdout.contains("own.toml:5:21: unknown switch method \"siera\"; the methods are: "),
-        "{}",
-        ended.stdout
-    );
-    assert!(
-        ended.stdout.ends_with("5 | steps = [{ switch = \"siera\" }]\n  |                     ^^^^^^^\n"),
-        "{}",
-        ended.stdout
-    );
-}
-
-#[test]
 fn a_folder_of_usb_modeswitch_files_becomes_valid_quirks() {
     let root = Root::new();
     let folder = "/etc/usb_modeswitch.d";
