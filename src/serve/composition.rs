@@ -1,5 +1,5 @@
-//! The run of `composition`. Only the modem knows which compositions it supports, so the plan is part of the
-//! conversation. The result of a change is recorded like that of every other step.
+//! The run of `composition`. The plan decides only whether the conversation with the modem can start. The result of a
+//! change is recorded like that of every other step.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::state::{Holder, PortState, Task};
 use crate::modem::device::Device;
-use crate::outcome::{Failure, Outcome, StepKind, StepResult};
+use crate::outcome::{Outcome, StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::conclusion::conclude;
 use crate::serve::error::Error;
 use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
+use crate::serve::plan::plan_composition;
 use crate::serve::record::{self, Recorder, StepReport};
 use crate::serve::trigger::Trigger;
 use crate::steps::composition::{self, Exchange, Request};
@@ -58,12 +59,11 @@ pub(crate) fn serve_composition(
         let product = || device.attribute("product").unwrap_or_else(|_| UNNAMED.to_owned());
         let quirk = matched.map(|matched| matched.quirk);
         let name = quirk.as_ref().map_or_else(product, |quirk| quirk.name_of(device.id).to_owned());
-        let (exchange, outcome) = match quirk.filter(|quirk| is_in_install_mode(&device, quirk)) {
-            Some(_) => {
-                let remedy = format!("run `wwan-quirks apply {}` first", device.port);
-                (None, Some(Outcome::Failed(Failure::new("the modem is in install mode", remedy))))
-            }
-            None => composition::run(root, &device, &compositions, request),
+        let is_in_install_mode = quirk.is_some_and(|quirk| is_in_install_mode(&device, &quirk));
+        let has_family = compositions.knows(device.id);
+        let (exchange, outcome) = match plan_composition(device.id, &device.port, is_in_install_mode, has_family) {
+            Ok(()) => composition::run(root, &device, &compositions, request),
+            Err(failure) => (None, Some(Outcome::Failed(failure))),
         };
         let report = outcome.and_then(|outcome| match request.wanted {
             Some(_) => record(root, &device, &name, outcome),

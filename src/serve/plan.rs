@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::bus::{DeviceId, Port};
 use crate::database::layers::Layer;
 use crate::database::policy::{Resolved, Setting};
 use crate::database::quirks::huawei::Rewind;
@@ -234,6 +235,26 @@ pub(crate) fn plan_without_device(quirk: &Quirk, policy: &Resolved) -> Vec<PlanL
         .collect();
     lines.dedup();
     lines
+}
+
+/// Whether a conversation about the composition of the modem can start. Only the modem knows which compositions it
+/// supports, so the conversation decides the rest. `has_family`: compositions.toml has a family for the modem.
+pub(crate) fn plan_composition(
+    id: DeviceId,
+    port: &Port,
+    is_in_install_mode: bool,
+    has_family: bool,
+) -> Result<(), Failure> {
+    if is_in_install_mode {
+        return Err(Failure::new("the modem is in install mode", format!("run `wwan-quirks apply {port}` first")));
+    }
+    if !has_family {
+        return Err(Failure::new(
+            format!("compositions.toml has no family for {id}"),
+            "see `man wwan-quirks` for the supported families, or add one to /etc/wwan-quirks/compositions.toml",
+        ));
+    }
+    Ok(())
 }
 
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {

@@ -210,12 +210,6 @@ pub(crate) fn run(
     compositions: &Compositions,
     request: &Request,
 ) -> (Option<Exchange>, Option<Outcome>) {
-    if !compositions.knows(device.id) {
-        let reason = format!("compositions.toml has no family for {}", device.id);
-        let remedy =
-            "see `man wwan-quirks` for the supported families, or add one to /etc/wwan-quirks/compositions.toml";
-        return (None, Some(Outcome::Failed(Failure::new(reason, remedy))));
-    }
     // The modem may need cleanup later, which a signal must not prevent.
     sys::defer_stop_signals(&device.port);
     let reach = Reach { root, compositions, password: request.password.as_deref() };
