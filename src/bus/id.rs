@@ -1,11 +1,26 @@
-//! Vendor and product IDs.
+//! The buses, and the vendor and product IDs of their devices.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Bus;
+/// The bus that a modem is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bus {
+    Usb,
+    Pci,
+}
+
+impl fmt::Display for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bus::Usb => "USB",
+            Bus::Pci => "PCI",
+        })
+    }
+}
 
 /// The prefix of the ID of a PCI device.
 const PCI: &str = "pci:";

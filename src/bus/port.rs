@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Serialize, Serializer};
 
-use super::Bus;
+use super::id::Bus;
 
 /// The location of a device, in the kernel's notation. USB: the bus, then the port on every hub (`1-1.2`). PCI: domain,
 /// bus, device and function (`0000:08:00.0`).
