@@ -10,19 +10,20 @@
 pub mod descriptors;
 mod functions;
 mod named;
+mod node;
 mod ports;
 pub mod vendor_interfaces;
 
 use std::ffi::CStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::{self, Mode, fstat};
+use nix::sys::stat::{Mode, fstat};
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId, Port};
@@ -31,9 +32,9 @@ use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 use crate::pci::Subsystem;
 use descriptors::{Descriptors, Malformed};
-pub use ports::ControlPort;
-pub(crate) use ports::{is_cdc_wdm, is_tty, is_wwan_port};
-use ports::{is_number, unless_missing};
+use node::is_number;
+pub use node::{ControlPort, DeviceNumber};
+pub(crate) use node::{is_cdc_wdm, is_tty, is_wwan_port};
 
 /// A sysfs attribute is at most a page.
 const ATTRIBUTE_LIMIT: usize = 4096;
@@ -67,26 +68,6 @@ pub enum DeviceError {
     OnPci(DeviceId),
     #[error("{name} matches more than one modem: name one of the ports {}", .ports.join(", "))]
     Ambiguous { name: String, ports: Vec<String> },
-}
-
-/// The number of a device node, major and minor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceNumber {
-    pub(crate) major: u64,
-    pub(crate) minor: u64,
-}
-
-impl DeviceNumber {
-    fn parse(text: &str) -> Option<DeviceNumber> {
-        let (major, minor) = text.split_once(':')?;
-        Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
-    }
-
-    /// The number of a character device.
-    pub fn of(metadata: &Metadata) -> Option<DeviceNumber> {
-        let (major, minor) = (stat::major(metadata.rdev()), stat::minor(metadata.rdev()));
-        metadata.file_type().is_char_device().then_some(DeviceNumber { major, minor })
-    }
 }
 
 /// An interface of the active configuration, with its driver and the device nodes on it.
@@ -438,6 +419,18 @@ impl Device {
         Ok(found)
     }
 
+    /// The kernel's WWAN device on a PCI device, `wwan/wwan0`. The driver for MHI modems has a controller in between:
+    /// `mhi0/wwan/wwan0`.
+    fn wwan_directory(&self) -> Option<PathBuf> {
+        let is_pci = self.id.bus == Bus::Pci;
+        let controller = is_pci.then(|| self.mhi_controller())?.map(PathBuf::from);
+        controller.into_iter().chain([PathBuf::new()]).find_map(|parent| {
+            let class = parent.join("wwan");
+            let names = self.list(&class).ok()?;
+            names.into_iter().find(|name| name.strip_prefix("wwan").is_some_and(is_number)).map(|name| class.join(name))
+        })
+    }
+
     /// The MHI controller of a PCI modem, `mhi0`.
     pub(crate) fn mhi_controller(&self) -> Option<String> {
         let names = self.list(Path::new("")).ok()?;
@@ -532,6 +525,15 @@ impl Device {
     fn number(&self, name: &str) -> Result<DeviceNumber, DeviceError> {
         let text = self.attribute(name)?;
         DeviceNumber::parse(&text).ok_or_else(|| self.unparsable(name, &text))
+    }
+}
+
+/// `None` if the device is present, and only this attribute is missing. The kernel creates the directory of a port or of an
+/// interface first, then its attributes, and then sends its event (Linux `drivers/base/core.c`, `device_add`).
+fn unless_missing<T>(found: Result<T, DeviceError>) -> Result<Option<T>, DeviceError> {
+    match found {
+        Err(DeviceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 

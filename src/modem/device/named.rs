@@ -1,6 +1,7 @@
 //! The devices that a person names on the command line.
 
-use super::{Device, DeviceError, is_cdc_wdm, is_tty, is_wwan_port};
+use super::node::{is_cdc_wdm, is_tty, is_wwan_port};
+use super::{Device, DeviceError};
 use crate::bus::{Bus, DeviceId, Port};
 use crate::host::root::Root;
 

@@ -1,22 +1,10 @@
 //! The ports of a modem that accept commands.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Device, DeviceError, DeviceNumber};
+use super::node::{ControlPort, is_cdc_wdm, is_tty, is_wwan_port};
+use super::{Device, DeviceError, unless_missing};
 use crate::bus::Bus;
-
-/// A character device of a modem that accepts commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlPort {
-    /// `cdc-wdm0`, `ttyUSB1`, `wwan0mbim0`.
-    pub name: String,
-    /// The driver of the USB interface or of the PCI device.
-    pub driver: Option<String>,
-    /// The protocol of a WWAN port, as the kernel names it (`MBIM`, `AT`). `None` for other kinds of ports.
-    pub wwan_type: Option<String>,
-    pub number: DeviceNumber,
-}
 
 impl Device {
     /// The `cdc-wdm` ports of a USB device, or the WWAN ports of a PCI device, in the order of their names.
@@ -51,18 +39,6 @@ impl Device {
         }
         ports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(ports)
-    }
-
-    /// The kernel's WWAN device on a PCI device, `wwan/wwan0`. The driver for MHI modems has a controller in between:
-    /// `mhi0/wwan/wwan0`.
-    pub(super) fn wwan_directory(&self) -> Option<PathBuf> {
-        let is_pci = self.id.bus == Bus::Pci;
-        let controller = is_pci.then(|| self.mhi_controller())?.map(PathBuf::from);
-        controller.into_iter().chain([PathBuf::new()]).find_map(|parent| {
-            let class = parent.join("wwan");
-            let names = self.list(&class).ok()?;
-            names.into_iter().find(|name| name.strip_prefix("wwan").is_some_and(is_number)).map(|name| class.join(name))
-        })
     }
 
     /// The tty of interface `number`. `None` if no driver has created one.
@@ -101,39 +77,6 @@ impl Device {
     }
 }
 
-/// `None` if the device is present, and only this attribute is missing. The kernel creates the directory of a port or of an
-/// interface first, then its attributes, and then sends its event (Linux `drivers/base/core.c`, `device_add`).
-pub(super) fn unless_missing<T>(found: Result<T, DeviceError>) -> Result<Option<T>, DeviceError> {
-    match found {
-        Err(DeviceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => found.map(Some),
-    }
-}
-
-/// `cdc-wdm` and a number, such as `cdc-wdm0`.
-pub(crate) fn is_cdc_wdm(name: &str) -> bool {
-    name.strip_prefix("cdc-wdm").is_some_and(is_number)
-}
-
-/// `wwan`, a number, the type in lower case, and a number, such as `wwan0mbim0`.
-pub(crate) fn is_wwan_port(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("wwan") else { return false };
-    let Some(start) = rest.find(|c: char| c.is_ascii_lowercase()) else { return false };
-    let (device, port) = rest.split_at(start);
-    let end = port.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(port.len());
-    let (kind, number) = port.split_at(end);
-    is_number(device) && kind.len() <= 16 && is_number(number)
-}
-
-/// `ttyUSB` or `ttyACM` and a number.
-pub(crate) fn is_tty(name: &str) -> bool {
-    name.strip_prefix("ttyUSB").or_else(|| name.strip_prefix("ttyACM")).is_some_and(is_number)
-}
-
-pub(super) fn is_number(digits: &str) -> bool {
-    (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -141,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::host::root::tests::TempRoot;
+    use crate::modem::device::DeviceNumber;
 
     #[test]
     fn ttys_are_found_wherever_their_driver_puts_them() {
