@@ -42,7 +42,7 @@ pub(super) const STRINGS: [(DeviceString, &str); 6] = [
 ];
 
 /// Keys that select a method.
-pub const METHODS: [(&str, &str); 15] = [
+const METHODS: [(&str, &str); 15] = [
     ("HuaweiMode", "huawei"),
     ("HuaweiNewMode", "huawei-new"),
     ("HuaweiAltMode", "huawei-alternative"),
@@ -59,6 +59,11 @@ pub const METHODS: [(&str, &str); 15] = [
     ("BlackberryMode", "blackberry"),
     ("PantechMode", "pantech"),
 ];
+
+/// usb_modeswitch's keys that select a method, and our methods for them.
+pub(super) fn methods() -> impl Iterator<Item = (&'static str, &'static str)> {
+    METHODS.into_iter().chain([("StandardEject", "eject")])
+}
 
 /// The other keys that have an equivalent.
 const KEYS: [&str; 19] = [

@@ -9,6 +9,7 @@
 //!
 //! Entries that the other format cannot express are left out and reported on standard error.
 
+mod left_out;
 mod usb_mode;
 mod usb_modeswitch;
 
@@ -24,8 +25,8 @@ use crate::host::journal::{print_error, printable, warn};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
 use crate::verbs::cli::Format;
-use crate::verbs::import::METHODS;
 use crate::verbs::output::{errors_json, print_json, report_errors};
+use left_out::LeftOut;
 
 /// Prints the database in another format, or writes it to a directory. Prints no entries if a database file has an
 /// error.
@@ -128,17 +129,6 @@ fn report(left_out: &[LeftOut]) {
     for LeftOut { quirk, reason } in left_out {
         warn(printable(&format!("{}: {}: left out: {reason}", quirk.location, quirk.name)));
     }
-}
-
-/// An entry that a format cannot express. `reason` may say that only a part of it is left out.
-struct LeftOut<'a> {
-    quirk: &'a Quirk,
-    reason: &'static str,
-}
-
-/// usb_modeswitch's keys that select a method, and our methods for them.
-fn methods() -> impl Iterator<Item = (&'static str, &'static str)> {
-    METHODS.into_iter().chain([("StandardEject", "eject")])
 }
 
 /// The entries of all files, as JSON. The structure is that of the TOML files.

@@ -8,10 +8,11 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::{LeftOut, methods};
+use super::left_out::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::usb::Function;
+use crate::verbs::import::methods;
 
 /// Modes of `usbmode`, and our methods for them. They have the names of usb_modeswitch's keys. usbmode has no mode for
 /// `HuaweiAltMode`, and one with a value for `PantechMode`.

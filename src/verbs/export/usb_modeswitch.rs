@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{LeftOut, methods};
+use super::left_out::LeftOut;
 use crate::database::quirks::switch::{Control, Op, Seconds};
 use crate::database::quirks::{Model, Quirk, Select, Step, Switch};
 use crate::host::journal::printable;
 use crate::usb::Function;
-use crate::verbs::import::STRINGS;
+use crate::verbs::import::{STRINGS, methods};
 
 /// The files by name, and the entries that have no file.
 pub(super) fn export(quirks: &[Quirk]) -> (BTreeMap<String, String>, Vec<LeftOut<'_>>) {
