@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer};
 
+use super::composition::{Composition, Confidence, Functions, Provenance, Value, spelling};
 use super::pattern::{Pattern, is_value};
-use super::{Composition, Confidence, Functions, Provenance, Value, spelling};
 use crate::bus::{Bus, DeviceId};
 use crate::usb::InterfaceClass;
 
@@ -251,6 +251,7 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::super::shipped;
     use super::*;
+    use crate::database::compositions::names;
     use crate::usb::Function;
 
     #[test]
@@ -265,7 +266,7 @@ mod tests {
             ("FF;12,3", "-", true, false),
         ] {
             let composition = huawei.composition(value);
-            assert_eq!(super::super::names(&composition.functions()), functions, "{value}");
+            assert_eq!(names(&composition.functions()), functions, "{value}");
             assert_eq!(composition.has_at_port(), has_at_port, "{value}");
             assert_eq!(huawei.is_listed(value, &listed), is_listed, "{value}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Composition, Confidence, Functions, Provenance, Value};
+use super::composition::{Composition, Confidence, Functions, Provenance, Value};
 use crate::bus::DeviceId;
 use crate::outcome::Failure;
 use crate::usb::Function;
