@@ -516,7 +516,8 @@ fn every_shipped_entry_names_its_source() {
 fn a_lookup_parses_the_same_as_a_check() {
     use wwan_quirks::database::layers::{ConfigFile, Layer};
     use wwan_quirks::database::quirks::Quirk;
-    use wwan_quirks::database::quirks::fragment::{parse, parse_for};
+    use wwan_quirks::database::quirks::fragment::parse;
+    use wwan_quirks::database::quirks::fragment::search::parse_for;
     let database = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quirks.d");
     for entry in std::fs::read_dir(database).unwrap() {
         let path = entry.unwrap().path();
@@ -548,7 +549,7 @@ const WARNED: [(&str, &str); 2] = [
 fn check_warns_about_weak_entries() {
     use wwan_quirks::database::audit::warnings;
     let root = Root::new();
-    let (shipped, errors) = wwan_quirks::database::quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    let (shipped, errors) = wwan_quirks::database::load::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty());
     for warning in warnings(&shipped) {
         let id = warning.id.to_string();

@@ -11,11 +11,12 @@ use fake::Root;
 use serde_json::Value;
 use wwan_quirks::database::diagnostic::Location;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
-use wwan_quirks::database::quirks::{self, Quirk, Select, Step, fragment};
+use wwan_quirks::database::load;
+use wwan_quirks::database::quirks::{Quirk, Select, Step, fragment};
 use wwan_quirks::usb::Function;
 
 fn all(root: &Root) -> Vec<Quirk> {
-    let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    let (quirks, errors) = load::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty(), "{errors:?}");
     quirks
 }

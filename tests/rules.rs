@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use fake::Root;
 use wwan_quirks::bus::{Bus, DeviceId};
-use wwan_quirks::database::quirks::{self, DeviceString, Procedure, Quirk, Step};
+use wwan_quirks::database::load;
+use wwan_quirks::database::quirks::{DeviceString, Procedure, Quirk, Step};
 use wwan_quirks::modem::transport::Protocol;
 use wwan_quirks::pci::Subsystem;
 
@@ -140,7 +141,7 @@ fn wanted(quirk: &Quirk) -> Vec<&'static str> {
 
 fn shipped() -> Vec<Quirk> {
     let root = Root::new();
-    let (quirks, errors) = quirks::all(&wwan_quirks::host::root::Root::new(&root.0));
+    let (quirks, errors) = load::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty(), "{errors:?}");
     quirks
 }

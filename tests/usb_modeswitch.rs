@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use wwan_quirks::bus::DeviceId;
 use wwan_quirks::database::layers::{ConfigFile, Layer};
+use wwan_quirks::database::load;
 use wwan_quirks::database::quirks::switch::{InterruptIn, Op};
-use wwan_quirks::database::quirks::{self, DeviceString, Quirk, Select, Step, fragment};
+use wwan_quirks::database::quirks::{DeviceString, Quirk, Select, Step, fragment};
 use wwan_quirks::host::root::Root;
 use wwan_quirks::verbs::import::Import;
 
@@ -76,7 +77,7 @@ impl Shipped {
     /// The quirk for a device for which usb_modeswitch would take the file `key`.
     fn quirk(&self, key: &str) -> Quirk {
         let texts = texts(key);
-        let found = quirks::lookup(&self.root(), id(key), |text| texts.get(&text).cloned());
+        let found = load::lookup(&self.root(), id(key), |text| texts.get(&text).cloned());
         assert!(found.errors.is_empty(), "{key}: {:?}", found.errors);
         found.quirk.unwrap_or_else(|| panic!("{key} has no quirk"))
     }
@@ -351,7 +352,7 @@ fn what_is_left_out_is_left_alone() {
     let shipped = Shipped::new("left-out");
     for (key, why) in LEFT_OUT {
         assert!(devices().contains_key(key), "{key}");
-        let found = quirks::lookup(&shipped.root(), id(key), |_| None);
+        let found = load::lookup(&shipped.root(), id(key), |_| None);
         assert!(found.quirk.is_none(), "{key} has a quirk again: {why}");
     }
 }
@@ -361,7 +362,7 @@ fn a_device_with_other_strings_is_left_alone() {
     let shipped = Shipped::new("texts");
     for key in devices().keys().filter(|key| key.len() > 9) {
         let alone = !devices().contains_key(key.get(..9).unwrap());
-        let found = quirks::lookup(&shipped.root(), id(key), |_| Some("A phone".to_owned()));
+        let found = load::lookup(&shipped.root(), id(key), |_| Some("A phone".to_owned()));
         assert_eq!(found.quirk.is_none(), alone, "{key}");
     }
 }

@@ -17,6 +17,7 @@ use wwan_quirks::bus::Port;
 use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::layers::{ConfigFile, Layer};
 use wwan_quirks::database::policy;
+use wwan_quirks::database::quirks::fragment::search::parse_for;
 use wwan_quirks::database::quirks::switch::Switch;
 use wwan_quirks::database::quirks::{ByteOrder, Gtfcclock, Number, Procedure, Quirk, StateCommand, fragment};
 use wwan_quirks::host::deadline::Deadline;
@@ -411,7 +412,7 @@ pub fn quirks(data: &[u8]) {
     }
     let ids = all.iter().flat_map(Quirk::ids).chain(["1199:9071".parse::<DeviceId>().unwrap()]);
     for id in ids.take(8) {
-        let Ok((found, _)) = fragment::parse_for(&layered(), text.as_bytes(), id) else { panic!("{text:?} is text") };
+        let Ok((found, _)) = parse_for(&layered(), text.as_bytes(), id) else { panic!("{text:?} is text") };
         if errors.is_empty() {
             let about = |quirks: &[Quirk]| {
                 let about = quirks.iter().filter(|quirk| quirk.model(id).is_some());

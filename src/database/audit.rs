@@ -7,8 +7,10 @@ use std::path::Path;
 use crate::bus::DeviceId;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start};
 use crate::database::layers::{self, ConfigFile, FileError, Layer, Severity};
+use crate::database::load;
 use crate::database::policy::Policy;
-use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, fragment, matches, narrowness};
+use crate::database::quirks::fragment::search::place_of;
+use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -51,7 +53,7 @@ impl<'a> Finding<'a> {
             let forms = self.id.forms();
             forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
         };
-        let place = fragment::place_of(rest, self.id).or_else(found).unwrap_or_default();
+        let place = place_of(rest, self.id).or_else(found).unwrap_or_default();
         let found = Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone());
         Diagnostic { severity: self.severity, ..found }
     }
@@ -151,7 +153,7 @@ pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<L
     if !policy.ids().any(|(other, _)| lacks_bus(other)) {
         return Vec::new();
     }
-    let (quirks, _) = quirks::all(root);
+    let (quirks, _) = load::all(root);
     let findings = without_bus(&quirks, policy).into_iter().filter(|finding| lacks_bus(finding.id));
     findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)).collect()
 }

@@ -5,6 +5,7 @@ pub mod compositions;
 pub mod diagnostic;
 pub mod layers;
 mod list;
+pub mod load;
 pub mod policy;
 pub mod quirks;
 pub(crate) mod udev_rules;

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use crate::bus::DeviceId;
 use crate::database::audit;
 use crate::database::diagnostic::merge;
+use crate::database::load::{self, Lookup};
 use crate::database::policy::{Policy, Resolved};
-use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
+use crate::database::quirks::{DeviceString, Quirk};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
@@ -39,7 +40,7 @@ pub(crate) fn lookup_by(root: &Root, device: &Device, deadline: Deadline) -> (Op
             None
         })
     };
-    let Lookup { quirk, mut errors } = quirks::lookup(root, device.id, read);
+    let Lookup { quirk, mut errors } = load::lookup(root, device.id, read);
     let matched = quirk.map(|quirk| {
         let (policy, policy_errors) = Policy::load(root);
         merge(&mut errors, policy_errors);
@@ -53,7 +54,7 @@ pub(crate) fn lookup_by(root: &Root, device: &Device, deadline: Deadline) -> (Op
 
 /// The name that an entry for `before` gives to `id`, which the device has after the switch.
 pub(crate) fn name_after_switch(root: &Root, before: DeviceId, id: DeviceId) -> Option<String> {
-    let (quirks, _) = quirks::all(root);
+    let (quirks, _) = load::all(root);
     let models = quirks.iter().filter_map(|quirk| quirk.model(before));
     models.flat_map(|model| &model.becomes).find(|target| target.id == id)?.name.clone()
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
-use crate::database::quirks;
+use crate::database::load;
 use crate::host::journal::{Journal, print_error, printable};
 use crate::host::root::Root;
 use crate::host::sys;
@@ -129,7 +129,7 @@ fn serve_apart(
 /// no string of the device, which could block.
 fn is_known(root: &Root, device: &Device, errors: &mut Vec<Error>) -> bool {
     let needs_string = Cell::new(false);
-    let found = quirks::lookup(root, device.id, |_| {
+    let found = load::lookup(root, device.id, |_| {
         needs_string.set(true);
         None
     });

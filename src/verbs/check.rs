@@ -10,8 +10,9 @@ use crate::database::audit::{Finding, audit, outranked, unknown_ids, warnings, w
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
+use crate::database::load;
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::{self, Quirk, fragment};
+use crate::database::quirks::{Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
 use crate::serve::error::{Error, Exit};
@@ -49,7 +50,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
 /// The errors in all files that are installed below `root`, and the warnings for the administrator's files and for IDs
 /// without a udev rule.
 fn installed(root: &Root) -> Vec<LoadError> {
-    let (quirks, errors) = quirks::installed(root);
+    let (quirks, errors) = load::installed(root);
     let mut found = problems(root, &quirks, errors);
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);

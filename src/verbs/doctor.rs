@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
 use crate::database::layers::Severity;
+use crate::database::load;
 use crate::database::policy::Policy;
-use crate::database::quirks::{self, NewId, Procedure, Quirk, Step};
+use crate::database::quirks::{NewId, Procedure, Quirk, Step};
 use crate::database::udev_rules;
 use crate::host::journal::printable;
 use crate::host::paths;
@@ -99,7 +100,7 @@ impl Diagnosis {
 /// Prints all problems. The exit status is [`Exit::Failed`] if there is one.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
-    let (quirks, errors) = quirks::all(root);
+    let (quirks, errors) = load::all(root);
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }

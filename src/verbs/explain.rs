@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::bus::{DeviceId, Port};
 use crate::database::audit;
 use crate::database::diagnostic::merge;
+use crate::database::load::{self, Lookup};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::{self, DeviceString, Lookup, Quirk};
+use crate::database::quirks::{self, DeviceString, Quirk};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{print_error, printable};
 use crate::host::root::Root;
@@ -54,7 +55,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         (Err(error), Err(_)) => return Err(error),
     };
     if errors.is_empty() && explained.iter().all(|explained| explained.matched.is_none()) {
-        let (quirks, without_quirk) = quirks::installed(root);
+        let (quirks, without_quirk) = load::installed(root);
         errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
     }
     let without = explained.iter().filter(|explained| explained.is_without_quirk());
@@ -76,12 +77,12 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
 
 /// Explains an ID without a device. The strings of the device are unknown.
 fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
-    let Lookup { quirk, mut errors } = quirks::lookup(root, id, |_| None);
+    let Lookup { quirk, mut errors } = load::lookup(root, id, |_| None);
     let (policy, policy_errors) = Policy::load(root);
     merge(&mut errors, policy_errors);
     errors.extend(audit::policy_errors(root, &policy, id));
     let complete = errors.is_empty();
-    let (all, _) = quirks::all(root);
+    let (all, _) = load::all(root);
     if !quirks::knows(&all, id) && quirks::knows(&all, id.on_pci()) {
         print_error(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
     }
@@ -98,7 +99,7 @@ type Strings = BTreeMap<DeviceString, Option<String>>;
 
 /// The quirks for the ID of `device` that need other strings, and what the device has instead.
 fn others(root: &Root, device: &Device) -> (Vec<Quirk>, Strings) {
-    let (mut others, _) = quirks::all(root);
+    let (mut others, _) = load::all(root);
     others.retain(|quirk| quirk.model(device.id).is_some() && !quirk.matchers.is_empty());
     let deadline = Deadline::after(LONGEST_PROBE);
     let read = |string| lookup::text(device, string, deadline).ok().flatten();

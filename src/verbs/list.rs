@@ -5,7 +5,8 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::bus::DeviceId;
-use crate::database::quirks::{self, Quirk, Select, Step};
+use crate::database::load;
+use crate::database::quirks::{Quirk, Select, Step};
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -13,7 +14,7 @@ use crate::verbs::output::{errors_json, print_json, report_errors};
 
 /// Prints the database. Errors go to standard error, and do not hide the entries of other files.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (quirks, errors) = quirks::installed(root);
+    let (quirks, errors) = load::installed(root);
     let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
     if json {
         let entries: Vec<Value> = quirks.iter().map(entry).collect();

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::database::{quirks, udev_rules};
+use crate::database::{load, udev_rules};
 use crate::host::paths;
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -12,7 +12,7 @@ use crate::verbs::output::{errors_json, print_json, report_errors};
 
 /// Prints the rules, or nothing if the database is empty or has an error.
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
-    let (quirks, errors) = quirks::installed(root);
+    let (quirks, errors) = load::installed(root);
     let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
     // A caller may redirect the output into /etc/udev/rules.d: rules for a part of the database must not land there.
     let rules = errors.is_empty().then(|| udev_rules::text(&quirks, &paths::program(root)));

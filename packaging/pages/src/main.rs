@@ -19,7 +19,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 use wwan_quirks::bus::{Bus, DeviceId};
 use wwan_quirks::database::compositions::{self, Compositions};
-use wwan_quirks::database::quirks::{self, Quirk};
+use wwan_quirks::database::load;
+use wwan_quirks::database::quirks::Quirk;
 use wwan_quirks::host::root::Root;
 use wwan_quirks::verbs::cli::Cli;
 
@@ -282,7 +283,7 @@ fn without_hidden(verb: Command) -> Command {
 
 /// The shipped database.
 fn shipped() -> Result<Vec<Quirk>> {
-    let (quirks, errors) = with_database(|root| Ok(quirks::all(root)))?;
+    let (quirks, errors) = with_database(|root| Ok(load::all(root)))?;
     match errors.into_iter().next() {
         Some(error) => Err(error.into()),
         None => Ok(quirks),

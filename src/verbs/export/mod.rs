@@ -20,7 +20,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::database::quirks::{self, Quirk};
+use crate::database::load;
+use crate::database::quirks::Quirk;
 use crate::host::journal::{print_error, printable, warn};
 use crate::host::root::Root;
 use crate::serve::error::{Error, Exit};
@@ -49,7 +50,7 @@ pub(crate) fn run(
         );
         return Ok(Exit::Usage);
     }
-    let (mut quirks, errors) = quirks::installed(root);
+    let (mut quirks, errors) = load::installed(root);
     if !errors.is_empty() {
         let errors: Vec<Error> = errors.into_iter().map(Error::from).collect();
         if json {
@@ -134,7 +135,7 @@ fn report(left_out: &[LeftOut]) {
 /// The entries of all files, as JSON. The structure is that of the TOML files.
 fn whole(root: &Root, kept: &[Vec<bool>]) -> Result<Vec<Value>, Error> {
     let mut entries = Vec::new();
-    for text in quirks::texts(root)? {
+    for text in load::texts(root)? {
         // The database is valid here.
         let mut file: toml::Table = toml::from_str(&text).unwrap_or_default();
         if let Some(toml::Value::Array(more)) = file.remove("device") {

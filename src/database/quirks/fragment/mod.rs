@@ -1,19 +1,18 @@
 //! One file of the database: its TOML format, and its quirks.
 
 mod entry;
-mod search;
+pub mod search;
 mod validate;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Quirk, vendor_of};
+use crate::bus::Bus;
 use crate::database::diagnostic::{Diagnostic, Location, line_of, unsupported};
 use crate::database::layers::{self, ConfigFile, Layer};
 use crate::database::list::{List, Listed};
+use crate::database::quirks::Quirk;
 use entry::{Entry, quirk};
-pub use search::parse_for;
-pub(crate) use search::place_of;
 
 /// The version of the format.
 const SCHEMA: u32 = 1;
@@ -120,6 +119,28 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         }
     }
     Ok((quirks, errors))
+}
+
+/// Bus and vendor of a shipped file with this name (`1199-sierra.toml`, `pci-1eac-quectel.toml`).
+pub(crate) fn vendor_of(name: &[u8]) -> Option<(Bus, u16)> {
+    let (bus, digits) = match *name {
+        [a, b, c, d, b'-', ..] => (Bus::Usb, [a, b, c, d]),
+        [b'p', b'c', b'i', b'-', a, b, c, d, b'-', ..] => (Bus::Pci, [a, b, c, d]),
+        _ => return None,
+    };
+    let vendor = digits.iter().try_fold(0, |vendor, digit| Some((vendor << 4) | hex_digit(*digit)?))?;
+    Some((bus, vendor))
+}
+
+/// Like [`char::to_digit`], but faster: every lookup calls this for every file name.
+fn hex_digit(digit: u8) -> Option<u16> {
+    let value = match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        b'A'..=b'F' => digit - b'A' + 10,
+        _ => return None,
+    };
+    Some(value.into())
 }
 
 #[cfg(test)]
