@@ -1,5 +1,6 @@
 //! The machine that the program runs on: files, clock, journal and kernel interfaces.
 
+pub(crate) mod clock;
 pub mod deadline;
 pub(crate) mod init;
 pub mod journal;

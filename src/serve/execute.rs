@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::bus::Bus;
 use crate::database::quirks::{NeededReset, Procedure, Switch};
+use crate::host::clock::now;
 use crate::host::deadline::Deadline;
 use crate::host::paths::has_systemd;
-use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch, now};
+use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};

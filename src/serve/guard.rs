@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::host::clock::now;
 use crate::host::deadline::Deadline;
-use crate::host::state::{ATTEMPTS, Attempt, Identity, Results, WINDOW, now, numbers_elsewhere};
+use crate::host::state::{ATTEMPTS, Attempt, Identity, Results, WINDOW, numbers_elsewhere};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude};

@@ -229,8 +229,9 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::clock::now;
     use crate::host::root::tests::TempRoot;
-    use crate::host::state::{WINDOW, now};
+    use crate::host::state::WINDOW;
     use std::fs;
 
     #[test]

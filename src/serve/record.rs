@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use crate::bus::DeviceId;
+use crate::host::clock::awake;
 use crate::host::journal::Journal;
 use crate::host::root::Root;
 use crate::host::sandbox;
-use crate::host::state::{self, LastResult, PortState, Results, awake};
+use crate::host::state::{self, LastResult, PortState, Results};
 use crate::modem::device::Device;
 use crate::outcome::{Message, StepKind, StepResult};
 use crate::serve::conclusion::Conclusion;

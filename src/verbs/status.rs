@@ -14,11 +14,12 @@ use serde_json::json;
 
 use crate::bus::{Bus, DeviceId, Port};
 use crate::database::quirks::{Quirk, Seen};
+use crate::host::clock::since_the_epoch;
 use crate::host::deadline::Deadline;
 use crate::host::journal::printable;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task, since_the_epoch};
+use crate::host::state::{Holder, LastResult, PortState, Radio, Results, StateError, Task};
 use crate::host::sys;
 use crate::modem::access::Sharing;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use nix::fcntl::{self, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::close;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,7 +35,6 @@ pub(crate) use attempts::{ATTEMPTS, WINDOW};
 pub use attempts::{Attempt, Identity};
 use keys::TriedKeys;
 pub use results::{LastResult, Radio, Results};
-pub(crate) use results::{awake, since_the_epoch};
 
 const DIRECTORY: &str = "/run/wwan-quirks";
 const LOCKS: Folder = Folder { name: "lock", directory: 0o700, file: 0o600 };
@@ -303,11 +301,6 @@ pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
         Some(StateFile::<Memory>::read(&file).value)
     });
     memories.flat_map(|memory| memory.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
-}
-
-/// The time since boot, including suspend.
-pub fn now() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 fn open(root: &Root, folder: &Folder, port: &Port) -> io::Result<File> {

@@ -1,13 +1,12 @@
 //! The results that `status` shows.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::{WINDOW, now};
+use super::attempts::WINDOW;
 use crate::bus::DeviceId;
+use crate::host::clock::{awake, now, seconds, since_the_epoch};
 use crate::outcome::{Message, StepKind, StepResult};
 
 /// The last result of a step. The state file has times that do not change when the wall clock is set: many machines set
@@ -136,20 +135,6 @@ impl Results {
         switch.message = left.into();
         StepResult::Done
     }
-}
-
-/// The time in seconds since the epoch, for display.
-pub(crate) fn since_the_epoch() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The seconds since boot, without suspend.
-pub(crate) fn awake() -> i64 {
-    seconds(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from))
-}
-
-fn seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
