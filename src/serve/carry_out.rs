@@ -76,7 +76,7 @@ impl LockedRun<'_, '_> {
     fn carry_out_step(&mut self, step: PlanStep, deadline: Deadline) -> Option<Conclusion> {
         Some(match step {
             PlanStep::Satisfied { kind, reason } => {
-                self.state.memory().clear_attempts(kind);
+                self.state.memory().attempts.clear(kind);
                 Conclusion::new(StepResult::Unchanged, reason)
             }
             PlanStep::NoPort(failure) if !self.run.trigger.is_named() => {

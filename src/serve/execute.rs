@@ -9,7 +9,7 @@ use crate::database::quirks::{NeededReset, Procedure, Switch};
 use crate::host::clock::now;
 use crate::host::deadline::Deadline;
 use crate::host::paths::has_systemd;
-use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch};
+use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch, TriedKeys};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
@@ -63,7 +63,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
                 state.memory().configured = None;
             }
             if matches!(outcome, Outcome::Done(_)) {
-                state.memory().verified(StepKind::Configuration, now());
+                state.memory().attempts.verified(StepKind::Configuration, now());
             }
             outcome
         }
@@ -249,13 +249,13 @@ fn unlock_once(
     }
     // Without state, the next run cannot know which keys this run has sent.
     let only_laptop = !state.is_kept() && !trigger.is_verb();
-    let (tried, is_settled) = state.memory().tried_keys(enumeration);
+    let (tried, is_settled) = state.memory().tried_keys.of(enumeration);
     let tried = tried.to_vec();
-    let mut before = None;
+    let mut before = TriedKeys::default();
     let keys = Keys::new(&laptop, procedure, &tried, |note| {
         match note {
-            KeyUse::Sending(key) => before = state.memory().try_key(enumeration, key),
-            KeyUse::NotSent(_) => state.memory().take_back_key(before.take()),
+            KeyUse::Sending(key) => before = state.memory().tried_keys.add(enumeration, key),
+            KeyUse::NotSent(_) => state.memory().tried_keys = std::mem::take(&mut before),
         }
         state.keep();
     });
@@ -297,22 +297,22 @@ fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, 
             memory.switched_off = None;
         }
         Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
-        Outcome::Failed(_) => return memory.judge_key(enumeration, false),
+        Outcome::Failed(_) => return memory.tried_keys.judge(enumeration, false),
         Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     // The unit does not repeat a configuration that the modem has refused.
     if !is_refused {
-        memory.clear_attempts(StepKind::Configuration);
+        memory.attempts.clear(StepKind::Configuration);
     }
     // A modem on PCI may crash after an unlock that succeeded, so only a run that finds it unlocked clears the attempts.
     let was_unlocked =
         matches!(outcome, Outcome::Unchanged(_) | Outcome::SwitchedOff(_) | Outcome::Online { unlocked: false, .. });
     if bus == Bus::Usb || was_unlocked {
-        memory.clear_attempts(StepKind::FccAuth);
+        memory.attempts.clear(StepKind::FccAuth);
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
         memory.unlocked = Some(enumeration);
-        memory.judge_key(enumeration, true);
+        memory.tried_keys.judge(enumeration, true);
     }
 }
 
@@ -397,10 +397,10 @@ mod tests {
         for (outcome, kept) in [(Outcome::NotOff(failure()), &[1][..]), (Outcome::Failed(failure()), &[1, 2])] {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             for key in [1, 2] {
-                state.memory().try_key(7, key);
+                state.memory().tried_keys.add(7, key);
             }
             remember(&outcome, false, Bus::Pci, 7, &mut state);
-            assert_eq!(state.memory().tried_keys(7).0, kept, "{outcome:?}");
+            assert_eq!(state.memory().tried_keys.of(7).0, kept, "{outcome:?}");
         }
     }
 
@@ -412,7 +412,7 @@ mod tests {
             let mut state = PortState::in_memory(&Port::new("1-1").unwrap());
             let attempt = |state: &mut PortState| {
                 let now = Duration::from_secs(1);
-                state.memory().attempt(StepKind::Configuration, &identity, now, false, Vec::new)
+                state.memory().attempts.record(StepKind::Configuration, &identity, now, false, Vec::new)
             };
             attempt(&mut state);
             state.results().record(StepKind::Configuration, id, result, "", false);
@@ -479,8 +479,8 @@ mod tests {
             for enumeration in 1..=4 {
                 let id = "1199:68a2".parse().unwrap();
                 let identity = Identity { id, serial: None, enumeration, number: None };
-                let attempt =
-                    state.memory().attempt(StepKind::FccAuth, &identity, Duration::from_secs(1), false, Vec::new);
+                let now = Duration::from_secs(1);
+                let attempt = state.memory().attempts.record(StepKind::FccAuth, &identity, now, false, Vec::new);
                 let gives_up = matches!(attempt, Attempt::GiveUp { .. });
                 assert_eq!(gives_up, counts && enumeration == 4, "{outcome:?} {bus:?} {enumeration}");
                 remember(&outcome, false, bus, enumeration, &mut state);

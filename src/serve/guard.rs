@@ -43,7 +43,7 @@ impl LockedRun<'_, '_> {
         let Run { device, trigger, .. } = self.run;
         let step = action.kind();
         let elsewhere = || numbers_on_other_ports(&self.run);
-        match self.state.memory().attempt(step, &self.identity, now(), !trigger.is_guarded(), elsewhere) {
+        match self.state.memory().attempts.record(step, &self.identity, now(), !trigger.is_guarded(), elsewhere) {
             // A drive whose driver is attached again has a new SCSI event.
             Attempt::Repeat { .. } if step == StepKind::Switch && trigger == Trigger::Uevent => Verdict::Reported,
             // The refusal made the kernel set the earlier configuration again, and its port has a new event.

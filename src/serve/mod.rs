@@ -143,7 +143,7 @@ impl Run<'_> {
             recorder.set_becomes(quirk.becomes(self.device.id));
         }
         if !quirk.is_install_mode() {
-            state.memory().clear_attempts(StepKind::Switch);
+            state.memory().attempts.clear(StepKind::Switch);
         }
         let plan = self.plan(matched);
         // Without its serial number, the guard would take the device for another one.

@@ -1,11 +1,11 @@
 //! What the guard against loops knows about earlier actions on a port.
 
+use std::collections::BTreeMap;
 use std::iter::successors;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Memory;
 use crate::bus::DeviceId;
 use crate::outcome::StepKind;
 
@@ -105,10 +105,15 @@ mod seconds {
     }
 }
 
-impl Memory {
+/// The last action of each step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Attempts(pub(super) BTreeMap<StepKind, ActionRecord>);
+
+impl Attempts {
     /// Records that `step` is about to act on this device at `now`, since boot. If `by_request` is set, the
     /// guard does not apply. `elsewhere` returns the device numbers that belong to other ports of the bus.
-    pub fn attempt(
+    pub(crate) fn record(
         &mut self,
         step: StepKind,
         identity: &Identity,
@@ -116,7 +121,7 @@ impl Memory {
         by_request: bool,
         elsewhere: impl FnOnce() -> Vec<u16>,
     ) -> Attempt {
-        let earlier = self.acted.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
+        let earlier = self.0.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
         let (attempt, count, returned) = match earlier {
             Some(acted) if acted.identity == *identity => {
                 let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
@@ -130,7 +135,7 @@ impl Memory {
         };
         let is_reported = earlier.is_some_and(|acted| acted.gave_up);
         if count > ATTEMPTS && !by_request {
-            if let Some(acted) = self.acted.get_mut(&step) {
+            if let Some(acted) = self.0.get_mut(&step) {
                 // Remembers this enumeration, so that the next one counts as a return, too.
                 acted.identity = identity.clone();
                 acted.gave_up = true;
@@ -139,21 +144,21 @@ impl Memory {
         }
         let count = if by_request { 1 } else { count };
         let (identity, until) = (identity.clone(), now + WINDOW);
-        self.acted.insert(step, ActionRecord { identity, until, count, returned, gave_up: false });
+        self.0.insert(step, ActionRecord { identity, until, count, returned, gave_up: false });
         attempt
     }
 
     /// Records that the last action of `step` was verified at `now`, since boot. It counts as part of a loop only if
     /// the modem then crashes.
-    pub fn verified(&mut self, step: StepKind, now: Duration) {
-        if let Some(acted) = self.acted.get_mut(&step) {
+    pub(crate) fn verified(&mut self, step: StepKind, now: Duration) {
+        if let Some(acted) = self.0.get_mut(&step) {
             acted.until = now + CRASH_WINDOW;
         }
     }
 
     /// Forgets the actions of `step`: the modem came up in the state that the step wants, so they were not a loop.
-    pub(crate) fn clear_attempts(&mut self, step: StepKind) {
-        self.acted.remove(&step);
+    pub(crate) fn clear(&mut self, step: StepKind) {
+        self.0.remove(&step);
     }
 }
 
@@ -182,13 +187,13 @@ pub(crate) mod tests {
     }
 
     /// An attempt without other devices on the bus.
-    fn attempt(memory: &mut Memory, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
-        memory.attempt(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
+    fn attempt(acted: &mut Attempts, step: StepKind, identity: &Identity, at: f64, by_request: bool) -> Attempt {
+        acted.record(step, identity, Duration::from_secs_f64(at), by_request, Vec::new)
     }
 
-    fn attempts(memory: &mut Memory, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
+    fn attempts(acted: &mut Attempts, enumerations: impl IntoIterator<Item = (u64, f64)>) -> Vec<Attempt> {
         let attempt =
-            |(enumeration, at)| attempt(memory, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
+            |(enumeration, at)| attempt(acted, StepKind::Switch, &identity(STICK, "1", enumeration), at, false);
         enumerations.into_iter().map(attempt).collect()
     }
 
@@ -200,32 +205,32 @@ pub(crate) mod tests {
 
     #[test]
     fn a_device_that_keeps_coming_back_is_left_alone_after_three_attempts() {
-        let mut memory = Memory::default();
-        let found = attempts(&mut memory, (1..=5).map(|number| (number, number as f64 * 5.0)));
+        let mut acted = Attempts::default();
+        let found = attempts(&mut acted, (1..=5).map(|number| (number, number as f64 * 5.0)));
         let give_up = |is_reported| Attempt::GiveUp { is_reported };
         assert_eq!(found, [FIRST, came_back(true), came_back(false), give_up(false), give_up(true)]);
-        assert_eq!(attempts(&mut memory, [(5, 25.5)]), [give_up(true)]);
+        assert_eq!(attempts(&mut acted, [(5, 25.5)]), [give_up(true)]);
         // On request, the step acts, and the count starts again.
         assert_eq!(
-            attempt(&mut memory, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
+            attempt(&mut acted, StepKind::Switch, &identity(STICK, "1", 6), 26.0, true),
             Attempt::CameBack { returned: true }
         );
-        assert_eq!(attempts(&mut memory, [(7, 27.0), (8, 28.0)]).len(), 2);
-        assert_eq!(attempts(&mut memory, [(9, 29.0)]), [give_up(false)]);
+        assert_eq!(attempts(&mut acted, [(7, 27.0), (8, 28.0)]).len(), 2);
+        assert_eq!(attempts(&mut acted, [(9, 29.0)]), [give_up(false)]);
         // A minute later it was plugged in again.
-        assert_eq!(attempts(&mut memory, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
+        assert_eq!(attempts(&mut acted, [(10, 28.5 + WINDOW.as_secs_f64())]), [FIRST]);
     }
 
     #[test]
     fn forty_successes_on_one_port_are_not_a_loop() {
-        let mut memory = Memory::default();
+        let mut acted = Attempts::default();
         // The stick in install mode, then the modem that it becomes. Each enumeration has the next device number.
         let plugs = (0..40).map(|plug| (1 + 2 * plug, plug as f64));
-        assert!(attempts(&mut memory, plugs).iter().all(|attempt| *attempt == FIRST));
+        assert!(attempts(&mut acted, plugs).iter().all(|attempt| *attempt == FIRST));
         // The modem comes up in the state that the step wants.
         for plug in 0..40 {
-            assert_eq!(attempts(&mut memory, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
-            memory.clear_attempts(StepKind::Switch);
+            assert_eq!(attempts(&mut acted, [(200 + plug, 100.0 + plug as f64)]), [FIRST]);
+            acted.clear(StepKind::Switch);
         }
     }
 
@@ -233,11 +238,11 @@ pub(crate) mod tests {
     #[test]
     fn a_modem_that_keeps_its_configuration_is_not_a_loop_and_one_that_crashes_is() {
         let attempts = |seconds: f64| {
-            let mut memory = Memory::default();
+            let mut acted = Attempts::default();
             let mut plugged = |plug| {
                 let at = seconds * plug as f64;
-                let attempt = attempt(&mut memory, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
-                memory.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
+                let attempt = attempt(&mut acted, StepKind::Configuration, &identity(STICK, "1", plug), at, false);
+                acted.verified(StepKind::Configuration, Duration::from_secs_f64(at + 0.2));
                 attempt
             };
             (1..=40).map(&mut plugged).collect::<Vec<Attempt>>()
@@ -250,28 +255,28 @@ pub(crate) mod tests {
 
     #[test]
     fn other_devices_do_not_count() {
-        let mut memory = Memory::default();
+        let mut acted = Attempts::default();
         for enumeration in 1..=20 {
             let device = identity(STICK, &enumeration.to_string(), enumeration);
-            assert_eq!(attempt(&mut memory, StepKind::Switch, &device, 1.0, false), FIRST);
+            assert_eq!(attempt(&mut acted, StepKind::Switch, &device, 1.0, false), FIRST);
         }
-        assert_eq!(attempt(&mut memory, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
+        assert_eq!(attempt(&mut acted, StepKind::Switch, &identity("1199:68a2", "20", 21), 1.0, false), FIRST);
     }
 
     #[test]
     fn a_rerun_on_the_same_enumeration_does_not_count() {
-        let mut memory = Memory::default();
-        assert_eq!(attempts(&mut memory, [(1, 1.0)]), [FIRST]);
+        let mut acted = Attempts::default();
+        assert_eq!(attempts(&mut acted, [(1, 1.0)]), [FIRST]);
         let repeat = |returned| Attempt::Repeat { returned };
-        assert_eq!(attempts(&mut memory, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
-        assert_eq!(attempts(&mut memory, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
+        assert_eq!(attempts(&mut acted, (0..9).map(|rerun| (1, 2.0 + rerun as f64))), [repeat(false); 9]);
+        assert_eq!(attempts(&mut acted, [(2, 12.0), (2, 13.0)]), [came_back(true), repeat(true)]);
     }
 
     #[test]
     fn a_clock_that_went_back_does_not_lock_a_modem_out() {
-        let mut memory = Memory::default();
-        attempts(&mut memory, (1..=4).map(|number| (number, 1000.0)));
-        assert_eq!(attempts(&mut memory, [(5, 5.0)]), [FIRST]);
+        let mut acted = Attempts::default();
+        attempts(&mut acted, (1..=4).map(|number| (number, 1000.0)));
+        assert_eq!(attempts(&mut acted, [(5, 5.0)]), [FIRST]);
     }
 
     #[test]

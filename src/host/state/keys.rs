@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Memory;
+/// The keys that the last lock on the port has received, if it needed any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct TriedKeys(Option<Tried>);
 
 /// The keys that a lock has received since the modem's power-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TriedKeys {
+struct Tried {
     enumeration: u64,
     /// The [`crate::steps::fcc_auth::Key::id`] of each key. A key that opened the lock is not among them.
     keys: Vec<u32>,
@@ -23,32 +26,28 @@ enum KeyVerdict {
     Accepted,
 }
 
-impl Memory {
+impl TriedKeys {
     /// The keys that this enumeration must not receive again, and whether a later key opened its lock.
-    pub(crate) fn tried_keys(&self, enumeration: u64) -> (&[u32], bool) {
-        let tried = self.tried_keys.as_ref().filter(|tried| tried.enumeration == enumeration);
+    pub(crate) fn of(&self, enumeration: u64) -> (&[u32], bool) {
+        let tried = self.0.as_ref().filter(|tried| tried.enumeration == enumeration);
         tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == KeyVerdict::Accepted))
     }
 
-    /// Records that `enumeration` is about to receive `key`. Returns the earlier keys, for [`Self::take_back_key`].
-    pub(crate) fn try_key(&mut self, enumeration: u64, key: u32) -> Option<TriedKeys> {
-        let before = self.tried_keys.take();
+    /// Records that `enumeration` is about to receive `key`. Returns the earlier keys: they apply again
+    /// if the modem has not received this one after all.
+    pub(crate) fn add(&mut self, enumeration: u64, key: u32) -> TriedKeys {
+        let before = self.0.take();
         let known = before.as_ref().filter(|tried| tried.enumeration == enumeration);
         let mut keys = known.map_or(Vec::new(), |tried| tried.keys.clone());
         keys.push(key);
-        self.tried_keys = Some(TriedKeys { enumeration, keys, verdict: KeyVerdict::Pending });
-        before
-    }
-
-    /// Records that the modem has not received the last key after all.
-    pub(crate) fn take_back_key(&mut self, before: Option<TriedKeys>) {
-        self.tried_keys = before;
+        self.0 = Some(Tried { enumeration, keys, verdict: KeyVerdict::Pending });
+        TriedKeys(before)
     }
 
     /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
     /// refused keys are not sent again until the next power-up.
-    pub(crate) fn judge_key(&mut self, enumeration: u64, is_unlocked: bool) {
-        let Some(tried) = self.tried_keys.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
+    pub(crate) fn judge(&mut self, enumeration: u64, is_unlocked: bool) {
+        let Some(tried) = self.0.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
         match (is_unlocked, tried.verdict) {
             (true, KeyVerdict::Pending) => {
                 tried.keys.pop();
@@ -67,28 +66,28 @@ mod tests {
 
     #[test]
     fn only_the_key_that_opened_a_lock_is_sent_to_it_again() {
-        let mut memory = Memory::default();
+        let mut tried = TriedKeys::default();
         for key in [1, 2] {
-            memory.try_key(7, key);
+            tried.add(7, key);
         }
-        assert_eq!(memory.tried_keys(7), (&[1, 2][..], false));
-        memory.judge_key(7, true);
-        assert_eq!(memory.tried_keys(7), (&[1][..], true));
+        assert_eq!(tried.of(7), (&[1, 2][..], false));
+        tried.judge(7, true);
+        assert_eq!(tried.of(7), (&[1][..], true));
         // A later look at the unlocked modem changes nothing.
-        memory.judge_key(7, true);
-        assert_eq!(memory.tried_keys(7), (&[1][..], true));
+        tried.judge(7, true);
+        assert_eq!(tried.of(7), (&[1][..], true));
         // The modem locked again without a power loss.
-        memory.try_key(7, 2);
-        assert_eq!(memory.tried_keys(7), (&[1, 2][..], false));
+        tried.add(7, 2);
+        assert_eq!(tried.of(7), (&[1, 2][..], false));
         // A refused key stays refused if another program unlocks the modem.
-        memory.judge_key(7, false);
-        memory.judge_key(7, true);
-        assert_eq!(memory.tried_keys(7), (&[1, 2][..], true));
+        tried.judge(7, false);
+        tried.judge(7, true);
+        assert_eq!(tried.of(7), (&[1, 2][..], true));
         // A key that was not sent after all.
-        let before = memory.try_key(7, 3);
-        memory.take_back_key(before);
-        assert_eq!(memory.tried_keys(7), (&[1, 2][..], true));
+        let before = tried.add(7, 3);
+        tried = before;
+        assert_eq!(tried.of(7), (&[1, 2][..], true));
         // A power-up is another enumeration.
-        assert_eq!(memory.tried_keys(8), (&[][..], false));
+        assert_eq!(tried.of(8), (&[][..], false));
     }
 }

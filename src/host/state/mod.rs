@@ -10,7 +10,6 @@ mod attempts;
 mod keys;
 mod results;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -29,11 +28,10 @@ use crate::bus::Port;
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
-use crate::outcome::StepKind;
-use attempts::ActionRecord;
+use attempts::Attempts;
 pub(crate) use attempts::{ATTEMPTS, WINDOW};
 pub use attempts::{Attempt, Identity};
-use keys::TriedKeys;
+pub(crate) use keys::TriedKeys;
 pub use results::{LastResult, Radio, Results};
 
 const DIRECTORY: &str = "/run/wwan-quirks";
@@ -69,7 +67,9 @@ pub enum StateError {
 pub struct Memory {
     /// What the run that holds the lock does.
     holder: Option<Holder>,
-    acted: BTreeMap<StepKind, ActionRecord>,
+    /// What the guard against loops counts.
+    #[serde(rename = "acted")]
+    pub(crate) attempts: Attempts,
     /// The device that last received a switch message. The unit does not send a second one.
     pub switched: Option<SentSwitch>,
     /// The earlier configuration, if a run was still setting a new one when it last saved its state.
@@ -80,7 +80,7 @@ pub struct Memory {
     pub unlocked: Option<u64>,
     /// The enumeration that was not online after a reset.
     pub reset: Option<u64>,
-    tried_keys: Option<TriedKeys>,
+    pub(crate) tried_keys: TriedKeys,
 }
 
 /// A device that received, or may have received, the message that makes it leave install mode.
@@ -300,7 +300,7 @@ pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
         let file = reads(root, &LOCKS, &name).ok()?;
         Some(StateFile::<Memory>::read(&file).value)
     });
-    memories.flat_map(|memory| memory.acted.into_values()).filter_map(|acted| acted.identity.number).collect()
+    memories.flat_map(|memory| memory.attempts.0.into_values()).filter_map(|acted| acted.identity.number).collect()
 }
 
 fn open(root: &Root, folder: &Folder, port: &Port) -> io::Result<File> {
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
     use crate::host::deadline::clock::StoppedClock;
     use crate::host::root::tests::TempRoot;
-    use crate::outcome::StepResult;
+    use crate::outcome::{StepKind, StepResult};
 
     /// After an upgrade, the program reads the files of the version before it.
     #[test]
@@ -359,7 +359,7 @@ mod tests {
         );
         let read: Memory = serde_json::from_str(memory).unwrap();
         assert_eq!(read.holder, Some(holder(7, Task::Port("cdc-wdm0".to_owned()))));
-        let acted = &read.acted[&StepKind::Switch];
+        let acted = &read.attempts.0[&StepKind::Switch];
         assert_eq!((&acted.identity, acted.until), (&identity(STICK, "1", 7), Duration::from_millis(61_500)));
         assert_eq!(serde_json::to_string(&read).unwrap(), memory);
         let results = concat!(
@@ -381,9 +381,8 @@ mod tests {
             let port = &ports[number % 2];
             let mut state = PortState::lock(&root, port, &holder(number as u64, Task::Device), far).unwrap();
             let device = Identity { number: Some(number as u16), ..identity(STICK, "1", number as u64) };
-            let elsewhere = || numbers_elsewhere(&root, port);
-            let attempt =
-                state.memory().attempt(StepKind::Switch, &device, Duration::from_secs(number as u64), false, elsewhere);
+            let (now, elsewhere) = (Duration::from_secs(number as u64), || numbers_elsewhere(&root, port));
+            let attempt = state.memory().attempts.record(StepKind::Switch, &device, now, false, elsewhere);
             given_up += usize::from(matches!(attempt, Attempt::GiveUp { is_reported: false }));
         }
         // Other buses have numbers of their own.
