@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::debug;
 use md5::{Digest, Md5};
 
-use super::{
+use super::radio::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unknown_state,
     unlocked_before,
 };

@@ -11,7 +11,9 @@
 use std::time::Duration;
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before};
+use super::radio::{
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before,
+};
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;

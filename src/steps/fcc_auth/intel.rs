@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::keys::{self, ChallengeLock, Key, Keys};
-use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, unlocked_before,
+use super::mbim_radio;
+use super::radio::{
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before,
 };
 use crate::database::quirks::ByteOrder;
 use crate::modem::session::SessionError;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::TRY_AGAIN;
+use super::radio::TRY_AGAIN;
 use crate::database::quirks::{ByteOrder, Procedure};
 use crate::host::smbios::FccType;
 use crate::modem::link::LinkError;

@@ -1,6 +1,6 @@
 //! The radio state in MBIM's Basic Connect service, which every MBIM modem has.
 
-use super::Radio;
+use super::radio::Radio;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};

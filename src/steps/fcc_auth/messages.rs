@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Protocol, gtfcclock, intel, mbim_radio, quectel};
+use super::{gtfcclock, intel, mbim_radio, quectel};
 use crate::database::quirks::{Procedure, StateCommand};
 use crate::modem::session::mbim::{CLOSE, Command, OPEN, QMI};
+use crate::modem::transport::Protocol;
 use crate::modem::wire::mbim::{Body, Message};
 use crate::modem::wire::qmi::{self, Call, Service, ctl, dms, fox};
 use crate::modem::wire::xmm;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, mbim_radio, no_lock, online_already, still_locked,
-    unknown_state, unlocked_before,
+use super::mbim_radio;
+use super::radio::{
+    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, still_locked, unknown_state,
+    unlocked_before,
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::radio::online_already;
 use super::*;
 use crate::database::quirks::{ByteOrder, Gtfcclock, Number, StateCommand};
 use crate::host::deadline::clock::StoppedClock;
 use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::fake::{Modem, Port, simulated};
+use crate::modem::wire::qmi::{OfflineReason, OperatingMode};
 use ::modem::qmi::Clients;
 use ::modem::radio::{LOW_POWER, Lock, Modem as Simulated, ONLINE};
 
@@ -617,30 +619,6 @@ fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_it_is_off() {
     modem.locked = false;
     unlock_intel_off(&mut modem, why, &mut vec![1], BUDGET);
     assert_eq!(modem.count(MBIM_SET), 1);
-}
-
-#[test]
-fn a_radio_that_must_stay_off_is_set_to_low_power_even_if_its_state_is_unknown() {
-    let silence = || SessionError::NoAnswer { request: "Get Operating Mode" };
-    let finish_unlock = |radio, stays_off| {
-        let mut set = 0;
-        let switch_off = |set: &mut u32| {
-            *set += 1;
-            Ok(())
-        };
-        let concluded = super::finish_unlock(&mut set, "unlocked", radio, stays_off, switch_off, |_| Ok(Radio::Off));
-        (concluded, set)
-    };
-    let why = Some("rfkill0 is blocked");
-    let text = "unlocked; the radio was set back to low power: rfkill0 is blocked";
-    for error in [silence(), LinkError::Contended.into(), LinkError::Interrupted.into()] {
-        let (concluded, set) = finish_unlock(Err(error), why);
-        assert_eq!((concluded.unwrap(), set), (Outcome::Done(text.to_owned()), 1));
-    }
-    let (concluded, set) = finish_unlock(Err(silence()), None);
-    assert!(matches!(concluded, Ok(Outcome::Done(text)) if text.contains("is unknown")) && set == 0);
-    let (concluded, set) = finish_unlock(Err(LinkError::Gone.into()), why);
-    assert!(matches!(concluded, Err(SessionError::Link(_))) && set == 0);
 }
 
 fn foxconn(version: u8, protocol: Protocol) -> Modem {

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::RadioState;
 use super::keys::{self, ChallengeLock, Key, Keys};
+use super::radio::RadioState;
 use crate::database::quirks::ByteOrder;
 use crate::host::deadline::Deadline;
 use crate::modem::link::Link;
