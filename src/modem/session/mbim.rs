@@ -12,7 +12,7 @@ use super::{
 use crate::host::deadline::Deadline;
 use crate::modem::link::{Link, LinkError};
 use crate::modem::wire::mbim::{self, Body, CommandType, Message, ProtocolError, Reassembly, Status, Uuid};
-use crate::modem::wire::{Framer, Malformed};
+use crate::modem::wire::{Fields, Framer, Malformed};
 
 /// The names of requests in messages.
 pub(crate) const OPEN: &str = "MBIM open";
@@ -130,6 +130,22 @@ impl<'p> Session<'p> {
     /// hold back its answer. It is repeated only if its answer is lost.
     pub(crate) fn command(&mut self, command: Command, buffer: &[u8]) -> Result<Vec<u8>, SessionError> {
         self.exchange(command, buffer, IfLost::Repeat)
+    }
+
+    /// Like [`Session::command`]. Returns the numbers at the start of the answer, one for each of `fields`.
+    pub(crate) fn words<const N: usize>(
+        &mut self,
+        command: Command,
+        buffer: &[u8],
+        fields: [&'static str; N],
+    ) -> Result<[u32; N], SessionError> {
+        let answer = self.command(command, buffer)?;
+        let malformed = |malformed| SessionError::Malformed { request: command.name, malformed };
+        let (mut rest, mut words) = (Fields(&answer), [0; N]);
+        for (word, field) in words.iter_mut().zip(fields) {
+            *word = rest.u32(field).map_err(malformed)?;
+        }
+        Ok(words)
     }
 
     /// Like [`Session::command`], but does not repeat a set command whose answer is lost.

@@ -14,7 +14,6 @@ use crate::database::quirks::ByteOrder;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
-use crate::modem::wire::{Fields, Malformed};
 use crate::outcome::Outcome;
 
 pub(super) const QUERY: Command = Command {
@@ -70,11 +69,8 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
-        let answer = self.0.command(CHALLENGE, &NO_RESPONSE)?;
-        let mut words = Fields(&answer);
-        let mut word = |name| words.u32(name).map_err(|malformed| of(CHALLENGE, malformed));
-        word("challenge flag")?;
-        word("challenge")
+        let [_, challenge] = self.0.words(CHALLENGE, &NO_RESPONSE, ["challenge flag", "challenge"])?;
+        Ok(challenge)
     }
 
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
@@ -95,17 +91,10 @@ impl ChallengeLock for Lock<'_, '_> {
 
 /// Mode 0 means that the modem has no lock.
 fn is_locked(session: &mut Session) -> Result<bool, SessionError> {
-    let answer = session.command(QUERY, &[])?;
-    let mut words = Fields(&answer);
-    let mut low_byte = |name| words.u32(name).map(|word| word & 0xff).map_err(|malformed| of(QUERY, malformed));
-    let (mode, state) = (low_byte("lock mode")?, low_byte("lock state")?);
+    let [mode, state] = session.words(QUERY, &[], ["lock mode", "lock state"])?.map(|word| word & 0xff);
     Ok(mode != 0 && state == 0)
 }
 
 fn look(session: &mut Session) -> Result<Radio, SessionError> {
     Ok(mbim_radio::read(session)?.unwrap_or(Radio::Off))
-}
-
-fn of(command: Command, malformed: Malformed) -> SessionError {
-    SessionError::Malformed { request: command.name, malformed }
 }

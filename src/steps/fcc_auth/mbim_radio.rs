@@ -4,7 +4,6 @@ use super::radio::Radio;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
-use crate::modem::wire::{Fields, Malformed};
 
 pub(super) const QUERY: Command =
     Command { service: Uuid::BASIC_CONNECT, cid: 3, kind: CommandType::Query, name: "MBIM radio state query" };
@@ -15,24 +14,17 @@ const ON: u32 = 1;
 
 /// `None` if the modem refuses the query, as some modems do while they are locked.
 pub(super) fn read(session: &mut Session) -> Result<Option<Radio>, SessionError> {
-    let answer = match session.command(QUERY, &[]) {
+    let states = match session.words(QUERY, &[], ["hardware radio state", "software radio state"]) {
         Err(SessionError::Mbim { .. }) => return Ok(None),
-        answered => answered?,
+        states => states?,
     };
-    let mut states = Fields(&answer);
-    let mut state = |name| states.u32(name).map_err(malformed);
-    let (hardware, software) = (state("hardware radio state")?, state("software radio state")?);
-    Ok(Some(match (hardware, software) {
-        (OFF, _) => Radio::SwitchedOff,
-        (_, ON) => Radio::On,
+    Ok(Some(match states {
+        [OFF, _] => Radio::SwitchedOff,
+        [_, ON] => Radio::On,
         _ => Radio::Off,
     }))
 }
 
 pub(super) fn switch_off(session: &mut Session) -> Result<(), SessionError> {
     session.command(SET, &OFF.to_le_bytes()).map(drop)
-}
-
-fn malformed(malformed: Malformed) -> SessionError {
-    SessionError::Malformed { request: QUERY.name, malformed }
 }

@@ -9,7 +9,6 @@ use super::radio::{
 };
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
-use crate::modem::wire::Fields;
 use crate::modem::wire::mbim::{CommandType, Uuid};
 use crate::outcome::Outcome;
 
@@ -71,9 +70,8 @@ fn is_unlocked(session: &mut Session) -> Result<bool, SessionError> {
 }
 
 fn state(session: &mut Session) -> Result<u32, SessionError> {
-    let answer = session.command(QUERY, &[])?;
-    let malformed = |malformed| SessionError::Malformed { request: QUERY.name, malformed };
-    Fields(&answer).u32("Quectel radio state").map_err(malformed)
+    let [state] = session.words(QUERY, &[], ["Quectel radio state"])?;
+    Ok(state)
 }
 
 /// The radio state that all MBIM modems report. If the modem refuses that query, the state of Quectel's service.
