@@ -54,8 +54,10 @@ pub(super) fn foxconn(
     stays_off: Option<&str>,
     deadline: Deadline,
 ) -> Result<Outcome, SessionError> {
-    let authenticate =
-        |dms: &mut Client| foxconn_version_2(dms, magic).or_else(|refused| foxconn_version_1(dms, refused));
+    let (get_version, set) = (dms::FOXCONN_GET_FIRMWARE_VERSION, dms::FOXCONN_SET_FCC_AUTHENTICATION);
+    let authenticate = |dms: &mut Client| {
+        foxconn_authenticate(dms, get_version, set, magic).or_else(|refused| foxconn_version_1(dms, refused))
+    };
     unlock(qmux, stays_off, deadline, authenticate, look)
 }
 
@@ -147,10 +149,6 @@ fn fox_is_unlocked(client: &mut Client, service: Service) -> Result<bool, Sessio
         client.pause(until.at_most(FIRST_PAUSE))?;
     }
     Ok(true)
-}
-
-fn foxconn_version_2(dms: &mut Client, magic: &str) -> Result<(), SessionError> {
-    foxconn_authenticate(dms, dms::FOXCONN_GET_FIRMWARE_VERSION, dms::FOXCONN_SET_FCC_AUTHENTICATION, magic)
 }
 
 fn foxconn_authenticate(client: &mut Client, get_version: Call, set: Call, magic: &str) -> Result<(), SessionError> {
