@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// How long a modem that accepted the unlock may still report the lock.
 const UNLOCKS_WITHIN: Duration = Duration::from_secs(1);
 /// The time reserved for the reply to the last query, and for switching the radio off.
-const LAST_LOOK: Duration = Duration::from_millis(150);
+const LAST_QUERY_RESERVE: Duration = Duration::from_millis(150);
 
 /// An online radio is not locked. A radio in low power may be locked or switched off. No message distinguishes the two.
 pub(super) fn query(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<RadioState, SessionError> {
@@ -33,7 +33,7 @@ pub(super) fn query(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<
 }
 
 pub(super) fn radio(qmux: &mut dyn QmuxTransport, deadline: Deadline) -> Result<Radio, SessionError> {
-    look(&mut Client::allocate(qmux, Service::DMS, deadline)?)
+    read_radio(&mut Client::allocate(qmux, Service::DMS, deadline)?)
 }
 
 /// A Sierra modem goes online with the unlock, unless something else keeps it in low power, too.
@@ -58,7 +58,7 @@ pub(super) fn foxconn(
     let authenticate = |dms: &mut Client| {
         foxconn_authenticate(dms, get_version, set, magic).or_else(|refused| foxconn_version_1(dms, refused))
     };
-    unlock(qmux, stays_off, deadline, authenticate, look)
+    unlock(qmux, stays_off, deadline, authenticate, read_radio)
 }
 
 /// Unlocks a modem that is in low power. `radio` reads the state of the radio after the unlock.
@@ -76,10 +76,12 @@ fn unlock(
     match authenticate(&mut dms) {
         Ok(()) => {
             let radio = radio(&mut dms);
-            finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, look)
+            finish_unlock(&mut dms, UNLOCKED, radio, stays_off, switch_off, read_radio)
         }
-        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut dms)?)),
-        Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => Ok(no_lock(NO_SUCH_LOCK, look(&mut dms)?)),
+        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(read_radio(&mut dms)?)),
+        Err(error @ SessionError::Qmi { .. }) if error.is_unsupported() => {
+            Ok(no_lock(NO_SUCH_LOCK, read_radio(&mut dms)?))
+        }
         Err(error) => Err(error),
     }
 }
@@ -98,9 +100,9 @@ pub(super) fn fox(
     }
     match fox_lock(&mut client, service) {
         Ok(FOX_LOCKED) => {}
-        Ok(FOX_UNLOCKED) => return Ok(unlocked_before(look(&mut client)?)),
+        Ok(FOX_UNLOCKED) => return Ok(unlocked_before(read_radio(&mut client)?)),
         Ok(other) => return Ok(unknown_state("lock", other)),
-        Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, look(&mut client)?)),
+        Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, read_radio(&mut client)?)),
         Err(error) => return Err(error),
     }
     let set = fox::set_fcc_authentication(service);
@@ -108,11 +110,11 @@ pub(super) fn fox(
         Ok(()) => match fox_is_unlocked(&mut client, service) {
             Ok(false) => Ok(still_locked()),
             unlocked => {
-                let radio = unlocked.and_then(|_| look(&mut client));
-                finish_unlock(&mut client, UNLOCKED, radio, stays_off, switch_off, look)
+                let radio = unlocked.and_then(|_| read_radio(&mut client));
+                finish_unlock(&mut client, UNLOCKED, radio, stays_off, switch_off, read_radio)
             }
         },
-        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(look(&mut client)?)),
+        Err(SessionError::Qmi { error: ErrorCode::NO_EFFECT, .. }) => Ok(unlocked_before(read_radio(&mut client)?)),
         Err(error) => Err(error),
     }
 }
@@ -141,7 +143,7 @@ fn fox_lock(client: &mut Client, service: Service) -> Result<u8, SessionError> {
 
 /// Whether the modem reports in time that it is unlocked.
 fn fox_is_unlocked(client: &mut Client, service: Service) -> Result<bool, SessionError> {
-    let until = client.work_deadline().minus(LAST_LOOK).at_most(UNLOCKS_WITHIN);
+    let until = client.work_deadline().minus(LAST_QUERY_RESERVE).at_most(UNLOCKS_WITHIN);
     while fox_lock(client, service)? == FOX_LOCKED {
         if until.has_passed() {
             return Ok(false);
@@ -206,10 +208,10 @@ fn unless_in_low_power(dms: &mut Client) -> Result<Option<Outcome>, SessionError
 
 /// Polls the radio until it is on, until it cannot go on, or until the time is up.
 fn watch(dms: &mut Client) -> Result<Radio, SessionError> {
-    let until = dms.work_deadline().minus(LAST_LOOK).at_most(WATCH);
+    let until = dms.work_deadline().minus(LAST_QUERY_RESERVE).at_most(WATCH);
     let mut pause = FIRST_PAUSE;
     loop {
-        let radio = look(dms)?;
+        let radio = read_radio(dms)?;
         if radio != Radio::Off || until.remaining() < pause {
             return Ok(radio);
         }
@@ -218,7 +220,7 @@ fn watch(dms: &mut Client) -> Result<Radio, SessionError> {
     }
 }
 
-fn look(dms: &mut Client) -> Result<Radio, SessionError> {
+fn read_radio(dms: &mut Client) -> Result<Radio, SessionError> {
     Ok(match Power::read(dms)? {
         Power { mode: OperatingMode::Online, .. } => Radio::On,
         Power { is_switched_off: true, .. } => Radio::SwitchedOff,

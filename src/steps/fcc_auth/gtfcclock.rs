@@ -37,21 +37,21 @@ pub(super) fn unlock(
     deadline: Deadline,
 ) -> Result<Outcome, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
-    let radio = look(&mut at)?;
+    let radio = read_radio(&mut at)?;
     if radio == Radio::On {
         return Ok(online_already());
     }
     if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
         return match keys.were_used() {
-            true => finish_unlock(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, look),
+            true => finish_unlock(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, read_radio),
             false => Ok(unlocked_before(radio)),
         };
     }
     match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
         Ok(None) => {
-            let radio = look(&mut at);
-            finish_unlock(&mut at, &keys.success(), radio, stays_off, switch_off, look)
+            let radio = read_radio(&mut at);
+            finish_unlock(&mut at, &keys.success(), radio, stays_off, switch_off, read_radio)
         }
         Ok(Some(outcome)) => Ok(outcome),
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
@@ -62,7 +62,7 @@ pub(super) fn unlock(
 /// Firmware that does not report the state may be locked.
 pub(super) fn query(port: &mut dyn Link, state: StateCommand, deadline: Deadline) -> Result<RadioState, SessionError> {
     let mut at = Conversation::open(port, deadline)?;
-    let radio = look(&mut at)?;
+    let radio = read_radio(&mut at)?;
     let locked = if radio == Radio::On { Some(false) } else { is_unlocked(&mut at, state)?.map(|unlocked| !unlocked) };
     Ok(radio.state(locked))
 }
@@ -135,7 +135,7 @@ fn is_unlocked(at: &mut Conversation, state: StateCommand) -> Result<Option<bool
     })
 }
 
-fn look(at: &mut Conversation) -> Result<Radio, SessionError> {
+fn read_radio(at: &mut Conversation) -> Result<Radio, SessionError> {
     let values = match at.read(RADIO) {
         Err(SessionError::At { .. }) => return Ok(Radio::Off),
         values => values?,

@@ -38,7 +38,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
         Ok(true) => {}
         // The verdict on a key may have come too late for the run that used the key.
         Ok(false) if keys.were_used() => {
-            return finish_unlock(session, UNLOCKED, Ok(radio), stays_off, mbim_radio::switch_off, look);
+            return finish_unlock(session, UNLOCKED, Ok(radio), stays_off, mbim_radio::switch_off, read_radio);
         }
         Ok(false) => return Ok(unlocked_before(radio)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
@@ -46,8 +46,8 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
     }
     match keys::unlock(&mut Lock(session), &mut keys)? {
         None => {
-            let radio = look(session);
-            finish_unlock(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, look)
+            let radio = read_radio(session);
+            finish_unlock(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, read_radio)
         }
         Some(outcome) => Ok(outcome),
     }
@@ -58,7 +58,7 @@ pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
         Err(error) if error.is_unsupported() => None,
         locked => Some(locked?),
     };
-    Ok(look(session)?.state(locked))
+    Ok(read_radio(session)?.state(locked))
 }
 
 struct Lock<'a, 'p>(&'a mut Session<'p>);
@@ -95,6 +95,6 @@ fn is_locked(session: &mut Session) -> Result<bool, SessionError> {
     Ok(mode != 0 && state == 0)
 }
 
-fn look(session: &mut Session) -> Result<Radio, SessionError> {
+fn read_radio(session: &mut Session) -> Result<Radio, SessionError> {
     Ok(mbim_radio::read(session)?.unwrap_or(Radio::Off))
 }

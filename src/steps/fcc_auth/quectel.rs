@@ -43,8 +43,8 @@ pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<O
     match is_unlocked(session) {
         Ok(false) => Ok(still_locked()),
         unlocked => {
-            let radio = unlocked.and_then(|_| look(session));
-            finish_unlock(session, UNLOCKED, radio, stays_off, mbim_radio::switch_off, look)
+            let radio = unlocked.and_then(|_| read_radio(session));
+            finish_unlock(session, UNLOCKED, radio, stays_off, mbim_radio::switch_off, read_radio)
         }
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
         Err(error) if error.is_unsupported() => false,
         state => state? == FCC_LOCKED,
     };
-    Ok(look(session)?.state(Some(locked)))
+    Ok(read_radio(session)?.state(Some(locked)))
 }
 
 /// Whether the modem reports in time that it is unlocked.
@@ -75,7 +75,7 @@ fn state(session: &mut Session) -> Result<u32, SessionError> {
 }
 
 /// The radio state that all MBIM modems report. If the modem refuses that query, the state of Quectel's service.
-fn look(session: &mut Session) -> Result<Radio, SessionError> {
+fn read_radio(session: &mut Session) -> Result<Radio, SessionError> {
     match mbim_radio::read(session)? {
         Some(radio) => Ok(radio),
         None if state(session)? == ON => Ok(Radio::On),

@@ -73,7 +73,7 @@ pub(super) fn finish_unlock<S>(
     radio: Result<Radio, SessionError>,
     stays_off: Option<&str>,
     mut switch_off: impl FnMut(&mut S) -> Result<(), SessionError>,
-    mut look: impl FnMut(&mut S) -> Result<Radio, SessionError>,
+    mut read_radio: impl FnMut(&mut S) -> Result<Radio, SessionError>,
 ) -> Result<Outcome, SessionError> {
     let radio = match radio {
         Err(error) if stays_off.is_some() && error != SessionError::Link(LinkError::Gone) => Ok(Radio::Off),
@@ -82,7 +82,7 @@ pub(super) fn finish_unlock<S>(
     let concluded = radio.and_then(|radio| match stays_off {
         Some(why) if matches!(radio, Radio::On | Radio::Off) => {
             uninterrupted(|| switch_off(session))?;
-            Ok(match uninterrupted(|| look(session))? {
+            Ok(match uninterrupted(|| read_radio(session))? {
                 Radio::On => not_off(how, why, "the modem stays online"),
                 _ => Outcome::Done(format!("{how}; the radio was set back to low power: {why}")),
             })
