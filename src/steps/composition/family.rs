@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CompositionError, CompositionState, Dialogue, Restart};
+use super::dialogue::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::bus::Bus;
 use crate::database::compositions::family::Query;
 use crate::database::compositions::{Composition, Family, Wanted, spelling};

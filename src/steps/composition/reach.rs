@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::{Commands, CompositionError, Dialogue, FamilyConsole, SierraConsole, SierraQmi};
+use super::dialogue::{CompositionError, Dialogue};
+use super::family::FamilyConsole;
+use super::sierra_at::{Commands, SierraConsole};
+use super::sierra_qmi::SierraQmi;
 use crate::bus::Bus;
 use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::dialogue::CompositionError;
 use super::reach::Reach;
-use super::{CompositionError, QUERY_TIMEOUT};
 use crate::bus::Bus;
 use crate::database::compositions::{Composition, Compositions, Functions, Value};
 use crate::host::deadline::Deadline;
@@ -20,6 +20,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a modem may take to reply after its return to the bus.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one query for the composition may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 

@@ -4,7 +4,7 @@
 //! Facts: Sierra's AT command references 2130616 and 4114486. Help texts and replies posted by users of an MC7455
 //! (forum.sierrawireless.com 9372), and in the message of the Linux commit that adds 1199:90b1 and 1199:90c3.
 
-use super::{CompositionError, CompositionState, Dialogue, Restart};
+use super::dialogue::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::bus::DeviceId;
 use crate::database::compositions::sierra::Bits;
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};

@@ -1,6 +1,6 @@
 //! Compositions of Sierra modems by QMI: messages 0x555B and 0x555C of the device management service.
 
-use super::{CompositionError, CompositionState, Dialogue, Restart};
+use super::dialogue::{CompositionError, CompositionState, Dialogue, Restart};
 use crate::database::compositions::{Composition, Sierra, Value, Wanted};
 use crate::modem::session::SessionError;
 use crate::modem::session::qmi::Client;
