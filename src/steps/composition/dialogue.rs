@@ -76,7 +76,7 @@ pub(crate) enum CompositionError {
     NotAccepted { value: String, answer: String },
     #[error("composition {value} is set, but the modem does not restart: {fault}")]
     NotReset { value: String, fault: Box<CompositionError> },
-    #[error("composition {value} may be set: {fault}")]
+    #[error("composition {value} was sent, but not confirmed: {fault}")]
     Unconfirmed { value: String, fault: Box<CompositionError> },
 }
 

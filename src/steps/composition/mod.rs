@@ -324,8 +324,8 @@ mod tests {
         let refused = || SessionError::At { request: "x", error: "ERROR".to_owned() };
         let contended = || SessionError::Link(LinkError::Contended);
         for (command, error, expected) in [
-            ("set", no_answer(), Some("composition 6 may be set: no answer to x")),
-            ("set", SessionError::Link(LinkError::Gone), Some("composition 6 may be set: ")),
+            ("set", no_answer(), Some("composition 6 was sent, but not confirmed: no answer to x")),
+            ("set", SessionError::Link(LinkError::Gone), Some("composition 6 was sent, but not confirmed: ")),
             ("set", refused(), None),
             ("set", contended(), None),
             ("reset", no_answer(), Some("composition 6 is set, but the modem does not restart: no answer to x")),
