@@ -177,10 +177,10 @@ impl Run<'_> {
     fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: &Successor) -> Option<PortState> {
         let holder = Holder { enumeration: self.device.enumeration_id(), task: self.scope.task() };
         // The process that continues after an event waits: the other run may not have seen the port of the event.
-        let lock = if self.trigger == Trigger::Unit { PortState::wait_for_lock } else { PortState::lock };
-        match lock(self.root, &self.device.port, &holder, self.deadline) {
+        let waits = self.trigger == Trigger::Unit;
+        match PortState::lock_or_in_memory(self.root, &self.device.port, &holder, self.deadline, waits) {
             Ok(state) => Some(state),
-            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
+            Err(error) => {
                 // Only a run with the same task does the work of this event.
                 let is_for_successor =
                     self.trigger.is_event() && matches!(error, StateError::Busy { same_task: false });
@@ -191,10 +191,6 @@ impl Run<'_> {
                 };
                 recorder.report(None, self.first_step(quirk), conclude(outcome, successor));
                 None
-            }
-            Err(error) => {
-                log::warn!("{}: {error}; continuing without state", self.device.port);
-                Some(PortState::in_memory(&self.device.port))
             }
         }
     }

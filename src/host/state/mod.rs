@@ -171,14 +171,25 @@ impl PortState {
         PortState::lock_unless(root, port, holder, deadline, |other| other == Some(holder))
     }
 
-    /// Like [`lock`](PortState::lock), but waits for each holder.
-    pub(crate) fn wait_for_lock(
+    /// Like [`lock`](PortState::lock), but returns a state in memory if the files cannot be used, and warns. If `waits` is
+    /// set, waits for each holder.
+    ///
+    /// # Errors
+    /// `Busy` and `Interrupted`: another run has the lock.
+    pub(crate) fn lock_or_in_memory(
         root: &Root,
         port: &Port,
         holder: &Holder,
         deadline: Deadline,
+        waits: bool,
     ) -> Result<PortState, StateError> {
-        PortState::lock_unless(root, port, holder, deadline, |_| false)
+        match PortState::lock_unless(root, port, holder, deadline, |other| !waits && other == Some(holder)) {
+            Err(error @ StateError::Io { .. }) => {
+                log::warn!("{port}: {error}; continuing without state");
+                Ok(PortState::in_memory(port))
+            }
+            locked => locked,
+        }
     }
 
     fn lock_unless(
@@ -411,7 +422,7 @@ mod tests {
         let other = PortState::lock(&root, &port, &holder(7, Task::Unlock), soon());
         assert!(matches!(other, Err(StateError::Busy { same_task: false })));
         // A process that continues after an event waits in any case.
-        let same = PortState::wait_for_lock(&root, &port, &ours, soon());
+        let same = PortState::lock_or_in_memory(&root, &port, &ours, soon(), true);
         assert!(matches!(same, Err(StateError::Busy { same_task: true })));
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| PortState::lock(&root, &port, &holder(8, Task::Device), far).is_ok());
@@ -513,5 +524,7 @@ mod tests {
         fs::remove_dir_all(root.at(DIRECTORY)).unwrap();
         fs::write(root.at(DIRECTORY), "").unwrap();
         assert!(PortState::lock(&root, &port, &holder(1, Task::All), soon()).is_err());
+        let state = PortState::lock_or_in_memory(&root, &port, &holder(1, Task::All), soon(), false).unwrap();
+        assert!(!state.is_kept());
     }
 }

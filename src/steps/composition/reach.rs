@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::debug;
 
 use super::dialogue::{CompositionError, Dialogue};
 use super::family::FamilyConsole;
@@ -14,7 +14,7 @@ use crate::database::compositions::{Compositions, Family, Sierra};
 use crate::host::deadline::Deadline;
 use crate::host::root::Root;
 use crate::host::sandbox::{self, GRACE};
-use crate::host::state::{Holder, PortState, StateError, Task};
+use crate::host::state::{Holder, PortState, Task};
 use crate::modem::access::{self, PortUnavailable, Sharing};
 use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::modem::link::OpenError;
@@ -47,16 +47,8 @@ impl Reach<'_> {
         let _watchdog = sandbox::watchdog(budget + GRACE);
         // The lock excludes other runs on this modem.
         let holder = Holder { enumeration: device.enumeration_id(), task: Task::Composition };
-        let state = match PortState::lock(self.root, &device.port, &holder, deadline) {
-            Ok(state) => state,
-            Err(error @ (StateError::Busy { .. } | StateError::Interrupted)) => {
-                return Err(CompositionError::Busy(error));
-            }
-            Err(error) => {
-                warn!("{}: {error}", device.port);
-                PortState::in_memory(&device.port)
-            }
-        };
+        let state = PortState::lock_or_in_memory(self.root, &device.port, &holder, deadline, false)
+            .map_err(CompositionError::Busy)?;
         let result = match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
             Some(sierra) => self.reach_sierra(device, sierra, deadline, &talk),
             None => self.reach_family(device, deadline, &talk),
