@@ -17,7 +17,7 @@ use crate::outcome::Failure;
 const SETTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The AT port of a modem that belongs to one of these families.
-pub(super) struct FamilyConsole<'c, 'p> {
+pub(super) struct FamilyAt<'c, 'p> {
     at: &'c mut Conversation<'p>,
     families: Vec<&'c Family>,
     bus: Bus,
@@ -25,9 +25,9 @@ pub(super) struct FamilyConsole<'c, 'p> {
     found: Option<&'c Family>,
 }
 
-impl<'c, 'p> FamilyConsole<'c, 'p> {
-    pub(super) fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>, bus: Bus) -> FamilyConsole<'c, 'p> {
-        FamilyConsole { at, families, bus, found: None }
+impl<'c, 'p> FamilyAt<'c, 'p> {
+    pub(super) fn new(at: &'c mut Conversation<'p>, families: Vec<&'c Family>, bus: Bus) -> FamilyAt<'c, 'p> {
+        FamilyAt { at, families, bus, found: None }
     }
 
     /// Finds the family whose read command the modem knows. Also returns the current value.
@@ -126,7 +126,7 @@ fn offer(
     (supported, Some(reason))
 }
 
-impl Dialogue for FamilyConsole<'_, '_> {
+impl Dialogue for FamilyAt<'_, '_> {
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
         let (family, current) = self.find()?;
         self.found = Some(family);
@@ -229,9 +229,9 @@ mod tests {
         let mut port = Modem::at("", answers).with("mute");
         port.fault(&format!("at-message={mute}"));
         let mut at = Conversation::open(&mut port, Deadline::after(Duration::from_secs(2))).unwrap();
-        let mut console = FamilyConsole::new(&mut at, families, bus);
+        let mut dialogue = FamilyAt::new(&mut at, families, bus);
         let request = Request { wanted: wanted.parse().ok(), no_at_port: true, reset, password: None };
-        let result = read_and_set(&mut console, &request, &|_| false)
+        let result = read_and_set(&mut dialogue, &request, &|_| false)
             .map(|exchange| exchange.chosen.unwrap_or(exchange.reading.current).value.to_string())
             .map_err(|fault| fault.failure().to_string());
         (port.seen.split_off(1), result)

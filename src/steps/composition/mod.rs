@@ -4,9 +4,9 @@
 //! [`Dialogue`] is one way to query a modem. [`read_and_set`] is the same for all of them. [`run`] finds the port, and
 //! waits for the modem if it restarts.
 
+mod connect;
 mod dialogue;
 mod family;
-mod reach;
 mod restart;
 mod sierra_at;
 mod sierra_qmi;
@@ -18,9 +18,9 @@ use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::device::Device;
 use crate::outcome::{Failure, Outcome};
+use connect::Connector;
 use dialogue::{CompositionError, Dialogue};
 pub(crate) use dialogue::{CompositionState, Restart};
-use reach::Reach;
 use restart::{is_on_bus, wait_for_return};
 
 /// How long a conversation may take.
@@ -79,9 +79,10 @@ pub(crate) fn run(
 ) -> (Option<Exchange>, Option<Outcome>) {
     // The modem may need cleanup later, which a signal must not prevent.
     sys::defer_stop_signals(&device.port);
-    let reach = Reach { root, compositions, password: request.password.as_deref() };
+    let connector = Connector { root, compositions, password: request.password.as_deref() };
     let waits = |composition: &Composition| !is_on_bus(compositions, device, composition);
-    let exchange = match reach.talk(device, CONVERSATION_TIMEOUT, |dialogue| read_and_set(dialogue, request, &waits)) {
+    let converse = |dialogue: &mut dyn Dialogue| read_and_set(dialogue, request, &waits);
+    let exchange = match connector.talk(device, CONVERSATION_TIMEOUT, converse) {
         Ok(exchange) => exchange,
         Err(fault @ CompositionError::Busy(_)) => return (None, Some(Outcome::Busy(fault.failure().into()))),
         Err(fault) => return (None, Some(Outcome::Failed(fault.failure()))),
@@ -100,7 +101,7 @@ pub(crate) fn run(
             _ => "effective after the modem's next restart: power it off and on, or add --reset",
         };
         match exchange.resets {
-            true => match wait_for_return(&reach, device, chosen) {
+            true => match wait_for_return(&connector, device, chosen) {
                 Ok(how) => Outcome::Done(format!("{what}; {how}")),
                 Err(failure) => Outcome::Failed(failure),
             },

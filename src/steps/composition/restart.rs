@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::connect::Connector;
 use super::dialogue::CompositionError;
-use super::reach::Reach;
 use crate::bus::Bus;
 use crate::database::compositions::{Composition, Compositions, Functions, Value};
 use crate::host::deadline::Deadline;
@@ -27,7 +27,7 @@ const UDEV_IS_AT_WORK: &str = "/run/udev/queue";
 
 /// Waits until the modem has left the bus, is back on the same port with this composition, and reports it. Returns a
 /// description of its return.
-pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Composition) -> Result<String, Failure> {
+pub(super) fn wait_for_return(connector: &Connector, device: &Device, chosen: &Composition) -> Result<String, Failure> {
     let by = Deadline::after(LEAVE_TIMEOUT);
     while device.is_present() {
         pause(by)?;
@@ -41,12 +41,12 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
     let mut speaks_by: Option<Deadline> = None;
     while !by.has_passed() {
         pause(by)?;
-        let Ok(back) = Device::at_port(reach.root, device.port.clone()) else {
+        let Ok(back) = Device::at_port(connector.root, device.port.clone()) else {
             // Some modems leave and return several times.
             speaks_by = None;
             continue;
         };
-        if !reach.compositions.knows(back.id) {
+        if !connector.compositions.knows(back.id) {
             seen = format!("it came back as {}, an ID that no family in compositions.toml has", back.id);
             continue;
         }
@@ -55,11 +55,11 @@ pub(super) fn wait_for_return(reach: &Reach, device: &Device, chosen: &Compositi
             continue;
         }
         // While udev processes events, the port belongs to the events that unlock the modem.
-        let Some(speaks_by) = speaks_by.filter(|_| !reach.root.at(UDEV_IS_AT_WORK).exists()) else {
+        let Some(speaks_by) = speaks_by.filter(|_| !connector.root.at(UDEV_IS_AT_WORK).exists()) else {
             speaks_by = speaks_by.or_else(|| Some(Deadline::after(ANSWER_TIMEOUT)));
             continue;
         };
-        match judge(reach, &back, chosen, speaks_by.has_passed()) {
+        match judge(connector, &back, chosen, speaks_by.has_passed()) {
             Return::Final(result) => return result,
             Return::Seen(what) => seen = what,
             Return::WithoutPort(what) => {
@@ -83,13 +83,13 @@ enum Return {
 }
 
 /// Compares the modem on the bus with `chosen`, and asks it for its composition. `is_late`: it has had time to start.
-fn judge(reach: &Reach, back: &Device, chosen: &Composition, is_late: bool) -> Return {
+fn judge(connector: &Connector, back: &Device, chosen: &Composition, is_late: bool) -> Return {
     let seen = format!("it came back as {}", back.id);
     // A composition number of QMI cannot be compared with a product ID. A modem without an AT port may be unable to
     // reply.
     let needs_answer = matches!(chosen.value, Value::Text(_)) && chosen.has_at_port();
-    let is_on_bus = is_on_bus(reach.compositions, back, chosen);
-    let current = reach.talk(back, QUERY_TIMEOUT, |dialogue| Ok(dialogue.read(None)?.current));
+    let is_on_bus = is_on_bus(connector.compositions, back, chosen);
+    let current = connector.talk(back, QUERY_TIMEOUT, |dialogue| Ok(dialogue.read(None)?.current));
     match current.map(|current| chosen.is_same_as(&current)) {
         Ok(Some(false)) => {
             let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);

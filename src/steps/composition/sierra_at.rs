@@ -56,7 +56,7 @@ impl Commands {
 }
 
 /// The AT port of a Sierra modem.
-pub(super) struct SierraConsole<'c, 'p> {
+pub(super) struct SierraAt<'c, 'p> {
     at: &'c mut Conversation<'p>,
     table: &'c Sierra,
     password: &'c str,
@@ -67,14 +67,14 @@ pub(super) struct SierraConsole<'c, 'p> {
     config_type: u8,
 }
 
-impl<'c, 'p> SierraConsole<'c, 'p> {
+impl<'c, 'p> SierraAt<'c, 'p> {
     pub(super) fn new(
         at: &'c mut Conversation<'p>,
         table: &'c Sierra,
         password: &'c str,
         commands: Commands,
-    ) -> SierraConsole<'c, 'p> {
-        SierraConsole { at, table, password, commands, is_open: false, config_type: 0 }
+    ) -> SierraAt<'c, 'p> {
+        SierraAt { at, table, password, commands, is_open: false, config_type: 0 }
     }
 
     /// Finds the command that the modem knows, and its list. If the modem knows no command, sends the password and
@@ -120,7 +120,7 @@ impl<'c, 'p> SierraConsole<'c, 'p> {
     }
 }
 
-impl Dialogue for SierraConsole<'_, '_> {
+impl Dialogue for SierraAt<'_, '_> {
     fn read(&mut self, wanted: Option<&Wanted>) -> Result<CompositionState, CompositionError> {
         let (command, listed) = self.list()?;
         let by = command.name();
@@ -296,12 +296,12 @@ mod tests {
         13 - Config1: comp6    Config2: comp8                      NOT SUPPORTED\r\n\
         14 - Config1: comp6    Config2: comp9                      SUPPORTED\r\n";
 
-    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut SierraConsole) -> T) -> T {
+    fn talk<T>(modem: &mut Modem, password: &str, id: &str, with: impl FnOnce(&mut SierraAt) -> T) -> T {
         let table = shipped().sierra.unwrap();
         let _clock = StoppedClock::stop();
         let mut at = Conversation::open(modem, Deadline::after(Duration::from_secs(2))).unwrap();
         let commands = Commands::of(&table, id.parse().unwrap());
-        with(&mut SierraConsole::new(&mut at, &table, password, commands))
+        with(&mut SierraAt::new(&mut at, &table, password, commands))
     }
 
     fn values(reading: &CompositionState) -> (String, Vec<String>) {
@@ -314,9 +314,9 @@ mod tests {
         let answers = [("AT!UDUSBCOMP=?", NUMBERS), ("AT!UDUSBCOMP?", "!UDUSBCOMP: 14"), ("AT!UDUSBCOMP=8", "")];
         for (password, asked) in [("", 0), ("A710", 1)] {
             let mut modem = Modem::at(password, &answers);
-            let reading = talk(&mut modem, "A710", "1199:9071", |console| {
-                let reading = console.read(None).unwrap();
-                console.set(&console.table.of_number(8)).unwrap();
+            let reading = talk(&mut modem, "A710", "1199:9071", |dialogue| {
+                let reading = dialogue.read(None).unwrap();
+                dialogue.set(&dialogue.table.of_number(8)).unwrap();
                 reading
             });
             assert_eq!(reading.by, "AT!UDUSBCOMP");
@@ -337,11 +337,11 @@ mod tests {
             ("AT!USBCOMP=1,3,100D", ""),
         ];
         let mut modem = Modem::at("A710", &answers);
-        let (reading, odd) = talk(&mut modem, "A710", "1199:9071", |console| {
-            let reading = console.read(None).unwrap();
+        let (reading, odd) = talk(&mut modem, "A710", "1199:9071", |dialogue| {
+            let reading = dialogue.read(None).unwrap();
             let mbim = reading.supported.iter().find(|known| known.number == Some(8)).unwrap();
-            console.set(mbim).unwrap();
-            let other = |text: &str| console.read(Some(&text.parse().unwrap())).unwrap().other.and_then(Result::ok);
+            dialogue.set(mbim).unwrap();
+            let other = |text: &str| dialogue.read(Some(&text.parse().unwrap())).unwrap().other.and_then(Result::ok);
             (reading, ["0x1009", "0x1011", "8"].map(other))
         });
         assert_eq!(reading.by, "AT!USBCOMP");
@@ -356,10 +356,10 @@ mod tests {
             "Config Index: 1\r\nConfig Type:  4 (MBIM V2)\r\nInterface bitmask: 00201009 (diag,modem,mbim,ubist)";
         let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", current), ("AT!USBCOMP=1,4,20010D", "")];
         let mut modem = Modem::at("A710", &answers);
-        talk(&mut modem, "A710", "1199:90e3", |console| {
-            let reading = console.read(None).unwrap();
+        talk(&mut modem, "A710", "1199:90e3", |dialogue| {
+            let reading = dialogue.read(None).unwrap();
             assert_eq!(reading.current.value.to_string(), "0x201009");
-            console.set(&reading.supported[0]).unwrap();
+            dialogue.set(&reading.supported[0]).unwrap();
         });
         assert_eq!(modem.seen.last().unwrap(), "AT!USBCOMP=1,4,20010D");
         assert!(!modem.seen.iter().any(|seen| seen.contains("UDUSBCOMP")), "{:?}", modem.seen);
@@ -375,7 +375,7 @@ mod tests {
             let answers = [("AT!USBCOMP=?", MASKS), ("AT!USBCOMP?", &current), ("AT!USBCOMP=1,3,10D", "")];
             let mut modem = Modem::at("", &answers);
             let request = Request { wanted: "qmi".parse().ok(), ..Request::default() };
-            let result = talk(&mut modem, "A710", "1199:90b1", |console| read_and_set(console, &request, &|_| false));
+            let result = talk(&mut modem, "A710", "1199:90b1", |dialogue| read_and_set(dialogue, &request, &|_| false));
             let is_set = modem.seen.iter().any(|seen| seen.starts_with("AT!USBCOMP=1"));
             assert!(result.is_ok() == expected && is_set == expected, "{result:?}");
         }
@@ -385,9 +385,9 @@ mod tests {
     fn a_direct_ip_modem_is_queried_only_for_its_product_id() {
         let answers = [("AT!UDPID=?", "68A2\r\n\r\n68A3"), ("AT!UDPID?", "68A3"), ("AT!UDPID=68A2", "")];
         let mut modem = Modem::at("", &answers);
-        let reading = talk(&mut modem, "A710", "1199:68a3", |console| {
-            let reading = console.read(None).unwrap();
-            console.set(&console.table.of_product(0x68a2)).unwrap();
+        let reading = talk(&mut modem, "A710", "1199:68a3", |dialogue| {
+            let reading = dialogue.read(None).unwrap();
+            dialogue.set(&dialogue.table.of_product(0x68a2)).unwrap();
             reading
         });
         assert_eq!(values(&reading), ("68a3".to_owned(), ["68a2", "68a3"].map(str::to_owned).to_vec()));
@@ -408,7 +408,7 @@ mod tests {
         ] {
             let mut modem = Modem::at("", &answers);
             let request = Request { wanted: wanted.parse().ok(), reset, ..Request::default() };
-            let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| false));
+            let result = talk(&mut modem, "A710", "1199:68a3", |dialogue| read_and_set(dialogue, &request, &|_| false));
             match (result, expected) {
                 (Ok(exchange), Ok(is_intermediate)) => {
                     assert_eq!(exchange.is_intermediate, is_intermediate, "{wanted}")
@@ -428,7 +428,7 @@ mod tests {
         for reset in [false, true] {
             let mut modem = Modem::at("", &answers);
             let request = Request { wanted: "qmi+mbim".parse().ok(), reset, ..Request::default() };
-            let result = talk(&mut modem, "A710", "1199:68a3", |console| read_and_set(console, &request, &|_| true));
+            let result = talk(&mut modem, "A710", "1199:68a3", |dialogue| read_and_set(dialogue, &request, &|_| true));
             assert_eq!(result.is_ok(), reset, "{result:?}");
         }
     }
@@ -436,11 +436,11 @@ mod tests {
     #[test]
     fn a_wrong_password_and_a_modem_without_the_commands_are_distinguished() {
         let mut locked = Modem::at("OTHER", &[("AT!USBCOMP=?", MASKS)]);
-        let fault = talk(&mut locked, "A710", "1199:9071", |console| console.read(None).unwrap_err());
+        let fault = talk(&mut locked, "A710", "1199:9071", |dialogue| dialogue.read(None).unwrap_err());
         assert!(matches!(fault, CompositionError::Password), "{fault}");
         assert_eq!(locked.seen.len(), 4, "{:?}", locked.seen);
         let mut other = Modem::at("A710", &[]);
-        let fault = talk(&mut other, "A710", "1199:9071", |console| console.read(None).unwrap_err());
+        let fault = talk(&mut other, "A710", "1199:9071", |dialogue| dialogue.read(None).unwrap_err());
         assert!(matches!(fault, CompositionError::NoCommand(_)), "{fault}");
     }
 

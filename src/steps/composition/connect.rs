@@ -6,8 +6,8 @@ use std::time::Duration;
 use log::debug;
 
 use super::dialogue::{CompositionError, Dialogue};
-use super::family::FamilyConsole;
-use super::sierra_at::{Commands, SierraConsole};
+use super::family::FamilyAt;
+use super::sierra_at::{Commands, SierraAt};
 use super::sierra_qmi::SierraQmi;
 use crate::bus::Bus;
 use crate::database::compositions::{Compositions, Family, Sierra};
@@ -27,14 +27,14 @@ use crate::modem::wire::qmi::Service;
 /// How long each of several ports may take to answer the first AT command.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(super) struct Reach<'a> {
+pub(super) struct Connector<'a> {
     pub root: &'a Root,
     pub compositions: &'a Compositions,
     /// The password for AT!ENTERCND.
     pub password: Option<&'a str>,
 }
 
-impl Reach<'_> {
+impl Connector<'_> {
     /// Runs the conversation `talk` with the modem. Uses the control port if its vendor supports that, otherwise the AT
     /// port.
     pub(super) fn talk<T>(
@@ -50,8 +50,8 @@ impl Reach<'_> {
         let state = PortState::lock_or_in_memory(self.root, &device.port, &holder, deadline, false)
             .map_err(CompositionError::Busy)?;
         let result = match self.compositions.sierra.as_ref().filter(|sierra| sierra.knows(device.id)) {
-            Some(sierra) => self.reach_sierra(device, sierra, deadline, &talk),
-            None => self.reach_family(device, deadline, &talk),
+            Some(sierra) => self.talk_to_sierra(device, sierra, deadline, &talk),
+            None => self.talk_to_family(device, deadline, &talk),
         };
         if let Err(CompositionError::Unavailable(PortUnavailable::Open(
             OpenError::NotReady { .. } | OpenError::Interrupted { .. },
@@ -63,7 +63,7 @@ impl Reach<'_> {
         result
     }
 
-    fn reach_sierra<T>(
+    fn talk_to_sierra<T>(
         &self,
         device: &Device,
         sierra: &Sierra,
@@ -75,7 +75,7 @@ impl Reach<'_> {
                 let Some(tty) = device.tty(sierra.at_interface).map_err(not_read)? else { return Err(fault) };
                 let password = self.password.unwrap_or(&sierra.password);
                 self.over_at(device, &tty, deadline, deadline, |at| {
-                    talk(&mut SierraConsole::new(at, sierra, password, Commands::of(sierra, device.id)))
+                    talk(&mut SierraAt::new(at, sierra, password, Commands::of(sierra, device.id)))
                 })
             }
             result => result,
@@ -104,7 +104,7 @@ impl Reach<'_> {
 
     /// Uses the first port that answers AT commands, among the ports that the families name. Stops at a port that
     /// another program holds, because that program may be in the middle of a conversation.
-    fn reach_family<T>(
+    fn talk_to_family<T>(
         &self,
         device: &Device,
         deadline: Deadline,
@@ -114,8 +114,8 @@ impl Reach<'_> {
         let mut last = CompositionError::NoPort;
         for port in at_ports(device, &families)? {
             let answers = deadline.at_most(PROBE_TIMEOUT);
-            let console = |at: &mut Conversation| talk(&mut FamilyConsole::new(at, families.clone(), device.id.bus));
-            match self.over_at(device, &port, answers, deadline, console) {
+            let over_this = |at: &mut Conversation| talk(&mut FamilyAt::new(at, families.clone(), device.id.bus));
+            match self.over_at(device, &port, answers, deadline, over_this) {
                 Err(
                     fault @ CompositionError::Session(
                         SessionError::NoAnswer { request: "ATE0" } | SessionError::Garbage { request: "ATE0", .. },
