@@ -19,7 +19,7 @@ pub(crate) fn devices<'a>(root: &'a Root, names: &[String]) -> Result<Devices<'a
     }
     let mut ports = Vec::new();
     for name in names {
-        for port in Device::named(root, name)? {
+        for port in Device::ports_named(root, name)? {
             if !ports.contains(&port) {
                 ports.push(port);
             }

@@ -11,7 +11,7 @@ impl Device {
     /// # Errors
     /// `NoSuchForm` if `text` is none of these, `NotFound` if no device has that name, and `OnPci` if only a PCI device has
     /// that ID.
-    pub fn named(root: &Root, text: &str) -> Result<Vec<Port>, DeviceError> {
+    pub fn ports_named(root: &Root, text: &str) -> Result<Vec<Port>, DeviceError> {
         let ports_of = |is_meant: &dyn Fn(&Device) -> bool| -> Result<Vec<Port>, DeviceError> {
             Ok(Device::all(root)?.filter(is_meant).map(|device| device.port).collect())
         };
@@ -43,7 +43,7 @@ impl Device {
 
     /// The only device that `text` names.
     pub(crate) fn one_named(root: &Root, text: &str) -> Result<Device, DeviceError> {
-        match Device::named(root, text)?.as_slice() {
+        match Device::ports_named(root, text)?.as_slice() {
             [port] => Device::at_port(root, port.clone()),
             ports => {
                 let ports = ports.iter().map(Port::to_string).collect();
