@@ -91,25 +91,6 @@ pub struct Call {
     pub name: &'static str,
 }
 
-impl Call {
-    /// Whether the request changes the modem, or allocates something on it. Such a request must not be repeated without
-    /// need.
-    pub(crate) fn is_change(self) -> bool {
-        [
-            ctl::ALLOCATE_CID,
-            ctl::RELEASE_CID,
-            ctl::PROXY_OPEN,
-            dms::SET_OPERATING_MODE,
-            dms::SWI_SET_USB_COMPOSITION,
-            dms::SET_FCC_AUTHENTICATION,
-            dms::FOXCONN_SET_FCC_AUTHENTICATION,
-            fox::set_fcc_authentication(Service::FOX),
-            fox::set_fcc_authentication(Service::FOXAP),
-        ]
-        .contains(&self)
-    }
-}
-
 pub mod ctl {
     use super::{Call, Service};
 
