@@ -153,7 +153,7 @@ pub fn open(
             Err(source) => return Err(PortUnavailable::UsersUnknown { port: path, source }),
         };
         if let Some((proxy, user)) = proxy_among(&users) {
-            return connect(proxy, user, path);
+            return connect(proxy, proxy.name(), user, path);
         }
         if !users.is_empty() {
             return Err(PortUnavailable::Held { port: path, users });
@@ -201,9 +201,9 @@ fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
 
 /// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be the
 /// one that holds the port, and must run as root or as the owner of the port's node.
-fn connect(proxy: Proxy, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {
+fn connect(proxy: Proxy, socket: &str, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {
     let name = proxy.name();
-    let connected = Stream::connect_abstract(name).and_then(|stream| Ok((stream.peer()?, stream)));
+    let connected = Stream::connect_abstract(socket).and_then(|stream| Ok((stream.peer()?, stream)));
     let (peer, stream) =
         connected.map_err(|errno| PortUnavailable::Proxy { port: port.clone(), name, source: errno.into() })?;
     let owner = fs::metadata(&port).map_or(0, |metadata| metadata.uid());
@@ -440,10 +440,10 @@ mod tests {
     fn connect_to_this_process(user: PortUser) -> Result<OpenPort, PortUnavailable> {
         use std::os::linux::net::SocketAddrExt;
         use std::os::unix::net::{SocketAddr, UnixListener};
-        static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _lock = ONE_AT_A_TIME.lock();
-        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name("qmi-proxy").unwrap()).unwrap();
-        connect(Proxy::Qmi, &user, "/dev/null".into())
+        // A qmi-proxy may run on this machine.
+        let socket = format!("wwan-quirks-test-proxy-{}", std::process::id());
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
+        connect(Proxy::Qmi, &socket, &user, "/dev/null".into())
     }
 
     #[test]
