@@ -263,6 +263,31 @@ fn units_that_systemd_does_not_start_are_found() {
 }
 
 #[test]
+fn a_drop_in_that_systemd_does_not_read_is_found() {
+    let drop_in = "systemd/system/usb_modeswitch@.service.d";
+    let rule = "ATTR{idVendor}==\"1199\", ATTR{idProduct}==\"0fff\", RUN+=\"usb_modeswitch '%b/%k'\"\n";
+    for (prefix, is_read) in [("/usr", true), ("/opt/x", false)] {
+        let stage = Stage::new(&format!("drop-in-{is_read}"));
+        stage.make(&["install", &format!("PREFIX={prefix}")]);
+        fs::create_dir_all(stage.0.join("run/systemd/system")).unwrap();
+        fs::create_dir_all(stage.0.join("etc/udev/rules.d")).unwrap();
+        fs::write(stage.0.join("etc/udev/rules.d/40-usb_modeswitch.rules"), rule).unwrap();
+        let said = || stage.run(&format!("{prefix}/sbin/wwan-quirks"), &["doctor"]);
+        let remedy = format!(
+            "  remedy: mkdir -p /etc/{drop_in} && ln -sf {prefix}/lib/{drop_in}/wwan-quirks.conf /etc/{drop_in}/ && \
+             systemctl daemon-reload\n"
+        );
+        assert_eq!(said().contains(&remedy), !is_read, "{}", said());
+        assert_eq!(said().contains("usb_modeswitch"), !is_read, "{}", said());
+        // The remedy helps.
+        fs::create_dir_all(stage.0.join("etc").join(drop_in)).unwrap();
+        let file = stage.real(&format!("{prefix}/lib/{drop_in}/wwan-quirks.conf")).unwrap();
+        symlink(file, stage.0.join("etc").join(drop_in).join("wwan-quirks.conf")).unwrap();
+        assert!(!said().contains("usb_modeswitch"), "{}", said());
+    }
+}
+
+#[test]
 fn a_missing_database_is_found() {
     let stage = Stage::new("missing");
     stage.make(&["install", "PREFIX=/usr/local"]);

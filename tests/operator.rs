@@ -43,7 +43,14 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problems found\n"));
     // Only systemd reads the drop-in.
     fs::create_dir(root.0.join("run/udev")).unwrap();
-    assert!(only_finding(&root).starts_with("usb_modeswitch also switches 1 IDs of this database: "));
+    let said = only_finding(&root);
+    assert!(said.starts_with("usb_modeswitch also switches 1 IDs of this database: "), "{said}");
+    assert!(
+        said.ends_with(
+            "  remedy: ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && udevadm control --reload\n"
+        ),
+        "{said}"
+    );
 }
 
 #[test]

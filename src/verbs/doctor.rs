@@ -271,15 +271,19 @@ fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         .flat_map(Quirk::ids)
         .collect();
     // The drop-in keeps usb_modeswitch's unit away from our devices. Without systemd, the rules start the program itself.
-    let is_kept_away =
-        !lacks_systemd(root) && diagnosis.layered(root, &UNITS, "usb_modeswitch@.service.d/wwan-quirks.conf").is_some();
+    let (folder, file) = ("usb_modeswitch@.service.d", "usb_modeswitch@.service.d/wwan-quirks.conf");
+    let is_kept_away = !lacks_systemd(root) && diagnosis.layered(root, &UNITS, file).is_some();
     if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules").filter(|_| !is_kept_away) {
         let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
         if shared > 0 {
-            diagnosis.add(
-                format!("usb_modeswitch also switches {shared} IDs of this database: {path}"),
-                format!("ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && {RELOAD}"),
-            );
+            let remedy = match own_file(root, &format!("systemd/system/{file}")).filter(|_| !lacks_systemd(root)) {
+                Some(unread) => format!(
+                    "mkdir -p /etc/systemd/system/{folder} && ln -sf {unread} /etc/systemd/system/{folder}/ && \
+                     systemctl daemon-reload"
+                ),
+                None => format!("ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && {RELOAD}"),
+            };
+            diagnosis.add(format!("usb_modeswitch also switches {shared} IDs of this database: {path}"), remedy);
         }
     }
     let usbmode = ["/etc/hotplug.d/usb/20-usb_mode", "/etc/init.d/usbmode"];
