@@ -63,11 +63,37 @@ fn doctor_knows_the_device_managers_of_other_systems() {
         fs::remove_file(root.0.join("usr/lib/udev/rules.d/85-wwan-quirks.rules")).unwrap();
         root.write(&file[1..], right);
         assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
-        root.write(&file[1..], wrong);
-        assert!(
-            only_finding(&root).starts_with(&format!("{manager} does not run wwan-quirks: {file} has no line for it"))
-        );
+        for wrong in [wrong, "# wwan-quirks hook\n"] {
+            root.write(&file[1..], wrong);
+            let said = only_finding(&root);
+            assert!(
+                said.starts_with(&format!("{manager} does not run wwan-quirks: {file} has no line for it")),
+                "{said}"
+            );
+        }
     }
+}
+
+#[test]
+fn doctor_finds_what_mdev_and_openrc_do_not_run() {
+    let lines = include_str!("../packaging/mdev/mdev.conf");
+    let root = healthy();
+    root.write("etc/mdev.conf", format!("-.* root:root 660 @true\n#.* 0:0 660\n{lines}\n.* root:root 660\n"));
+    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
+    root.write("etc/mdev.conf", format!("null root:root 666\n.*\troot:root 660\n{lines}"));
+    let said = only_finding(&root);
+    assert!(
+        said.starts_with("mdev does not run wwan-quirks: in /etc/mdev.conf, a line for all devices (.*) "),
+        "{said}"
+    );
+
+    root.write("etc/mdev.conf", lines);
+    root.write("etc/init.d/wwan-quirks", "");
+    fs::create_dir_all(root.0.join("etc/runlevels/default")).unwrap();
+    let said = only_finding(&root);
+    assert!(said.starts_with("OpenRC does not start /etc/init.d/wwan-quirks: "), "{said}");
+    symlink("/etc/init.d/wwan-quirks", root.0.join("etc/runlevels/default/wwan-quirks")).unwrap();
+    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
 }
 
 fn selinux_denial(root: &Root) {

@@ -156,8 +156,21 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 /// Checks that the udev rules run this program for every ID of the database.
 fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     if let Some((manager, file, remedy)) = without_udev(root) {
-        if !diagnosis.read(root, file).is_some_and(|text| text.contains("wwan-quirks hook")) {
+        let text = diagnosis.read(root, file).unwrap_or_default();
+        let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let is_own = |line: &str| line.contains("wwan-quirks hook");
+        // mdev stops at the first line that matches, unless that line begins with `-`.
+        let is_for_all = |line: &str| manager == "mdev" && line.split_whitespace().next() == Some(".*");
+        if !lines.clone().any(is_own) {
             diagnosis.add(format!("{manager} does not run wwan-quirks: {file} has no line for it"), remedy);
+        } else if lines.any(is_for_all) && lines.any(is_own) {
+            diagnosis.add(
+                format!("mdev does not run wwan-quirks: in {file}, a line for all devices (.*) comes before its lines"),
+                format!("move the lines of wwan-quirks to the beginning of {file}"),
+            );
+        }
+        if manager == "mdev" {
+            openrc(root, diagnosis);
         }
         return;
     }
@@ -203,6 +216,18 @@ fn without_udev(root: &Root) -> Option<(&'static str, &'static str, String)> {
         Some(("mdev", "/etc/mdev.conf", format!("add the lines of {} to /etc/mdev.conf", lines.display())))
     } else {
         None
+    }
+}
+
+/// Checks that OpenRC starts the script that handles the modems that are present at boot.
+fn openrc(root: &Root, diagnosis: &mut Diagnosis) {
+    let script = "/etc/init.d/wwan-quirks";
+    let mut runlevels = fs::read_dir(root.at("/etc/runlevels")).into_iter().flatten().flatten();
+    if root.at(script).exists() && !runlevels.any(|entry| entry.path().join("wwan-quirks").is_symlink()) {
+        diagnosis.add(
+            format!("OpenRC does not start {script}: modems that are present at boot are not handled"),
+            "rc-update add wwan-quirks default",
+        );
     }
 }
 
