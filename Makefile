@@ -20,6 +20,7 @@
 #   make soak       runs random modems, faults and reruns in the virtual machine: SOAK=SECONDS[:SEED] (default: one hour)
 #   make bench      compares speed and memory use with those of other programs in the same virtual machine
 #   make install    installs everything that a package contains below DESTDIR; builds nothing
+#   make uninstall  removes what `make install` with the same variables installed
 #   make deb        builds target/debian/wwan-quirks_*.deb; package-lint checks it with lintian and appstreamcli
 #   make rpm        builds target/rpm/wwan-quirks-*.rpm on Debian; elsewhere, run packaging/rpm
 #   make dist       creates target/dist/wwan-quirks-VERSION.tar.gz with the crates that it needs, and package files with its checksum
@@ -103,7 +104,7 @@ FEATURES ?=
 VENDORED = $(findstring vendored,$(FEATURES))
 LINK = $(LDFLAGS:%=-Clink-arg=%)
 
-.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install install-program install-etc install-udev install-systemd install-modemmanager install-pages \
+.PHONY: all build static deps testbed demo test unit lint fresh targets minimal fleets vm vm-all vm-arm64 vm-udevd vm-selinux vm-mdev vm-openwrt soak fuzz bench peers page install uninstall install-program install-etc install-udev install-systemd install-modemmanager install-pages \
 	install-openwrt install-mdev install-openrc deb package-lint rpm dist packages reproducible pages rules clean check-libusb check-program
 
 # Cargo and the virtual machines already run in parallel.
@@ -262,6 +263,7 @@ page:
 
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
+# Removes the quirks of an earlier version, because they would still apply.
 install-program: check-program
 ifneq ($(DATADIR),$(PROGRAM_DATADIR))
 	@test ! -d $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || test -L $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || { \
@@ -270,6 +272,7 @@ ifneq ($(DATADIR),$(PROGRAM_DATADIR))
 endif
 	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
 	install -d $(DEST)$(DATADIR)/wwan-quirks/quirks.d
+	rm -f $(DEST)$(DATADIR)/wwan-quirks/quirks.d/*.toml
 	install -m 644 config/quirks.d/*.toml $(DEST)$(DATADIR)/wwan-quirks/quirks.d
 	install -D -m 644 config/config.toml $(DEST)$(DATADIR)/wwan-quirks/config.toml
 	install -m 644 config/compositions.toml $(DEST)$(DATADIR)/wwan-quirks/compositions.toml
@@ -302,6 +305,7 @@ install-systemd:
 	sed -i $(PATHS) $(DEST)$(UNITDIR)/wwan-quirks*.service
 
 install-modemmanager:
+	rm -rf $(UNLOCKDIR)
 	install -d $(UNLOCKDIR)
 	sed -En -e '/^LABEL="wwan_quirks_(port|tty)"/,/^GOTO/ s/.*\{idVendor\}=="(.*)", .*\{idProduct\}=="(.*)", .*/\1 \2/p' \
 		-e '/^LABEL="wwan_quirks_wwan_.*"/,/^GOTO/ s/.*\{vendor\}=="([^"]*)", .*\{device\}=="([^"]*)", .*/\1 \2/p' \
@@ -340,6 +344,21 @@ install-mdev:
 install-openrc:
 	install -D -m 755 packaging/openrc/wwan-quirks $(DEST)/etc/init.d/wwan-quirks
 	sed -i $(PATHS) $(DEST)/etc/init.d/wwan-quirks
+
+# Also removes what the other `install-` targets installed. Files in /etc/wwan-quirks stay.
+uninstall:
+	rm -rf $(DEST)$(DATADIR)/wwan-quirks
+ifneq ($(DATADIR),$(PROGRAM_DATADIR))
+	test ! -L $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || rm $(DEST)$(PROGRAM_DATADIR)/wwan-quirks
+endif
+	rm -f $(DEST)$(SBINDIR)/wwan-quirks $(DEST)$(UDEVDIR)/rules.d/85-wwan-quirks.rules
+	for unit in wwan-quirks@ wwan-quirks-resume wwan-quirks-sleep; do \
+		rm -f $(DEST)$(UNITDIR)/$$unit.service $(DEST)$(UNITDIR)/*.target.wants/$$unit.service || exit; \
+	done
+	rm -f $(DEST)$(UNITDIR)/usb_modeswitch@.service.d/wwan-quirks.conf
+	rm -f $(DEST)$(MANDIR)/man5/wwan-quirks-config.5 $(DEST)$(MANDIR)/man5/wwan-quirks-quirks.5 $(DEST)$(MANDIR)/man8/wwan-quirks.8
+	rm -f $(DEST)$(BASHDIR)/wwan-quirks $(DEST)$(ZSHDIR)/_wwan-quirks $(DEST)$(FISHDIR)/wwan-quirks.fish $(METAINFO)
+	rm -f $(DEST)/etc/init.d/wwan-quirks $(DEST)/etc/hotplug.d/*/20-wwan-quirks
 
 deb: deps
 	packaging/deb

@@ -152,10 +152,30 @@ fn the_metainfo_has_the_licence_of_a_libusb_in_the_program() {
 #[test]
 fn an_installation_can_be_repeated() {
     let stage = Stage::new("again");
-    for _ in 0..2 {
-        stage.make(&["install", "PREFIX=/usr", "DATADIR=/srv/data"]);
-    }
+    let install = || stage.make(&["install", "PREFIX=/usr", "DATADIR=/srv/data"]);
+    install();
+    // Files of another version.
+    let data = stage.0.join("srv/data/wwan-quirks");
+    let others = [data.join("quirks.d/1199-zzz.toml"), data.join("fcc-unlock.available.d/1199:ffff")];
+    fs::write(&others[0], "schema = 9\n").unwrap();
+    symlink(stage.0.join("usr/sbin/wwan-quirks"), &others[1]).unwrap();
+    install();
+    others.iter().for_each(|path| assert!(!path.is_symlink() && !path.exists(), "{}", path.display()));
     agree_on_data(&stage, "/usr/sbin/wwan-quirks", "/srv/data/wwan-quirks", "again");
+}
+
+#[test]
+fn uninstalling_leaves_only_the_files_of_the_administrator() {
+    let stage = Stage::new("un install");
+    let policy = stage.0.join("etc/wwan-quirks/config.toml");
+    for variables in [&["PREFIX=/usr"][..], &["PREFIX=/opt/x", "SBINDIR=/usr/bin"], &["PREFIX=/usr", "DATADIR=/srv"]] {
+        for init in ["install-openrc", "install-openwrt"] {
+            stage.make(&[&["install", "install-mdev", init], variables].concat());
+            fs::write(&policy, "switch = false\n").unwrap();
+            stage.make(&[&["uninstall"], variables].concat());
+            assert_eq!(stage.files(), [(policy.clone(), "switch = false\n".to_owned())], "{variables:?}");
+        }
+    }
 }
 
 fn agree(stage: &Stage, sbindir: &str, datadir: &str, case: &str) {
