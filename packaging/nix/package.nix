@@ -31,7 +31,7 @@ rustPlatform.buildRustPackage {
     "PREFIX=${placeholder "out"}"
     "SBINDIR=${placeholder "out"}/bin"
   ];
-  # The tests need root and a virtual machine.
+  # CI runs the tests. `make unit` runs those that need no virtual machine.
   doCheck = false;
 
   meta = {
