@@ -1,4 +1,5 @@
-# A package for nixpkgs. Add it to `services.udev.packages` and to `systemd.packages`. NixOS ignores `*.wants` links from packages:
+# A package for nixpkgs. In a checkout, first run `packaging/fill`, which replaces the placeholders. Add the package to
+# `services.udev.packages` and to `systemd.packages`. NixOS ignores `*.wants` links from packages:
 #
 #   systemd.services.wwan-quirks-sleep.wantedBy = [ "sleep.target" ];
 #   systemd.services.wwan-quirks-resume.wantedBy =
@@ -9,7 +10,11 @@ rustPlatform.buildRustPackage {
   pname = "wwan-quirks";
   version = "0.1.0";
 
-  src = lib.cleanSource ../..;
+  # Cargo's directory is not part of the source.
+  src = lib.cleanSourceWith {
+    src = lib.cleanSource ../..;
+    filter = path: _: path != toString ../../target;
+  };
   cargoLock.lockFile = ../../Cargo.lock;
 
   nativeBuildInputs = [ pkg-config ];
