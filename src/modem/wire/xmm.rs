@@ -12,6 +12,9 @@
 //!
 //! The modem acknowledges an asynchronous request. It replies later, with the code after that of the request. The first
 //! integer of the reply repeats the TID. All other messages are unsolicited.
+//!
+//! The replies are those of real modems: a debug log of ModemManager in issue 225 of xmm7360-pci, and logs of its own
+//! program in issues 171, 190 and 229 (locked) and 123 (unlocked).
 
 use super::{Fields, Framer, Head, Malformed};
 
@@ -31,9 +34,9 @@ pub struct Call {
     pub name: &'static str,
 }
 
-/// Reply: state (0 locked), mode (0 no lock).
+/// Reply: result, state (0 locked), mode (0 no lock).
 pub const FCC_LOCK_QUERY: Call = Call { code: 0x18e, name: "XMM FCC lock query" };
-/// Reply: challenge.
+/// Reply: result, challenge.
 pub const FCC_LOCK_CHALLENGE: Call = Call { code: 0x190, name: "XMM FCC lock challenge" };
 /// Argument: response to the challenge. Reply: 1 accepted, 0 refused.
 pub const FCC_LOCK_RESPONSE: Call = Call { code: 0x192, name: "XMM FCC lock response" };
@@ -81,7 +84,7 @@ impl<'a> Message<'a> {
         Ok(Message { code, tid, body: frame.0 })
     }
 
-    /// The integers of the reply to `call`. `None` if the message is not that reply.
+    /// The integers of the reply to `call`, after the TID. `None` if the message is not that reply.
     pub fn answer_to(&self, call: Call) -> Option<Vec<u32>> {
         let is_ours = self.tid & !0xff == TID & !0xff && self.code < ACKNOWLEDGES_FROM && self.code == call.code + 1;
         let integers: Vec<u32> = self.integers().collect();
@@ -160,6 +163,32 @@ mod tests {
         assert_eq!(answer(0x191, TID, &[TID, 5]), None);
         assert_eq!(answer(0x18f, TID, &[0, 1]), None);
         assert_eq!(answer(0x18f, TID, &[]), None);
+    }
+
+    /// Whole replies of real modems: of a locked and an unlocked one, a challenge, and a verdict.
+    #[test]
+    fn replies_of_real_modems_are_parsed() {
+        for (call, reply, integers) in [
+            (
+                FCC_LOCK_QUERY,
+                "25000000 020400000025 02040000018f 11000101 020411000101 020100 020400000000 020400000002",
+                &[0, 0, 2][..],
+            ),
+            (
+                FCC_LOCK_QUERY,
+                "25000000 020400000025 02040000018f 11000101 020411000101 020100 020400000001 020400000002",
+                &[0, 1, 2],
+            ),
+            (
+                FCC_LOCK_CHALLENGE,
+                "1f000000 02040000001f 020400000191 11000101 020411000101 020100 0204bcc119b8",
+                &[0, 0xbcc1_19b8],
+            ),
+            (FCC_LOCK_RESPONSE, "1c000000 02040000001c 020400000193 11000101 020411000101 020400000001", &[1]),
+        ] {
+            let frame = hex(reply);
+            assert_eq!(Message::parse(&frame).unwrap().answer_to(call).as_deref(), Some(integers), "{reply}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The lock of Intel's XMM7360 (Fibocom L850-GL on PCI): a challenge over RPC.
 //!
-//! Facts: ModemManager's script 8086:7360 and its Intel plugin, and xmm7360-pci (rpc/rpc.py). The RPC port does not
-//! report the radio state: a locked modem replies to no other request.
+//! Facts: ModemManager's script 8086:7360 and its Intel plugin, xmm7360-pci (rpc/rpc.py), and logs in its issues. The
+//! RPC port does not report the radio state: a locked modem replies to no other request.
 
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ impl ChallengeLock for Lock<'_> {
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
         let answer = self.0.request(FCC_LOCK_CHALLENGE, 0)?;
-        answer.first().copied().ok_or_else(|| missing(FCC_LOCK_CHALLENGE, "challenge"))
+        // The first integer is the result.
+        answer.get(1).copied().ok_or_else(|| missing(FCC_LOCK_CHALLENGE, "challenge"))
     }
 
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
@@ -53,10 +54,10 @@ impl ChallengeLock for Lock<'_> {
     }
 }
 
-/// Mode 0 means that the modem has no lock.
+/// Mode 0 means that the modem has no lock. The first integer is the result.
 fn is_locked(rpc: &mut Rpc) -> Result<bool, SessionError> {
     match rpc.query(FCC_LOCK_QUERY)?.as_slice() {
-        [state, mode, ..] => Ok(*mode != 0 && *state == 0),
+        [_, state, mode, ..] => Ok(*mode != 0 && *state == 0),
         _ => Err(missing(FCC_LOCK_QUERY, "lock state and mode")),
     }
 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
     use crate::database::quirks::Procedure;
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::Modem;
+    use crate::modem::link::fake::{Modem, Port};
     use crate::modem::transport::{Protocol, Transport};
     use crate::modem::wire::xmm;
     use crate::steps::fcc_auth::run;
@@ -120,6 +121,46 @@ mod tests {
             assert_eq!(modem.seen, ALL[..1]);
         }
         assert_contains(unlock_with(&mut unlocked(), &[LENOVO], &mut vec![1]), "Done(\"unlocked; ModemManager");
+    }
+
+    /// The replies in the logs of xmm7360-pci's issues 171, 190, 225 and 229, and not those of the simulator.
+    #[test]
+    fn real_modems_are_unlocked() {
+        use crate::modem::wire::hex;
+        let state = |state: u32| {
+            format!("25000000 020400000025 02040000018f 11000101 020411000101 020100 0204{state:08x} 020400000002")
+        };
+        let ask = |state: &str, challenge: u32| {
+            let (mut sent, mut tried) = (Vec::new(), Vec::new());
+            let mut port = Port::replying(Protocol::XmmRpc, |message: &[u8]| {
+                sent.push(message.to_vec());
+                let reply = match message[15] {
+                    0x8e => state.to_owned(),
+                    0x90 => {
+                        format!("1f000000 02040000001f 020400000191 11000101 020411000101 020100 0204{challenge:08x}")
+                    }
+                    _ => "1c000000 02040000001c 020400000193 11000101 020411000101 020400000001".to_owned(),
+                };
+                vec![hex("16000000 020400000016 0204000007d1 11000101 020400000000"), hex(&reply)]
+            });
+            let _clock = StoppedClock::stop();
+            let procedure = Procedure::Xmm { oem_strings: vec![LENOVO.to_owned()] };
+            let keys = Keys::new(&[], &procedure, &[], |note| note.apply(&mut tried));
+            let transport = Transport { port: &mut port, protocol: Protocol::XmmRpc, proxied: None };
+            let outcome = run(transport, &procedure, keys, None, Deadline::after(BUDGET));
+            drop(port);
+            (outcome, sent)
+        };
+        for (challenge, response) in
+            [(0xbcc1_19b8, 0x4c6b_98b3_u32), (0xc588_bfd2, 0xb3cb_544d), (0x7aab_3134, 0x5e9c_e009)]
+        {
+            let (outcome, sent) = ask(&state(0), challenge);
+            assert_contains(outcome, "Done(\"unlocked with the key of OEM string 1 of the quirk;");
+            assert_eq!(sent.last().unwrap()[28..], response.to_be_bytes());
+        }
+        let (outcome, sent) = ask(&state(1), 0);
+        assert_contains(outcome, "Unchanged(\"the modem is not locked");
+        assert_eq!(sent.len(), 1);
     }
 
     #[test]

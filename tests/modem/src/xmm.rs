@@ -2,7 +2,7 @@
 //!
 //! A frame is its length (little-endian), then integers (02 04 and four bytes, big-endian): the length again, and the
 //! code. Then follow the TID without a type, and the integers of the body. Each request is acknowledged, and answered
-//! later with the code after its own.
+//! later with the code after its own. The replies are those in the logs of xmm7360-pci's issues 171 and 225.
 
 use crate::challenge::Order;
 use crate::radio::{Lock, Modem};
@@ -15,11 +15,16 @@ const ACKNOWLEDGED: u32 = 2000;
 /// The TID of all requests about the lock.
 const TID: u32 = 0x1100_0101;
 
-fn frame(code: u32, tid: u32, integers: &[u32]) -> Vec<u8> {
-    let integer = |value: u32| [&[2, 4], value.to_be_bytes().as_slice()].concat();
-    let length = (16 + 6 * integers.len()) as u32;
-    let body: Vec<u8> = integers.iter().flat_map(|value| integer(*value)).collect();
-    [&length.to_le_bytes(), &integer(length)[..], &integer(code), &tid.to_be_bytes(), &body].concat()
+/// The result before the values of a reply: 0, as an integer of one byte.
+const SUCCESS: &[u8] = &[2, 1, 0];
+
+fn integer(value: u32) -> Vec<u8> {
+    [&[2, 4], value.to_be_bytes().as_slice()].concat()
+}
+
+fn frame(code: u32, tid: u32, body: &[u8]) -> Vec<u8> {
+    let length = (16 + body.len()) as u32;
+    [&length.to_le_bytes(), &integer(length)[..], &integer(code), &tid.to_be_bytes(), body].concat()
 }
 
 /// Parses code, TID and the integers of a request's body.
@@ -56,25 +61,25 @@ pub(crate) fn answer(modem: &mut Modem, bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut values = match (code, integers.as_slice()) {
         (QUERY, [again, _]) if *again == tid => {
             let mode = if has_lock { modem.lock_mode() } else { 0 };
-            vec![modem.lock_state((!modem.locked).into()), mode]
+            [SUCCESS, &integer(modem.lock_state((!modem.locked).into())), &integer(mode)].concat()
         }
-        (CHALLENGE, [again, _]) if *again == tid && has_lock => vec![modem.ask_challenge()],
+        (CHALLENGE, [again, _]) if *again == tid && has_lock => [SUCCESS, &integer(modem.ask_challenge())].concat(),
         (RESPONSE, [again, answer]) if *again == tid && has_lock => {
-            vec![u32::from(modem.judge(Some(*answer), Order::Little) == Some(true))]
+            integer(u32::from(modem.judge(Some(*answer), Order::Little) == Some(true)))
         }
         _ => return Vec::new(),
     };
     if modem.is_hit_by("no-values") {
         values.clear();
     }
-    let answer = frame(code + 1, tid, &[&[tid], values.as_slice()].concat());
+    let answer = frame(code + 1, tid, &[integer(tid), values].concat());
     modem.transcript.event("xmm<", &format!("{} {}", hex(&answer), name(bytes)));
-    vec![frame(ACKNOWLEDGED + 1, tid, &[tid]), answer]
+    vec![frame(ACKNOWLEDGED + 1, tid, &integer(0)), answer]
 }
 
 /// An unsolicited message from the modem.
 pub(crate) fn own_message() -> Vec<u8> {
-    frame(0x5e, 3, &[1, 2])
+    frame(0x5e, 3, &[integer(1), integer(2)].concat())
 }
 
 #[cfg(test)]
@@ -95,15 +100,15 @@ mod tests {
         let query = "1c000000 02040000001c 02040000018e 11000101 020411000101 020400000000";
         let request = |code: &str, argument: &str| query.replace("018e", code).replace("020400000000", argument);
         let tid = "020411000101";
-        assert_eq!(ask(&mut modem, query), format!("{tid}020400000000020400000001"));
-        assert_eq!(ask(&mut modem, &request("0190", "020400000000")), format!("{tid}020412345678"));
+        assert_eq!(ask(&mut modem, query), format!("{tid}020100020400000000020400000001"));
+        assert_eq!(ask(&mut modem, &request("0190", "020400000000")), format!("{tid}020100020412345678"));
         assert_eq!(ask(&mut modem, &request("0192", "020400000001")), format!("{tid}020400000000"));
         ask(&mut modem, &request("0190", "020400000000"));
         ask(&mut modem, &request("0190", "020400000000"));
         ask(&mut modem, &request("0190", "020400000000"));
         // From the test vectors, for 0x12345678.
         assert_eq!(ask(&mut modem, &request("0192", "0204401cf881")), format!("{tid}020400000001"));
-        assert_eq!(ask(&mut modem, query), format!("{tid}020400000001020400000001"));
+        assert_eq!(ask(&mut modem, query), format!("{tid}020100020400000001020400000001"));
         assert!(!modem.locked);
         // Another request, and a truncated request.
         assert_eq!(ask(&mut modem, &request("0042", "020400000000")), "");
