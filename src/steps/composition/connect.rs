@@ -175,3 +175,39 @@ fn at_ports(device: &Device, families: &[&Family]) -> Result<Vec<ControlPort>, C
 fn not_read(error: DeviceError) -> CompositionError {
     CompositionError::NotOpened(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::compositions::shipped;
+    use crate::host::root::tests::TempRoot;
+    use crate::modem::device::descriptors::samples::{configuration, device, interface};
+
+    /// The interfaces are those in the `usb-devices` listings of luci-app-3ginfo-lite's issues 82 and 39.
+    #[test]
+    fn the_at_ports_of_an_l850_are_found_in_both_of_its_forms() {
+        const ACM: [u8; 3] = [0x02, 0x02, 0x00];
+        let order = |id: &str, ttys: &[u8], network: (u8, [u8; 3])| {
+            let root = TempRoot::new("l850");
+            let write = |name: &str, text: &[u8]| root.write(&format!("/sys/devices/usb1/1-1/{name}"), text);
+            let (vendor, product) = id.split_once(':').unwrap();
+            write("idVendor", vendor.as_bytes());
+            write("idProduct", product.as_bytes());
+            write("bConfigurationValue", b"1\n");
+            let mut interfaces = vec![interface(network.0, network.1, &[(0x81, 3)])];
+            interfaces.extend(ttys.iter().map(|number| interface(*number, ACM, &[(0x80 + number, 3)])));
+            write("descriptors", &device(&[configuration(1, &interfaces)]));
+            for number in ttys {
+                write(&format!("1-1:1.{number}/bInterfaceNumber"), format!("{number:02x}\n").as_bytes());
+                write(&format!("1-1:1.{number}/tty/ttyACM{number}/dev"), format!("166:{number}\n").as_bytes());
+            }
+            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+            let compositions = shipped();
+            let families: Vec<&Family> = compositions.families_of(device.id).collect();
+            at_ports(&device, &families).unwrap().into_iter().map(|port| port.name).collect::<Vec<_>>()
+        };
+        // The debug port is last.
+        assert_eq!(order("2cb7:0007", &[2, 4, 6], (0, [0x02, 0x0e, 0x00])), ["ttyACM2", "ttyACM6", "ttyACM4"]);
+        assert_eq!(order("8087:095a", &[0, 2, 4], (6, [0x02, 0x0d, 0x00])), ["ttyACM0", "ttyACM2", "ttyACM4"]);
+    }
+}

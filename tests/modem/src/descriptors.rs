@@ -205,11 +205,16 @@ impl Configuration {
     }
 
     /// CDC ACM: control interface `number`, and the role on data interface `number + 1`.
-    pub fn acm(mut self, number: u8, role: Role) -> Configuration {
+    pub fn acm(self, number: u8, role: Role) -> Configuration {
+        self.acm_of(number, role, 1)
+    }
+
+    /// The same with another `bInterfaceProtocol`.
+    pub fn acm_of(mut self, number: u8, role: Role, protocol: u8) -> Configuration {
         let union = [5, 0x24, 0x06, number, number + 1];
         let call = [5, 0x24, 0x01, 0x00, number + 1];
         let functional = [&[5, 0x24, 0x00, 0x10, 0x01][..], &call, &[4, 0x24, 0x02, 0x02], &union].concat();
-        self.append(number, 0, (0x02, 0x02, 0x01), &functional, &[INPUT | INTERRUPT]);
+        self.append(number, 0, (0x02, 0x02, protocol), &functional, &[INPUT | INTERRUPT]);
         self.append(number + 1, 0, (0x0a, 0x00, 0x00), &[], &[INPUT | BULK, BULK]);
         self.roles.extend([(number, Role::Silent), (number + 1, role)]);
         self

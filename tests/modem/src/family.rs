@@ -93,7 +93,7 @@ fn telit(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configurati
 }
 
 fn acm_first(network: fn(Configuration, u8) -> Configuration) -> impl Fn(Configuration) -> Configuration {
-    move |one| network(one.acm(0, Role::At).acm(2, Role::Silent), 4)
+    move |one| network(one.acm_of(0, Role::At, 0).acm_of(2, Role::Silent, 0), 4)
 }
 
 pub(crate) const FAMILIES: &[Family] = &[
@@ -143,8 +143,11 @@ pub(crate) const FAMILIES: &[Family] = &[
         set: "+GTUSBMODE={}",
         restart: Some("+CFUN=15"),
         forms: &[
-            form("7", 0x2cb7, 0x0007, |one| one.mbim(0).acm(2, Role::At).acm(4, Role::Silent)),
-            form("0", 0x2cb7, 0x0007, |one| acm_first(Configuration::ncm)(one)),
+            // usb-devices in 4IceG/luci-app-3ginfo-lite, issue 82. The ID of value 9 is not known.
+            form("7", 0x2cb7, 0x0007, |one| {
+                one.mbim(0).acm_of(2, Role::At, 0).acm_of(4, Role::Silent, 0).acm_of(6, Role::At, 0)
+            }),
+            form("0", 0x8087, 0x095a, |one| acm_first(Configuration::ncm)(one)),
             form("9", 0x2cb7, 0x0007, |one| acm_first(Configuration::ncm)(one)),
         ],
         ..BLANK
