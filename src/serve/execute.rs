@@ -256,6 +256,7 @@ fn unlock_once(
         match note {
             KeyUse::Sending(key) => before = state.memory().tried_keys.add(enumeration, key),
             KeyUse::NotSent(_) => state.memory().tried_keys = std::mem::take(&mut before),
+            KeyUse::Refused(key) => state.memory().tried_keys.refuse(enumeration, key),
         }
         state.keep();
     });
@@ -297,8 +298,7 @@ fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, 
             memory.switched_off = None;
         }
         Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
-        Outcome::Failed(_) => return memory.tried_keys.judge(enumeration, false),
-        Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
+        Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     // The unit does not repeat a configuration that the modem has refused.
     if !is_refused {
@@ -312,7 +312,7 @@ fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, 
     }
     if !matches!(outcome, Outcome::NoLock(_)) {
         memory.unlocked = Some(enumeration);
-        memory.tried_keys.judge(enumeration, true);
+        memory.tried_keys.accept(enumeration);
     }
 }
 

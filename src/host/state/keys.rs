@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub(crate) struct TriedKeys(Option<Tried>);
 
+/// How often a key is sent at most between two power-ups, if there is no verdict on it.
+pub(crate) const MAX_SENDS: usize = 3;
+
 /// The keys that a lock has received since the modem's power-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Tried {
     enumeration: u64,
-    /// The [`crate::steps::fcc_auth::Key::id`] of each key. A key that opened the lock is not among them.
+    /// The [`crate::steps::fcc_auth::Key::id`] of each key, as often as it was sent. A key that the modem refused occurs
+    /// [`MAX_SENDS`] times. A key that opened the lock is not among them.
     keys: Vec<u32>,
     verdict: KeyVerdict,
 }
@@ -27,7 +31,8 @@ enum KeyVerdict {
 }
 
 impl TriedKeys {
-    /// The keys that this enumeration must not receive again, and whether a later key opened its lock.
+    /// The keys that this enumeration has received, and whether a later key opened its lock. It must not receive a key
+    /// again that occurs [`MAX_SENDS`] times.
     pub(crate) fn of(&self, enumeration: u64) -> (&[u32], bool) {
         let tried = self.0.as_ref().filter(|tried| tried.enumeration == enumeration);
         tried.map_or((&[], false), |tried| (&tried.keys, tried.verdict == KeyVerdict::Accepted))
@@ -44,19 +49,22 @@ impl TriedKeys {
         TriedKeys(before)
     }
 
-    /// Records whether the lock of `enumeration` is open. If the last key opened it, that key may open it again. The
-    /// refused keys are not sent again until the next power-up.
-    pub(crate) fn judge(&mut self, enumeration: u64, is_unlocked: bool) {
+    /// Records that the modem has refused the last key. It is not sent again until the next power-up.
+    pub(crate) fn refuse(&mut self, enumeration: u64, key: u32) {
         let Some(tried) = self.0.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
-        match (is_unlocked, tried.verdict) {
-            (true, KeyVerdict::Pending) => {
-                tried.keys.pop();
-                tried.verdict = KeyVerdict::Accepted;
-            }
-            (true, _) => tried.verdict = KeyVerdict::Accepted,
-            (false, KeyVerdict::Pending) => tried.verdict = KeyVerdict::Refused,
-            (false, _) => {}
+        tried.keys.retain(|other| *other != key);
+        tried.keys.extend([key; MAX_SENDS]);
+        tried.verdict = KeyVerdict::Refused;
+    }
+
+    /// Records that the lock of `enumeration` is open. If the last key opened it, that key may open it again.
+    pub(crate) fn accept(&mut self, enumeration: u64) {
+        let Some(tried) = self.0.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
+        if tried.verdict == KeyVerdict::Pending {
+            let last = tried.keys.last().copied();
+            tried.keys.retain(|key| Some(*key) != last);
         }
+        tried.verdict = KeyVerdict::Accepted;
     }
 }
 
@@ -67,26 +75,26 @@ mod tests {
     #[test]
     fn only_the_key_that_opened_a_lock_is_sent_to_it_again() {
         let mut tried = TriedKeys::default();
-        for key in [1, 2] {
+        for key in [1, 2, 2] {
             tried.add(7, key);
         }
-        assert_eq!(tried.of(7), (&[1, 2][..], false));
-        tried.judge(7, true);
+        assert_eq!(tried.of(7), (&[1, 2, 2][..], false));
+        tried.accept(7);
         assert_eq!(tried.of(7), (&[1][..], true));
         // A later look at the unlocked modem changes nothing.
-        tried.judge(7, true);
+        tried.accept(7);
         assert_eq!(tried.of(7), (&[1][..], true));
         // The modem locked again without a power loss.
         tried.add(7, 2);
         assert_eq!(tried.of(7), (&[1, 2][..], false));
         // A refused key stays refused if another program unlocks the modem.
-        tried.judge(7, false);
-        tried.judge(7, true);
-        assert_eq!(tried.of(7), (&[1, 2][..], true));
+        tried.refuse(7, 2);
+        tried.accept(7);
+        assert_eq!(tried.of(7), (&[1, 2, 2, 2][..], true));
         // A key that was not sent after all.
         let before = tried.add(7, 3);
         tried = before;
-        assert_eq!(tried.of(7), (&[1, 2][..], true));
+        assert_eq!(tried.of(7), (&[1, 2, 2, 2][..], true));
         // A power-up is another enumeration.
         assert_eq!(tried.of(8), (&[][..], false));
     }

@@ -31,7 +31,7 @@ use crate::host::sys;
 use attempts::Attempts;
 pub(crate) use attempts::{ATTEMPTS, WINDOW};
 pub use attempts::{Attempt, Identity};
-pub(crate) use keys::TriedKeys;
+pub(crate) use keys::{MAX_SENDS, TriedKeys};
 pub use results::{LastResult, Radio, Results};
 
 const DIRECTORY: &str = "/run/wwan-quirks";

@@ -150,7 +150,7 @@ impl<'p> Conversation<'p> {
     }
 
     /// Reads and discards what the modem sends until the deadline.
-    fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
+    pub(crate) fn pause(&mut self, until: Deadline) -> Result<(), SessionError> {
         while let Some(line) = self.receive_line(until)? {
             debug!("ignored {line:?}");
         }

@@ -83,6 +83,7 @@ impl ChallengeLock for Lock<'_, '_> {
         value(&lines, CHALLENGE).ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
     }
 
+    /// An error other than that of a busy modem is a refusal.
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         let answer = key.answer(challenge, self.gtfcclock.byte_order);
         let answer = match self.gtfcclock.number {
@@ -90,7 +91,7 @@ impl ChallengeLock for Lock<'_, '_> {
             Number::Hex => format!("0x{answer:08x}"),
         };
         let lines = match self.at.command(VERDICT, &format!("at+gtfcclockver={answer}")) {
-            Err(SessionError::At { .. }) => return Ok(false),
+            Err(error @ SessionError::At { .. }) if !error.is_transient() => return Ok(false),
             answered => answered?,
         };
         Ok(value(&lines, VERDICT) == Some(1))
@@ -98,6 +99,10 @@ impl ChallengeLock for Lock<'_, '_> {
 
     fn is_open(&mut self) -> Result<bool, SessionError> {
         Ok(is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
+    }
+
+    fn pause(&mut self, time: Duration) -> Result<(), SessionError> {
+        self.at.pause(self.at.work_deadline().at_most(time))
     }
 }
 
@@ -200,6 +205,16 @@ mod tests {
     }
 
     fn run_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, stays_off: Option<&str>) -> Outcome {
+        run_within(modem, oem_strings, tried, stays_off, BUDGET)
+    }
+
+    fn run_within(
+        modem: &mut Modem,
+        oem_strings: &[&str],
+        tried: &mut Vec<u32>,
+        stays_off: Option<&str>,
+        budget: Duration,
+    ) -> Outcome {
         let mut gtfcclock = fm350(oem_strings);
         if let SimulatedLock::Gtfcclock { number: SimulatedNumber::Hex, .. } = modem.lock {
             gtfcclock.number = Number::Hex;
@@ -212,8 +227,8 @@ mod tests {
         let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
         let transport = Transport { port: modem, protocol: Protocol::At, proxied: None };
         let clock = StoppedClock::stop();
-        let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(BUDGET));
-        assert!(clock.elapsed() <= BUDGET, "{:?}: {outcome:?}", clock.elapsed());
+        let outcome = run(transport, &procedure, keys, stays_off, Deadline::after(budget));
+        assert!(clock.elapsed() <= budget, "{:?}: {outcome:?}", clock.elapsed());
         outcome
     }
 
@@ -318,24 +333,53 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_used_once_for_each_power_up() {
+    fn a_refused_key_is_not_used_again_before_the_next_power_up() {
         let right = "unlocked with the key of OEM string 2 of the quirk (refused: OEM string 1 of the quirk)";
         assert_contains(unlock_with(&mut locked(), &["WRONG", LENOVO], None), right);
         let mut tried = Vec::new();
         let failed = "refused every known key: OEM string 1 of the quirk, OEM string 2 of the quirk";
         assert_contains(run_with(&mut locked(), &["WRONG", DW5931E], &mut tried, None), failed);
-        assert_eq!(tried.len(), 2);
         let mut modem = locked();
-        assert_contains(
-            run_with(&mut modem, &["WRONG", DW5931E], &mut tried, None),
-            "every known key since its power-up",
-        );
+        assert_contains(run_with(&mut modem, &["WRONG", DW5931E], &mut tried, None), "no known key since its power-up");
         assert_eq!(modem.count("gtfcclock"), 0, "{:?}", modem.seen);
         // A key that the administrator adds counts as not tried.
         assert_contains(
             run_with(&mut locked(), &["WRONG", LENOVO], &mut tried, None),
             "key of OEM string 2 of the quirk;",
         );
+    }
+
+    /// The event has no time for another response. The unit sends one.
+    #[test]
+    fn a_key_without_a_verdict_is_used_again_at_most_twice() {
+        for (fault, reason) in [("busy", "the modem is busy: +GTFCCLOCKVER"), ("mute", "no answer to +GTFCCLOCKVER")] {
+            let refused = |modem: &mut Modem, tried: &mut Vec<u32>, sent: usize| {
+                assert_contains(
+                    run_with(modem, &[LENOVO], tried, None),
+                    &format!("Unfinished(Failure {{ reason: \"{reason}"),
+                );
+                assert_eq!((modem.count("ver="), modem.challenges, tried.len()), (sent, sent, sent));
+            };
+            let (mut modem, mut tried) = (locked().with(fault).with("at-message=ver="), Vec::new());
+            refused(&mut modem, &mut tried, 1);
+            modem.faults.clear_one(fault);
+            assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), UNLOCKED);
+            assert_eq!((modem.count("ver="), modem.challenges), (2, 2));
+            let (mut modem, mut tried) = (locked().with(fault).with("at-message=ver="), Vec::new());
+            for sent in 1..=3 {
+                refused(&mut modem, &mut tried, sent);
+            }
+            let ended = run_with(&mut modem, &[LENOVO], &mut tried, None);
+            assert_contains(ended, "Failed(Failure { reason: \"the modem has accepted no known key since its power-up");
+            assert_eq!(modem.count("ver="), 3);
+        }
+        // With more time, one run sends the key again.
+        let long = Duration::from_secs(60);
+        for (busy, outcome) in [(2, UNLOCKED), (3, "Unfinished(Failure { reason: \"the modem is busy")] {
+            let mut modem = locked().with(&format!("busy={busy} at-message=ver="));
+            assert_contains(run_within(&mut modem, &[LENOVO], &mut Vec::new(), None, long), outcome);
+            assert_eq!((modem.count("ver="), modem.challenges), (3, 3));
+        }
     }
 
     #[test]

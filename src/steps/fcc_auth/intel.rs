@@ -78,6 +78,7 @@ impl ChallengeLock for Lock<'_, '_> {
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
         match self.0.command_once(RESPONSE, &buffer) {
+            Err(error) if error.is_transient() => Err(error),
             // Only the state of the lock counts.
             Ok(_) | Err(SessionError::Mbim { .. }) => Ok(false),
             Err(error) => Err(error),

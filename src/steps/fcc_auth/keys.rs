@@ -1,7 +1,8 @@
 //! The keys of locks that send a challenge.
 //!
 //! A key is the first four bytes of SHA-256 over an OEM string. The response to a challenge is a hash over challenge
-//! and key. A modem may count wrong responses permanently, so each key is used only once after a power-up.
+//! and key. A modem may count wrong responses permanently, so a refused key is not used again before the next power-up.
+//! A key without a verdict is used again with another challenge, as in ModemManager's scripts, but at most three times.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,12 +12,15 @@ use sha2::{Digest, Sha256};
 use super::radio::TRY_AGAIN;
 use crate::database::quirks::{ByteOrder, Procedure};
 use crate::host::smbios::FccType;
+use crate::host::state::MAX_SENDS;
 use crate::modem::link::LinkError;
 use crate::modem::session::SessionError;
 use crate::outcome::{Failure, Outcome};
 
 /// The time needed for the verdict on a response. With less time left, no key is used.
 const VERDICT_TIME: Duration = Duration::from_millis(300);
+/// The pause before a modem that was too busy for a response gets another one. An event leaves that to the unit.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
 /// A key and its source. No message contains the key itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub struct Keys<'a> {
     withheld: bool,
     /// The sources of the keys that this run has used.
     used: Vec<String>,
+    /// The IDs of the keys that the modem has received since its power-up.
+    tried: Vec<u32>,
     /// Whether an earlier run has used keys since the power-up, and the modem has stayed locked as far as is known.
     used_before: bool,
     note: Box<dyn FnMut(KeyUse) + 'a>,
@@ -79,11 +85,14 @@ pub enum KeyUse {
     Sending(u32),
     /// The modem has not received it after all.
     NotSent(u32),
+    /// The modem has refused it.
+    Refused(u32),
 }
 
 impl<'a> Keys<'a> {
     /// The laptop's keys, then those of the procedure, without duplicates. `tried` has the IDs of the keys that the
-    /// modem has received since its power-up, and `note` keeps them up to date.
+    /// modem has received since its power-up, and `note` keeps them up to date. A key that occurs three times is not
+    /// sent again.
     pub fn new(laptop: &[FccType], procedure: &Procedure, tried: &[u32], note: impl FnMut(KeyUse) + 'a) -> Keys<'a> {
         let name = procedure.to_string();
         let oem_strings = procedure.oem_strings().unwrap_or_default();
@@ -93,15 +102,15 @@ impl<'a> Keys<'a> {
             (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
         let mut remaining: VecDeque<Key> = VecDeque::new();
         let add = |remaining: &mut VecDeque<Key>, key: Key| {
-            if !tried.contains(&key.id) && !remaining.iter().any(|other| other.id == key.id) {
+            if sends(tried, &key) < MAX_SENDS && !remaining.iter().any(|other| other.id == key.id) {
                 remaining.push_back(key);
             }
         };
         of_laptop.for_each(|key| add(&mut remaining, key));
         let of_laptop = remaining.len();
         of_quirk.for_each(|key| add(&mut remaining, key));
-        let used_before = !tried.is_empty();
-        Keys { remaining, of_laptop, withheld: false, used: Vec::new(), used_before, note: Box::new(note) }
+        let (used_before, tried) = (!tried.is_empty(), tried.to_vec());
+        Keys { remaining, of_laptop, withheld: false, used: Vec::new(), tried, used_before, note: Box::new(note) }
     }
 
     /// Only the laptop's keys.
@@ -130,6 +139,7 @@ impl<'a> Keys<'a> {
     pub(crate) fn use_next(&mut self) -> Option<Key> {
         let key = self.remaining.pop_front()?;
         (self.note)(KeyUse::Sending(key.id));
+        self.tried.push(key.id);
         self.used.push(key.source.clone());
         Some(key)
     }
@@ -139,6 +149,17 @@ impl<'a> Keys<'a> {
         (self.note)(KeyUse::NotSent(key.id));
         self.used.pop();
         self.remaining.push_front(key);
+    }
+
+    /// Makes the key that was used last the next one, because the modem has sent no verdict on it. `false` if the modem
+    /// has received it too often.
+    fn use_again(&mut self, key: Key) -> bool {
+        let is_possible = sends(&self.tried, &key) < MAX_SENDS;
+        if is_possible {
+            self.used.pop();
+            self.remaining.push_front(key);
+        }
+        is_possible
     }
 
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
@@ -164,10 +185,15 @@ impl<'a> Keys<'a> {
         }
         let before = if self.used_before { " (and others in earlier runs since its power-up)" } else { "" };
         match self.used.as_slice() {
-            [] => "the modem has refused every known key since its power-up".to_owned(),
+            [] => "the modem has accepted no known key since its power-up".to_owned(),
             used => format!("the modem refused every known key: {}{before}", used.join(", ")),
         }
     }
+}
+
+/// How often `key` was sent.
+fn sends(tried: &[u32], key: &Key) -> usize {
+    tried.iter().filter(|id| **id == key.id).count()
 }
 
 /// A lock that sends a challenge.
@@ -181,12 +207,17 @@ pub(super) trait ChallengeLock {
     /// Sends the response to the challenge, computed with `key`. Returns whether the modem accepts it.
     ///
     /// # Errors
-    /// [`LinkError::Contended`] only if nothing was sent.
+    /// [`LinkError::Contended`] only if nothing was sent. After another error, there is no verdict.
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
 
     /// Whether the lock is open after a response that the modem did not accept.
     fn is_open(&mut self) -> Result<bool, SessionError> {
         Ok(false)
+    }
+
+    /// Waits before the next challenge. Only AT commands need this: the other sessions repeat what a busy modem refuses.
+    fn pause(&mut self, _: Duration) -> Result<(), SessionError> {
+        Ok(())
     }
 }
 
@@ -204,10 +235,17 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
                 keys.take_back(key);
                 return Err(error);
             }
+            Err(busy) if busy.is_transient() => {
+                if lock.remaining() < BUSY_PAUSE + VERDICT_TIME || !keys.use_again(key) {
+                    return Err(busy);
+                }
+                lock.pause(BUSY_PAUSE)?;
+            }
             is_accepted => {
                 if is_accepted? || lock.is_open()? {
                     return Ok(None);
                 }
+                (keys.note)(KeyUse::Refused(key.id));
             }
         }
     }
@@ -229,6 +267,10 @@ mod tests {
             match self {
                 KeyUse::Sending(id) => tried.push(id),
                 KeyUse::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
+                KeyUse::Refused(id) => {
+                    tried.retain(|other| *other != id);
+                    tried.extend([id; MAX_SENDS]);
+                }
             }
         }
     }
@@ -279,7 +321,7 @@ mod tests {
         let laptop = [DW5931E, LENOVO].map(|text| FccType { entry: "133-0".to_owned(), oem_string: text.to_owned() });
         let quirk = procedure(&[LENOVO, HP, DW5823E]);
         let mut noted = Vec::new();
-        let tried = [Key::new(String::new(), NAME, HP).id()];
+        let tried = [Key::new(String::new(), NAME, HP).id(); MAX_SENDS];
         let mut keys = Keys::new(&laptop, &quirk, &tried, |note| note.apply(&mut noted));
         assert!(keys.were_used());
         let sources: Vec<String> = std::iter::from_fn(|| keys.use_next()).map(|key| key.source).collect();
@@ -295,9 +337,27 @@ mod tests {
         // An earlier success settles the verdict on the keys.
         assert!(!Keys::new(&laptop, &quirk, &tried, |_| {}).settled().were_used());
         // The next run has no key left.
-        let keys = Keys::new(&laptop, &quirk, &[noted, tried.to_vec()].concat(), |_| {});
+        let keys = Keys::new(&laptop, &quirk, &[noted.repeat(MAX_SENDS), tried.to_vec()].concat(), |_| {});
         assert!(keys.is_empty());
-        assert_eq!(keys.failure(), "the modem has refused every known key since its power-up");
+        assert_eq!(keys.failure(), "the modem has accepted no known key since its power-up");
+    }
+
+    #[test]
+    fn a_key_without_a_verdict_is_used_again_until_it_was_sent_too_often() {
+        let quirk = procedure(&[LENOVO, HP]);
+        let id = Key::new(String::new(), NAME, LENOVO).id();
+        for before in 0..MAX_SENDS {
+            let mut keys = Keys::new(&[], &quirk, &vec![id; before], |_| {});
+            for _ in before + 1..MAX_SENDS {
+                let key = keys.use_next().unwrap();
+                assert!(key.id == id && keys.use_again(key));
+            }
+            let key = keys.use_next().unwrap();
+            assert!(key.id == id && !keys.use_again(key));
+            assert_ne!(keys.use_next().unwrap().id, id);
+            assert_eq!(keys.used.len(), 2);
+        }
+        assert_ne!(Keys::new(&[], &quirk, &[id; MAX_SENDS], |_| {}).use_next().unwrap().id, id);
     }
 
     /// Accepts HP's key. Another program opens the port before the second response, once.
@@ -337,14 +397,15 @@ mod tests {
             drop(keys);
             (ended, tried.clone())
         };
-        assert_eq!(run(), (Err(LinkError::Contended.into()), ids[..1].to_vec()));
-        assert_eq!(run(), (Ok(None), ids.to_vec()));
+        let refused = [ids[0]; MAX_SENDS];
+        assert_eq!(run(), (Err(LinkError::Contended.into()), refused.to_vec()));
+        assert_eq!(run(), (Ok(None), [&refused[..], &ids[1..]].concat()));
     }
 
     #[test]
     fn the_keys_of_the_quirk_can_be_left_out() {
         let laptop = [FccType { entry: "133-0".to_owned(), oem_string: LENOVO.to_owned() }];
-        let (quirk, tried) = (procedure(&[LENOVO, HP]), [Key::new(String::new(), NAME, LENOVO).id()]);
+        let (quirk, tried) = (procedure(&[LENOVO, HP]), [Key::new(String::new(), NAME, LENOVO).id(); MAX_SENDS]);
         let mut keys = Keys::new(&laptop, &quirk, &[], |_| {}).laptop_only();
         assert_eq!(keys.use_next().map(|key| key.source).as_deref(), Some("SMBIOS entry 133-0"));
         assert!(keys.is_empty());

@@ -50,7 +50,7 @@ impl ChallengeLock for Lock<'_> {
 
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         let answer = self.0.request(FCC_LOCK_RESPONSE, key.answer(challenge, ByteOrder::LittleEndian))?;
-        Ok(answer.last() == Some(&1))
+        answer.last().map(|verdict| *verdict == 1).ok_or_else(|| missing(FCC_LOCK_RESPONSE, "verdict"))
     }
 }
 
@@ -175,7 +175,13 @@ mod tests {
             "key of OEM string 2 of the quirk;",
         );
         let mut modem = locked();
-        assert_contains(unlock_with(&mut modem, &["WRONG", LENOVO], &mut tried), "every known key since its power-up");
+        modem.oem_string = "OTHER".to_owned();
+        assert_contains(
+            unlock_with(&mut modem, &["WRONG", LENOVO], &mut tried),
+            "refused every known key: OEM string 2",
+        );
+        modem.seen.clear();
+        assert_contains(unlock_with(&mut modem, &["WRONG", LENOVO], &mut tried), "no known key since its power-up");
         assert_eq!(modem.seen, ALL[..1]);
     }
 
@@ -193,7 +199,7 @@ mod tests {
         for (number, outcome) in [
             (1, "is malformed: lock state and mode is missing"),
             (2, "is malformed: challenge is missing"),
-            (3, "the modem refused every known key"),
+            (3, "is malformed: verdict is missing"),
         ] {
             assert_contains(unlock_with(&mut from(number, "no-values"), &[LENOVO], &mut Vec::new()), outcome);
         }
