@@ -10,9 +10,11 @@
 
 use std::time::Duration;
 
+use log::debug;
+
 use super::keys::{self, ChallengeLock, Key, Keys};
 use super::radio::{
-    NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before,
+    NO_SUCH_LOCK, Radio, RadioState, TRY_AGAIN, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before,
 };
 use crate::database::quirks::{Gtfcclock, Number, StateCommand};
 use crate::host::deadline::Deadline;
@@ -20,7 +22,7 @@ use crate::modem::link::Link;
 use crate::modem::session::SessionError;
 use crate::modem::session::at::Conversation;
 use crate::modem::wire::{Malformed, at};
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 
 const RADIO: &str = "+CFUN";
 const STATE: &str = "+GTFCCEFFSTATUS";
@@ -28,6 +30,8 @@ const LOCK_STATE: &str = "+GTFCCLOCKSTATE";
 pub(super) const GET_LOCK_STATE: &str = "at+gtfcclockstate";
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
+/// The pause before a locked modem that sent no challenge is asked again. That of ModemManager's script.
+const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) fn unlock(
     port: &mut dyn Link,
@@ -41,19 +45,25 @@ pub(super) fn unlock(
     if radio == Radio::On {
         return Ok(online_already());
     }
-    if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
+    let is_unlocked = is_unlocked(&mut at, gtfcclock.state)?;
+    if is_unlocked == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
         return match keys.were_used() {
             true => finish_unlock(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, read_radio),
             false => Ok(unlocked_before(radio)),
         };
     }
-    match keys::unlock(&mut Lock { at: &mut at, gtfcclock }, &mut keys) {
+    let is_locked = is_unlocked == Some(false);
+    match keys::unlock(&mut Lock { at: &mut at, gtfcclock, is_locked }, &mut keys) {
         Ok(None) => {
             let radio = read_radio(&mut at);
             finish_unlock(&mut at, &keys.success(), radio, stays_off, switch_off, read_radio)
         }
         Ok(Some(outcome)) => Ok(outcome),
+        Err(error) if is_locked && is_without_challenge(&error) => {
+            let reason = format!("the modem reports that it is locked, but sends no challenge: {error}");
+            Ok(Outcome::Unfinished(Failure::new(reason, TRY_AGAIN)))
+        }
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => Err(error),
     }
@@ -70,6 +80,16 @@ pub(super) fn query(port: &mut dyn Link, state: StateCommand, deadline: Deadline
 struct Lock<'a, 'p> {
     at: &'a mut Conversation<'p>,
     gtfcclock: &'a Gtfcclock,
+    /// Whether the modem reports that it is locked.
+    is_locked: bool,
+}
+
+impl Lock<'_, '_> {
+    fn ask_challenge(&mut self) -> Result<u32, SessionError> {
+        let lines = self.at.command(CHALLENGE, "at+gtfcclockgen")?;
+        let malformed = Malformed::Missing { field: "challenge" };
+        value(&lines, CHALLENGE).ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
+    }
 }
 
 impl ChallengeLock for Lock<'_, '_> {
@@ -77,10 +97,17 @@ impl ChallengeLock for Lock<'_, '_> {
         self.at.work_deadline().remaining()
     }
 
+    /// A modem that reports that it is locked is asked until it sends a challenge, or until the deadline.
     fn challenge(&mut self) -> Result<u32, SessionError> {
-        let lines = self.at.command(CHALLENGE, "at+gtfcclockgen")?;
-        let malformed = Malformed::Missing { field: "challenge" };
-        value(&lines, CHALLENGE).ok_or(SessionError::Malformed { request: CHALLENGE, malformed })
+        loop {
+            match self.ask_challenge() {
+                Err(error) if self.is_locked && is_without_challenge(&error) && self.remaining() > CHALLENGE_PAUSE => {
+                    debug!("{error}");
+                    self.pause(CHALLENGE_PAUSE)?;
+                }
+                asked => return asked,
+            }
+        }
     }
 
     /// An error other than that of a busy modem is a refusal.
@@ -104,6 +131,11 @@ impl ChallengeLock for Lock<'_, '_> {
     fn pause(&mut self, time: Duration) -> Result<(), SessionError> {
         self.at.pause(self.at.work_deadline().at_most(time))
     }
+}
+
+/// Whether the modem has answered the request for a challenge, but without one.
+fn is_without_challenge(error: &SessionError) -> bool {
+    matches!(error, SessionError::At { request: CHALLENGE, .. } | SessionError::Malformed { request: CHALLENGE, .. })
 }
 
 /// The number in the line with this name, or else in a line that is only a number.
@@ -157,7 +189,7 @@ mod tests {
     use super::*;
     use crate::database::quirks::{ByteOrder, Procedure};
     use crate::host::deadline::clock::StoppedClock;
-    use crate::modem::link::fake::Modem;
+    use crate::modem::link::fake::{Modem, Port, simulated};
     use crate::modem::transport::{Protocol, Transport};
     use crate::steps::fcc_auth::run;
     use ::modem::challenge::{Number as SimulatedNumber, Order};
@@ -313,13 +345,49 @@ mod tests {
         for challenge in ["+CTZV: 0x99\r\n+GTFCCLOCKGEN: 0x12345678", "0x12345678"] {
             assert_contains(unlock(&mut asking(challenge)), UNLOCKED);
         }
-        let malformed = "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed: challenge is missing";
-        for challenge in ["", "+GTFCCLOCKGEN: 0xnonsense", "+GTFCCLOCKGEN: 0x123456789"] {
+        let malformed = "the answer to +GTFCCLOCKGEN is malformed: challenge is missing";
+        for (challenge, reason) in [
+            ("", malformed),
+            ("+GTFCCLOCKGEN: 0xnonsense", malformed),
+            ("+GTFCCLOCKGEN: 0x123456789", malformed),
+            ("+CME ERROR: 3", "+GTFCCLOCKGEN returned \\\"+CME ERROR: 3"),
+            ("ERROR", "+GTFCCLOCKGEN returned \\\"ERROR"),
+        ] {
             let mut modem = asking(challenge);
-            assert_contains(unlock(&mut modem), malformed);
-            assert_eq!(modem.count("ver="), 0);
+            let locked = "Unfinished(Failure { reason: \"the modem reports that it is locked, but sends no challenge: ";
+            assert_contains(unlock(&mut modem), &format!("{locked}{reason}"));
+            assert_eq!((modem.count("gen"), modem.count("ver=")), (3, 0));
         }
-        assert_contains(unlock(&mut asking("+CME ERROR: 3")), "the modem refused the request");
+        // Without a state, the modem may have no lock.
+        for (challenge, outcome) in [
+            ("", "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed"),
+            ("+CME ERROR: 3", "Failed(Failure { reason: \"the modem refused the request"),
+            ("ERROR", "NoLock("),
+        ] {
+            let mut modem = saying(locked(), &[("AT+GTFCCEFFSTATUS?", "ERROR"), ("at+gtfcclockgen", challenge)]);
+            assert_contains(unlock(&mut modem), outcome);
+            assert_eq!((modem.count("gen"), modem.count("ver=")), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_locked_modem_is_asked_again_for_a_challenge() {
+        for refusal in ["\r\nERROR\r\n", "\r\nOK\r\n"] {
+            let lock = SimulatedLock::Gtfcclock { order: Order::Big, number: SimulatedNumber::Decimal, is_xmm: false };
+            let (mut modem, mut refused) = (simulated(Protocol::At, lock, 0), false);
+            let mut port = Port::replying(Protocol::At, |message: &[u8]| {
+                if message.starts_with(b"at+gtfcclockgen") && !std::mem::replace(&mut refused, true) {
+                    return vec![refusal.as_bytes().to_vec()];
+                }
+                modem.receive(message).1
+            });
+            let procedure = Procedure::Gtfcclock(fm350(&[LENOVO]));
+            let keys = Keys::new(&[], &procedure, &[], |_| {});
+            let transport = Transport { port: &mut port, protocol: Protocol::At, proxied: None };
+            let clock = StoppedClock::stop();
+            assert_contains(run(transport, &procedure, keys, None, Deadline::after(BUDGET)), UNLOCKED);
+            assert!((500..600).contains(&clock.elapsed().as_millis()), "{:?}", clock.elapsed());
+        }
     }
 
     const NO_VERDICT: &str = "no-values at-message=ver=";
