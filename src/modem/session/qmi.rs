@@ -216,9 +216,13 @@ impl<'c> Client<'c> {
                 client.qmux.send(&qmi::request(call, cid, tid, tlvs), by)?;
             }
             let mut is_behind = false;
-            while let Some(frame) =
-                client.qmux.receive(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until })?
-            {
+            loop {
+                let received = client.qmux.receive(if is_behind { until.at_most(STALE_REPLY_WAIT) } else { until });
+                // The modem's MBIM function was busy, and has not passed the request on.
+                if flushes.is_empty() && received.as_ref().is_err_and(SessionError::is_transient) {
+                    is_sent = false;
+                }
+                let Some(frame) = received? else { break };
                 let message = match Message::parse(&frame) {
                     Ok(message) => message,
                     Err(malformed) => {

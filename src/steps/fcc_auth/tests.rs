@@ -212,6 +212,13 @@ fn a_busy_modem_is_asked_again_until_the_deadline() {
     }
     assert_eq!(unlock(&mut locked(Protocol::Mbim).with("mbim-busy=2")), online());
     assert_failure(unlock(&mut locked(Protocol::Mbim).with("mbim-busy")), true, "Busy (1)");
+    // A request that changes the modem has not reached it.
+    for change in ["Allocate CID", AUTH] {
+        let mut modem = locked(Protocol::Mbim).with("mbim-busy=2");
+        modem.fault(&format!("at-message={change}"));
+        assert_eq!(unlock(&mut modem), online());
+        assert_eq!(modem.count(change), 3);
+    }
 }
 
 #[test]

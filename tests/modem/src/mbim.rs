@@ -226,7 +226,7 @@ impl Mbim {
             return function_error(transaction, protocol::LENGTH_MISMATCH);
         };
         let set = kind == 1;
-        let answer = if modem.faults.take("mbim-busy") {
+        let answer = if modem.reply_is_hit() && modem.faults.take("mbim-busy") {
             Err(status::BUSY)
         } else if uuid == PROXY {
             proxy(modem, cid, buffer)
