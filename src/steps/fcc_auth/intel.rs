@@ -25,6 +25,11 @@ pub(super) const QUERY: Command = Command {
 pub(super) const CHALLENGE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock challenge", ..QUERY };
 pub(super) const RESPONSE: Command = Command { kind: CommandType::Set, name: "Intel FCC lock response", ..QUERY };
 
+/// How long a modem may take to report its new state after it accepted a response.
+const WATCH: Duration = Duration::from_secs(1);
+/// The interval between queries, and the time reserved for the reply to the last one.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// The buffer that requests a challenge.
 pub(super) const NO_RESPONSE: [u8; 8] = [0; 8];
 
@@ -44,7 +49,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => return Err(error),
     }
-    match keys::unlock(&mut Lock(session), &mut keys)? {
+    match keys::unlock(&mut Lock { session, is_accepted: false }, &mut keys)? {
         None => {
             let radio = read_radio(session);
             finish_unlock(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, read_radio)
@@ -61,32 +66,44 @@ pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
     Ok(read_radio(session)?.state(locked))
 }
 
-struct Lock<'a, 'p>(&'a mut Session<'p>);
+struct Lock<'a, 'p> {
+    session: &'a mut Session<'p>,
+    /// Whether the modem has accepted the last response.
+    is_accepted: bool,
+}
 
 impl ChallengeLock for Lock<'_, '_> {
     fn remaining(&self) -> Duration {
-        self.0.work_deadline().remaining()
+        self.session.work_deadline().remaining()
     }
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
-        let [_, challenge] = self.0.words(CHALLENGE, &NO_RESPONSE, ["challenge flag", "challenge"])?;
+        let [_, challenge] = self.session.words(CHALLENGE, &NO_RESPONSE, ["challenge flag", "challenge"])?;
         Ok(challenge)
     }
 
+    /// Only the state of the lock counts. A modem that accepts the response replies with eight bytes 0 (xmm7360/
+    /// xmm7360-usb-modeswitch, issue 23), and may need time until it reports the new state.
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
         // The byte order of the challenge on the wire, in which the digest is computed and sent.
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
-        match self.0.command_once(RESPONSE, &buffer) {
-            Err(error) if error.is_transient() => Err(error),
-            // Only the state of the lock counts.
-            Ok(_) | Err(SessionError::Mbim { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.is_accepted = match self.session.command_once(RESPONSE, &buffer) {
+            Err(error @ SessionError::Mbim { .. }) if !error.is_transient() => false,
+            reply => reply?.first() == Some(&0),
+        };
+        Ok(false)
     }
 
     fn is_open(&mut self) -> Result<bool, SessionError> {
-        Ok(!is_locked(self.0)?)
+        let until = self.session.work_deadline().minus(PAUSE).at_most(WATCH);
+        while is_locked(self.session)? {
+            if !self.is_accepted || until.has_passed() {
+                return Ok(false);
+            }
+            self.session.pause(until.at_most(PAUSE))?;
+        }
+        Ok(true)
     }
 }
 

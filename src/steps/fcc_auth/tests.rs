@@ -915,6 +915,36 @@ fn intels_lock_gets_a_refused_key_once() {
     assert!(tried.is_empty());
 }
 
+#[test]
+fn a_modem_with_intels_lock_may_report_its_new_state_late() {
+    for late in [0, 3, 1000] {
+        let (mut modem, mut queries, mut tried) = (simulated(Protocol::Mbim, Lock::Intel, 4096), 0, Vec::new());
+        let mut port = Port::replying(Protocol::Mbim, |message: &[u8]| {
+            let mut reads = modem.receive(message).1;
+            let is_query = modem.modem.seen.last().is_some_and(|name| name.ends_with("authentication 1 query"));
+            if is_query && !modem.modem.locked {
+                queries += 1;
+                // The state is the last word of the reply.
+                let state = reads.last_mut().and_then(|reply| reply.last_chunk_mut()).unwrap();
+                *state = u32::from(queries > late).to_le_bytes();
+            }
+            reads
+        });
+        let procedure = Procedure::Intel { oem_strings: vec![LENOVO.to_owned()] };
+        let keys = Keys::new(&[], &procedure, &[], |note| note.apply(&mut tried));
+        let transport = Transport { port: &mut port, protocol: Protocol::Mbim, proxied: None };
+        let clock = StoppedClock::stop();
+        let outcome = run(transport, &procedure, keys, None, Deadline::after(Duration::from_secs(60)));
+        if late == 1000 {
+            assert_failure(outcome, false, "the modem refused every known key");
+            assert!((1000..1100).contains(&clock.elapsed().as_millis()), "{:?}", clock.elapsed());
+        } else {
+            assert!(matches!(outcome, Outcome::StillOff(_)), "{outcome:?}");
+            assert_eq!((queries, tried.len()), (late + 1, 1));
+        }
+    }
+}
+
 /// A modem may count wrong responses permanently.
 #[test]
 fn a_run_sends_intels_response_once_even_if_its_reply_is_lost() {
