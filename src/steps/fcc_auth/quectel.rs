@@ -26,14 +26,15 @@ const WATCH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn unlock(session: &mut Session, stays_off: Option<&str>) -> Result<Outcome, SessionError> {
-    let radio = mbim_radio::read(session)?;
-    if radio == Some(Radio::On) {
+    let reported = mbim_radio::read(session)?;
+    if reported == Some(Radio::On) {
         return Ok(online_already());
     }
-    let radio = radio.unwrap_or(Radio::Off);
+    let radio = reported.unwrap_or(Radio::Off);
     match state(session) {
         Ok(FCC_LOCKED) => {}
-        Ok(ON) => return Ok(online_already()),
+        // The modem may report this while the radio is off.
+        Ok(ON) => return Ok(reported.map_or_else(online_already, unlocked_before)),
         Ok(OFF) => return Ok(unlocked_before(radio)),
         Ok(other) => return Ok(unknown_state("radio", other)),
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),

@@ -776,7 +776,8 @@ fn quectel_is_queried_first_and_unlocked_if_locked() {
         assert_eq!(unlock_quectel(&mut modem), online_already());
     }
     for (locked, faults, words) in [
-        (false, "", "the modem was already unlocked; the"),
+        (false, "", "the modem was already unlocked; the radio stays in low power"),
+        (false, "lock-state=1", "the modem was already unlocked; the radio stays in low power"),
         (true, "lock-state=9", "the modem reports an unknown radio state: 9"),
     ] {
         let mut modem = quectel().with(faults);
