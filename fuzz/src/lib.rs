@@ -362,7 +362,7 @@ fn simulated(protocol: Protocol, lock: Lock, proxied: Option<&Path>) -> Simulate
 pub fn session(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let protocol = [Protocol::Qmi, Protocol::Mbim, Protocol::At, Protocol::XmmRpc][usize::from(first % 4)];
-    let oem_strings = vec!["KHOIHGIUCCHHII".to_owned(), "DW5931EFCCLOCK".to_owned()];
+    let (oem_strings, keys) = (vec!["KHOIHGIUCCHHII".to_owned(), "DW5931EFCCLOCK".to_owned()], Vec::new());
     let foxconn = |service, magic: &str| Procedure::Foxconn { service, magic: magic.to_owned() };
     let fox = |service: Service, magic| (foxconn(service, magic), Lock::Fox { service: service.0, magic });
     let (procedure, lock) = match (protocol, first / 4 % 8) {
@@ -370,16 +370,17 @@ pub fn session(data: &[u8]) {
             let byte_order = if number & 1 == 0 { ByteOrder::BigEndian } else { ByteOrder::LittleEndian };
             let state = if number & 4 == 0 { StateCommand::Gtfcceffstatus } else { StateCommand::Gtfcclockstate };
             let number = if number & 2 == 0 { Number::Decimal } else { Number::Hex };
-            let procedure = Procedure::Gtfcclock(Gtfcclock { interface: None, byte_order, number, state, oem_strings });
+            let interface = None;
+            let procedure = Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, state, oem_strings, keys });
             (procedure, Lock::Gtfcclock { order: Order::Big, number: challenge::Number::Decimal, is_xmm: false })
         }
-        (Protocol::XmmRpc, _) => (Procedure::Xmm { oem_strings }, Lock::Xmm),
+        (Protocol::XmmRpc, _) => (Procedure::Xmm { oem_strings, keys }, Lock::Xmm),
         (_, 0) => (Procedure::Sierra, Lock::Sierra),
         (_, 1) => (Procedure::Quectel, Lock::Quectel),
         (_, 2) => (foxconn(Service::DMS, "foxc"), Lock::FoxconnV2),
         (_, 3) => fox(Service::FOX, "FDE1"),
         (_, 4) => fox(Service::FOXAP, "FDE2"),
-        (_, 5) => (Procedure::Intel { oem_strings }, Lock::Intel),
+        (_, 5) => (Procedure::Intel { oem_strings, keys }, Lock::Intel),
         _ => return,
     };
     let stays_off = (first & 0x20 != 0).then_some("switched off");

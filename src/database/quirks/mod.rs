@@ -318,13 +318,13 @@ pub enum Procedure {
     /// Challenge and response over AT commands.
     Gtfcclock(Gtfcclock),
     /// Challenge and response in the MBIM service Intel Mutual Authentication. The keys are those of [`Gtfcclock`].
-    Intel { oem_strings: Vec<String> },
+    Intel { oem_strings: Vec<String>, keys: Vec<[u8; 4]> },
     /// Challenge and response over the RPC of Intel's XMM7360, with the same kind of keys.
-    Xmm { oem_strings: Vec<String> },
+    Xmm { oem_strings: Vec<String>, keys: Vec<[u8; 4]> },
 }
 
 /// `AT+GTFCCLOCKGEN` requests a challenge. `AT+GTFCCLOCKVER` sends the response: a hash over the challenge and a key.
-/// The keys are tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`.
+/// The keys are tried in turn: those of the laptop (SMBIOS), then those of `oem_strings`, then `keys`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gtfcclock {
     /// `bInterfaceNumber` of the tty of a USB modem. A PCI modem has an AT port.
@@ -337,6 +337,8 @@ pub struct Gtfcclock {
     pub state: StateCommand,
     /// A key is the first four bytes of SHA-256 over an OEM string.
     pub oem_strings: Vec<String>,
+    /// Keys that are not made from a known OEM string.
+    pub keys: Vec<[u8; 4]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -399,9 +401,19 @@ impl Procedure {
     pub fn oem_strings(&self) -> Option<&[String]> {
         match self {
             Procedure::Gtfcclock(Gtfcclock { oem_strings, .. })
-            | Procedure::Intel { oem_strings }
-            | Procedure::Xmm { oem_strings } => Some(oem_strings),
+            | Procedure::Intel { oem_strings, .. }
+            | Procedure::Xmm { oem_strings, .. } => Some(oem_strings),
             Procedure::Sierra | Procedure::Quectel | Procedure::Foxconn { .. } => None,
+        }
+    }
+
+    /// The keys that are not made from an OEM string.
+    pub(crate) fn keys(&self) -> &[[u8; 4]] {
+        match self {
+            Procedure::Gtfcclock(Gtfcclock { keys, .. })
+            | Procedure::Intel { keys, .. }
+            | Procedure::Xmm { keys, .. } => keys,
+            Procedure::Sierra | Procedure::Quectel | Procedure::Foxconn { .. } => &[],
         }
     }
 }

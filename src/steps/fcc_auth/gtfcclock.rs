@@ -233,7 +233,8 @@ mod tests {
     fn fm350(oem_strings: &[&str]) -> Gtfcclock {
         let oem_strings = oem_strings.iter().map(|text| (*text).to_owned()).collect();
         let state = StateCommand::Gtfcceffstatus;
-        Gtfcclock { interface: Some(6), byte_order: ByteOrder::BigEndian, number: Number::Decimal, state, oem_strings }
+        let (byte_order, number) = (ByteOrder::BigEndian, Number::Decimal);
+        Gtfcclock { interface: Some(6), byte_order, number, state, oem_strings, keys: Vec::new() }
     }
 
     fn run_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>, stays_off: Option<&str>) -> Outcome {

@@ -1,8 +1,10 @@
 //! The keys of locks that send a challenge.
 //!
-//! A key is the first four bytes of SHA-256 over an OEM string. The response to a challenge is a hash over challenge
-//! and key. A modem may count wrong responses permanently, so a refused key is not used again before the next power-up.
-//! A key without a verdict is used again with another challenge, as in ModemManager's scripts, but at most three times.
+//! A key is the first four bytes of SHA-256 over an OEM string. A modem that was reset to factory settings may have
+//! another key. The response to a challenge is a hash over challenge and key.
+//!
+//! A modem may count wrong responses permanently, so a refused key is not used again before the next power-up. A key
+//! without a verdict is used again with another challenge, as in ModemManager's scripts, but at most three times.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,6 +41,12 @@ impl Key {
         let [e, f, g, h, ..]: [u8; 32] =
             Sha256::new().chain_update(procedure).chain_update(oem_string).finalize().into();
         Key { source, bytes: [a, b, c, d], id: u32::from_be_bytes([e, f, g, h]) }
+    }
+
+    /// A key that is not made from an OEM string.
+    fn of_bytes(source: String, procedure: &str, bytes: [u8; 4]) -> Key {
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::new().chain_update(procedure).chain_update(bytes).finalize().into();
+        Key { source, bytes, id: u32::from_be_bytes([a, b, c, d]) }
     }
 
     /// Identifies a key among those of all procedures, without revealing it.
@@ -100,6 +108,9 @@ impl<'a> Keys<'a> {
         let of_laptop = laptop.iter().map(|found| key(format!("SMBIOS entry {}", found.entry), &found.oem_string));
         let of_quirk =
             (1..).zip(oem_strings).map(|(number, text)| key(format!("OEM string {number} of the quirk"), text));
+        let others = (1..).zip(procedure.keys());
+        let others =
+            others.map(|(number, key)| Key::of_bytes(format!("entry {number} of the quirk's `keys`"), &name, *key));
         let mut remaining: VecDeque<Key> = VecDeque::new();
         let add = |remaining: &mut VecDeque<Key>, key: Key| {
             if sends(tried, &key) < MAX_SENDS && !remaining.iter().any(|other| other.id == key.id) {
@@ -108,7 +119,7 @@ impl<'a> Keys<'a> {
         };
         of_laptop.for_each(|key| add(&mut remaining, key));
         let of_laptop = remaining.len();
-        of_quirk.for_each(|key| add(&mut remaining, key));
+        of_quirk.chain(others).for_each(|key| add(&mut remaining, key));
         let (used_before, tried) = (!tried.is_empty(), tried.to_vec());
         Keys { remaining, of_laptop, withheld: false, used: Vec::new(), tried, used_before, note: Box::new(note) }
     }
@@ -278,7 +289,7 @@ mod tests {
     const NAME: &str = "xmm-rpc";
 
     fn procedure(oem_strings: &[&str]) -> Procedure {
-        Procedure::Xmm { oem_strings: oem_strings.iter().map(|text| (*text).to_owned()).collect() }
+        Procedure::Xmm { oem_strings: oem_strings.iter().map(|text| (*text).to_owned()).collect(), keys: Vec::new() }
     }
 
     pub(super) const LENOVO: &str = "KHOIHGIUCCHHII";
@@ -340,6 +351,24 @@ mod tests {
         let keys = Keys::new(&laptop, &quirk, &[noted.repeat(MAX_SENDS), tried.to_vec()].concat(), |_| {});
         assert!(keys.is_empty());
         assert_eq!(keys.failure(), "the modem has accepted no known key since its power-up");
+    }
+
+    /// Issue 240 of xmm7360-pci: all bytes of the key are 0.
+    #[test]
+    fn keys_without_an_oem_string_come_last() {
+        let quirk = Procedure::Xmm { oem_strings: vec![LENOVO.to_owned()], keys: vec![[0; 4], [1, 2, 3, 4]] };
+        let mut keys = Keys::new(&[], &quirk, &[], |_| {});
+        let all: Vec<Key> = std::iter::from_fn(|| keys.use_next()).collect();
+        assert_eq!(
+            keys.success(),
+            "unlocked with the key of entry 2 of the quirk's `keys` (refused: OEM string 1 of the quirk, entry 1 of the quirk's `keys`)"
+        );
+        // Computed with sha256sum.
+        assert_eq!(all[1].answer(0x1234_5678, LittleEndian), 0x3860_b0df);
+        assert_ne!(all[1].id, all[2].id);
+        assert_ne!(all[1].id, Key::of_bytes(String::new(), "gtfcclock", [0; 4]).id);
+        let keys = Keys::new(&[], &quirk, &[all[0].id, all[1].id].repeat(MAX_SENDS), |_| {});
+        assert!(keys.remaining == [all[2].clone()]);
     }
 
     #[test]

@@ -808,6 +808,7 @@ fn quectels_refusals_are_reported() {
         number: Number::Hex,
         state: StateCommand::Gtfcceffstatus,
         oem_strings: Vec::new(),
+        keys: Vec::new(),
     });
     let mut modem = locked(Protocol::Qmi);
     assert_failure(unlock_by(&gtfcclock, None, &mut modem, BUDGET), false, "cannot run over QMI");
@@ -842,7 +843,7 @@ fn unlock_intel_by(
 ) -> Outcome {
     let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
     let before = tried.clone();
-    let procedure = Procedure::Intel { oem_strings };
+    let procedure = Procedure::Intel { oem_strings, keys: Vec::new() };
     let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
     let clock = StoppedClock::stop();
     let transport = Transport { port: modem, protocol: Protocol::Mbim, proxied: None };
@@ -931,7 +932,7 @@ fn a_modem_with_intels_lock_may_report_its_new_state_late() {
             }
             reads
         });
-        let procedure = Procedure::Intel { oem_strings: vec![LENOVO.to_owned()] };
+        let procedure = Procedure::Intel { oem_strings: vec![LENOVO.to_owned()], keys: Vec::new() };
         let keys = Keys::new(&[], &procedure, &[], |note| note.apply(&mut tried));
         let transport = Transport { port: &mut port, protocol: Protocol::Mbim, proxied: None };
         let clock = StoppedClock::stop();
@@ -1074,7 +1075,7 @@ fn a_query_reports_the_radio_and_changes_nothing() {
         let modem = unlocked(fox(service, protocol));
         assert_eq!(asked(Some(&procedure), modem), said(OperatingMode::LowPower, Some(false)));
     }
-    let procedure = Procedure::Intel { oem_strings: Vec::new() };
+    let procedure = Procedure::Intel { oem_strings: Vec::new(), keys: Vec::new() };
     assert_eq!(asked(Some(&procedure), intel()).locked, Some(true));
     assert_eq!(asked(Some(&procedure), unlocked(intel())).locked, Some(false));
     assert_eq!(asked(Some(&procedure), locked(Protocol::Mbim)).locked, None);

@@ -96,7 +96,7 @@ mod tests {
     fn unlock_with(modem: &mut Modem, oem_strings: &[&str], tried: &mut Vec<u32>) -> Outcome {
         let oem_strings: Vec<String> = oem_strings.iter().map(|text| (*text).to_owned()).collect();
         let before = tried.clone();
-        let procedure = Procedure::Xmm { oem_strings };
+        let procedure = Procedure::Xmm { oem_strings, keys: Vec::new() };
         let keys = Keys::new(&[], &procedure, &before, |note| note.apply(tried));
         let clock = StoppedClock::stop();
         let transport = Transport { port: modem, protocol: Protocol::XmmRpc, proxied: None };
@@ -144,7 +144,7 @@ mod tests {
                 vec![hex("16000000 020400000016 0204000007d1 11000101 020400000000"), hex(&reply)]
             });
             let _clock = StoppedClock::stop();
-            let procedure = Procedure::Xmm { oem_strings: vec![LENOVO.to_owned()] };
+            let procedure = Procedure::Xmm { oem_strings: vec![LENOVO.to_owned()], keys: Vec::new() };
             let keys = Keys::new(&[], &procedure, &[], |note| note.apply(&mut tried));
             let transport = Transport { port: &mut port, protocol: Protocol::XmmRpc, proxied: None };
             let outcome = run(transport, &procedure, keys, None, Deadline::after(BUDGET));

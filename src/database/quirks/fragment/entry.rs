@@ -15,7 +15,7 @@ use super::validate::{check_names, check_steps, fits_bus};
 use crate::bus::{Bus, DeviceId};
 use crate::database::diagnostic::Location;
 use crate::database::list::{List, Listed};
-use crate::database::quirks::switch::{Seconds, SwitchEntry};
+use crate::database::quirks::switch::{Bytes, Seconds, SwitchEntry};
 use crate::database::quirks::{
     ByteOrder, DeviceString, Gtfcclock, Matchers, Model, NeededReset, NewId, Number, Procedure, Quirk, Seen, Select,
     StateCommand, Step, Target,
@@ -116,6 +116,8 @@ enum ProcedureEntry {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct KeysEntry {
     oem_strings: Vec<String>,
+    #[serde(default)]
+    keys: Vec<KeyEntry>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +131,24 @@ struct GtfcclockEntry {
     #[serde(default)]
     state: StateCommand,
     oem_strings: Vec<String>,
+    #[serde(default)]
+    keys: Vec<KeyEntry>,
+}
+
+/// Four bytes, written as hex digits.
+struct KeyEntry([u8; 4]);
+
+impl<'de> Deserialize<'de> for KeyEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyEntry, D::Error> {
+        let Bytes(bytes) = Bytes::deserialize(deserializer)?;
+        let length = bytes.len();
+        let key = bytes.try_into().map(KeyEntry);
+        key.map_err(|_| de::Error::custom(format!("a key has 4 bytes (8 hex digits), got {length}")))
+    }
+}
+
+fn keys(entries: Vec<KeyEntry>) -> Vec<[u8; 4]> {
+    entries.into_iter().map(|KeyEntry(key)| key).collect()
 }
 
 /// One model or a list of models, not yet parsed.
@@ -437,11 +457,22 @@ fn step(entry: StepEntry) -> Step {
             ProcedureEntry::Foxconn(magic) => Procedure::Foxconn { service: Service::DMS, magic },
             ProcedureEntry::Fox(magic) => Procedure::Foxconn { service: Service::FOX, magic },
             ProcedureEntry::Foxap(magic) => Procedure::Foxconn { service: Service::FOXAP, magic },
-            ProcedureEntry::Gtfcclock(GtfcclockEntry { interface, byte_order, number, state, oem_strings }) => {
-                Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, state, oem_strings })
+            ProcedureEntry::Gtfcclock(GtfcclockEntry {
+                interface,
+                byte_order,
+                number,
+                state,
+                oem_strings,
+                keys: all,
+            }) => {
+                Procedure::Gtfcclock(Gtfcclock { interface, byte_order, number, state, oem_strings, keys: keys(all) })
             }
-            ProcedureEntry::IntelMutualAuthentication(KeysEntry { oem_strings }) => Procedure::Intel { oem_strings },
-            ProcedureEntry::XmmRpc(KeysEntry { oem_strings }) => Procedure::Xmm { oem_strings },
+            ProcedureEntry::IntelMutualAuthentication(KeysEntry { oem_strings, keys: all }) => {
+                Procedure::Intel { oem_strings, keys: keys(all) }
+            }
+            ProcedureEntry::XmmRpc(KeysEntry { oem_strings, keys: all }) => {
+                Procedure::Xmm { oem_strings, keys: keys(all) }
+            }
         }),
     }
 }

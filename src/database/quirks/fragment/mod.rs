@@ -239,6 +239,16 @@ mod tests {
                 "none may be empty",
             ),
             (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { interface = 3, oem-strings = [\"X\"], keys = [\"000000\"] } } }]",
+                "3:82",
+                "a key has 4 bytes (8 hex digits), got 3",
+            ),
+            (
+                "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { intel-mutual-authentication = { oem-strings = [\"X\"], keys = [\"0000000g\"] } } }]",
+                "3:85",
+                "hex digits, got \"0000000g\"",
+            ),
+            (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = { gtfcclock = { oem-strings = [\"X\"] } } }]",
                 "3:9",
                 "gtfcclock needs `interface`",

@@ -13,7 +13,7 @@ declare -A faults=(
 	[rpc]='indications garbage split=5 duplicate late=100 late=700 flood=50 mute-for=3000'
 )
 # How often each modem refuses: once per message, or once per key of the laptop and of the quirk.
-declare -A refusals=([em]=1 [dms]=2 [fox]=1 [foxap]=1 [at]=5 [intel]=3 [rpc]=3)
+declare -A refusals=([em]=1 [dms]=2 [fox]=1 [foxap]=1 [at]=5 [intel]=3 [rpc]=4)
 
 # The radio of a modem with a challenge stays off until ModemManager switches it on.
 is_served() {
