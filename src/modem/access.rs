@@ -67,6 +67,11 @@ impl Proxy {
             Proxy::Mbim => Protocol::Mbim,
         }
     }
+
+    /// The proxy for the protocol of this port.
+    fn of_port(port: &ControlPort) -> Option<Proxy> {
+        Proxy::ALL.into_iter().find(|proxy| Protocol::of_port(port) == Some(proxy.protocol()))
+    }
 }
 
 /// Whether other programs may already use the port.
@@ -206,12 +211,15 @@ fn connect(proxy: Proxy, socket: &str, user: &PortUser, port: PathBuf) -> Result
     let connected = Stream::connect_abstract(socket).and_then(|stream| Ok((stream.peer()?, stream)));
     let (peer, stream) =
         connected.map_err(|errno| PortUnavailable::Proxy { port: port.clone(), name, source: errno.into() })?;
-    let owner = fs::metadata(&port).map_or(0, |metadata| metadata.uid());
-    let is_trusted = |uid: u32| uid == 0 || uid == owner;
-    if peer.pid != user.pid || !is_trusted(peer.uid) || !is_trusted(user.uid) {
+    if peer.pid != user.pid || !is_trusted(peer.uid, &port) || !is_trusted(user.uid, &port) {
         return Err(PortUnavailable::UntrustedProxy { port, name });
     }
     Ok(OpenPort { link: Box::new(stream), protocol: proxy.protocol(), proxied: Some(port) })
+}
+
+/// Whether a process of this user is trusted as the proxy for the port with this node.
+fn is_trusted(uid: u32, node: &Path) -> bool {
+    uid == 0 || fs::metadata(node).is_ok_and(|node| node.uid() == uid)
 }
 
 /// All processes that have `port` open, in the order of their PIDs. Excludes this process and its children, which keep
@@ -220,10 +228,15 @@ fn connect(proxy: Proxy, socket: &str, user: &PortUser, port: PathBuf) -> Result
 /// Looks at every descriptor of every process, which takes milliseconds. Compares device numbers, not names: a container
 /// can have the node under another name, and can give any file the name `/dev/cdc-wdm0`.
 ///
+/// Without `CAP_SYS_PTRACE`, as when ModemManager calls the program, root may not see what a process with more
+/// capabilities has open. A proxy for the protocol of the port then counts as a user: it opens the port if it does not
+/// hold it. Other such processes are not found. PID 1 is always one of them.
+///
 /// # Errors
 /// If `/proc` does not list this process, because other processes are then hidden, too. `PermissionDenied` if no process
 /// was found, but this process is not root and may not look at all of them.
 pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
+    let node = root.at("/dev").join(&port.name);
     let mut users = Vec::new();
     let (mut is_listed, mut denied) = (false, None);
     for entry in fs::read_dir(root.at("/proc"))?.flatten() {
@@ -232,14 +245,17 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
             is_listed = true;
             continue;
         }
-        let is_user = holds(&entry.path(), port).unwrap_or_else(|error| {
-            denied = denied.take().or_else(|| Some(error).filter(sys::lacks_root));
-            false
-        });
-        if is_user && parent(&entry.path()) != Some(std::process::id()) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let uid = fs::metadata(entry.path()).map_or(u32::MAX, |metadata| metadata.uid());
-            users.push(PortUser { pid, uid, name: name.trim_end().to_owned() });
+        let process = entry.path();
+        match holds(&process, port) {
+            Ok(true) if parent(&process) != Some(std::process::id()) => users.push(user(&process, pid)),
+            Ok(_) => {}
+            Err(error) if sys::lacks_root(&error) => denied = Some(error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let user = user(&process, pid);
+                let is_proxy = Proxy::of_port(port).is_some_and(|proxy| proxy.name() == user.name);
+                users.extend(Some(user).filter(|user| is_proxy && is_trusted(user.uid, &node)));
+            }
+            Err(_) => {}
         }
     }
     if root.is_live() && !is_listed {
@@ -249,21 +265,39 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
     denied.filter(|_| users.is_empty()).map_or(Ok(users), Err)
 }
 
+fn user(process: &Path, pid: u32) -> PortUser {
+    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    let uid = fs::metadata(process).map_or(u32::MAX, |metadata| metadata.uid());
+    PortUser { pid, uid, name: name.trim_end().to_owned() }
+}
+
 fn parent(process: &Path) -> Option<u32> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
-/// Considers only nodes in a directory named `dev`, including that of a container. Checking all other files would be
-/// slow, could block on a dead network mount, and would cause SELinux denials.
+/// Whether the process has `port` open. Considers only nodes in a directory named `dev`, including that of a container.
+/// Checking all other files would be slow, could block on a dead network mount, and would cause SELinux denials.
+///
+/// # Errors
+/// `PermissionDenied` if this process may not see what the other one has open.
 fn holds(process: &Path, port: &ControlPort) -> io::Result<bool> {
-    let mut descriptors = fs::read_dir(process.join("fd"))?.flatten();
-    let is_node = |path: &Path| fs::read_link(path).is_ok_and(|target| target.iter().any(|name| name == "dev"));
     let is_port = |path: &Path| fs::metadata(path).is_ok_and(|node| DeviceNumber::of(&node) == Some(port.number));
-    Ok(descriptors.any(|entry| {
+    for entry in fs::read_dir(process.join("fd"))?.flatten() {
         let path = entry.path();
-        is_node(&path) && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name()))
-    }))
+        let target = match fs::read_link(&path) {
+            Ok(target) => target,
+            // Root may list the descriptors of every process, but may not see all their targets.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // Closed meanwhile.
+            Err(_) => continue,
+        };
+        let is_node = target.iter().any(|name| name == "dev");
+        if is_node && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the descriptor is an `O_PATH` one. Every user can have such a descriptor of a node without permission for the
@@ -434,6 +468,41 @@ mod tests {
             sleep.wait().unwrap();
             assert_eq!(found, expected, "{flags:?}");
         }
+    }
+
+    /// Whether a root process without capabilities, in a child process, sees this.
+    fn root_without_capabilities_sees(what: impl Fn() -> bool) -> bool {
+        sys::in_parallel([()].into_iter(), |()| sys::drop_capabilities().is_ok() && what())
+    }
+
+    /// ModemManager's unit has few capabilities, and its unlock programs inherit the limit.
+    #[test]
+    fn a_process_whose_descriptors_are_hidden_holds_the_port_only_if_it_is_its_proxy() {
+        use std::os::unix::fs::PermissionsExt;
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let root = TempRoot::new("hidden");
+        for (pid, name) in [(1, "systemd"), (812, "qmicli"), (813, "mbim-proxy"), (814, "qmi-proxy")] {
+            process(&root, pid, name, &["/dev/null"]);
+            // Like the kernel, this lets a process list the descriptors, but not read the links.
+            let descriptors = root.at(format!("/proc/{pid}/fd"));
+            fs::set_permissions(descriptors, fs::Permissions::from_mode(0o400)).unwrap();
+        }
+        for (wwan_type, expected) in [("MBIM", "mbim-proxy (813)"), ("QMI", "qmi-proxy (814)"), ("AT", "")] {
+            let port = ControlPort { wwan_type: Some(wwan_type.to_owned()), ..null() };
+            let found = || users(&root, &port).is_ok_and(|users| names(&users) == expected);
+            assert!(root_without_capabilities_sees(found), "{wwan_type}");
+        }
+        // A proxy of an ordinary user is not trusted with root's port.
+        std::os::unix::fs::chown(root.at("/proc/813"), Some(12345), None).unwrap();
+        let port = ControlPort { wwan_type: Some("MBIM".to_owned()), ..null() };
+        assert!(root_without_capabilities_sees(|| users(&root, &port).is_ok_and(|users| users.is_empty())));
+        // The kernel hides what this test process has open, because it has capabilities.
+        let hidden = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let this = std::process::id();
+        let refused = || holds(Path::new(&format!("/proc/{this}")), &null()).is_err_and(hidden);
+        assert!(root_without_capabilities_sees(refused));
     }
 
     /// A connection to a socket that this process serves.
