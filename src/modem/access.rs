@@ -292,7 +292,9 @@ fn holds(process: &Path, port: &ControlPort) -> io::Result<bool> {
             // Closed meanwhile.
             Err(_) => continue,
         };
-        let is_node = target.iter().any(|name| name == "dev");
+        // An earlier modem may have had this number: the kernel frees it when the modem leaves, and removes the node.
+        let is_removed = target.as_os_str().as_encoded_bytes().ends_with(b" (deleted)");
+        let is_node = target.iter().any(|name| name == "dev") && !is_removed;
         if is_node && is_port(&path) && !is_reference(&process.join("fdinfo").join(entry.file_name())) {
             return Ok(true);
         }
@@ -425,6 +427,17 @@ mod tests {
         symlink("/dev/null", &node).unwrap();
         process(&root, 7, "gpsd", &[node.to_str().unwrap(), "pipe:[1]", "/proc/self/status"]);
         assert_eq!(names(&users(&root, &null()).unwrap()), "gpsd (7)");
+    }
+
+    #[test]
+    fn a_descriptor_of_an_earlier_modem_is_not_the_port() {
+        let root = TempRoot::new("earlier");
+        // How the kernel shows a node that was removed while a process had it open.
+        let node = root.at("/dev/cdc-wdm0 (deleted)");
+        fs::create_dir_all(node.parent().unwrap()).unwrap();
+        symlink("/dev/null", &node).unwrap();
+        process(&root, 7, "uqmi", &[node.to_str().unwrap()]);
+        assert_eq!(users(&root, &null()).unwrap(), []);
     }
 
     #[test]
