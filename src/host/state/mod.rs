@@ -12,7 +12,7 @@ mod results;
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -138,14 +138,19 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> StateFile<T>
         StateFile { saved: value.clone(), value }
     }
 
+    /// Overwrites the file, and shortens it only afterwards. If `/run` is full, or a signal ends the process, the file
+    /// still has a valid state. Spaces cover the rest of a longer one.
     fn save(&mut self, file: &mut File) -> io::Result<()> {
         if self.value == self.saved {
             return Ok(());
         }
-        let text = serde_json::to_vec(&self.value).map_err(io::Error::other)?;
+        let mut text = serde_json::to_vec(&self.value).map_err(io::Error::other)?;
+        let length = text.len();
+        let earlier = usize::try_from(file.seek(SeekFrom::End(0))?).unwrap_or(LIMIT);
+        text.resize(length.max(earlier.min(LIMIT)), b' ');
         file.rewind()?;
-        file.set_len(0)?;
         file.write_all(&text)?;
+        file.set_len(length as u64)?;
         self.saved = self.value.clone();
         Ok(())
     }
@@ -302,7 +307,7 @@ fn reads(root: &Root, folder: &Folder, name: &str) -> io::Result<File> {
 }
 
 /// The numbers that devices on other ports of the bus had at the last actions. Such a device may be away at present.
-/// Reads the files without their locks: a file that is being written counts as empty.
+/// Reads the files without their locks.
 pub(crate) fn numbers_elsewhere(root: &Root, port: &Port) -> Vec<u16> {
     let is_elsewhere = |name: &str| Port::new(name).is_some_and(|other| other.shares_bus(port) && other != *port);
     let Ok(entries) = fs::read_dir(root.at(DIRECTORY).join(LOCKS.name)) else { return Vec::new() };
@@ -456,6 +461,31 @@ mod tests {
         ));
         drop(state);
         assert!(PortState::lock(&root, &port, &ours, soon()).unwrap().is_kept());
+    }
+
+    #[test]
+    fn a_save_that_fails_or_is_cut_short_leaves_a_valid_state() {
+        use fcntl::{FcntlArg, SealFlag};
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        let state = |unlocked| Memory { unlocked, ..Memory::default() };
+        let (earlier, later) = (state(Some(1 << 60)), state(None));
+        // A file that cannot be written stands in for a full /run, and one that cannot be shortened for a process that
+        // was killed just before that.
+        for (seal, expected) in
+            [(SealFlag::F_SEAL_WRITE, &earlier), (SealFlag::F_SEAL_SHRINK, &later), (SealFlag::empty(), &later)]
+        {
+            let mut file = File::from(memfd_create(c"state", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+            let mut saved = StateFile { value: earlier.clone(), saved: Memory::default() };
+            saved.save(&mut file).unwrap();
+            fcntl::fcntl(&file, FcntlArg::F_ADD_SEALS(seal)).unwrap();
+            saved.value = later.clone();
+            assert_eq!(saved.save(&mut file).is_ok(), seal.is_empty(), "{seal:?}");
+            file.rewind().unwrap();
+            let mut text = String::new();
+            io::Read::read_to_string(&mut file, &mut text).unwrap();
+            assert_eq!(serde_json::from_str::<Memory>(&text).unwrap(), *expected, "{seal:?}");
+            assert_eq!(text.ends_with(' '), seal == SealFlag::F_SEAL_SHRINK, "{seal:?}");
+        }
     }
 
     #[test]
