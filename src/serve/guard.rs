@@ -16,6 +16,8 @@ use crate::serve::trigger::Trigger;
 /// If no state can be kept, a guarded run acts only on a device that has been connected for this long.
 /// This slows down a loop that the guard cannot count.
 const SETTLED: Duration = Duration::from_secs(5);
+/// How often a waiting run checks whether the device is still connected.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the guard decides about an action.
 pub(super) enum Verdict {
@@ -76,7 +78,7 @@ impl LockedRun<'_, '_> {
         let is_for_successor = step == StepKind::Switch && trigger.is_event();
         match settling(trigger, device.connected_for()).filter(|_| !is_for_successor) {
             Some(wait) => {
-                deadline.sleep(wait);
+                wait_while_present(device, deadline.at_most(wait));
                 Ok(())
             }
             None => {
@@ -85,6 +87,13 @@ impl LockedRun<'_, '_> {
                 Err(conclude(Outcome::Unfinished(failure), self.successor))
             }
         }
+    }
+}
+
+/// Ends when the device leaves: while the unit of this port is active, the next device cannot start it.
+fn wait_while_present(device: &Device, until: Deadline) {
+    while !until.has_passed() && device.is_present() {
+        until.sleep(PRESENCE_INTERVAL);
     }
 }
 
@@ -117,6 +126,7 @@ fn was_refused(action: &Action, results: &Results) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::deadline::clock::StoppedClock;
     use crate::host::root::tests::TempRoot;
     use crate::serve::event::Scope;
 
@@ -136,6 +146,22 @@ mod tests {
         let (scope, deadline) = (Scope::Device, Deadline::after(Duration::ZERO));
         let run = Run { root: &root, device: &device, scope: &scope, trigger: Trigger::Uevent, deadline };
         assert_eq!(numbers_on_other_ports(&run), [8, 9]);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_device_leaves() {
+        let root = TempRoot::new("settles");
+        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        root.write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let waited = || {
+            let clock = StoppedClock::stop();
+            wait_while_present(&device, Deadline::after(SETTLED));
+            clock.elapsed()
+        };
+        assert_eq!(waited(), SETTLED);
+        std::fs::remove_dir_all(root.at("/sys/devices/usb1/1-1")).unwrap();
+        assert_eq!(waited(), Duration::ZERO);
     }
 
     #[test]

@@ -47,7 +47,11 @@ pub fn run(
     deadline: Deadline,
 ) -> Reaction {
     let mut run = Transfers { usb, target, detached: Vec::new(), claimed: false, first_error: None, is_taken: true };
-    deadline.sleep(switch.wait_before.0);
+    let leaves_during =
+        |usb: &mut dyn Usb, pause: Duration| !pause.is_zero() && usb.wait_until_gone(deadline.at_most(pause));
+    if leaves_during(run.usb, switch.wait_before.0) {
+        return Reaction::Left;
+    }
     let ops = switch.part(returned);
     let mut changed = false;
     for (index, op) in ops.iter().enumerate() {
@@ -59,10 +63,7 @@ pub fn run(
                 changed = configure(*value);
                 Ok(())
             }
-            Op::Sleep(pause) => {
-                deadline.sleep(pause.0);
-                Ok(())
-            }
+            Op::Sleep(pause) if leaves_during(run.usb, pause.0) => return Reaction::Left,
             op => run.carry_out(op, share),
         };
         match done {
@@ -76,7 +77,9 @@ pub fn run(
             }
         }
     }
-    deadline.sleep(switch.release_delay.0);
+    if leaves_during(run.usb, switch.release_delay.0) {
+        return Reaction::Left;
+    }
     run.end(changed, deadline.at_most(leaving))
 }
 
@@ -427,6 +430,26 @@ pub(crate) mod tests {
             let (reaction, seen) = go("eject", answers.chain([Err(UsbError::Gone)]).collect(), true);
             assert_eq!(reaction, Reaction::Left);
             assert!(!seen.iter().any(|what| what.starts_with("attach")));
+        }
+    }
+
+    #[test]
+    fn a_device_that_leaves_in_a_pause_ends_the_run() {
+        const SIERRA: &str = "control 400b 0001 0000 ";
+        for (switch, sent, all) in [
+            ("do = [\"sierra\"]\nwait-before = 10", 0, 1),
+            ("do = [\"sierra\", { sleep = 10 }, \"sierra\"]", 1, 2),
+            ("do = [\"sierra\"]\nrelease-delay = 10", 1, 1),
+        ] {
+            let switch: Switch = toml::from_str(switch).unwrap();
+            for (leaves, expected, sent) in [(true, Reaction::Left, sent), (false, took_it(), all)] {
+                let mut script = Script { leaves, ..Script::default() };
+                let (target, clock) = (TransferTarget::default(), clock::StoppedClock::stop());
+                let deadline = Deadline::after(100 * TRANSFER);
+                let reaction = run(&mut script, &switch, &target, false, &mut |_| true, TRANSFER, deadline);
+                assert_eq!((reaction, clock.elapsed()), (expected, Duration::ZERO), "{switch}");
+                assert_eq!(script.seen, vec![SIERRA; sent], "{switch}");
+            }
         }
     }
 
