@@ -684,6 +684,28 @@ fn before_sleep_only_a_modem_that_cannot_delay_sleep_is_asked() {
     assert!(!asked.contains("before sleep") && !asked.contains("no proxy"), "{asked}");
 }
 
+/// The ports of many PCI modems are created again after sleep, which looks like a crash.
+#[test]
+fn sleep_is_not_a_crash_after_an_unlock() {
+    let root = Root::new();
+    let function = root.pci("0000:08:00.0", "1eac:1007 1eac:1007", "mhi-pci-generic");
+    root.wwan_port(&format!("{function}/mhi0"), "mbim0");
+    fs::create_dir_all(root.0.join("proc/self")).unwrap();
+    let port = format!("{function}/mhi0/wwan/wwan0/wwan0mbim0");
+    let enumeration = fs::metadata(root.0.join(&port[1..])).unwrap().ino();
+    for (unlocked, counts) in [(enumeration, false), (enumeration + 1, true)] {
+        let acted = format!(
+            r#"{{"identity":{{"id":"pci:1eac:1007","serial":null,"enumeration":{enumeration},"number":null}},
+               "until":1,"count":3,"returned":false,"gave_up":false}}"#
+        );
+        let state = format!(r#"{{"unlocked":{unlocked},"acted":{{"fcc-auth":{acted}}}}}"#);
+        root.write("run/wwan-quirks/lock/0000:08:00.0", state);
+        root.run(&["apply", "--unit", "--before-sleep"]);
+        let state = fs::read_to_string(root.0.join("run/wwan-quirks/lock/0000:08:00.0")).unwrap();
+        assert_eq!(state.contains(r#""count":3"#), counts, "{state}");
+    }
+}
+
 #[test]
 fn a_composition_is_not_set_on_a_modem_that_cannot_be_asked() {
     let root = Root::new();

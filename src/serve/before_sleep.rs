@@ -34,6 +34,8 @@ pub(crate) fn before_sleep(root: &Root, journal: &Journal, device: &Device) {
     if state.memory().unlocked != Some(device.enumeration_id()) {
         return;
     }
+    // The modem has not crashed after the unlock. If it returns from sleep as a new device, that is no crash either.
+    state.memory().attempts.clear(StepKind::FccAuth);
     match query(root, device, &quirk, sharing, deadline) {
         Ok(radio) if radio.operating_mode.is_low_power() => {
             state.memory().switched_off = Some(device.enumeration_id());
