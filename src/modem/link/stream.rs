@@ -78,7 +78,9 @@ impl Link for Stream {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
                     if !self.ready(PollFlags::POLLOUT, by)? {
-                        return Err(LinkError::WriteTimeout);
+                        let is_unsent = rest.len() == message.len();
+                        let cut_off = LinkError::Io { operation: "write", errno: Errno::ETIMEDOUT };
+                        return Err(if is_unsent { LinkError::WriteTimeout } else { cut_off });
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -154,6 +156,9 @@ mod tests {
             assert_eq!(sending.join().unwrap(), Ok(()));
             assert_eq!(came, message);
         });
+        // Only the second message is not sent at all.
+        let cut_off = LinkError::Io { operation: "write", errno: Errno::ETIMEDOUT };
+        assert_eq!(stream.send(&message, silence()), Err(cut_off));
         assert_eq!(stream.send(&message, silence()), Err(LinkError::WriteTimeout));
     }
 

@@ -64,11 +64,11 @@ impl SessionError {
         matches!(self, SessionError::NoAnswer { .. } | SessionError::Link(LinkError::Gone))
     }
 
-    /// The error of a message that follows `request`, which was sent: if another program has opened the port, only the
-    /// answer is lost.
+    /// The error of a message that follows `request`, which was sent: if the message was not sent, only the answer to
+    /// `request` is lost.
     fn after(self, request: &'static str) -> SessionError {
         match self {
-            SessionError::Link(LinkError::Contended) => SessionError::NoAnswer { request },
+            SessionError::Link(LinkError::Contended | LinkError::WriteTimeout) => SessionError::NoAnswer { request },
             error => error,
         }
     }
@@ -193,6 +193,15 @@ mod tests {
     fn the_first_tid_is_random() {
         let tids: std::collections::BTreeSet<u32> = (0..4).map(|_| first_tid()).collect();
         assert!(tids.len() > 1, "{tids:?}");
+    }
+
+    #[test]
+    fn a_request_before_a_message_that_was_not_sent_has_no_answer() {
+        for error in [LinkError::Contended, LinkError::WriteTimeout] {
+            assert_eq!(SessionError::from(error).after("asking"), SessionError::NoAnswer { request: "asking" });
+        }
+        let left = SessionError::from(LinkError::Gone);
+        assert_eq!(left.clone().after("asking"), left);
     }
 
     #[test]

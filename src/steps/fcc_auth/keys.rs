@@ -218,7 +218,8 @@ pub(super) trait ChallengeLock {
     /// Sends the response to the challenge, computed with `key`. Returns whether the modem accepts it.
     ///
     /// # Errors
-    /// [`LinkError::Contended`] only if nothing was sent. After another error, there is no verdict.
+    /// [`LinkError::Contended`] and [`LinkError::WriteTimeout`] only if nothing was sent. After another error, there is
+    /// no verdict.
     fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
 
     /// Whether the lock is open after a response that the modem did not accept.
@@ -242,7 +243,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
         }
         let Some(key) = keys.use_next() else { break };
         match lock.respond(challenge, &key) {
-            Err(error @ SessionError::Link(LinkError::Contended)) => {
+            Err(error @ SessionError::Link(LinkError::Contended | LinkError::WriteTimeout)) => {
                 keys.take_back(key);
                 return Err(error);
             }
@@ -455,5 +456,31 @@ mod tests {
         keys.use_next();
         let refused = "(refused: OEM string 1 of the quirk)";
         assert_eq!(keys.success(), format!("unlocked with the key of OEM string 2 of the quirk {refused}"));
+    }
+
+    /// The port accepts the requests, but not the response.
+    struct Jammed;
+
+    impl ChallengeLock for Jammed {
+        fn remaining(&self) -> Duration {
+            VERDICT_TIME
+        }
+
+        fn challenge(&mut self) -> Result<u32, SessionError> {
+            Ok(7)
+        }
+
+        fn respond(&mut self, _: u32, _: &Key) -> Result<bool, SessionError> {
+            Err(LinkError::WriteTimeout.into())
+        }
+    }
+
+    #[test]
+    fn a_key_that_the_port_did_not_accept_is_not_used_up() {
+        let (quirk, mut tried) = (procedure(&[LENOVO]), Vec::new());
+        let mut keys = Keys::new(&[], &quirk, &[], |note| note.apply(&mut tried));
+        assert_eq!(unlock(&mut Jammed, &mut keys), Err(LinkError::WriteTimeout.into()));
+        drop(keys);
+        assert!(tried.is_empty());
     }
 }
