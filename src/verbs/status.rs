@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::bus::{Bus, DeviceId, Port};
+use crate::database::policy::Resolved;
 use crate::database::quirks::{Quirk, Seen};
 use crate::host::clock::since_the_epoch;
 use crate::host::deadline::Deadline;
@@ -293,7 +294,7 @@ fn attention(
             for step in Run::to_preview(root, device, &Scope::All, Trigger::Named).plan(matched)? {
                 match &step {
                     PlanStep::Suppressed { kind, reason } => suppressed.push(Note::new(Some(*kind), reason.clone())),
-                    step => problems.extend(problem(device, step, last)),
+                    step => problems.extend(problem(device, step, last, &matched.policy)),
                 }
             }
         }
@@ -306,9 +307,20 @@ fn attention(
 }
 
 /// What keeps `step` from being done, if that is known without a query.
-fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<Note> {
+fn problem(
+    device: &Device,
+    step: &PlanStep,
+    last: &BTreeMap<StepKind, LastResult>,
+    policy: &Resolved,
+) -> Option<Note> {
+    // The process that should have continued has ended without a result.
+    let is_abandoned = |last: &LastResult| {
+        let longest = Trigger::Unit.budget(policy) + GRACE;
+        let is_over = since_the_epoch().saturating_sub(last.at) > longest.as_secs();
+        last.result == StepResult::Unfinished && last.message.remedy.is_none() && is_over
+    };
     let kind = step.kind();
-    let ended = last.get(&kind);
+    let ended = last.get(&kind).filter(|last| !is_abandoned(last));
     let is_success = ended.is_some_and(|last| last.result.is_success());
     let (text, message) = match (step, ended) {
         (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure), _) => {
@@ -452,6 +464,7 @@ fn ago(at: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Message;
 
     /// `tests/schema.rs` validates the file.
     #[test]
@@ -495,6 +508,24 @@ mod tests {
         for (mode, expected) in [(3, json!("offline")), (0xff, json!("unknown")), (9, json!(9))] {
             let answer = json!(Answer { operating_mode: OperatingMode::from(mode), locked: None });
             assert_eq!(answer["operating-mode"], expected);
+        }
+    }
+
+    #[test]
+    fn a_step_that_no_process_continues_any_more_is_not_done() {
+        let (_root, device) = Device::that_left("abandoned", "1199", "9041");
+        let planned = PlanStep::Run(Action::Configure { from: None, to: 2, unconfigured: None });
+        let not_done = "not done yet; run `wwan-quirks apply 1-1`";
+        for (age, remedy, expected) in [
+            (10, None, "not finished: no answer"),
+            (3600, None, not_done),
+            (3600, Some("power it off"), "not finished: no answer; power it off"),
+        ] {
+            let message = Message { text: "no answer".to_owned(), remedy: remedy.map(str::to_owned) };
+            let (at, result) = (since_the_epoch() - age, StepResult::Unfinished);
+            let last = LastResult { at, awake: None, result, message, id: None, confirmed: None };
+            let last = [(StepKind::Configuration, last)].into();
+            assert_eq!(problem(&device, &planned, &last, &Resolved::default()).as_deref(), Some(expected), "{age}");
         }
     }
 }
