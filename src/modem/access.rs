@@ -204,6 +204,11 @@ fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
     })
 }
 
+/// Whether a program other than a proxy holds the port, as far as is known.
+pub(crate) fn is_held(root: &Root, port: &ControlPort) -> bool {
+    users(root, port).is_ok_and(|users| !users.is_empty() && proxy_among(&users).is_none())
+}
+
 /// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be the
 /// one that holds the port, and must run as root or as the owner of the port's node.
 fn connect(proxy: Proxy, socket: &str, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {

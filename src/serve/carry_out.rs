@@ -2,6 +2,7 @@
 
 use crate::host::deadline::Deadline;
 use crate::host::sys;
+use crate::modem::access;
 use crate::modem::device::DeviceError;
 use crate::outcome::{StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude, to_report};
@@ -47,10 +48,14 @@ impl LockedRun<'_, '_> {
     }
 
     /// Tries the procedures in turn, until one finds its lock. Returns the results of those that were tried.
-    fn unlock(&mut self, procedures: Vec<PlanStep>) -> Vec<Conclusion> {
+    fn unlock(&mut self, mut procedures: Vec<PlanStep>) -> Vec<Conclusion> {
         let mut tried = Vec::new();
         if self.is_unlocked() {
             return tried;
+        }
+        // The run waits until a port is free. Another procedure may have a free port.
+        if self.run.trigger.waits_for_port() && procedures.len() > 1 {
+            procedures.sort_by_cached_key(|planned| self.is_held(planned));
         }
         // Divide the remaining time equally among the remaining procedures.
         let remaining = (1..=procedures.len()).rev();
@@ -64,6 +69,10 @@ impl LockedRun<'_, '_> {
             }
         }
         tried
+    }
+
+    fn is_held(&self, planned: &PlanStep) -> bool {
+        matches!(planned, PlanStep::Run(Action::FccAuth { port, .. }) if access::is_held(self.run.root, port))
     }
 
     /// Whether this is a new port of a modem that has already been unlocked over another port.
@@ -120,9 +129,13 @@ impl LockedRun<'_, '_> {
 mod tests {
     use super::*;
     use crate::database::layers::Layer;
+    use crate::database::quirks::Procedure;
+    use crate::host::deadline::clock::StoppedClock;
     use crate::host::journal::Journal;
+    use crate::host::root::tests::TempRoot;
     use crate::host::state::{Identity, PortState};
-    use crate::modem::device::Device;
+    use crate::modem::device::{ControlPort, Device, DeviceNumber};
+    use crate::modem::transport::Protocol;
     use crate::serve::hand_off::Successor;
     use crate::serve::plan::tests::quirk;
     use crate::serve::record::Recorder;
@@ -155,6 +168,45 @@ mod tests {
             locked.state.memory().unlocked = unlocked;
             let suppressed = PlanStep::Suppressed { kind: StepKind::FccAuth, reason: String::new() };
             assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
+        }
+    }
+    #[test]
+    fn a_procedure_whose_port_is_held_does_not_delay_the_others() {
+        let root = TempRoot::new("held");
+        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
+        root.write("/sys/devices/usb1/1-1/idProduct", "9041\n");
+        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        // Another program holds the first port, whose number is that of /dev/null.
+        std::fs::create_dir_all(root.at("/proc/90/fd")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", root.at("/proc/90/fd/3")).unwrap();
+        let steps = [("cdc-wdm0", 3), ("cdc-wdm1", 9999)].map(|(name, minor)| {
+            let number = DeviceNumber { major: 1, minor };
+            let port = ControlPort { name: name.to_owned(), driver: None, wwan_type: None, number };
+            let (protocol, procedure) = (Protocol::Mbim, Procedure::Quectel);
+            PlanStep::Run(Action::FccAuth { port, protocol, procedure, reset: None })
+        });
+        let quirk = quirk(Layer::Shipped, "{ fcc-auth = \"quectel\" }");
+        for (trigger, results) in [
+            // The second port has left, which ends the run.
+            (Trigger::Unit, &[StepResult::Unchanged][..]),
+            (Trigger::Named, &[StepResult::Failed, StepResult::Unchanged]),
+        ] {
+            let _clock = StoppedClock::stop();
+            let journal = Journal::open(&root);
+            let mut recorder = Recorder::new(&journal, &device, "A", trigger);
+            let (scope, deadline) = (Scope::Unlock, Deadline::after(std::time::Duration::from_secs(60)));
+            let mut locked = LockedRun {
+                run: Run { root: &root, device: &device, scope: &scope, trigger, deadline },
+                quirk: &quirk,
+                identity: Identity { id: device.id, serial: None, enumeration: 7, number: None },
+                state: PortState::in_memory(&device.port),
+                recorder: &mut recorder,
+                successor: &Successor::None,
+                configuration: None,
+                has_child: false,
+            };
+            let tried: Vec<_> = locked.unlock(steps.to_vec()).into_iter().map(|ended| ended.result).collect();
+            assert_eq!(tried, results, "{trigger:?}");
         }
     }
 }
