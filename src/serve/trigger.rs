@@ -23,7 +23,7 @@ pub enum Trigger {
     Command,
     /// A person, by a verb that names this modem.
     Named,
-    /// A systemd unit, or the process that continues after an event on a system without systemd.
+    /// A systemd unit or a boot script, or the process that continues after an event on a system without systemd.
     Unit,
     /// ModemManager, through its own unlock mechanism.
     ModemManager,

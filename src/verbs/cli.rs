@@ -156,7 +156,7 @@ pub struct Apply {
     /// Print the plan and send nothing; with -v, also the messages in hex
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// For the systemd units: do not disturb programs that use the modem
+    /// For units and boot scripts: do not disturb programs that use the modem
     #[arg(long, hide = true)]
     pub unit: bool,
     /// For the sleep unit: check the radios within a second, and change nothing

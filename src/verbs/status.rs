@@ -307,12 +307,7 @@ fn attention(
 }
 
 /// What keeps `step` from being done, if that is known without a query.
-fn problem(
-    device: &Device,
-    step: &PlanStep,
-    last: &BTreeMap<StepKind, LastResult>,
-    policy: &Resolved,
-) -> Option<Note> {
+fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResult>, policy: &Resolved) -> Option<Note> {
     // The process that should have continued has ended without a result.
     let is_abandoned = |last: &LastResult| {
         let longest = Trigger::Unit.budget(policy) + GRACE;
