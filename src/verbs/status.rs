@@ -520,7 +520,8 @@ mod tests {
             let (at, result) = (since_the_epoch() - age, StepResult::Unfinished);
             let last = LastResult { at, awake: None, result, message, id: None, confirmed: None };
             let last = [(StepKind::Configuration, last)].into();
-            assert_eq!(problem(&device, &planned, &last, &Resolved::default()).as_deref(), Some(expected), "{age}");
+            let note = problem(&device, &planned, &last, &Resolved::default()).unwrap();
+            assert_eq!(note.text, expected, "{age}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::modem::session::SessionError;
 use crate::modem::session::mbim;
 use crate::modem::session::qmi::QmuxTransport;
 use crate::modem::transport::{Protocol, Transport, open_mbim, over_qmi};
-use crate::modem::wire::mbim::Status;
+use crate::modem::wire::mbim::{ProtocolError, Status};
 use crate::modem::wire::qmi::{ErrorCode, Service};
 use crate::outcome::{Failure, Outcome};
 use radio::{NO_SUCH_LOCK, Radio, TRY_AGAIN, no_lock};
@@ -85,6 +85,10 @@ pub fn run(
         Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
             Outcome::Unfinished(Failure::new(format!("the proxy refused the connection: {error}"), TRY_AGAIN))
         }
+        // The modem lost power. A proxy that has not noticed this answers OPEN itself.
+        Err(error @ SessionError::Function { error: ProtocolError::NOT_OPENED, .. }) if proxied => Outcome::Unfinished(
+            Failure::new(format!("the modem has closed the session of the proxy: {error}"), TRY_AGAIN),
+        ),
         ended => ended.unwrap_or_else(outcome_of),
     }
 }

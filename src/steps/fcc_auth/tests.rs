@@ -1039,6 +1039,13 @@ fn a_proxy_that_hangs_up_does_not_mean_that_the_modem_left() {
     }
 }
 
+/// Some versions of mbim-proxy answer OPEN themselves, and do not notice that the modem lost power.
+#[test]
+fn a_session_that_a_proxy_does_not_open_again_can_be_opened_later() {
+    let mut modem = locked(Protocol::Mbim).with(PROXY).with("closes");
+    assert_failure(unlock(&mut modem), true, "NotOpened (5)");
+}
+
 #[track_caller]
 fn asked(procedure: Option<&Procedure>, mut modem: Modem) -> RadioState {
     let mode = modem.mode;
