@@ -434,14 +434,15 @@ mod tests {
             drop(state);
             assert!(waits.join().unwrap());
         });
-        // Without a child process that has it open, the lock file is unlocked.
+        // Without a child process that has it open, the lock file is unlocked. A process that another test starts has it
+        // open for a moment.
         PortState::lock(&root, &port, &ours, soon()).unwrap().leave_to_child();
-        let state = PortState::lock(&root, &port, &ours, soon()).unwrap();
+        let state = PortState::lock(&root, &port, &holder(8, Task::Device), far).unwrap();
         let inherited = state.files.as_ref().unwrap().0.try_clone().unwrap();
         state.leave_to_child();
         assert!(PortState::lock(&root, &port, &ours, soon()).is_err());
         drop(inherited);
-        assert!(PortState::lock(&root, &port, &ours, soon()).is_ok());
+        assert!(PortState::lock(&root, &port, &ours, far).is_ok());
     }
 
     #[test]
