@@ -478,6 +478,7 @@ fn a_wrong_root_is_an_error() {
 #[test]
 fn a_missing_or_empty_database_is_an_error() {
     let root = Root::new();
+    root.plug("1-1", "1199:9079", &mc7710());
     let shipped = root.0.join("usr/share/wwan-quirks/quirks.d");
     let (missing, empty) =
         ("the database is missing: there is no such directory", "the database is empty: no file here");
@@ -486,9 +487,20 @@ fn a_missing_or_empty_database_is_an_error() {
         if cause == empty {
             fs::create_dir(&shipped).unwrap();
         }
-        for arguments in
-            [&["check"][..], &["list"], &["rules"], &["export", "ids"], &["export", "json"], &["explain", "1199:9079"]]
-        {
+        for arguments in [
+            &["check"][..],
+            &["list"],
+            &["rules"],
+            &["export", "ids"],
+            &["export", "json"],
+            &["explain", "1199:9079"],
+            &["status"],
+            &["status", "1-1"],
+            &["apply"],
+            &["apply", "1-1"],
+            &["apply", "--dry-run"],
+            &["report"],
+        ] {
             let ended = root.run(arguments);
             let said = [ended.stdout.as_str(), &ended.stderr].concat();
             assert_eq!(ended.code, 3, "{arguments:?}: {said}");

@@ -26,7 +26,7 @@ use crate::serve::serve;
 use crate::serve::trigger::Trigger;
 use crate::verbs::cli::Apply;
 use crate::verbs::output::{error_json, errors_json, print_json, report_errors};
-use crate::verbs::select::{Devices, Found, NO_MODEM, devices, look_up, no_quirk};
+use crate::verbs::select::{Devices, Found, NO_MODEM, devices, look_up, no_quirk, without_database};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -187,6 +187,9 @@ fn serve_all(
         reports.push(DeviceReport::new(&device, &served));
         errors.extend(served.errors);
     }
+    if reports.is_empty() {
+        errors.extend(without_database(root));
+    }
     exit = exit.max(report_errors(&errors));
     printed?;
     if json {
@@ -252,6 +255,9 @@ fn print_plans(
                 writeln!(out, "  {line}")?;
             }
         }
+    }
+    if !is_any {
+        errors.extend(without_database(root));
     }
     let exit = report_errors(&errors);
     if json {

@@ -23,7 +23,7 @@ use crate::serve::preview::preview_lines;
 use crate::serve::run::{LONGEST_PROBE, Run};
 use crate::serve::trigger::Trigger;
 use crate::verbs::output::{errors_json, print_json, report_errors};
-use crate::verbs::select::{Found, devices, look_up};
+use crate::verbs::select::{Found, devices, look_up, without_database};
 
 /// Explains a device that is plugged in, or an ID. With `verbose`, the plan has each message in hex.
 pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
@@ -55,8 +55,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
         (Err(error), Err(_)) => return Err(error),
     };
     if errors.is_empty() && explained.iter().all(|explained| explained.matched.is_none()) {
-        let (quirks, without_quirk) = load::installed(root);
-        errors.extend(without_quirk.into_iter().filter(|_| quirks.is_empty()).map(Error::from));
+        errors.extend(without_database(root));
     }
     let without = explained.iter().filter(|explained| explained.is_without_quirk());
     let without: Vec<Error> = without.map(|explained| Error::NoQuirk(explained.title())).collect();

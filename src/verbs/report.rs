@@ -30,6 +30,7 @@ use crate::serve::run::Run;
 use crate::serve::trigger::Trigger;
 use crate::usb::Function;
 use crate::verbs::output::{errors_json, print_json};
+use crate::verbs::select::without_database;
 
 /// Digits in a row. IMEI, IMSI and MEID have 14 to 16, an ICCID has 19 or 20. A date or a process ID has fewer.
 const DIGITS: usize = 10;
@@ -82,7 +83,7 @@ fn only_modem(root: &Root) -> Result<Device, Error> {
         }
     }
     match known.pop() {
-        None => Err(invalid.unwrap_or(Error::NoModem)),
+        None => Err(invalid.or_else(|| without_database(root).into_iter().next()).unwrap_or(Error::NoModem)),
         Some(device) if known.is_empty() => Ok(device),
         Some(device) => {
             Err(Error::SeveralModems(known.iter().chain([&device]).map(|device| device.port.to_string()).collect()))

@@ -1,5 +1,6 @@
 //! Finds the devices that the command line names.
 
+use crate::database::load;
 use crate::host::root::Root;
 use crate::modem::device::{Device, DeviceError};
 use crate::serve::error::Error;
@@ -47,6 +48,12 @@ pub(crate) fn look_up(root: &Root, device: Result<Device, DeviceError>, errors: 
     let complete = more.is_empty();
     errors.extend(more);
     Some(Found { device, matched, complete })
+}
+
+/// Why no quirk can apply to any device: the database is missing or empty.
+pub(crate) fn without_database(root: &Root) -> Vec<Error> {
+    let (quirks, errors) = load::installed(root);
+    errors.into_iter().filter(|_| quirks.is_empty()).map(Error::from).collect()
 }
 
 /// The error for a device that was named, and that no quirk applies to.

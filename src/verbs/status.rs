@@ -40,7 +40,7 @@ use crate::serve::trigger::Trigger;
 use crate::steps::fcc_auth::RadioState;
 use crate::usb::Function;
 use crate::verbs::output::{errors_json, print_json, report_errors};
-use crate::verbs::select::{Found, NO_MODEM, devices, look_up, no_quirk};
+use crate::verbs::select::{Found, NO_MODEM, devices, look_up, no_quirk, without_database};
 
 /// One modem, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -182,6 +182,9 @@ pub(crate) fn run(root: &Root, names: &[String], ask: bool, json: bool, out: &mu
             Err(DeviceError::Gone { .. }) if names.is_empty() => {}
             Err(error) => errors.push(error.into()),
         }
+    }
+    if all.is_empty() {
+        errors.extend(without_database(root));
     }
     exit = exit.max(report_errors(&errors));
     if json {
