@@ -610,6 +610,17 @@ fn only_a_named_modem_is_reconfigured_while_it_is_in_use() {
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
 }
 
+#[test]
+fn a_request_that_the_policy_suppresses_is_not_carried_out() {
+    let root = Root::new();
+    root.plug("1-1", "1199:0fff", &install_mode());
+    root.policy("switch = false\n");
+    for (arguments, code) in [(&["apply", "1-1"][..], 1), (&["apply"], 0), (&["apply", "--dry-run", "1-1"], 0)] {
+        let ended = root.run(arguments);
+        assert!(ended.code == code && ended.stdout.contains("switch: suppressed: `switch = false`"), "{ended:?}");
+    }
+}
+
 /// A connection of pppd uses only a tty.
 #[test]
 fn a_modem_whose_tty_is_in_use_is_not_reconfigured() {

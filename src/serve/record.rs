@@ -59,10 +59,17 @@ impl RunReport {
             StepResult::NotAuthorized if trigger.is_explicit() => Exit::Failed,
             // ModemManager takes success to mean that the modem is unlocked.
             StepResult::Suppressed if trigger == Trigger::ModemManager => Exit::Failed,
+            // Nothing of an explicit request was carried out.
+            StepResult::Suppressed if trigger == Trigger::Named && self.is_suppressed() => Exit::Failed,
             _ => Exit::Success,
         };
         let errors = self.errors.iter().map(Error::exit);
         errors.chain(self.steps.iter().map(of_step)).max().unwrap_or(Exit::Success)
+    }
+
+    /// Whether every step was suppressed.
+    fn is_suppressed(&self) -> bool {
+        self.steps.iter().all(|report| report.result == StepResult::Suppressed)
     }
 
     /// The result for the udev rules. A step that another process must continue comes first.
@@ -216,8 +223,27 @@ mod tests {
             let is_fine = exit(result, Trigger::ModemManager) == Exit::Success;
             assert_eq!(is_fine, result.is_success() || result == StepResult::LeftAlone, "{result:?}");
         }
-        // A step that the policy suppresses is no failure of the command.
-        assert_eq!(exit(StepResult::Suppressed, Trigger::Command), Exit::Success);
+    }
+
+    #[test]
+    fn a_request_for_one_modem_of_which_every_step_is_suppressed_has_failed() {
+        let exit = |results: &[StepResult], trigger| {
+            let report = |result: &StepResult| StepReport {
+                step: StepKind::FccAuth,
+                result: *result,
+                message: Message::default(),
+            };
+            let steps = results.iter().map(report).collect();
+            RunReport { steps, ..RunReport::default() }.exit(&Scope::All, trigger)
+        };
+        let suppressed = StepResult::Suppressed;
+        assert_eq!(exit(&[suppressed, suppressed], Trigger::Named), Exit::Failed);
+        for result in [StepResult::Done, StepResult::Unchanged] {
+            assert_eq!(exit(&[result, suppressed], Trigger::Named), Exit::Success, "{result:?}");
+        }
+        for trigger in [Trigger::Command, Trigger::Unit, Trigger::Uevent] {
+            assert_eq!(exit(&[suppressed], trigger), Exit::Success, "{trigger:?}");
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ const DEVICE: &str =
 #[derive(Debug, Parser)]
 #[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed, a request was not \
-                        carried out (busy, not finished, not authorized, no quirk applies), or doctor found a problem; 2 usage error, or a named \
-                        device or file does not exist; 3 invalid database or policy.")]
+                        carried out (busy, not finished, not authorized, not allowed by the policy, no quirk applies), \
+                        or doctor found a problem; 2 usage error, or a named device or file does not exist; 3 invalid database or policy.")]
 pub struct Cli {
     /// Use DIR instead of `/` as the root directory, for tests and images
     #[arg(long, value_name = "DIR", default_value = "/", global = true, hide_default_value = true, value_parser = folder())]
