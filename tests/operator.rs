@@ -105,7 +105,7 @@ fn selinux_denial(root: &Root) {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 19] = [
+    let failures: [Failure; 20] = [
         ("own.toml:3:7: this entry does not apply to modems that the narrower entry at /usr/share/", |root| {
             let quirk =
                 "schema = 1\n[[device]]\nid = \"8888:6500\"\nname = \"x\"\nproduct = \"CDMA USB\"\nsteps = []\n";
@@ -158,6 +158,10 @@ fn each_problem_is_found_with_its_remedy() {
         }),
         ("runs /usr/sbin/wwan-quirks, which does not exist", |root| {
             fs::remove_file(root.0.join("usr/sbin/wwan-quirks")).unwrap();
+        }),
+        ("runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: wwan-quirks check && ", |root| {
+            let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
+            root.write("etc/udev/rules.d/86-wwan-quirks-local.rules", rules);
         }),
         ("users other than root can change /usr/sbin/wwan-quirks", |root| {
             fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();

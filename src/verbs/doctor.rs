@@ -176,7 +176,7 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     }
     let files: Vec<(String, String)> =
         udev_rules::FILES.into_iter().filter_map(|name| diagnosis.rules(root, name)).collect();
-    let Some((text, path)) = files.first() else {
+    let Some((_, path)) = files.first() else {
         let name = udev_rules::FILES[0];
         let problem = format!("udev has no rules for wwan-quirks: {name} is missing or masked");
         return match own_file(root, &format!("udev/rules.d/{name}")) {
@@ -198,9 +198,13 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
             format!("no rule in {path} runs wwan-quirks for these IDs in {}: {}", file.display(), ids.join(", "));
         diagnosis.add(problem, NEW_RULES);
     }
-    let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
-    if let Some(program) = program.filter(|program| !root.at(program).exists()) {
-        diagnosis.add(format!("{path} runs {program}, which does not exist"), "reinstall the package");
+    for (text, path) in &files {
+        let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
+        if let Some(program) = program.filter(|program| !root.at(program).exists()) {
+            let is_own = path.ends_with(udev_rules::FILES[1]);
+            let remedy = if is_own { NEW_RULES } else { "reinstall the package" };
+            diagnosis.add(format!("{path} runs {program}, which does not exist"), remedy);
+        }
     }
 }
 
