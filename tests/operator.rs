@@ -217,6 +217,20 @@ fn doctor_says_that_it_has_not_checked_all() {
     assert_eq!(json["unreadable"][0]["path"], "/var/log/audit/audit.log");
 }
 
+/// A container may lack the host's buses.
+#[test]
+fn doctor_says_that_it_has_checked_no_modem() {
+    let root = healthy();
+    fs::remove_dir_all(root.0.join("sys/bus/usb")).unwrap();
+    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
+    fs::remove_dir_all(root.0.join("sys/bus/pci")).unwrap();
+    let ended = root.run(&["doctor"]);
+    assert!(
+        ended.code == 0 && ended.stdout.starts_with("not checked: /sys/bus: no USB and no PCI bus here"),
+        "{ended:?}"
+    );
+}
+
 #[test]
 fn an_invalid_policy_is_a_problem_in_json_too() {
     let root = healthy();
