@@ -50,8 +50,8 @@ impl<'a> Finding<'a> {
         let rest = text.get(entry..).unwrap_or_default();
         // A list `device = [{ … }]` has no headers, and the policy has other tables.
         let found = || {
-            let forms = self.id.forms();
-            forms.iter().find_map(|form| rest.find(form).map(|at| at..at + form.len()))
+            let id = self.id.to_string();
+            rest.to_ascii_lowercase().find(&id).map(|at| at..at + id.len())
         };
         let place = place_of(rest, self.id).or_else(found).unwrap_or_default();
         let found = Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone());
