@@ -41,6 +41,15 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
     root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
     let ended = root.run(&["doctor"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problems found\n"));
+    // The shipped rules keep usb_modeswitch away, but no entry has the ID.
+    let mask = root.0.join("etc/wwan-quirks/quirks.d/1199-sierra.toml");
+    symlink("/dev/null", &mask).unwrap();
+    let found = only_finding(&root);
+    assert!(found.starts_with("no program switches 1 of usb_modeswitch's IDs, such as 1199:0fff: "), "{found}");
+    root.write("etc/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
+    fs::remove_file(root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
+    fs::remove_file(mask).unwrap();
     // Only systemd reads the drop-in.
     fs::create_dir(root.0.join("run/udev")).unwrap();
     let said = only_finding(&root);

@@ -215,6 +215,11 @@ impl RuledIds {
         RuledIds(ruled)
     }
 
+    /// Whether the rules name `id`.
+    pub(crate) fn has(&self, id: DeviceId) -> bool {
+        self.0.iter().any(|(_, ruled, _)| *ruled == id)
+    }
+
     /// Whether the rules name all events that `quirk` needs for `id`.
     pub(crate) fn covers(&self, quirk: &Quirk, id: DeviceId) -> bool {
         let subsystem = subsystem_of(quirk);

@@ -32,6 +32,9 @@ const RELOAD: &str = "udevadm control --reload";
 /// `check` fails before the shell truncates the file.
 const NEW_RULES: &str = "wwan-quirks check && wwan-quirks rules >/etc/udev/rules.d/86-wwan-quirks-local.rules && \
                          udevadm control --reload && udevadm trigger";
+/// Replaces the package's rules, so that udev no longer knows IDs that the database lacks.
+const ONLY_RULES: &str = "wwan-quirks check && wwan-quirks rules >/etc/udev/rules.d/85-wwan-quirks.rules && \
+                          rm -f /etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload";
 
 /// Where systemd looks for units.
 const UNITS: [&str; 5] = [
@@ -101,6 +104,7 @@ impl Diagnosis {
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
     let (quirks, errors) = load::all(root);
+    let is_complete = errors.is_empty() && !quirks.is_empty();
     if errors.is_empty() {
         database(root, &quirks, &mut diagnosis);
     }
@@ -114,7 +118,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
     own_rules(root, &quirks, &mut diagnosis);
     own_units(root, &mut diagnosis);
     permissions(root, &mut diagnosis);
-    other_switchers(root, &quirks, &mut diagnosis);
+    other_switchers(root, &quirks, is_complete, &mut diagnosis);
     kernel(root, &mut diagnosis);
     modem_manager(root, &quirks, &mut diagnosis);
     modems(root, &mut diagnosis);
@@ -292,32 +296,70 @@ fn permissions(root: &Root, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Finds other programs that switch the same devices.
-fn other_switchers(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
-    let switched: BTreeSet<DeviceId> = quirks
-        .iter()
-        .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
-        .flat_map(Quirk::ids)
-        .collect();
-    // The drop-in keeps usb_modeswitch's unit away from our devices. Without systemd, the rules start the program itself.
-    let (folder, file) = ("usb_modeswitch@.service.d", "usb_modeswitch@.service.d/wwan-quirks.conf");
-    let is_kept_away = !lacks_systemd(root) && diagnosis.layered(root, &UNITS, file).is_some();
-    if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules").filter(|_| !is_kept_away) {
-        let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
-        if shared > 0 {
-            let remedy = match own_file(root, &format!("systemd/system/{file}")).filter(|_| !lacks_systemd(root)) {
-                Some(unread) => format!(
-                    "mkdir -p /etc/systemd/system/{folder} && ln -sf {unread} /etc/systemd/system/{folder}/ && \
-                     systemctl daemon-reload"
-                ),
-                None => format!("ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && {RELOAD}"),
-            };
-            diagnosis.add(format!("usb_modeswitch also switches {shared} IDs of this database: {path}"), remedy);
+/// The drop-in that keeps usb_modeswitch's unit away from our devices.
+const KEEP_AWAY: &str = "usb_modeswitch@.service.d/wwan-quirks.conf";
+
+/// Finds other programs that switch the same devices, and devices that no program switches.
+fn other_switchers(root: &Root, quirks: &[Quirk], is_complete: bool, diagnosis: &mut Diagnosis) {
+    // Without systemd, the rules start the program itself.
+    let is_kept_away = !lacks_systemd(root) && diagnosis.layered(root, &UNITS, KEEP_AWAY).is_some();
+    if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules") {
+        let ids = text.lines().filter_map(ruled_id);
+        match is_kept_away {
+            false => switched_twice(root, quirks, ids, &path, diagnosis),
+            // An entry that could not be read may have the ID.
+            true if is_complete => switched_by_none(root, quirks, ids, diagnosis),
+            true => {}
         }
     }
     let usbmode = ["/etc/hotplug.d/usb/20-usb_mode", "/etc/init.d/usbmode"];
     if let Some(path) = usbmode.into_iter().find(|path| root.at(path).exists()) {
         diagnosis.add(format!("usbmode switches the same devices: {path}"), "opkg remove usb-modeswitch");
+    }
+}
+
+/// Finds `ids` of usb_modeswitch's rules, which are at `path`, that this database switches, too.
+fn switched_twice(
+    root: &Root,
+    quirks: &[Quirk],
+    ids: impl Iterator<Item = DeviceId>,
+    path: &str,
+    diagnosis: &mut Diagnosis,
+) {
+    let switched: BTreeSet<DeviceId> = quirks
+        .iter()
+        .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
+        .flat_map(Quirk::ids)
+        .collect();
+    let shared = ids.filter(|id| switched.contains(id)).count();
+    if shared > 0 {
+        let folder = "usb_modeswitch@.service.d";
+        let remedy = match own_file(root, &format!("systemd/system/{KEEP_AWAY}")).filter(|_| !lacks_systemd(root)) {
+            Some(unread) => format!(
+                "mkdir -p /etc/systemd/system/{folder} && ln -sf {unread} /etc/systemd/system/{folder}/ && \
+                 systemctl daemon-reload"
+            ),
+            None => format!("ln -s /dev/null /etc/udev/rules.d/40-usb_modeswitch.rules && {RELOAD}"),
+        };
+        diagnosis.add(format!("usb_modeswitch also switches {shared} IDs of this database: {path}"), remedy);
+    }
+}
+
+/// Finds `ids` of usb_modeswitch's rules that the rules keep away from usb_modeswitch, but that no entry has. The
+/// administrator may have masked the file with the entry.
+fn switched_by_none(root: &Root, quirks: &[Quirk], ids: impl Iterator<Item = DeviceId>, diagnosis: &mut Diagnosis) {
+    let Some(ruled) = udev_rules::RuledIds::installed(root) else { return };
+    let known: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
+    let lost: Vec<DeviceId> = ids.filter(|id| ruled.has(*id) && !known.contains(id)).collect();
+    if let Some(first) = lost.first() {
+        let count = lost.len();
+        diagnosis.add(
+            format!(
+                "no program switches {count} of usb_modeswitch's IDs, such as {first}: no entry of this database has \
+                 them, but the rules of wwan-quirks keep usb_modeswitch away"
+            ),
+            ONLY_RULES,
+        );
     }
 }
 
