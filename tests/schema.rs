@@ -99,7 +99,9 @@ fn root() -> Root {
     root.results("1-4", r#""last":{"switch":{"at":1,"outcome":"done","text":"1","id":"12d1:1f01"}}"#);
     let last = r#"{"at":1,"outcome":"done","text":"1"}"#;
     root.results("1-1", &format!(r#""last":{{"configuration":{last}}},"radio":{last}"#));
-    root.policy("[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n");
+    root.policy(
+        "[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n[[device]]\nmatch = { serial = \"1\" }\n",
+    );
     root.write("usb_modeswitch/1234:5678", "NeedResponse=1\nStandardEject=1\n");
     root.write("usb_modeswitch/1234:567a", "# A\n");
     root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");
@@ -125,6 +127,7 @@ fn real_output_agrees_with_its_schema() {
     for (root, arguments, has) in [
         (&root, &["list"][..], "/quirks/0/models/0/id"),
         (&root, &["explain", "1-1"], "/devices/0/policy/fcc-auth/origin/device"),
+        (&root, &["explain", "1-1"], "/devices/0/others/0/matchers/serial"),
         (&root, &["explain", "1199:9079", "-v"], "/devices/0/plan/0/decision"),
         (&root, &["apply", "--dry-run", "1-2", "-v"], "/devices/0/plan/0/decision"),
         (&root, &["explain", "1-3"], "/devices/0/id"),

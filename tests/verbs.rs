@@ -176,9 +176,13 @@ fn an_administrators_entry_for_one_modem_comes_first() {
     assert_eq!(root.read(&format!("{device}/bConfigurationValue")).trim(), "2");
     let explained = root.run(&["explain", "1-1"]).stdout;
     assert!(explained.contains("prefer = mbim  (/etc/wwan-quirks/config.toml:6, [[device]])"), "{explained}");
+    assert!(!explained.contains("other "), "{explained}");
     root.policy("[[device]]\nmatch = { serial = \"another\" }\nprefer = \"qmi\"\n");
     let explained = root.run(&["explain", "1-1"]).stdout;
     assert!(explained.contains("prefer = mbim  (/usr/share/wwan-quirks/config.toml:8)"), "{explained}");
+    let other = "  other   [[device]] (/etc/wwan-quirks/config.toml:2), for serial \"another\"\n  \
+                 device  serial \"LF53920000010\"\n";
+    assert!(explained.ends_with(other), "{explained}");
 }
 
 #[test]

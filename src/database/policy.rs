@@ -261,8 +261,27 @@ struct Match {
 #[derive(Debug, Default)]
 struct Selector {
     id: Option<Setting<DeviceId>>,
-    serial: Option<String>,
+    serial: Option<Setting<String>>,
     port: Option<Port>,
+}
+
+impl Selector {
+    /// Whether the modem has the ID and the port.
+    fn has(&self, id: DeviceId, port: Option<&Port>) -> bool {
+        self.id.as_ref().is_none_or(|wanted| wanted.value == id)
+            && self.port.as_ref().is_none_or(|wanted| Some(wanted) == port)
+    }
+
+    /// Whether the modem has the serial number. `serial` is called only if it matters.
+    fn has_serial(&self, serial: impl Fn() -> Option<String>) -> bool {
+        let is = |wanted: &Setting<String>| serial().is_some_and(|serial| words(&serial).eq(words(&wanted.value)));
+        self.serial.as_ref().is_none_or(is)
+    }
+}
+
+/// The parts of a serial number between spaces. In udev's properties, `_` stands for spaces.
+fn words(serial: &str) -> impl Iterator<Item = &str> {
+    serial.split(|character: char| character == '_' || character.is_whitespace()).filter(|word| !word.is_empty())
 }
 
 /// One table of a file: its global keys, or a `[[device]]`.
@@ -351,11 +370,7 @@ impl Policy {
     /// result is the policy for an ID on any port.
     pub fn resolve(&self, id: DeviceId, port: Option<&Port>, serial: impl Fn() -> Option<String>) -> Resolved {
         let mut resolved = Resolved::default();
-        let matches = |selector: &Selector| {
-            selector.id.as_ref().is_none_or(|wanted| wanted.value == id)
-                && selector.port.as_ref().is_none_or(|wanted| Some(wanted) == port)
-                && selector.serial.as_ref().is_none_or(|wanted| serial().as_ref() == Some(wanted))
-        };
+        let matches = |selector: &Selector| selector.has(id, port) && selector.has_serial(&serial);
         for Table { settings, .. } in self.0.iter().filter(|table| table.selector.as_ref().is_none_or(matches)) {
             take(&mut resolved.prefer, &settings.prefer);
             take(&mut resolved.switch, &settings.switch);
@@ -365,6 +380,21 @@ impl Policy {
             take(&mut resolved.modem_ready, &settings.modem_ready);
         }
         resolved
+    }
+
+    /// The serial numbers of the `[[device]]` tables that do not match the modem only because it has another one.
+    pub(crate) fn other_serials(
+        &self,
+        id: DeviceId,
+        port: &Port,
+        serial: impl Fn() -> Option<String>,
+    ) -> impl Iterator<Item = (&str, &Location)> {
+        let selectors = self.0.iter().filter_map(|table| table.selector.as_ref());
+        let others = selectors.filter(move |selector| selector.has(id, Some(port)) && !selector.has_serial(&serial));
+        others.filter_map(|selector| match selector.serial.as_ref()? {
+            Setting { value, origin: Origin::File { location, .. } } => Some((value.as_str(), location)),
+            _ => None,
+        })
     }
 }
 
@@ -433,10 +463,10 @@ impl Reader<'_> {
             Some(Setting { value, origin: self.setting(id).origin })
         });
         let serial = serial.map(|serial| {
-            if serial.get_ref().is_empty() {
+            if words(serial.get_ref()).next().is_none() {
                 self.error(&serial, "no modem has an empty serial number: select it by `id` or `port`".to_owned());
             }
-            serial.into_inner()
+            self.setting(serial)
         });
         let port = port.and_then(|port| {
             let parsed = Port::new(port.get_ref());
@@ -644,6 +674,36 @@ mod tests {
         for wanted in ["id = \"1199:9071\"", "port = \"1-1\"", "serial = \"X\"", "id = \"1199:9079\", port = \"1-1\""] {
             files.write(ADMINISTRATOR, &format!("[[device]]\nmatch = {{ {wanted} }}\nswitch = false\n"));
             assert_eq!(files.load()["switch"].1, Origin::BuiltIn, "{wanted}");
+        }
+    }
+
+    /// `udevadm info` prints the properties of udev, and the modem may pad its serial number.
+    #[test]
+    fn a_serial_number_may_be_written_like_in_the_properties_of_udev() {
+        let file = ConfigFile { layer: Layer::Administrator, path: "config.toml".into() };
+        let (id, port) = ("1199:9079".parse().unwrap(), Port::new("1-1").unwrap());
+        for (wanted, serial, expected) in [
+            ("AB_123", Some("AB 123 "), true),
+            ("AB 123", Some("  AB 123"), true),
+            ("AB  123_", Some("AB_123"), true),
+            ("AB123", Some("AB 123"), false),
+            ("AB", Some("AB 123"), false),
+            ("ab 123", Some("AB 123"), false),
+            ("AB", Some(" "), false),
+            ("AB", None, false),
+        ] {
+            let mut policy = Policy::default();
+            let text = format!("[[device]]\nmatch = {{ serial = \"{wanted}\" }}\nswitch = false\n");
+            assert_eq!(policy.add(&file, &text), []);
+            let serial = || serial.map(str::to_owned);
+            let found = policy.resolve(id, Some(&port), serial).switch;
+            assert_eq!(found.origin != Origin::BuiltIn, expected, "{wanted:?} {:?}", serial());
+            let others: Vec<_> = policy.other_serials(id, &port, serial).map(|(serial, _)| serial).collect();
+            assert_eq!(others.is_empty(), expected, "{others:?}");
+        }
+        for empty in ["", " ", "_"] {
+            let text = format!("[[device]]\nmatch = {{ serial = \"{empty}\" }}\n");
+            assert_eq!(Policy::default().add(&file, &text).len(), 1, "{empty:?}");
         }
     }
 

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
 use crate::database::audit;
-use crate::database::diagnostic::merge;
+use crate::database::diagnostic::{Location, merge};
 use crate::database::load::{self, Lookup};
 use crate::database::policy::{self, Policy};
-use crate::database::quirks::{self, DeviceString, Quirk};
+use crate::database::quirks::{self, DeviceString, Matchers, Quirk};
 use crate::host::deadline::Deadline;
 use crate::host::journal::{print_error, printable};
 use crate::host::root::Root;
@@ -43,7 +44,7 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                     errors.push(error.into());
                     Vec::new()
                 });
-                let (port, (others, strings)) = (Some(device.port.clone()), others(root, &device));
+                let (port, (others, strings)) = (Some(device.port.clone()), others(root, &device, matched.is_some()));
                 explained.push(Explanation { port, id: device.id, matched, others, strings, complete, plan });
             }
             (explained, errors)
@@ -85,7 +86,8 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     if !quirks::knows(&all, id) && quirks::knows(&all, id.on_pci()) {
         print_error(format_args!("wwan-quirks: {id} is a USB ID; did you mean {}?", id.on_pci()));
     }
-    let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty()).collect();
+    let others = all.into_iter().filter(|quirk| quirk.model(id).is_some() && !quirk.matchers.is_empty());
+    let others = others.map(|quirk| Other::new(quirk, id)).collect();
     let matched = quirk.map(|quirk| MatchedDevice { policy: policy.resolve(id, None, || None), quirk });
     let plan = matched.iter().filter(|_| complete);
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
@@ -96,8 +98,23 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
 /// Strings of a device. `None`: it has no such string.
 type Strings = BTreeMap<DeviceString, Option<String>>;
 
-/// The quirks for the ID of `device` that need other strings, and what the device has instead.
-fn others(root: &Root, device: &Device) -> (Vec<Quirk>, Strings) {
+/// What needs certain strings: a quirk, or a `[[device]]` of the policy.
+#[derive(Serialize)]
+struct Other {
+    name: String,
+    matchers: Matchers,
+    location: Location,
+}
+
+impl Other {
+    fn new(quirk: Quirk, id: DeviceId) -> Other {
+        Other { name: quirk.name_of(id).to_owned(), matchers: quirk.matchers, location: quirk.location }
+    }
+}
+
+/// The quirks for the ID of `device` that need other strings, and what the device has instead. If a quirk applies, also
+/// the settings for another serial number.
+fn others(root: &Root, device: &Device, has_quirk: bool) -> (Vec<Other>, Strings) {
     let (mut others, _) = load::all(root);
     others.retain(|quirk| quirk.model(device.id).is_some() && !quirk.matchers.is_empty());
     let deadline = Deadline::after(LONGEST_PROBE);
@@ -108,7 +125,17 @@ fn others(root: &Root, device: &Device) -> (Vec<Quirk>, Strings) {
         strings.get(name).and_then(Option::as_ref).is_some_and(|whole| quirks::matches(*name, part, whole))
     };
     others.retain(|quirk| !quirk.matchers.iter().all(fits));
-    strings.retain(|name, _| others.iter().any(|quirk| quirk.matchers.contains_key(name)));
+    let mut others: Vec<Other> = others.into_iter().map(|quirk| Other::new(quirk, device.id)).collect();
+    if has_quirk {
+        let (policy, _) = Policy::load(root);
+        let serials = policy.other_serials(device.id, &device.port, || read(DeviceString::Serial));
+        others.extend(serials.map(|(serial, location)| {
+            let matchers = Matchers::from([(DeviceString::Serial, serial.to_owned())]);
+            strings.entry(DeviceString::Serial).or_insert_with(|| read(DeviceString::Serial));
+            Other { name: "[[device]]".to_owned(), matchers, location: location.clone() }
+        }));
+    }
+    strings.retain(|name, _| others.iter().any(|other| other.matchers.contains_key(name)));
     (others, strings)
 }
 
@@ -117,8 +144,8 @@ struct Explanation {
     port: Option<Port>,
     id: DeviceId,
     matched: Option<MatchedDevice>,
-    /// Quirks for a device with this ID and with certain strings, which this device lacks if it is plugged in.
-    others: Vec<Quirk>,
+    /// For a device with this ID and with certain strings, which this device lacks if it is plugged in.
+    others: Vec<Other>,
     /// The device's own strings of those kinds.
     strings: Strings,
     /// All files that concern the device were read.
@@ -149,9 +176,9 @@ impl Explanation {
             }
             None => writeln!(out, "{title}: unknown: a file of the database has an error")?,
         }
-        for quirk in &self.others {
-            let strings: Vec<String> = quirk.matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
-            let line = format!("{} ({}), for {}", quirk.name_of(self.id), quirk.location, strings.join(" and "));
+        for Other { name, matchers, location } in &self.others {
+            let strings: Vec<String> = matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
+            let line = format!("{name} ({location}), for {}", strings.join(" and "));
             writeln!(out, "  other   {}", printable(&line))?;
         }
         for (name, text) in &self.strings {
@@ -206,7 +233,6 @@ impl Explanation {
             }
             policy
         });
-        let other = |quirk: &Quirk| json!({ "name": quirk.name_of(self.id), "matchers": quirk.matchers, "location": quirk.location });
         json!({
             "port": self.port,
             "id": self.id,
@@ -217,7 +243,7 @@ impl Explanation {
             "seen": matched.and_then(|matched| matched.quirk.seen),
             "becomes": model.map(|model| &model.becomes),
             "quirk": matched.map(|matched| &matched.quirk.location),
-            "others": self.others.iter().map(other).collect::<Vec<_>>(),
+            "others": self.others,
             "strings": self.strings,
             "policy": policy,
             "plan": self.plan,
