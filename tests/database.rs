@@ -552,7 +552,7 @@ fn check_warns_about_weak_entries() {
     let (shipped, errors) = wwan_quirks::database::load::all(&wwan_quirks::host::root::Root::new(&root.0));
     assert!(errors.is_empty());
     for warning in warnings(&shipped) {
-        let id = warning.id.to_string();
+        let id = warning.id.unwrap().to_string();
         let is_known = WARNED.iter().any(|(known, _)| id.starts_with(known));
         // HP's and Huawei's modems without QMI have MBIM, and `preferred` falls back to what the kernel chose.
         let without_qmi =

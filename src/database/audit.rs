@@ -1,5 +1,5 @@
 //! Checks on entries that are valid on their own: duplicate IDs, entries that never apply, IDs without a udev rule, IDs
-//! in the policy that are on the other bus or in no entry, and weak points.
+//! in the policy that are on the other bus or in no entry, settings in the policy that never apply, and weak points.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,41 +19,49 @@ use crate::usb::Function;
 /// Unassigned vendor IDs that manufacturers of cheap chips use.
 const SHARED: [u16; 4] = [0x1111, 0x6000, 0x8888, 0x257a];
 
-/// A problem in the entry at `location`, concerning `id`.
+/// A problem at `location`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding<'a> {
     pub location: &'a Location,
-    pub id: DeviceId,
+    /// The ID that the problem concerns. `None`: it concerns the whole line.
+    pub id: Option<DeviceId>,
     pub severity: Severity,
     pub message: String,
 }
 
 impl<'a> Finding<'a> {
     fn error(location: &'a Location, id: DeviceId, message: String) -> Finding<'a> {
-        Finding { location, id, severity: Severity::Error, message }
+        Finding { location, id: Some(id), severity: Severity::Error, message }
     }
 
     fn warning(location: &'a Location, id: DeviceId, message: String) -> Finding<'a> {
-        Finding { location, id, severity: Severity::Warning, message }
+        Finding { location, id: Some(id), severity: Severity::Warning, message }
     }
 
-    /// This finding as a diagnostic that points at the ID in its file.
+    /// This finding as a diagnostic that points at its place in its file.
     pub(crate) fn read(&self, root: &Root) -> Result<Diagnostic, FileError> {
         let Location { layer, path, .. } = self.location;
         let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() })?;
         Ok(self.locate(path, &text.unwrap_or_default()))
     }
 
-    /// This finding as a diagnostic that points at the ID in `text`.
+    /// This finding as a diagnostic that points at its place in `text`.
     pub(crate) fn locate(&self, path: &Path, text: &str) -> Diagnostic {
         let entry = line_start(text, self.location.line);
         let rest = text.get(entry..).unwrap_or_default();
         // A list `device = [{ … }]` has no headers, and the policy has other tables.
-        let found = || {
-            let id = self.id.to_string();
+        let search = |id: DeviceId| {
+            let id = id.to_string();
             rest.to_ascii_lowercase().find(&id).map(|at| at..at + id.len())
         };
-        let place = place_of(rest, self.id).or_else(found).unwrap_or_default();
+        let whole_line = || {
+            let line = rest.lines().next().unwrap_or_default().trim_end();
+            line.len() - line.trim_start().len()..line.len()
+        };
+        let place = match self.id {
+            Some(id) => place_of(rest, id).or_else(|| search(id)).unwrap_or_default(),
+            None => whole_line(),
+        };
         let found = Diagnostic::at(path, text, entry + place.start..entry + place.end, self.message.clone());
         Diagnostic { severity: self.severity, ..found }
     }
@@ -108,6 +116,19 @@ pub(crate) fn unknown_ids<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
     .collect()
 }
 
+/// The keys in a `[[device]]` that never apply, because a stronger `[[device]]` sets them for the same modems.
+pub(crate) fn overridden(policy: &Policy) -> Vec<Finding<'_>> {
+    let keys = policy.overridden().into_iter();
+    keys.map(|(location, by)| {
+        let message = format!(
+            "this has no effect: {by} sets the key for the same modems, and the last [[device]] wins; write general \
+             ones first"
+        );
+        Finding { location, id: None, severity: Severity::Warning, message }
+    })
+    .collect()
+}
+
 /// The entries of the administrator that lose to a narrower entry of a lower layer, although the administrator's layer
 /// would win if both were equally narrow.
 pub(crate) fn outranked(quirks: &[Quirk]) -> Vec<Finding<'_>> {
@@ -154,7 +175,7 @@ pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<L
         return Vec::new();
     }
     let (quirks, _) = load::all(root);
-    let findings = without_bus(&quirks, policy).into_iter().filter(|finding| lacks_bus(finding.id));
+    let findings = without_bus(&quirks, policy).into_iter().filter(|finding| finding.id.is_some_and(lacks_bus));
     findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)).collect()
 }
 

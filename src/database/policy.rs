@@ -272,6 +272,14 @@ impl Selector {
             && self.port.as_ref().is_none_or(|wanted| Some(wanted) == port)
     }
 
+    /// Whether every modem that `self` matches also matches `other`.
+    fn is_within(&self, other: &Selector) -> bool {
+        let same_id = |wanted: &Setting<DeviceId>| self.id.as_ref().is_some_and(|own| own.value == wanted.value);
+        other.id.as_ref().is_none_or(same_id)
+            && other.port.as_ref().is_none_or(|wanted| self.port.as_ref() == Some(wanted))
+            && other.has_serial(|| self.serial.as_ref().map(|own| own.value.clone()))
+    }
+
     /// Whether the modem has the serial number. `serial` is called only if it matters.
     fn has_serial(&self, serial: impl Fn() -> Option<String>) -> bool {
         let is = |wanted: &Setting<String>| serial().is_some_and(|serial| words(&serial).eq(words(&wanted.value)));
@@ -380,6 +388,26 @@ impl Policy {
             take(&mut resolved.modem_ready, &settings.modem_ready);
         }
         resolved
+    }
+
+    /// The keys in a `[[device]]` that never apply, because a stronger `[[device]]` sets them for more modems, or for the
+    /// same modems in the same file: a drop-in may override another file. Each with the location of the stronger key.
+    pub(crate) fn overridden(&self) -> Vec<(&Location, &Location)> {
+        let mut overridden = Vec::new();
+        for (at, weak) in self.0.iter().enumerate() {
+            let Some(selector) = &weak.selector else { continue };
+            let stronger = || self.0.iter().skip(at + 1).filter(|table| table.strength() == weak.strength()).rev();
+            for (key, _, origin) in weak.settings.entries() {
+                let Origin::File { location, .. } = origin else { continue };
+                overridden.extend(stronger().find_map(|strong| {
+                    let wider = strong.selector.as_ref().filter(|wider| selector.is_within(wider))?;
+                    let (_, _, origin) = strong.settings.entries().into_iter().find(|(other, ..)| *other == key)?;
+                    let Origin::File { location: by, .. } = origin else { return None };
+                    (!wider.is_within(selector) || by.path == location.path).then_some((location, by))
+                }));
+            }
+        }
+        overridden
     }
 
     /// The serial numbers of the `[[device]]` tables that do not match the modem only because it has another one.

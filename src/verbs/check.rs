@@ -6,7 +6,7 @@ use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::database::audit::{Finding, audit, outranked, unknown_ids, warnings, without_bus, without_rule};
+use crate::database::audit::{Finding, audit, outranked, overridden, unknown_ids, warnings, without_bus, without_rule};
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
@@ -70,7 +70,7 @@ pub(crate) fn problems(root: &Root, quirks: &[Quirk], errors: Vec<LoadError>) ->
     merge(&mut found, policy_errors);
     merge(&mut found, Compositions::load(root).1);
     found.extend(layers::ignored(root).into_iter().map(LoadError::from));
-    found.extend(read(root, outranked(quirks).into_iter().chain(unknown)));
+    found.extend(read(root, outranked(quirks).into_iter().chain(unknown).chain(overridden(&policy))));
     found
 }
 
