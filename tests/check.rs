@@ -49,6 +49,42 @@ fn a_drop_in_can_be_named_from_inside_its_folder() {
     }
 }
 
+/// A file that is named has the same findings as an installed one.
+#[test]
+fn a_named_policy_is_checked_against_the_database() {
+    let root = fake::Root::new();
+    let text = |id: &str| format!("[[device]]\nmatch = {{ id = \"{id}\" }}\nfcc-auth = false\n");
+    for (id, code, expected) in [
+        ("1eac:1007", 3, "no entry has the USB ID 1eac:1007; did you mean pci:1eac:1007?\n"),
+        ("1234:5678", 0, "warning: no entry of the database has this ID: "),
+        ("1199:9079", 0, "no errors\n"),
+    ] {
+        root.policy(&text(id));
+        let file = root.0.join("etc/wwan-quirks/config.toml").display().to_string();
+        let ended = root.run(&["check", &file]);
+        assert!(ended.code == code && ended.stdout.contains(expected), "{ended:?}");
+        assert_eq!(ended.stdout.replace(&file, "/etc/wwan-quirks/config.toml"), root.run(&["check"]).stdout);
+    }
+    // Without a database, no ID is known.
+    fs::remove_dir_all(root.0.join("usr")).unwrap();
+    root.policy(&text("1199:9079"));
+    let file = root.0.join("etc/wwan-quirks/config.toml").display().to_string();
+    assert_eq!(root.run(&["check", &file]).stdout, "no errors\n");
+}
+
+#[test]
+fn a_quirk_for_the_package_is_checked_like_a_shipped_one() {
+    let root = fake::Root::new();
+    let quirk = "schema = 1\n[[device]]\nid = \"413c:81b6\"\nname = \"A\"\nsteps = []\n";
+    let folders = ["usr/share/wwan-quirks/quirks.d", "source/config/quirks.d", "etc/wwan-quirks/quirks.d"];
+    for (folder, is_shipped) in folders.into_iter().zip([true, true, false]) {
+        root.write(&format!("{folder}/1199-own.toml"), quirk);
+        let ended = root.run(&["check", &root.0.join(folder).join("1199-own.toml").display().to_string()]);
+        let found = ended.code == 3 && ended.stdout.contains(":3:6: a lookup of 413c:81b6 does not read this file");
+        assert!(found == is_shipped && (found || ended.stdout == "no errors\n"), "{ended:?}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_read_is_a_warning() {
     let root = fake::Root::new();

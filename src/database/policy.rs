@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -517,12 +516,6 @@ impl Reader<'_> {
     fn error<T>(&mut self, value: &Spanned<T>, message: String) {
         self.errors.push(Diagnostic::at(&self.file.path, self.text, value.span(), message));
     }
-}
-
-/// The errors in one file that is not installed.
-pub fn check(path: &Path, text: &str) -> Vec<Diagnostic> {
-    let file = ConfigFile { layer: Layer::Administrator, path: PathBuf::from(path) };
-    Policy::default().add(&file, text)
 }
 
 #[cfg(test)]

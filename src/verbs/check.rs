@@ -11,7 +11,7 @@ use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
 use crate::database::load;
-use crate::database::policy::{self, Policy};
+use crate::database::policy::Policy;
 use crate::database::quirks::{Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
@@ -24,7 +24,7 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
     let mut missing = Vec::new();
     for path in files {
         match read_named(path) {
-            Ok(text) => found.extend(check(path, &text)),
+            Ok(text) => found.extend(check(root, path, &text)),
             Err(error) if error.is_missing() => missing.push(Error::from(error)),
             Err(error) => found.push(error.into()),
         }
@@ -79,20 +79,39 @@ fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl It
     findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from))
 }
 
+/// The directories of files that are shipped, or that a package will ship.
+const SHIPPED: [&str; 2] = ["share/wwan-quirks/quirks.d", "config/quirks.d"];
+
 /// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
-fn check(path: &Path, text: &str) -> Vec<LoadError> {
+fn check(root: &Root, path: &Path, text: &str) -> Vec<LoadError> {
     // A path relative to the working directory may lack the name of the directory.
-    let is_drop_in =
-        path::absolute(path).is_ok_and(|path| path.parent().is_some_and(|folder| folder.ends_with("config.d")));
-    if is_drop_in || path.ends_with("config.toml") {
-        return policy::check(path, text).into_iter().map(LoadError::from).collect();
+    let absolute = path::absolute(path).unwrap_or_default();
+    let is_in = |folder: &str| absolute.parent().is_some_and(|parent| parent.ends_with(folder));
+    if is_in("config.d") || path.ends_with("config.toml") {
+        return check_policy(root, path, text);
     }
     if path.ends_with(compositions::FILE) {
         return compositions::check(path, text);
     }
-    let file = ConfigFile { layer: Layer::Administrator, path: path.to_owned() };
+    let layer = if SHIPPED.into_iter().any(is_in) { Layer::Shipped } else { Layer::Administrator };
+    let file = ConfigFile { layer, path: path.to_owned() };
     let (quirks, mut found) = fragment::parse(&file, text);
     found.extend(audit(&quirks).iter().chain(&warnings(&quirks)).map(|finding| finding.locate(path, text)));
+    found.into_iter().map(LoadError::from).collect()
+}
+
+/// The errors and the warnings in a file of the policy, for the database of `root`.
+fn check_policy(root: &Root, path: &Path, text: &str) -> Vec<LoadError> {
+    let mut policy = Policy::default();
+    let mut found = policy.add(&ConfigFile { layer: Layer::Administrator, path: path.to_owned() }, text);
+    let (quirks, errors) = load::all(root);
+    let mut findings = without_bus(&quirks, &policy);
+    // An entry that could not be read may have the ID.
+    if errors.is_empty() && !quirks.is_empty() {
+        findings.extend(unknown_ids(&quirks, &policy));
+    }
+    findings.extend(overridden(&policy));
+    found.extend(findings.iter().map(|finding| finding.locate(path, text)));
     found.into_iter().map(LoadError::from).collect()
 }
 
