@@ -72,6 +72,28 @@ fn a_named_policy_is_checked_against_the_database() {
     assert_eq!(root.run(&["check", &file]).stdout, "no errors\n");
 }
 
+/// Before a file is copied to its directory, its keys say what kind of file it is.
+#[test]
+fn a_policy_can_be_checked_anywhere() {
+    let root = fake::Root::new();
+    let check = |name: &str, text: &str| {
+        root.write(name, text);
+        root.run(&["check", &root.0.join(name).display().to_string()])
+    };
+    let of_device = "[[device]]\nmatch = { id = \"1199:9079\" }\nfcc-auth = false\n";
+    for text in ["fcc-auth = false\n", "[timeouts]\nhook = 2\n", of_device] {
+        assert_eq!(check("home/10-fcc.toml", text).stdout, "no errors\n", "{text}");
+    }
+    let wrong = check("home/10-fcc.toml", "fcc-auth = 1\n");
+    assert!(wrong.stdout.contains(":1:12: invalid type: integer `1`, expected a boolean"), "{wrong:?}");
+    // In the directory of the database, it is a quirk in any case.
+    let quirk = check("etc/wwan-quirks/quirks.d/10-fcc.toml", of_device);
+    assert!(
+        quirk.stdout.contains("; this is a key of the policy, which belongs in config.toml or config.d\n"),
+        "{quirk:?}"
+    );
+}
+
 #[test]
 fn a_quirk_for_the_package_is_checked_like_a_shipped_one() {
     let root = fake::Root::new();

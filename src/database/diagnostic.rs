@@ -120,6 +120,23 @@ impl Diagnostic {
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
 
+    /// Like [`from_toml`](Self::from_toml), but adds `hint` if the error is at one of `keys`, which belong in other files.
+    pub(crate) fn from_toml_with_hint(
+        path: &Path,
+        text: &str,
+        error: &toml::de::Error,
+        keys: &[&str],
+        hint: &str,
+    ) -> Diagnostic {
+        let mut diagnostic = Diagnostic::from_toml(path, text, error);
+        let key = error.span().and_then(|span| text.get(span));
+        // In text that is not TOML, the error may be a second key with the same name.
+        if key.is_some_and(|key| keys.contains(&key)) && toml::from_str::<toml::Table>(text).is_ok() {
+            diagnostic.message += hint;
+        }
+        diagnostic
+    }
+
     fn place(&self) -> String {
         format!("{}:{}:{}", printable_path(&self.path), self.line, self.column)
     }

@@ -198,6 +198,21 @@ impl Resolved {
     }
 }
 
+/// The keys of a file besides `device`, and `match` in a `[[device]]`.
+pub(crate) const KEYS: [&str; 6] = ["match", "prefer", "switch", "huawei", "fcc-auth", "timeouts"];
+
+/// Keys that only files of the database have.
+const OF_QUIRKS: [&str; 4] = ["schema", "id", "name", "steps"];
+
+/// Whether a file that is in no directory of the program has policy: keys of the policy, and no `schema`.
+pub(crate) fn is_policy(text: &str) -> bool {
+    let Ok(table) = toml::from_str::<toml::Table>(text) else { return false };
+    let has_key = |table: &toml::Table| KEYS.iter().any(|key| table.contains_key(*key));
+    let devices = table.get("device").and_then(toml::Value::as_array).into_iter().flatten();
+    let has_device = devices.filter_map(toml::Value::as_table).any(has_key);
+    !table.contains_key("schema") && (has_key(&table) || has_device)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Fragment {
@@ -343,7 +358,10 @@ impl Policy {
     pub fn add(&mut self, file: &ConfigFile, text: &str) -> Vec<Diagnostic> {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
-            Err(error) => return vec![Diagnostic::from_toml(&file.path, text, &error)],
+            Err(error) => {
+                let hint = "; quirks belong in quirks.d, and the policy selects a modem with `match`";
+                return vec![Diagnostic::from_toml_with_hint(&file.path, text, &error, &OF_QUIRKS, hint)];
+            }
         };
         let by_administrator = file.layer != Layer::Shipped;
         let mut reader = Reader { file, text, device: false, errors: Vec::new() };

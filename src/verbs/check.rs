@@ -11,7 +11,7 @@ use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
 use crate::database::load;
-use crate::database::policy::Policy;
+use crate::database::policy::{self, Policy};
 use crate::database::quirks::{Quirk, fragment};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::{Root, read_limited};
@@ -82,12 +82,14 @@ fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl It
 /// The directories of files that are shipped, or that a package will ship.
 const SHIPPED: [&str; 2] = ["share/wwan-quirks/quirks.d", "config/quirks.d"];
 
-/// The errors and the warnings in one file. Its name or its directory determines what kind of file it is.
+/// The errors and the warnings in one file. Its name or its directory determines what kind of file it is. Elsewhere, its
+/// keys do.
 fn check(root: &Root, path: &Path, text: &str) -> Vec<LoadError> {
     // A path relative to the working directory may lack the name of the directory.
     let absolute = path::absolute(path).unwrap_or_default();
     let is_in = |folder: &str| absolute.parent().is_some_and(|parent| parent.ends_with(folder));
-    if is_in("config.d") || path.ends_with("config.toml") {
+    let is_policy = || !is_in("quirks.d") && policy::is_policy(text);
+    if is_in("config.d") || path.ends_with("config.toml") || is_policy() {
         return check_policy(root, path, text);
     }
     if path.ends_with(compositions::FILE) {

@@ -11,6 +11,7 @@ use crate::bus::Bus;
 use crate::database::diagnostic::{Diagnostic, Location, line_of, unsupported};
 use crate::database::layers::{self, ConfigFile, Layer};
 use crate::database::list::{List, Listed};
+use crate::database::policy;
 use crate::database::quirks::Quirk;
 use entry::{Entry, quirk};
 
@@ -103,7 +104,10 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         return Ok((Vec::new(), Vec::new()));
     }
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
-    let fragment: Fragment = toml::from_str(text).map_err(|error| Diagnostic::from_toml(&file.path, text, &error))?;
+    let fragment: Fragment = toml::from_str(text).map_err(|error| {
+        let hint = "; this is a key of the policy, which belongs in config.toml or config.d";
+        Diagnostic::from_toml_with_hint(&file.path, text, &error, &policy::KEYS, hint)
+    })?;
     if let Some(message) = unsupported(&fragment.schema, SCHEMA) {
         return Err(invalid(fragment.schema.span(), message).into());
     }
