@@ -94,6 +94,39 @@ fn a_policy_can_be_checked_anywhere() {
     );
 }
 
+/// A small file with the name of a shipped one, or a copy that is older than the package.
+#[test]
+fn a_file_that_replaces_another_one_without_all_of_its_ids_is_a_warning() {
+    let root = fake::Root::new();
+    let quirk = |id: &str| format!("[[device]]\nid = \"{id}\"\nname = \"A\"\nsteps = []\n");
+    let text = |ids: &[&str]| "schema = 1\n".to_owned() + &ids.iter().map(|id| quirk(id)).collect::<String>();
+    let (shipped, own) = ("/usr/share/wwan-quirks/quirks.d/1199-x.toml", "/etc/wwan-quirks/quirks.d/1199-x.toml");
+    root.write(shipped, text(&["1199:0001", "1199:0004", "1199:0003", "1199:0002"]));
+    let warning = |count: usize, ids: &str| {
+        format!(
+            "{own}: warning: this file replaces {shipped}: {count} of its IDs have no entry now ({ids}); use another file \
+             name to keep them\n"
+        )
+    };
+    let no_errors = || "no errors\n".to_owned();
+    for (ids, expected) in [
+        (&["1199:0001"][..], warning(3, "1199:0002, 1199:0003, 1199:0004")),
+        (&["1199:9071"], warning(4, "1199:0001, 1199:0002, 1199:0003, …")),
+        (&["1199:0001", "1199:0002", "1199:0003", "1199:0004"], no_errors()),
+    ] {
+        root.write(own, text(ids));
+        let ended = root.run(&["check"]);
+        assert_eq!((ended.code, ended.stdout), (0, expected), "{ids:?}");
+    }
+    // Another file may have the entry, and an empty file is a mask.
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", text(&["1199:0002", "1199:0003", "1199:0004"]));
+    root.write(own, text(&["1199:0001"]));
+    assert_eq!(root.run(&["check"]).stdout, no_errors());
+    fs::remove_file(root.0.join("etc/wwan-quirks/quirks.d/own.toml")).unwrap();
+    root.write(own, "");
+    assert_eq!(root.run(&["check"]).stdout, no_errors());
+}
+
 #[test]
 fn a_quirk_for_the_package_is_checked_like_a_shipped_one() {
     let root = fake::Root::new();

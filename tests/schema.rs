@@ -102,6 +102,7 @@ fn root() -> Root {
     root.policy(
         "[timeouts]\nhook = 2.5\n[[device]]\nmatch = { port = \"1-1\" }\nfcc-auth = false\n[[device]]\nmatch = { serial = \"1\" }\n",
     );
+    root.write("etc/wwan-quirks/quirks.d/0421-nokia.toml", "");
     root.write("usb_modeswitch/1234:5678", "NeedResponse=1\nStandardEject=1\n");
     root.write("usb_modeswitch/1234:567a", "# A\n");
     root.write("usb_modeswitch/1234:5679", "StandardEjekt=1\n");
@@ -128,6 +129,7 @@ fn real_output_agrees_with_its_schema() {
         (&root, &["list"][..], "/quirks/0/models/0/id"),
         (&root, &["explain", "1-1"], "/devices/0/policy/fcc-auth/origin/device"),
         (&root, &["explain", "1-1"], "/devices/0/others/0/matchers/serial"),
+        (&root, &["explain", "0421:060c"], "/devices/0/hidden/0/by"),
         (&root, &["explain", "1199:9079", "-v"], "/devices/0/plan/0/decision"),
         (&root, &["apply", "--dry-run", "1-2", "-v"], "/devices/0/plan/0/decision"),
         (&root, &["explain", "1-3"], "/devices/0/id"),

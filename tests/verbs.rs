@@ -529,10 +529,18 @@ fn layers_override_and_mask() {
         "/run/wwan-quirks/quirks.d/1199-sierra.toml",
         "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"R\"\nsteps = []\n",
     );
-    assert!(root.run(&["explain", "1199:0fff"]).stdout.contains("no quirk applies"));
+    let explained = root.run(&["explain", "1199:0fff"]).stdout;
+    let hidden = "no quirk applies\n  hidden  Sierra Wireless, TRU-Install mode (/usr/share/wwan-quirks/quirks.d/1199-sierra.toml:";
+    assert!(explained.contains(hidden), "{explained}");
+    assert!(explained.ends_with("): replaced by /run/wwan-quirks/quirks.d/1199-sierra.toml\n"), "{explained}");
     assert!(root.run(&["explain", "1199:9071"]).stdout.contains("1199:9071 (not plugged in): R"));
     std::os::unix::fs::symlink("/dev/null", root.0.join("etc/wwan-quirks/quirks.d/1199-sierra.toml")).unwrap();
-    assert!(root.run(&["explain", "1199:9071"]).stdout.contains("no quirk applies"));
+    let explained = root.run(&["explain", "1199:9071"]).stdout;
+    assert!(explained.contains("no quirk applies\n"), "{explained}");
+    for name in ["R (/run/wwan-quirks/quirks.d/1199-sierra.toml:2)", "1199-sierra.toml:"] {
+        let hidden = explained.lines().find(|line| line.starts_with("  hidden  ") && line.contains(name));
+        assert!(hidden.unwrap().ends_with(": masked by /etc/wwan-quirks/quirks.d/1199-sierra.toml"), "{explained}");
+    }
     root.write("/etc/real.toml", "schema = 1\n[[device]]\nid = \"1199:9071\"\nname = \"L\"\nsteps = []\n");
     std::os::unix::fs::symlink("/etc/real.toml", root.0.join("etc/wwan-quirks/quirks.d/zz.toml")).unwrap();
     assert!(root.run(&["explain", "1199:9071"]).stdout.contains("(not plugged in): L"));

@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
+use crate::bus::DeviceId;
 use crate::host::journal::printable_path;
 use crate::host::paths;
 use crate::host::root::{Root, is_mask, read_limited};
@@ -28,6 +29,8 @@ use crate::host::sys;
 pub(crate) const FILE_LIMIT: usize = 1 << 20;
 const FILES_LIMIT: usize = 10_000;
 const LINKS_LIMIT: usize = 8;
+/// How many of many IDs a message names.
+const FEW: usize = 3;
 
 /// The layer of a file. A higher layer replaces a lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -86,6 +89,7 @@ pub enum FileError {
     InsecureLink { path: PathBuf, part: PathBuf },
     TooMany { path: PathBuf },
     Ignored { path: PathBuf, read: &'static str },
+    Replaces { path: PathBuf, lower: PathBuf, ids: Vec<DeviceId> },
     NotText { path: PathBuf },
     NoDatabase { path: PathBuf },
     EmptyDatabase { path: PathBuf },
@@ -105,7 +109,10 @@ impl FileError {
     }
 
     pub(crate) fn severity(&self) -> Severity {
-        if matches!(self, FileError::Ignored { .. }) { Severity::Warning } else { Severity::Error }
+        match self {
+            FileError::Ignored { .. } | FileError::Replaces { .. } => Severity::Warning,
+            _ => Severity::Error,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -115,6 +122,7 @@ impl FileError {
             | FileError::InsecureLink { path, .. }
             | FileError::TooMany { path }
             | FileError::Ignored { path, .. }
+            | FileError::Replaces { path, .. }
             | FileError::NotText { path }
             | FileError::NoDatabase { path }
             | FileError::EmptyDatabase { path } => path,
@@ -135,6 +143,16 @@ impl FileError {
             ),
             FileError::TooMany { .. } => format!("more than {FILES_LIMIT} files"),
             FileError::Ignored { read, .. } => format!("not read: the program reads only {read} here"),
+            FileError::Replaces { lower, ids, .. } => {
+                let few: Vec<String> = ids.iter().take(FEW).map(ToString::to_string).collect();
+                let more = if ids.len() > FEW { ", …" } else { "" };
+                format!(
+                    "this file replaces {}: {} of its IDs have no entry now ({}{more}); use another file name to keep them",
+                    printable_path(lower),
+                    ids.len(),
+                    few.join(", ")
+                )
+            }
             FileError::NotText { .. } => "not UTF-8".to_owned(),
             FileError::NoDatabase { .. } => {
                 "the database is missing: there is no such directory; reinstall the package".to_owned()
@@ -156,6 +174,24 @@ pub fn files(root: &Root, directory: &str, wanted: impl Fn(Layer, &[u8]) -> bool
         errors.extend(add_files(root, layer, directory, &wanted, &mut files).err());
     }
     (files.into_values().collect(), errors)
+}
+
+/// The files of `directory` that a file of a higher layer replaces or masks, each after that file.
+pub(crate) fn replaced(root: &Root, directory: &str) -> Vec<(ConfigFile, ConfigFile)> {
+    let mut highest: BTreeMap<PathBuf, ConfigFile> = BTreeMap::new();
+    let mut replaced = Vec::new();
+    for layer in Layer::ALL.into_iter().rev() {
+        let mut files = BTreeMap::new();
+        // `files` reports a directory that cannot be read.
+        let _ = add_files(root, layer, directory, &|_, _| true, &mut files);
+        for (name, file) in files {
+            match highest.get(&name) {
+                Some(higher) => replaced.push((higher.clone(), file)),
+                None => drop(highest.insert(name, file)),
+            }
+        }
+    }
+    replaced
 }
 
 fn add_files(

@@ -11,7 +11,7 @@ use crate::database::quirks::fragment::{self, vendor_of};
 use crate::database::quirks::{DeviceString, Quirk, matches, narrowness};
 use crate::host::root::Root;
 
-const DIRECTORY: &str = "quirks.d";
+pub(crate) const DIRECTORY: &str = "quirks.d";
 
 /// The result of a lookup.
 #[derive(Debug, Default)]

@@ -6,7 +6,9 @@ use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::database::audit::{Finding, audit, outranked, overridden, unknown_ids, warnings, without_bus, without_rule};
+use crate::database::audit::{
+    Finding, audit, incomplete_copies, outranked, overridden, unknown_ids, warnings, without_bus, without_rule,
+};
 use crate::database::compositions::{self, Compositions};
 use crate::database::diagnostic::{LoadError, merge};
 use crate::database::layers::{self, ConfigFile, FILE_LIMIT, FileError, Layer, Severity};
@@ -64,12 +66,15 @@ fn installed(root: &Root) -> Vec<LoadError> {
 pub(crate) fn problems(root: &Root, quirks: &[Quirk], errors: Vec<LoadError>) -> Vec<LoadError> {
     let (policy, policy_errors) = Policy::load(root);
     // An entry that could not be read may have the ID.
-    let unknown = if errors.is_empty() { unknown_ids(quirks, &policy) } else { Vec::new() };
+    let (unknown, copies) = match errors.is_empty() {
+        true => (unknown_ids(quirks, &policy), incomplete_copies(root, quirks)),
+        false => (Vec::new(), Vec::new()),
+    };
     let mut found = errors;
     found.extend(read(root, audit(quirks).into_iter().chain(without_bus(quirks, &policy))));
     merge(&mut found, policy_errors);
     merge(&mut found, Compositions::load(root).1);
-    found.extend(layers::ignored(root).into_iter().map(LoadError::from));
+    found.extend(layers::ignored(root).into_iter().chain(copies).map(LoadError::from));
     found.extend(read(root, outranked(quirks).into_iter().chain(unknown).chain(overridden(&policy))));
     found
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
-use crate::database::audit;
+use crate::database::audit::{self, Hidden};
 use crate::database::diagnostic::{Location, merge};
 use crate::database::load::{self, Lookup};
 use crate::database::policy::{self, Policy};
@@ -45,7 +45,8 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                     Vec::new()
                 });
                 let (port, (others, strings)) = (Some(device.port.clone()), others(root, &device, matched.is_some()));
-                explained.push(Explanation { port, id: device.id, matched, others, strings, complete, plan });
+                let hidden = if matched.is_none() { hidden(root, device.id) } else { Vec::new() };
+                explained.push(Explanation { port, id: device.id, matched, others, strings, hidden, complete, plan });
             }
             (explained, errors)
         }
@@ -92,7 +93,8 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let plan = matched.iter().filter(|_| complete);
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();
-    (Explanation { port: None, id, matched, others, strings: BTreeMap::new(), complete, plan }, errors)
+    let hidden = if matched.is_none() { hidden(root, id) } else { Vec::new() };
+    (Explanation { port: None, id, matched, others, strings: BTreeMap::new(), hidden, complete, plan }, errors)
 }
 
 /// Strings of a device. `None`: it has no such string.
@@ -110,6 +112,29 @@ impl Other {
     fn new(quirk: Quirk, id: DeviceId) -> Other {
         Other { name: quirk.name_of(id).to_owned(), matchers: quirk.matchers, location: quirk.location }
     }
+}
+
+/// An entry in a file that a file of a higher layer replaces or masks.
+#[derive(Serialize)]
+struct HiddenEntry {
+    name: String,
+    location: Location,
+    by: String,
+    masked: bool,
+}
+
+/// The hidden entries for an ID.
+fn hidden(root: &Root, id: DeviceId) -> Vec<HiddenEntry> {
+    let mut entries = Vec::new();
+    for Hidden { by, is_masked, quirks, .. } in audit::hidden(root) {
+        entries.extend(quirks.into_iter().filter(|quirk| quirk.model(id).is_some()).map(|quirk| HiddenEntry {
+            name: quirk.name_of(id).to_owned(),
+            location: quirk.location,
+            by: by.display().to_string(),
+            masked: is_masked,
+        }));
+    }
+    entries
 }
 
 /// The quirks for the ID of `device` that need other strings, and what the device has instead. If a quirk applies, also
@@ -148,6 +173,8 @@ struct Explanation {
     others: Vec<Other>,
     /// The device's own strings of those kinds.
     strings: Strings,
+    /// Entries in hidden files, if no quirk applies.
+    hidden: Vec<HiddenEntry>,
     /// All files that concern the device were read.
     complete: bool,
     plan: Vec<PlanLine>,
@@ -184,6 +211,10 @@ impl Explanation {
         for (name, text) in &self.strings {
             let line = text.as_ref().map_or(format!("no {name}"), |text| format!("{name} {text:?}"));
             writeln!(out, "  device  {}", printable(&line))?;
+        }
+        for HiddenEntry { name, location, by, masked } in &self.hidden {
+            let how = if *masked { "masked" } else { "replaced" };
+            writeln!(out, "  hidden  {}", printable(&format!("{name} ({location}): {how} by {by}")))?;
         }
         Ok(())
     }
@@ -245,6 +276,7 @@ impl Explanation {
             "quirk": matched.map(|matched| &matched.quirk.location),
             "others": self.others,
             "strings": self.strings,
+            "hidden": self.hidden,
             "policy": policy,
             "plan": self.plan,
         })
