@@ -68,12 +68,20 @@ impl LoadError {
         }
     }
 
-    /// The problem in one line, without its severity.
+    /// The problem in one line, without its severity and its [`remedy`](Self::remedy).
     pub(crate) fn summary(&self) -> String {
         match self {
-            LoadError::File(error) => format!("{}: {}", printable_path(error.path()), error.message()),
+            LoadError::File(error) => format!("{}: {}", printable_path(error.path()), error.cause()),
             LoadError::Invalid(diagnostic) => format!("{}: {}", diagnostic.place(), printable(&diagnostic.message)),
         }
+    }
+
+    pub(crate) fn remedy(&self) -> String {
+        let own = if let LoadError::File(error) = self { error.remedy() } else { None };
+        own.unwrap_or_else(|| match self.severity() {
+            Severity::Error => "correct the file".to_owned(),
+            Severity::Warning => "correct, rename or remove the file".to_owned(),
+        })
     }
 }
 

@@ -131,35 +131,52 @@ impl FileError {
 
     /// The problem and its remedy, without the path.
     pub(crate) fn message(&self) -> String {
+        let cause = self.cause();
+        match (self, self.remedy()) {
+            (_, None) => cause,
+            (FileError::Insecure { .. }, Some(command)) => format!("{cause}; to protect it: `{command}`"),
+            (_, Some(remedy)) => format!("{cause}; {remedy}"),
+        }
+    }
+
+    /// The problem, without the path.
+    pub(crate) fn cause(&self) -> String {
         match self {
             FileError::Io { source, .. } => format!("cannot read: {source}"),
-            FileError::Insecure { path } => {
-                let at = printable_path(path);
-                format!("users other than root can change it; to protect it: `chown root {at} && chmod go-w {at}`")
+            FileError::Insecure { .. } => "users other than root can change it".to_owned(),
+            FileError::InsecureLink { part, .. } => {
+                format!("users other than root can change {}, which the link passes through", printable_path(part))
             }
-            FileError::InsecureLink { part, .. } => format!(
-                "users other than root can change {}, which the link passes through; replace the link with a copy",
-                printable_path(part)
-            ),
             FileError::TooMany { .. } => format!("more than {FILES_LIMIT} files"),
             FileError::Ignored { read, .. } => format!("not read: the program reads only {read} here"),
             FileError::Replaces { lower, ids, .. } => {
                 let few: Vec<String> = ids.iter().take(FEW).map(ToString::to_string).collect();
-                let more = if ids.len() > FEW { ", …" } else { "" };
                 format!(
-                    "this file replaces {}: {} of its IDs have no entry now ({}{more}); use another file name to keep them",
+                    "this file replaces {}: {} of its IDs have no entry now ({}{})",
                     printable_path(lower),
                     ids.len(),
-                    few.join(", ")
+                    few.join(", "),
+                    if ids.len() > FEW { ", …" } else { "" }
                 )
             }
             FileError::NotText { .. } => "not UTF-8".to_owned(),
-            FileError::NoDatabase { .. } => {
-                "the database is missing: there is no such directory; reinstall the package".to_owned()
+            FileError::NoDatabase { .. } => "the database is missing: there is no such directory".to_owned(),
+            FileError::EmptyDatabase { .. } => "the database is empty: no file here has a quirk".to_owned(),
+        }
+    }
+
+    /// `None`: to correct the file.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        match self {
+            FileError::Insecure { path } => {
+                let at = printable_path(path);
+                Some(format!("chown root {at} && chmod go-w {at}"))
             }
-            FileError::EmptyDatabase { .. } => {
-                "the database is empty: no file here has a quirk; reinstall the package".to_owned()
-            }
+            FileError::InsecureLink { .. } => Some("replace the link with a copy".to_owned()),
+            FileError::TooMany { .. } => Some("merge them".to_owned()),
+            FileError::Replaces { .. } => Some("use another file name to keep them".to_owned()),
+            FileError::NoDatabase { .. } | FileError::EmptyDatabase { .. } => Some("reinstall the package".to_owned()),
+            FileError::Io { .. } | FileError::Ignored { .. } | FileError::NotText { .. } => None,
         }
     }
 }
@@ -455,7 +472,7 @@ mod tests {
         (1..=10_000).for_each(|number| symlink("x", path.join(format!("{number}.toml"))).unwrap());
         assert!(all().0.len() == 10_000 && all().1.is_empty());
         symlink("x", path.join("0.toml")).unwrap();
-        assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files");
+        assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files; merge them");
     }
 
     /// Emacs locks a file with a dangling link, and macOS adds files with binary data to an archive.

@@ -11,7 +11,8 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
-use crate::database::layers::Severity;
+use crate::database::diagnostic::LoadError;
+use crate::database::layers::FileError;
 use crate::database::load;
 use crate::database::policy::Policy;
 use crate::database::quirks::{NewId, Procedure, Quirk, Step};
@@ -71,6 +72,18 @@ impl Diagnosis {
         self.problems.push(Problem { problem: problem.into(), remedy: remedy.into() });
     }
 
+    /// Adds a problem in the database or the policy. Only root can read all files.
+    fn add_found(&mut self, found: &LoadError, is_root: bool) {
+        match found {
+            LoadError::File(FileError::Io { path, source })
+                if source.kind() == ErrorKind::PermissionDenied && !is_root =>
+            {
+                self.add_unreadable(&path.display().to_string(), source);
+            }
+            found => self.add(found.summary(), found.remedy()),
+        }
+    }
+
     /// The text of a file. `None` if it does not exist or cannot be read.
     fn read(&mut self, root: &Root, path: &str) -> Option<String> {
         match root.read(path, LIMIT) {
@@ -109,11 +122,7 @@ pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit,
         database(root, &quirks, &mut diagnosis);
     }
     for found in problems(root, &quirks, errors) {
-        let remedy = match found.severity() {
-            Severity::Error => "correct the file",
-            Severity::Warning => "correct, rename or remove the file",
-        };
-        diagnosis.add(found.summary(), remedy);
+        diagnosis.add_found(&found, geteuid().is_root());
     }
     own_rules(root, &quirks, &mut diagnosis);
     own_units(root, &mut diagnosis);
@@ -584,4 +593,40 @@ fn selinux(root: &Root, diagnosis: &mut Diagnosis) {
         false => local.to_owned(),
     };
     diagnosis.add(format!("SELinux denials for wwan-quirks: {count} (/var/log/audit/audit.log)"), remedy);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_only_root_can_read_is_not_checked() {
+        let path = || "/etc/wwan-quirks/config.toml".into();
+        let denied = || LoadError::from(FileError::Io { path: path(), source: ErrorKind::PermissionDenied.into() });
+        let found = |error: &LoadError, is_root| {
+            let mut diagnosis = Diagnosis::default();
+            diagnosis.add_found(error, is_root);
+            (diagnosis.problems.len(), diagnosis.unreadable.len())
+        };
+        assert_eq!(found(&denied(), false), (0, 1));
+        assert_eq!(found(&denied(), true), (1, 0));
+        let other = LoadError::from(FileError::Io { path: path(), source: ErrorKind::IsADirectory.into() });
+        assert_eq!(found(&other, false), (1, 0));
+    }
+
+    #[test]
+    fn the_remedy_for_a_file_is_the_one_that_its_problem_needs() {
+        let mut diagnosis = Diagnosis::default();
+        diagnosis.add_found(&FileError::Insecure { path: "/etc/a.toml".into() }.into(), true);
+        diagnosis.add_found(&FileError::NotText { path: "/etc/a.toml".into() }.into(), true);
+        let problem = |problem: &str, remedy: &str| Problem { problem: problem.to_owned(), remedy: remedy.to_owned() };
+        let expected = [
+            problem(
+                "/etc/a.toml: users other than root can change it",
+                "chown root /etc/a.toml && chmod go-w /etc/a.toml",
+            ),
+            problem("/etc/a.toml: not UTF-8", "correct the file"),
+        ];
+        assert_eq!(diagnosis.problems, expected);
+    }
 }
