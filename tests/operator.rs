@@ -41,15 +41,6 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
     root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
     let ended = root.run(&["doctor"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "no problems found\n"));
-    // The shipped rules keep usb_modeswitch away, but no entry has the ID.
-    let mask = root.0.join("etc/wwan-quirks/quirks.d/1199-sierra.toml");
-    symlink("/dev/null", &mask).unwrap();
-    let found = only_finding(&root);
-    assert!(found.starts_with("no program switches 1 of usb_modeswitch's IDs, such as 1199:0fff: "), "{found}");
-    root.write("etc/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
-    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
-    fs::remove_file(root.0.join("etc/udev/rules.d/85-wwan-quirks.rules")).unwrap();
-    fs::remove_file(mask).unwrap();
     // Only systemd reads the drop-in.
     fs::create_dir(root.0.join("run/udev")).unwrap();
     let said = only_finding(&root);
@@ -60,6 +51,34 @@ fn doctor_finds_no_problem_on_a_healthy_system() {
         ),
         "{said}"
     );
+}
+
+/// The packaged rules still keep usb_modeswitch away.
+#[test]
+fn doctor_finds_devices_that_no_program_switches() {
+    let root = healthy();
+    root.write(
+        "usr/lib/udev/rules.d/40-usb_modeswitch.rules",
+        "ATTRS{idVendor}==\"12d1\", ATTR{bInterfaceClass}==\"08\", RUN+=\"usb_modeswitch '%b/%k'\"\n\
+         ATTR{idVendor}==\"1199\", ATTR{idProduct}==\"0fff\", RUN+=\"usb_modeswitch '/%k'\"\n",
+    );
+    root.write("usr/lib/systemd/system/usb_modeswitch@.service.d/wwan-quirks.conf", "[Unit]\n");
+    for (file, expected) in [
+        ("1199-sierra.toml", "1 IDs, such as 1199:0fff: "),
+        ("12d1-huawei.toml", " IDs, such as 12d1:"),
+        ("0421-nokia.toml", ""),
+    ] {
+        let mask = root.0.join("etc/wwan-quirks/quirks.d").join(file);
+        symlink("/dev/null", &mask).unwrap();
+        if !expected.is_empty() {
+            let found = only_finding(&root);
+            assert!(found.starts_with("no program switches ") && found.contains(expected), "{found}");
+            root.write("etc/udev/rules.d/85-wwan-quirks.rules", root.run(&["rules"]).stdout);
+        }
+        assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n", "{file}");
+        let _ = fs::remove_file(root.0.join("etc/udev/rules.d/85-wwan-quirks.rules"));
+        fs::remove_file(mask).unwrap();
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
+use crate::database::audit;
 use crate::database::diagnostic::LoadError;
 use crate::database::layers::FileError;
 use crate::database::load;
@@ -117,8 +118,8 @@ impl Diagnosis {
 pub(crate) fn run(root: &Root, json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut diagnosis = Diagnosis::default();
     let (quirks, errors) = load::all(root);
-    let is_complete = errors.is_empty() && !quirks.is_empty();
-    if errors.is_empty() {
+    let is_complete = errors.is_empty();
+    if is_complete {
         database(root, &quirks, &mut diagnosis);
     }
     for found in problems(root, &quirks, errors) {
@@ -313,11 +314,10 @@ fn other_switchers(root: &Root, quirks: &[Quirk], is_complete: bool, diagnosis: 
     // Without systemd, the rules start the program itself.
     let is_kept_away = !lacks_systemd(root) && diagnosis.layered(root, &UNITS, KEEP_AWAY).is_some();
     if let Some((text, path)) = diagnosis.rules(root, "40-usb_modeswitch.rules") {
-        let ids = text.lines().filter_map(ruled_id);
         match is_kept_away {
-            false => switched_twice(root, quirks, ids, &path, diagnosis),
+            false => switched_twice(root, quirks, &text, &path, diagnosis),
             // An entry that could not be read may have the ID.
-            true if is_complete => switched_by_none(root, quirks, ids, diagnosis),
+            true if is_complete => switched_by_none(root, quirks, &text, diagnosis),
             true => {}
         }
     }
@@ -327,20 +327,11 @@ fn other_switchers(root: &Root, quirks: &[Quirk], is_complete: bool, diagnosis: 
     }
 }
 
-/// Finds `ids` of usb_modeswitch's rules, which are at `path`, that this database switches, too.
-fn switched_twice(
-    root: &Root,
-    quirks: &[Quirk],
-    ids: impl Iterator<Item = DeviceId>,
-    path: &str,
-    diagnosis: &mut Diagnosis,
-) {
-    let switched: BTreeSet<DeviceId> = quirks
-        .iter()
-        .filter(|quirk| quirk.steps.iter().any(|step| matches!(step, Step::Switch(_))))
-        .flat_map(Quirk::ids)
-        .collect();
-    let shared = ids.filter(|id| switched.contains(id)).count();
+/// Finds devices that both this database and usb_modeswitch's rules `text`, which are at `path`, switch.
+fn switched_twice(root: &Root, quirks: &[Quirk], text: &str, path: &str, diagnosis: &mut Diagnosis) {
+    let switched: BTreeSet<DeviceId> =
+        quirks.iter().filter(|quirk| quirk.is_install_mode()).flat_map(Quirk::ids).collect();
+    let shared = text.lines().filter_map(ruled_id).filter(|id| switched.contains(id)).count();
     if shared > 0 {
         let folder = "usb_modeswitch@.service.d";
         let remedy = match own_file(root, &format!("systemd/system/{KEEP_AWAY}")).filter(|_| !lacks_systemd(root)) {
@@ -354,18 +345,27 @@ fn switched_twice(
     }
 }
 
-/// Finds `ids` of usb_modeswitch's rules that the rules keep away from usb_modeswitch, but that no entry has. The
-/// administrator may have masked the file with the entry.
-fn switched_by_none(root: &Root, quirks: &[Quirk], ids: impl Iterator<Item = DeviceId>, diagnosis: &mut Diagnosis) {
+/// Finds devices that usb_modeswitch's rules `text` name, that our rules keep away from it, and whose entry is masked.
+fn switched_by_none(root: &Root, quirks: &[Quirk], text: &str, diagnosis: &mut Diagnosis) {
     let Some(ruled) = udev_rules::RuledIds::installed(root) else { return };
     let known: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
-    let lost: Vec<DeviceId> = ids.filter(|id| ruled.has(*id) && !known.contains(id)).collect();
+    let theirs: BTreeSet<DeviceId> = text.lines().filter_map(ruled_id).collect();
+    let is_theirs = |id: DeviceId| {
+        // One line is for all products of a vendor.
+        let vendor = format!("{{idVendor}}==\"{:04x}\"", id.vendor);
+        theirs.contains(&id) || text.lines().any(|line| line.contains(&vendor) && !line.contains("{idProduct}"))
+    };
+    let mut lost = BTreeSet::new();
+    for masked in audit::hidden(root).into_iter().filter(|hidden| hidden.is_masked) {
+        let ids = masked.quirks.iter().filter(|quirk| quirk.is_install_mode()).flat_map(Quirk::ids);
+        lost.extend(ids.filter(|id| !known.contains(id) && ruled.has(*id) && is_theirs(*id)));
+    }
     if let Some(first) = lost.first() {
         let count = lost.len();
         diagnosis.add(
             format!(
-                "no program switches {count} of usb_modeswitch's IDs, such as {first}: no entry of this database has \
-                 them, but the rules of wwan-quirks keep usb_modeswitch away"
+                "no program switches {count} IDs, such as {first}: their entries are masked, but the rules of \
+                 wwan-quirks keep usb_modeswitch away"
             ),
             ONLY_RULES,
         );
