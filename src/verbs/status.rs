@@ -98,7 +98,7 @@ struct Note {
     /// `None` if it concerns the whole modem.
     step: Option<StepKind>,
     text: String,
-    /// The end of the text, if it is a message that the last result of the step may have, too.
+    /// A message that the last result of the step may have. It is not printed again: it ends the text, or is out of date.
     #[serde(skip)]
     message: Option<Message>,
 }
@@ -319,6 +319,7 @@ fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResul
     };
     let kind = step.kind();
     let ended = last.get(&kind).filter(|last| !is_abandoned(last));
+    let abandoned = last.get(&kind).filter(|last| is_abandoned(last)).map(|last| last.message.clone());
     let is_success = ended.is_some_and(|last| last.result.is_success());
     let (text, message) = match (step, ended) {
         (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure), _) => {
@@ -335,7 +336,7 @@ fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResul
             let suppressed = last.filter(|last| last.result == StepResult::Suppressed);
             let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.message));
             let why = why.unwrap_or_default();
-            (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), None)
+            (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), abandoned)
         }
     };
     Some(Note { step: Some(kind), text, message })
@@ -403,9 +404,9 @@ impl Status {
             let confirmed = last.confirmed.map_or(String::new(), |at| format!(", confirmed {}", ago(at)));
             let mut text = format!("{step}: {}, {}{confirmed}", last.result.words(), ago(last.at));
             // A problem has the same message if nothing has changed since.
-            let is_printed =
+            let is_covered =
                 |problem: &Note| problem.step == Some(*step) && problem.message.as_ref() == Some(&last.message);
-            if !self.problems.iter().any(is_printed) {
+            if !self.problems.iter().any(is_covered) {
                 text += &format!(": {}", last.message);
             }
             if let (StepKind::Switch, Some(before)) = (step, self.came_from) {
@@ -525,6 +526,8 @@ mod tests {
             let last = [(StepKind::Configuration, last)].into();
             let note = problem(&device, &planned, &last, &Resolved::default()).unwrap();
             assert_eq!(note.text, expected, "{age}");
+            // The row of the last result does not repeat it.
+            assert!(note.message.is_some(), "{age}");
         }
     }
 }
