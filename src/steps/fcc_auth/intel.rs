@@ -11,6 +11,7 @@ use super::radio::{
     NO_SUCH_LOCK, Radio, RadioState, UNLOCKED, finish_unlock, no_lock, online_already, unlocked_before,
 };
 use crate::database::quirks::ByteOrder;
+use crate::host::deadline::Deadline;
 use crate::modem::session::SessionError;
 use crate::modem::session::mbim::{Command, Session};
 use crate::modem::wire::mbim::{CommandType, Uuid};
@@ -96,10 +97,14 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 
     fn is_open(&mut self) -> Result<bool, SessionError> {
-        let until = self.session.work_deadline().minus(PAUSE).at_most(WATCH);
+        let (watch, until) = (Deadline::after(WATCH), self.session.work_deadline().minus(PAUSE));
         while is_locked(self.session)? {
-            if !self.is_accepted || until.has_passed() {
+            if !self.is_accepted || watch.has_passed() {
                 return Ok(false);
+            }
+            // The next run finds out whether the key was right.
+            if until.has_passed() {
+                return Err(SessionError::NoAnswer { request: RESPONSE.name });
             }
             self.session.pause(until.at_most(PAUSE))?;
         }
