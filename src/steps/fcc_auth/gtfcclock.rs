@@ -111,20 +111,20 @@ impl ChallengeLock for Lock<'_, '_> {
     }
 
     /// An error other than that of a busy modem is a refusal.
-    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<Option<bool>, SessionError> {
         let answer = key.answer(challenge, self.gtfcclock.byte_order);
         let answer = match self.gtfcclock.number {
             Number::Decimal => answer.to_string(),
             Number::Hex => format!("0x{answer:08x}"),
         };
         let lines = match self.at.command(VERDICT, &format!("at+gtfcclockver={answer}")) {
-            Err(error @ SessionError::At { .. }) if !error.is_transient() => return Ok(false),
+            Err(error @ SessionError::At { .. }) if !error.is_transient() => return Ok(Some(false)),
             answered => answered?,
         };
-        Ok(value(&lines, VERDICT) == Some(1))
+        Ok(Some(value(&lines, VERDICT) == Some(1)))
     }
 
-    fn is_open(&mut self) -> Result<bool, SessionError> {
+    fn is_open(&mut self, _: bool) -> Result<bool, SessionError> {
         Ok(is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
     }
 
@@ -416,6 +416,18 @@ mod tests {
             run_with(&mut locked(), &["WRONG", LENOVO], &mut tried, None),
             "key of OEM string 2 of the quirk;",
         );
+    }
+
+    #[test]
+    fn a_refused_key_is_not_used_again_if_the_state_is_unknown() {
+        let (mut modem, mut tried) = (locked().with("mute at-reply=6-"), Vec::new());
+        assert_contains(
+            run_with(&mut modem, &["WRONG"], &mut tried, None),
+            "Unfinished(Failure { reason: \"no answer to +GTFCCEFFSTATUS",
+        );
+        let mut modem = locked();
+        assert_contains(run_with(&mut modem, &["WRONG"], &mut tried, None), "no known key since its power-up");
+        assert_eq!(modem.count("ver="), 0);
     }
 
     /// The event has no time for another response. The unit sends one.

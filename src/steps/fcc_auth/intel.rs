@@ -50,7 +50,7 @@ pub(super) fn unlock(session: &mut Session, mut keys: Keys, stays_off: Option<&s
         Err(error) if error.is_unsupported() => return Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => return Err(error),
     }
-    match keys::unlock(&mut Lock { session, is_accepted: false }, &mut keys)? {
+    match keys::unlock(&mut Lock(session), &mut keys)? {
         None => {
             let radio = read_radio(session);
             finish_unlock(session, &keys.success(), radio, stays_off, mbim_radio::switch_off, read_radio)
@@ -67,46 +67,42 @@ pub(super) fn query(session: &mut Session) -> Result<RadioState, SessionError> {
     Ok(read_radio(session)?.state(locked))
 }
 
-struct Lock<'a, 'p> {
-    session: &'a mut Session<'p>,
-    /// Whether the modem has accepted the last response.
-    is_accepted: bool,
-}
+struct Lock<'a, 'p>(&'a mut Session<'p>);
 
 impl ChallengeLock for Lock<'_, '_> {
     fn remaining(&self) -> Duration {
-        self.session.work_deadline().remaining()
+        self.0.work_deadline().remaining()
     }
 
     fn challenge(&mut self) -> Result<u32, SessionError> {
-        let [_, challenge] = self.session.words(CHALLENGE, &NO_RESPONSE, ["challenge flag", "challenge"])?;
+        let [_, challenge] = self.0.words(CHALLENGE, &NO_RESPONSE, ["challenge flag", "challenge"])?;
         Ok(challenge)
     }
 
     /// Only the state of the lock counts. A modem that accepts the response replies with eight bytes 0 (xmm7360/
     /// xmm7360-usb-modeswitch, issue 23), and may need time until it reports the new state.
-    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<Option<bool>, SessionError> {
         // The byte order of the challenge on the wire, in which the digest is computed and sent.
         let response = key.answer(challenge, ByteOrder::LittleEndian);
         let buffer = [1_u32.to_le_bytes(), response.to_le_bytes()].concat();
-        self.is_accepted = match self.session.command_once(RESPONSE, &buffer) {
+        let is_accepted = match self.0.command_once(RESPONSE, &buffer) {
             Err(error @ SessionError::Mbim { .. }) if !error.is_transient() => false,
             reply => reply?.first() == Some(&0),
         };
-        Ok(false)
+        Ok(if is_accepted { None } else { Some(false) })
     }
 
-    fn is_open(&mut self) -> Result<bool, SessionError> {
-        let (watch, until) = (Deadline::after(WATCH), self.session.work_deadline().minus(PAUSE));
-        while is_locked(self.session)? {
-            if !self.is_accepted || watch.has_passed() {
+    fn is_open(&mut self, is_refused: bool) -> Result<bool, SessionError> {
+        let (watch, until) = (Deadline::after(WATCH), self.0.work_deadline().minus(PAUSE));
+        while is_locked(self.0)? {
+            if is_refused || watch.has_passed() {
                 return Ok(false);
             }
             // The next run finds out whether the key was right.
             if until.has_passed() {
                 return Err(SessionError::NoAnswer { request: RESPONSE.name });
             }
-            self.session.pause(until.at_most(PAUSE))?;
+            self.0.pause(until.at_most(PAUSE))?;
         }
         Ok(true)
     }

@@ -173,6 +173,14 @@ impl<'a> Keys<'a> {
         is_possible
     }
 
+    /// Counts the key that was used last as sent [`MAX_SENDS`] times: the modem has refused it, but did not report the
+    /// state of its lock, so the verdict is not final.
+    fn use_up(&mut self, key: &Key) {
+        for _ in sends(&self.tried, key)..MAX_SENDS {
+            (self.note)(KeyUse::Sending(key.id));
+        }
+    }
+
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
     pub(crate) fn were_used(&self) -> bool {
         self.used_before || !self.used.is_empty()
@@ -215,15 +223,16 @@ pub(super) trait ChallengeLock {
     /// Requests a challenge from the modem.
     fn challenge(&mut self) -> Result<u32, SessionError>;
 
-    /// Sends the response to the challenge, computed with `key`. Returns whether the modem accepts it.
+    /// Sends the response to the challenge, computed with `key`. Returns whether the modem accepts it. `None` if only the
+    /// state of the lock shows that.
     ///
     /// # Errors
     /// [`LinkError::Contended`] and [`LinkError::WriteTimeout`] only if nothing was sent. After another error, there is
     /// no verdict.
-    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError>;
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<Option<bool>, SessionError>;
 
-    /// Whether the lock is open after a response that the modem did not accept.
-    fn is_open(&mut self) -> Result<bool, SessionError> {
+    /// Whether the lock is open after a response that the modem has refused, or on which it gave no verdict.
+    fn is_open(&mut self, _is_refused: bool) -> Result<bool, SessionError> {
         Ok(false)
     }
 
@@ -253,12 +262,18 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
                 }
                 lock.pause(BUSY_PAUSE)?;
             }
-            is_accepted => {
-                if is_accepted? || lock.is_open()? {
-                    return Ok(None);
+            Err(error) => return Err(error),
+            Ok(Some(true)) => return Ok(None),
+            Ok(verdict) => match lock.is_open(verdict.is_some()) {
+                Ok(true) => return Ok(None),
+                Ok(false) => (keys.note)(KeyUse::Refused(key.id)),
+                Err(error) => {
+                    if verdict.is_some() {
+                        keys.use_up(&key);
+                    }
+                    return Err(error);
                 }
-                (keys.note)(KeyUse::Refused(key.id));
-            }
+            },
         }
     }
     let remedy = if keys.withheld {
@@ -405,13 +420,13 @@ mod tests {
             Ok(7)
         }
 
-        fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+        fn respond(&mut self, challenge: u32, key: &Key) -> Result<Option<bool>, SessionError> {
             if self.sent == 1 && !std::mem::replace(&mut self.is_alone, true) {
                 return Err(LinkError::Contended.into());
             }
             self.sent += 1;
             let right = Key::new(String::new(), NAME, HP);
-            Ok(key.answer(challenge, BigEndian) == right.answer(challenge, BigEndian))
+            Ok(Some(key.answer(challenge, BigEndian) == right.answer(challenge, BigEndian)))
         }
     }
 
@@ -470,7 +485,7 @@ mod tests {
             Ok(7)
         }
 
-        fn respond(&mut self, _: u32, _: &Key) -> Result<bool, SessionError> {
+        fn respond(&mut self, _: u32, _: &Key) -> Result<Option<bool>, SessionError> {
             Err(LinkError::WriteTimeout.into())
         }
     }

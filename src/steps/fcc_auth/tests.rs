@@ -5,6 +5,7 @@ use super::radio::online_already;
 use super::*;
 use crate::database::quirks::{ByteOrder, Gtfcclock, Number, StateCommand};
 use crate::host::deadline::clock::StoppedClock;
+use crate::host::state::MAX_SENDS;
 use crate::modem::device::{ControlPort, DeviceNumber};
 use crate::modem::link::fake::{Modem, Port, simulated};
 use crate::modem::wire::qmi::{OfflineReason, OperatingMode};
@@ -907,6 +908,13 @@ fn intels_lock_gets_a_refused_key_once() {
     // An error counts as a refusal.
     let mut modem = intel().with("refuse=2");
     assert_failure(unlock_intel(&mut modem, &[LENOVO], &mut Vec::new(), BUDGET), false, "refused every known key");
+    // The next run can use an accepted key again if the modem reports no state.
+    for (oem_string, sends) in [("WRONG", MAX_SENDS), (LENOVO, 1)] {
+        let (mut modem, mut tried) = (intel().with("mute at-reply=6-7"), Vec::new());
+        let outcome = unlock_intel(&mut modem, &[oem_string], &mut tried, BUDGET);
+        assert_failure(outcome, true, "no answer to Intel FCC lock query");
+        assert_eq!(tried.len(), sends, "{oem_string}");
+    }
     // A busy modem has not judged the key.
     let (mut modem, mut tried) = (intel().with("busy at-reply=5-"), Vec::new());
     assert_failure(unlock_intel(&mut modem, &[LENOVO], &mut tried, BUDGET), true, "the modem is busy");

@@ -48,9 +48,10 @@ impl ChallengeLock for Lock<'_> {
         answer.get(1).copied().ok_or_else(|| missing(FCC_LOCK_CHALLENGE, "challenge"))
     }
 
-    fn respond(&mut self, challenge: u32, key: &Key) -> Result<bool, SessionError> {
+    fn respond(&mut self, challenge: u32, key: &Key) -> Result<Option<bool>, SessionError> {
         let answer = self.0.request(FCC_LOCK_RESPONSE, key.answer(challenge, ByteOrder::LittleEndian))?;
-        answer.last().map(|verdict| *verdict == 1).ok_or_else(|| missing(FCC_LOCK_RESPONSE, "verdict"))
+        let verdict = answer.last().ok_or_else(|| missing(FCC_LOCK_RESPONSE, "verdict"))?;
+        Ok(Some(*verdict == 1))
     }
 }
 
