@@ -121,11 +121,17 @@ impl ChallengeLock for Lock<'_, '_> {
             Err(error @ SessionError::At { .. }) if !error.is_transient() => return Ok(Some(false)),
             answered => answered?,
         };
-        Ok(Some(value(&lines, VERDICT) == Some(1)))
+        Ok(value(&lines, VERDICT).map(|verdict| verdict == 1))
     }
 
-    fn is_open(&mut self, _: bool) -> Result<bool, SessionError> {
-        Ok(is_unlocked(self.at, self.gtfcclock.state)? == Some(true))
+    fn is_open(&mut self, is_refused: bool) -> Result<bool, SessionError> {
+        match is_unlocked(self.at, self.gtfcclock.state)? {
+            None if !is_refused => {
+                let malformed = Malformed::Missing { field: "verdict" };
+                Err(SessionError::Malformed { request: VERDICT, malformed })
+            }
+            state => Ok(state == Some(true)),
+        }
     }
 
     fn pause(&mut self, time: Duration) -> Result<(), SessionError> {
@@ -398,7 +404,11 @@ mod tests {
         let stateless = || saying(locked(), &[("AT+GTFCCEFFSTATUS?", "+CME ERROR: 100")]);
         assert_contains(unlock(&mut locked().with(NO_VERDICT)), UNLOCKED);
         assert_contains(unlock(&mut stateless()), UNLOCKED);
-        assert_contains(unlock(&mut stateless().with(NO_VERDICT)), "Failed");
+        // Without a verdict and a state, the next run may use the key again.
+        let (mut modem, mut tried) = (stateless().with(NO_VERDICT), Vec::new());
+        let malformed = "Failed(Failure { reason: \"the answer to +GTFCCLOCKVER is malformed: verdict is missing";
+        assert_contains(run_with(&mut modem, &[LENOVO], &mut tried, None), malformed);
+        assert_eq!(tried.len(), 1);
     }
 
     #[test]
