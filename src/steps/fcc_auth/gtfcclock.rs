@@ -32,6 +32,8 @@ const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
 /// The pause before a locked modem that sent no challenge is asked again. That of ModemManager's script.
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
+/// How often such a modem is asked. ModemManager's script asks as often.
+const CHALLENGE_TRIES: usize = 9;
 
 pub(super) fn unlock(
     port: &mut dyn Link,
@@ -45,15 +47,15 @@ pub(super) fn unlock(
     if radio == Radio::On {
         return Ok(online_already());
     }
-    let is_unlocked = is_unlocked(&mut at, gtfcclock.state)?;
-    if is_unlocked == Some(true) {
+    let state = is_unlocked(&mut at, gtfcclock.state)?;
+    if state == Some(true) {
         // The verdict on a key may have come too late for the run that used the key.
         return match keys.were_used() {
             true => finish_unlock(&mut at, UNLOCKED, Ok(radio), stays_off, switch_off, read_radio),
             false => Ok(unlocked_before(radio)),
         };
     }
-    let is_locked = is_unlocked == Some(false);
+    let is_locked = state == Some(false);
     match keys::unlock(&mut Lock { at: &mut at, gtfcclock, is_locked }, &mut keys) {
         Ok(None) => {
             let radio = read_radio(&mut at);
@@ -61,8 +63,14 @@ pub(super) fn unlock(
         }
         Ok(Some(outcome)) => Ok(outcome),
         Err(error) if is_locked && is_without_challenge(&error) => {
+            if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
+                let radio = read_radio(&mut at);
+                return finish_unlock(&mut at, UNLOCKED, radio, stays_off, switch_off, read_radio);
+            }
             let reason = format!("the modem reports that it is locked, but sends no challenge: {error}");
-            Ok(Outcome::Unfinished(Failure::new(reason, TRY_AGAIN)))
+            let failure = Failure::new(reason, TRY_AGAIN);
+            let has_time = at.work_deadline().remaining() > CHALLENGE_PAUSE;
+            Ok(if has_time { Outcome::Failed(failure) } else { Outcome::Unfinished(failure) })
         }
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => Err(error),
@@ -97,17 +105,21 @@ impl ChallengeLock for Lock<'_, '_> {
         self.at.work_deadline().remaining()
     }
 
-    /// A modem that reports that it is locked is asked until it sends a challenge, or until the deadline.
+    /// A modem that reports that it is locked is asked several times, until another program has opened the lock.
     fn challenge(&mut self) -> Result<u32, SessionError> {
-        loop {
+        for _ in 1..CHALLENGE_TRIES {
             match self.ask_challenge() {
                 Err(error) if self.is_locked && is_without_challenge(&error) && self.remaining() > CHALLENGE_PAUSE => {
                     debug!("{error}");
                     self.pause(CHALLENGE_PAUSE)?;
+                    if is_unlocked(self.at, self.gtfcclock.state)? == Some(true) {
+                        return Err(error);
+                    }
                 }
                 asked => return asked,
             }
         }
+        self.ask_challenge()
     }
 
     /// An error other than that of a busy modem is a refusal.
@@ -364,6 +376,11 @@ mod tests {
             let locked = "Unfinished(Failure { reason: \"the modem reports that it is locked, but sends no challenge: ";
             assert_contains(unlock(&mut modem), &format!("{locked}{reason}"));
             assert_eq!((modem.count("gen"), modem.count("ver=")), (3, 0));
+            // With more time, a permanent refusal ends the run.
+            let mut modem = asking(challenge);
+            let outcome = run_within(&mut modem, &[LENOVO], &mut Vec::new(), None, Duration::from_secs(60));
+            assert_contains(outcome, &format!("{}{reason}", locked.replace("Unfinished", "Failed")));
+            assert_eq!(modem.count("gen"), 9);
         }
         // Without a state, the modem may have no lock.
         for (challenge, outcome) in [
@@ -379,11 +396,15 @@ mod tests {
 
     #[test]
     fn a_locked_modem_is_asked_again_for_a_challenge() {
-        for refusal in ["\r\nERROR\r\n", "\r\nOK\r\n"] {
+        let opened = "StillOff(\"unlocked; the radio stays in low power";
+        let (error, ok) = ("\r\nERROR\r\n", "\r\nOK\r\n");
+        // Another program may open the lock meanwhile.
+        for (refusal, opens, expected) in [(error, false, UNLOCKED), (ok, false, UNLOCKED), (error, true, opened)] {
             let lock = SimulatedLock::Gtfcclock { order: Order::Big, number: SimulatedNumber::Decimal, is_xmm: false };
             let (mut modem, mut refused) = (simulated(Protocol::At, lock, 0), false);
             let mut port = Port::replying(Protocol::At, |message: &[u8]| {
                 if message.starts_with(b"at+gtfcclockgen") && !std::mem::replace(&mut refused, true) {
+                    modem.modem.locked = !opens;
                     return vec![refusal.as_bytes().to_vec()];
                 }
                 modem.receive(message).1
@@ -392,7 +413,7 @@ mod tests {
             let keys = Keys::new(&[], &procedure, &[], |_| {});
             let transport = Transport { port: &mut port, protocol: Protocol::At, proxied: None };
             let clock = StoppedClock::stop();
-            assert_contains(run(transport, &procedure, keys, None, Deadline::after(BUDGET)), UNLOCKED);
+            assert_contains(run(transport, &procedure, keys, None, Deadline::after(BUDGET)), expected);
             assert!((500..600).contains(&clock.elapsed().as_millis()), "{:?}", clock.elapsed());
         }
     }
