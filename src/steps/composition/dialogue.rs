@@ -93,7 +93,9 @@ impl CompositionError {
     /// Whether a request was sent, and its answer is not known.
     pub(super) fn is_lost_answer(&self) -> bool {
         match self {
-            CompositionError::Session(SessionError::Link(error)) => *error != LinkError::Contended,
+            CompositionError::Session(SessionError::Link(error)) => {
+                !matches!(error, LinkError::Contended | LinkError::WriteTimeout)
+            }
             CompositionError::Session(error) => {
                 matches!(error, SessionError::NoAnswer { .. } | SessionError::Garbage { .. })
             }

@@ -329,6 +329,7 @@ mod tests {
             ("set", SessionError::Link(LinkError::Gone), Some("composition 6 was sent, but not confirmed: ")),
             ("set", refused(), None),
             ("set", contended(), None),
+            ("set", SessionError::Link(LinkError::WriteTimeout), None),
             ("reset", no_answer(), Some("composition 6 is set, but the modem does not restart: no answer to x")),
             ("reset", refused(), Some("composition 6 is set, but the modem does not restart: ")),
         ] {
