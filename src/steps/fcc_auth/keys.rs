@@ -77,6 +77,8 @@ pub struct Keys<'a> {
     of_laptop: usize,
     /// Whether keys of the procedure were left out.
     withheld: bool,
+    /// Whether earlier runs have sent a key so often that it is not sent any more.
+    used_up: bool,
     /// The sources of the keys that this run has used.
     used: Vec<String>,
     /// The IDs of the keys that the modem has received since its power-up.
@@ -112,8 +114,11 @@ impl<'a> Keys<'a> {
         let others =
             others.map(|(number, key)| Key::of_bytes(format!("entry {number} of the quirk's `keys`"), &name, *key));
         let mut remaining: VecDeque<Key> = VecDeque::new();
-        let add = |remaining: &mut VecDeque<Key>, key: Key| {
-            if sends(tried, &key) < MAX_SENDS && !remaining.iter().any(|other| other.id == key.id) {
+        let mut used_up = false;
+        let mut add = |remaining: &mut VecDeque<Key>, key: Key| {
+            if sends(tried, &key) >= MAX_SENDS {
+                used_up = true;
+            } else if !remaining.iter().any(|other| other.id == key.id) {
                 remaining.push_back(key);
             }
         };
@@ -121,7 +126,8 @@ impl<'a> Keys<'a> {
         let of_laptop = remaining.len();
         of_quirk.chain(others).for_each(|key| add(&mut remaining, key));
         let (used_before, tried) = (!tried.is_empty(), tried.to_vec());
-        Keys { remaining, of_laptop, withheld: false, used: Vec::new(), tried, used_before, note: Box::new(note) }
+        let (used, note) = (Vec::new(), Box::new(note));
+        Keys { remaining, of_laptop, withheld: false, used_up, used, tried, used_before, note }
     }
 
     /// Only the laptop's keys.
@@ -202,7 +208,7 @@ impl<'a> Keys<'a> {
                     state of the port cannot be saved"
                 .to_owned();
         }
-        let before = if self.used_before { " (and others in earlier runs since its power-up)" } else { "" };
+        let before = if self.used_up { " (and others in earlier runs since its power-up)" } else { "" };
         match self.used.as_slice() {
             [] => "the modem has accepted no known key since its power-up".to_owned(),
             used => format!("the modem refused every known key: {}{before}", used.join(", ")),
