@@ -20,6 +20,8 @@ pub use keys::{Key, KeyUse, Keys};
 pub use messages::messages;
 pub use radio::RadioState;
 
+use nix::errno::Errno;
+
 use crate::database::quirks::{Procedure, StateCommand};
 use crate::host::deadline::Deadline;
 use crate::modem::link::LinkError;
@@ -147,12 +149,13 @@ fn outcome_of(error: SessionError) -> Outcome {
             unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")
         }
         SessionError::Link(LinkError::Contended) => unfinished(error.to_string(), TRY_AGAIN),
-        SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(LinkError::WriteTimeout) => {
-            unfinished(
-                error.to_string(),
-                "the modem may still be starting; if the problem persists, power it off and on",
-            )
-        }
+        // The port accepted no bytes of a message in time, or only a part of them.
+        SessionError::NoAnswer { .. }
+        | SessionError::Garbage { .. }
+        | SessionError::Link(LinkError::WriteTimeout | LinkError::Io { errno: Errno::ETIMEDOUT, .. }) => unfinished(
+            error.to_string(),
+            "the modem may still be starting; if the problem persists, power it off and on",
+        ),
         SessionError::Link(_) => failed(error.to_string(), "check the kernel log for messages about the port"),
         error if error.is_transient() => unfinished(format!("the modem is busy: {error}"), TRY_AGAIN),
         SessionError::Qmi { error: ErrorCode::CLIENT_IDS_EXHAUSTED, .. } => failed(

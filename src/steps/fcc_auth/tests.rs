@@ -244,6 +244,14 @@ fn silence_is_unfinished_at_each_request() {
 }
 
 #[test]
+fn a_message_that_is_sent_in_part_is_unfinished() {
+    for (errno, unfinished) in [(Errno::ETIMEDOUT, true), (Errno::EINVAL, false)] {
+        let error = SessionError::Link(LinkError::Io { operation: "write", errno });
+        assert_failure(outcome_of(error), unfinished, "write on the port failed");
+    }
+}
+
+#[test]
 fn an_unanswered_cleanup_does_not_outlast_the_deadline() {
     for protocol in PROTOCOLS {
         let mut modem = locked(protocol).with("lost");
