@@ -30,6 +30,8 @@ pub struct PortUser {
     pub uid: u32,
     /// `/proc/PID/comm`, which the process may change.
     pub name: String,
+    /// `false` if the kernel hides what the process has open. It may be the proxy of a container, for another port.
+    pub(crate) is_certain: bool,
 }
 
 impl fmt::Display for PortUser {
@@ -152,13 +154,22 @@ pub fn open(
 ) -> Result<OpenPort, PortUnavailable> {
     let path = root.at("/dev").join(&port.name);
     let enumeration = device.enumeration_id();
+    let mut ignored = Vec::new();
     if sharing != Sharing::New {
-        let users = match users(root, port) {
+        let mut users = match users(root, port) {
             Ok(users) => users,
             Err(source) => return Err(PortUnavailable::UsersUnknown { port: path, source }),
         };
-        if let Some((proxy, user)) = proxy_among(&users) {
-            return connect(proxy, proxy.name(), user, path);
+        if let Some(proxy) = proxy_among(&users) {
+            match connect(proxy, proxy.name(), &users, path.clone()) {
+                Err(PortUnavailable::Proxy { source, .. })
+                    if source.kind() == io::ErrorKind::ConnectionRefused
+                        && users.iter().all(|user| !user.is_certain) =>
+                {
+                    ignored = std::mem::take(&mut users);
+                }
+                connected => return connected,
+            }
         }
         if !users.is_empty() {
             return Err(PortUnavailable::Held { port: path, users });
@@ -184,7 +195,7 @@ pub fn open(
     };
     let link: Box<dyn Link> = match sharing {
         Sharing::New => link,
-        Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port)),
+        Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port, &ignored)),
     };
     Ok(OpenPort { link, protocol, proxied: None })
 }
@@ -197,11 +208,8 @@ fn has_port(device: &Device, port: &ControlPort) -> bool {
     ports.is_ok_and(|ports| ports.iter().any(is_same))
 }
 
-fn proxy_among(users: &[PortUser]) -> Option<(Proxy, &PortUser)> {
-    Proxy::ALL.into_iter().find_map(|proxy| {
-        let user = users.iter().find(|user| user.name == proxy.name())?;
-        Some((proxy, user))
-    })
+fn proxy_among(users: &[PortUser]) -> Option<Proxy> {
+    Proxy::ALL.into_iter().find(|proxy| users.iter().any(|user| user.name == proxy.name()))
 }
 
 /// Whether a program other than a proxy holds the port, as far as is known.
@@ -210,13 +218,14 @@ pub(crate) fn is_held(root: &Root, port: &ControlPort) -> bool {
 }
 
 /// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be the
-/// one that holds the port, and must run as root or as the owner of the port's node.
-fn connect(proxy: Proxy, socket: &str, user: &PortUser, port: PathBuf) -> Result<OpenPort, PortUnavailable> {
+/// one of those that hold the port, and must run as root or as the owner of the port's node.
+fn connect(proxy: Proxy, socket: &str, users: &[PortUser], port: PathBuf) -> Result<OpenPort, PortUnavailable> {
     let name = proxy.name();
     let connected = Stream::connect_abstract(socket).and_then(|stream| Ok((stream.peer()?, stream)));
     let (peer, stream) =
         connected.map_err(|errno| PortUnavailable::Proxy { port: port.clone(), name, source: errno.into() })?;
-    if peer.pid != user.pid || !is_trusted(peer.uid, &port) || !is_trusted(user.uid, &port) {
+    let is_peer = |user: &PortUser| user.pid == peer.pid && user.name == name && is_trusted(user.uid, &port);
+    if !is_trusted(peer.uid, &port) || !users.iter().any(is_peer) {
         return Err(PortUnavailable::UntrustedProxy { port, name });
     }
     Ok(OpenPort { link: Box::new(stream), protocol: proxy.protocol(), proxied: Some(port) })
@@ -256,7 +265,7 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
             Ok(_) => {}
             Err(error) if sys::lacks_root(&error) => denied = Some(error),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let user = user(&process, pid);
+                let user = PortUser { is_certain: false, ..user(&process, pid) };
                 let is_proxy = Proxy::of_port(port).is_some_and(|proxy| proxy.name() == user.name);
                 users.extend(Some(user).filter(|user| is_proxy && is_trusted(user.uid, &node)));
             }
@@ -273,7 +282,7 @@ pub fn users(root: &Root, port: &ControlPort) -> io::Result<Vec<PortUser>> {
 fn user(process: &Path, pid: u32) -> PortUser {
     let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
     let uid = fs::metadata(process).map_or(u32::MAX, |metadata| metadata.uid());
-    PortUser { pid, uid, name: name.trim_end().to_owned() }
+    PortUser { pid, uid, name: name.trim_end().to_owned(), is_certain: true }
 }
 
 fn parent(process: &Path) -> Option<u32> {
@@ -332,11 +341,17 @@ enum Contention {
 }
 
 impl ExclusivePort {
-    /// `link` is open, and `path` is its node.
-    fn over(link: Box<dyn Link>, root: &Root, path: &Path, port: &ControlPort) -> ExclusivePort {
+    /// `link` is open, and `path` is its node. The users in `ignored` do not have the port open.
+    fn over(
+        link: Box<dyn Link>,
+        root: &Root,
+        path: &Path,
+        port: &ControlPort,
+        ignored: &[PortUser],
+    ) -> ExclusivePort {
         let opens = watch(path).inspect_err(|errno| debug!("{} is not watched: {errno}", path.display())).ok();
         // Another process may have opened the port after the search for users and before the watch.
-        let is_alone = users(root, port).is_ok_and(|users| users.is_empty());
+        let is_alone = users(root, port).is_ok_and(|users| users.iter().all(|user| ignored.contains(user)));
         ExclusivePort { link, opens, contention: if is_alone { Contention::None } else { Contention::Detected } }
     }
 
@@ -412,7 +427,7 @@ mod tests {
         assert_eq!(names(&users(&root, &null()).unwrap()), "qmicli (90), ModemManager (812)");
         assert_eq!(proxy_among(&users(&root, &null()).unwrap()), None);
         process(&root, 813, "mbim-proxy", &["/dev/null"]);
-        assert_eq!(proxy_among(&users(&root, &null()).unwrap()).unwrap().0, Proxy::Mbim);
+        assert_eq!(proxy_among(&users(&root, &null()).unwrap()), Some(Proxy::Mbim));
     }
 
     #[test]
@@ -524,26 +539,56 @@ mod tests {
     }
 
     /// A connection to a socket that this process serves.
-    fn connect_to_this_process(user: PortUser) -> Result<OpenPort, PortUnavailable> {
+    fn connect_to_this_process(users: &[PortUser]) -> Result<OpenPort, PortUnavailable> {
         use std::os::linux::net::SocketAddrExt;
         use std::os::unix::net::{SocketAddr, UnixListener};
         // A qmi-proxy may run on this machine.
         let socket = format!("wwan-quirks-test-proxy-{}", std::process::id());
         let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket).unwrap()).unwrap();
-        connect(Proxy::Qmi, &socket, &user, "/dev/null".into())
+        connect(Proxy::Qmi, &socket, users, "/dev/null".into())
     }
 
     #[test]
     fn only_the_process_that_holds_the_port_is_trusted_as_its_proxy() {
-        let uid = nix::unistd::getuid().as_raw();
-        let user = |pid| PortUser { pid, uid, name: "qmi-proxy".to_owned() };
-        let trusted = connect_to_this_process(user(std::process::id()));
-        // A process of an ordinary user is not trusted as the proxy for root's port.
-        assert_eq!(trusted.is_ok(), uid == 0);
-        let untrusted = connect_to_this_process(user(std::process::id() + 1));
-        assert!(matches!(untrusted, Err(PortUnavailable::UntrustedProxy { .. })));
-        let another = PortUser { uid: 12345, ..user(std::process::id()) };
-        assert!(matches!(connect_to_this_process(another), Err(PortUnavailable::UntrustedProxy { .. })));
+        let (uid, this) = (nix::unistd::getuid().as_raw(), std::process::id());
+        let user = |pid| PortUser { pid, uid, name: "qmi-proxy".to_owned(), is_certain: true };
+        // The first process may be the proxy of a container.
+        for users in [&[user(this)][..], &[PortUser { is_certain: false, ..user(1) }, user(this)]] {
+            // A process of an ordinary user is not trusted as the proxy for root's port.
+            assert_eq!(connect_to_this_process(users).is_ok(), uid == 0);
+        }
+        for another in [
+            user(this + 1),
+            PortUser { uid: 12345, ..user(this) },
+            PortUser { name: "mbim-proxy".to_owned(), ..user(this) },
+        ] {
+            assert!(matches!(connect_to_this_process(&[another]), Err(PortUnavailable::UntrustedProxy { .. })));
+        }
+    }
+
+    #[test]
+    fn a_hidden_proxy_that_does_not_listen_does_not_hold_the_port() {
+        use std::os::unix::fs::PermissionsExt;
+        // A proxy may run on this machine.
+        if !nix::unistd::geteuid().is_root() || Stream::connect_abstract(Proxy::Mbim.name()).is_ok() {
+            return;
+        }
+        let root = TempRoot::new("container");
+        let write = |path: &str, text: &str| root.write(&format!("/sys/devices/pci0000:00/0000:08:00.0/{path}"), text);
+        write("vendor", "0x8086\n");
+        write("device", "0x7560\n");
+        write("wwan/wwan0/wwan0mbim0/dev", "240:0\n");
+        write("wwan/wwan0/wwan0mbim0/type", "MBIM\n");
+        let device = Device::at_devpath(&root, "/devices/pci0000:00/0000:08:00.0").unwrap();
+        let port = device.control_ports().unwrap().remove(0);
+        process(&root, 813, "mbim-proxy", &["/dev/null"]);
+        fs::set_permissions(root.at("/proc/813/fd"), fs::Permissions::from_mode(0o400)).unwrap();
+        let open = |sharing| super::open(&root, &device, &port, Protocol::Mbim, sharing, soon()).err();
+        // The port has no node.
+        let is_missing = || matches!(open(Sharing::Possible), Some(PortUnavailable::Open(OpenError::Missing { .. })));
+        assert!(root_without_capabilities_sees(is_missing));
+        let is_not_proxied = || matches!(open(Sharing::Proxied), Some(PortUnavailable::NotProxied { .. }));
+        assert!(root_without_capabilities_sees(is_not_proxied));
     }
 
     #[test]
@@ -552,12 +597,12 @@ mod tests {
         fs::create_dir_all(root.at("/proc")).unwrap();
         let path = root.at("/node");
         root.write("/node", "");
-        let over = |path: &Path| {
+        let over = |path: &Path, ignored: &[PortUser]| {
             let (ours, modems) = UnixStream::pair().unwrap();
-            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &root, path, &null());
+            let port = ExclusivePort::over(Box::new(Stream::over(ours)), &root, path, &null(), ignored);
             (port, modems)
         };
-        let (mut port, _modem) = over(&path);
+        let (mut port, _modem) = over(&path, &[]);
         assert_eq!(port.send(b"ask", soon()), Ok(()));
         fs::File::open(&path).unwrap();
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
@@ -566,8 +611,10 @@ mod tests {
         assert_eq!(port.send(b"release", soon()), Ok(()));
 
         process(&root, 90, "qmicli", &["/dev/null"]);
-        let (mut port, _modem) = over(Path::new("/dev/null"));
+        let (mut port, _modem) = over(Path::new("/dev/null"), &[]);
         assert_eq!(port.send(b"ask", soon()), Err(LinkError::Contended));
+        let (mut port, _modem) = over(Path::new("/dev/null"), &users(&root, &null()).unwrap());
+        assert_eq!(port.send(b"ask", soon()), Ok(()));
     }
 
     #[test]
