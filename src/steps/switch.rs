@@ -253,8 +253,8 @@ pub(crate) mod tests {
         /// Each transfer takes all the time that it may.
         slow: bool,
         seen: Vec<String>,
-        /// The time for the device to leave.
-        leaving: Duration,
+        /// The time for the device to leave, each time.
+        waits: Vec<Duration>,
     }
 
     impl Script {
@@ -347,7 +347,7 @@ pub(crate) mod tests {
             self.note("reset".to_owned())
         }
         fn wait_until_gone(&mut self, deadline: Deadline) -> bool {
-            self.leaving = deadline.remaining();
+            self.waits.push(deadline.remaining());
             self.leaves
         }
     }
@@ -449,6 +449,7 @@ pub(crate) mod tests {
                 let reaction = run(&mut script, &switch, &target, false, &mut |_| true, TRANSFER, deadline);
                 assert_eq!((reaction, clock.elapsed()), (expected, Duration::ZERO), "{switch}");
                 assert_eq!(script.seen, vec![SIERRA; sent], "{switch}");
+                assert!(script.waits.contains(&Duration::from_secs(10)), "{switch}: {:?}", script.waits);
             }
         }
     }
@@ -460,7 +461,7 @@ pub(crate) mod tests {
             let budget = Duration::from_millis(1500);
             let mut script = Script { slow: true, ..Script::default() };
             run_on(&mut script, method, Deadline::after(budget));
-            assert!(script.leaving >= budget / 6, "{method}: {:?}", script.leaving);
+            assert!(script.waits.last() >= Some(&(budget / 6)), "{method}: {:?}", script.waits);
             assert!(clock.elapsed() <= budget, "{method}: {:?}", clock.elapsed());
         }
     }
