@@ -164,6 +164,7 @@ impl<'a> Keys<'a> {
     /// Takes back the key that was used last: the modem has not received it.
     fn take_back(&mut self, key: Key) {
         (self.note)(KeyUse::NotSent(key.id));
+        self.tried.pop();
         self.used.pop();
         self.remaining.push_front(key);
     }
