@@ -128,20 +128,21 @@ pub enum Task {
 /// A file that is read once and then written in place, because no file can be opened in the sandbox.
 struct StateFile<T> {
     value: T,
-    saved: T,
+    /// What the file has. `None` after a failed write.
+    saved: Option<T>,
 }
 
 impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> StateFile<T> {
     fn read(file: &File) -> StateFile<T> {
         let value: T =
             read_limited(file, LIMIT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        StateFile { saved: value.clone(), value }
+        StateFile { saved: Some(value.clone()), value }
     }
 
-    /// Overwrites the file, and shortens it only afterwards. If `/run` is full, or a signal ends the process, the file
-    /// still has a valid state. Spaces cover the rest of a longer one.
+    /// Overwrites the file, and shortens it only afterwards. A state of up to one page (4096 bytes) is still valid if
+    /// `/run` is full, or if a signal ends the process. Spaces cover the rest of a longer one.
     fn save(&mut self, file: &mut File) -> io::Result<()> {
-        if self.value == self.saved {
+        if self.saved.as_ref() == Some(&self.value) {
             return Ok(());
         }
         let mut text = serde_json::to_vec(&self.value).map_err(io::Error::other)?;
@@ -149,9 +150,10 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> StateFile<T>
         let earlier = usize::try_from(file.seek(SeekFrom::End(0))?).unwrap_or(LIMIT);
         text.resize(length.max(earlier.min(LIMIT)), b' ');
         file.rewind()?;
+        self.saved = None;
         file.write_all(&text)?;
         file.set_len(length as u64)?;
-        self.saved = self.value.clone();
+        self.saved = Some(self.value.clone());
         Ok(())
     }
 }
@@ -244,8 +246,8 @@ impl PortState {
 
     /// A state in memory, for use if no state can be kept.
     pub(crate) fn in_memory(port: &Port) -> PortState {
-        let memory = StateFile { value: Memory::default(), saved: Memory::default() };
-        let results = StateFile { value: Results::default(), saved: Results::default() };
+        let memory = StateFile { value: Memory::default(), saved: None };
+        let results = StateFile { value: Results::default(), saved: None };
         PortState { memory, results, files: None, port: port.clone(), is_failing: false }
     }
 
@@ -476,7 +478,7 @@ mod tests {
             [(SealFlag::F_SEAL_WRITE, &earlier), (SealFlag::F_SEAL_SHRINK, &later), (SealFlag::empty(), &later)]
         {
             let mut file = File::from(memfd_create(c"state", MFdFlags::MFD_ALLOW_SEALING).unwrap());
-            let mut saved = StateFile { value: earlier.clone(), saved: Memory::default() };
+            let mut saved = StateFile { value: earlier.clone(), saved: None };
             saved.save(&mut file).unwrap();
             fcntl::fcntl(&file, FcntlArg::F_ADD_SEALS(seal)).unwrap();
             saved.value = later.clone();
@@ -486,6 +488,9 @@ mod tests {
             io::Read::read_to_string(&mut file, &mut text).unwrap();
             assert_eq!(serde_json::from_str::<Memory>(&text).unwrap(), *expected, "{seal:?}");
             assert_eq!(text.ends_with(' '), seal == SealFlag::F_SEAL_SHRINK, "{seal:?}");
+            // After a failed write, the earlier state is written again.
+            saved.value = earlier.clone();
+            assert_eq!(saved.save(&mut file).is_ok(), seal != SealFlag::F_SEAL_WRITE, "{seal:?}");
         }
     }
 
