@@ -1,4 +1,4 @@
-//! The clocks of the system. [`crate::host::deadline`] has the one for time budgets.
+//! The clocks of the system. [`crate::host::deadline`] has the clock for time budgets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

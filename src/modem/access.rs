@@ -244,7 +244,7 @@ fn is_trusted(uid: u32, node: &Path) -> bool {
 ///
 /// Without `CAP_SYS_PTRACE`, as when ModemManager calls the program, root may not see what a process with more
 /// capabilities has open. A proxy for the protocol of the port then counts as a user: it opens the port if it does not
-/// hold it. Other such processes are not found. PID 1 is always one of them.
+/// hold it. Other such processes are not found. PID 1 always has more capabilities, and is therefore never found.
 ///
 /// # Errors
 /// If `/proc` does not list this process, because other processes are then hidden, too. `PermissionDenied` if no process
@@ -342,13 +342,7 @@ enum Contention {
 
 impl ExclusivePort {
     /// `link` is open, and `path` is its node. The users in `ignored` do not have the port open.
-    fn over(
-        link: Box<dyn Link>,
-        root: &Root,
-        path: &Path,
-        port: &ControlPort,
-        ignored: &[PortUser],
-    ) -> ExclusivePort {
+    fn over(link: Box<dyn Link>, root: &Root, path: &Path, port: &ControlPort, ignored: &[PortUser]) -> ExclusivePort {
         let opens = watch(path).inspect_err(|errno| debug!("{} is not watched: {errno}", path.display())).ok();
         // Another process may have opened the port after the search for users and before the watch.
         let is_alone = users(root, port).is_ok_and(|users| users.iter().all(|user| ignored.contains(user)));

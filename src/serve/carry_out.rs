@@ -55,7 +55,7 @@ impl LockedRun<'_, '_> {
         }
         // The run waits until a port is free. Another procedure may have a free port.
         if self.run.trigger.waits_for_port() && procedures.len() > 1 {
-            procedures.sort_by_cached_key(|planned| self.is_held(planned));
+            procedures.sort_by_cached_key(|step| self.is_held(step));
         }
         // Divide the remaining time equally among the remaining procedures.
         let remaining = (1..=procedures.len()).rev();
@@ -71,8 +71,8 @@ impl LockedRun<'_, '_> {
         tried
     }
 
-    fn is_held(&self, planned: &PlanStep) -> bool {
-        matches!(planned, PlanStep::Run(Action::FccAuth { port, .. }) if access::is_held(self.run.root, port))
+    fn is_held(&self, step: &PlanStep) -> bool {
+        matches!(step, PlanStep::Run(Action::FccAuth { port, .. }) if access::is_held(self.run.root, port))
     }
 
     /// Whether this is a new port of a modem that has already been unlocked over another port.
@@ -170,6 +170,7 @@ mod tests {
             assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
         }
     }
+
     #[test]
     fn a_procedure_whose_port_is_held_does_not_delay_the_others() {
         let root = TempRoot::new("held");

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_one_modem_of_which_every_step_is_suppressed_has_failed() {
+    fn a_named_request_fails_if_every_step_is_suppressed() {
         let exit = |results: &[StepResult], trigger| {
             let report = |result: &StepResult| StepReport {
                 step: StepKind::FccAuth,

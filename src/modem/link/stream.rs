@@ -156,7 +156,7 @@ mod tests {
             assert_eq!(sending.join().unwrap(), Ok(()));
             assert_eq!(came, message);
         });
-        // Only the second message is not sent at all.
+        // Nothing of the second message is sent.
         let cut_off = LinkError::Io { operation: "write", errno: Errno::ETIMEDOUT };
         assert_eq!(stream.send(&message, silence()), Err(cut_off));
         assert_eq!(stream.send(&message, silence()), Err(LinkError::WriteTimeout));

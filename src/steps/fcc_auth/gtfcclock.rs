@@ -30,7 +30,7 @@ const LOCK_STATE: &str = "+GTFCCLOCKSTATE";
 pub(super) const GET_LOCK_STATE: &str = "at+gtfcclockstate";
 const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
-/// The pause before a locked modem that sent no challenge is asked again. That of ModemManager's script.
+/// The pause before a locked modem that sent no challenge is asked again. ModemManager's script waits as long.
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
 /// How often such a modem is asked. ModemManager's script asks as often.
 const CHALLENGE_TRIES: usize = 9;
