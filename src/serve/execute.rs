@@ -257,6 +257,7 @@ fn unlock_once(
             KeyUse::Sending(key) => before = state.memory().tried_keys.add(enumeration, key),
             KeyUse::NotSent(_) => state.memory().tried_keys = std::mem::take(&mut before),
             KeyUse::Refused(key) => state.memory().tried_keys.refuse(enumeration, key),
+            KeyUse::UsedUp(key) => state.memory().tried_keys.use_up(enumeration, key),
         }
         state.keep();
     });

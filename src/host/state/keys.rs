@@ -51,10 +51,17 @@ impl TriedKeys {
 
     /// Records that the modem has refused the last key. It is not sent again until the next power-up.
     pub(crate) fn refuse(&mut self, enumeration: u64, key: u32) {
+        self.use_up(enumeration, key);
+        if let Some(tried) = self.0.as_mut().filter(|tried| tried.enumeration == enumeration) {
+            tried.verdict = KeyVerdict::Refused;
+        }
+    }
+
+    /// Like [`refuse`](TriedKeys::refuse), but the last key may have opened the lock nevertheless.
+    pub(crate) fn use_up(&mut self, enumeration: u64, key: u32) {
         let Some(tried) = self.0.as_mut().filter(|tried| tried.enumeration == enumeration) else { return };
         tried.keys.retain(|other| *other != key);
         tried.keys.extend([key; MAX_SENDS]);
-        tried.verdict = KeyVerdict::Refused;
     }
 
     /// Records that the lock of `enumeration` is open. If the last key opened it, that key may open it again.
@@ -89,6 +96,12 @@ mod tests {
         assert_eq!(tried.of(7), (&[1, 2][..], false));
         // A refused key stays refused if another program unlocks the modem.
         tried.refuse(7, 2);
+        tried.accept(7);
+        assert_eq!(tried.of(7), (&[1, 2, 2, 2][..], true));
+        // A key that opened the lock although the modem refused it.
+        tried.add(7, 4);
+        tried.use_up(7, 4);
+        assert_eq!(tried.of(7), (&[1, 2, 2, 2, 4, 4, 4][..], false));
         tried.accept(7);
         assert_eq!(tried.of(7), (&[1, 2, 2, 2][..], true));
         // A key that was not sent after all.

@@ -97,6 +97,8 @@ pub enum KeyUse {
     NotSent(u32),
     /// The modem has refused it.
     Refused(u32),
+    /// The modem has refused it, but did not report the state of its lock. It is not sent again.
+    UsedUp(u32),
 }
 
 impl<'a> Keys<'a> {
@@ -178,14 +180,6 @@ impl<'a> Keys<'a> {
             self.remaining.push_front(key);
         }
         is_possible
-    }
-
-    /// Counts the key that was used last as sent [`MAX_SENDS`] times: the modem has refused it, but did not report the
-    /// state of its lock, so the verdict is not final.
-    fn use_up(&mut self, key: &Key) {
-        for _ in sends(&self.tried, key)..MAX_SENDS {
-            (self.note)(KeyUse::Sending(key.id));
-        }
     }
 
     /// Whether the modem has received a key since its power-up, or since it was last unlocked.
@@ -276,7 +270,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
                 Ok(false) => (keys.note)(KeyUse::Refused(key.id)),
                 Err(error) => {
                     if verdict.is_some() {
-                        keys.use_up(&key);
+                        (keys.note)(KeyUse::UsedUp(key.id));
                     }
                     return Err(error);
                 }
@@ -301,7 +295,7 @@ mod tests {
             match self {
                 KeyUse::Sending(id) => tried.push(id),
                 KeyUse::NotSent(id) => assert_eq!(tried.pop(), Some(id)),
-                KeyUse::Refused(id) => {
+                KeyUse::Refused(id) | KeyUse::UsedUp(id) => {
                     tried.retain(|other| *other != id);
                     tried.extend([id; MAX_SENDS]);
                 }
