@@ -120,10 +120,10 @@ pub(crate) fn unknown_ids<'a>(quirks: &[Quirk], policy: &'a Policy) -> Vec<Findi
 /// The keys in a `[[device]]` that never apply, because a stronger `[[device]]` sets them for the same modems.
 pub(crate) fn overridden(policy: &Policy) -> Vec<Finding<'_>> {
     let keys = policy.overridden().into_iter();
-    keys.map(|(location, by)| {
+    keys.map(|(key, location, by)| {
         let message = format!(
-            "this has no effect: {by} sets the key for the same modems, and the last [[device]] wins; write general \
-             ones first"
+            "`{key}` has no effect: {by} sets it for the same modems, and the last [[device]] wins; write general ones \
+             first"
         );
         Finding { location, id: None, severity: Severity::Warning, message }
     })

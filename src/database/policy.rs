@@ -408,8 +408,9 @@ impl Policy {
     }
 
     /// The keys in a `[[device]]` that never apply, because a stronger `[[device]]` sets them for more modems, or for the
-    /// same modems in the same file: a drop-in may override another file. Each with the location of the stronger key.
-    pub(crate) fn overridden(&self) -> Vec<(&Location, &Location)> {
+    /// same modems in the same file: a drop-in may override another file. Each with its location and that of the stronger
+    /// key.
+    pub(crate) fn overridden(&self) -> Vec<(&'static str, &Location, &Location)> {
         let mut overridden = Vec::new();
         for (at, weak) in self.0.iter().enumerate() {
             let Some(selector) = &weak.selector else { continue };
@@ -420,7 +421,7 @@ impl Policy {
                     let wider = strong.selector.as_ref().filter(|wider| selector.is_within(wider))?;
                     let (_, _, origin) = strong.settings.entries().into_iter().find(|(other, ..)| *other == key)?;
                     let Origin::File { location: by, .. } = origin else { return None };
-                    (!wider.is_within(selector) || by.path == location.path).then_some((location, by))
+                    (!wider.is_within(selector) || by.path == location.path).then_some((key, location, by))
                 }));
             }
         }
