@@ -86,6 +86,9 @@ fn a_policy_can_be_checked_anywhere() {
     }
     let wrong = check("home/10-fcc.toml", "fcc-auth = 1\n");
     assert!(wrong.stdout.contains(":1:12: invalid type: integer `1`, expected a boolean"), "{wrong:?}");
+    // A quirk with mistakes is not a policy.
+    let quirk = check("home/quirk.toml", "[[device]]\nid = \"1199:9079\"\nname = \"A\"\nswitch = \"sierra\"\n");
+    assert!(quirk.stdout.contains("; an action belongs in `steps`: `steps = [{ switch = … }]`\n"), "{quirk:?}");
     // In the directory of the database, it is a quirk in any case.
     let quirk = check("etc/wwan-quirks/quirks.d/10-fcc.toml", of_device);
     assert!(

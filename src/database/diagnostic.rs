@@ -128,19 +128,25 @@ impl Diagnostic {
         Diagnostic::at(path, text, error.span().unwrap_or(0..0), message.join("; "))
     }
 
-    /// Like [`from_toml`](Self::from_toml), but adds `hint` if the error is at one of `keys`, which belong in other files.
+    /// Like [`from_toml`](Self::from_toml), but adds a hint if the error is at one of `keys`, which belong elsewhere.
+    /// `hint` gets the key and the text after it.
     pub(crate) fn from_toml_with_hint(
         path: &Path,
         text: &str,
         error: &toml::de::Error,
         keys: &[&str],
-        hint: &str,
+        hint: impl Fn(&str, &str) -> String,
     ) -> Diagnostic {
+        // One of these is a key of each table that both kinds of files have, and of no inner table.
+        const OUTER: [&str; 3] = ["`device`", "`match`", "`steps`"];
         let mut diagnostic = Diagnostic::from_toml(path, text, error);
-        let key = error.span().and_then(|span| text.get(span));
+        let expected = error.message().split_once(", expected ").map_or("", |(_, expected)| expected);
+        let is_outer = OUTER.iter().any(|key| expected.contains(key));
+        let found = error.span().and_then(|span| Some((text.get(span.clone())?, text.get(span.end..)?)));
         // In text that is not TOML, the error may be a second key with the same name.
-        if key.is_some_and(|key| keys.contains(&key)) && toml::from_str::<toml::Table>(text).is_ok() {
-            diagnostic.message += hint;
+        let found = found.filter(|(key, _)| is_outer && keys.contains(key) && toml::from_str::<toml::Table>(text).is_ok());
+        if let Some((key, rest)) = found {
+            diagnostic.message += &hint(key, rest);
         }
         diagnostic
     }

@@ -204,13 +204,13 @@ pub(crate) const KEYS: [&str; 6] = ["match", "prefer", "switch", "huawei", "fcc-
 /// Keys that only files of the database have.
 const OF_QUIRKS: [&str; 4] = ["schema", "id", "name", "steps"];
 
-/// Whether a file that is in no directory of the program has policy: keys of the policy, and no `schema`.
+/// Whether a file that is in no directory of the program has policy: keys of the policy, and none of the database.
 pub(crate) fn is_policy(text: &str) -> bool {
     let Ok(table) = toml::from_str::<toml::Table>(text) else { return false };
-    let has_key = |table: &toml::Table| KEYS.iter().any(|key| table.contains_key(*key));
     let devices = table.get("device").and_then(toml::Value::as_array).into_iter().flatten();
-    let has_device = devices.filter_map(toml::Value::as_table).any(has_key);
-    !table.contains_key("schema") && (has_key(&table) || has_device)
+    let tables: Vec<&toml::Table> = devices.filter_map(toml::Value::as_table).chain([&table]).collect();
+    let has = |keys: &[&str]| tables.iter().any(|table| keys.iter().any(|key| table.contains_key(*key)));
+    has(&KEYS) && !has(&OF_QUIRKS)
 }
 
 #[derive(Deserialize)]
@@ -359,7 +359,8 @@ impl Policy {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
             Err(error) => {
-                let hint = "; quirks belong in quirks.d, and the policy selects a modem with `match`";
+                let hint =
+                    |_: &str, _: &str| "; quirks belong in quirks.d, and the policy selects a modem with `match`".to_owned();
                 return vec![Diagnostic::from_toml_with_hint(&file.path, text, &error, &OF_QUIRKS, hint)];
             }
         };

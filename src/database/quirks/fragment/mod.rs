@@ -105,7 +105,6 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
     }
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
     let fragment: Fragment = toml::from_str(text).map_err(|error| {
-        let hint = "; this is a key of the policy, which belongs in config.toml or config.d";
         Diagnostic::from_toml_with_hint(&file.path, text, &error, &policy::KEYS, hint)
     })?;
     if let Some(message) = unsupported(&fragment.schema, SCHEMA) {
@@ -123,6 +122,15 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         }
     }
     Ok((quirks, errors))
+}
+
+/// Where `key` belongs. `rest` is the text after it. `switch` and `fcc-auth` are keys of the policy and of steps.
+fn hint(key: &str, rest: &str) -> String {
+    let value = rest.trim_start().trim_start_matches('=').trim_start();
+    match ["switch", "fcc-auth"].contains(&key) && !value.starts_with("true") && !value.starts_with("false") {
+        true => format!("; an action belongs in `steps`: `steps = [{{ {key} = … }}]`"),
+        false => "; this is a key of the policy, which belongs in config.toml or config.d".to_owned(),
+    }
 }
 
 /// Bus and vendor of a shipped file with this name (`1199-sierra.toml`, `pci-1eac-quectel.toml`).
