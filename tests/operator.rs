@@ -133,7 +133,7 @@ fn selinux_denial(root: &Root) {
 #[test]
 fn each_problem_is_found_with_its_remedy() {
     type Failure = (&'static str, fn(&Root));
-    let failures: [Failure; 20] = [
+    let failures: [Failure; 23] = [
         ("own.toml:3:7: this entry does not apply to modems that the narrower entry at /usr/share/", |root| {
             let quirk =
                 "schema = 1\n[[device]]\nid = \"8888:6500\"\nname = \"x\"\nproduct = \"CDMA USB\"\nsteps = []\n";
@@ -190,6 +190,26 @@ fn each_problem_is_found_with_its_remedy() {
         ("runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: wwan-quirks check && ", |root| {
             let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
             root.write("etc/udev/rules.d/86-wwan-quirks-local.rules", rules);
+        }),
+        // What `doctor` itself tells to create.
+        (
+            "runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: wwan-quirks check && wwan-quirks rules \
+             >/etc/udev/rules.d/85-wwan-quirks.rules && ",
+            |root| {
+                let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
+                root.write("etc/udev/rules.d/85-wwan-quirks.rules", rules);
+            },
+        ),
+        ("\n  remedy: wwan-quirks check && wwan-quirks rules >/etc/udev/rules.d/85-wwan-quirks.rules && ", |root| {
+            let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("0fff|68a2|68a9", "68a2|68a9");
+            root.write("etc/udev/rules.d/85-wwan-quirks.rules", rules);
+        }),
+        ("runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: reinstall the package\n", |root| {
+            let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
+            root.write("usr/local/lib/udev/rules.d/85-wwan-quirks.rules", rules);
+            fs::create_dir_all(root.0.join("etc/udev/rules.d")).unwrap();
+            let link = root.0.join("etc/udev/rules.d/85-wwan-quirks.rules");
+            symlink("../../../usr/local/lib/udev/rules.d/85-wwan-quirks.rules", link).unwrap();
         }),
         ("users other than root can change /usr/sbin/wwan-quirks", |root| {
             fs::set_permissions(root.0.join("usr/sbin/wwan-quirks"), fs::Permissions::from_mode(0o777)).unwrap();

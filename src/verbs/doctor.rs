@@ -36,7 +36,8 @@ const NEW_RULES: &str = "wwan-quirks check && wwan-quirks rules >/etc/udev/rules
                          udevadm control --reload && udevadm trigger";
 /// Replaces the package's rules, so that udev no longer knows IDs that the database lacks.
 const ONLY_RULES: &str = "wwan-quirks check && wwan-quirks rules >/etc/udev/rules.d/85-wwan-quirks.rules && \
-                          rm -f /etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload";
+                          rm -f /etc/udev/rules.d/86-wwan-quirks-local.rules && udevadm control --reload && \
+                          udevadm trigger";
 
 /// Where systemd looks for units.
 const UNITS: [&str; 5] = [
@@ -200,6 +201,11 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
             None => diagnosis.add(problem, NEW_RULES),
         };
     };
+    // What ONLY_RULES created. A link leads to the package's file.
+    let is_replaced = |path: &str| {
+        path.starts_with("/etc/") && path.ends_with(udev_rules::FILES[0]) && !root.at(path).is_symlink()
+    };
+    let new_rules = if is_replaced(path) { ONLY_RULES } else { NEW_RULES };
     let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
     let ruled = udev_rules::RuledIds::read(&all);
     let mut missing: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
@@ -210,13 +216,16 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     for (file, ids) in missing.into_iter().filter(|(_, ids)| !ids.is_empty()) {
         let problem =
             format!("no rule in {path} runs wwan-quirks for these IDs in {}: {}", file.display(), ids.join(", "));
-        diagnosis.add(problem, NEW_RULES);
+        diagnosis.add(problem, new_rules);
     }
     for (text, path) in &files {
         let program = text.split("IMPORT{program}=\"").nth(1).and_then(|run| run.split([' ', '"']).next());
         if let Some(program) = program.filter(|program| !root.at(program).exists()) {
-            let is_own = path.ends_with(udev_rules::FILES[1]);
-            let remedy = if is_own { NEW_RULES } else { "reinstall the package" };
+            let remedy = match path.ends_with(udev_rules::FILES[1]) {
+                true => NEW_RULES,
+                false if is_replaced(path) => ONLY_RULES,
+                false => "reinstall the package",
+            };
             diagnosis.add(format!("{path} runs {program}, which does not exist"), remedy);
         }
     }
