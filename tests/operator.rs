@@ -239,6 +239,17 @@ fn each_problem_is_found_with_its_remedy() {
     }
 }
 
+/// The policy may be correct.
+#[test]
+fn a_missing_database_is_the_only_finding() {
+    let root = healthy();
+    root.policy("[[device]]\nmatch = { id = \"1199:9079\" }\nswitch = false\n");
+    assert_eq!(root.run(&["doctor"]).stdout, "no problems found\n");
+    fs::remove_dir_all(root.0.join("usr/share/wwan-quirks/quirks.d")).unwrap();
+    let said = only_finding(&root);
+    assert!(said.starts_with("the database is missing: there is no /usr/share/wwan-quirks/quirks.d\n"), "{said}");
+}
+
 #[test]
 fn a_pipe_in_place_of_the_rules_does_not_block() {
     let root = healthy();

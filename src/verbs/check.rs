@@ -65,8 +65,8 @@ fn installed(root: &Root) -> Vec<LoadError> {
 /// effect. `errors` are those that were found while reading `quirks`.
 pub(crate) fn problems(root: &Root, quirks: &[Quirk], errors: Vec<LoadError>) -> Vec<LoadError> {
     let (policy, policy_errors) = Policy::load(root);
-    // An entry that could not be read may have the ID.
-    let (unknown, copies) = match errors.is_empty() {
+    // An entry that could not be read may have the ID. A missing database is a problem of its own.
+    let (unknown, copies) = match errors.is_empty() && !quirks.is_empty() {
         true => (unknown_ids(quirks, &policy), incomplete_copies(root, quirks)),
         false => (Vec::new(), Vec::new()),
     };
