@@ -49,7 +49,7 @@ fn a_drop_in_can_be_named_from_inside_its_folder() {
     }
 }
 
-/// A file that is named has the same findings as an installed one.
+/// A policy that is named has the same findings as an installed one.
 #[test]
 fn a_named_policy_is_checked_against_the_database() {
     let root = fake::Root::new();
@@ -70,6 +70,45 @@ fn a_named_policy_is_checked_against_the_database() {
     root.policy(&text("1199:9079"));
     let file = root.0.join("etc/wwan-quirks/config.toml").display().to_string();
     assert_eq!(root.run(&["check", &file]).stdout, "no errors\n");
+}
+
+/// Before the files are installed together.
+#[test]
+fn a_named_policy_may_have_ids_that_another_named_file_adds() {
+    let root = fake::Root::new();
+    root.write("home/config.d/x.toml", "[[device]]\nmatch = { id = \"1234:5678\" }\nswitch = false\n");
+    let policy = root.0.join("home/config.d/x.toml").display().to_string();
+    let own = root.0.join("home/quirks.d/own.toml").display().to_string();
+    let quirk = "schema = 1\n[[device]]\nid = \"1234:5678\"\nname = \"A\"\nsteps = []\n";
+    for (text, expected) in [(quirk, 0), (&quirk.replace("5678", "5679"), 1), (&quirk.replace("steps", "stops"), 0)] {
+        root.write("home/quirks.d/own.toml", text);
+        for files in [[&own, &policy], [&policy, &own]] {
+            let ended = root.run(&["check", files[0], files[1]]);
+            assert_eq!(ended.stdout.matches("no entry of the database has this ID").count(), expected, "{ended:?}");
+        }
+    }
+}
+
+/// Narrower shipped entries are not in the file.
+#[test]
+fn a_named_quirk_is_compared_with_the_database() {
+    let root = fake::Root::new();
+    let quirk = "schema = 1\n[[device]]\nid = \"8888:6500\"\nname = \"A\"\nproduct = \"CDMA USB\"\nsteps = []\n";
+    let installed = "etc/wwan-quirks/quirks.d/own.toml";
+    for name in ["home/own.toml", installed] {
+        root.write(name, quirk);
+        let ended = root.run(&["check", &root.0.join(name).display().to_string()]);
+        let found = ":3:7: warning: this entry does not apply to modems that the narrower entry at /usr/share/";
+        assert_eq!((ended.code, ended.stdout.matches(found).count()), (0, 1), "{ended:?}");
+    }
+    // A file replaces the shipped one of its name.
+    let mut shipped =
+        fs::read_dir(root.0.join("usr/share/wwan-quirks/quirks.d")).unwrap().map(|file| file.unwrap().path());
+    let shipped = shipped.find(|path| fs::read_to_string(path).unwrap().contains("8888:6500")).unwrap();
+    let name = format!("home/{}", shipped.file_name().unwrap().to_str().unwrap());
+    root.write(&name, quirk);
+    let ended = root.run(&["check", &root.0.join(&name).display().to_string()]);
+    assert_eq!(ended.stdout, "no errors\n");
 }
 
 /// Before a file is copied to its directory, its keys say what kind of file it is.

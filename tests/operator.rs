@@ -196,7 +196,8 @@ fn each_problem_is_found_with_its_remedy() {
             "runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: wwan-quirks check && wwan-quirks rules \
              >/etc/udev/rules.d/85-wwan-quirks.rules && ",
             |root| {
-                let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
+                let rules =
+                    include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
                 root.write("etc/udev/rules.d/85-wwan-quirks.rules", rules);
             },
         ),

@@ -144,7 +144,8 @@ impl Diagnostic {
         let is_outer = OUTER.iter().any(|key| expected.contains(key));
         let found = error.span().and_then(|span| Some((text.get(span.clone())?, text.get(span.end..)?)));
         // In text that is not TOML, the error may be a second key with the same name.
-        let found = found.filter(|(key, _)| is_outer && keys.contains(key) && toml::from_str::<toml::Table>(text).is_ok());
+        let found =
+            found.filter(|(key, _)| is_outer && keys.contains(key) && toml::from_str::<toml::Table>(text).is_ok());
         if let Some((key, rest)) = found {
             diagnostic.message += &hint(key, rest);
         }

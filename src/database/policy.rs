@@ -359,8 +359,9 @@ impl Policy {
         let fragment: Fragment = match toml::from_str(text) {
             Ok(fragment) => fragment,
             Err(error) => {
-                let hint =
-                    |_: &str, _: &str| "; quirks belong in quirks.d, and the policy selects a modem with `match`".to_owned();
+                let hint = |_: &str, _: &str| {
+                    "; quirks belong in quirks.d, and the policy selects a modem with `match`".to_owned()
+                };
                 return vec![Diagnostic::from_toml_with_hint(&file.path, text, &error, &OF_QUIRKS, hint)];
             }
         };

@@ -24,12 +24,20 @@ use crate::verbs::output::{errors_json, load_error_json, print_json, report_erro
 pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<Exit, Error> {
     let mut found = if files.is_empty() { installed(root) } else { Vec::new() };
     let mut missing = Vec::new();
+    let mut texts = Vec::new();
     for path in files {
         match read_named(path) {
-            Ok(text) => found.extend(check(root, path, &text)),
+            Ok(text) => texts.push((path.as_path(), text)),
             Err(error) if error.is_missing() => missing.push(Error::from(error)),
             Err(error) => found.push(error.into()),
         }
+    }
+    // The policy may have IDs that another named file adds.
+    texts.sort_by_key(|(path, text)| is_policy(path, text));
+    let (mut quirks, unread) = if texts.is_empty() { Default::default() } else { load::all(root) };
+    let mut is_complete = unread.is_empty() && !quirks.is_empty();
+    for (path, text) in texts {
+        found.extend(check(path, &text, &mut quirks, &mut is_complete));
     }
     let (errors, warned): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity() == Severity::Error);
     let exit = report_errors(&missing);
@@ -87,35 +95,47 @@ fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl It
 /// The directories of files that are shipped, or that a package will ship.
 const SHIPPED: [&str; 2] = ["share/wwan-quirks/quirks.d", "config/quirks.d"];
 
-/// The errors and the warnings in one file. Its name or its directory determines what kind of file it is. Elsewhere, its
-/// keys do.
-fn check(root: &Root, path: &Path, text: &str) -> Vec<LoadError> {
+/// Whether a file has policy. Its name or its directory determines what kind of file it is. Elsewhere, its keys do.
+fn is_policy(path: &Path, text: &str) -> bool {
+    is_in(path, "config.d") || path.ends_with("config.toml") || (!is_in(path, "quirks.d") && policy::is_policy(text))
+}
+
+fn is_in(path: &Path, folder: &str) -> bool {
     // A path relative to the working directory may lack the name of the directory.
-    let absolute = path::absolute(path).unwrap_or_default();
-    let is_in = |folder: &str| absolute.parent().is_some_and(|parent| parent.ends_with(folder));
-    let is_policy = || !is_in("quirks.d") && policy::is_policy(text);
-    if is_in("config.d") || path.ends_with("config.toml") || is_policy() {
-        return check_policy(root, path, text);
+    path::absolute(path).unwrap_or_default().parent().is_some_and(|parent| parent.ends_with(folder))
+}
+
+/// The errors and the warnings in one file. Adds its quirks to `quirks`, which has those that are installed, and sets
+/// `is_complete` to false if an entry could not be read.
+fn check(path: &Path, text: &str, quirks: &mut Vec<Quirk>, is_complete: &mut bool) -> Vec<LoadError> {
+    if is_policy(path, text) {
+        return check_policy(path, text, quirks, *is_complete);
     }
     if path.ends_with(compositions::FILE) {
         return compositions::check(path, text);
     }
-    let layer = if SHIPPED.into_iter().any(is_in) { Layer::Shipped } else { Layer::Administrator };
-    let file = ConfigFile { layer, path: path.to_owned() };
-    let (quirks, mut found) = fragment::parse(&file, text);
-    found.extend(audit(&quirks).iter().chain(&warnings(&quirks)).map(|finding| finding.locate(path, text)));
+    let layer =
+        if SHIPPED.into_iter().any(|folder| is_in(path, folder)) { Layer::Shipped } else { Layer::Administrator };
+    let (own, mut found) = fragment::parse(&ConfigFile { layer, path: path.to_owned() }, text);
+    *is_complete &= found.is_empty();
+    // The file replaces a shipped one of its name.
+    let is_below =
+        |other: &&Quirk| other.location.layer == Layer::Shipped && other.location.path.file_name() != path.file_name();
+    let all: Vec<Quirk> = quirks.iter().filter(is_below).chain(&own).cloned().collect();
+    let findings = audit(&own).into_iter().chain(warnings(&own)).chain(outranked(&all));
+    found.extend(findings.map(|finding| finding.locate(path, text)));
+    quirks.extend(own);
     found.into_iter().map(LoadError::from).collect()
 }
 
-/// The errors and the warnings in a file of the policy, for the database of `root`.
-fn check_policy(root: &Root, path: &Path, text: &str) -> Vec<LoadError> {
+/// The errors and the warnings in a file of the policy, for the database `quirks`.
+fn check_policy(path: &Path, text: &str, quirks: &[Quirk], is_complete: bool) -> Vec<LoadError> {
     let mut policy = Policy::default();
     let mut found = policy.add(&ConfigFile { layer: Layer::Administrator, path: path.to_owned() }, text);
-    let (quirks, errors) = load::all(root);
-    let mut findings = without_bus(&quirks, &policy);
+    let mut findings = without_bus(quirks, &policy);
     // An entry that could not be read may have the ID.
-    if errors.is_empty() && !quirks.is_empty() {
-        findings.extend(unknown_ids(&quirks, &policy));
+    if is_complete {
+        findings.extend(unknown_ids(quirks, &policy));
     }
     findings.extend(overridden(&policy));
     found.extend(findings.iter().map(|finding| finding.locate(path, text)));

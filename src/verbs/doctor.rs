@@ -202,9 +202,8 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
         };
     };
     // What ONLY_RULES created. A link leads to the package's file.
-    let is_replaced = |path: &str| {
-        path.starts_with("/etc/") && path.ends_with(udev_rules::FILES[0]) && !root.at(path).is_symlink()
-    };
+    let is_replaced =
+        |path: &str| path.starts_with("/etc/") && path.ends_with(udev_rules::FILES[0]) && !root.at(path).is_symlink();
     let new_rules = if is_replaced(path) { ONLY_RULES } else { NEW_RULES };
     let all: String = files.iter().map(|(text, _)| text.as_str()).collect();
     let ruled = udev_rules::RuledIds::read(&all);

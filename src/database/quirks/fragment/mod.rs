@@ -104,9 +104,8 @@ fn parse_whole(file: &ConfigFile, text: &str) -> Result<(Vec<Quirk>, Vec<Diagnos
         return Ok((Vec::new(), Vec::new()));
     }
     let invalid = |span, message: String| Diagnostic::at(&file.path, text, span, message);
-    let fragment: Fragment = toml::from_str(text).map_err(|error| {
-        Diagnostic::from_toml_with_hint(&file.path, text, &error, &policy::KEYS, hint)
-    })?;
+    let fragment: Fragment = toml::from_str(text)
+        .map_err(|error| Diagnostic::from_toml_with_hint(&file.path, text, &error, &policy::KEYS, hint))?;
     if let Some(message) = unsupported(&fragment.schema, SCHEMA) {
         return Err(invalid(fragment.schema.span(), message).into());
     }
