@@ -512,6 +512,17 @@ fn a_missing_or_empty_database_is_an_error() {
         }
         fs::create_dir_all(&shipped).unwrap();
     }
+    // The package is complete.
+    let quirk = "schema = 1\n[[device]]\nid = \"1199:9079\"\nname = \"A\"\nsteps = []\n";
+    root.write("/usr/share/wwan-quirks/quirks.d/1199-x.toml", quirk);
+    root.write("/etc/wwan-quirks/quirks.d/1199-x.toml", "");
+    for verb in ["check", "doctor"] {
+        let said = root.run(&[verb]).stdout;
+        assert!(said.contains(" masked") && said.contains("remove the masks in /etc/wwan-quirks/quirks.d\n"), "{said}");
+        assert!(!said.contains("reinstall the package; "), "{said}");
+    }
+    fs::remove_file(root.0.join("etc/wwan-quirks/quirks.d/1199-x.toml")).unwrap();
+    fs::remove_file(root.0.join("usr/share/wwan-quirks/quirks.d/1199-x.toml")).unwrap();
     // An administrator's entry is a database, too.
     root.write(
         "/etc/wwan-quirks/quirks.d/own.toml",

@@ -151,6 +151,11 @@ pub(crate) fn hidden(root: &Root) -> Vec<Hidden> {
     hidden.collect()
 }
 
+/// Whether a file with quirks is masked.
+pub(crate) fn masks_quirks(root: &Root) -> bool {
+    hidden(root).iter().any(|hidden| hidden.is_masked && !hidden.quirks.is_empty())
+}
+
 /// The files that replace another file without having an entry for each of its IDs. A mask is deliberate.
 pub(crate) fn incomplete_copies(root: &Root, quirks: &[Quirk]) -> Vec<FileError> {
     let known: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();

@@ -93,7 +93,11 @@ pub enum FileError {
     NotText { path: PathBuf },
     NoDatabase { path: PathBuf },
     EmptyDatabase { path: PathBuf },
+    MaskedDatabase { path: PathBuf },
 }
+
+/// The remedy for a database of which all files are masked.
+pub(crate) const UNMASK: &str = "remove the masks in /etc/wwan-quirks/quirks.d";
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +129,8 @@ impl FileError {
             | FileError::Replaces { path, .. }
             | FileError::NotText { path }
             | FileError::NoDatabase { path }
-            | FileError::EmptyDatabase { path } => path,
+            | FileError::EmptyDatabase { path }
+            | FileError::MaskedDatabase { path } => path,
         }
     }
 
@@ -162,6 +167,7 @@ impl FileError {
             FileError::NotText { .. } => "not UTF-8".to_owned(),
             FileError::NoDatabase { .. } => "the database is missing: there is no such directory".to_owned(),
             FileError::EmptyDatabase { .. } => "the database is empty: no file here has a quirk".to_owned(),
+            FileError::MaskedDatabase { .. } => "the database is empty: all of its files are masked".to_owned(),
         }
     }
 
@@ -176,6 +182,7 @@ impl FileError {
             FileError::TooMany { .. } => Some("merge them".to_owned()),
             FileError::Replaces { .. } => Some("use another file name to keep them".to_owned()),
             FileError::NoDatabase { .. } | FileError::EmptyDatabase { .. } => Some("reinstall the package".to_owned()),
+            FileError::MaskedDatabase { .. } => Some(UNMASK.to_owned()),
             FileError::Io { .. } | FileError::Ignored { .. } | FileError::NotText { .. } => None,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::{self, Utf8Error};
 
 use crate::bus::DeviceId;
+use crate::database::audit;
 use crate::database::diagnostic::{Diagnostic, LoadError};
 use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::database::quirks::fragment::search::parse_for;
@@ -71,6 +72,7 @@ pub(crate) fn installed(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
     if quirks.is_empty() && errors.is_empty() {
         let path = Layer::Shipped.directory(root).join(DIRECTORY);
         let error = match root.at(&path).is_dir() {
+            true if audit::masks_quirks(root) => FileError::MaskedDatabase { path },
             true => FileError::EmptyDatabase { path },
             false => FileError::NoDatabase { path },
         };

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::bus::{Bus, DeviceId};
 use crate::database::audit;
 use crate::database::diagnostic::LoadError;
-use crate::database::layers::FileError;
+use crate::database::layers::{FileError, UNMASK};
 use crate::database::load;
 use crate::database::policy::Policy;
 use crate::database::quirks::{NewId, Procedure, Quirk, Step};
@@ -162,6 +162,10 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let shipped = paths::data(root).join("quirks.d");
     let cause = match (root.at(&shipped).is_dir(), quirks.is_empty()) {
         (true, false) => return,
+        (true, true) if audit::masks_quirks(root) => {
+            let problem = format!("the database is empty: all files in {} are masked", shipped.display());
+            return diagnosis.add(problem, UNMASK);
+        }
         (true, true) => format!("the database is empty: no file in {} has a quirk", shipped.display()),
         (false, _) => format!("the database is missing: there is no {}", shipped.display()),
     };
