@@ -263,7 +263,7 @@ page:
 
 install: install-program install-etc install-udev install-systemd install-modemmanager install-pages
 
-# Removes the quirks of an earlier version, because they would still apply.
+# Removes the quirks of an earlier version, because they would still apply. A udev event in between finds those of this version.
 install-program: check-program
 ifneq ($(DATADIR),$(PROGRAM_DATADIR))
 	@test ! -d $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || test -L $(DEST)$(PROGRAM_DATADIR)/wwan-quirks || { \
@@ -272,8 +272,10 @@ ifneq ($(DATADIR),$(PROGRAM_DATADIR))
 endif
 	install -D -m 755 $(PROGRAM) $(DEST)$(SBINDIR)/wwan-quirks
 	install -d $(DEST)$(DATADIR)/wwan-quirks/quirks.d
-	rm -f $(DEST)$(DATADIR)/wwan-quirks/quirks.d/*.toml
 	install -m 644 config/quirks.d/*.toml $(DEST)$(DATADIR)/wwan-quirks/quirks.d
+	for file in $(DEST)$(DATADIR)/wwan-quirks/quirks.d/*.toml; do \
+		test -e config/quirks.d/"$${file##*/}" || rm -f "$$file" || exit; \
+	done
 	install -D -m 644 config/config.toml $(DEST)$(DATADIR)/wwan-quirks/config.toml
 	install -m 644 config/compositions.toml $(DEST)$(DATADIR)/wwan-quirks/compositions.toml
 	sed -i 's|^#* *fcc-auth = .*|fcc-auth = $(FCC_AUTH)|' $(DEST)$(DATADIR)/wwan-quirks/config.toml

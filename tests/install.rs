@@ -159,6 +159,13 @@ fn an_installation_can_be_repeated() {
     let others = [data.join("quirks.d/1199-zzz.toml"), data.join("fcc-unlock.available.d/1199:ffff")];
     fs::write(&others[0], "schema = 9\n").unwrap();
     symlink(stage.0.join("usr/sbin/wwan-quirks"), &others[1]).unwrap();
+    // Nothing is removed before the new files are there.
+    let sierra = data.join("quirks.d/1199-sierra.toml");
+    fs::remove_file(&sierra).unwrap();
+    fs::create_dir_all(&sierra).unwrap();
+    assert!(!stage.try_make(&["install", "PREFIX=/usr", "DATADIR=/srv/data"]).status.success());
+    assert!(others[0].exists() && data.join("quirks.d/0421-nokia.toml").exists());
+    fs::remove_dir(&sierra).unwrap();
     install();
     others.iter().for_each(|path| assert!(!path.is_symlink() && !path.exists(), "{}", path.display()));
     agree_on_data(&stage, "/usr/sbin/wwan-quirks", "/srv/data/wwan-quirks", "again");
