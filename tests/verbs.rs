@@ -510,6 +510,10 @@ fn a_missing_or_empty_database_is_an_error() {
             assert_eq!(ended.code, 3, "{arguments:?}: {said}");
             assert!(said.contains(&format!("/usr/share/wwan-quirks/quirks.d: {cause}")), "{arguments:?}: {said}");
         }
+        // The journal.
+        let unit = root.run(&["apply", "--unit"]);
+        let line = unit.stderr.lines().find(|line| line.contains(cause)).unwrap_or_default();
+        assert!(unit.code == 1 && line.ends_with("; reinstall the package"), "{unit:?}");
         fs::create_dir_all(&shipped).unwrap();
     }
     // The package is complete.

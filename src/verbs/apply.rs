@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
+use crate::database::diagnostic::LoadError;
 use crate::database::load;
 use crate::host::journal::{Journal, print_error, printable};
 use crate::host::root::Root;
@@ -97,13 +98,23 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     if options.unit && names.is_empty() {
         let mut errors = Vec::new();
         let exit = serve_apart(root, devices.flatten(), &mut errors, |device| serve(device).1);
-        let lines: BTreeSet<_> = errors.iter().map(|error| first_line(&error.chain()).to_owned()).collect();
+        errors.extend(without_database(root));
+        let lines: BTreeSet<_> = errors.iter().map(with_remedy).collect();
         for line in &lines {
-            journal.send(StepResult::Invalid, &format!("{line}; correct the file (`wwan-quirks check`)"), &[]);
+            journal.send(StepResult::Invalid, line, &[]);
         }
         return Ok(if lines.is_empty() { exit } else { Exit::Failed });
     }
     serve_all(root, devices, trigger, json, out, serve)
+}
+
+/// An error in the database and its remedy, in one line.
+fn with_remedy(error: &Error) -> String {
+    let text = error.chain();
+    match error {
+        Error::Database(LoadError::File(file)) if file.remedy().is_some() => text,
+        _ => format!("{}; correct the file (`wwan-quirks check`)", first_line(&text)),
+    }
 }
 
 /// Reports that the device on the port of a unit is gone.
