@@ -183,6 +183,18 @@ fn an_administrators_entry_for_one_modem_comes_first() {
     let other = "  other   [[device]] (/etc/wwan-quirks/config.toml:2), for serial \"another\"\n  \
                  device  serial \"LF53920000010\"\n";
     assert!(explained.ends_with(other), "{explained}");
+    // The policy of a fleet.
+    let table = |serial: usize| format!("[[device]]\nmatch = {{ serial = \"{serial}\" }}\nprefer = \"qmi\"\n");
+    for (count, expected) in [(3, None), (4, Some("… and 1 more [[device]]")), (9, Some("… and 6 more [[device]]"))]
+    {
+        root.policy(&(1..=count).map(table).collect::<String>());
+        let explained = root.run(&["explain", "1-1"]).stdout;
+        let others: Vec<&str> = explained.lines().filter_map(|line| line.strip_prefix("  other   ")).collect();
+        assert_eq!(others.iter().filter(|other| other.starts_with("[[device]] (")).count(), 3, "{explained}");
+        assert_eq!(others.get(3).copied(), expected, "{explained}");
+        let json: serde_json::Value = serde_json::from_str(&root.run(&["explain", "1-1", "--json"]).stdout).unwrap();
+        assert_eq!(json["devices"][0]["others"].as_array().unwrap().len(), count);
+    }
 }
 
 #[test]

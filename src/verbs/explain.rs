@@ -157,12 +157,17 @@ fn others(root: &Root, device: &Device, has_quirk: bool) -> (Vec<Other>, Strings
         others.extend(serials.map(|(serial, location)| {
             let matchers = Matchers::from([(DeviceString::Serial, serial.to_owned())]);
             strings.entry(DeviceString::Serial).or_insert_with(|| read(DeviceString::Serial));
-            Other { name: "[[device]]".to_owned(), matchers, location: location.clone() }
+            Other { name: DEVICE.to_owned(), matchers, location: location.clone() }
         }));
     }
     strings.retain(|name, _| others.iter().any(|other| other.matchers.contains_key(name)));
     (others, strings)
 }
+
+/// The name of settings of the policy in a list of entries.
+const DEVICE: &str = "[[device]]";
+/// How many of them the text has. The policy of a fleet has one for each modem.
+const FEW: usize = 3;
 
 struct Explanation {
     /// `None`: not plugged in.
@@ -203,10 +208,16 @@ impl Explanation {
             }
             None => writeln!(out, "{title}: unknown: a file of the database has an error")?,
         }
-        for Other { name, matchers, location } in &self.others {
+        let of_policy = self.others.iter().filter(|other| other.name == DEVICE).count();
+        let left_out = of_policy.saturating_sub(FEW);
+        // Those of the policy come last.
+        for Other { name, matchers, location } in self.others.iter().take(self.others.len() - left_out) {
             let strings: Vec<String> = matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
             let line = format!("{name} ({location}), for {}", strings.join(" and "));
             writeln!(out, "  other   {}", printable(&line))?;
+        }
+        if left_out > 0 {
+            writeln!(out, "  other   … and {left_out} more {DEVICE}")?;
         }
         for (name, text) in &self.strings {
             let line = text.as_ref().map_or(format!("no {name}"), |text| format!("{name} {text:?}"));
