@@ -85,7 +85,7 @@ pub enum Verb {
     },
     /// Validate the database and the policy, or the named files
     Check {
-        /// Quirks files, `config.toml`, `config.d/*.toml` or `compositions.toml`
+        /// Quirks files, files of the policy, or `compositions.toml`. Quirks and policy are compared with the installed database
         file: Vec<PathBuf>,
         #[command(flatten)]
         output: Output,
