@@ -225,7 +225,8 @@ fn each_problem_is_found_with_its_remedy() {
         }),
         ("SELinux denials for wwan-quirks: 1 (/var/log/audit/audit.log)\n  remedy: ausearch ", selinux_denial),
         (
-            "\n  remedy: semodule -i /usr/share/wwan-quirks/wwan-quirks.cil && restorecon -R /run/wwan-quirks; ",
+            "\n  remedy: semodule -i /usr/share/wwan-quirks/wwan-quirks.cil && \
+             { [ ! -d /run/wwan-quirks ] || restorecon -R /run/wwan-quirks; }; if ",
             |root| {
                 root.write("usr/share/wwan-quirks/wwan-quirks.cil", "");
                 selinux_denial(root);

@@ -603,7 +603,9 @@ fn selinux(root: &Root, diagnosis: &mut Diagnosis) {
     let remedy = match root.at(&module).is_file() {
         true => {
             let module = module.display();
-            format!("semodule -i {module} && restorecon -R /run/wwan-quirks; if denials follow, {local}")
+            // Without an event since boot, there is no state.
+            let relabel = "{ [ ! -d /run/wwan-quirks ] || restorecon -R /run/wwan-quirks; }";
+            format!("semodule -i {module} && {relabel}; if denials follow, {local}")
         }
         false => local.to_owned(),
     };
