@@ -144,16 +144,17 @@ fn a_file_that_replaces_another_one_without_all_of_its_ids_is_a_warning() {
     let text = |ids: &[&str]| "schema = 1\n".to_owned() + &ids.iter().map(|id| quirk(id)).collect::<String>();
     let (shipped, own) = ("/usr/share/wwan-quirks/quirks.d/1199-x.toml", "/etc/wwan-quirks/quirks.d/1199-x.toml");
     root.write(shipped, text(&["1199:0001", "1199:0004", "1199:0003", "1199:0002"]));
-    let warning = |count: usize, ids: &str| {
+    let warning = |lost: &str, ids: &str| {
         format!(
-            "{own}: warning: this file replaces {shipped}: {count} of its IDs have no entry now ({ids}); use another file \
-             name to keep them\n"
+            "{own}: warning: this file replaces {shipped}, and {lost} an entry ({ids}); rename this file to keep the \
+             other one\n"
         )
     };
     let no_errors = || "no errors\n".to_owned();
     for (ids, expected) in [
-        (&["1199:0001"][..], warning(3, "1199:0002, 1199:0003, 1199:0004")),
-        (&["1199:9071"], warning(4, "1199:0001, 1199:0002, 1199:0003, …")),
+        (&["1199:0001"][..], warning("3 IDs of that file no longer have", "1199:0002, 1199:0003, 1199:0004")),
+        (&["1199:0001", "1199:0002", "1199:0003"], warning("1 ID of that file no longer has", "1199:0004")),
+        (&["1199:9071"], warning("4 IDs of that file no longer have", "1199:0001, 1199:0002, 1199:0003, …")),
         (&["1199:0001", "1199:0002", "1199:0003", "1199:0004"], no_errors()),
     ] {
         root.write(own, text(ids));

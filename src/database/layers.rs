@@ -156,13 +156,12 @@ impl FileError {
             FileError::Ignored { read, .. } => format!("not read: the program reads only {read} here"),
             FileError::Replaces { lower, ids, .. } => {
                 let few: Vec<String> = ids.iter().take(FEW).map(ToString::to_string).collect();
-                format!(
-                    "this file replaces {}: {} of its IDs have no entry now ({}{})",
-                    printable_path(lower),
-                    ids.len(),
-                    few.join(", "),
-                    if ids.len() > FEW { ", …" } else { "" }
-                )
+                let lost = match ids.len() {
+                    1 => "1 ID of that file no longer has".to_owned(),
+                    count => format!("{count} IDs of that file no longer have"),
+                };
+                let more = if ids.len() > FEW { ", …" } else { "" };
+                format!("this file replaces {}, and {lost} an entry ({}{more})", printable_path(lower), few.join(", "))
             }
             FileError::NotText { .. } => "not UTF-8".to_owned(),
             FileError::NoDatabase { .. } => "the database is missing: there is no such directory".to_owned(),
@@ -179,8 +178,8 @@ impl FileError {
                 Some(format!("chown root {at} && chmod go-w {at}"))
             }
             FileError::InsecureLink { .. } => Some("replace the link with a copy".to_owned()),
-            FileError::TooMany { .. } => Some("merge them".to_owned()),
-            FileError::Replaces { .. } => Some("use another file name to keep them".to_owned()),
+            FileError::TooMany { .. } => Some("merge the files".to_owned()),
+            FileError::Replaces { .. } => Some("rename this file to keep the other one".to_owned()),
             FileError::NoDatabase { .. } | FileError::EmptyDatabase { .. } => Some("reinstall the package".to_owned()),
             FileError::MaskedDatabase { .. } => Some(UNMASK.to_owned()),
             FileError::Io { .. } | FileError::Ignored { .. } | FileError::NotText { .. } => None,
@@ -479,7 +478,7 @@ mod tests {
         (1..=10_000).for_each(|number| symlink("x", path.join(format!("{number}.toml"))).unwrap());
         assert!(all().0.len() == 10_000 && all().1.is_empty());
         symlink("x", path.join("0.toml")).unwrap();
-        assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files; merge them");
+        assert_eq!(all().1[0].to_string(), "/etc/wwan-quirks/quirks.d: more than 10000 files; merge the files");
     }
 
     /// Emacs locks a file with a dangling link, and macOS adds files with binary data to an archive.

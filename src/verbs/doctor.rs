@@ -460,7 +460,8 @@ fn modems(root: &Root, diagnosis: &mut Diagnosis) {
     if !["/sys/bus/usb/devices", "/sys/bus/pci/devices"].iter().any(|path| root.at(path).exists()) {
         // An image has an empty /sys.
         if root.is_live() || root.at("/sys/bus").exists() {
-            let message = "no USB and no PCI bus here, so no modem was checked; a container needs the host's /sys";
+            let message =
+                "found neither a USB nor a PCI bus, so no modem was checked; a container needs the host's /sys";
             diagnosis.unreadable.push(Unreadable { path: "/sys/bus".to_owned(), message: message.to_owned() });
         }
         return;
