@@ -191,7 +191,7 @@ fn each_problem_is_found_with_its_remedy() {
             let rules = include_str!("../udev-rules/85-wwan-quirks.rules").replace("/usr/sbin/", "/usr/local/sbin/");
             root.write("etc/udev/rules.d/86-wwan-quirks-local.rules", rules);
         }),
-        // What `doctor` itself tells to create.
+        // A file that `doctor` itself suggests.
         (
             "runs /usr/local/sbin/wwan-quirks, which does not exist\n  remedy: wwan-quirks check && wwan-quirks rules \
              >/etc/udev/rules.d/85-wwan-quirks.rules && ",
