@@ -3,7 +3,7 @@
 //! others, and weak points.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::bus::DeviceId;
 use crate::database::diagnostic::{Diagnostic, LoadError, Location, line_start};
@@ -11,7 +11,7 @@ use crate::database::layers::{self, ConfigFile, FileError, Layer, Severity};
 use crate::database::load;
 use crate::database::policy::Policy;
 use crate::database::quirks::fragment::search::place_of;
-use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, fragment, matches, narrowness};
+use crate::database::quirks::{self, DeviceString, Matchers, Quirk, Select, Step, matches, narrowness};
 use crate::database::udev_rules::RuledIds;
 use crate::host::root::Root;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
@@ -130,37 +130,11 @@ pub(crate) fn overridden(policy: &Policy) -> Vec<Finding<'_>> {
     .collect()
 }
 
-/// A file of the database that a file of a higher layer replaces or masks.
-pub(crate) struct Hidden {
-    /// The file of the higher layer.
-    pub by: PathBuf,
-    pub is_masked: bool,
-    path: PathBuf,
-    pub quirks: Vec<Quirk>,
-}
-
-/// The files of the database that are hidden, with their quirks.
-pub(crate) fn hidden(root: &Root) -> Vec<Hidden> {
-    let files = layers::replaced(root, load::DIRECTORY).into_iter();
-    // `load::all` reports a file of a higher layer that cannot be read.
-    let hidden = files.filter_map(|(by, file)| {
-        let is_masked = layers::read(root, &by).ok()?.is_none();
-        let (quirks, _) = fragment::parse(&file, &layers::read(root, &file).ok()??);
-        Some(Hidden { by: by.path, is_masked, path: file.path, quirks })
-    });
-    hidden.collect()
-}
-
-/// Whether a file with quirks is masked.
-pub(crate) fn masks_quirks(root: &Root) -> bool {
-    hidden(root).iter().any(|hidden| hidden.is_masked && !hidden.quirks.is_empty())
-}
-
 /// The files that replace another file without having an entry for each of its IDs. A mask is deliberate.
 pub(crate) fn incomplete_copies(root: &Root, quirks: &[Quirk]) -> Vec<FileError> {
     let known: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).collect();
-    let replaced = hidden(root).into_iter().filter(|hidden| !hidden.is_masked);
-    let copies = replaced.filter_map(|Hidden { by, path: lower, quirks, .. }| {
+    let replaced = load::hidden(root).into_iter().filter(|hidden| !hidden.is_masked);
+    let copies = replaced.filter_map(|load::Hidden { by, path: lower, quirks, .. }| {
         let lost: BTreeSet<DeviceId> = quirks.iter().flat_map(Quirk::ids).filter(|id| !known.contains(id)).collect();
         let ids: Vec<DeviceId> = lost.into_iter().collect();
         (!ids.is_empty()).then_some(FileError::Replaces { path: by, lower, ids })
@@ -273,6 +247,7 @@ fn conflict(earlier: &Quirk, later: &Quirk) -> Option<String> {
 mod tests {
     use super::*;
     use crate::database::layers::ConfigFile;
+    use crate::database::quirks::fragment;
 
     fn quirks(layer: Layer, text: &str) -> Vec<Quirk> {
         let (quirks, errors) =

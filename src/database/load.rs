@@ -1,10 +1,10 @@
 //! Reads the quirks database from the files of its layers.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::{self, Utf8Error};
 
 use crate::bus::DeviceId;
-use crate::database::audit;
 use crate::database::diagnostic::{Diagnostic, LoadError};
 use crate::database::layers::{self, ConfigFile, FileError, Layer};
 use crate::database::quirks::fragment::search::parse_for;
@@ -72,13 +72,39 @@ pub(crate) fn installed(root: &Root) -> (Vec<Quirk>, Vec<LoadError>) {
     if quirks.is_empty() && errors.is_empty() {
         let path = Layer::Shipped.directory(root).join(DIRECTORY);
         let error = match root.at(&path).is_dir() {
-            true if audit::masks_quirks(root) => FileError::MaskedDatabase { path },
+            true if masks_quirks(root) => FileError::MaskedDatabase { path },
             true => FileError::EmptyDatabase { path },
             false => FileError::NoDatabase { path },
         };
         errors.push(error.into());
     }
     (quirks, errors)
+}
+
+/// A file of the database that a file of a higher layer replaces or masks.
+pub(crate) struct Hidden {
+    /// The file of the higher layer.
+    pub by: PathBuf,
+    pub is_masked: bool,
+    pub path: PathBuf,
+    pub quirks: Vec<Quirk>,
+}
+
+/// The files of the database that are hidden, with their quirks.
+pub(crate) fn hidden(root: &Root) -> Vec<Hidden> {
+    let files = layers::replaced(root, DIRECTORY).into_iter();
+    // `all` reports a file of a higher layer that cannot be read.
+    let hidden = files.filter_map(|(by, file)| {
+        let is_masked = layers::read(root, &by).ok()?.is_none();
+        let (quirks, _) = fragment::parse(&file, &layers::read(root, &file).ok()??);
+        Some(Hidden { by: by.path, is_masked, path: file.path, quirks })
+    });
+    hidden.collect()
+}
+
+/// Whether a file with quirks is masked.
+pub(crate) fn masks_quirks(root: &Root) -> bool {
+    hidden(root).iter().any(|hidden| hidden.is_masked && !hidden.quirks.is_empty())
 }
 
 /// The text of each file, in the order in which the files apply.

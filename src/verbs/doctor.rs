@@ -11,7 +11,6 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::bus::{Bus, DeviceId};
-use crate::database::audit;
 use crate::database::diagnostic::LoadError;
 use crate::database::layers::{FileError, UNMASK};
 use crate::database::load;
@@ -162,7 +161,7 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     let shipped = paths::data(root).join("quirks.d");
     let cause = match (root.at(&shipped).is_dir(), quirks.is_empty()) {
         (true, false) => return,
-        (true, true) if audit::masks_quirks(root) => {
+        (true, true) if load::masks_quirks(root) => {
             let problem = format!("the database is empty: all files in {} are masked", shipped.display());
             return diagnosis.add(problem, UNMASK);
         }
@@ -368,7 +367,7 @@ fn switched_by_none(root: &Root, quirks: &[Quirk], text: &str, diagnosis: &mut D
         theirs.contains(&id) || text.lines().any(|line| line.contains(&vendor) && !line.contains("{idProduct}"))
     };
     let mut lost = BTreeSet::new();
-    for masked in audit::hidden(root).into_iter().filter(|hidden| hidden.is_masked) {
+    for masked in load::hidden(root).into_iter().filter(|hidden| hidden.is_masked) {
         let ids = masked.quirks.iter().filter(|quirk| quirk.is_install_mode()).flat_map(Quirk::ids);
         lost.extend(ids.filter(|id| !known.contains(id) && ruled.has(*id) && is_theirs(*id)));
     }

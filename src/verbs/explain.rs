@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bus::{DeviceId, Port};
-use crate::database::audit::{self, Hidden};
+use crate::database::audit;
 use crate::database::diagnostic::{Location, merge};
-use crate::database::load::{self, Lookup};
+use crate::database::load::{self, Hidden, Lookup};
 use crate::database::policy::{self, Policy};
 use crate::database::quirks::{self, DeviceString, Matchers, Quirk};
 use crate::host::deadline::Deadline;
@@ -126,7 +126,7 @@ struct HiddenEntry {
 /// The hidden entries for an ID.
 fn hidden(root: &Root, id: DeviceId) -> Vec<HiddenEntry> {
     let mut entries = Vec::new();
-    for Hidden { by, is_masked, quirks, .. } in audit::hidden(root) {
+    for Hidden { by, is_masked, quirks, .. } in load::hidden(root) {
         entries.extend(quirks.into_iter().filter(|quirk| quirk.model(id).is_some()).map(|quirk| HiddenEntry {
             name: quirk.name_of(id).to_owned(),
             location: quirk.location,
