@@ -63,13 +63,17 @@ pub(super) fn unlock(
         }
         Ok(Some(outcome)) => Ok(outcome),
         Err(error) if is_locked && is_without_challenge(&error) => {
-            if is_unlocked(&mut at, gtfcclock.state)? == Some(true) {
+            let state = match is_unlocked(&mut at, gtfcclock.state) {
+                Err(error @ SessionError::Link(_)) => return Err(error),
+                state => state.unwrap_or_default(),
+            };
+            if state == Some(true) {
                 let radio = read_radio(&mut at);
                 return finish_unlock(&mut at, UNLOCKED, radio, stays_off, switch_off, read_radio);
             }
             let reason = format!("the modem reports that it is locked, but sends no challenge: {error}");
             let failure = Failure::new(reason, TRY_AGAIN);
-            let has_time = at.work_deadline().remaining() > CHALLENGE_PAUSE;
+            let has_time = !error.is_transient() && at.work_deadline().remaining() > CHALLENGE_PAUSE;
             Ok(if has_time { Outcome::Failed(failure) } else { Outcome::Unfinished(failure) })
         }
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
@@ -105,7 +109,7 @@ impl ChallengeLock for Lock<'_, '_> {
         self.at.work_deadline().remaining()
     }
 
-    /// A modem that reports that it is locked is asked several times, until another program has opened the lock.
+    /// A modem that reports that it is locked is asked several times, unless another program opens the lock meanwhile.
     fn challenge(&mut self) -> Result<u32, SessionError> {
         for _ in 1..CHALLENGE_TRIES {
             match self.ask_challenge() {
@@ -382,6 +386,10 @@ mod tests {
             assert_contains(outcome, &format!("{}{reason}", locked.replace("Unfinished", "Failed")));
             assert_eq!(modem.count("gen"), 9);
         }
+        // A busy modem may need more time.
+        let mut modem = asking("+CME ERROR: 14");
+        let outcome = run_within(&mut modem, &[LENOVO], &mut Vec::new(), None, Duration::from_secs(60));
+        assert_contains(outcome, "Unfinished(Failure { reason: \"the modem reports that it is locked, but");
         // Without a state, the modem may have no lock.
         for (challenge, outcome) in [
             ("", "Failed(Failure { reason: \"the answer to +GTFCCLOCKGEN is malformed"),
