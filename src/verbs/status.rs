@@ -228,6 +228,9 @@ fn status(
         .into_iter()
         .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
     let Results { last, radio, .. } = results;
+    let of_unit = |policy: &Resolved| Trigger::Unit.budget(policy) + GRACE;
+    let longest = matched.as_ref().map_or_else(|| of_unit(&Resolved::default()), |matched| of_unit(&matched.policy));
+    let last = last.into_iter().map(|(step, last)| (step, without_successor(last, longest, &device.port))).collect();
     let (mut problems, suppressed) = attention(root, found, &last)?;
     let query = quirk.filter(|_| ask).map(|quirk| ask_modem(root, device, quirk));
     if let Some(Query::Answer(Answer { locked: Some(true), .. })) = &query {
@@ -297,7 +300,7 @@ fn attention(
             for step in Run::to_preview(root, device, &Scope::All, Trigger::Named).plan(matched)? {
                 match &step {
                     PlanStep::Suppressed { kind, reason } => suppressed.push(Note::new(Some(*kind), reason.clone())),
-                    step => problems.extend(problem(device, step, last, &matched.policy)),
+                    step => problems.extend(problem(device, step, last)),
                 }
             }
         }
@@ -309,17 +312,22 @@ fn attention(
     Ok((problems, suppressed))
 }
 
+/// `last`, but if another process should have continued, and has ended without a result, a person must continue. Such a
+/// process ends after `longest`.
+fn without_successor(mut last: LastResult, longest: Duration, port: &Port) -> LastResult {
+    let is_over = since_the_epoch().saturating_sub(last.at) > longest.as_secs();
+    if last.result == StepResult::Unfinished && last.message.remedy.is_none() && is_over {
+        let reason = last.message.text.rsplit_once("; ").map(|(reason, _continues)| reason.to_owned());
+        last.message.text = reason.unwrap_or(last.message.text);
+        last.message.remedy = Some(format!("run `wwan-quirks apply {port}`"));
+    }
+    last
+}
+
 /// What keeps `step` from being done, if that is known without a query.
-fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResult>, policy: &Resolved) -> Option<Note> {
-    // The process that should have continued has ended without a result.
-    let is_abandoned = |last: &LastResult| {
-        let longest = Trigger::Unit.budget(policy) + GRACE;
-        let is_over = since_the_epoch().saturating_sub(last.at) > longest.as_secs();
-        last.result == StepResult::Unfinished && last.message.remedy.is_none() && is_over
-    };
+fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResult>) -> Option<Note> {
     let kind = step.kind();
-    let ended = last.get(&kind).filter(|last| !is_abandoned(last));
-    let abandoned = last.get(&kind).filter(|last| is_abandoned(last)).map(|last| last.message.clone());
+    let ended = last.get(&kind);
     let is_success = ended.is_some_and(|last| last.result.is_success());
     let (text, message) = match (step, ended) {
         (PlanStep::Infeasible { failure, .. } | PlanStep::NoPort(failure), _) => {
@@ -336,7 +344,7 @@ fn problem(device: &Device, step: &PlanStep, last: &BTreeMap<StepKind, LastResul
             let suppressed = last.filter(|last| last.result == StepResult::Suppressed);
             let why = suppressed.map(|last| format!(" (suppressed {}: {})", ago(last.at), last.message));
             let why = why.unwrap_or_default();
-            (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), abandoned)
+            (format!("not done yet{why}; run `wwan-quirks apply {}`", device.port), None)
         }
     };
     Some(Note { step: Some(kind), text, message })
@@ -511,23 +519,18 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_no_process_continues_any_more_is_not_done() {
-        let (_root, device) = Device::that_left("abandoned", "1199", "9041");
-        let planned = PlanStep::Run(Action::Configure { from: None, to: 2, unconfigured: None });
-        let not_done = "not done yet; run `wwan-quirks apply 1-1`";
-        for (age, remedy, expected) in [
-            (10, None, "not finished: no answer"),
-            (3600, None, not_done),
-            (3600, Some("power it off"), "not finished: no answer; power it off"),
+    fn a_person_must_continue_if_no_process_does_any_more() {
+        let (port, longest) = (Port::new("1-1").unwrap(), Duration::from_secs(80));
+        let text = "no answer; wwan-quirks@1-1.service continues";
+        for (age, text, remedy, expected) in [
+            (10, text, None, text),
+            (3600, text, None, "no answer; run `wwan-quirks apply 1-1`"),
+            (3600, "no answer", Some("power it off"), "no answer; power it off"),
         ] {
-            let message = Message { text: "no answer".to_owned(), remedy: remedy.map(str::to_owned) };
+            let message = Message { text: text.to_owned(), remedy: remedy.map(str::to_owned) };
             let (at, result) = (since_the_epoch() - age, StepResult::Unfinished);
             let last = LastResult { at, awake: None, result, message, id: None, confirmed: None };
-            let last = [(StepKind::Configuration, last)].into();
-            let note = problem(&device, &planned, &last, &Resolved::default()).unwrap();
-            assert_eq!(note.text, expected, "{age}");
-            // The row of the last result does not repeat it.
-            assert!(note.message.is_some(), "{age}");
+            assert_eq!(without_successor(last, longest, &port).message.to_string(), expected, "{age}");
         }
     }
 }
