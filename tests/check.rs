@@ -89,6 +89,31 @@ fn a_named_policy_may_have_ids_that_another_named_file_adds() {
     }
 }
 
+/// A file in no directory of the program, with a key that policy does not have.
+#[test]
+fn a_file_that_selects_modems_is_a_policy() {
+    let root = fake::Root::new();
+    root.write("home/x.toml", "[[device]]\nmatch = { id = \"1199:9079\" }\nname = \"office\"\nswitch = false\n");
+    let ended = root.run(&["check", &root.0.join("home/x.toml").display().to_string()]);
+    assert!(ended.stdout.contains(":3:1: unknown field `name`"), "{ended:?}");
+}
+
+/// The installed file of its name is replaced, so its entries do not count.
+#[test]
+fn a_named_file_replaces_the_installed_file_of_its_name() {
+    let root = fake::Root::new();
+    let text = |id: &str| format!("schema = 1\n[[device]]\nid = \"{id}\"\nname = \"A\"\nsteps = []\n");
+    root.write("etc/wwan-quirks/quirks.d/own.toml", &text("1234:5678"));
+    root.write("home/config.d/x.toml", "[[device]]\nmatch = { id = \"1234:5678\" }\nswitch = false\n");
+    root.write("home/quirks.d/own.toml", &text("1234:5679"));
+    let [quirks, policy] =
+        ["home/quirks.d/own.toml", "home/config.d/x.toml"].map(|path| root.0.join(path).display().to_string());
+    let ended = root.run(&["check", &policy]);
+    assert_eq!(ended.stdout, "no errors\n", "{ended:?}");
+    let ended = root.run(&["check", &quirks, &policy]);
+    assert!(ended.stdout.contains("no entry of the database has this ID"), "{ended:?}");
+}
+
 /// Narrower shipped entries are not in the file.
 #[test]
 fn a_named_quirk_is_compared_with_the_database() {

@@ -204,13 +204,14 @@ pub(crate) const KEYS: [&str; 6] = ["match", "prefer", "switch", "huawei", "fcc-
 /// Keys that only files of the database have.
 const OF_QUIRKS: [&str; 4] = ["schema", "id", "name", "steps"];
 
-/// Whether a file that is in no directory of the program has policy: keys of the policy, and none of the database.
+/// Whether a file that is in no directory of the program has policy: `match`, or keys of the policy and none of
+/// the database.
 pub(crate) fn is_policy(text: &str) -> bool {
     let Ok(table) = toml::from_str::<toml::Table>(text) else { return false };
     let devices = table.get("device").and_then(toml::Value::as_array).into_iter().flatten();
     let tables: Vec<&toml::Table> = devices.filter_map(toml::Value::as_table).chain([&table]).collect();
     let has = |keys: &[&str]| tables.iter().any(|table| keys.iter().any(|key| table.contains_key(*key)));
-    has(&KEYS) && !has(&OF_QUIRKS)
+    has(&["match"]) || (has(&KEYS) && !has(&OF_QUIRKS))
 }
 
 #[derive(Deserialize)]

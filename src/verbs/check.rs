@@ -118,9 +118,9 @@ fn check(path: &Path, text: &str, quirks: &mut Vec<Quirk>, is_complete: &mut boo
         if SHIPPED.into_iter().any(|folder| is_in(path, folder)) { Layer::Shipped } else { Layer::Administrator };
     let (own, mut found) = fragment::parse(&ConfigFile { layer, path: path.to_owned() }, text);
     *is_complete &= found.is_empty();
-    // The file replaces a shipped one of its name.
-    let is_below =
-        |other: &&Quirk| other.location.layer == Layer::Shipped && other.location.path.file_name() != path.file_name();
+    // The file replaces that of its name in a lower layer.
+    quirks.retain(|other| other.location.path.file_name() != path.file_name());
+    let is_below = |other: &&Quirk| other.location.layer < layer;
     let all: Vec<Quirk> = quirks.iter().filter(is_below).chain(&own).cloned().collect();
     let findings = audit(&own).into_iter().chain(warnings(&own)).chain(outranked(&all));
     found.extend(findings.map(|finding| finding.locate(path, text)));
