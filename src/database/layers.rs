@@ -97,7 +97,7 @@ pub enum FileError {
 }
 
 /// The remedy for a database of which all files are masked.
-pub(crate) const UNMASK: &str = "remove the masks in /etc/wwan-quirks/quirks.d";
+pub(crate) const UNMASK: &str = "remove the masks in /etc/wwan-quirks/quirks.d and /run/wwan-quirks/quirks.d";
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

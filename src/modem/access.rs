@@ -217,7 +217,7 @@ pub(crate) fn is_held(root: &Root, port: &ControlPort) -> bool {
     users(root, port).is_ok_and(|users| !users.is_empty() && proxy_among(&users).is_none())
 }
 
-/// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be the
+/// Any process can call itself qmi-proxy and listen on its abstract socket. The process behind the socket must be
 /// one of those that hold the port, and must run as root or as the owner of the port's node.
 fn connect(proxy: Proxy, socket: &str, users: &[PortUser], port: PathBuf) -> Result<OpenPort, PortUnavailable> {
     let name = proxy.name();
