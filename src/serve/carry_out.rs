@@ -129,7 +129,7 @@ impl LockedRun<'_, '_> {
 mod tests {
     use super::*;
     use crate::database::layers::Layer;
-    use crate::database::quirks::Procedure;
+    use crate::database::quirks::{Procedure, Quirk};
     use crate::host::deadline::clock::StoppedClock;
     use crate::host::journal::Journal;
     use crate::host::root::tests::TempRoot;
@@ -139,6 +139,19 @@ mod tests {
     use crate::serve::hand_off::Successor;
     use crate::serve::plan::tests::quirk;
     use crate::serve::record::Recorder;
+
+    fn locked<'a, 'r>(run: Run<'a>, quirk: &'a Quirk, recorder: &'a mut Recorder<'r>) -> LockedRun<'a, 'r> {
+        LockedRun {
+            run,
+            quirk,
+            identity: Identity { id: run.device.id, serial: None, enumeration: 7, number: None },
+            state: PortState::in_memory(&run.device.port),
+            recorder,
+            successor: &Successor::None,
+            configuration: None,
+            has_child: false,
+        }
+    }
 
     #[test]
     fn only_a_new_port_of_a_modem_with_several_locks_counts_as_unlocked() {
@@ -155,16 +168,8 @@ mod tests {
             let mut recorder = Recorder::new(&journal, &device, "A", trigger);
             let (scope, deadline) = (Scope::Unlock, Deadline::after(std::time::Duration::from_secs(60)));
             let quirk = quirk(Layer::Shipped, steps);
-            let mut locked = LockedRun {
-                run: Run { root: &root, device: &device, scope: &scope, trigger, deadline },
-                quirk: &quirk,
-                identity: Identity { id: device.id, serial: None, enumeration: 7, number: None },
-                state: PortState::in_memory(&device.port),
-                recorder: &mut recorder,
-                successor: &Successor::None,
-                configuration: None,
-                has_child: false,
-            };
+            let run = Run { root: &root, device: &device, scope: &scope, trigger, deadline };
+            let mut locked = locked(run, &quirk, &mut recorder);
             locked.state.memory().unlocked = unlocked;
             let suppressed = PlanStep::Suppressed { kind: StepKind::FccAuth, reason: String::new() };
             assert_eq!(locked.unlock(vec![suppressed]).len(), tried, "{trigger:?} {steps} {unlocked:?}");
@@ -196,16 +201,8 @@ mod tests {
             let journal = Journal::open(&root);
             let mut recorder = Recorder::new(&journal, &device, "A", trigger);
             let (scope, deadline) = (Scope::Unlock, Deadline::after(std::time::Duration::from_secs(60)));
-            let mut locked = LockedRun {
-                run: Run { root: &root, device: &device, scope: &scope, trigger, deadline },
-                quirk: &quirk,
-                identity: Identity { id: device.id, serial: None, enumeration: 7, number: None },
-                state: PortState::in_memory(&device.port),
-                recorder: &mut recorder,
-                successor: &Successor::None,
-                configuration: None,
-                has_child: false,
-            };
+            let run = Run { root: &root, device: &device, scope: &scope, trigger, deadline };
+            let mut locked = locked(run, &quirk, &mut recorder);
             let tried: Vec<_> = locked.unlock(steps.to_vec()).into_iter().map(|ended| ended.result).collect();
             assert_eq!(tried, results, "{trigger:?}");
         }
