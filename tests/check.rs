@@ -103,9 +103,9 @@ fn a_file_that_selects_modems_is_a_policy() {
 fn a_named_file_replaces_the_installed_file_of_its_name() {
     let root = fake::Root::new();
     let text = |id: &str| format!("schema = 1\n[[device]]\nid = \"{id}\"\nname = \"A\"\nsteps = []\n");
-    root.write("etc/wwan-quirks/quirks.d/own.toml", &text("1234:5678"));
+    root.write("etc/wwan-quirks/quirks.d/own.toml", text("1234:5678"));
     root.write("home/config.d/x.toml", "[[device]]\nmatch = { id = \"1234:5678\" }\nswitch = false\n");
-    root.write("home/quirks.d/own.toml", &text("1234:5679"));
+    root.write("home/quirks.d/own.toml", text("1234:5679"));
     let [quirks, policy] =
         ["home/quirks.d/own.toml", "home/config.d/x.toml"].map(|path| root.0.join(path).display().to_string());
     let ended = root.run(&["check", &policy]);
