@@ -947,6 +947,11 @@ fn a_file_in_place_of_a_folder_is_an_error() {
             );
         }
     }
+    // The state may also be missing.
+    let root = Root::new();
+    root.write("run/wwan-quirks", "");
+    let ended = root.run(&["check"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "no errors\n"), "{ended:?}");
 }
 
 #[test]

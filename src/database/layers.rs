@@ -224,7 +224,7 @@ fn add_files(
     wanted: &impl Fn(Layer, &[u8]) -> bool,
     files: &mut BTreeMap<PathBuf, ConfigFile>,
 ) -> Result<(), FileError> {
-    let Some(base) = folder(root, layer.directory(root))? else { return Ok(()) };
+    let Some(base) = folder_of(root, layer)? else { return Ok(()) };
     let Some(path) = folder(root, base.join(directory))? else { return Ok(()) };
     let io = |source| FileError::Io { path: path.clone(), source };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -257,7 +257,7 @@ pub(crate) fn ignored(root: &Root) -> Vec<FileError> {
     let mut ignored = Vec::new();
     for layer in [Layer::Runtime, Layer::Administrator] {
         // `files` reports a directory that cannot be read.
-        let Ok(Some(base)) = folder(root, layer.directory(root)) else { continue };
+        let Ok(Some(base)) = folder_of(root, layer) else { continue };
         let is_state = |name: &str| layer == Layer::Runtime && ["lock", "state"].contains(&name);
         let is_known = |name: &str| {
             DIRECTORIES.contains(&name) || ["config.toml", "compositions.toml"].contains(&name) || is_state(name)
@@ -301,10 +301,19 @@ fn is_read(name: &[u8]) -> bool {
 /// [`files`] reports a layer that cannot be read.
 pub(crate) fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
     let files = Layer::ALL.into_iter().filter_map(|layer| {
-        let folder = folder(root, layer.directory(root)).ok()??;
+        let folder = folder_of(root, layer).ok()??;
         Some(ConfigFile { layer, path: folder.join(name) })
     });
     files.filter(|file| fs::symlink_metadata(root.at(&file.path)).is_ok()).collect()
+}
+
+/// The directory of a layer, if it has one.
+fn folder_of(root: &Root, layer: Layer) -> Result<Option<PathBuf>, FileError> {
+    match folder(root, layer.directory(root)) {
+        // The state is kept there, too. The program works without it.
+        Err(error) if layer == Layer::Runtime && error.is_missing() => Ok(None),
+        found => found,
+    }
 }
 
 /// The directory at `path`, or the directory that a link at `path` leads to. `None` if there is none.
