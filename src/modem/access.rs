@@ -503,6 +503,7 @@ mod tests {
     }
 
     /// ModemManager's unit has few capabilities, and its unlock programs inherit the limit.
+    #[ignore = "forks, so it must be the only thread; `make unit` runs it"]
     #[test]
     fn a_process_whose_descriptors_are_hidden_holds_the_port_only_if_it_is_its_proxy() {
         use std::os::unix::fs::PermissionsExt;
@@ -560,6 +561,7 @@ mod tests {
         }
     }
 
+    #[ignore = "forks, so it must be the only thread; `make unit` runs it"]
     #[test]
     fn a_hidden_proxy_that_does_not_listen_does_not_hold_the_port() {
         use std::os::unix::fs::PermissionsExt;
