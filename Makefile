@@ -189,7 +189,6 @@ test: check
 unit: ROOT = $(filter 0,$(shell id -u))
 unit:
 	$(CARGO) test --workspace --locked
-	$(CARGO) test --locked --lib -- --ignored --test-threads 1
 	$(CARGO) test --locked --test security $(if $(ROOT),--test proxies) -- --ignored
 	@$(if $(ROOT),,echo "SKIPPED: the tests with libqmi's and libmbim's proxies need root")
 

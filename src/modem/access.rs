@@ -497,13 +497,12 @@ mod tests {
         }
     }
 
-    /// Whether a root process without capabilities, in a child process, sees this.
-    fn root_without_capabilities_sees(what: impl Fn() -> bool) -> bool {
-        sys::in_parallel([()].into_iter(), |()| sys::drop_capabilities().is_ok() && what())
+    /// Whether root without capabilities sees this. Each thread has its own capabilities.
+    fn root_without_capabilities_sees(what: impl FnOnce() -> bool + Send) -> bool {
+        std::thread::scope(|scope| scope.spawn(|| sys::drop_capabilities().is_ok() && what()).join().unwrap())
     }
 
     /// ModemManager's unit has few capabilities, and its unlock programs inherit the limit.
-    #[ignore = "forks, so it must be the only thread; `make unit` runs it"]
     #[test]
     fn a_process_whose_descriptors_are_hidden_holds_the_port_only_if_it_is_its_proxy() {
         use std::os::unix::fs::PermissionsExt;
@@ -526,11 +525,14 @@ mod tests {
         std::os::unix::fs::chown(root.at("/proc/813"), Some(12345), None).unwrap();
         let port = ControlPort { wwan_type: Some("MBIM".to_owned()), ..null() };
         assert!(root_without_capabilities_sees(|| users(&root, &port).is_ok_and(|users| users.is_empty())));
-        // The kernel hides what this test process has open, because it has capabilities.
+        // The kernel hides what a process with capabilities has open.
         let hidden = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-        let this = std::process::id();
-        let refused = || holds(Path::new(&format!("/proc/{this}")), &null()).is_err_and(hidden);
-        assert!(root_without_capabilities_sees(refused));
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let descriptors = format!("/proc/{}", other.id());
+        let refused = root_without_capabilities_sees(|| holds(Path::new(&descriptors), &null()).is_err_and(hidden));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(refused);
     }
 
     /// A connection to a socket that this process serves.
@@ -561,7 +563,6 @@ mod tests {
         }
     }
 
-    #[ignore = "forks, so it must be the only thread; `make unit` runs it"]
     #[test]
     fn a_hidden_proxy_that_does_not_listen_does_not_hold_the_port() {
         use std::os::unix::fs::PermissionsExt;
