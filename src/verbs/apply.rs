@@ -98,7 +98,6 @@ pub(crate) fn run(root: &Root, options: &Apply, verbose: bool, out: &mut impl Wr
     if options.unit && names.is_empty() {
         let mut errors = Vec::new();
         let exit = serve_apart(root, devices.flatten(), &mut errors, |device| serve(device).1);
-        errors.extend(without_database(root));
         let lines: BTreeSet<_> = errors.iter().map(with_remedy).collect();
         for line in &lines {
             journal.send(StepResult::Invalid, line, &[]);
@@ -132,8 +131,13 @@ fn serve_apart(
     errors: &mut Vec<Error>,
     serve: impl Fn(&Device) -> Exit,
 ) -> Exit {
-    let known = devices.filter(|device| is_known(root, device, errors));
-    if sys::in_parallel(known, |device| serve(&device) == Exit::Success) { Exit::Success } else { Exit::Failed }
+    let mut is_any = false;
+    let known = devices.filter(|device| is_known(root, device, errors)).inspect(|_| is_any = true);
+    let all_succeeded = sys::in_parallel(known, |device| serve(&device) == Exit::Success);
+    if !is_any {
+        errors.extend(without_database(root));
+    }
+    if all_succeeded { Exit::Success } else { Exit::Failed }
 }
 
 /// Whether a valid entry has the ID of the device. If not, adds the errors in files that may have one to `errors`. Reads
