@@ -32,13 +32,14 @@ pub fn run(root: &Root, files: &[PathBuf], json: bool, out: &mut impl Write) -> 
             Err(error) => found.push(error.into()),
         }
     }
-    // The policy may have IDs that another named file adds.
-    texts.sort_by_key(|(path, text)| is_policy(path, text));
     let (mut quirks, unread) = if texts.is_empty() { Default::default() } else { load::all(root) };
     let mut is_complete = unread.is_empty() && !quirks.is_empty();
-    for (path, text) in texts {
+    // The policy comes last, because it may have IDs that another named file adds.
+    let (policies, others): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(path, text)| is_policy(path, text));
+    for (path, text) in others {
         found.extend(check(path, &text, &mut quirks, &mut is_complete));
     }
+    found.extend(policies.iter().flat_map(|(path, text)| check_policy(path, text, &quirks, is_complete)));
     let (errors, warned): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity() == Severity::Error);
     let exit = report_errors(&missing);
     if json {
@@ -105,12 +106,9 @@ fn is_in(path: &Path, folder: &str) -> bool {
     path::absolute(path).unwrap_or_default().parent().is_some_and(|parent| parent.ends_with(folder))
 }
 
-/// The errors and the warnings in one file. Adds its quirks to `quirks`, which has those that are installed, and sets
-/// `is_complete` to false if an entry could not be read.
+/// The errors and the warnings in a file that has no policy. Adds its quirks to `quirks`, which has those that are
+/// installed, and sets `is_complete` to false if an entry could not be read.
 fn check(path: &Path, text: &str, quirks: &mut Vec<Quirk>, is_complete: &mut bool) -> Vec<LoadError> {
-    if is_policy(path, text) {
-        return check_policy(path, text, quirks, *is_complete);
-    }
     if path.ends_with(compositions::FILE) {
         return compositions::check(path, text);
     }
