@@ -310,7 +310,7 @@ pub(crate) fn in_each_layer(root: &Root, name: &str) -> Vec<ConfigFile> {
 /// The directory of a layer, if it has one.
 fn folder_of(root: &Root, layer: Layer) -> Result<Option<PathBuf>, FileError> {
     match folder(root, layer.directory(root)) {
-        // The state is kept there, too. The program works without it.
+        // The program also keeps its state there, and works without it.
         Err(error) if layer == Layer::Runtime && error.is_missing() => Ok(None),
         found => found,
     }

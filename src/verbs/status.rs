@@ -98,7 +98,7 @@ struct Note {
     /// `None` if it concerns the whole modem.
     step: Option<StepKind>,
     text: String,
-    /// A message that the last result of the step may have. It is not printed again: it ends the text, or is out of date.
+    /// The end of the text, if it is a message that the last result of the step may have, too.
     #[serde(skip)]
     message: Option<Message>,
 }
