@@ -37,16 +37,17 @@ impl Key {
     /// same response: it is not known whether the procedures of the L860-GL open the same lock. Lenovo unlocks it over
     /// AT and Dell over MBIM, so a refusal of one procedure does not say that the other one refuses the key, too.
     pub fn new(source: String, procedure: &str, oem_string: &str) -> Key {
-        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(oem_string).into();
-        let [e, f, g, h, ..]: [u8; 32] =
-            Sha256::new().chain_update(procedure).chain_update(oem_string).finalize().into();
-        Key { source, bytes: [a, b, c, d], id: u32::from_be_bytes([e, f, g, h]) }
+        Key::of(source, procedure, first_bytes(&[oem_string.as_bytes()]), oem_string.as_bytes())
     }
 
     /// A key that is not made from an OEM string.
     fn of_bytes(source: String, procedure: &str, bytes: [u8; 4]) -> Key {
-        let [a, b, c, d, ..]: [u8; 32] = Sha256::new().chain_update(procedure).chain_update(bytes).finalize().into();
-        Key { source, bytes, id: u32::from_be_bytes([a, b, c, d]) }
+        Key::of(source, procedure, bytes, &bytes)
+    }
+
+    /// `origin` is what the key is made from.
+    fn of(source: String, procedure: &str, bytes: [u8; 4], origin: &[u8]) -> Key {
+        Key { source, bytes, id: u32::from_be_bytes(first_bytes(&[procedure.as_bytes(), origin])) }
     }
 
     /// Identifies a key among those of all procedures, without revealing it.
@@ -61,13 +62,19 @@ impl Key {
             ByteOrder::BigEndian => challenge.to_be_bytes(),
             ByteOrder::LittleEndian => challenge.to_le_bytes(),
         };
-        let [a, b, c, d, ..]: [u8; 32] =
-            Sha256::new().chain_update(challenge).chain_update(self.bytes).finalize().into();
+        let response = first_bytes(&[&challenge, &self.bytes]);
         match order {
-            ByteOrder::BigEndian => u32::from_be_bytes([a, b, c, d]),
-            ByteOrder::LittleEndian => u32::from_le_bytes([a, b, c, d]),
+            ByteOrder::BigEndian => u32::from_be_bytes(response),
+            ByteOrder::LittleEndian => u32::from_le_bytes(response),
         }
     }
+}
+
+/// The first four bytes of SHA-256 over these parts.
+fn first_bytes(parts: &[&[u8]]) -> [u8; 4] {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part));
+    let [a, b, c, d, ..]: [u8; 32] = hash.finalize().into();
+    [a, b, c, d]
 }
 
 /// The keys to try on one modem.
