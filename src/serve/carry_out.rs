@@ -179,9 +179,7 @@ mod tests {
     #[test]
     fn a_procedure_whose_port_is_held_does_not_delay_the_others() {
         let root = TempRoot::new("held");
-        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        root.write("/sys/devices/usb1/1-1/idProduct", "9041\n");
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let device = Device::on_port(&root, "1199", "9041");
         // Another program holds the first port, whose number is that of /dev/null.
         std::fs::create_dir_all(root.at("/proc/90/fd")).unwrap();
         std::os::unix::fs::symlink("/dev/null", root.at("/proc/90/fd/3")).unwrap();

@@ -427,9 +427,7 @@ mod tests {
     fn the_configuration_before_a_run_that_was_killed_is_the_earlier_one() {
         let root = TempRoot::new("killed");
         let value_file = "/sys/devices/usb1/1-1/bConfigurationValue";
-        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        root.write("/sys/devices/usb1/1-1/idProduct", "9041\n");
-        let device = &Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let device = &Device::on_port(&root, "1199", "9041");
         for (value, of_this, text) in [(1, true, "configuration 2 instead of 1"), (1, false, "2 instead of none")] {
             root.write(value_file, "\n");
             let mut state = PortState::in_memory(&device.port);

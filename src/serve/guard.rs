@@ -151,9 +151,7 @@ mod tests {
     #[test]
     fn a_wait_ends_when_the_device_leaves() {
         let root = TempRoot::new("settles");
-        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        root.write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let device = Device::on_port(&root, "1199", "0fff");
         let waited = || {
             let clock = StoppedClock::stop();
             wait_while_present(&device, Deadline::after(SETTLED));

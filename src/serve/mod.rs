@@ -256,9 +256,7 @@ mod tests {
             let steps = format!("steps = [{{ switch = [{switch}{control}] }}]\n");
             let quirk = format!("schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\n{steps}");
             root.write("/etc/wwan-quirks/quirks.d/own.toml", &quirk);
-            root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-            root.write("/sys/devices/usb1/1-1/idProduct", "0fff\n");
-            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+            let device = Device::on_port(&root, "1199", "0fff");
             let enumeration = device.enumeration_id();
             let sent = enumeration + u64::from(!is_sent);
             let acted = format!(
@@ -289,10 +287,8 @@ mod tests {
         root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
         root.write("/etc/wwan-quirks/config.toml", "fcc-auth = false\n");
         root.write("/run/systemd/system/unit", "");
-        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        root.write("/sys/devices/usb1/1-1/idProduct", "9071\n");
         root.write("/sys/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0/dev", "180:0\n");
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let device = Device::on_port(&root, "1199", "9071");
         let event = |port: &str| {
             let steps =
                 serve(&root, &Journal::open(&root), &device, &Scope::Port(port.to_owned()), Trigger::Uevent).steps;
@@ -310,11 +306,9 @@ mod tests {
         root.write("/etc/wwan-quirks/quirks.d/own.toml", quirks);
         root.write("/etc/wwan-quirks/config.toml", "[timeouts]\nhook = 30\n");
         root.write("/run/systemd/system/unit", "");
-        root.write("/sys/devices/usb1/1-1/idVendor", "1199\n");
-        root.write("/sys/devices/usb1/1-1/idProduct", "9071\n");
         let port = "/sys/devices/usb1/1-1/1-1:1.8/usbmisc/cdc-wdm0";
         root.write(&format!("{port}/dev"), "180:0\n");
-        let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
+        let device = Device::on_port(&root, "1199", "9071");
         let scope = Scope::Port("cdc-wdm0".to_owned());
         let event = || serve(&root, &Journal::open(&root), &device, &scope, Trigger::Uevent).steps;
         assert_eq!(event().len(), 1);

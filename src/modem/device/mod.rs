@@ -555,11 +555,16 @@ mod tests {
         /// The USB device `vendor:product` on port 1-1 of an empty root. It has already left. `name` names the test.
         pub(crate) fn that_left(name: &str, vendor: &str, product: &str) -> (Root, Device) {
             let root = TempRoot::new(name);
+            let device = Device::on_port(&root, vendor, product);
+            (Root::clone(&root), device)
+        }
+
+        /// The USB device `vendor:product` on port 1-1, without other attributes.
+        pub(crate) fn on_port(root: &TempRoot, vendor: &str, product: &str) -> Device {
             for (name, id) in [("idVendor", vendor), ("idProduct", product)] {
                 root.write(&format!("/sys/devices/usb1/1-1/{name}"), format!("{id}\n"));
             }
-            let device = Device::at_devpath(&root, "/devices/usb1/1-1").unwrap();
-            (Root::clone(&root), device)
+            Device::at_devpath(root, "/devices/usb1/1-1").unwrap()
         }
     }
 
