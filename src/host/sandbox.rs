@@ -135,7 +135,7 @@ const SYS_MMAP: c_long = libc::SYS_mmap2;
 #[cfg(not(target_pointer_width = "32"))]
 const SYS_MMAP: c_long = libc::SYS_mmap;
 
-/// System calls that affect only descriptors that are already open.
+/// System calls that give no access to anything that is not open.
 const HARMLESS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -208,15 +208,6 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
 /// Inserts text into the input of a terminal. A person may run `apply --unit` on one.
 const TIOCSTI: u32 = 0x5412;
 
-/// A condition on an argument, which is identified by its position. The processors in [`ARCHITECTURE`] are
-/// little-endian.
-enum Argument {
-    /// The lower 32 bits differ from this value.
-    IsNot(u32, u32),
-    /// None of these bits is set in the lower 32 bits.
-    Lacks(u32, u32),
-}
-
 /// `struct seccomp_data` of linux/seccomp.h: number, architecture, instruction pointer, six arguments.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
@@ -229,9 +220,6 @@ const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-
-/// Placeholder for a jump to the end of the rule, which is filled in when its distance is known.
-const OVER: u8 = u8::MAX;
 
 fn instruction(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -250,40 +238,26 @@ fn filter() -> Option<Vec<sock_filter>> {
         filter.push(instruction(IF_EQUAL, *call as u32, 0, 1));
         filter.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
     }
-    rule(&mut filter, libc::SYS_ioctl, &[Argument::IsNot(1, TIOCSTI)]);
-    let protection = libc::PROT_EXEC as u32;
-    rule(&mut filter, SYS_MMAP, &[Argument::Lacks(2, protection), Argument::Lacks(3, libc::MAP_FIXED as u32)]);
+    rule(&mut filter, libc::SYS_ioctl, &[(IF_EQUAL, 1, TIOCSTI)]);
+    let protection = (IF_ANY_BIT, 2, libc::PROT_EXEC as u32);
+    rule(&mut filter, SYS_MMAP, &[protection, (IF_ANY_BIT, 3, libc::MAP_FIXED as u32)]);
     filter.push(instruction(RETURN, REFUSE, 0, 0));
     Some(filter)
 }
 
-/// Allows `call` if all conditions are met.
-fn rule(filter: &mut Vec<sock_filter>, call: c_long, conditions: &[Argument]) {
-    let begin = filter.len();
+/// Allows `call`, unless one of the tests is true: instruction, position of the argument, and operand. They test the
+/// lower 32 bits of the argument: the processors in [`ARCHITECTURE`] are little-endian.
+fn rule(filter: &mut Vec<sock_filter>, call: c_long, refused: &[(u16, u32, u32)]) {
+    // The distance to the end of the rule: two instructions for each test, and the return.
+    let mut over = 2 * refused.len() as u8 + 1;
     filter.push(instruction(LOAD, NUMBER, 0, 0));
-    filter.push(instruction(IF_EQUAL, call as u32, 0, OVER));
-    for condition in conditions {
-        match *condition {
-            Argument::IsNot(position, value) => {
-                filter.push(instruction(LOAD, argument(position), 0, 0));
-                filter.push(instruction(IF_EQUAL, value, OVER, 0));
-            }
-            Argument::Lacks(position, bits) => {
-                filter.push(instruction(LOAD, argument(position), 0, 0));
-                filter.push(instruction(IF_ANY_BIT, bits, OVER, 0));
-            }
-        }
+    filter.push(instruction(IF_EQUAL, call as u32, 0, over));
+    for &(test, position, operand) in refused {
+        over -= 2;
+        filter.push(instruction(LOAD, argument(position), 0, 0));
+        filter.push(instruction(test, operand, over, 0));
     }
     filter.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
-    let end = filter.len();
-    for (index, instruction) in filter.iter_mut().enumerate().skip(begin) {
-        let over = u8::try_from(end - index - 1).unwrap_or(OVER);
-        for jump in [&mut instruction.jt, &mut instruction.jf] {
-            if *jump == OVER {
-                *jump = over;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
