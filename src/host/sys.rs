@@ -130,12 +130,15 @@ pub(crate) fn filter_calls(filter: &[libc::sock_filter]) -> nix::Result<()> {
 /// Runs `work` in a child process that this process does not wait for. The child has `/dev/null` as its standard
 /// streams and a session of its own, so it does not end with the caller. The child exits when `work` returns.
 ///
+/// Returns `parents` to this process. The child drops it first: it is what only this process may have open.
+///
 /// The process must have one thread. Locks that the child inherits stay held until both processes have closed them.
-pub(crate) fn detached(work: impl FnOnce()) -> nix::Result<()> {
+pub(crate) fn detached<T>(parents: T, work: impl FnOnce()) -> nix::Result<T> {
     // SAFETY: the process has one thread, so no lock of another thread stays held in the child.
     match unsafe { fork() }? {
-        ForkResult::Parent { .. } => Ok(()),
+        ForkResult::Parent { .. } => Ok(parents),
         ForkResult::Child => {
+            drop(parents);
             let _ = setsid();
             if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
                 for standard in 0..=2 {
@@ -186,7 +189,7 @@ pub(crate) fn abandonable(deadline: Deadline, work: impl FnOnce() -> nix::Result
         Ok((result, sender)) => (File::from(result), File::from(sender)),
         Err(errno) => return Some(Err(errno)),
     };
-    let forked = detached(|| {
+    let forked = detached((), || {
         let errno = work().err().map_or(0, |errno| errno as i32);
         let _ = (&sender).write_all(&errno.to_ne_bytes());
     });
@@ -219,24 +222,16 @@ pub struct Opened {
 ///
 /// The child inherits this process's locks, and keeps them until it has closed the file.
 ///
-/// Returns `Some` with the file, or with the error of the open or of the child (`ECHILD`: it ended without a result).
-/// Returns `None` if the open has not ended by the deadline, and `EINTR` after a stop request. In both cases, the child
-/// closes the file as soon as it is open.
-pub fn open_abandonable<T: AsRawFd>(
-    deadline: Deadline,
-    open: impl FnOnce() -> io::Result<T>,
-) -> Option<nix::Result<Opened>> {
+/// # Errors
+/// The error of the open or of the child (`ECHILD`: it ended without a result). `ETIMEDOUT` if the open has not ended by
+/// the deadline, and `EINTR` after a stop request. In both cases, the child closes the file as soon as it is open.
+pub fn open_abandonable<T: AsRawFd>(deadline: Deadline, open: impl FnOnce() -> io::Result<T>) -> nix::Result<Opened> {
     // The children of two tests that fork at the same time would each keep the other's socket open, and never end.
     #[cfg(test)]
     let guard = tests::ONE_FORK_AT_A_TIME.lock();
-    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-    let (ours, childs) = match pair {
-        Ok(pair) => pair,
-        Err(errno) => return Some(Err(errno)),
-    };
-    let (mut ours, mut childs) = (Some(ours), File::from(childs));
-    let forked = detached(|| {
-        drop(ours.take());
+    let (ours, childs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let mut childs = File::from(childs);
+    let ours = detached(ours, || {
         let opened = open();
         let errno = opened.as_ref().map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |_| 0);
         let descriptors: Vec<_> = opened.iter().map(AsRawFd::as_raw_fd).collect();
@@ -247,20 +242,14 @@ pub fn open_abandonable<T: AsRawFd>(
             sendmsg::<UnixAddr>(childs.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None);
         // The socket hangs up when the parent no longer needs the file.
         while sent.is_ok() && childs.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
-    });
+    })?;
     #[cfg(test)]
     drop(guard);
     drop(childs);
-    let ours = match (forked, ours) {
-        (Ok(()), Some(ours)) => ours,
-        (Err(errno), _) => return Some(Err(errno)),
-        (Ok(()), None) => return Some(Err(Errno::EBADF)),
-    };
-    match wait(ours.as_fd(), PollFlags::POLLIN, deadline, 0) {
-        Err(errno) => Some(Err(errno)),
-        Ok(events) if events.is_empty() => None,
-        Ok(_) => Some(receive_file(ours.as_fd()).map(|file| Opened { file, keeper: ours })),
+    if wait(ours.as_fd(), PollFlags::POLLIN, deadline, 0)?.is_empty() {
+        return Err(Errno::ETIMEDOUT);
     }
+    Ok(Opened { file: receive_file(ours.as_fd())?, keeper: ours })
 }
 
 /// The file that the child of [`open_abandonable`] sends, or the error of the open.
@@ -406,7 +395,7 @@ mod tests {
     fn a_child_opens_a_file_and_passes_it_on() {
         let soon = || Deadline::after(std::time::Duration::from_secs(60));
         let null = || File::options().write(true).open("/dev/null");
-        let Opened { mut file, keeper } = open_abandonable(soon(), null).unwrap().unwrap();
+        let Opened { mut file, keeper } = open_abandonable(soon(), null).unwrap();
         file.write_all(b"x").unwrap();
         // The child exists as long as the file is in use.
         assert_eq!(
@@ -414,12 +403,13 @@ mod tests {
             Ok(PollFlags::empty())
         );
         let absent = || File::open("/dev/wwan99mbim99");
-        assert_eq!(open_abandonable(soon(), absent).unwrap().unwrap_err(), Errno::ENOENT);
+        assert_eq!(open_abandonable(soon(), absent).unwrap_err(), Errno::ENOENT);
         let slow = || {
             std::thread::sleep(std::time::Duration::from_secs(2));
             null()
         };
-        assert!(open_abandonable(Deadline::after(std::time::Duration::from_millis(1)), slow).is_none());
+        let deadline = Deadline::after(std::time::Duration::from_millis(1));
+        assert_eq!(open_abandonable(deadline, slow).unwrap_err(), Errno::ETIMEDOUT);
     }
 
     #[test]

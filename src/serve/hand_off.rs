@@ -59,13 +59,12 @@ impl Successor {
 
 fn start_process(work: impl FnOnce()) -> nix::Result<Successor> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-    let (mut reader, mut writer) = (File::from(reader), Some(File::from(writer)));
-    sys::detached(|| {
-        drop(writer.take());
+    let mut reader = File::from(reader);
+    let writer = sys::detached(File::from(writer), || {
         // The pipe closes without data if nothing is left to do.
         if reader.read_exact(&mut [0]).is_ok() {
             work();
         }
     })?;
-    Ok(writer.map_or(Successor::None, Successor::Process))
+    Ok(Successor::Process(writer))
 }

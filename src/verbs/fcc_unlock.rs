@@ -56,7 +56,7 @@ pub fn run(root: &Root, ports: &[String]) -> Exit {
 /// Lets another process unlock the modem. ModemManager holds its AT ports while it waits for this one, and closes them
 /// when it fails to switch on the radio. The next attempt to enable the modem then succeeds.
 fn continue_later(root: &Root, device: &Device) {
-    let later = sys::detached(|| {
+    let later = sys::detached((), || {
         serve(root, &Journal::open(root), device, &Scope::Unlock, Trigger::AfterModemManager);
     });
     if let Err(errno) = later {

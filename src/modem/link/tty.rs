@@ -26,7 +26,7 @@ use crate::modem::device::DeviceNumber;
 /// # Errors
 /// `NotReady` if the open does not end in time.
 pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
-    let opened = sys::open_abandonable(deadline, || RawTty::open(path, number)).unwrap_or(Err(Errno::ETIMEDOUT));
+    let opened = sys::open_abandonable(deadline, || RawTty::open(path, number));
     let Opened { file, keeper } = opened.map_err(|errno| match errno {
         Errno::ETIMEDOUT => OpenError::NotReady { path: path.to_owned(), source: errno.into() },
         Errno::EIO => OpenError::Gone { path: path.to_owned() },

@@ -24,7 +24,7 @@ use crate::modem::device::DeviceNumber;
 /// # Errors
 /// `NotReady` if the modem refuses the open, or the open does not end in time.
 pub(crate) fn open(path: &Path, number: DeviceNumber, deadline: Deadline) -> Result<Stream, OpenError> {
-    let opened = sys::open_abandonable(deadline, || open_path(path)).unwrap_or(Err(Errno::ETIMEDOUT));
+    let opened = sys::open_abandonable(deadline, || open_path(path));
     let Opened { file, keeper } = opened.map_err(|errno| match errno {
         // MHI and iosm return these errors while the modem's firmware is not in its operating mode, or does not reply.
         Errno::EIO | Errno::ENOTCONN | Errno::EAGAIN | Errno::ETIMEDOUT => {
