@@ -79,20 +79,7 @@ pub fn run(
             "correct the modem's quirk (`wwan-quirks explain` names its file)",
         ))),
     };
-    match ended {
-        Err(SessionError::Link(LinkError::Gone)) if proxied => {
-            Outcome::Unfinished(Failure::new("the proxy that holds the port closed the connection", TRY_AGAIN))
-        }
-        // The proxy has not opened the port yet, and may be unable to until the modem replies.
-        Err(error @ SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. }) if proxied => {
-            Outcome::Unfinished(Failure::new(format!("the proxy refused the connection: {error}"), TRY_AGAIN))
-        }
-        // The modem lost power. A proxy that has not noticed this answers OPEN itself.
-        Err(error @ SessionError::Function { error: ProtocolError::NOT_OPENED, .. }) if proxied => Outcome::Unfinished(
-            Failure::new(format!("the modem has closed the session of the proxy: {error}"), TRY_AGAIN),
-        ),
-        ended => ended.unwrap_or_else(outcome_of),
-    }
+    ended.unwrap_or_else(|error| outcome_of(error, proxied))
 }
 
 /// Talks to the device management service, or to a service of Foxconn. An MBIM modem without the QMI service
@@ -139,11 +126,22 @@ pub fn query(
     }
 }
 
-/// The outcome for an error.
-fn outcome_of(error: SessionError) -> Outcome {
+/// The outcome for an error. `proxied` is whether a proxy holds the port.
+fn outcome_of(error: SessionError, proxied: bool) -> Outcome {
     let failed = |reason: String, remedy: &str| Outcome::Failed(Failure::new(reason, remedy));
     let unfinished = |reason: String, remedy: &str| Outcome::Unfinished(Failure::new(reason, remedy));
     match &error {
+        SessionError::Link(LinkError::Gone) if proxied => {
+            unfinished("the proxy that holds the port closed the connection".to_owned(), TRY_AGAIN)
+        }
+        // The proxy has not opened the port yet, and may be unable to until the modem replies.
+        SessionError::Mbim { request: mbim::OPEN | mbim::PROXY, .. } if proxied => {
+            unfinished(format!("the proxy refused the connection: {error}"), TRY_AGAIN)
+        }
+        // The modem lost power. A proxy that has not noticed this answers OPEN itself.
+        SessionError::Function { error: ProtocolError::NOT_OPENED, .. } if proxied => {
+            unfinished(format!("the modem has closed the session of the proxy: {error}"), TRY_AGAIN)
+        }
         SessionError::Link(LinkError::Gone) => Outcome::Left,
         SessionError::Link(LinkError::Interrupted) => {
             unfinished("stopped by a signal".to_owned(), "run `wwan-quirks apply` to continue")

@@ -247,7 +247,7 @@ fn silence_is_unfinished_at_each_request() {
 fn a_message_that_is_sent_in_part_is_unfinished() {
     for (errno, unfinished) in [(Errno::ETIMEDOUT, true), (Errno::EINVAL, false)] {
         let error = SessionError::Link(LinkError::Io { operation: "write", errno });
-        assert_failure(outcome_of(error), unfinished, "write on the port failed");
+        assert_failure(outcome_of(error, false), unfinished, "write on the port failed");
     }
 }
 
