@@ -39,11 +39,13 @@ impl<'a> Finding<'a> {
         Finding { location, id: Some(id), severity: Severity::Warning, message }
     }
 
-    /// This finding as a diagnostic that points at its place in its file.
-    pub(crate) fn read(&self, root: &Root) -> Result<Diagnostic, FileError> {
+    /// This finding as a diagnostic that points at its place in its file, or the error of reading that file.
+    pub(crate) fn read(&self, root: &Root) -> LoadError {
         let Location { layer, path, .. } = self.location;
-        let text = layers::read(root, &ConfigFile { layer: *layer, path: path.clone() })?;
-        Ok(self.locate(path, &text.unwrap_or_default()))
+        match layers::read(root, &ConfigFile { layer: *layer, path: path.clone() }) {
+            Ok(text) => self.locate(path, &text.unwrap_or_default()).into(),
+            Err(error) => error.into(),
+        }
     }
 
     /// This finding as a diagnostic that points at its place in `text`.
@@ -189,7 +191,7 @@ pub(crate) fn policy_errors(root: &Root, policy: &Policy, id: DeviceId) -> Vec<L
     }
     let (quirks, _) = load::all(root);
     let findings = without_bus(&quirks, policy).into_iter().filter(|finding| finding.id.is_some_and(lacks_bus));
-    findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from)).collect()
+    findings.map(|finding| finding.read(root)).collect()
 }
 
 /// Warnings about weak points in valid quirks.

@@ -66,7 +66,7 @@ fn installed(root: &Root) -> Vec<LoadError> {
     let weak = warnings(&quirks).into_iter().filter(|warning| warning.location.layer != Layer::Shipped);
     let ruled = RuledIds::installed(root);
     let unruled = ruled.iter().flat_map(|ruled| without_rule(&quirks, ruled));
-    found.extend(read(root, weak.chain(unruled)));
+    found.extend(weak.chain(unruled).map(|finding| finding.read(root)));
     found
 }
 
@@ -80,17 +80,13 @@ pub(crate) fn problems(root: &Root, quirks: &[Quirk], errors: Vec<LoadError>) ->
         false => (Vec::new(), Vec::new()),
     };
     let mut found = errors;
-    found.extend(read(root, audit(quirks).into_iter().chain(without_bus(quirks, &policy))));
+    let read = |finding: Finding| finding.read(root);
+    found.extend(audit(quirks).into_iter().chain(without_bus(quirks, &policy)).map(read));
     merge(&mut found, policy_errors);
     merge(&mut found, Compositions::load(root).1);
     found.extend(layers::ignored(root).into_iter().chain(copies).map(LoadError::from));
-    found.extend(read(root, outranked(quirks).into_iter().chain(unknown).chain(overridden(&policy))));
+    found.extend(outranked(quirks).into_iter().chain(unknown).chain(overridden(&policy)).map(read));
     found
-}
-
-/// The findings with their text, which is read from the file that each one names.
-fn read<'a>(root: &Root, findings: impl Iterator<Item = Finding<'a>>) -> impl Iterator<Item = LoadError> {
-    findings.map(|finding| finding.read(root).map_or_else(LoadError::from, LoadError::from))
 }
 
 /// The directories of files that are shipped, or that a package will ship.
