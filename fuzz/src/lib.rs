@@ -135,7 +135,7 @@ pub fn qmi(data: &[u8]) {
             );
             let _ = message.tlvs.string(*kind, "TLV");
         }
-        let call = qmi::Call { service: message.service, id: message.id, name: "fuzz" };
+        let call = qmi::Call::query(message.service, message.id, "fuzz");
         let again = qmi::request(call, message.cid, message.tid, &tlvs);
         let again = qmi::Message::parse(&again).unwrap();
         let expected = qmi::Message { kind: qmi::Kind::Request, ..message };

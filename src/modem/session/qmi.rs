@@ -198,7 +198,7 @@ impl<'c> Client<'c> {
             if !tids.is_empty() {
                 client.qmux.resynchronise();
             }
-            if is_change(call) && is_sent && !loss.is_certain() {
+            if call.changes && is_sent && !loss.is_certain() {
                 // A proxy loses no message, and accepts no other message before this one.
                 if call != ctl::PROXY_OPEN {
                     let flush = client.flush_stale_reply(call.service, cid, by);
@@ -343,22 +343,6 @@ impl Drop for Client<'_> {
             debug!("a CID was not released: {error}");
         }
     }
-}
-
-/// Whether the request changes the modem, or allocates something on it. Such a request must not be repeated without need.
-fn is_change(call: Call) -> bool {
-    [
-        ctl::ALLOCATE_CID,
-        ctl::RELEASE_CID,
-        ctl::PROXY_OPEN,
-        dms::SET_OPERATING_MODE,
-        dms::SWI_SET_USB_COMPOSITION,
-        dms::SET_FCC_AUTHENTICATION,
-        dms::FOXCONN_SET_FCC_AUTHENTICATION,
-        fox::set_fcc_authentication(Service::FOX),
-        fox::set_fcc_authentication(Service::FOXAP),
-    ]
-    .contains(&call)
 }
 
 /// Service and CID in the answers to Allocate CID and Release CID.

@@ -89,71 +89,76 @@ pub struct Call {
     pub service: Service,
     pub id: u16,
     pub name: &'static str,
+    /// It changes the modem, or allocates something on it. Such a request must not be repeated without need.
+    pub changes: bool,
+}
+
+impl Call {
+    pub const fn query(service: Service, id: u16, name: &'static str) -> Call {
+        Call { service, id, name, changes: false }
+    }
+
+    const fn change(service: Service, id: u16, name: &'static str) -> Call {
+        Call { service, id, name, changes: true }
+    }
 }
 
 pub mod ctl {
     use super::{Call, Service};
 
-    const fn call(id: u16, name: &'static str) -> Call {
-        Call { service: Service::CTL, id, name }
-    }
-
-    pub(crate) const GET_VERSION_INFO: Call = call(0x0021, "CTL Get Version Info");
+    pub(crate) const GET_VERSION_INFO: Call = Call::query(Service::CTL, 0x0021, "CTL Get Version Info");
     /// TLV 0x01: service. Reply, TLV 0x01: service, CID. A modem has only about ten CIDs for each service.
-    pub const ALLOCATE_CID: Call = call(0x0022, "CTL Allocate CID");
+    pub const ALLOCATE_CID: Call = Call::change(Service::CTL, 0x0022, "CTL Allocate CID");
     /// TLV 0x01: service, CID. The reply has the same.
-    pub(crate) const RELEASE_CID: Call = call(0x0023, "CTL Release CID");
+    pub(crate) const RELEASE_CID: Call = Call::change(Service::CTL, 0x0023, "CTL Release CID");
     /// Only for qmi-proxy. TLV 0x01: path of the port that the connection is for.
-    pub const PROXY_OPEN: Call = call(0xff00, "qmi-proxy open");
+    pub const PROXY_OPEN: Call = Call::change(Service::CTL, 0xff00, "qmi-proxy open");
     /// Drops the CIDs of all clients of the modem. Never sent: modems send it as an indication when they start.
     #[cfg(test)]
-    pub(crate) const SYNC: Call = call(0x0027, "CTL Sync");
+    pub(crate) const SYNC: Call = Call::query(Service::CTL, 0x0027, "CTL Sync");
 }
 
 pub mod dms {
     use super::{Call, Service};
 
-    const fn call(id: u16, name: &'static str) -> Call {
-        Call { service: Service::DMS, id, name }
-    }
-
     /// Reply, TLV 0x01: [`super::OperatingMode`]; 0x10: u16, [`super::OfflineReason`]; 0x11: u8, not 0 if the hardware
     /// switch keeps the radio off.
-    pub const GET_OPERATING_MODE: Call = call(0x002d, "DMS Get Operating Mode");
+    pub const GET_OPERATING_MODE: Call = Call::query(Service::DMS, 0x002d, "DMS Get Operating Mode");
     /// TLV 0x01: [`super::OperatingMode`].
-    pub const SET_OPERATING_MODE: Call = call(0x002e, "DMS Set Operating Mode");
+    pub const SET_OPERATING_MODE: Call = Call::change(Service::DMS, 0x002e, "DMS Set Operating Mode");
     /// Reply, strings: TLV 0x10 ESN, 0x11 IMEI, 0x12 MEID, 0x13 IMEISV.
-    pub(crate) const GET_IDS: Call = call(0x0025, "DMS Get IDs");
+    pub(crate) const GET_IDS: Call = Call::query(Service::DMS, 0x0025, "DMS Get IDs");
     /// Sierra. Reply, TLV 0x10: u8, current; 0x11: u8 count, then that many u8, supported.
-    pub const SWI_GET_USB_COMPOSITION: Call = call(0x555b, "DMS SWI Get USB Composition");
+    pub const SWI_GET_USB_COMPOSITION: Call = Call::query(Service::DMS, 0x555b, "DMS SWI Get USB Composition");
     /// Sierra. TLV 0x01: u8. Permanent. Takes effect at the next start of the modem.
-    pub(crate) const SWI_SET_USB_COMPOSITION: Call = call(0x555c, "DMS SWI Set USB Composition");
+    pub(crate) const SWI_SET_USB_COMPOSITION: Call = Call::change(Service::DMS, 0x555c, "DMS SWI Set USB Composition");
     /// Foxconn. TLV 0x01: u8, 0 mcfg, 1 mcfg and apps, 2 apps. Reply, TLV 0x01: string.
-    pub(crate) const FOXCONN_GET_FIRMWARE_VERSION: Call = call(0x555e, "DMS Foxconn Get Firmware Version");
+    pub(crate) const FOXCONN_GET_FIRMWARE_VERSION: Call =
+        Call::query(Service::DMS, 0x555e, "DMS Foxconn Get Firmware Version");
     /// Sierra, and vendors that resell its modems. No TLV.
-    pub const SET_FCC_AUTHENTICATION: Call = call(0x555f, "DMS Set FCC Authentication");
+    pub const SET_FCC_AUTHENTICATION: Call = Call::change(Service::DMS, 0x555f, "DMS Set FCC Authentication");
     /// Foxconn. Version 1, TLV 0x01: u8 0. Version 2, in this order, TLV 0x01: string, TLV 0x02: u8 `'0'`.
-    pub(crate) const FOXCONN_SET_FCC_AUTHENTICATION: Call = call(0x5571, "DMS Foxconn Set FCC Authentication");
+    pub(crate) const FOXCONN_SET_FCC_AUTHENTICATION: Call =
+        Call::change(Service::DMS, 0x5571, "DMS Foxconn Set FCC Authentication");
 }
 
 pub(crate) mod fox {
     use super::{Call, Service};
 
     /// Sent to [`Service::FOX`], for both services. TLV 0x01: u8, 0 mcfg, 2 apps. Reply, TLV 0x01: string.
-    pub(crate) const GET_FIRMWARE_VERSION: Call =
-        Call { service: Service::FOX, id: 0x555e, name: "FOX Get Firmware Version" };
+    pub(crate) const GET_FIRMWARE_VERSION: Call = Call::query(Service::FOX, 0x555e, "FOX Get Firmware Version");
 
     /// Reply, TLV 0x01: u8, 0 unlocked, 1 locked.
     pub(crate) const fn get_fcc_lock(service: Service) -> Call {
         let name = if service.0 == Service::FOX.0 { "FOX Get FCC Lock" } else { "FOXAP Get FCC Lock" };
-        Call { service, id: 0x5570, name }
+        Call::query(service, 0x5570, name)
     }
 
     /// In this order, TLV 0x01: string, TLV 0x02: u8 `'0'`, as in [`super::dms::FOXCONN_SET_FCC_AUTHENTICATION`].
     pub(crate) const fn set_fcc_authentication(service: Service) -> Call {
         let is_fox = service.0 == Service::FOX.0;
         let name = if is_fox { "FOX Set FCC Authentication" } else { "FOXAP Set FCC Authentication" };
-        Call { service, id: 0x5571, name }
+        Call::change(service, 0x5571, name)
     }
 }
 
@@ -406,15 +411,15 @@ pub struct ErrorCode(pub u16);
 impl ErrorCode {
     pub(crate) const CLIENT_IDS_EXHAUSTED: ErrorCode = ErrorCode(5);
     pub(crate) const INVALID_CLIENT_ID: ErrorCode = ErrorCode(7);
-    pub(crate) const DEVICE_UNSUPPORTED: ErrorCode = ErrorCode(25);
+    const DEVICE_UNSUPPORTED: ErrorCode = ErrorCode(25);
     pub(crate) const NO_EFFECT: ErrorCode = ErrorCode(26);
-    pub(crate) const INVALID_SERVICE_TYPE: ErrorCode = ErrorCode(31);
-    pub(crate) const DEVICE_NOT_READY: ErrorCode = ErrorCode(52);
-    pub(crate) const INVALID_MESSAGE_ID: ErrorCode = ErrorCode(57);
-    pub(crate) const INVALID_QMI_COMMAND: ErrorCode = ErrorCode(71);
+    const INVALID_SERVICE_TYPE: ErrorCode = ErrorCode(31);
+    const DEVICE_NOT_READY: ErrorCode = ErrorCode(52);
+    const INVALID_MESSAGE_ID: ErrorCode = ErrorCode(57);
+    const INVALID_QMI_COMMAND: ErrorCode = ErrorCode(71);
     pub(crate) const HARDWARE_RESTRICTED: ErrorCode = ErrorCode(83);
-    pub(crate) const NOT_SUPPORTED: ErrorCode = ErrorCode(94);
-    pub(crate) const OPERATION_IN_PROGRESS: ErrorCode = ErrorCode(118);
+    const NOT_SUPPORTED: ErrorCode = ErrorCode(94);
+    const OPERATION_IN_PROGRESS: ErrorCode = ErrorCode(118);
 
     /// The name in libqmi, for the errors that matter here.
     pub fn name(self) -> Option<&'static str> {
@@ -585,7 +590,7 @@ mod tests {
         for service in [Service::CTL, Service::DMS, Service(0xe3)] {
             for kind in [Kind::Request, Kind::Response, Kind::Indication, Kind::Other(0x7f)] {
                 let tlvs: [(u8, &[u8]); 3] = [(0x02, &[]), (0x01, b"abc"), (0x02, &[7; 300])];
-                let call = Call { service, id: 0x5571, name: "" };
+                let call = Call::query(service, 0x5571, "");
                 let frame = from_modem(call, 9, kind, 0xfe, &tlvs);
                 let message = Message::parse(&frame).unwrap();
                 assert_eq!((message.service, message.cid, message.kind), (service, 9, kind));
