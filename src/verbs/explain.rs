@@ -44,9 +44,18 @@ pub(crate) fn run(root: &Root, name: &str, verbose: bool, json: bool, out: &mut 
                     errors.push(error.into());
                     Vec::new()
                 });
-                let (port, (others, strings)) = (Some(device.port.clone()), others(root, &device, matched.is_some()));
-                let hidden = if matched.is_none() { hidden(root, device.id) } else { Vec::new() };
-                explained.push(Explanation { port, id: device.id, matched, others, strings, hidden, complete, plan });
+                let (others, settings, strings) = others(root, &device, matched.is_some());
+                explained.push(Explanation {
+                    port: Some(device.port),
+                    id: device.id,
+                    hidden: if matched.is_none() { hidden(root, device.id) } else { Vec::new() },
+                    matched,
+                    others,
+                    settings,
+                    strings,
+                    complete,
+                    plan,
+                });
             }
             (explained, errors)
         }
@@ -94,13 +103,14 @@ fn explain_id(root: &Root, id: DeviceId) -> (Explanation, Vec<Error>) {
     let plan = plan.flat_map(|matched| plan_without_device(&matched.quirk, &matched.policy)).collect();
     let errors = errors.into_iter().map(Error::from).collect();
     let hidden = if matched.is_none() { hidden(root, id) } else { Vec::new() };
-    (Explanation { port: None, id, matched, others, strings: BTreeMap::new(), hidden, complete, plan }, errors)
+    let (settings, strings) = (Vec::new(), Strings::new());
+    (Explanation { port: None, id, matched, others, settings, strings, hidden, complete, plan }, errors)
 }
 
 /// Strings of a device. `None`: it has no such string.
 type Strings = BTreeMap<DeviceString, Option<String>>;
 
-/// What needs certain strings: a quirk, or a `[[device]]` of the policy.
+/// A quirk, or settings of the policy, for a device with certain strings.
 #[derive(Serialize)]
 struct Other {
     name: String,
@@ -137,9 +147,9 @@ fn hidden(root: &Root, id: DeviceId) -> Vec<HiddenEntry> {
     entries
 }
 
-/// The quirks for the ID of `device` that need other strings, and what the device has instead. If a quirk applies, also
-/// the settings for another serial number.
-fn others(root: &Root, device: &Device, has_quirk: bool) -> (Vec<Other>, Strings) {
+/// The quirks for the ID of `device` that need other strings. If a quirk applies, also the settings for other serial
+/// numbers. Then what the device has instead.
+fn others(root: &Root, device: &Device, has_quirk: bool) -> (Vec<Other>, Vec<Other>, Strings) {
     let (mut others, _) = load::all(root);
     others.retain(|quirk| quirk.model(device.id).is_some() && !quirk.matchers.is_empty());
     let deadline = Deadline::after(LONGEST_PROBE);
@@ -150,23 +160,22 @@ fn others(root: &Root, device: &Device, has_quirk: bool) -> (Vec<Other>, Strings
         strings.get(name).and_then(Option::as_ref).is_some_and(|whole| quirks::matches(*name, part, whole))
     };
     others.retain(|quirk| !quirk.matchers.iter().all(fits));
-    let mut others: Vec<Other> = others.into_iter().map(|quirk| Other::new(quirk, device.id)).collect();
+    let others: Vec<Other> = others.into_iter().map(|quirk| Other::new(quirk, device.id)).collect();
+    let mut settings = Vec::new();
     if has_quirk {
         let (policy, _) = Policy::load(root);
         let serials = policy.other_serials(device.id, &device.port, || read(DeviceString::Serial));
-        others.extend(serials.map(|(serial, location)| {
+        settings.extend(serials.map(|(serial, location)| {
             let matchers = Matchers::from([(DeviceString::Serial, serial.to_owned())]);
             strings.entry(DeviceString::Serial).or_insert_with(|| read(DeviceString::Serial));
-            Other { name: DEVICE.to_owned(), matchers, location: location.clone() }
+            Other { name: "[[device]]".to_owned(), matchers, location: location.clone() }
         }));
     }
-    strings.retain(|name, _| others.iter().any(|other| other.matchers.contains_key(name)));
-    (others, strings)
+    strings.retain(|name, _| others.iter().chain(&settings).any(|other| other.matchers.contains_key(name)));
+    (others, settings, strings)
 }
 
-/// The name of settings of the policy in a list of entries.
-const DEVICE: &str = "[[device]]";
-/// How many of them the text has. The policy of a fleet has one for each modem.
+/// How many settings for other serial numbers the text has. The policy of a fleet has one for each modem.
 const FEW: usize = 3;
 
 struct Explanation {
@@ -176,6 +185,8 @@ struct Explanation {
     matched: Option<MatchedDevice>,
     /// For a device with this ID and with certain strings, which this device lacks if it is plugged in.
     others: Vec<Other>,
+    /// For this ID and another serial number, in the policy.
+    settings: Vec<Other>,
     /// The device's own strings of those kinds.
     strings: Strings,
     /// Entries in hidden files, if no quirk applies.
@@ -208,16 +219,13 @@ impl Explanation {
             }
             None => writeln!(out, "{title}: unknown: a file of the database has an error")?,
         }
-        let of_policy = self.others.iter().filter(|other| other.name == DEVICE).count();
-        let left_out = of_policy.saturating_sub(FEW);
-        // Those of the policy come last.
-        for Other { name, matchers, location } in self.others.iter().take(self.others.len() - left_out) {
+        for Other { name, matchers, location } in self.others.iter().chain(self.settings.iter().take(FEW)) {
             let strings: Vec<String> = matchers.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
             let line = format!("{name} ({location}), for {}", strings.join(" and "));
             writeln!(out, "  other   {}", printable(&line))?;
         }
-        if left_out > 0 {
-            writeln!(out, "  other   … and {left_out} more {DEVICE}")?;
+        if self.settings.len() > FEW {
+            writeln!(out, "  other   … and {} more [[device]]", self.settings.len() - FEW)?;
         }
         for (name, text) in &self.strings {
             let line = text.as_ref().map_or(format!("no {name}"), |text| format!("{name} {text:?}"));
@@ -285,7 +293,7 @@ impl Explanation {
             "seen": matched.and_then(|matched| matched.quirk.seen),
             "becomes": model.map(|model| &model.becomes),
             "quirk": matched.map(|matched| &matched.quirk.location),
-            "others": self.others,
+            "others": self.others.iter().chain(&self.settings).collect::<Vec<_>>(),
             "strings": self.strings,
             "hidden": self.hidden,
             "policy": policy,
