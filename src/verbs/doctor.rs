@@ -173,24 +173,8 @@ fn database(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
 
 /// Checks that the udev rules run this program for every ID of the database.
 fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
-    if let Some((manager, file, remedy)) = without_udev(root) {
-        let text = diagnosis.read(root, file).unwrap_or_default();
-        let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let is_own = |line: &str| line.contains("wwan-quirks hook");
-        // mdev stops at the first line that matches, unless that line begins with `-`.
-        let is_for_all = |line: &str| manager == "mdev" && line.split_whitespace().next() == Some(".*");
-        if !lines.clone().any(is_own) {
-            diagnosis.add(format!("{manager} does not run wwan-quirks: {file} has no line for it"), remedy);
-        } else if lines.any(is_for_all) && lines.any(is_own) {
-            diagnosis.add(
-                format!("mdev does not run wwan-quirks: in {file}, a line for all devices (.*) comes before its lines"),
-                format!("move the lines of wwan-quirks to the beginning of {file}"),
-            );
-        }
-        if manager == "mdev" {
-            openrc(root, diagnosis);
-        }
-        return;
+    if let Some(other) = without_udev(root) {
+        return own_lines(root, other, diagnosis);
     }
     let files: Vec<(String, String)> =
         udev_rules::FILES.into_iter().filter_map(|name| diagnosis.rules(root, name)).collect();
@@ -233,16 +217,46 @@ fn own_rules(root: &Root, quirks: &[Quirk], diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The device manager of a system without udev, the file that makes it run the hook, and how to add the lines.
-fn without_udev(root: &Root) -> Option<(&'static str, &'static str, String)> {
+/// Checks that another device manager runs this program.
+fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, diagnosis: &mut Diagnosis) {
+    let text = diagnosis.read(root, file).unwrap_or_default();
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let is_own = |line: &str| line.contains("wwan-quirks hook");
+    // mdev stops at the first line that matches, unless that line begins with `-`.
+    let is_for_all = |line: &str| name == "mdev" && line.split_whitespace().next() == Some(".*");
+    if !lines.clone().any(is_own) {
+        diagnosis.add(format!("{name} does not run wwan-quirks: {file} has no line for it"), remedy);
+    } else if lines.any(is_for_all) && lines.any(is_own) {
+        diagnosis.add(
+            format!("mdev does not run wwan-quirks: in {file}, a line for all devices (.*) comes before its lines"),
+            format!("move the lines of wwan-quirks to the beginning of {file}"),
+        );
+    }
+    if name == "mdev" {
+        openrc(root, diagnosis);
+    }
+}
+
+/// The device manager of a system without udev.
+struct OtherManager {
+    name: &'static str,
+    /// The file that makes it run the hook.
+    file: &'static str,
+    /// How to add the lines to the file.
+    remedy: String,
+}
+
+fn without_udev(root: &Root) -> Option<OtherManager> {
     let has = |path: &str| root.at(path).exists();
     if has("/run/udev") {
         None
     } else if has("/etc/hotplug.d") {
-        Some(("procd", "/etc/hotplug.d/usb/20-wwan-quirks", "reinstall the package".to_owned()))
+        let remedy = "reinstall the package".to_owned();
+        Some(OtherManager { name: "procd", file: "/etc/hotplug.d/usb/20-wwan-quirks", remedy })
     } else if has("/etc/mdev.conf") {
         let lines = paths::data(root).join("mdev.conf");
-        Some(("mdev", "/etc/mdev.conf", format!("add the lines of {} to /etc/mdev.conf", lines.display())))
+        let remedy = format!("add the lines of {} to /etc/mdev.conf", lines.display());
+        Some(OtherManager { name: "mdev", file: "/etc/mdev.conf", remedy })
     } else {
         None
     }
