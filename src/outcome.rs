@@ -149,17 +149,23 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A message about a result: what happened, and what to do about it if there is something to do.
+/// A message about a result: what happened, and what to do about it, or which process does that.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// The process that continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
+        if let Some(successor) = &self.successor {
+            write!(f, "; {successor} continues")?;
+        }
         self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
@@ -172,13 +178,13 @@ impl From<&str> for Message {
 
 impl From<String> for Message {
     fn from(text: String) -> Message {
-        Message { text, remedy: None }
+        Message { text, ..Message::default() }
     }
 }
 
 impl From<Failure> for Message {
     fn from(Failure { reason, remedy }: Failure) -> Message {
-        Message { text: reason, remedy: Some(remedy) }
+        Message { text: reason, remedy: Some(remedy), successor: None }
     }
 }
 

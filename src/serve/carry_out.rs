@@ -103,24 +103,23 @@ impl LockedRun<'_, '_> {
     /// Carries out one action, if the guard allows it.
     fn act(&mut self, action: &Action, deadline: Deadline) -> Option<Conclusion> {
         let ended = match self.judge(action, deadline) {
-            Verdict::Act(attempt) => {
-                let outcome = execute(Run { deadline, ..self.run }, action, attempt, &mut self.state);
+            Verdict::Act { returned } => {
+                let outcome = execute(Run { deadline, ..self.run }, action, returned, &mut self.state);
                 Some(conclude(outcome, self.successor))
             }
             Verdict::Leave(ended) => Some(ended),
             Verdict::Reported => None,
         };
         let result = ended.as_ref().map(|ended| ended.result);
-        let configures = matches!(action, Action::Configure { .. });
-        match result {
-            None | Some(StepResult::LeftAlone) if configures => self.configuration = Some(Configuration::Kept),
-            Some(StepResult::Done) if configures && self.run.trigger == Trigger::Unit => {
-                self.configuration = Some(Configuration::New);
-            }
-            _ => {}
+        if action.kind() == StepKind::Configuration {
+            self.configuration = match result {
+                None | Some(StepResult::LeftAlone) => Some(Configuration::Kept),
+                Some(StepResult::Done) if self.run.trigger == Trigger::Unit => Some(Configuration::New),
+                _ => self.configuration,
+            };
         }
-        let may_have_child = configures || matches!(action, Action::FccAuth { .. });
-        self.has_child |= may_have_child && result == Some(StepResult::Unfinished);
+        // A switch has no child.
+        self.has_child |= action.kind() != StepKind::Switch && result == Some(StepResult::Unfinished);
         ended
     }
 }
@@ -136,7 +135,6 @@ mod tests {
     use crate::host::state::{Identity, PortState};
     use crate::modem::device::{ControlPort, Device, DeviceNumber};
     use crate::modem::transport::Protocol;
-    use crate::serve::hand_off::Successor;
     use crate::serve::plan::tests::quirk;
     use crate::serve::record::Recorder;
 
@@ -147,7 +145,7 @@ mod tests {
             identity: Identity { id: run.device.id, serial: None, enumeration: 7, number: None },
             state: PortState::in_memory(&run.device.port),
             recorder,
-            successor: &Successor::None,
+            successor: None,
             configuration: None,
             has_child: false,
         }

@@ -15,7 +15,6 @@ use crate::outcome::{Outcome, StepKind, StepResult};
 use crate::serve::UNNAMED;
 use crate::serve::conclusion::conclude;
 use crate::serve::error::Error;
-use crate::serve::hand_off::Successor;
 use crate::serve::lookup::lookup;
 use crate::serve::plan::plan_composition;
 use crate::serve::record::{self, Recorder, StepReport};
@@ -69,7 +68,7 @@ pub(crate) fn serve_composition(
             Some(_) => record(root, &device, &name, outcome),
             // A failed read says nothing about an earlier change, and concerns only the caller.
             None => {
-                let ended = conclude(outcome, &Successor::None);
+                let ended = conclude(outcome, None);
                 Some(StepReport { step: StepKind::Composition, result: ended.result, message: ended.message })
             }
         });
@@ -112,7 +111,7 @@ fn record(root: &Root, device: &Device, name: &str, outcome: Outcome) -> Option<
     if let (Some(state), Ok(present)) = (&mut state, Device::at_port(root, device.port.clone())) {
         record::drop_earlier(&present, state.results());
     }
-    recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, &Successor::None));
+    recorder.report(state.as_mut(), StepKind::Composition, conclude(outcome, None));
     if let Some(mut state) = state {
         state.keep();
     }

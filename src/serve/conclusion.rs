@@ -1,7 +1,6 @@
 //! The result of a planned step, before it is recorded.
 
 use crate::outcome::{Message, Outcome, StepResult};
-use crate::serve::hand_off::Successor;
 
 /// How a step ended.
 pub(crate) struct Conclusion {
@@ -35,8 +34,8 @@ pub(crate) fn to_report(tried: Vec<Conclusion>) -> impl Iterator<Item = Conclusi
     tried.into_iter().filter(move |ended| Some(weight(ended)) == most)
 }
 
-/// The result of an action, and who continues if it is not finished.
-pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Conclusion {
+/// The result of an action. `successor` is the name of the process that continues if it is not finished.
+pub(crate) fn conclude(outcome: Outcome, successor: Option<&str>) -> Conclusion {
     let may_be_another_lock =
         matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
@@ -55,9 +54,9 @@ pub(crate) fn conclude(outcome: Outcome, successor: &Successor) -> Conclusion {
         Outcome::InUse(failure) => (StepResult::Suppressed, failure.into()),
         Outcome::Busy(message) => (StepResult::Busy, message),
         Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.into()),
-        Outcome::Unfinished(failure) => match successor.name() {
-            Some(name) => (StepResult::Unfinished, format!("{}; {name} continues", failure.reason).into()),
+        Outcome::Unfinished(failure) => match successor.map(str::to_owned) {
             None => (StepResult::Unfinished, failure.into()),
+            successor => (StepResult::Unfinished, Message { text: failure.reason, remedy: None, successor }),
         },
     };
     Conclusion { may_be_another_lock, has_left, is_online, ..Conclusion::new(result, message) }
@@ -85,7 +84,7 @@ mod tests {
             (vec![failed.clone(), failed], vec![Failed, Failed]),
             (vec![no_lock], vec![Unchanged]),
         ] {
-            let ended = tried.iter().map(|outcome| conclude(outcome.clone(), &Successor::None)).collect();
+            let ended = tried.iter().map(|outcome| conclude(outcome.clone(), None)).collect();
             let found: Vec<StepResult> = to_report(ended).map(|ended| ended.result).collect();
             assert_eq!(found, reported, "{tried:?}");
         }
@@ -93,14 +92,17 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_its_remedy_apart() {
-        let message = conclude(Outcome::Failed(Failure::new("no answer", "try again")), &Successor::None).message;
+        let message = conclude(Outcome::Failed(Failure::new("no answer", "try again")), None).message;
         assert_eq!(message.to_string(), "no answer; try again");
-        assert_eq!(message, Message { text: "no answer".to_owned(), remedy: Some("try again".to_owned()) });
+        assert_eq!(
+            message,
+            Message { text: "no answer".to_owned(), remedy: Some("try again".to_owned()), successor: None }
+        );
     }
 
     #[test]
     fn a_port_that_another_run_uses_is_busy_and_not_a_failure() {
-        let ended = conclude(Outcome::Busy("another run".into()), &Successor::None);
+        let ended = conclude(Outcome::Busy("another run".into()), None);
         assert_eq!((ended.result, ended.message.text.as_str()), (StepResult::Busy, "another run"));
     }
 
@@ -108,7 +110,7 @@ mod tests {
     fn the_state_keeps_what_is_known_of_the_modem() {
         let online = |unlocked| Outcome::Online { text: String::new(), unlocked };
         let of = |outcome| {
-            let ended = conclude(outcome, &Successor::None);
+            let ended = conclude(outcome, None);
             (ended.has_left, ended.is_online)
         };
         assert_eq!(of(Outcome::Left), (true, false));

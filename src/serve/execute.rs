@@ -9,12 +9,12 @@ use crate::database::quirks::{NeededReset, Procedure, Switch};
 use crate::host::clock::now;
 use crate::host::deadline::Deadline;
 use crate::host::paths::has_systemd;
-use crate::host::state::{Attempt, EarlierConfiguration, PortState, SentSwitch, TriedKeys};
+use crate::host::state::{EarlierConfiguration, PortState, SentSwitch, TriedKeys};
 use crate::host::{rfkill, sandbox, smbios, sys};
 use crate::modem::access::{self, PortUnavailable};
 use crate::modem::device::{ControlPort, Device};
 use crate::modem::link::OpenError;
-use crate::modem::link::usb::{Node, NodeError, Usb};
+use crate::modem::link::usb::{Node, Usb};
 use crate::modem::transport::Protocol;
 use crate::outcome::{Failure, Outcome, StepKind};
 use crate::serve::event::Scope;
@@ -43,13 +43,13 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 const UNLOCK: Duration = Duration::from_secs(10);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
 
-/// Carries out `action`. `attempt` says whether earlier runs have already acted on the device.
-pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut PortState) -> Outcome {
+/// Carries out `action`. `returned` is whether the device has returned from an earlier attempt.
+pub(super) fn execute(run: Run, action: &Action, returned: bool, state: &mut PortState) -> Outcome {
     let Run { device, trigger, deadline, .. } = run;
     match action {
         Action::Switch { switch, target } => match too_long(switch, deadline).filter(|_| trigger.is_event()) {
             Some(reason) => Outcome::Unfinished(Failure::new(reason, APPLY)),
-            None => leave_install_mode(run, switch, target, attempt, state),
+            None => leave_install_mode(run, switch, target, returned, state),
         },
         Action::Configure { from, to, unconfigured } => {
             let enumeration = device.enumeration_id();
@@ -70,7 +70,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
         Action::FccAuth { port, protocol, procedure, reset } => {
             // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
-            let reset = reset.map(|reset| (reset, (reset == NeededReset::Reset).then(|| device.authorized())));
+            let reset = reset.map(|reset| (reset == NeededReset::Reset).then(|| device.open_authorized()));
             let outcome = unlock(run, port, *protocol, procedure, state);
             let is_plugged_in = match trigger {
                 Trigger::Uevent => true,
@@ -79,7 +79,7 @@ pub(super) fn execute(run: Run, action: &Action, attempt: Attempt, state: &mut P
             };
             remember(&outcome, is_plugged_in, device.id.bus, enumeration, state);
             match (outcome, reset) {
-                (Outcome::StillOff(text), Some((_, authorized))) => {
+                (Outcome::StillOff(text), Some(authorized)) => {
                     Outcome::Done(reset_modem(device, enumeration, &text, authorized, state))
                 }
                 (outcome, _) => outcome,
@@ -107,20 +107,14 @@ fn leave_install_mode(
     run: Run,
     switch: &Switch,
     target: &TransferTarget,
-    attempt: Attempt,
+    returned: bool,
     state: &mut PortState,
 ) -> Outcome {
     match Node::open(run.root, run.device) {
-        Ok(mut node) => send_switch(run, &mut node, switch, target, attempt, state),
+        Ok(mut node) => send_switch(run, &mut node, switch, target, returned, state),
         // The kernel may have switched the device first.
         Err(_) if !run.device.is_present() => Outcome::Done(LEFT.to_owned()),
-        Err(error) => {
-            let remedy = match &error {
-                NodeError::Open(error) => error.remedy(),
-                NodeError::Device(_) | NodeError::Libusb { .. } => "see `wwan-quirks doctor`",
-            };
-            Outcome::Failed(Failure::new(error.to_string(), remedy))
-        }
+        Err(error) => Outcome::Failed(Failure::new(error.to_string(), error.remedy())),
     }
 }
 
@@ -130,7 +124,7 @@ fn send_switch(
     node: &mut dyn Usb,
     switch: &Switch,
     target: &TransferTarget,
-    attempt: Attempt,
+    returned: bool,
     state: &mut PortState,
 ) -> Outcome {
     let Run { device, trigger, deadline, .. } = run;
@@ -161,7 +155,7 @@ fn send_switch(
             // Save this before sending the message: it counts even if the device brings down this process.
             state.memory().switched = Some(SentSwitch { enumeration, answer: "an earlier run ended early".to_owned() });
             state.keep();
-            switch::run(node, switch, target, attempt.returned(), &mut configure, leaving, deadline)
+            switch::run(node, switch, target, returned, &mut configure, leaving, deadline)
         }
     };
     outcome_of(reaction, trigger, enumeration, state)
@@ -201,12 +195,12 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
     // A signal must not prevent the cleanup of the modem.
     sys::defer_stop_signals(&device.port);
     // systemd starts the unit after the file systems are mounted.
-    let waits_for_var = |deadline: Deadline| match trigger {
+    let waits_for_var = || match trigger {
         Trigger::Unit => !has_systemd(root) && deadline.remaining() > UNLOCK,
         trigger => trigger.is_event(),
     };
     loop {
-        let outcome = if waits_for_var(deadline) && rfkill::is_unknown_yet(root) {
+        let outcome = if waits_for_var() && rfkill::is_unknown_yet(root) {
             Outcome::Unfinished(Failure::new("/var/lib/NetworkManager is not mounted yet", APPLY))
         } else {
             unlock_once(run, port, protocol, procedure, state)
@@ -343,7 +337,7 @@ mod tests {
     use crate::bus::Port;
     use crate::host::deadline::clock::StoppedClock;
     use crate::host::root::tests::TempRoot;
-    use crate::host::state::Identity;
+    use crate::host::state::{Attempt, Identity};
     use crate::outcome::StepResult;
     use crate::steps::switch::tests::Script;
 
@@ -365,7 +359,7 @@ mod tests {
             let run = Run { root: &root, device: &device, scope: &Scope::All, trigger, deadline };
             let mut usb = Script::that_leaves();
             let mut state = PortState::in_memory(&device.port);
-            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), Attempt::First, &mut state);
+            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), false, &mut state);
             matches!(outcome, Outcome::Done(_)) && sandbox::level().is_some()
         };
         for trigger in [Trigger::Uevent, Trigger::Coldplug, Trigger::Requested, Trigger::Unit] {
@@ -386,7 +380,7 @@ mod tests {
             let deadline = Deadline::after(Duration::from_secs(60));
             let run = Run { root: &root, device: &device, scope: &Scope::All, trigger: Trigger::Named, deadline };
             let mut state = PortState::in_memory(&device.port);
-            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), Attempt::First, &mut state);
+            let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), false, &mut state);
             assert_eq!(matches!(outcome, Outcome::Done(_)), is_done, "{outcome:?}");
             assert!(state.memory().switched.is_none(), "{outcome:?}");
         }
@@ -436,7 +430,7 @@ mod tests {
             let deadline = Deadline::after(Duration::from_secs(60));
             let run = Run { root: &root, device, scope: &Scope::All, trigger: Trigger::Unit, deadline };
             let action = Action::Configure { from: None, to: 2, unconfigured: None };
-            let outcome = execute(run, &action, Attempt::First, &mut state);
+            let outcome = execute(run, &action, false, &mut state);
             assert!(matches!(&outcome, Outcome::Done(done) if done.contains(text)), "{outcome:?}");
             assert_eq!(state.memory().configured, None);
         }

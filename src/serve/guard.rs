@@ -21,7 +21,8 @@ const PRESENCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the guard decides about an action.
 pub(super) enum Verdict {
-    Act(Attempt),
+    /// `returned`: the device has returned from an earlier attempt.
+    Act { returned: bool },
     /// The action does not run, for this reason.
     Leave(Conclusion),
     /// The action does not run, and this device was already reported.
@@ -62,7 +63,9 @@ impl LockedRun<'_, '_> {
                 );
                 Verdict::Leave(Conclusion::new(StepResult::LeftAlone, text))
             }
-            attempt => self.settle(step, deadline).map_or_else(Verdict::Leave, |()| Verdict::Act(attempt)),
+            attempt => self
+                .settle(step, deadline)
+                .map_or_else(Verdict::Leave, |()| Verdict::Act { returned: attempt.returned() }),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::database::quirks::Quirk;
 use crate::host::state::{Identity, PortState};
-use crate::serve::hand_off::Successor;
 use crate::serve::record::Recorder;
 use crate::serve::run::Run;
 
@@ -12,7 +11,8 @@ pub(super) struct LockedRun<'a, 'r> {
     pub identity: Identity,
     pub state: PortState,
     pub recorder: &'a mut Recorder<'r>,
-    pub successor: &'a Successor,
+    /// The name of the process that continues, if there is one.
+    pub successor: Option<&'a str>,
     /// What happened to a planned configuration, if the unlock must follow in this run.
     pub configuration: Option<Configuration>,
     /// A child process continues: it may still set the configuration, or open a tty or a WWAN port.

@@ -48,7 +48,7 @@ use crate::serve::lookup::{MatchedDevice, lookup_by, name_after_switch};
 use crate::serve::plan::{PlanStep, plan};
 use crate::serve::record::{Recorder, RunReport};
 use crate::serve::run::{APPLY, Run};
-use crate::serve::snapshot::{carries_unlock, snapshot};
+use crate::serve::snapshot::{snapshot, unlock_ports};
 use crate::serve::trigger::Trigger;
 
 /// The name of a device that has none in the database and states none.
@@ -69,7 +69,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     if let (true, [Error::Device(held @ DeviceError::Held { .. })]) = (trigger.is_event(), errors.as_slice()) {
         let (mut recorder, successor) = (Recorder::new(journal, device, UNNAMED, trigger), prepare());
         let step = if scope.is_unlock() { StepKind::FccAuth } else { StepKind::Switch };
-        recorder.report(None, step, conclude(unfinished(held), &successor));
+        recorder.report(None, step, conclude(unfinished(held), successor.name()));
         successor.continue_run();
         return recorder.finish();
     }
@@ -85,7 +85,7 @@ pub(crate) fn serve(root: &Root, journal: &Journal, device: &Device, scope: &Sco
     let mut recorder = Recorder::new(journal, device, matched.quirk.name_of(device.id), trigger);
     let successor = prepare();
     let run = Run { root, device, scope, trigger, deadline: start.plus(budget) };
-    match run.plan_and_carry_out(&matched, &mut recorder, &successor) {
+    match run.plan_and_carry_out(&matched, &mut recorder, successor.name()) {
         Ok(()) => {}
         // A modem that left is handled when it comes back. Only a person who named it waits for a result.
         Err(Error::Device(DeviceError::Gone { .. })) if !trigger.is_named() => {}
@@ -126,12 +126,12 @@ impl Run<'_> {
         &self,
         matched: &MatchedDevice,
         recorder: &mut Recorder,
-        successor: &Successor,
+        successor: Option<&str>,
     ) -> Result<(), Error> {
         let MatchedDevice { quirk, policy } = matched;
         // Most ports of a modem carry no unlock. Their events do not wait for the lock.
         if let Scope::Port(name) = self.scope {
-            if !carries_unlock(self.device, quirk, name)? {
+            if !unlock_ports(self.device, quirk)?.iter().any(|port| port.name == *name) {
                 return Ok(());
             }
         }
@@ -174,7 +174,7 @@ impl Run<'_> {
 
     /// Takes the lock of the port. `None` if another run has it, which is reported. If that run has another task, the
     /// successor of an event waits for the lock.
-    fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: &Successor) -> Option<PortState> {
+    fn lock(&self, quirk: &Quirk, recorder: &mut Recorder, successor: Option<&str>) -> Option<PortState> {
         let holder = Holder { enumeration: self.device.enumeration_id(), task: self.scope.task() };
         // The process that continues after an event waits: the other run may not have seen the port of the event.
         let waits = self.trigger == Trigger::Unit;

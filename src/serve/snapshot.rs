@@ -11,7 +11,6 @@ use crate::modem::device::{ControlPort, Device, DeviceError};
 use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
 use crate::serve::run::Run;
-use crate::serve::trigger::Trigger;
 
 /// What the steps of the quirk in this scope need to know.
 #[derive(Debug, Default)]
@@ -47,35 +46,31 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
             Err(error) => snapshot.unreadable = Some(error.to_string()),
         }
         snapshot.configuration = device.configuration_by(deadline)?;
-        let is_new = matches!(trigger, Trigger::Uevent);
         // Only a device with several configurations can change its configuration.
         if snapshot.descriptors.configurations.len() > 1 {
             snapshot.qmi = VendorInterfaces::of(device.id, &quirk.qmi_interfaces);
-            if !is_new && !trigger.may_interrupt_users() {
+            if trigger.spares_users() {
                 snapshot.used_by = used_by(root, device)?;
             }
         }
     }
     if *scope != Scope::Device {
-        for procedure in quirk.procedures() {
-            for port in ports(device, Some(procedure))? {
-                if !snapshot.ports.contains(&port) {
-                    snapshot.ports.push(port);
-                }
-            }
-        }
+        snapshot.ports = unlock_ports(device, quirk)?;
     }
     Ok(snapshot)
 }
 
-/// Whether the port `name` of the device can carry an unlock.
-pub(crate) fn carries_unlock(device: &Device, quirk: &Quirk, name: &str) -> Result<bool, DeviceError> {
+/// The ports that can carry an unlock, each once.
+pub(crate) fn unlock_ports(device: &Device, quirk: &Quirk) -> Result<Vec<ControlPort>, DeviceError> {
+    let mut found = Vec::new();
     for procedure in quirk.procedures() {
-        if ports(device, Some(procedure))?.iter().any(|port| port.name == name) {
-            return Ok(true);
+        for port in ports(device, Some(procedure))? {
+            if !found.contains(&port) {
+                found.push(port);
+            }
         }
     }
-    Ok(false)
+    Ok(found)
 }
 
 /// The ports that can carry `procedure`. Without a procedure, the ports for any conversation with the modem.

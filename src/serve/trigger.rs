@@ -71,9 +71,10 @@ impl Trigger {
         matches!(self, Trigger::ModemManager | Trigger::AfterModemManager)
     }
 
-    /// Whether the run may reconfigure a modem that other programs use.
-    pub(crate) fn may_interrupt_users(self) -> bool {
-        self == Trigger::Named
+    /// Whether the run leaves alone a modem that other programs use. A new device has no users, and a person who names
+    /// a device may interrupt them.
+    pub(crate) fn spares_users(self) -> bool {
+        !matches!(self, Trigger::Uevent | Trigger::Named)
     }
 
     /// Whether the guard against loops applies. A process that continues after an event is part of the same loop.
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(of(Trigger::is_named), [Named, ModemManager]);
         assert_eq!(of(Trigger::is_explicit), [Command, Named, ModemManager]);
         assert_eq!(of(Trigger::overrides_policy), [ModemManager, AfterModemManager]);
-        assert_eq!(of(Trigger::may_interrupt_users), [Named]);
+        assert_eq!(of(|trigger| !trigger.spares_users()), [Uevent, Named]);
         assert_eq!(of(Trigger::is_guarded), [Uevent, Coldplug, Requested, Unit]);
         assert_eq!(of(Trigger::waits_for_port), [Unit, AfterModemManager]);
         assert_eq!(of(Trigger::may_reopen), [Command, Named, Unit, ModemManager, AfterModemManager]);

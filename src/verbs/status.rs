@@ -214,22 +214,13 @@ fn status(
 ) -> Result<Status, DeviceError> {
     let Found { device, matched, .. } = found;
     let quirk = matched.as_ref().map(|matched| &matched.quirk);
-    let active = device.configuration()?;
-    let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
-    let qmi = VendorInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
-    let configurations = descriptors.iter().map(|configuration| Configuration {
-        value: configuration.value,
-        functions: configuration.functions(&qmi),
-        active: active == Some(configuration.value),
-    });
+    let configurations = configurations(device, quirk)?;
     let interfaces = device.interfaces()?;
-    let ports = if device.id.bus == Bus::Pci { device.control_ports()? } else { Vec::new() };
-    let wwan_ports = ports
-        .into_iter()
-        .filter_map(|ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver }));
+    let wwan_ports = wwan_ports(device)?;
     let Results { last, radio, .. } = results;
-    let of_unit = |policy: &Resolved| Trigger::Unit.budget(policy) + GRACE;
-    let longest = matched.as_ref().map_or_else(|| of_unit(&Resolved::default()), |matched| of_unit(&matched.policy));
+    let default = Resolved::default();
+    let policy = matched.as_ref().map_or(&default, |matched| &matched.policy);
+    let longest = Trigger::Unit.budget(policy) + GRACE;
     let last = last.into_iter().map(|(step, last)| (step, without_successor(last, longest, &device.port))).collect();
     let (mut problems, suppressed) = attention(root, found, &last)?;
     let query = quirk.filter(|_| ask).map(|quirk| ask_modem(root, device, quirk));
@@ -255,15 +246,33 @@ fn status(
         mode: if quirk.is_some_and(Quirk::is_install_mode) { Mode::Install } else { Mode::Modem },
         has_quirk: quirk.is_some(),
         authorized: device.is_authorized(),
-        configurations: configurations.collect(),
+        configurations,
         interfaces,
-        wwan_ports: wwan_ports.collect(),
+        wwan_ports,
         radio,
         query,
         last,
         problems,
         suppressed,
     })
+}
+
+fn configurations(device: &Device, quirk: Option<&Quirk>) -> Result<Vec<Configuration>, DeviceError> {
+    let active = device.configuration()?;
+    let descriptors = device.descriptors().map(|descriptors| descriptors.configurations).unwrap_or_default();
+    let qmi = VendorInterfaces::of(device.id, quirk.map_or(&[], |quirk| &quirk.qmi_interfaces));
+    let configurations = descriptors.iter().map(|configuration| Configuration {
+        value: configuration.value,
+        functions: configuration.functions(&qmi),
+        active: active == Some(configuration.value),
+    });
+    Ok(configurations.collect())
+}
+
+fn wwan_ports(device: &Device) -> Result<Vec<WwanPort>, DeviceError> {
+    let ports = if device.id.bus == Bus::Pci { device.control_ports()? } else { Vec::new() };
+    let wwan_port = |ControlPort { name, wwan_type, driver, .. }| Some(WwanPort { name, r#type: wwan_type?, driver });
+    Ok(ports.into_iter().filter_map(wwan_port).collect())
 }
 
 fn ask_modem(root: &Root, device: &Device, quirk: &Quirk) -> Query {
@@ -316,9 +325,7 @@ fn attention(
 /// process ends after `longest`.
 fn without_successor(mut last: LastResult, longest: Duration, port: &Port) -> LastResult {
     let is_over = since_the_epoch().saturating_sub(last.at) > longest.as_secs();
-    if last.result == StepResult::Unfinished && last.message.remedy.is_none() && is_over {
-        let reason = last.message.text.rsplit_once("; ").map(|(reason, _continues)| reason.to_owned());
-        last.message.text = reason.unwrap_or(last.message.text);
+    if is_over && last.message.successor.take().is_some() {
         last.message.remedy = Some(format!("run `wwan-quirks apply {port}`"));
     }
     last
@@ -366,7 +373,7 @@ impl Paint {
 
     /// `text` with an SGR code of ECMA-48: 1 bold, 31 red, 32 green, 33 yellow.
     fn text(&self, code: u8, text: &str) -> String {
-        if self.is_on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.is_on && code != PLAIN { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -450,8 +457,8 @@ impl Status {
         let mut above = "";
         for (label, text, colour) in self.rows() {
             let text = printable(&text);
-            let text = if colour == PLAIN { text } else { paint.text(colour, &text) };
-            writeln!(out, "  {:<15} {text}", if label == above { "" } else { label })?;
+            let label_once = if label == above { "" } else { label };
+            writeln!(out, "  {label_once:<15} {}", paint.text(colour, &text))?;
             above = label;
         }
         Ok(())
@@ -521,13 +528,14 @@ mod tests {
     #[test]
     fn a_person_must_continue_if_no_process_does_any_more() {
         let (port, longest) = (Port::new("1-1").unwrap(), Duration::from_secs(80));
-        let text = "no answer; wwan-quirks@1-1.service continues";
-        for (age, text, remedy, expected) in [
-            (10, text, None, text),
-            (3600, text, None, "no answer; run `wwan-quirks apply 1-1`"),
-            (3600, "no answer", Some("power it off"), "no answer; power it off"),
+        let text = || "no answer".to_owned();
+        let continued = Message { text: text(), remedy: None, successor: Some("the unit".to_owned()) };
+        let alone = Message { text: text(), remedy: Some("power it off".to_owned()), successor: None };
+        for (age, message, expected) in [
+            (10, continued.clone(), "no answer; the unit continues"),
+            (3600, continued, "no answer; run `wwan-quirks apply 1-1`"),
+            (3600, alone, "no answer; power it off"),
         ] {
-            let message = Message { text: text.to_owned(), remedy: remedy.map(str::to_owned) };
             let (at, result) = (since_the_epoch() - age, StepResult::Unfinished);
             let last = LastResult { at, awake: None, result, message, id: None, confirmed: None };
             assert_eq!(without_successor(last, longest, &port).message.to_string(), expected, "{age}");

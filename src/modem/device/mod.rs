@@ -339,7 +339,7 @@ impl Device {
 
     /// Opens `authorized` for writing. 0 unconfigures the device and unbinds its drivers. 1 lets the kernel choose a
     /// configuration again.
-    pub fn authorized(&self) -> io::Result<File> {
+    pub fn open_authorized(&self) -> io::Result<File> {
         Ok(self.open_file(Path::new("authorized"), OFlag::O_WRONLY)?)
     }
 
@@ -432,7 +432,7 @@ impl Device {
     }
 
     /// The MHI controller of a PCI modem, `mhi0`.
-    pub(crate) fn mhi_controller(&self) -> Option<String> {
+    fn mhi_controller(&self) -> Option<String> {
         let names = self.list(Path::new("")).ok()?;
         names.into_iter().find(|name| name.strip_prefix("mhi").is_some_and(is_number))
     }

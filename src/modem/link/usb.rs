@@ -83,6 +83,15 @@ pub(crate) enum NodeError {
     Libusb { path: PathBuf, source: rusb::Error },
 }
 
+impl NodeError {
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            NodeError::Open(error) => error.remedy(),
+            NodeError::Device(_) | NodeError::Libusb { .. } => "see `wwan-quirks doctor`",
+        }
+    }
+}
+
 /// The usbfs node of one device, opened for transfers.
 pub(crate) struct Node {
     // Fields drop in this order. libusb must release the node before the node is closed.
