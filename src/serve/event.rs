@@ -87,17 +87,18 @@ impl Event {
             ("change" | "remove" | "move" | "online" | "offline" | "bind" | "unbind", _) => return Ok(None),
             _ => return Err(EventError::UnknownAction(action)),
         };
-        let is_interface = subsystem == "usb" && text("DEVTYPE")?.as_deref() == Some("usb_interface");
+        let devtype = text("DEVTYPE")?;
+        let kind = (subsystem.as_str(), devtype.as_deref());
+        let is_interface = kind == ("usb", Some("usb_interface"));
         let trigger = if is_interface { Trigger::Coldplug } else { trigger };
         let name = devpath.rsplit('/').next().unwrap_or_default();
-        let scope = match subsystem.as_str() {
-            "usb" if is_interface || text("DEVTYPE")?.as_deref() == Some("usb_device") => Scope::Device,
+        let scope = match kind {
+            ("usb", Some("usb_device" | "usb_interface")) => Scope::Device,
             // From these events on, the answer to SCSI INQUIRY is known. procd passes on no SCSI events.
-            "scsi" if text("DEVTYPE")?.as_deref() == Some("scsi_device") => Scope::Device,
-            "block" if text("DEVTYPE")?.as_deref() == Some("disk") => Scope::Device,
-            "usbmisc" if is_cdc_wdm(name) => Scope::Port(name.to_owned()),
-            "tty" if is_tty(name) => Scope::Port(name.to_owned()),
-            "wwan" if is_wwan_port(name) => Scope::Port(name.to_owned()),
+            ("scsi", Some("scsi_device")) | ("block", Some("disk")) => Scope::Device,
+            ("usbmisc", _) if is_cdc_wdm(name) => Scope::Port(name.to_owned()),
+            ("tty", _) if is_tty(name) => Scope::Port(name.to_owned()),
+            ("wwan", _) if is_wwan_port(name) => Scope::Port(name.to_owned()),
             _ => return Ok(None),
         };
         Ok(Some(Event { devpath, scope, trigger, only_if_blocked: is_interface }))

@@ -60,8 +60,8 @@ pub(crate) fn name_after_switch(root: &Root, before: DeviceId, id: DeviceId) -> 
 }
 
 /// A string of the device. `None` if it has no such string.
-pub(crate) fn text(device: &Device, text: DeviceString, deadline: Deadline) -> Result<Option<String>, DeviceError> {
-    Ok(match text {
+pub(crate) fn text(device: &Device, string: DeviceString, deadline: Deadline) -> Result<Option<String>, DeviceError> {
+    Ok(match string {
         DeviceString::Manufacturer => device.attribute_by("manufacturer", deadline)?,
         DeviceString::Product => device.attribute_by("product", deadline)?,
         DeviceString::Serial => device.serial_by(deadline)?,

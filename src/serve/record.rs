@@ -37,7 +37,7 @@ impl StepReport {
 /// How a run on one device ended.
 #[derive(Debug, Default)]
 pub(crate) struct RunReport {
-    /// The name in the database; `None` if no quirk applies.
+    /// The name in the database; `None` if no quirk applies, or if a file that concerns the device is invalid.
     pub name: Option<String>,
     pub steps: Vec<StepReport>,
     /// Why the run ended early.
@@ -87,13 +87,15 @@ pub(crate) struct Recorder<'a> {
     trigger: Trigger,
     /// What the device becomes after a switch, if known.
     becomes: Option<String>,
-    run_report: RunReport,
+    name: String,
+    steps: Vec<StepReport>,
+    errors: Vec<Error>,
 }
 
 impl<'a> Recorder<'a> {
     pub(crate) fn new(journal: &'a Journal, device: &'a Device, name: &str, trigger: Trigger) -> Recorder<'a> {
-        let run_report = RunReport { name: Some(name.to_owned()), ..RunReport::default() };
-        Recorder { journal, device, trigger, becomes: None, run_report }
+        let name = name.to_owned();
+        Recorder { journal, device, trigger, becomes: None, name, steps: Vec::new(), errors: Vec::new() }
     }
 
     /// Sets what the device becomes, for the report of a switch.
@@ -111,9 +113,9 @@ impl<'a> Recorder<'a> {
             message.text += &format!("; it becomes {becomes}");
         }
         let report = StepReport { step, result, message };
-        let line = report.line(self.device, self.name());
+        let line = report.line(self.device, &self.name);
         self.send(result, &line, Some(step));
-        self.run_report.steps.push(report);
+        self.steps.push(report);
     }
 
     /// Records once that the device returned from a switch.
@@ -123,7 +125,7 @@ impl<'a> Recorder<'a> {
             return;
         }
         if let Some(before) = came_from(self.device, state.results()) {
-            let text = format!("{before} came back as {}, {}", self.device.id, self.name());
+            let text = format!("{before} came back as {}, {}", self.device.id, self.name);
             let result = state.results().came_back(LEFT);
             self.report(None, StepKind::Switch, Conclusion::new(result, text));
         }
@@ -133,7 +135,7 @@ impl<'a> Recorder<'a> {
     pub(crate) fn error(&mut self, error: Error) {
         let message = format!("{} {}: {}", self.device.port, self.device.id, first_line(&error.chain()));
         self.send(kind(&error), &message, None);
-        self.run_report.errors.push(error);
+        self.errors.push(error);
     }
 
     /// Records that files that concern the device are invalid, or that a string which they name could not be read.
@@ -149,11 +151,7 @@ impl<'a> Recorder<'a> {
     }
 
     pub(crate) fn finish(self) -> RunReport {
-        self.run_report
-    }
-
-    fn name(&self) -> &str {
-        self.run_report.name.as_deref().unwrap_or_default()
+        RunReport { name: Some(self.name), steps: self.steps, errors: self.errors }
     }
 
     fn send(&self, result: StepResult, message: &str, step: Option<StepKind>) {

@@ -27,15 +27,16 @@ pub(crate) fn run(root: &Root, out: &mut impl Write) -> Result<Exit, Error> {
         }
     };
     let served = serve(root, &journal, &device, &event.scope, event.trigger);
-    if let Some(result) = served.result() {
+    let result = served.result();
+    if let Some(result) = result {
         // udev may have given up on this event.
         let _ = write!(out, "WWAN_QUIRKS={}\nWWAN_QUIRKS_PORT={}\n", result.name(), device.port);
     }
-    match served.result() {
+    Ok(match result {
         // udev discards the output of a program that fails, and the unit must continue. The journal has the failure.
-        Some(StepResult::Unfinished) => Ok(Exit::Success),
-        _ => Ok(served.exit(&event.scope, event.trigger)),
-    }
+        Some(StepResult::Unfinished) => Exit::Success,
+        _ => served.exit(&event.scope, event.trigger),
+    })
 }
 
 fn find(root: &Root) -> Result<Option<(Event, Device)>, Error> {

@@ -156,12 +156,14 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         }
         _ => Vec::new(),
     };
+    let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Success);
     let mut report = Report {
         bus: device.id.bus,
         port: device.port.clone(),
         id: device.id,
         attributes: attributes(device.id.bus).iter().filter_map(attribute).collect(),
-        errors: Vec::new(),
+        complete: errors.is_empty(),
+        errors,
         descriptors: None,
         configurations: Vec::new(),
         interfaces: Vec::new(),
@@ -172,13 +174,10 @@ fn report(root: &Root, device: &Device) -> Result<(Report, Exit), Error> {
         kernel: first_line(root, "/proc/sys/kernel/osrelease"),
         name: known.as_ref().map(|known| known.quirk.name_of(device.id).to_owned()),
         quirk: known.as_ref().map(|known| known.quirk.location.clone()),
-        complete: errors.is_empty(),
         plan,
         last: results(root, device).dated().last,
         journal: if root.is_live() { journal() } else { Some(Vec::new()) },
     };
-    let exit = errors.iter().map(Error::exit).max().unwrap_or(Exit::Success);
-    report.errors = errors;
     match device.id.bus {
         Bus::Usb => {
             let qmi_of_quirk = known.as_ref().map_or(&[][..], |known| &known.quirk.qmi_interfaces);
