@@ -18,12 +18,14 @@ pub struct Port {
 impl Port {
     /// `text` as a port, if it has the form of a USB port or of a PCI address.
     pub fn new(text: &str) -> Option<Port> {
-        let port = |bus| Port { bus, name: text.to_owned() };
-        match () {
-            () if is_usb_port(text) => Some(port(Bus::Usb)),
-            () if is_pci_address(text) => Some(port(Bus::Pci)),
-            () => None,
-        }
+        let bus = if is_usb_port(text) {
+            Bus::Usb
+        } else if is_pci_address(text) {
+            Bus::Pci
+        } else {
+            return None;
+        };
+        Some(Port { bus, name: text.to_owned() })
     }
 
     pub fn bus(&self) -> Bus {

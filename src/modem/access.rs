@@ -178,15 +178,7 @@ pub fn open(
             return Err(PortUnavailable::NotProxied { port: path });
         }
     }
-    let opened = match protocol {
-        _ if port.wwan_type.is_some() => {
-            wwan::open(&path, port.number, deadline).map(|stream| Box::new(stream) as Box<dyn Link>)
-        }
-        Protocol::At => tty::open(&path, port.number, deadline).map(|stream| Box::new(stream) as Box<dyn Link>),
-        Protocol::Qmi | Protocol::Mbim | Protocol::XmmRpc => {
-            Wdm::open(&path, port.number).map(|wdm| Box::new(wdm) as Box<dyn Link>)
-        }
-    };
+    let opened = open_link(&path, port, protocol, deadline);
     // The node was opened before this check. If the device still has the port, the device number cannot belong to
     // another device.
     let link = match opened {
@@ -198,6 +190,19 @@ pub fn open(
         Sharing::Possible | Sharing::Proxied => Box::new(ExclusivePort::over(link, root, &path, port, &ignored)),
     };
     Ok(OpenPort { link, protocol, proxied: None })
+}
+
+fn open_link(
+    path: &Path,
+    port: &ControlPort,
+    protocol: Protocol,
+    deadline: Deadline,
+) -> Result<Box<dyn Link>, OpenError> {
+    Ok(match protocol {
+        _ if port.wwan_type.is_some() => Box::new(wwan::open(path, port.number, deadline)?),
+        Protocol::At => Box::new(tty::open(path, port.number, deadline)?),
+        Protocol::Qmi | Protocol::Mbim | Protocol::XmmRpc => Box::new(Wdm::open(path, port.number)?),
+    })
 }
 
 /// Whether the port is still part of the device. A PCI function outlives its WWAN ports, and a USB device outlives the

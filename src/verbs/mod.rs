@@ -64,7 +64,8 @@ pub fn run_cli(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Apply(_) | Verb::Status { .. } | Verb::Composition { .. } => {
             (Audience::Person(level), Limits::ExceptFileSize)
         }
-        // Verbs that touch no device have no limits: `report` starts journalctl, and others write long files.
+        // The other verbs send nothing to a device. They have no limits: `report` starts journalctl, and others write
+        // long files.
         _ => (Audience::Person(level), Limits::None),
     };
     init(&root, audience, limits);

@@ -29,7 +29,7 @@ pub(crate) struct Rewind {
 
 impl Rewind {
     /// The fields of `message`, if it is this command.
-    pub(crate) fn decode(message: &Bytes) -> Option<Rewind> {
+    fn decode(message: &Bytes) -> Option<Rewind> {
         let command = message.0.get(COMMAND..).filter(|_| message.is_cbw())?;
         let &[0x11, 0x06, host, _, _, new_id, keep_cd, profile, green, ..] = command else { return None };
         let is_set = |field| field == 1;

@@ -216,7 +216,7 @@ impl PortState {
             match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => break lock,
                 Err((file, nix::Error::EWOULDBLOCK)) => {
-                    let StateFile { value: Memory { holder: other, .. }, .. } = StateFile::read(&file);
+                    let other = StateFile::<Memory>::read(&file).value.holder;
                     if gives_way(other.as_ref()) || deadline.has_passed() {
                         return Err(StateError::Busy { same_task: other.as_ref() == Some(holder) });
                     }

@@ -347,14 +347,13 @@ impl<'p> Session<'p> {
     fn receive_message(&mut self, until: Deadline) -> Result<Option<Received>, SessionError> {
         loop {
             while let Some(message) = self.framer.next_message() {
-                let malformed = match self.reassembly.push(message) {
+                match self.reassembly.push(message) {
                     Ok(Some(whole)) => return Ok(Some(Received::Message(whole))),
-                    Ok(None) => None,
-                    Err(malformed) => Some(malformed),
-                };
-                if let Some(malformed) = malformed {
-                    debug!("{malformed} in a fragment of {} bytes", message.len());
-                    self.garbage += message.len();
+                    Ok(None) => {}
+                    Err(malformed) => {
+                        debug!("{malformed} in a fragment of {} bytes", message.len());
+                        self.garbage += message.len();
+                    }
                 }
                 if let Some(tid) = mbim::tid_of_answer(message) {
                     return Ok(Some(Received::AnswerFragment { tid }));

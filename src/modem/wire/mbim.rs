@@ -109,7 +109,7 @@ impl Status {
     #[cfg(test)]
     pub(crate) const FAILURE: Status = Status(2);
     pub const NO_DEVICE_SUPPORT: Status = Status(9);
-    pub(crate) const NOT_INITIALIZED: Status = Status(14);
+    const NOT_INITIALIZED: Status = Status(14);
 
     /// Whether the modem asks the host to try again later.
     pub(crate) fn is_transient(self) -> bool {

@@ -162,7 +162,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns the next key, and marks it as used.
-    pub(crate) fn use_next(&mut self) -> Option<Key> {
+    fn use_next(&mut self) -> Option<Key> {
         let key = self.remaining.pop_front()?;
         (self.note)(KeyUse::Sending(key.id));
         self.tried.push(key.id);
