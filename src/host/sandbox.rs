@@ -1,4 +1,4 @@
-//! Limits, a watchdog, and the sandbox that a run enters before it reads the first byte from a modem.
+//! Limits, a watchdog, and the sandbox that a run enters before it exchanges messages with a modem.
 //!
 //! At that point, everything that the run needs is open. In the sandbox, the process can use open descriptors, wait,
 //! and exit. It can open no file, socket or device, start no process, and make no memory executable. Other system calls

@@ -226,7 +226,7 @@ fn families(roff: &mut Roff) -> Result<()> {
     })?;
     roff.control("SH", ["COMPOSITIONS"]);
     roff.text([roman("Families of modems, their commands, and their known values. ")]);
-    roff.text([roman("A value is set only if the modem lists both the current and the new one, or if `without-test` in compositions.toml says why the change can be reverted. sure: two sources, or a test on a device; likely: one good source; weak: unconfirmed, read only.")]);
+    roff.text([roman("A value is set only if the modem lists it and, except for Sierra, also the current one, or if `without-test` in compositions.toml says why the change can be reverted. sure: two sources, or a test on a device; likely: one good source; weak: unconfirmed, read only.")]);
     let mut entry = |name: &str, confidence: String, text: String| {
         roff.control("TP", []);
         roff.text([bold(name), roman(format!(" ({confidence})"))]);
