@@ -17,6 +17,7 @@ const DEVICE: &str =
 /// udev runs `wwan-quirks hook` for every modem in the quirks database; the other verbs are for people and scripts.
 #[derive(Debug, Parser)]
 #[command(name = "wwan-quirks", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(subcommand_help_heading = "Verbs", subcommand_value_name = "VERB")]
 #[command(after_help = "Exit status: 0 done, or nothing to do; 1 a step failed, a request was not \
                         carried out (busy, not finished, not authorized, not allowed by the policy, no quirk applies), \
                         or doctor found a problem; 2 usage error, or a named device or file does not exist; 3 invalid database or policy.")]
