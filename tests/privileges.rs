@@ -209,7 +209,7 @@ fn each_entry_point_has_its_limits() {
 
 /// Users see the same modems, but may neither open the nodes nor read each file.
 #[test]
-fn a_person_who_forgets_sudo_learns_it() {
+fn a_command_without_root_says_to_run_it_as_root() {
     let cases = [
         (
             "apply 1-1",
@@ -223,7 +223,7 @@ fn a_person_who_forgets_sudo_learns_it() {
         ("composition 1-3", "dev/cdc-wdm0", "; run the command as root"),
         ("status 1-3", "etc/wwan-quirks/config.toml", "if a file cannot be read, run the command as root"),
     ];
-    let ended = alone("a_person_who_forgets_sudo_learns_it", &cases, |(words, denied, _)| {
+    let ended = alone("a_command_without_root_says_to_run_it_as_root", &cases, |(words, denied, _)| {
         let root = Root::new();
         root.plug("1-1", "1199:0fff", &fake::install_mode());
         root.plug("1-2", "1199:68a2", &mc7710());

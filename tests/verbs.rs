@@ -882,7 +882,7 @@ fn a_device_without_a_name_is_called_unnamed() {
 }
 
 #[test]
-fn a_person_who_meets_another_run_learns_when_to_try_again() {
+fn a_busy_command_says_when_to_try_again() {
     let root = Root::new();
     let device = root.plug("1-1", "1199:68a2", &mc7710());
     let enumeration = fs::metadata(root.0.join(&device[1..])).unwrap().ino();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::host::clock::now;
 use crate::host::deadline::Deadline;
-use crate::host::state::{ATTEMPTS, Attempt, Identity, Results, WINDOW, numbers_elsewhere};
+use crate::host::state::{ATTEMPTS, Attempt, Identity, Results, numbers_elsewhere};
 use crate::modem::device::{Device, DeviceError};
 use crate::outcome::{Failure, Outcome, StepKind, StepResult};
 use crate::serve::conclusion::{Conclusion, conclude};
@@ -56,9 +56,7 @@ impl LockedRun<'_, '_> {
             Attempt::GiveUp { is_reported: true } => Verdict::Reported,
             Attempt::GiveUp { is_reported: false } => {
                 let text = format!(
-                    "the device came back in the same state {ATTEMPTS} times within {} seconds; \
-                     `wwan-quirks apply {}` tries again",
-                    WINDOW.as_secs(),
+                    "the device came back in the same state {ATTEMPTS} times in a row; `wwan-quirks apply {}` tries again",
                     device.port
                 );
                 Verdict::Leave(Conclusion::new(StepResult::LeftAlone, text))

@@ -691,8 +691,9 @@ impl<'a> Reader<'a> {
         let number = unsigned(digits, radix).and_then(|number| T::try_from(number).ok());
         let number = number.filter(|number| *number <= most);
         if number.is_none() {
-            let most = if radix == 16 { format!("{most:x}") } else { most.to_string() };
-            self.error(span, &format!("{key} must be a number from 0 to {most}"));
+            let (kind, most) =
+                if radix == 16 { ("hex number", format!("{most:x}")) } else { ("number", most.to_string()) };
+            self.error(span, &format!("{key} must be a {kind} from 0 to {most}"));
         }
         number
     }
@@ -861,9 +862,9 @@ mod tests {
             ("1234:5678", "MessageContent=5553424312345678", "1:16", "31 bytes"),
             ("1234:5678", "TargetProductList=1,+1", "1:19", "TargetProductList must be a comma-separated"),
             ("1234:5678", "TargetProductList=1,x", "1:19", "TargetProductList must be a comma-separated"),
-            ("1234:5678", "Configuration=x", "1:15", "Configuration must be a number"),
+            ("1234:5678", "Configuration=x", "1:15", "Configuration must be a hex number"),
             ("1234:5678", "StandardEject=1\nWaitBefore=61", "2:12", "WaitBefore must be a number from 0 to 60"),
-            ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a number from 0 to ff"),
+            ("1234:5678", "StandardEject=1\nInterface=100", "2:11", "Interface must be a hex number from 0 to ff"),
             ("1234:5678:uXx=1", "StandardEject=1", "1:1", "unknown part \"uXx=1\""),
             ("1234:5678:uMa=a:sRe=1:uMa=b", "StandardEject=1", "1:1", "a second uMa= in the file name"),
             ("my.conf", "StandardEject=1", "1:1", "DefaultVendor"),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use wwan_quirks::database::quirks::{Quirk, Seen, Select, Step};
 
-const INTRO: &str = "wwan-quirks acts on these devices. `seen` says how well each entry is known.";
+const INTRO: &str = "wwan-quirks acts on these devices. `seen` says how well each entry is confirmed.";
 const SEEN: &str = "**hardware**: the action worked on such a device. **capture**: its descriptors or messages were recorded. \
     **table**: taken from a table of another project. **hint**: one unconfirmed mention.";
 
@@ -121,7 +121,7 @@ td:first-child { font-family: monospace; white-space: nowrap }
 code { background: #f2f2f2; padding: 0 .2rem }
 </style>
 <h1>Devices that wwan-quirks knows</h1>
-<p>wwan-quirks acts on these devices. <code>seen</code> says how well each entry is known.
+<p>wwan-quirks acts on these devices. <code>seen</code> says how well each entry is confirmed.
 <code>wwan-quirks explain VID:PID</code> shows more about a device.</p>
 <p><label for="search">Search by ID, name or action, for example <code>1199:9079 FCC</code>:</label>
 <input id="search" type="search" autofocus autocomplete="off"></p>

@@ -28,8 +28,10 @@ use crate::bus::Port;
 use crate::host::deadline::Deadline;
 use crate::host::root::{Root, read_limited};
 use crate::host::sys;
+pub(crate) use attempts::ATTEMPTS;
 use attempts::Attempts;
-pub(crate) use attempts::{ATTEMPTS, WINDOW};
+#[cfg(test)]
+pub(crate) use attempts::WINDOW;
 pub use attempts::{Attempt, Identity};
 pub(crate) use keys::{MAX_SENDS, TriedKeys};
 pub use results::{LastResult, Radio, Results};

@@ -131,7 +131,7 @@ impl CompositionError {
                 SessionError::NoAnswer { .. } | SessionError::Garbage { .. } | SessionError::Link(_),
             ) => "the modem may still be starting: try again; if the problem persists, power it off and on".to_owned(),
             CompositionError::NoCommand(_) | CompositionError::Session(_) | CompositionError::NotAccepted { .. } => {
-                "its firmware may not support compositions; nothing was changed".to_owned()
+                "the modem's firmware may not support this; nothing was changed".to_owned()
             }
         };
         Failure::new(self.to_string(), remedy)

@@ -177,7 +177,7 @@ fn check_restart(restart: Restart, is_intermediate: bool, reset: bool) -> Result
         }
         (Restart::Unknown, true) => Err(Failure::new(
             "no command is known that restarts this modem",
-            "run it without --reset, then unplug the modem and plug it in again",
+            "run the command without --reset, then unplug the modem and plug it in again",
         )),
         _ => Ok(()),
     }

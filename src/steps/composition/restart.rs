@@ -93,7 +93,7 @@ fn judge(connector: &Connector, back: &Device, chosen: &Composition, is_late: bo
     match current.map(|current| chosen.is_same_as(&current)) {
         Ok(Some(false)) => {
             let reason = format!("{seen} with its previous composition, although it accepted {}", chosen.value);
-            let remedy = "its firmware may not support this composition; choose another one";
+            let remedy = "the modem's firmware may not support this composition; choose another one";
             Return::Final(Err(Failure::new(reason, remedy)))
         }
         Ok(_) if is_on_bus => {

@@ -206,9 +206,7 @@ impl<'a> Keys<'a> {
     /// A message that says that no key was right.
     pub(crate) fn failure(&self) -> String {
         if self.withheld {
-            return "no key of this laptop opens the lock; only `wwan-quirks apply` sends other keys, because the \
-                    state of the port cannot be saved"
-                .to_owned();
+            return "no key of this laptop opens the lock, and the state of the port cannot be saved".to_owned();
         }
         let before = if self.used_up { " (and others in earlier runs since its power-up)" } else { "" };
         match self.used.as_slice() {
@@ -285,7 +283,7 @@ pub(super) fn unlock(lock: &mut impl ChallengeLock, keys: &mut Keys) -> Result<O
         }
     }
     let remedy = if keys.withheld {
-        TRY_AGAIN
+        "run `wwan-quirks apply` to send the other keys"
     } else {
         "report a bug with the output of `wwan-quirks report`; to try every key again, power the modem off and on"
     };

@@ -35,7 +35,7 @@ impl fmt::Display for Radio {
         f.write_str(match self {
             Radio::On => "the radio is online",
             Radio::Off => {
-                "the radio stays in low power until ModemManager, or `mmcli --modem=any --enable`, switches it on"
+                "the radio stays in low power until ModemManager enables the modem (`mmcli --modem=any --enable`)"
             }
             Radio::SwitchedOff => {
                 "a hardware switch holds the radio off (W_DISABLE pin): turn on the laptop's radio switch"

@@ -217,7 +217,7 @@ mod tests {
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ fcc-auth = \"sierra\" }, { fcc-auth = \"quectel\" }, { fcc-auth = \"sierra\" }]",
                 "3:9",
-                "two fcc-auth steps",
+                "the unlock procedure sierra occurs twice",
             ),
             (
                 "id = \"1199:9071\"\nname = \"A\"\nsteps = [{ configuration = { select = 1, unconfigured = 2 } }]",

@@ -21,7 +21,10 @@ pub(super) fn check_steps(quirk: &Quirk) -> Result<(), String> {
     };
     for (at, step) in quirk.steps.iter().enumerate() {
         if quirk.steps.iter().take(at).any(|other| kind(other) == kind(step)) {
-            return Err(format!("two {} steps: an entry can have only one", step.kind()));
+            return Err(match step {
+                Step::FccAuth(procedure) => format!("the unlock procedure {procedure} occurs twice"),
+                step => format!("two {} steps: an entry can have only one", step.kind()),
+            });
         }
         check_step(step, quirk.is_pci())?;
     }
