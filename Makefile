@@ -228,7 +228,7 @@ vm-arm64: deps
 
 vm-mdev: static
 	rm -rf $(STAGE)-mdev
-	$(MAKE) --no-print-directory install-program install-mdev DESTDIR=$(STAGE)-mdev BIN=$(STATIC)/wwan-quirks
+	$(MAKE) --no-print-directory install-program install-mdev install-openrc DESTDIR=$(STAGE)-mdev BIN=$(STATIC)/wwan-quirks
 	STAGE=$(STAGE)-mdev MODEM=$(STATIC)/modem tests/vm/run --suite $(SUITE) --init mdev $(call junit,-mdev)
 
 vm-openwrt: static
