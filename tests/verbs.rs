@@ -686,6 +686,51 @@ fn a_modem_whose_tty_is_in_use_is_not_reconfigured() {
     }
 }
 
+/// Since Linux 5.14, a cdc-wdm port of a USB modem has a second node.
+#[test]
+fn a_modem_whose_wwan_port_is_in_use_is_not_reconfigured() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:68a2", &mc7710());
+    root.write(&format!("{device}/1-1:1.8/bInterfaceNumber"), "08\n");
+    root.write(&format!("{device}/1-1:1.8/wwan/wwan0/wwan0qmi0/type"), "QMI\n");
+    // Only the number of the node counts.
+    root.write(&format!("{device}/1-1:1.8/wwan/wwan0/wwan0qmi0/dev"), "1:3\n");
+    symlink("/dev/null", root.0.join("wwan0qmi0")).unwrap();
+    root.write("/proc/812/comm", "qmicli\n");
+    fs::create_dir(root.0.join("proc/812/fd")).unwrap();
+    let reason = "the modem is in use: qmicli (812) holds /dev/wwan0qmi0";
+    for is_held in [false, true] {
+        let ended = root.run(&["apply", "--dry-run"]);
+        assert!(ended.code == 0 && ended.stdout.contains(reason) == is_held, "{ended:?}");
+        let _ = symlink(root.0.join("wwan0qmi0"), root.0.join("proc/812/fd/3"));
+    }
+}
+
+/// A desktop may have mounted the card in a stick that stayed in install mode.
+#[test]
+fn a_device_whose_drive_may_lose_data_is_switched_only_by_name() {
+    let root = Root::new();
+    let device = root.plug("1-1", "1199:0fff", &install_mode());
+    let disk = format!("{device}/1-1:1.0/host6/target6:0:0/6:0:0:1/block/sda");
+    root.write(&format!("{disk}/dev"), "8:0\n");
+    root.write(&format!("{disk}/sda1/dev"), "8:1\n");
+    let mount =
+        |mode: &str| root.write("/proc/self/mountinfo", format!("22 1 8:1 / /mnt {mode} - vfat /dev/sda1 {mode}\n"));
+    let dry_run = |arguments: &[&str]| root.run(&[&["apply", "--dry-run"][..], arguments].concat()).stdout;
+    let is_in_use =
+        |reason: &str| dry_run(&[]).contains(&format!("switch: suppressed: the device is in use: {reason}; "));
+    mount("ro");
+    assert!(dry_run(&[]).contains("switch: sierra: control"), "{}", dry_run(&[]));
+    mount("rw");
+    assert!(is_in_use("/dev/sda1 is mounted for writing"), "{}", dry_run(&[]));
+    assert!(!dry_run(&["1-1"]).contains("suppressed"));
+    let requested = [&device_event(PATH)[..], &[("SYNTH_UUID", "0")]].concat();
+    assert!(root.hook(&requested).stdout.contains("WWAN_QUIRKS=suppressed"));
+    mount("ro");
+    root.write(&format!("{disk}/sda1/holders/dm-0/dev"), "253:0\n");
+    assert!(is_in_use("another block device is on /dev/sda1"), "{}", dry_run(&[]));
+}
+
 /// Programs that cannot be listed may use the modem.
 #[test]
 fn a_modem_whose_users_are_not_known_is_not_reconfigured() {
@@ -1153,11 +1198,17 @@ fn an_event_before_var_is_mounted_leaves_the_unlock_to_the_unit() {
     let hook = || root.hook(&[("ACTION", "add"), ("DEVPATH", &path), ("SUBSYSTEM", "tty")]);
     let ended = hook();
     assert!(ended.code == 0 && ended.stdout.contains("WWAN_QUIRKS=unfinished"), "{ended:?}");
-    assert!(ended.stderr.contains("NetworkManager is not mounted yet; wwan-quirks@1-1.service"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("NetworkManager's state in /var/lib is not available yet; wwan-quirks@1-1.service"),
+        "{ended:?}"
+    );
     let acted = "fcc-auth: failed: ";
     let ended = root.run(&["apply", "--unit", "1-1"]);
     assert!(ended.stdout.contains(acted), "{ended:?}");
-    fs::create_dir_all(root.0.join("var/lib/NetworkManager")).unwrap();
+    fs::create_dir_all(root.0.join("var/lib")).unwrap();
+    assert!(hook().stdout.contains("WWAN_QUIRKS=unfinished"));
+    // NetworkManager has never run.
+    fs::create_dir(root.0.join("var/lib/dpkg")).unwrap();
     assert!(hook().stderr.contains(acted));
 
     // Without systemd, a background process waits for the file system.
@@ -1169,7 +1220,7 @@ fn an_event_before_var_is_mounted_leaves_the_unlock_to_the_unit() {
         state["last"]["fcc-auth"]["outcome"].as_str().unwrap().to_owned()
     };
     let ended = hook();
-    assert!(ended.stderr.contains("NetworkManager is not mounted yet; a background process continues"), "{ended:?}");
+    assert!(ended.stderr.contains("not available yet; a background process continues"), "{ended:?}");
     thread::sleep(Duration::from_millis(200));
     assert_eq!(outcome(), "unfinished");
     fs::create_dir_all(root.0.join("var/lib/NetworkManager")).unwrap();

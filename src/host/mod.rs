@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub mod deadline;
 pub(crate) mod init;
 pub mod journal;
+pub(crate) mod mounts;
 pub(crate) mod paths;
 pub(crate) mod rfkill;
 pub mod root;

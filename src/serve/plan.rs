@@ -257,7 +257,18 @@ pub(crate) fn plan_composition(
     Ok(())
 }
 
+/// Plans a switch. One that would eject a drive in use is suppressed.
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
+    match (plan_unused_switch(switch, snapshot, policy), &snapshot.used_by) {
+        (PlanStep::Run(Action::Switch { .. }), Some(user)) => suppressed(
+            StepKind::Switch,
+            format!("the device is in use: {user}; unmount it, or run `wwan-quirks apply DEVICE`"),
+        ),
+        (step, _) => step,
+    }
+}
+
+fn plan_unused_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
     let chosen = match switch_of_policy(switch, policy) {
         Ok(chosen) => chosen,
         Err(step) => return *step,

@@ -2,6 +2,7 @@
 
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Quirk, Step};
+use crate::host::mounts;
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::access;
@@ -54,6 +55,11 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
             }
         }
     }
+    let switches = has(|step| matches!(step, Step::Switch(_)));
+    if switches && matches!(scope, Scope::Device | Scope::All) && trigger.spares_drives() && snapshot.used_by.is_none()
+    {
+        snapshot.used_by = used_drive(root, device);
+    }
     if *scope != Scope::Device {
         snapshot.ports = unlock_ports(device, quirk)?;
     }
@@ -88,9 +94,21 @@ pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Ve
     }
 }
 
+/// A drive whose content may be lost if it is ejected. That of a CD-ROM is not.
+fn used_drive(root: &Root, device: &Device) -> Option<String> {
+    device.drives().into_iter().find_map(|drive| {
+        let name = &drive.name;
+        match mounts::is_mounted_for_writing(root, &drive.number) {
+            true => Some(format!("/dev/{name} is mounted for writing")),
+            false => drive.has_holders.then(|| format!("another block device is on /dev/{name}")),
+        }
+    })
+}
+
 /// What uses the modem: a program that holds a control port or a tty, or a network interface that is up.
 fn used_by(root: &Root, device: &Device) -> Result<Option<String>, DeviceError> {
-    for port in device.control_ports()?.into_iter().chain(device.ttys()?) {
+    let ports = device.control_ports()?.into_iter().chain(device.usb_wwan_ports()?).chain(device.ttys()?);
+    for port in ports {
         match access::users(root, &port) {
             Ok(users) if users.is_empty() => {}
             Ok(users) => return Ok(Some(format!("{} holds /dev/{}", access::names(&users), port.name))),

@@ -77,6 +77,12 @@ impl Trigger {
         !matches!(self, Trigger::Uevent | Trigger::Named)
     }
 
+    /// Whether the run leaves alone a device whose drive is in use. The unit continues a new event: in the meantime, a
+    /// desktop may have mounted the drive.
+    pub(crate) fn spares_drives(self) -> bool {
+        self.spares_users() && self != Trigger::Unit
+    }
+
     /// Whether the guard against loops applies. A process that continues after an event is part of the same loop.
     pub(crate) fn is_guarded(self) -> bool {
         self.is_event() || self == Trigger::Unit
@@ -109,6 +115,7 @@ mod tests {
         assert_eq!(of(Trigger::is_explicit), [Command, Named, ModemManager]);
         assert_eq!(of(Trigger::overrides_policy), [ModemManager, AfterModemManager]);
         assert_eq!(of(|trigger| !trigger.spares_users()), [Uevent, Named]);
+        assert_eq!(of(|trigger| !trigger.spares_drives()), [Uevent, Named, Unit]);
         assert_eq!(of(Trigger::is_guarded), [Uevent, Coldplug, Requested, Unit]);
         assert_eq!(of(Trigger::waits_for_port), [Unit, AfterModemManager]);
         assert_eq!(of(Trigger::may_reopen), [Command, Named, Unit, ModemManager, AfterModemManager]);

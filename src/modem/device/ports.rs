@@ -29,9 +29,25 @@ impl Device {
     fn wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
         // The modem is down, or no driver has created a port yet.
         let Some(directory) = self.wwan_directory() else { return Ok(Vec::new()) };
-        let driver = self.bound_driver();
+        self.wwan_ports_in(&directory, self.bound_driver())
+    }
+
+    /// The WWAN ports of a USB device. Since Linux 5.14, each of them is another node for a `cdc-wdm` port, and only one of
+    /// the two can be open.
+    pub(crate) fn usb_wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
         let mut ports = Vec::new();
-        for name in self.list(&directory)?.into_iter().filter(|name| is_wwan_port(name)) {
+        for name in self.interface_directories()? {
+            let class = Path::new(&name).join("wwan");
+            for device in self.list(&class).unwrap_or_default() {
+                ports.extend(self.wwan_ports_in(&class.join(device), self.driver(Path::new(&name)))?);
+            }
+        }
+        Ok(ports)
+    }
+
+    fn wwan_ports_in(&self, directory: &Path, driver: Option<String>) -> Result<Vec<ControlPort>, DeviceError> {
+        let mut ports = Vec::new();
+        for name in self.list(directory)?.into_iter().filter(|name| is_wwan_port(name)) {
             let attribute = |attribute| directory.join(&name).join(attribute).display().to_string();
             let Some(wwan_type) = unless_missing(self.attribute(&attribute("type")))? else { continue };
             let Some(number) = unless_missing(self.number(&attribute("dev")))? else { continue };
