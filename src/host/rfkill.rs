@@ -2,7 +2,6 @@
 
 use crate::host::root::{Root, read_limited};
 use std::fs::{self, File};
-use std::path::Path;
 
 /// The file in which NetworkManager stores the state of `nmcli radio` and of the desktop's switches, even while
 /// NetworkManager does not run. USB modems have no rfkill switch of their own.
@@ -17,10 +16,11 @@ pub(crate) fn wwan_is_blocked(root: &Root) -> Option<String> {
     })
 }
 
-/// Whether NetworkManager is installed, but the file system with its state is not mounted yet.
+/// Whether NetworkManager is installed, but the file system with its state is not mounted yet: `/var/lib` is missing or
+/// empty. Without its directory there, NetworkManager has never run.
 pub(crate) fn is_unknown_yet(root: &Root) -> bool {
-    let directory = Path::new(NETWORK_MANAGER).parent().unwrap_or(Path::new("/"));
-    root.at("/usr/sbin/NetworkManager").exists() && !root.at(directory).exists()
+    let is_empty = || fs::read_dir(root.at("/var/lib")).map_or(true, |mut entries| entries.next().is_none());
+    root.at("/usr/sbin/NetworkManager").exists() && is_empty()
 }
 
 fn blocked_switch(root: &Root) -> Option<String> {

@@ -201,7 +201,7 @@ fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedur
     };
     loop {
         let outcome = if waits_for_var() && rfkill::is_unknown_yet(root) {
-            Outcome::Unfinished(Failure::new("/var/lib/NetworkManager is not mounted yet", APPLY))
+            Outcome::Unfinished(Failure::new("NetworkManager's state in /var/lib is not available yet", APPLY))
         } else {
             unlock_once(run, port, protocol, procedure, state)
         };
@@ -268,7 +268,11 @@ fn unavailable(error: &PortUnavailable, trigger: Trigger) -> Outcome {
     let failure = Failure::new(error.to_string(), remedy);
     match error {
         PortUnavailable::Left => Outcome::Left,
-        PortUnavailable::Held { .. } | PortUnavailable::Proxy { .. } | PortUnavailable::UntrustedProxy { .. }
+        // The node of a USB modem cannot be opened while its WWAN port is open.
+        PortUnavailable::Held { .. }
+        | PortUnavailable::Proxy { .. }
+        | PortUnavailable::UntrustedProxy { .. }
+        | PortUnavailable::Open(OpenError::InUse { .. })
             if !trigger.is_verb() =>
         {
             Outcome::InUse(failure)
