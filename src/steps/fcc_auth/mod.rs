@@ -162,7 +162,7 @@ fn outcome_of(error: SessionError, proxied: bool) -> Outcome {
         ),
         SessionError::Qmi { error: ErrorCode::HARDWARE_RESTRICTED, .. } => failed(
             format!("a hardware switch holds the radio off: {error}"),
-            "turn on the laptop's radio switch; without a switch, check the slot's W_DISABLE pin",
+            "turn on the laptop's radio switch, or without a switch, check the slot's W_DISABLE pin; then run `wwan-quirks apply`",
         ),
         error if error.is_unsupported() => failed(
             format!("the modem does not support the request: {error}"),
