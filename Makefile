@@ -29,6 +29,9 @@
 #   make page       searches docs/devices.html with Chromium, and takes the screenshot in docs
 #   make reproducible   builds the package twice, in two directories, and compares the bytes
 
+# The recipes read what other programs print.
+export LC_ALL = C.UTF-8
+
 PREFIX ?= /usr
 DESTDIR ?=
 # Quotes its argument as one shell word.
@@ -84,6 +87,8 @@ PATHS = -e 's|/usr/sbin/wwan-quirks|$(SBINDIR)/wwan-quirks|g' -e 's|/usr/share/w
 UNLOCKDIR = $(DEST)$(DATADIR)/wwan-quirks/fcc-unlock.available.d
 
 BUILT = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
+# A configuration file of Cargo may name another directory.
+TARGET_DIR = --target-dir $(call quote,$(BUILT))
 # CARGO_BUILD_TARGET names Cargo's directory for another processor.
 BIN = $(BUILT)/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks
 PROGRAM = $(call quote,$(BIN))
@@ -135,7 +140,7 @@ build:
 	@$(if $(VENDORED)$(CARGO_BUILD_TARGET),true,$(or $(PKG_CONFIG),pkg-config) --exists libusb-1.0) || { \
 		echo "make: pkg-config does not find libusb-1.0: install both (on Debian pkgconf and libusb-1.0-0-dev)," \
 			"or set FEATURES=vendored to link in the libusb of its crate" >&2; exit 1; }
-	$(CARGO) build --release --locked --target-dir $(call quote,$(BUILT)) $(CONFIG) $(FEATURES:%=--features %)
+	$(CARGO) build --release --locked $(TARGET_DIR) $(CONFIG) $(FEATURES:%=--features %)
 	$(if $(VENDORED),,@$(MAKE) --no-print-directory check-libusb)
 
 # Cargo silently links in the libusb of its crate if pkg-config does not find one for the target.
@@ -155,7 +160,7 @@ deps:
 
 # What the virtual machine needs: the installed files of a package, and the software modem.
 testbed: deps build
-	$(CARGO) build --release --locked -p modem
+	$(CARGO) build --release --locked $(TARGET_DIR) -p modem
 	rm -rf $(STAGE)
 	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr
 	$(STRIP) $(STAGE)/usr/sbin/wwan-quirks
@@ -166,8 +171,8 @@ static: export TARGET_CFLAGS ?= -idirafter /usr/include -idirafter /usr/include/
 static: export LIBUDEV_NO_PKG_CONFIG = 1
 static: deps
 	@$(if $(STATIC_TARGET:%gnu=),true,echo "warning: this Rust has no musl: the static programs use glibc" >&2)
-	$(CARGO) build --release --locked $(CONFIG) --features vendored --target $(STATIC_TARGET)
-	$(CARGO) build --release --locked $(CONFIG) -p modem --target $(STATIC_TARGET)
+	$(CARGO) build --release --locked $(TARGET_DIR) $(CONFIG) --features vendored --target $(STATIC_TARGET)
+	$(CARGO) build --release --locked $(TARGET_DIR) $(CONFIG) -p modem --target $(STATIC_TARGET)
 
 demo: testbed
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/demo --suite $(SUITE)
@@ -188,8 +193,8 @@ test: check
 # libqmi's and libmbim's proxies serve only root.
 unit: ROOT = $(filter 0,$(shell id -u))
 unit:
-	$(CARGO) test --workspace --locked
-	$(CARGO) test --locked --test security $(if $(ROOT),--test proxies) -- --ignored
+	umask 022 && $(CARGO) test --workspace --locked
+	umask 022 && $(CARGO) test --locked --test security $(if $(ROOT),--test proxies) -- --ignored
 	@$(if $(ROOT),,echo "SKIPPED: the tests with libqmi's and libmbim's proxies need root")
 
 lint:
@@ -222,7 +227,7 @@ vm-selinux: testbed
 vm-arm64: export ARCH = arm64
 vm-arm64: deps
 	packaging/deb target/debian-arm64
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc $(CARGO) build --release --locked -p modem --target aarch64-unknown-linux-gnu
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc $(CARGO) build --release --locked $(TARGET_DIR) -p modem --target aarch64-unknown-linux-gnu
 	DEB=$$(echo target/debian-arm64/wwan-quirks_*.deb) MODEM=$(BUILT)/aarch64-unknown-linux-gnu/release/modem \
 		tests/vm/run --suite $(SUITE) --arch arm64 $(call junit,-arm64) 02-whole-trip 08-other-makers 24-other-switches 35-quectel
 
@@ -253,10 +258,10 @@ fuzz:
 bench: testbed static
 	STAGE=$(STAGE) MODEM=$(MODEM) tests/vm/bench --suite $(SUITE)
 	LIBUDEV_NO_PKG_CONFIG=1 $(CARGO) build --release --locked --features vendored --target-dir target/vendored
-	PROGRAM=$(BIN) STATIC=$(STATIC)/wwan-quirks tests/bench
+	VENDORED=target/vendored/$(CARGO_BUILD_TARGET:%=%/)release/wwan-quirks PROGRAM=$(PROGRAM) STATIC=$(STATIC)/wwan-quirks tests/bench
 
 peers: build
-	tests/peers
+	PROGRAM=$(PROGRAM) tests/peers
 
 page:
 	tests/page

@@ -15,7 +15,9 @@ struct Stage(PathBuf);
 
 impl Stage {
     fn new(name: &str) -> Stage {
-        let stage = Stage(std::env::temp_dir().join(format!("wwan-quirks-install-{}-{name}", std::process::id())));
+        // /tmp may be mounted noexec.
+        let stage =
+            Stage(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("install-{}-{name}", std::process::id())));
         fs::create_dir_all(&stage.0).unwrap();
         stage
     }
