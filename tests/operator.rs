@@ -115,6 +115,12 @@ fn doctor_finds_what_mdev_and_openrc_do_not_run() {
         "{said}"
     );
 
+    // An upgrade has changed the lines.
+    root.write("usr/share/wwan-quirks/mdev.conf", lines);
+    root.write("etc/mdev.conf", lines.replace("/usr/sbin/", "/usr/local/sbin/"));
+    let said = only_finding(&root);
+    assert!(said.starts_with("/etc/mdev.conf has outdated lines of wwan-quirks: it lacks `-SUBSYSTEM=usb;"), "{said}");
+
     root.write("etc/mdev.conf", lines);
     root.write("etc/init.d/wwan-quirks", "");
     fs::create_dir_all(root.0.join("etc/runlevels/default")).unwrap();

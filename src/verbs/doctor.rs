@@ -233,7 +233,21 @@ fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, dia
         );
     }
     if name == "mdev" {
+        outdated_lines(root, &text, diagnosis);
         openrc(root, diagnosis);
+    }
+}
+
+/// Checks that mdev.conf has the lines of this version.
+fn outdated_lines(root: &Root, installed: &str, diagnosis: &mut Diagnosis) {
+    let path = paths::data(root).join("mdev.conf");
+    let shipped = fs::read_to_string(root.at(&path)).unwrap_or_default();
+    let is_missing = |line: &&str| line.starts_with('-') && !installed.lines().any(|other| other == *line);
+    if let Some(line) = shipped.lines().find(is_missing).filter(|_| installed.contains("wwan-quirks hook")) {
+        diagnosis.add(
+            format!("/etc/mdev.conf has outdated lines of wwan-quirks: it lacks `{}`", line.replace('\t', " ")),
+            format!("replace them with those of {}", path.display()),
+        );
     }
 }
 
