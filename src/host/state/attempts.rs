@@ -16,6 +16,9 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// The same for an action that was verified. A modem that crashes returns within a few seconds, and a person needs more
 /// time to look at the modem and to plug it in again.
 const CRASH_WINDOW: Duration = Duration::from_secs(10);
+/// The kernel tries four times to enumerate a device, and takes a new device number each time (Linux
+/// drivers/usb/core/hub.c, PORT_INIT_TRIES).
+const FAILED_ENUMERATIONS: usize = 3;
 
 /// One device on one port, for the guard against loops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +33,8 @@ pub struct Identity {
 
 impl Identity {
     /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device on its port in
-    /// between. `elsewhere` returns the numbers of devices on other ports.
-    fn came_back(&self, earlier: &Identity, elsewhere: impl FnOnce() -> Vec<u16>) -> bool {
+    /// between. `elsewhere` returns the numbers of devices on other ports. Up to `unused` numbers may belong to no device.
+    fn came_back(&self, earlier: &Identity, unused: usize, elsewhere: impl FnOnce() -> Vec<u16>) -> bool {
         let is_same = (&self.id, &self.serial) == (&earlier.id, &earlier.serial);
         if !is_same || self.enumeration == earlier.enumeration {
             return false;
@@ -42,11 +45,12 @@ impl Identity {
         let mut between: Vec<u16> =
             successors(next(&then), next).take(126).take_while(|number| *number != now).collect();
         between.retain(|number| *number != 1);
-        if between.is_empty() {
+        if between.len() <= unused {
             return true;
         }
         let elsewhere = elsewhere();
-        between.iter().all(|number| elsewhere.contains(number))
+        between.retain(|number| !elsewhere.contains(number));
+        between.len() <= unused
     }
 }
 
@@ -121,13 +125,21 @@ impl Attempts {
         by_request: bool,
         elsewhere: impl FnOnce() -> Vec<u16>,
     ) -> Attempt {
+        if step == StepKind::Switch {
+            // This stick was on the port after the modem that the other steps acted on.
+            self.0.retain(|_, acted| acted.identity.id == identity.id);
+        }
+        // For the switch, a number without a device may be that of the modem that the stick became. Without a serial
+        // number, any gap may mean another device.
+        let is_gap_allowed = step != StepKind::Switch && identity.serial.is_some();
+        let unused = if is_gap_allowed { FAILED_ENUMERATIONS } else { 0 };
         let earlier = self.0.get(&step).filter(|acted| (now..=now + WINDOW).contains(&acted.until));
         let (attempt, count, returned) = match earlier {
             Some(acted) if acted.identity == *identity => {
                 let count = if acted.gave_up { ATTEMPTS + 1 } else { acted.count };
                 (Attempt::Repeat { returned: acted.returned }, count, acted.returned)
             }
-            Some(acted) if identity.came_back(&acted.identity, elsewhere) => {
+            Some(acted) if identity.came_back(&acted.identity, unused, elsewhere) => {
                 let returned = !acted.returned;
                 (Attempt::CameBack { returned }, acted.count + 1, returned)
             }
@@ -253,6 +265,55 @@ pub(crate) mod tests {
         assert_eq!(crashes[3], Attempt::GiveUp { is_reported: false });
     }
 
+    /// Attempts of `step` on a device with these numbers, one per second.
+    fn numbered(step: StepKind, serial: Option<&str>, numbers: [u16; 4]) -> Vec<Attempt> {
+        let mut acted = Attempts::default();
+        let attempt = |(at, number)| {
+            let serial = serial.map(str::to_owned);
+            let device = Identity { serial, number: Some(number), ..identity(STICK, "", at) };
+            attempt(&mut acted, step, &device, at as f64, false)
+        };
+        (1..).zip(numbers).map(attempt).collect()
+    }
+
+    #[test]
+    fn a_modem_that_the_kernel_enumerates_only_after_some_tries_has_come_back() {
+        let loops = [FIRST, came_back(true), came_back(false), Attempt::GiveUp { is_reported: false }];
+        for step in [StepKind::Configuration, StepKind::FccAuth] {
+            for (numbers, is_loop) in [
+                ([5, 6, 7, 8], true),
+                ([5, 7, 9, 11], true),
+                ([5, 9, 11, 15], true),
+                ([120, 124, 2, 6], true),
+                // The kernel does not try a fifth time.
+                ([5, 10, 15, 20], false),
+            ] {
+                let expected = if is_loop { loops } else { [FIRST; 4] };
+                assert_eq!(numbered(step, Some("1"), numbers), expected, "{step:?} {numbers:?}");
+            }
+            // Without a serial number, it may be another modem.
+            assert_eq!(numbered(step, None, [5, 7, 9, 11]), [FIRST; 4]);
+        }
+        // The number in between was that of the modem that the stick became.
+        assert_eq!(numbered(StepKind::Switch, Some("1"), [5, 7, 9, 11]), [FIRST; 4]);
+    }
+
+    /// Sticks of one model may all have the same serial number.
+    #[test]
+    fn the_modems_that_forty_sticks_become_are_not_a_loop() {
+        for step in [StepKind::Configuration, StepKind::FccAuth] {
+            let mut acted = Attempts::default();
+            for plug in 0..40 {
+                let at = 5.0 * plug as f64;
+                let stick = identity(STICK, "1", 2 * plug);
+                assert_eq!(attempt(&mut acted, StepKind::Switch, &stick, at, false), FIRST, "{step:?} {plug}");
+                acted.clear(StepKind::Switch);
+                let modem = identity("1199:68a2", "1", 2 * plug + 1);
+                assert_eq!(attempt(&mut acted, step, &modem, at + 2.0, false), FIRST, "{step:?} {plug}");
+            }
+        }
+    }
+
     #[test]
     fn other_devices_do_not_count() {
         let mut acted = Attempts::default();
@@ -282,18 +343,21 @@ pub(crate) mod tests {
     #[test]
     fn device_numbers_wrap_around() {
         let numbered = |number, enumeration| Identity { number: Some(number), enumeration, ..identity(STICK, "1", 0) };
-        for (then, now, elsewhere, is_back) in [
-            (5, 6, vec![], true),
-            (5, 7, vec![], false),
-            (5, 8, vec![6, 7], true),
-            (5, 8, vec![6], false),
+        for (then, now, unused, elsewhere, is_back) in [
+            (5, 6, 0, vec![], true),
+            (5, 7, 0, vec![], false),
+            (5, 8, 0, vec![6, 7], true),
+            (5, 8, 0, vec![6], false),
+            (5, 8, 1, vec![6], true),
             // The root hub has the number 1.
-            (127, 2, vec![], true),
-            (127, 3, vec![], false),
-            (126, 4, vec![3, 2, 127], true),
+            (127, 2, 0, vec![], true),
+            (127, 3, 0, vec![], false),
+            (126, 4, 0, vec![3, 2, 127], true),
+            (126, 4, 2, vec![3], true),
+            (126, 4, 2, vec![], false),
         ] {
-            let came_back = numbered(now, 2).came_back(&numbered(then, 1), || elsewhere.clone());
-            assert_eq!(came_back, is_back, "{then} {now} {elsewhere:?}");
+            let came_back = numbered(now, 2).came_back(&numbered(then, 1), unused, || elsewhere.clone());
+            assert_eq!(came_back, is_back, "{then} {now} {unused} {elsewhere:?}");
         }
     }
 }
