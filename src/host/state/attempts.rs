@@ -13,8 +13,8 @@ use crate::outcome::StepKind;
 pub(crate) const ATTEMPTS: u32 = 3;
 /// If a device comes back later than this after an action, a person has plugged it in again.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
-/// The same for an action that was verified. A modem that crashes returns within a few seconds, and a person needs more
-/// time to look at the modem and to plug it in again.
+/// The same for an action that was verified. A person needs more time to look at the modem and to plug it in again. LTE
+/// modems often need more time, too, to return after a crash: the guard does not recognize these crashes.
 const CRASH_WINDOW: Duration = Duration::from_secs(10);
 /// The kernel tries four times to enumerate a device, and takes a new device number each time (Linux
 /// drivers/usb/core/hub.c, PORT_INIT_TRIES).
