@@ -4,14 +4,21 @@ use std::fs;
 
 use crate::host::root::Root;
 
-/// Whether a file system on the block device `number` (`8:1`) is mounted for writing. Source: proc_pid_mountinfo(5).
-pub(crate) fn is_mounted_for_writing(root: &Root, number: &str) -> bool {
-    let mounts = fs::read_to_string(root.at("/proc/self/mountinfo")).unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ');
-        let is_writable = |options: Option<&str>| options.is_some_and(|options| options.split(',').any(|o| o == "rw"));
-        // ID, parent, number, root, mount point, options. After " - ": type, source, options of the file system.
-        fields.nth(2) == Some(number) && is_writable(fields.nth(2)) && is_writable(line.rsplit(' ').next())
+/// Whether a file system on the block device `name` (`sda1`) with this number (`8:1`) is mounted for writing. Also true if
+/// that cannot be read. Source: proc_pid_mountinfo(5). Some file systems, such as btrfs, have numbers of their own.
+pub(crate) fn is_mounted_for_writing(root: &Root, name: &str, number: &str) -> bool {
+    let Ok(mounts) = fs::read(root.at("/proc/self/mountinfo")) else { return root.is_live() };
+    let is_writable = |options: &str| options.split(',').any(|option| option == "rw");
+    // ID, parent, number, root, mount point, options, more fields, "-"; then type, source, options of the file system.
+    String::from_utf8_lossy(&mounts).lines().any(|line| {
+        let Some((mount, file_system)) = line.split_once(" - ") else { return false };
+        let (mount, file_system): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), file_system.split(' ').collect());
+        let (&[_, _, at, _, _, options, ..], &[_, source, super_options]) = (&*mount, &*file_system) else {
+            return false;
+        };
+        (at == number || source.strip_prefix("/dev/") == Some(name))
+            && is_writable(options)
+            && is_writable(super_options)
     })
 }
 
@@ -23,13 +30,17 @@ mod tests {
     #[test]
     fn only_a_file_system_that_is_mounted_for_writing_counts() {
         let root = TempRoot::new("mounts");
-        assert!(!is_mounted_for_writing(&root, "8:1"));
-        let mounts = "22 1 8:1 / /media/card rw,nosuid shared:1 - vfat /dev/sda1 rw,uid=1000\n\
-                      23 1 11:0 / /media/cd ro,nosuid shared:2 - iso9660 /dev/sr0 ro\n\
-                      24 1 8:2 / /media/a\\040b ro - ext4 /dev/sda2 rw\n\
-                      25 1 8:3 / /media/c rw - ext4 /dev/sda3 ro,errors=remount-ro\n";
+        let is_mounted = |(name, number)| is_mounted_for_writing(&root, name, number);
+        assert!(!is_mounted(("sda1", "8:1")));
+        let mounts = b"20 1 8:9 / /media/caf\xe9 rw - vfat /dev/sda9 rw\n\
+                       22 1 8:1 / /media/card rw,nosuid shared:1 - vfat /dev/sda1 rw,uid=1000\n\
+                       23 1 11:0 / /media/cd ro,nosuid shared:2 - iso9660 /dev/sr0 ro\n\
+                       24 1 8:2 / /media/a\\040b ro - ext4 /dev/sda2 rw\n\
+                       25 1 8:3 / /media/c rw - ext4 /dev/sda3 ro,errors=remount-ro\n\
+                       26 1 0:45 / /media/d rw shared:3 - btrfs /dev/sda4 rw\n\
+                       27 1 0:46 / /media/e rw";
         root.write("/proc/self/mountinfo", mounts);
-        let of = ["8:1", "11:0", "8:2", "8:3", "8"].map(|number| is_mounted_for_writing(&root, number));
-        assert_eq!(of, [true, false, false, false, false]);
+        let of = [("sda1", "8:1"), ("sr0", "11:0"), ("sda2", "8:2"), ("sda3", "8:3"), ("sda4", "8:4"), ("sda", "8:0")];
+        assert_eq!(of.map(is_mounted), [true, false, false, false, true, false]);
     }
 }

@@ -257,12 +257,12 @@ pub(crate) fn plan_composition(
     Ok(())
 }
 
-/// Plans a switch. One that would eject a drive in use is suppressed.
+/// Plans a switch, or a configuration in its place. Both would remove a drive, so they wait while it is in use.
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
-    match (plan_unused_switch(switch, snapshot, policy), &snapshot.used_by) {
-        (PlanStep::Run(Action::Switch { .. }), Some(user)) => suppressed(
-            StepKind::Switch,
-            format!("the device is in use: {user}; unmount it, or run `wwan-quirks apply DEVICE`"),
+    match (plan_unused_switch(switch, snapshot, policy), &snapshot.used_drive) {
+        (PlanStep::Run(action), Some(user)) => suppressed(
+            action.kind(),
+            format!("the drive of the device is in use: {user}; release it, or run `wwan-quirks apply DEVICE`"),
         ),
         (step, _) => step,
     }

@@ -30,6 +30,8 @@ pub(crate) struct Snapshot {
     pub ports: Vec<ControlPort>,
     /// What uses the modem, if the run must not disturb it.
     pub used_by: Option<String>,
+    /// A drive of the device that is in use, if the run must not eject it.
+    pub used_drive: Option<String>,
 }
 
 pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError> {
@@ -56,9 +58,8 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
         }
     }
     let switches = has(|step| matches!(step, Step::Switch(_)));
-    if switches && matches!(scope, Scope::Device | Scope::All) && trigger.spares_drives() && snapshot.used_by.is_none()
-    {
-        snapshot.used_by = used_drive(root, device);
+    if switches && matches!(scope, Scope::Device | Scope::All) && trigger.spares_drives() {
+        snapshot.used_drive = used_drive(root, device);
     }
     if *scope != Scope::Device {
         snapshot.ports = unlock_ports(device, quirk)?;
@@ -98,7 +99,7 @@ pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Ve
 fn used_drive(root: &Root, device: &Device) -> Option<String> {
     device.drives().into_iter().find_map(|drive| {
         let name = &drive.name;
-        match mounts::is_mounted_for_writing(root, &drive.number) {
+        match mounts::is_mounted_for_writing(root, name, &drive.number) {
             true => Some(format!("/dev/{name} is mounted for writing")),
             false => drive.has_holders.then(|| format!("another block device is on /dev/{name}")),
         }

@@ -39,7 +39,8 @@ impl Device {
         for name in self.interface_directories()? {
             let class = Path::new(&name).join("wwan");
             for device in self.list(&class).unwrap_or_default() {
-                ports.extend(self.wwan_ports_in(&class.join(device), self.driver(Path::new(&name)))?);
+                let found = self.wwan_ports_in(&class.join(device), self.driver(Path::new(&name)));
+                ports.extend(unless_missing(found)?.unwrap_or_default());
             }
         }
         Ok(ports)
