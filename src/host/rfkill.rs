@@ -17,7 +17,8 @@ pub(crate) fn wwan_is_blocked(root: &Root) -> Option<String> {
 }
 
 /// Whether NetworkManager is installed, but the file system with its state is not mounted yet: `/var/lib` is missing or
-/// empty. Without its directory there, NetworkManager has never run.
+/// empty. If only its own directory is missing there, NetworkManager has never run, or the directory is mounted later,
+/// which is not noticed.
 pub(crate) fn is_unknown_yet(root: &Root) -> bool {
     let is_empty = || fs::read_dir(root.at("/var/lib")).map_or(true, |mut entries| entries.next().is_none());
     root.at("/usr/sbin/NetworkManager").exists() && is_empty()

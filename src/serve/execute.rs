@@ -263,7 +263,8 @@ fn unlock_once(
 /// The result of an unlock whose port cannot be opened.
 fn unavailable(error: &PortUnavailable, trigger: Trigger) -> Outcome {
     // The call leaves the unlock to a process that waits for the port.
-    let waits = trigger == Trigger::ModemManager && matches!(error, PortUnavailable::Held { .. });
+    let is_held = matches!(error, PortUnavailable::Held { .. } | PortUnavailable::Open(OpenError::InUse { .. }));
+    let waits = trigger == Trigger::ModemManager && is_held;
     let remedy = if waits { "enable the modem again when it is unlocked" } else { error.remedy() };
     let failure = Failure::new(error.to_string(), remedy);
     match error {
@@ -387,6 +388,26 @@ mod tests {
             let outcome = send_switch(run, &mut usb, &sierra, &TransferTarget::default(), false, &mut state);
             assert_eq!(matches!(outcome, Outcome::Done(_)), is_done, "{outcome:?}");
             assert!(state.memory().switched.is_none(), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_in_use_is_a_failure_only_for_a_person() {
+        let path = || "/dev/cdc-wdm0".into();
+        for error in [
+            PortUnavailable::Held { port: path(), users: Vec::new() },
+            PortUnavailable::Open(OpenError::InUse { path: path() }),
+        ] {
+            for trigger in [Trigger::Uevent, Trigger::Unit, Trigger::ModemManager, Trigger::Named] {
+                let outcome = unavailable(&error, trigger);
+                let failure = match &outcome {
+                    Outcome::InUse(failure) if trigger != Trigger::Named => failure,
+                    Outcome::Failed(failure) if trigger == Trigger::Named => failure,
+                    _ => panic!("{error} {trigger:?}: {outcome:?}"),
+                };
+                let enables = failure.remedy.starts_with("enable the modem again");
+                assert_eq!(enables, trigger == Trigger::ModemManager, "{error} {trigger:?}: {}", failure.remedy);
+            }
         }
     }
 
