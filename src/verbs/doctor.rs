@@ -233,7 +233,9 @@ fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, dia
         );
     }
     if name == "mdev" {
-        outdated_lines(root, &text, diagnosis);
+        if text.lines().any(|line| !line.starts_with('#') && is_own(line)) {
+            outdated_lines(root, &text, diagnosis);
+        }
         openrc(root, diagnosis);
     }
 }
@@ -242,10 +244,12 @@ fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, dia
 fn outdated_lines(root: &Root, installed: &str, diagnosis: &mut Diagnosis) {
     let path = paths::data(root).join("mdev.conf");
     let shipped = fs::read_to_string(root.at(&path)).unwrap_or_default();
-    let is_missing = |line: &&str| line.starts_with('-') && !installed.lines().any(|other| other == *line);
-    if let Some(line) = shipped.lines().find(is_missing).filter(|_| installed.contains("wwan-quirks hook")) {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let installed: Vec<String> = installed.lines().map(words).collect();
+    let mut wanted = shipped.lines().filter(|line| line.starts_with('-')).map(words);
+    if let Some(line) = wanted.find(|line| !installed.contains(line)) {
         diagnosis.add(
-            format!("/etc/mdev.conf has outdated lines of wwan-quirks: it lacks `{}`", line.replace('\t', " ")),
+            format!("/etc/mdev.conf has outdated lines of wwan-quirks: it lacks `{line}`"),
             format!("replace them with those of {}", path.display()),
         );
     }
