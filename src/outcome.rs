@@ -202,8 +202,6 @@ pub enum Outcome {
     },
     /// The modem has no lock of the kind that this step opens.
     NoLock(String),
-    /// The modem has the lock, but did not let it be opened. If no other step may open it, a later attempt may succeed.
-    NotReady(Failure),
     /// The radio is unlocked now, but has not come online by itself.
     StillOff(String),
     /// The radio is unlocked now and must stay in low power, but it was not set to low power.

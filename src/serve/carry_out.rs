@@ -185,7 +185,7 @@ mod tests {
             let number = DeviceNumber { major: 1, minor };
             let port = ControlPort { name: name.to_owned(), driver: None, wwan_type: None, number };
             let (protocol, procedure) = (Protocol::Mbim, Procedure::Quectel);
-            PlanStep::Run(Action::FccAuth { port, protocol, procedure, is_only: true, reset: None })
+            PlanStep::Run(Action::FccAuth { port, protocol, procedure, reset: None })
         });
         let quirk = quirk(Layer::Shipped, "{ fcc-auth = \"quectel\" }");
         for (trigger, results) in [

@@ -36,10 +36,8 @@ pub(crate) fn to_report(tried: Vec<Conclusion>) -> impl Iterator<Item = Conclusi
 
 /// The result of an action. `successor` is the name of the process that continues if it is not finished.
 pub(crate) fn conclude(outcome: Outcome, successor: Option<&str>) -> Conclusion {
-    let may_be_another_lock = matches!(
-        outcome,
-        Outcome::NoLock(_) | Outcome::NotReady(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_)
-    );
+    let may_be_another_lock =
+        matches!(outcome, Outcome::NoLock(_) | Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Unfinished(_));
     let has_left = outcome == Outcome::Left;
     let is_online = matches!(outcome, Outcome::Online { .. });
     let (result, message): (_, Message) = match outcome {
@@ -55,9 +53,7 @@ pub(crate) fn conclude(outcome: Outcome, successor: Option<&str>) -> Conclusion 
         }
         Outcome::InUse(failure) => (StepResult::Suppressed, failure.into()),
         Outcome::Busy(message) => (StepResult::Busy, message),
-        Outcome::NotOff(failure) | Outcome::NotReady(failure) | Outcome::Failed(failure) => {
-            (StepResult::Failed, failure.into())
-        }
+        Outcome::NotOff(failure) | Outcome::Failed(failure) => (StepResult::Failed, failure.into()),
         Outcome::Unfinished(failure) => match successor.map(str::to_owned) {
             None => (StepResult::Unfinished, failure.into()),
             successor => (StepResult::Unfinished, Message { text: failure.reason, remedy: None, successor }),
@@ -85,7 +81,6 @@ mod tests {
             (vec![in_use.clone(), no_lock.clone()], vec![Suppressed]),
             (vec![in_use, failed.clone()], vec![Suppressed]),
             (vec![failed.clone(), no_lock.clone()], vec![Failed]),
-            (vec![Outcome::NotReady(failure()), no_lock.clone()], vec![Failed]),
             (vec![failed.clone(), failed], vec![Failed, Failed]),
             (vec![no_lock], vec![Unchanged]),
         ] {

@@ -39,11 +39,6 @@ pub(crate) const LEFT: &str = "the device left install mode";
 const PLUG_AGAIN: &str = "plug it in again, or run `wwan-quirks apply`";
 /// How long to wait before another attempt to open a port that other programs use.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
-/// How long after its connection a modem that reports no lock may still be starting.
-const STARTING: Duration = Duration::from_secs(30);
-/// How long to wait before such a modem, or one that did not let its lock be opened, is asked again. Meanwhile,
-/// ModemManager can open the port.
-const READY_INTERVAL: Duration = Duration::from_secs(2);
 /// The time needed for an unlock.
 const UNLOCK: Duration = Duration::from_secs(10);
 const SWITCHED_OFF_BEFORE: &str = "it was off before the modem locked it again";
@@ -72,11 +67,11 @@ pub(super) fn execute(run: Run, action: &Action, returned: bool, state: &mut Por
             }
             outcome
         }
-        Action::FccAuth { port, protocol, procedure, is_only, reset } => {
+        Action::FccAuth { port, protocol, procedure, reset } => {
             // Read it now: the sandbox denies access to the device's directory.
             let enumeration = device.enumeration_id();
             let reset = reset.map(|reset| (reset == NeededReset::Reset).then(|| device.open_authorized()));
-            let outcome = unlock(run, port, *protocol, procedure, *is_only, state);
+            let outcome = unlock(run, port, *protocol, procedure, state);
             let is_plugged_in = match trigger {
                 Trigger::Uevent => true,
                 Trigger::Unit => *run.scope == Scope::All,
@@ -190,16 +185,8 @@ fn outcome_of(reaction: Reaction, trigger: Trigger, enumeration: u64, state: &mu
     }
 }
 
-/// Unlocks the modem over `port`. Tries again until the deadline if another program uses the port, or the modem is not
-/// ready.
-fn unlock(
-    run: Run,
-    port: &ControlPort,
-    protocol: Protocol,
-    procedure: &Procedure,
-    is_only: bool,
-    state: &mut PortState,
-) -> Outcome {
+/// Unlocks the modem over `port`. Tries again until the deadline if another program uses the port.
+fn unlock(run: Run, port: &ControlPort, protocol: Protocol, procedure: &Procedure, state: &mut PortState) -> Outcome {
     let Run { root, device, trigger, deadline, .. } = run;
     // Another procedure has used the port, and this process can no longer open it.
     if trigger.is_event() && sandbox::level().is_some() {
@@ -212,27 +199,11 @@ fn unlock(
         Trigger::Unit => !has_systemd(root) && deadline.remaining() > UNLOCK,
         trigger => trigger.is_event(),
     };
-    retry(run, procedure, is_only, || match waits_for_var() && rfkill::is_unknown_yet(root) {
-        true => Outcome::Unfinished(Failure::new("NetworkManager's state in /var/lib is not available yet", APPLY)),
-        false => unlock_once(run, port, protocol, procedure, state),
-    })
-}
-
-/// Repeats `attempt`. A modem with several procedures may have another lock, so its answers are final.
-fn retry(run: Run, procedure: &Procedure, is_only: bool, mut attempt: impl FnMut() -> Outcome) -> Outcome {
-    let Run { device, trigger, deadline, .. } = run;
-    // Firmware that is starting may not know all AT commands yet. On PCI, the time of the connection is not known.
-    let may_start = is_only && matches!(procedure, Procedure::Gtfcclock(_));
     loop {
-        // Read it now: the process cannot do so in the sandbox.
-        let is_starting = may_start && device.connected_for().is_some_and(|time| time < STARTING);
-        let (outcome, interval) = match attempt() {
-            Outcome::NoLock(_) if is_starting => {
-                let failure = Failure::new("the modem reports no lock, but may still be starting", APPLY);
-                (Outcome::Unfinished(failure), READY_INTERVAL)
-            }
-            Outcome::NotReady(failure) if is_only => (Outcome::Unfinished(failure), READY_INTERVAL),
-            outcome => (outcome, REOPEN_INTERVAL),
+        let outcome = if waits_for_var() && rfkill::is_unknown_yet(root) {
+            Outcome::Unfinished(Failure::new("NetworkManager's state in /var/lib is not available yet", APPLY))
+        } else {
+            unlock_once(run, port, protocol, procedure, state)
         };
         // A proxy may be about to open the port, or another program may have opened it: try again. ModemManager closes
         // the ports of a modem that it has probed.
@@ -242,11 +213,11 @@ fn retry(run: Run, procedure: &Procedure, is_only: bool, mut attempt: impl FnMut
             _ => false,
         };
         let again = again && sys::stop_requests() == 0;
-        if !again || deadline.remaining() < interval + REOPEN_INTERVAL {
+        if !again || deadline.remaining() < 2 * REOPEN_INTERVAL {
             return outcome;
         }
         log::debug!("{}: {outcome:?}", device.port);
-        deadline.sleep(interval);
+        deadline.sleep(REOPEN_INTERVAL);
     }
 }
 
@@ -327,12 +298,7 @@ fn remember(outcome: &Outcome, is_plugged_in: bool, bus: Bus, enumeration: u64, 
             memory.switched_off = None;
         }
         Outcome::Done(_) | Outcome::StillOff(_) | Outcome::NotOff(_) | Outcome::Online { unlocked: true, .. } => {}
-        Outcome::NotReady(_)
-        | Outcome::Failed(_)
-        | Outcome::InUse(_)
-        | Outcome::Busy(_)
-        | Outcome::Left
-        | Outcome::Unfinished(_) => return,
+        Outcome::Failed(_) | Outcome::InUse(_) | Outcome::Busy(_) | Outcome::Left | Outcome::Unfinished(_) => return,
     }
     // The unit does not repeat a configuration that the modem has refused.
     if !is_refused {
@@ -374,12 +340,10 @@ fn reset_modem(
 mod tests {
     use super::*;
     use crate::bus::Port;
-    use crate::database::layers::Layer;
     use crate::host::deadline::clock::StoppedClock;
     use crate::host::root::tests::TempRoot;
     use crate::host::state::{Attempt, Identity};
     use crate::outcome::StepResult;
-    use crate::serve::plan::tests::quirk;
     use crate::steps::switch::tests::Script;
 
     #[test]
@@ -444,52 +408,6 @@ mod tests {
                 let enables = failure.remedy.starts_with("enable the modem again");
                 assert_eq!(enables, trigger == Trigger::ModemManager, "{error} {trigger:?}: {}", failure.remedy);
             }
-        }
-    }
-
-    #[test]
-    fn a_modem_that_is_not_ready_is_asked_again() {
-        use Trigger::{Named, Uevent, Unit};
-        let (root, device) = (TempRoot::new("starting"), "/sys/devices/usb1/1-1/power/connected_duration");
-        let connected = |seconds: usize| root.write(device, format!("{seconds}000\n"));
-        let no_lock = || Outcome::NoLock(String::new());
-        let not_ready = || Outcome::NotReady(Failure::new("", ""));
-        let starting =
-            || Outcome::Unfinished(Failure::new("the modem reports no lock, but may still be starting", APPLY));
-        let unfinished = || Outcome::Unfinished(Failure::new("", ""));
-        let (rolling, sierra) = ("{ gtfcclock = { interface = 3, oem-strings = [\"A\"] } }", "\"sierra\"");
-        let done = || Outcome::Done(String::new());
-        // `asked`: how often a modem is asked that opens its lock at the `opens`th attempt.
-        for (procedure, is_only, since, trigger, answer, opens, outcome, asked) in [
-            (rolling, true, 5, Uevent, no_lock(), 9, starting(), 1),
-            (rolling, true, 5, Unit, no_lock(), 9, done(), 9),
-            (rolling, true, 5, Named, no_lock(), 9, done(), 9),
-            (rolling, true, 5, Unit, no_lock(), 99, no_lock(), 14),
-            (rolling, true, 29, Unit, no_lock(), 9, no_lock(), 2),
-            (rolling, true, 30, Uevent, no_lock(), 9, no_lock(), 1),
-            (rolling, true, 30, Unit, no_lock(), 9, no_lock(), 1),
-            (rolling, false, 5, Unit, no_lock(), 9, no_lock(), 1),
-            (sierra, true, 5, Unit, no_lock(), 9, no_lock(), 1),
-            (rolling, true, 60, Uevent, not_ready(), 9, unfinished(), 1),
-            (rolling, true, 60, Unit, not_ready(), 9, done(), 9),
-            (rolling, true, 60, Unit, not_ready(), 99, unfinished(), 30),
-            (rolling, false, 60, Unit, not_ready(), 9, not_ready(), 1),
-        ] {
-            let clock = StoppedClock::stop();
-            connected(since);
-            let device = &Device::on_port(&root, "33f8", "01a4");
-            let deadline = Deadline::after(Duration::from_secs(60));
-            let run = Run { root: &root, device, scope: &Scope::Unlock, trigger, deadline };
-            let quirk = quirk(Layer::Shipped, &format!("{{ fcc-auth = {procedure} }}"));
-            let mut attempts = 0;
-            let ended = retry(run, quirk.procedure().unwrap(), is_only, || {
-                attempts += 1;
-                // The value when the modem is asked next.
-                connected(since + 2 * attempts);
-                if attempts == opens { done() } else { answer.clone() }
-            });
-            assert_eq!((ended, attempts), (outcome, asked), "{procedure} {is_only} {since} {trigger:?} {answer:?}");
-            assert_eq!(clock.elapsed().as_secs(), 2 * (asked as u64 - 1));
         }
     }
 
@@ -563,7 +481,6 @@ mod tests {
             (Outcome::Left, Bus::Usb, true),
             (Outcome::Left, Bus::Pci, true),
             (Outcome::Failed(failure()), Bus::Usb, true),
-            (Outcome::NotReady(failure()), Bus::Usb, true),
             (Outcome::Unfinished(failure()), Bus::Usb, true),
             (Outcome::InUse(failure()), Bus::Usb, true),
             (Outcome::Done(String::new()), Bus::Usb, false),

@@ -38,8 +38,6 @@ pub(crate) enum Action {
         port: ControlPort,
         protocol: Protocol,
         procedure: Procedure,
-        /// Whether the quirk has no other procedure.
-        is_only: bool,
         reset: Option<NeededReset>,
     },
 }
@@ -491,7 +489,6 @@ fn plan_unlock(
             port: port.clone(),
             protocol,
             procedure: procedure.clone(),
-            is_only: quirk.procedures().count() == 1,
             reset: quirk.online_after_reset,
         }))
     });

@@ -32,7 +32,7 @@ const CHALLENGE: &str = "+GTFCCLOCKGEN";
 const VERDICT: &str = "+GTFCCLOCKVER";
 /// The pause before a locked modem that sent no challenge is asked again. ModemManager's script waits as long.
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
-/// How often such a modem is asked in one conversation. ModemManager's script asks as often.
+/// How often such a modem is asked. ModemManager's script asks as often.
 const CHALLENGE_TRIES: usize = 9;
 
 pub(super) fn unlock(
@@ -74,7 +74,7 @@ pub(super) fn unlock(
             let reason = format!("the modem reports that it is locked, but sends no challenge: {error}");
             let failure = Failure::new(reason, TRY_AGAIN);
             let has_time = !error.is_transient() && at.work_deadline().remaining() > CHALLENGE_PAUSE;
-            Ok(if has_time { Outcome::NotReady(failure) } else { Outcome::Unfinished(failure) })
+            Ok(if has_time { Outcome::Failed(failure) } else { Outcome::Unfinished(failure) })
         }
         Err(error) if error.is_unsupported() && !keys.were_used() => Ok(no_lock(NO_SUCH_LOCK, radio)),
         Err(error) => Err(error),
@@ -380,10 +380,10 @@ mod tests {
             let locked = "Unfinished(Failure { reason: \"the modem reports that it is locked, but sends no challenge: ";
             assert_contains(unlock(&mut modem), &format!("{locked}{reason}"));
             assert_eq!((modem.count("gen"), modem.count("ver=")), (3, 0));
-            // With more time, a permanent refusal ends the conversation.
+            // With more time, a permanent refusal ends the run.
             let mut modem = asking(challenge);
             let outcome = run_within(&mut modem, &[LENOVO], &mut Vec::new(), None, Duration::from_secs(60));
-            assert_contains(outcome, &format!("{}{reason}", locked.replace("Unfinished", "NotReady")));
+            assert_contains(outcome, &format!("{}{reason}", locked.replace("Unfinished", "Failed")));
             assert_eq!(modem.count("gen"), 9);
         }
         // A busy modem may need more time.
