@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fake::{Root, configuration, device, install_mode, interface, mc7710};
+use fake::{Root, configuration, install_mode, interface, mc7710};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use wwan_quirks::bus::Port;
@@ -717,9 +717,7 @@ fn a_device_whose_drive_may_lose_data_is_switched_only_by_name() {
     let mount =
         |mode: &str| root.write("/proc/self/mountinfo", format!("22 1 8:1 / /mnt {mode} - vfat /dev/sda1 {mode}\n"));
     let dry_run = |arguments: &[&str]| root.run(&[&["apply", "--dry-run"][..], arguments].concat()).stdout;
-    let is_in_use = |reason: &str| {
-        dry_run(&[]).contains(&format!("switch: suppressed: the drive of the device is in use: {reason}; "))
-    };
+    let is_in_use = |reason: &str| dry_run(&[]).contains(&format!("switch: suppressed: a drive is in use: {reason}; "));
     mount("ro");
     assert!(dry_run(&[]).contains("switch: sierra: control"), "{}", dry_run(&[]));
     mount("rw");
@@ -730,6 +728,18 @@ fn a_device_whose_drive_may_lose_data_is_switched_only_by_name() {
     mount("ro");
     root.write(&format!("{disk}/sda1/holders/dm-0/dev"), "253:0\n");
     assert!(is_in_use("another block device is on /dev/sda1"), "{}", dry_run(&[]));
+
+    // An administrator's quirk also sets a configuration.
+    let drive = |value| configuration(value, &[interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)])]);
+    let mbim = configuration(2, &[interface(0, [2, 14, 0], &[])]);
+    root.write(&format!("{device}/descriptors"), fake::device(&[drive(1), mbim]));
+    let quirk = "schema = 1\n[[device]]\nid = \"1199:0fff\"\nname = \"A\"\nsteps = [{ switch = \"sierra\" }, { configuration = 2 }]\n";
+    root.write("/etc/wwan-quirks/quirks.d/own.toml", quirk);
+    let plan = dry_run(&[]);
+    assert!(
+        is_in_use("another block device is on /dev/sda1") && plan.contains("configuration: suppressed: "),
+        "{plan}"
+    );
 }
 
 /// ModemManager may already use the network interface of a stick that waits for its switch.
@@ -737,7 +747,8 @@ fn a_device_whose_drive_may_lose_data_is_switched_only_by_name() {
 fn a_network_interface_does_not_prevent_a_switch() {
     let root = Root::new();
     let (drive, network) = (interface(0, [8, 6, 0x50], &[(0x81, 2), (0x02, 2)]), interface(0, [2, 6, 0], &[]));
-    let path = root.plug("1-1", "12d1:1446", &device(&[configuration(1, &[drive]), configuration(2, &[network])]));
+    let path =
+        root.plug("1-1", "12d1:1446", &fake::device(&[configuration(1, &[drive]), configuration(2, &[network])]));
     root.write(&format!("{path}/1-1:1.0/bInterfaceNumber"), "00\n");
     root.write(&format!("{path}/1-1:1.0/net/usb0/flags"), "0x1003\n");
     for arguments in [&["apply", "--dry-run"][..], &["apply", "--dry-run", "--unit", "1-1"]] {

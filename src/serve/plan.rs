@@ -190,6 +190,13 @@ pub(crate) fn plan(scope: &Scope, snapshot: &Snapshot, quirk: &Quirk, policy: &R
             (Step::FccAuth(procedure), _) => plan.extend(plan_unlock(procedure, scope, snapshot, quirk, policy)),
         }
     }
+    // A switch and a configuration remove the drive.
+    if let Some(user) = &snapshot.used_drive {
+        for step in plan.iter_mut().filter(|step| runs(step, |kind| kind != StepKind::FccAuth)) {
+            let reason = format!("a drive is in use: {user}; release it, or run `wwan-quirks apply DEVICE`");
+            *step = suppressed(step.kind(), reason);
+        }
+    }
     // A new configuration creates new ports, and these have events of their own.
     if plan.iter().any(|step| runs(step, |kind| kind != StepKind::FccAuth)) {
         plan.retain(|step| step.kind() != StepKind::FccAuth);
@@ -257,18 +264,7 @@ pub(crate) fn plan_composition(
     Ok(())
 }
 
-/// Plans a switch, or a configuration in its place. Both would remove a drive, so they wait while it is in use.
 fn plan_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
-    match (plan_unused_switch(switch, snapshot, policy), &snapshot.used_drive) {
-        (PlanStep::Run(action), Some(user)) => suppressed(
-            action.kind(),
-            format!("the drive of the device is in use: {user}; release it, or run `wwan-quirks apply DEVICE`"),
-        ),
-        (step, _) => step,
-    }
-}
-
-fn plan_unused_switch(switch: &Switch, snapshot: &Snapshot, policy: &Resolved) -> PlanStep {
     let chosen = match switch_of_policy(switch, policy) {
         Ok(chosen) => chosen,
         Err(step) => return *step,

@@ -77,8 +77,8 @@ impl Trigger {
         !matches!(self, Trigger::Uevent | Trigger::Named)
     }
 
-    /// Whether the run leaves alone a device whose drive is in use. The unit continues a new event: in the meantime, a
-    /// desktop may have mounted the drive.
+    /// Whether the run leaves alone a device whose drive is in use. The unit does not: it continues the event of a new
+    /// device, whose drive a desktop may have mounted meanwhile.
     pub(crate) fn spares_drives(self) -> bool {
         self.spares_users() && self != Trigger::Unit
     }
