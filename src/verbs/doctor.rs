@@ -224,7 +224,8 @@ fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, dia
     let is_own = |line: &str| line.contains("wwan-quirks hook");
     // mdev stops at the first line that matches, unless that line begins with `-`.
     let is_for_all = |line: &str| name == "mdev" && line.split_whitespace().next() == Some(".*");
-    if !lines.clone().any(is_own) {
+    let has_own = lines.clone().any(is_own);
+    if !has_own {
         diagnosis.add(format!("{name} does not run wwan-quirks: {file} has no line for it"), remedy);
     } else if lines.any(is_for_all) && lines.any(is_own) {
         diagnosis.add(
@@ -233,7 +234,7 @@ fn own_lines(root: &Root, OtherManager { name, file, remedy }: OtherManager, dia
         );
     }
     if name == "mdev" {
-        if text.lines().any(|line| !line.starts_with('#') && is_own(line)) {
+        if has_own {
             outdated_lines(root, &text, diagnosis);
         }
         openrc(root, diagnosis);
