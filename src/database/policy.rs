@@ -24,8 +24,8 @@ use crate::database::list::{List, Listed};
 use crate::host::root::Root;
 use crate::usb::Function;
 
-/// Seconds. A modem cannot answer faster than the lower limit. The upper limit of HOOK is far below the 180 s that udevd allows
-/// for an event.
+/// Seconds. A modem cannot answer faster than the lower limit. The upper limit of HOOK is far below the 180 s that udevd
+/// allows for an event.
 const HOOK: RangeInclusive<f64> = 0.1..=30.0;
 const MODEM_READY: RangeInclusive<f64> = 1.0..=600.0;
 

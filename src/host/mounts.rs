@@ -1,25 +1,39 @@
 //! The file systems that are mounted.
 
-use std::fs;
+use std::{fs, io};
 
 use crate::host::root::Root;
 
-/// Whether a file system on the block device `name` (`sda1`) with this number (`8:1`) is mounted for writing. Also true if
-/// that cannot be read. Source: proc_pid_mountinfo(5). Some file systems, such as btrfs, have numbers of their own.
-pub(crate) fn is_mounted_for_writing(root: &Root, name: &str, number: &str) -> bool {
-    let Ok(mounts) = fs::read(root.at("/proc/self/mountinfo")) else { return root.is_live() };
-    let is_writable = |options: &str| options.split(',').any(|option| option == "rw");
-    // ID, parent, number, root, mount point, options, more fields, "-"; then type, source, options of the file system.
-    String::from_utf8_lossy(&mounts).lines().any(|line| {
-        let Some((mount, file_system)) = line.split_once(" - ") else { return false };
-        let (mount, file_system): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), file_system.split(' ').collect());
-        let (&[_, _, at, _, _, options, ..], &[_, source, super_options]) = (&*mount, &*file_system) else {
-            return false;
-        };
-        (at == number || source.strip_prefix("/dev/") == Some(name))
-            && is_writable(options)
-            && is_writable(super_options)
-    })
+/// The mounted file systems. Source: proc_pid_mountinfo(5).
+pub(crate) struct Mounts(String);
+
+impl Mounts {
+    pub(crate) fn read(root: &Root) -> io::Result<Mounts> {
+        match fs::read(root.at("/proc/self/mountinfo")) {
+            Ok(bytes) => Ok(Mounts(String::from_utf8_lossy(&bytes).into_owned())),
+            // A directory with the files of another system has no mounts.
+            Err(_) if !root.is_live() => Ok(Mounts(String::new())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a file system on the block device `name` (`sda1`) with this number (`8:1`) is mounted for writing. Some
+    /// file systems, such as btrfs, have numbers of their own.
+    pub(crate) fn has_writable(&self, name: &str, number: &str) -> bool {
+        let is_writable = |options: &str| options.split(',').any(|option| option == "rw");
+        // ID, parent, number, root, mount point, options, more fields, "-"; then type, source, options of the file
+        // system.
+        self.0.lines().any(|line| {
+            let Some((mount, file_system)) = line.split_once(" - ") else { return false };
+            let (mount, file_system): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), file_system.split(' ').collect());
+            let (&[_, _, at, _, _, options, ..], &[_, source, super_options]) = (&*mount, &*file_system) else {
+                return false;
+            };
+            (at == number || source.strip_prefix("/dev/") == Some(name))
+                && is_writable(options)
+                && is_writable(super_options)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -30,7 +44,7 @@ mod tests {
     #[test]
     fn only_a_file_system_that_is_mounted_for_writing_counts() {
         let root = TempRoot::new("mounts");
-        let is_mounted = |(name, number)| is_mounted_for_writing(&root, name, number);
+        let is_mounted = |(name, number)| Mounts::read(&root).unwrap().has_writable(name, number);
         assert!(!is_mounted(("sda1", "8:1")));
         let mounts = b"20 1 8:9 / /media/caf\xe9 rw - vfat /dev/sda9 rw\n\
                        22 1 8:1 / /media/card rw,nosuid shared:1 - vfat /dev/sda1 rw,uid=1000\n\

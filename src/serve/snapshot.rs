@@ -2,13 +2,13 @@
 
 use crate::bus::Bus;
 use crate::database::quirks::{Procedure, Quirk, Step};
-use crate::host::mounts;
+use crate::host::mounts::Mounts;
 use crate::host::root::Root;
 use crate::host::sys;
 use crate::modem::access;
 use crate::modem::device::descriptors::Descriptors;
 use crate::modem::device::vendor_interfaces::VendorInterfaces;
-use crate::modem::device::{ControlPort, Device, DeviceError};
+use crate::modem::device::{ControlPort, Device, DeviceError, Drive};
 use crate::modem::transport::Protocol;
 use crate::serve::event::Scope;
 use crate::serve::run::Run;
@@ -42,7 +42,8 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
         Step::Switch(switch) => switch.needs_interfaces(),
         step => matches!(step, Step::Configuration { .. }),
     };
-    if matches!(scope, Scope::Device | Scope::All) && has(needs_descriptors) {
+    let is_for_device = matches!(scope, Scope::Device | Scope::All);
+    if is_for_device && has(needs_descriptors) {
         match device.descriptors() {
             Ok(descriptors) => snapshot.descriptors = descriptors,
             Err(error @ DeviceError::Gone { .. }) => return Err(error),
@@ -57,8 +58,7 @@ pub(crate) fn snapshot(run: &Run, quirk: &Quirk) -> Result<Snapshot, DeviceError
             }
         }
     }
-    let switches = has(|step| matches!(step, Step::Switch(_)));
-    if switches && matches!(scope, Scope::Device | Scope::All) && trigger.spares_drives() {
+    if is_for_device && has(|step| matches!(step, Step::Switch(_))) && trigger.spares_drives() {
         snapshot.used_drive = used_drive(root, device);
     }
     if *scope != Scope::Device {
@@ -97,12 +97,15 @@ pub(crate) fn ports(device: &Device, procedure: Option<&Procedure>) -> Result<Ve
 
 /// A drive whose content may be lost if it is ejected. That of a CD-ROM is not.
 fn used_drive(root: &Root, device: &Device) -> Option<String> {
-    device.drives().into_iter().find_map(|drive| {
-        let name = &drive.name;
-        match mounts::is_mounted_for_writing(root, name, &drive.number) {
-            true => Some(format!("/dev/{name} is mounted for writing")),
-            false => drive.has_holders.then(|| format!("another block device is on /dev/{name}")),
-        }
+    let drives = device.drives();
+    let mounts = match Mounts::read(root) {
+        _ if drives.is_empty() => return None,
+        Err(error) => return Some(format!("the mounted file systems are not known ({error})")),
+        Ok(mounts) => mounts,
+    };
+    drives.into_iter().find_map(|Drive { name, number, has_holders }| match mounts.has_writable(&name, &number) {
+        true => Some(format!("/dev/{name} is mounted for writing")),
+        false => has_holders.then(|| format!("another block device is on /dev/{name}")),
     })
 }
 

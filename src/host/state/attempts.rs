@@ -33,7 +33,8 @@ pub struct Identity {
 
 impl Identity {
     /// Whether `self` is the device `earlier` after it left the bus and came back, with no other device on its port in
-    /// between. `elsewhere` returns the numbers of devices on other ports. Up to `unused` numbers may belong to no device.
+    /// between. `elsewhere` returns the numbers of devices on other ports. Up to `unused` numbers may belong to no
+    /// device.
     fn came_back(&self, earlier: &Identity, unused: usize, elsewhere: impl FnOnce() -> Vec<u16>) -> bool {
         let is_same = (&self.id, &self.serial) == (&earlier.id, &earlier.serial);
         if !is_same || self.enumeration == earlier.enumeration {

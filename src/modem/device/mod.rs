@@ -8,6 +8,7 @@
 //! follow no symbolic link, and the size of texts and descriptors is limited.
 
 pub mod descriptors;
+mod drives;
 mod functions;
 mod named;
 mod node;
@@ -32,8 +33,9 @@ use crate::host::root::{Root, read_limited};
 use crate::host::sys;
 use crate::pci::Subsystem;
 use descriptors::{Descriptors, Malformed};
+pub(crate) use drives::Drive;
+use node::is_number;
 pub use node::{ControlPort, DeviceNumber};
-use node::{Drive, is_number};
 pub(crate) use node::{is_cdc_wdm, is_tty, is_wwan_port};
 
 /// A sysfs attribute is at most a page.
@@ -268,49 +270,6 @@ impl Device {
     pub fn attribute(&self, name: &str) -> Result<String, DeviceError> {
         let bytes = self.read(Path::new(name), ATTRIBUTE_LIMIT)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
-    }
-
-    /// A text attribute of the first SCSI device on this device. `None` if there is no SCSI device, or not yet.
-    pub(crate) fn scsi_attribute(&self, name: &str) -> Option<String> {
-        let first = self.scsi_devices().into_iter().min()?;
-        let text = self.attribute(&first.join(name).display().to_string()).ok()?;
-        Some(text.trim_end().to_owned())
-    }
-
-    /// The directories of the SCSI devices, `1-1:1.0/host0/target0:0:0/0:0:0:0`.
-    fn scsi_devices(&self) -> Vec<PathBuf> {
-        let mut directories = vec![PathBuf::new()];
-        for prefix in [&format!("{}:", self.port), "host", "target", ""] {
-            let digit = |name: &String| name.as_bytes().get(prefix.len()).is_some_and(u8::is_ascii_digit);
-            let below = |directory: &PathBuf| {
-                let names = self.list(directory).unwrap_or_default().into_iter();
-                let wanted = names.filter(|name| name.starts_with(prefix) && digit(name));
-                wanted.map(|name| directory.join(name)).collect::<Vec<_>>()
-            };
-            directories = directories.iter().flat_map(below).collect();
-        }
-        directories
-    }
-
-    /// The drives of this device and their partitions: `sr0`, `sda`, `sda1`.
-    pub(crate) fn drives(&self) -> Vec<Drive> {
-        let mut drives = Vec::new();
-        for block in self.scsi_devices().iter().map(|directory| directory.join("block")) {
-            for name in self.list(&block).unwrap_or_default() {
-                let disk = block.join(&name);
-                let names = self.list(&disk).unwrap_or_default();
-                let partitions = names.into_iter().filter(|other| other.starts_with(&name)).map(|name| disk.join(name));
-                drives.extend([disk.clone()].into_iter().chain(partitions).filter_map(|path| self.drive(&path)));
-            }
-        }
-        drives
-    }
-
-    fn drive(&self, directory: &Path) -> Option<Drive> {
-        let name = directory.file_name()?.to_str()?.to_owned();
-        let number = self.attribute(&directory.join("dev").display().to_string()).ok()?;
-        let has_holders = self.list(&directory.join("holders")).is_ok_and(|holders| !holders.is_empty());
-        Some(Drive { name, number, has_holders })
     }
 
     pub fn descriptors(&self) -> Result<Descriptors, DeviceError> {

@@ -37,17 +37,6 @@ pub struct ControlPort {
     pub number: DeviceNumber,
 }
 
-/// A drive of a device in install mode, or one of its partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Drive {
-    /// `sda1`
-    pub name: String,
-    /// The number of the node, `8:1`.
-    pub number: String,
-    /// Another block device, such as an encrypted volume, is on it.
-    pub has_holders: bool,
-}
-
 /// `cdc-wdm` and a number, such as `cdc-wdm0`.
 pub(crate) fn is_cdc_wdm(name: &str) -> bool {
     name.strip_prefix("cdc-wdm").is_some_and(is_number)

@@ -32,8 +32,8 @@ impl Device {
         self.wwan_ports_in(&directory, self.bound_driver())
     }
 
-    /// The WWAN ports of a USB device. Since Linux 5.14, each of them is another node for a `cdc-wdm` port, and only one of
-    /// the two can be open.
+    /// The WWAN ports of a USB device. Since Linux 5.14, each of them is another node for a `cdc-wdm` port, and only
+    /// one of the two can be open.
     pub(crate) fn usb_wwan_ports(&self) -> Result<Vec<ControlPort>, DeviceError> {
         let mut ports = Vec::new();
         for name in self.interface_directories()? {
